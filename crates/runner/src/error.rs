@@ -1,0 +1,24 @@
+//! The one error type of this crate.
+
+/// What can go wrong while a model is loaded or an image is made.
+#[derive(Debug, thiserror::Error)]
+pub enum RunnerError {
+    /// A model folder, one of its files or one of its tensors is not what the model needs.
+    /// The text names the file or tensor, what was found and what would be right.
+    #[error("{0}")]
+    Model(String),
+
+    /// Reading a file failed.
+    #[error("cannot read {path}: {source}")]
+    Read {
+        /// The file.
+        path: std::path::PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+
+    /// A tensor operation failed.
+    #[error(transparent)]
+    Tensor(#[from] candle_core::Error),
+}
