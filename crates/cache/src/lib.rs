@@ -1,1 +1,48 @@
-//! Skeleton.
+//! Feature caching for diffusion transformers.
+//!
+//! A diffusion model runs the same transformer for every denoising step, and neighbouring steps are
+//! almost alike. This crate decides, request by request and block by block, what need not be computed
+//! again, keeps the state those decisions need, and drives a transformer's block list accordingly.
+//!
+//! Reading order: [`config`] says what can be asked for, [`plan`] makes it concrete for one request,
+//! [`decision`] holds the rules, [`session`] the state of one request, [`driver`] runs blocks for a
+//! batch of requests that may all decide differently, [`report`] tells what happened.
+//!
+//! # Rules it keeps
+//!
+//! * State belongs to the request. Nothing is stored in the model, and nothing outlives the request.
+//! * A request's decisions come from its own rows only, so they are the same alone and in any batch.
+//! * Every step has a recorded [`Reason`].
+//!
+//! # Relation to cache-dit
+//!
+//! The rules are those of cache-dit 1.5.3 (<https://github.com/vipshop/cache-dit>), step for step, for
+//! a request that runs alone. Where that library crashes or returns something it does not mean, this
+//! crate refuses the configuration instead:
+//!
+//! | configuration | cache-dit 1.5.3 | here |
+//! |---|---|---|
+//! | `Fn + Bn` larger than the number of blocks | blocks run twice per forward | refused |
+//! | static steps mask that starts with 0 | fails on the first step | refused |
+//! | only one of the two lists of bins | both ignored | refused |
+//! | encoder calibrator that never got a value (SD3 with `Bn` 0) | assertion fails | encoder stream left as it is |
+//! | steps mask policy for 1, 2, 3, 5 or 7 steps | assertion fails | runs without a mask, and the effective configuration says so |
+//! | unknown keys | ignored | refused |
+
+pub mod calibrator;
+pub mod config;
+mod db_cache;
+pub mod decision;
+mod distance;
+pub mod driver;
+pub mod plan;
+pub mod report;
+pub mod session;
+pub mod steps_mask;
+
+pub use config::{CacheBackend, CacheConfig, ConfigError};
+pub use decision::Reason;
+pub use driver::{BlockList, Lane, Streams, run_blocks};
+pub use plan::CachePlan;
+pub use report::{CacheReport, ContextReport, ImageReport};
+pub use session::{ImageSessions, ListSessions};

@@ -1,0 +1,60 @@
+//! The relative distance between two residuals, rounded as PyTorch rounds it.
+
+use candle_core::{D, DType, Result, Tensor};
+use half::{bf16, f16};
+
+/// `mean|reference - current| / mean|reference|` over all elements.
+///
+/// Differences, means and the quotient are rounded to the tensors' dtype, the means themselves are
+/// accumulated in f32; in f16 and bf16 the result is therefore as coarse as that dtype, and
+/// decisions equal the reference's. NaN for 0/0, infinity for x/0.
+pub(crate) fn relative_distance(reference: &Tensor, current: &Tensor) -> Result<f64> {
+    let dtype = reference.dtype();
+    let difference = mean_of_magnitudes(&(reference - current)?)?;
+    let magnitude = mean_of_magnitudes(reference)?;
+    let quotient = round_to(dtype, difference) / round_to(dtype, magnitude);
+    Ok(f64::from(round_to(dtype, quotient)))
+}
+
+fn mean_of_magnitudes(tensor: &Tensor) -> Result<f32> {
+    // Rows first: the mean of means keeps f32 sums short.
+    tensor.abs()?.to_dtype(DType::F32)?.mean(D::Minus1)?.mean_all()?.to_scalar()
+}
+
+fn round_to(dtype: DType, value: f32) -> f32 {
+    match dtype {
+        DType::BF16 => bf16::from_f32(value).to_f32(),
+        DType::F16 => f16::from_f32(value).to_f32(),
+        _ => value,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use candle_core::Device;
+
+    use super::*;
+
+    fn distance(reference: &[f32], current: &[f32], dtype: DType) -> f64 {
+        let tensor = |values: &[f32]| Tensor::new(values, &Device::Cpu).unwrap().to_dtype(dtype).unwrap();
+        relative_distance(&tensor(reference), &tensor(current)).unwrap()
+    }
+
+    #[test]
+    fn the_denominator_is_the_reference() {
+        assert_eq!(distance(&[4.0, -4.0], &[3.0, -5.0], DType::F32), 0.25);
+        assert_eq!(distance(&[1.0, 1.0], &[4.0, 4.0], DType::F32), 3.0);
+    }
+
+    #[test]
+    fn zero_references_give_nan_or_infinity() {
+        assert!(distance(&[0.0, 0.0], &[0.0, 0.0], DType::F32).is_nan());
+        assert_eq!(distance(&[0.0, 0.0], &[1.0, 0.0], DType::F32), f64::INFINITY);
+    }
+
+    #[test]
+    fn half_precision_quotients_are_rounded() {
+        let distance = distance(&[3.0, 3.0], &[2.0, 2.0], DType::BF16);
+        assert_eq!(distance, f64::from(bf16::from_f32(1.0 / 3.0).to_f32()));
+    }
+}
