@@ -18,6 +18,10 @@ pub enum RunnerError {
         source: std::io::Error,
     },
 
+    /// The system gave no thread.
+    #[error("cannot start a worker thread: {0}")]
+    Thread(#[source] std::io::Error),
+
     /// A tensor operation failed.
     #[error(transparent)]
     Tensor(#[from] candle_core::Error),

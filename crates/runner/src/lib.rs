@@ -5,6 +5,32 @@
 //! be watched and cancelled between steps. Caching is the business of `afterimage-cache`: model files
 //! here only expose their block lists.
 
+mod admission;
+mod dit;
+mod embedded;
+mod engine;
 mod error;
+mod image;
+mod job;
+mod labels;
+mod lenient_json;
+mod model_folder;
+mod model_info;
+mod noise;
+mod request;
+pub mod schedulers;
+mod size;
+mod vae;
+pub mod weights;
+mod worker;
 
+pub use dit::{DitPipeline, ImageSpec, LoadOptions, Precision, RunningImage};
+pub use engine::{Engine, EngineOptions, SubmitError};
 pub use error::RunnerError;
+pub use image::RgbImage;
+pub use job::{FinishedImage, FinishedJob, Job, JobError, Progress, Ticket, Timings};
+pub use labels::Labels;
+pub use model_folder::ModelFolder;
+pub use model_info::ModelInfo;
+pub use request::{ImageRequest, RequestError};
+pub use size::{ParseSizeError, Size};

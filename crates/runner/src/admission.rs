@@ -1,0 +1,93 @@
+//! Checks a request against the model before it may queue.
+
+use afterimage_cache::plan::ModelShape;
+use afterimage_cache::{CachePlan, ConfigError};
+
+use crate::dit::DitPipeline;
+use crate::job::Job;
+use crate::request::{ImageRequest, RequestError};
+use crate::size::Size;
+
+/// Seeds are signed 64-bit integers in the clients' languages.
+const MAX_SEED: u64 = i64::MAX as u64;
+
+/// Fills in the model's defaults and refuses what it cannot do.
+pub(crate) fn plan(pipeline: &DitPipeline, request: ImageRequest) -> Result<Job, RequestError> {
+    let info = pipeline.info();
+    let class = info.labels.resolve(&request.prompt).map_err(|message| refuse("prompt", "unknown_label", message))?;
+    if request.negative_prompt.is_some() {
+        let message = "`negative_prompt` has no effect on a class-conditional model; leave it out, or set \
+                       `guidance_scale` to steer away from the unconditional picture";
+        return Err(invalid("negative_prompt", message));
+    }
+    if request.true_cfg_scale.is_some_and(|scale| scale != 1.0) {
+        let message = "`true_cfg_scale` has no effect on this model; leave it out, or set `guidance_scale`";
+        return Err(invalid("true_cfg_scale", message));
+    }
+    let steps = request.num_inference_steps.unwrap_or(info.default_steps);
+    let guidance_scale = request.guidance_scale.unwrap_or(info.default_guidance_scale);
+    if guidance_scale > 1.0 && !info.has_null_class {
+        let message = format!("`guidance_scale` is {guidance_scale}, but this model has no class for \"none\"; at most 1");
+        return Err(invalid("guidance_scale", message));
+    }
+    let scheduler = request.scheduler.unwrap_or(info.default_scheduler);
+    check_scheduler(pipeline, &request, steps)?;
+    let blocks: Vec<_> = info.block_lists.iter().map(|(_, blocks)| *blocks).collect();
+    let shape = ModelShape { blocks: &blocks, separate_cfg: false };
+    Ok(Job {
+        class,
+        images: request.images,
+        seed: check_seed(request.seed, request.images)?,
+        size: check_size(request.size, &info.buckets)?,
+        steps,
+        guidance_scale,
+        scheduler,
+        cache: CachePlan::new(&request.cache, steps, shape).map_err(cache_error)?,
+    })
+}
+
+fn check_scheduler(pipeline: &DitPipeline, request: &ImageRequest, steps: usize) -> Result<(), RequestError> {
+    let Some(kind) = request.scheduler else {
+        let built = pipeline.schedulers().build(pipeline.info().default_scheduler, steps);
+        return built.map(|_| ()).map_err(|error| invalid("num_inference_steps", error.to_string()));
+    };
+    // Only a scheduler that works for the default number of steps can blame the request's number.
+    let built = pipeline.schedulers().build(kind, steps);
+    let works = pipeline.schedulers().build(kind, pipeline.info().default_steps).is_ok();
+    let param = if works { "num_inference_steps" } else { "scheduler" };
+    built.map(|_| ()).map_err(|error| invalid(param, error.to_string()))
+}
+
+fn check_seed(seed: u64, images: usize) -> Result<u64, RequestError> {
+    let last = seed.checked_add(images.saturating_sub(1) as u64).filter(|last| *last <= MAX_SEED);
+    last.map(|_| seed).ok_or_else(|| {
+        invalid("seed", format!("`seed` is {seed} for {images} image(s); the last seed must be at most {MAX_SEED}"))
+    })
+}
+
+fn check_size(size: Option<Size>, buckets: &[Size]) -> Result<Size, RequestError> {
+    match size {
+        None => Ok(buckets[0]),
+        Some(size) if buckets.contains(&size) => Ok(size),
+        Some(size) => {
+            let served: Vec<_> = buckets.iter().map(Size::to_string).collect();
+            Err(invalid("size", format!("`size` is {size}; this model serves {}", served.join(", "))))
+        }
+    }
+}
+
+fn cache_error(error: ConfigError) -> RequestError {
+    let param = match error.key {
+        Some(key) => format!("cache_config.{key}"),
+        None => "cache_config".to_owned(),
+    };
+    RequestError { param, code: "invalid_value", message: error.message }
+}
+
+fn invalid(param: &str, message: impl Into<String>) -> RequestError {
+    refuse(param, "invalid_value", message)
+}
+
+fn refuse(param: &str, code: &'static str, message: impl Into<String>) -> RequestError {
+    RequestError { param: param.to_owned(), code, message: message.into() }
+}

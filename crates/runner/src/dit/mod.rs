@@ -1,0 +1,10 @@
+//! DiT: class-conditional diffusion transformers (arXiv 2212.09748), as diffusers'
+//! `DiTTransformer2DModel` and `DiTPipeline` lay them out.
+
+mod block;
+mod config;
+mod embeddings;
+mod pipeline;
+mod transformer;
+
+pub use pipeline::{DitPipeline, ImageSpec, LoadOptions, Precision, RunningImage};

@@ -1,0 +1,128 @@
+//! `DiTTransformer2DModel`: latents in, predicted noise out.
+
+use std::collections::HashMap;
+
+use afterimage_cache::{BlockList, Lane, Streams, run_blocks};
+use candle_core::{DType, Device, Result, Tensor};
+use candle_nn::{Linear, Module, VarBuilder};
+
+use super::block::DitBlock;
+use super::config::TransformerConfig;
+use super::embeddings::{Conditioning, PatchEmbed, PlainLayerNorm, modulate, positions, timestep_projection};
+use crate::error::RunnerError;
+
+/// Epsilon of the last norm; fixed in diffusers.
+const OUTPUT_NORM_EPS: f64 = 1e-6;
+
+#[derive(Debug)]
+pub(super) struct DitTransformer {
+    config: TransformerConfig,
+    patch_embed: PatchEmbed,
+    /// Positions by height and width of the grid of patches.
+    positions: HashMap<(usize, usize), Tensor>,
+    blocks: Vec<DitBlock>,
+    output_norm: PlainLayerNorm,
+    output_modulation: Linear,
+    output_projection: Linear,
+    dtype: DType,
+    device: Device,
+}
+
+/// One forward's rows.
+pub(super) struct Rows<'a> {
+    /// `[rows, channels, height, width]`, f32.
+    pub(super) latents: &'a Tensor,
+    /// One per row.
+    pub(super) timesteps: &'a [f32],
+    /// One per row.
+    pub(super) classes: &'a [u32],
+}
+
+impl DitTransformer {
+    /// The name of the block list in diffusers.
+    pub(super) const BLOCK_LIST: &'static str = "transformer_blocks";
+
+    /// `sizes` are the heights and widths of the latents that will be asked for.
+    pub(super) fn new(
+        config: TransformerConfig,
+        sizes: &[(usize, usize)],
+        vb: VarBuilder<'_>,
+    ) -> std::result::Result<Self, RunnerError> {
+        let size = config.hidden_size();
+        let side = config.patch_size;
+        let blocks = vb.pp(Self::BLOCK_LIST);
+        let blocks = (0..config.num_layers).map(|index| DitBlock::new(&config, blocks.pp(index)));
+        let mut grids = HashMap::new();
+        for (height, width) in sizes.iter().map(|(height, width)| (height / side, width / side)) {
+            let positions = positions(size, height, width, config.sample_size / side)?;
+            grids.insert((height, width), positions.to_device(vb.device())?);
+        }
+        Ok(Self {
+            patch_embed: PatchEmbed::new(config.in_channels, side, size, vb.pp("pos_embed"))?,
+            positions: grids,
+            blocks: blocks.collect::<std::result::Result<_, _>>()?,
+            output_norm: PlainLayerNorm::new(size, OUTPUT_NORM_EPS, &vb)?,
+            output_modulation: candle_nn::linear(size, 2 * size, vb.pp("proj_out_1"))?,
+            output_projection: candle_nn::linear(size, side * side * config.out_channels(), vb.pp("proj_out_2"))?,
+            dtype: vb.dtype(),
+            device: vb.device().clone(),
+            config,
+        })
+    }
+
+    /// Predicts `[rows, out_channels, height, width]`, f32. `lanes` say which rows belong together
+    /// and hold their cache state.
+    pub(super) fn forward(&self, rows: &Rows<'_>, lanes: &mut [Lane<'_>]) -> Result<Tensor> {
+        let (_, _, height, width) = rows.latents.dims4()?;
+        let grid = (height / self.config.patch_size, width / self.config.patch_size);
+        let Some(positions) = self.positions.get(&grid) else {
+            candle_core::bail!("the model was not prepared for {height} x {width} latents");
+        };
+        let conditioning = Conditioning {
+            timesteps: timestep_projection(rows.timesteps, &self.device)?.to_dtype(self.dtype)?,
+            classes: Tensor::new(rows.classes, &self.device)?,
+        };
+        let hidden = self.patch_embed.forward(&rows.latents.to_dtype(self.dtype)?, positions)?;
+        let list = PreparedBlocks { blocks: &self.blocks, conditioning };
+        let hidden = run_blocks(&list, Streams { hidden, encoder: None }, lanes)?.hidden;
+        self.output(&hidden, &list.conditioning, grid)?.to_dtype(DType::F32)
+    }
+
+    /// Last norm, projection, and tokens back to a picture.
+    fn output(&self, hidden: &Tensor, conditioning: &Conditioning, (height, width): (usize, usize)) -> Result<Tensor> {
+        // The first block's embedding serves the output as well.
+        let embedding = self.blocks[0].embed(conditioning)?;
+        let modulation = self.output_modulation.forward(&embedding.silu()?)?;
+        let (size, side, channels) = (self.config.hidden_size(), self.config.patch_size, self.config.out_channels());
+        let (shift, scale) = (modulation.narrow(1, 0, size)?, modulation.narrow(1, size, size)?);
+        let hidden = modulate(&self.output_norm.forward(hidden)?, &scale, &shift)?;
+        let patches = self.output_projection.forward(&hidden)?;
+        let rows = patches.dim(0)?;
+        // [rows, height, width, side, side, channels] -> [rows, channels, height * side, width * side]
+        patches
+            .reshape(&[rows, height, width, side, side, channels])?
+            .permute([0, 5, 1, 3, 2, 4])?
+            .reshape((rows, channels, height * side, width * side))
+    }
+}
+
+/// The blocks together with what they are told about the rows of one forward.
+struct PreparedBlocks<'a> {
+    blocks: &'a [DitBlock],
+    conditioning: Conditioning,
+}
+
+impl BlockList for PreparedBlocks<'_> {
+    fn blocks(&self) -> usize {
+        self.blocks.len()
+    }
+
+    fn block(&self, index: usize, streams: &Streams) -> Result<Streams> {
+        let hidden = self.blocks[index].forward(&streams.hidden, &self.conditioning)?;
+        Ok(Streams { hidden, encoder: None })
+    }
+
+    fn select(&self, rows: &[usize]) -> Result<Self> {
+        Ok(Self { blocks: self.blocks, conditioning: self.conditioning.select(rows)? })
+    }
+}

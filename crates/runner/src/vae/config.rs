@@ -1,0 +1,140 @@
+//! `vae/config.json` of an `AutoencoderKL`.
+
+use serde::Deserialize;
+
+use crate::error::RunnerError;
+use crate::lenient_json;
+
+/// The path inside a model folder.
+const PATH: &str = "vae/config.json";
+
+/// The keys the decoder depends on; absent ones take diffusers' defaults.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(default)]
+pub(crate) struct VaeConfig {
+    #[serde(rename = "_class_name")]
+    class_name: String,
+    pub(crate) out_channels: usize,
+    up_block_types: Vec<String>,
+    pub(crate) block_out_channels: Vec<usize>,
+    pub(crate) layers_per_block: usize,
+    act_fn: String,
+    pub(crate) latent_channels: usize,
+    pub(crate) norm_num_groups: usize,
+    /// Latents are divided by this before decoding.
+    pub(crate) scaling_factor: f64,
+    /// The weights are only good in f32.
+    pub(crate) force_upcast: bool,
+    pub(crate) use_post_quant_conv: bool,
+    pub(crate) mid_block_add_attention: bool,
+}
+
+/// Kinds of up-sampling stages.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum UpBlockKind {
+    /// Residual blocks.
+    Plain,
+    /// Residual blocks, each followed by self-attention.
+    Attention,
+}
+
+impl Default for VaeConfig {
+    fn default() -> Self {
+        Self {
+            class_name: "AutoencoderKL".to_owned(),
+            out_channels: 3,
+            up_block_types: vec!["UpDecoderBlock2D".to_owned()],
+            block_out_channels: vec![64],
+            layers_per_block: 1,
+            act_fn: "silu".to_owned(),
+            latent_channels: 4,
+            norm_num_groups: 32,
+            scaling_factor: 0.18215,
+            force_upcast: true,
+            use_post_quant_conv: true,
+            mid_block_add_attention: true,
+        }
+    }
+}
+
+impl VaeConfig {
+    pub(crate) fn from_json(text: &str) -> Result<Self, RunnerError> {
+        let config: Self = lenient_json::parse(text)
+            .and_then(serde_json::from_value)
+            .map_err(|error| RunnerError::Model(format!("{PATH}: {error}")))?;
+        config.check()?;
+        Ok(config)
+    }
+
+    fn check(&self) -> Result<(), RunnerError> {
+        if self.class_name != "AutoencoderKL" {
+            return Err(unsupported("_class_name", &self.class_name, "AutoencoderKL"));
+        }
+        if self.act_fn != "silu" && self.act_fn != "swish" {
+            return Err(unsupported("act_fn", &self.act_fn, "silu"));
+        }
+        if self.out_channels != 3 {
+            return Err(unsupported("out_channels", &self.out_channels.to_string(), "3 (RGB)"));
+        }
+        let stages = self.block_out_channels.len();
+        if stages == 0 || self.up_block_types.len() != stages {
+            let found = format!("a list of {}", self.up_block_types.len());
+            return Err(unsupported("up_block_types", &found, "as many entries as block_out_channels, at least one"));
+        }
+        let divides = |channels: &usize| self.norm_num_groups > 0 && channels.is_multiple_of(self.norm_num_groups);
+        if let Some(channels) = self.block_out_channels.iter().find(|channels| !divides(channels)) {
+            let right = format!("a divisor of {channels} in block_out_channels");
+            return Err(unsupported("norm_num_groups", &self.norm_num_groups.to_string(), &right));
+        }
+        if !(self.scaling_factor.is_finite() && self.scaling_factor != 0.0) {
+            return Err(unsupported("scaling_factor", &self.scaling_factor.to_string(), "a number other than 0"));
+        }
+        self.up_blocks().map(|_| ())
+    }
+
+    /// The up-sampling stages, coarsest first.
+    pub(crate) fn up_blocks(&self) -> Result<Vec<UpBlockKind>, RunnerError> {
+        let kind = |name: &String| match name.as_str() {
+            "UpDecoderBlock2D" => Ok(UpBlockKind::Plain),
+            "AttnUpDecoderBlock2D" => Ok(UpBlockKind::Attention),
+            other => Err(unsupported("up_block_types", other, "UpDecoderBlock2D or AttnUpDecoderBlock2D")),
+        };
+        self.up_block_types.iter().map(kind).collect()
+    }
+
+    /// Pixels per latent in each direction: every stage but the last doubles.
+    pub(crate) fn scale(&self) -> usize {
+        1 << (self.block_out_channels.len() - 1)
+    }
+}
+
+fn unsupported(key: &str, found: &str, right: &str) -> RunnerError {
+    RunnerError::Model(format!("{PATH}: `{key}` is {found}; supported: {right}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_supported_is_named() {
+        for (json, key) in [
+            (r#"{"_class_name": "AutoencoderTiny"}"#, "_class_name"),
+            (r#"{"act_fn": "mish"}"#, "act_fn"),
+            (r#"{"up_block_types": ["SkipUpBlock2D"]}"#, "up_block_types"),
+            (r#"{"block_out_channels": [32, 64]}"#, "up_block_types"),
+            (r#"{"block_out_channels": [20]}"#, "norm_num_groups"),
+            (r#"{"scaling_factor": 0}"#, "scaling_factor"),
+        ] {
+            let message = VaeConfig::from_json(json).unwrap_err().to_string();
+            assert!(message.contains(key) && message.contains(PATH), "{json}: {message}");
+        }
+    }
+
+    #[test]
+    fn stages_double_the_picture_but_for_the_last() {
+        let json = r#"{"block_out_channels": [32, 64, 96],
+            "up_block_types": ["UpDecoderBlock2D", "UpDecoderBlock2D", "AttnUpDecoderBlock2D"]}"#;
+        assert_eq!(VaeConfig::from_json(json).unwrap().scale(), 4);
+    }
+}

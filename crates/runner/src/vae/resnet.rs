@@ -1,0 +1,48 @@
+//! The residual block of the decoder.
+
+use candle_core::{Result, Tensor};
+use candle_nn::{Conv2d, Conv2dConfig, GroupNorm, Module, VarBuilder};
+
+/// Epsilon of every group norm in the decoder.
+pub(super) const NORM_EPS: f64 = 1e-6;
+
+/// A 3x3 convolution that keeps the picture's size.
+pub(super) fn conv3x3(input: usize, output: usize, vb: VarBuilder<'_>) -> Result<Conv2d> {
+    candle_nn::conv2d(input, output, 3, Conv2dConfig { padding: 1, ..Default::default() }, vb)
+}
+
+#[derive(Debug)]
+pub(super) struct ResnetBlock {
+    norm1: GroupNorm,
+    conv1: Conv2d,
+    norm2: GroupNorm,
+    conv2: Conv2d,
+    shortcut: Option<Conv2d>,
+}
+
+impl ResnetBlock {
+    pub(super) fn new(input: usize, output: usize, groups: usize, vb: VarBuilder<'_>) -> Result<Self> {
+        let shortcut = if input == output {
+            None
+        } else {
+            Some(candle_nn::conv2d(input, output, 1, Conv2dConfig::default(), vb.pp("conv_shortcut"))?)
+        };
+        Ok(Self {
+            norm1: candle_nn::group_norm(groups, input, NORM_EPS, vb.pp("norm1"))?,
+            conv1: conv3x3(input, output, vb.pp("conv1"))?,
+            norm2: candle_nn::group_norm(groups, output, NORM_EPS, vb.pp("norm2"))?,
+            conv2: conv3x3(output, output, vb.pp("conv2"))?,
+            shortcut,
+        })
+    }
+
+    /// `[rows, input, height, width]` to `[rows, output, height, width]`
+    pub(super) fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        let hidden = self.conv1.forward(&self.norm1.forward(x)?.silu()?)?;
+        let hidden = self.conv2.forward(&self.norm2.forward(&hidden)?.silu()?)?;
+        match &self.shortcut {
+            Some(shortcut) => shortcut.forward(x)? + hidden,
+            None => x + hidden,
+        }
+    }
+}
