@@ -5,6 +5,11 @@
 //! be watched and cancelled between steps. Caching is the business of `afterimage-cache`: model files
 //! here only expose their block lists.
 
+mod embedded;
 mod error;
+mod model_folder;
+mod weights;
 
 pub use error::RunnerError;
+pub use model_folder::ModelFolder;
+pub use weights::Weights;
