@@ -21,7 +21,7 @@ mod request;
 pub mod schedulers;
 mod size;
 mod vae;
-pub mod weights;
+mod weights;
 mod worker;
 
 pub use dit::{DitPipeline, ImageSpec, LoadOptions, Precision, RunningImage};
@@ -34,3 +34,4 @@ pub use model_folder::ModelFolder;
 pub use model_info::ModelInfo;
 pub use request::{ImageRequest, RequestError};
 pub use size::{ParseSizeError, Size};
+pub use weights::Weights;

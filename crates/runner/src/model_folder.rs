@@ -1,0 +1,208 @@
+//! A model in diffusers' folder layout: `model_index.json` and one subfolder per component.
+//!
+//! The folder is a directory on disk (a local one, or a snapshot in the hub's cache) or the model
+//! embedded in the program; the rest of the crate does not see the difference.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::RunnerError;
+use crate::embedded;
+use crate::weights::Weights;
+
+/// The file that makes a directory a model folder.
+pub(crate) const MODEL_INDEX: &str = "model_index.json";
+
+/// A folder with a diffusers model.
+#[derive(Debug, Clone)]
+pub struct ModelFolder {
+    id: String,
+    place: Place,
+}
+
+#[derive(Debug, Clone)]
+enum Place {
+    Directory(PathBuf),
+    Embedded,
+}
+
+impl ModelFolder {
+    /// Opens a local directory. Its name becomes the model's id.
+    ///
+    /// # Errors
+    /// There is no such directory, or it holds no `model_index.json`.
+    pub fn open(path: &Path) -> Result<Self, RunnerError> {
+        let absolute = path.canonicalize().map_err(|source| RunnerError::Read {
+            path: path.to_path_buf(),
+            source,
+        })?;
+        let id = match absolute.file_name() {
+            Some(name) => name.to_string_lossy().into_owned(),
+            None => "model".to_string(),
+        };
+        Self::directory(id, path.to_path_buf())
+    }
+
+    /// A directory that is served under another id than its name.
+    pub(crate) fn directory(id: String, path: PathBuf) -> Result<Self, RunnerError> {
+        if path.join(MODEL_INDEX).is_file() {
+            let place = Place::Directory(path);
+            return Ok(Self { id, place });
+        }
+        let found = match path {
+            ref path if path.is_file() => "it is a file",
+            ref path if path.join("config.json").is_file() => {
+                "it holds a config.json, so it may be one component of a model; give its parent folder"
+            }
+            _ => "there is none",
+        };
+        Err(RunnerError::Model(format!(
+            "{}: a model folder in diffusers layout has a {MODEL_INDEX}; {found}",
+            path.display()
+        )))
+    }
+
+    /// The model that is part of the program.
+    pub fn embedded() -> Self {
+        Self {
+            id: embedded::ID.to_string(),
+            place: Place::Embedded,
+        }
+    }
+
+    /// The name of the directory, the hub id (`org/name`), or `emoji-dit` for the embedded model.
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// The directory on disk; `None` for the embedded model.
+    pub fn path(&self) -> Option<&Path> {
+        match &self.place {
+            Place::Directory(path) => Some(path),
+            Place::Embedded => None,
+        }
+    }
+
+    /// Whether the folder holds the file `path`, such as `tokenizer/vocab.json`.
+    pub fn contains(&self, path: &str) -> bool {
+        match &self.place {
+            Place::Directory(folder) => folder.join(path).is_file(),
+            Place::Embedded => embedded::file(path).is_some(),
+        }
+    }
+
+    /// The content of a text file, such as `transformer/config.json`.
+    ///
+    /// # Errors
+    /// The file is missing, unreadable or not UTF-8.
+    pub fn text(&self, path: &str) -> Result<String, RunnerError> {
+        let text = match &self.place {
+            Place::Directory(folder) => std::fs::read_to_string(folder.join(path)),
+            Place::Embedded => embedded::file(path)
+                .ok_or_else(|| std::io::ErrorKind::NotFound.into())
+                .and_then(|file| {
+                    String::from_utf8(file.bytes.to_vec())
+                        .map_err(|_| std::io::ErrorKind::InvalidData.into())
+                }),
+        };
+        text.map_err(|source| RunnerError::Read {
+            path: self.display_path(path),
+            source,
+        })
+    }
+
+    /// Opens the weights of a component, such as `transformer`.
+    ///
+    /// # Errors
+    /// As [`Weights::open`].
+    pub fn weights(&self, component: &str) -> Result<Arc<Weights>, RunnerError> {
+        match &self.place {
+            Place::Directory(folder) => Weights::open(&folder.join(component)),
+            Place::Embedded => {
+                let path = format!("{component}/diffusion_pytorch_model.safetensors");
+                let file = embedded::file(&path).ok_or_else(|| {
+                    RunnerError::Model(format!(
+                        "the embedded model {} has no component `{component}`",
+                        self.id
+                    ))
+                })?;
+                Weights::embedded(&format!("{}/{path}", self.id), file.bytes)
+            }
+        }
+    }
+
+    fn display_path(&self, path: &str) -> PathBuf {
+        match &self.place {
+            Place::Directory(folder) => folder.join(path),
+            Place::Embedded => Path::new(&self.id).join(path),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use candle_core::{DType, Device};
+
+    use super::*;
+
+    #[test]
+    fn embedded_model_opens() {
+        let folder = ModelFolder::embedded();
+        assert_eq!(folder.id(), "emoji-dit");
+        assert_eq!(folder.path(), None);
+        assert!(folder.text(MODEL_INDEX).unwrap().contains("DiTPipeline"));
+        for component in ["transformer", "vae"] {
+            assert!(folder.contains(&format!("{component}/config.json")));
+            let weights = folder.weights(component).unwrap();
+            let builder = weights.var_builder(DType::F32, &Device::Cpu);
+            for name in weights.names() {
+                builder.get_unchecked(name).unwrap();
+            }
+            weights.finish(&[]).unwrap();
+        }
+    }
+
+    #[test]
+    fn embedded_model_names_what_it_lacks() {
+        let folder = ModelFolder::embedded();
+        let error = folder.text("tokenizer/vocab.json").unwrap_err().to_string();
+        assert!(error.contains("emoji-dit/tokenizer/vocab.json"), "{error}");
+        let error = folder.weights("unet").unwrap_err().to_string();
+        assert!(error.contains("no component `unet`"), "{error}");
+    }
+
+    #[test]
+    fn a_directory_is_known_by_its_name() {
+        let parent = tempfile::tempdir().unwrap();
+        let path = parent.path().join("my-dit");
+        fs::create_dir_all(path.join("vae")).unwrap();
+        fs::write(path.join(MODEL_INDEX), "{}").unwrap();
+        fs::write(path.join("vae/config.json"), "{\"a\": 1}").unwrap();
+        let folder = ModelFolder::open(&path.join("vae/..")).unwrap();
+        assert_eq!(folder.id(), "my-dit");
+        assert_eq!(folder.text("vae/config.json").unwrap(), "{\"a\": 1}");
+        assert!(!folder.contains("vae/model.json"));
+        let error = folder.text("unet/config.json").unwrap_err().to_string();
+        assert!(error.contains("unet/config.json"), "{error}");
+        assert!(folder.weights("vae").is_err());
+    }
+
+    #[test]
+    fn other_directories_are_refused() {
+        let parent = tempfile::tempdir().unwrap();
+        let error = ModelFolder::open(parent.path()).unwrap_err().to_string();
+        assert!(
+            error.ends_with("has a model_index.json; there is none"),
+            "{error}"
+        );
+        let missing = ModelFolder::open(&parent.path().join("absent"));
+        assert!(matches!(missing, Err(RunnerError::Read { .. })));
+        fs::write(parent.path().join("config.json"), "{}").unwrap();
+        let error = ModelFolder::open(parent.path()).unwrap_err().to_string();
+        assert!(error.contains("give its parent folder"), "{error}");
+        let error = ModelFolder::open(&parent.path().join("config.json"));
+        assert!(error.unwrap_err().to_string().contains("it is a file"));
+    }
+}

@@ -1,0 +1,267 @@
+//! The tensors of one component (a transformer, a VAE, a text encoder) of a model folder.
+//!
+//! [`Weights`] opens what diffusers and the hub store (safetensors or PyTorch pickles, in one file or
+//! in shards), or bytes embedded in the program, and hands tensors to model code through candle's
+//! [`VarBuilder`]. Opening reads headers only. A tensor is read when it is asked for, straight into
+//! its final buffer, so loading needs the memory of the weights and of about one tensor more.
+//! Nothing is memory-mapped: mapped pages would count against the process a second time.
+//!
+//! Loading is strict. A missing or wrongly shaped tensor is an error that names it, and
+//! [`Weights::finish`] reports every tensor that no part of the model asked for.
+
+mod files;
+mod pickle;
+mod safetensors;
+mod source;
+mod stored;
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::Path;
+use std::sync::Arc;
+
+use candle_core::{DType, Device, Shape, Tensor};
+use candle_nn::var_builder::SimpleBackend;
+use candle_nn::{Init, VarBuilder};
+
+use crate::RunnerError;
+
+use files::Format;
+pub(crate) use files::WeightFiles;
+use source::Source;
+use stored::StoredTensor;
+
+/// How many surplus tensors an error lists by name.
+const NAMES_LISTED: usize = 10;
+
+/// All tensors of one component, on disk or embedded in the program.
+#[derive(Debug)]
+pub struct Weights {
+    place: String,
+    sources: Vec<Source>,
+    tensors: BTreeMap<String, StoredTensor>,
+}
+
+impl Weights {
+    /// Opens the weights in `folder`: the first form found of
+    /// `diffusion_pytorch_model.safetensors`, `.safetensors.index.json`, `.bin` and `.bin.index.json`.
+    ///
+    /// # Errors
+    /// None of them exists, a shard is missing, or a file is damaged or of a kind that is not read.
+    pub fn open(folder: &Path) -> Result<Arc<Self>, RunnerError> {
+        let files = WeightFiles::in_folder(folder)?;
+        let mut weights = Self::empty(folder.display().to_string());
+        for name in &files.names {
+            let source = Source::open(&folder.join(name))?;
+            let tensors = match files.format {
+                Format::Safetensors => safetensors::tensors(&source)?,
+                Format::Pickle => pickle::tensors(&source)?,
+            };
+            weights.add(source, tensors)?;
+        }
+        weights.check_index(&files.index)?;
+        Ok(Arc::new(weights))
+    }
+
+    /// Opens a safetensors file that is part of the program; `name` stands for it in errors.
+    ///
+    /// # Errors
+    /// The bytes are not a well-formed safetensors file.
+    pub fn embedded(name: &str, bytes: &'static [u8]) -> Result<Arc<Self>, RunnerError> {
+        let source = Source::embedded(name, bytes);
+        let tensors = safetensors::tensors(&source)?;
+        let mut weights = Self::empty(name.to_string());
+        weights.add(source, tensors)?;
+        Ok(Arc::new(weights))
+    }
+
+    /// A builder that gives model code these tensors in `dtype` on `device`.
+    pub fn var_builder(self: &Arc<Self>, dtype: DType, device: &Device) -> VarBuilder<'static> {
+        let backend = Box::new(SharedWeights(Arc::clone(self)));
+        VarBuilder::from_backend(backend, dtype, device.clone())
+    }
+
+    /// Reports every tensor that was never taken, except those whose name starts with a prefix in
+    /// `ignore` (such as `encoder.` when only a VAE's decoder is loaded).
+    ///
+    /// # Errors
+    /// A tensor is left over: the weights belong to another model than the configuration describes.
+    pub fn finish(&self, ignore: &[&str]) -> Result<(), RunnerError> {
+        let surplus: Vec<&str> = self
+            .tensors
+            .iter()
+            .filter(|(_, tensor)| !tensor.is_taken())
+            .map(|(name, _)| name.as_str())
+            .filter(|name| !ignore.iter().any(|prefix| name.starts_with(prefix)))
+            .collect();
+        if surplus.is_empty() {
+            return Ok(());
+        }
+        let listed = surplus[..surplus.len().min(NAMES_LISTED)].join("`, `");
+        let more = match surplus.len().saturating_sub(NAMES_LISTED) {
+            0 => String::new(),
+            more => format!(" and {more} more"),
+        };
+        Err(RunnerError::Model(format!(
+            "{}: the model that config.json describes has no place for {} of the {} tensors: `{listed}`{more}",
+            self.place,
+            surplus.len(),
+            self.tensors.len(),
+        )))
+    }
+
+    /// Bytes of all tensors as they are stored.
+    pub fn bytes(&self) -> u64 {
+        self.tensors.values().map(StoredTensor::bytes).sum()
+    }
+
+    /// The names of all tensors, sorted.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.tensors.keys().map(String::as_str)
+    }
+
+    /// The stored shape of the tensor `name`.
+    pub fn shape(&self, name: &str) -> Option<&[usize]> {
+        self.tensors.get(name).map(|tensor| tensor.shape.as_slice())
+    }
+
+    fn empty(place: String) -> Self {
+        Self {
+            place,
+            sources: Vec::new(),
+            tensors: BTreeMap::new(),
+        }
+    }
+
+    fn add(
+        &mut self,
+        source: Source,
+        tensors: Vec<(String, StoredTensor)>,
+    ) -> Result<(), RunnerError> {
+        for (name, mut tensor) in tensors {
+            tensor.source = self.sources.len();
+            let name = current_name(name);
+            if self.tensors.insert(name.clone(), tensor).is_some() {
+                return Err(RunnerError::Model(format!(
+                    "{source}: tensor `{name}` is stored a second time, also in this or an earlier shard"
+                )));
+            }
+        }
+        self.sources.push(source);
+        Ok(())
+    }
+
+    /// Every tensor that a shard index promises must be there.
+    fn check_index(&self, index: &HashMap<String, String>) -> Result<(), RunnerError> {
+        for (name, file) in index {
+            if !self.tensors.contains_key(&current_name(name.clone())) {
+                return Err(RunnerError::Model(format!(
+                    "{}: the shard index says that tensor `{name}` is in {file}, but it is not there",
+                    self.place
+                )));
+            }
+        }
+        Ok(())
+    }
+
+    fn take(
+        &self,
+        name: &str,
+        expected: Option<&Shape>,
+        dtype: DType,
+        device: &Device,
+    ) -> Result<Tensor, RunnerError> {
+        let Some(tensor) = self.tensors.get(name) else {
+            return Err(RunnerError::Model(self.missing(name)));
+        };
+        let source = &self.sources[tensor.source];
+        if let Some(expected) = expected
+            && expected.dims() != tensor.shape
+        {
+            return Err(RunnerError::Model(format!(
+                "{source}: tensor `{name}` has shape {:?}, but config.json describes a model that needs {:?}",
+                tensor.shape,
+                expected.dims(),
+            )));
+        }
+        let loaded = tensor.read(name, source, dtype, device)?;
+        tensor.mark_taken();
+        Ok(loaded)
+    }
+
+    fn missing(&self, name: &str) -> String {
+        let closest = self
+            .names()
+            .min_by_key(|candidate| strsim::levenshtein(candidate, name));
+        let hint = match closest {
+            Some(closest) => format!("the closest name there is `{closest}`"),
+            None => "it holds no tensor at all".to_string(),
+        };
+        format!("{}: tensor `{name}` is missing; {hint}", self.place)
+    }
+}
+
+/// Gives tensors the names of today's diffusers.
+///
+/// VAEs saved before diffusers 0.15 (the published DiT-XL ones among them) call the projections of
+/// their attention `query`, `key`, `value` and `proj_attn`; diffusers renames them while loading.
+fn current_name(name: String) -> String {
+    const RENAMED: [(&str, &str); 4] = [
+        ("query", "to_q"),
+        ("key", "to_k"),
+        ("value", "to_v"),
+        ("proj_attn", "to_out.0"),
+    ];
+    let parts: Vec<&str> = name.split('.').collect();
+    let [.., "attentions", _, projection, parameter] = parts.as_slice() else {
+        return name;
+    };
+    match RENAMED.iter().find(|(old, _)| old == projection) {
+        Some((_, new)) => {
+            let kept = name.len() - projection.len() - 1 - parameter.len();
+            format!("{}{new}.{parameter}", &name[..kept])
+        }
+        None => name,
+    }
+}
+
+/// Lets one [`Weights`] back any number of builders.
+struct SharedWeights(Arc<Weights>);
+
+impl SimpleBackend for SharedWeights {
+    fn get(
+        &self,
+        shape: Shape,
+        name: &str,
+        _: Init,
+        dtype: DType,
+        device: &Device,
+    ) -> candle_core::Result<Tensor> {
+        self.0
+            .take(name, Some(&shape), dtype, device)
+            .map_err(into_candle)
+    }
+
+    fn get_unchecked(
+        &self,
+        name: &str,
+        dtype: DType,
+        device: &Device,
+    ) -> candle_core::Result<Tensor> {
+        self.0.take(name, None, dtype, device).map_err(into_candle)
+    }
+
+    fn contains_tensor(&self, name: &str) -> bool {
+        self.0.tensors.contains_key(name)
+    }
+}
+
+/// The message alone, without the backtrace that candle's own constructors add.
+fn into_candle(error: RunnerError) -> candle_core::Error {
+    match error {
+        RunnerError::Tensor(error) => error,
+        other => candle_core::Error::Msg(other.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests;

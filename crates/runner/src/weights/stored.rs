@@ -1,0 +1,248 @@
+//! One tensor inside a weight file, and reading it in the dtype the model runs in.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use ::safetensors::Dtype;
+use bytemuck::Pod;
+use candle_core::{DType, Device, Tensor, WithDType};
+use half::slice::{HalfBitsSliceExt, HalfFloatSliceExt};
+use half::vec::HalfBitsVecExt;
+use half::{bf16, f16};
+
+use super::source::Source;
+use crate::RunnerError;
+
+// Weight files are little-endian and are read without swapping bytes.
+#[cfg(target_endian = "big")]
+compile_error!("weight files can only be read on little-endian machines");
+
+/// Elements converted at a time: 4 MB of f32, small beside any model and large beside a system call.
+const CHUNK_ELEMENTS: usize = 1 << 20;
+
+/// Where a tensor lies and what it is.
+#[derive(Debug)]
+pub(super) struct StoredTensor {
+    /// Index of the file that holds it.
+    pub(super) source: usize,
+    /// Element type in the file.
+    pub(super) dtype: Dtype,
+    /// Dimensions.
+    pub(super) shape: Vec<usize>,
+    /// Element strides, where the elements are not stored in row-major order without gaps.
+    strides: Option<Vec<usize>>,
+    /// Offset of the first element in the file, in bytes.
+    offset: u64,
+    taken: AtomicBool,
+}
+
+impl StoredTensor {
+    /// A tensor stored in row-major order from `offset` on.
+    pub(super) fn contiguous(dtype: Dtype, shape: Vec<usize>, offset: u64) -> Self {
+        Self {
+            source: 0,
+            dtype,
+            shape,
+            strides: None,
+            offset,
+            taken: AtomicBool::new(false),
+        }
+    }
+
+    /// A tensor whose element `[i, j, ..]` lies `i * strides[0] + j * strides[1] + ..` elements
+    /// after `offset`.
+    pub(super) fn strided(
+        dtype: Dtype,
+        shape: Vec<usize>,
+        strides: Vec<usize>,
+        offset: u64,
+    ) -> Self {
+        let strides = (strides != row_major_strides(&shape)).then_some(strides);
+        Self {
+            strides,
+            ..Self::contiguous(dtype, shape, offset)
+        }
+    }
+
+    pub(super) fn is_taken(&self) -> bool {
+        self.taken.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn mark_taken(&self) {
+        self.taken.store(true, Ordering::Relaxed);
+    }
+
+    /// Bytes of all elements.
+    pub(super) fn bytes(&self) -> u64 {
+        (self.elements() * self.dtype.bitsize() / 8) as u64
+    }
+
+    /// Reads the tensor as `wanted` onto `device`.
+    pub(super) fn read(
+        &self,
+        name: &str,
+        source: &Source,
+        wanted: DType,
+        device: &Device,
+    ) -> Result<Tensor, RunnerError> {
+        let span = Span {
+            source,
+            offset: self.offset,
+            elements: self.span_elements(),
+        };
+        match (self.dtype, wanted) {
+            (Dtype::F32, DType::F32) => self.tensor(span.same::<f32>()?, device),
+            (Dtype::F16, DType::F16) => {
+                self.tensor(span.same::<u16>()?.reinterpret_into::<f16>(), device)
+            }
+            (Dtype::BF16, DType::BF16) => {
+                self.tensor(span.same::<u16>()?.reinterpret_into::<bf16>(), device)
+            }
+            (Dtype::F16, DType::F32) => {
+                let values = span.converted(0f32, |from: &[u16], to| {
+                    from.reinterpret_cast::<f16>().convert_to_f32_slice(to);
+                })?;
+                self.tensor(values, device)
+            }
+            (Dtype::BF16, DType::F32) => {
+                let values = span.converted(0f32, |from: &[u16], to| {
+                    from.reinterpret_cast::<bf16>().convert_to_f32_slice(to);
+                })?;
+                self.tensor(values, device)
+            }
+            (Dtype::F32, DType::F16) => {
+                let values = span.converted(f16::ZERO, |from: &[f32], to: &mut [f16]| {
+                    to.convert_from_f32_slice(from);
+                })?;
+                self.tensor(values, device)
+            }
+            (Dtype::F32, DType::BF16) => {
+                let values = span.converted(bf16::ZERO, |from: &[f32], to: &mut [bf16]| {
+                    to.convert_from_f32_slice(from);
+                })?;
+                self.tensor(values, device)
+            }
+            (Dtype::BF16, DType::F16) => {
+                let values = span.converted(f16::ZERO, |from: &[u16], to| {
+                    each(from, to, |bits| f16::from_f32(bf16::from_bits(bits).to_f32()));
+                })?;
+                self.tensor(values, device)
+            }
+            (Dtype::F16, DType::BF16) => {
+                let values = span.converted(bf16::ZERO, |from: &[u16], to| {
+                    each(from, to, |bits| bf16::from_f32(f16::from_bits(bits).to_f32()));
+                })?;
+                self.tensor(values, device)
+            }
+            (stored, wanted) => Err(source.damaged(format!(
+                "tensor `{name}` is stored as {stored} and asked for as {wanted:?}; f32, f16 and bf16 are supported"
+            ))),
+        }
+    }
+
+    fn tensor<T: WithDType>(&self, span: Vec<T>, device: &Device) -> Result<Tensor, RunnerError> {
+        let values = match &self.strides {
+            None => span,
+            Some(strides) => in_row_major_order(&span, &self.shape, strides),
+        };
+        Ok(Tensor::from_vec(values, self.shape.as_slice(), device)?)
+    }
+
+    fn elements(&self) -> usize {
+        self.shape.iter().product()
+    }
+
+    /// Elements from the first to the last one in the file.
+    fn span_elements(&self) -> usize {
+        match &self.strides {
+            None => self.elements(),
+            Some(strides) => strided_span(&self.shape, strides).unwrap_or(0),
+        }
+    }
+}
+
+/// A run of elements in a file.
+struct Span<'a> {
+    source: &'a Source,
+    offset: u64,
+    elements: usize,
+}
+
+impl Span<'_> {
+    /// Reads the elements as they are into their final buffer.
+    fn same<T: Pod>(&self) -> Result<Vec<T>, RunnerError> {
+        let mut values = vec![T::zeroed(); self.elements];
+        self.source
+            .read_exact_at(bytemuck::cast_slice_mut(&mut values), self.offset)?;
+        Ok(values)
+    }
+
+    /// Reads the elements chunk by chunk and converts them into their final buffer.
+    fn converted<S: Pod, T: Copy>(
+        &self,
+        zero: T,
+        convert: impl Fn(&[S], &mut [T]),
+    ) -> Result<Vec<T>, RunnerError> {
+        let mut values = vec![zero; self.elements];
+        let mut scratch = vec![S::zeroed(); self.elements.min(CHUNK_ELEMENTS)];
+        let mut offset = self.offset;
+        for part in values.chunks_mut(CHUNK_ELEMENTS) {
+            let stored = &mut scratch[..part.len()];
+            self.source
+                .read_exact_at(bytemuck::cast_slice_mut(stored), offset)?;
+            convert(stored, part);
+            offset += size_of_val(stored) as u64;
+        }
+        Ok(values)
+    }
+}
+
+fn each<S: Copy, T>(from: &[S], to: &mut [T], convert: impl Fn(S) -> T) {
+    for (to, from) in to.iter_mut().zip(from) {
+        *to = convert(*from);
+    }
+}
+
+fn row_major_strides(shape: &[usize]) -> Vec<usize> {
+    let mut strides = vec![1usize; shape.len()];
+    for axis in (1..shape.len()).rev() {
+        strides[axis - 1] = strides[axis].saturating_mul(shape[axis]);
+    }
+    strides
+}
+
+/// Elements from the first to the last one of a strided tensor; `None` if that overflows.
+pub(super) fn strided_span(shape: &[usize], strides: &[usize]) -> Option<usize> {
+    if shape.contains(&0) {
+        return Some(0);
+    }
+    shape
+        .iter()
+        .zip(strides)
+        .try_fold(1usize, |span, (size, stride)| {
+            span.checked_add((size - 1).checked_mul(*stride)?)
+        })
+}
+
+fn in_row_major_order<T: Copy>(span: &[T], shape: &[usize], strides: &[usize]) -> Vec<T> {
+    let mut values = Vec::with_capacity(shape.iter().product());
+    push_axis(span, 0, shape, strides, &mut values);
+    values
+}
+
+fn push_axis<T: Copy>(
+    span: &[T],
+    start: usize,
+    shape: &[usize],
+    strides: &[usize],
+    values: &mut Vec<T>,
+) {
+    match (shape, strides) {
+        ([size], [stride]) => values.extend((0..*size).map(|i| span[start + i * stride])),
+        ([size, shape @ ..], [stride, strides @ ..]) => {
+            for i in 0..*size {
+                push_axis(span, start + i * stride, shape, strides, values);
+            }
+        }
+        _ => values.extend(span.get(start)),
+    }
+}

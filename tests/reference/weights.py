@@ -1,0 +1,123 @@
+"""Writes the weight files that the tests of `afterimage_runner::Weights` read.
+
+    python tests/reference/weights.py        (torch 2.15.0, safetensors)
+
+Every folder of tests/fixtures/weights/ is one component in one published form. `expected.json` beside
+it has, per tensor, the shape and its values after `.to(dtype)` in each dtype a model can run in.
+"""
+
+import json
+import pathlib
+import shutil
+
+import torch
+from safetensors.torch import save_file
+
+OUT = pathlib.Path(__file__).resolve().parents[1] / "fixtures" / "weights"
+DTYPES = {"f32": torch.float32, "f16": torch.float16, "bf16": torch.bfloat16}
+NAME = "diffusion_pytorch_model"
+
+
+def folder(name):
+    path = OUT / name
+    path.mkdir(parents=True)
+    return path
+
+
+def write_expected(path, tensors):
+    expected = {}
+    for name, tensor in tensors.items():
+        entry = {"shape": list(tensor.shape)}
+        for key, dtype in DTYPES.items():
+            entry[key] = tensor.detach().to(dtype).float().flatten().tolist()
+        expected[name] = entry
+    text = json.dumps(expected, indent=None, separators=(",", ":"))
+    (path / "expected.json").write_text(text + "\n")
+
+
+def write_index(path, suffix, shards):
+    weight_map = {name: file for file, tensors in shards.items() for name in tensors}
+    index = {"metadata": {"total_size": 0}, "weight_map": weight_map}
+    (path / f"{NAME}.{suffix}.index.json").write_text(json.dumps(index, indent=2) + "\n")
+
+
+def random(*shape, dtype=torch.float32):
+    # Spread over many exponents, so that rounding differs between the dtypes.
+    return (torch.randn(*shape) * 10 ** torch.randn(*shape)).to(dtype)
+
+
+def mixed_safetensors():
+    path = folder("safetensors")
+    tensors = {
+        "blocks.0.linear.weight": random(6, 5),
+        "blocks.0.linear.bias": random(6),
+        "blocks.1.linear.weight": random(6, 5, dtype=torch.float16),
+        "blocks.1.linear.bias": random(6, dtype=torch.bfloat16),
+        "conv.weight": random(3, 2, 3, 3, dtype=torch.bfloat16),
+        "scale": random(1)[0],
+        "empty": torch.zeros(0, 4),
+    }
+    save_file(tensors, path / f"{NAME}.safetensors", metadata={"format": "pt"})
+    write_expected(path, tensors)
+
+
+def sharded_safetensors():
+    path = folder("safetensors-sharded")
+    shards = {
+        f"{NAME}-00001-of-00002.safetensors": {"a.weight": random(4, 3), "a.bias": random(4)},
+        f"{NAME}-00002-of-00002.safetensors": {"b.weight": random(3, 4, dtype=torch.float16)},
+    }
+    for file, tensors in shards.items():
+        save_file(tensors, path / file, metadata={"format": "pt"})
+    write_index(path, "safetensors", shards)
+    write_expected(path, {k: v for tensors in shards.values() for k, v in tensors.items()})
+
+
+def pickle():
+    """What a state dict can hold: a parameter, shared storages, views, transposed and strided tensors."""
+    path = folder("pickle")
+    base = random(24)
+    tensors = torch.nn.Module().state_dict()  # an OrderedDict with _metadata, as saved models have
+    tensors["parameter"] = torch.nn.Parameter(random(2, 3))
+    tensors["half"] = random(5, dtype=torch.float16)
+    tensors["bfloat"] = random(2, 2, dtype=torch.bfloat16)
+    tensors["view"] = base[6:18].view(3, 4)
+    tensors["tied"] = tensors["view"]
+    tensors["transposed"] = base[:12].view(3, 4).t()
+    tensors["strided"] = base.view(6, 4)[:, 1:3]
+    tensors["half_view"] = random(9, dtype=torch.float16)[4:].view(5)
+    tensors["channels_last"] = random(2, 3, 2, 2).contiguous(memory_format=torch.channels_last)
+    tensors["scalar"] = random(1)[0]
+    tensors["position_ids"] = torch.arange(4)
+    torch.save(tensors, path / f"{NAME}.bin")
+    write_expected(path, {k: v for k, v in tensors.items() if k != "position_ids"})
+
+
+def sharded_pickle():
+    path = folder("pickle-sharded")
+    shards = {
+        f"{NAME}-00001-of-00002.bin": {"a.weight": random(4, 3)},
+        f"{NAME}-00002-of-00002.bin": {"b.weight": random(3, 4, dtype=torch.bfloat16)},
+    }
+    for file, tensors in shards.items():
+        torch.save(tensors, path / file)
+    write_index(path, "bin", shards)
+    write_expected(path, {k: v for tensors in shards.values() for k, v in tensors.items()})
+
+
+def unreadable_pickles():
+    tensors = {"weight": random(2, 2)}
+    legacy = folder("pickle-legacy") / f"{NAME}.bin"
+    torch.save(tensors, legacy, _use_new_zipfile_serialization=False)
+    torch.save({"state_dict": tensors}, folder("pickle-nested") / f"{NAME}.bin")
+    torch.save([tensors["weight"]], folder("pickle-list") / f"{NAME}.bin")
+
+
+if __name__ == "__main__":
+    shutil.rmtree(OUT, ignore_errors=True)
+    torch.manual_seed(0)
+    mixed_safetensors()
+    sharded_safetensors()
+    pickle()
+    sharded_pickle()
+    unreadable_pickles()
