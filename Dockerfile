@@ -12,11 +12,13 @@ FROM debian:bookworm-slim
 LABEL org.opencontainers.image.title="afterimage" \
       org.opencontainers.image.description="HTTP image server for Diffusion Transformers" \
       org.opencontainers.image.licenses="MIT OR Apache-2.0"
-RUN useradd --uid 10001 --create-home afterimage
+# Models fetched from the hub are kept here: mount a volume to keep them longer than the container.
+# The folder exists in the image so that a new volume takes over its owner.
+ENV HF_HOME=/home/afterimage/.cache/huggingface
+RUN useradd --uid 10001 --create-home afterimage \
+    && install --directory --owner=afterimage --group=afterimage "$HF_HOME"
 COPY --from=builder /usr/local/bin/afterimage /usr/local/bin/afterimage
 USER 10001
-# Models fetched from the hub are kept here: mount a volume to keep them longer than the container.
-ENV HF_HOME=/home/afterimage/.cache/huggingface
 EXPOSE 8080
 # The image has no curl: bash opens the connection itself.
 HEALTHCHECK --interval=10s --timeout=3s --start-period=60s --retries=3 \
