@@ -1,0 +1,39 @@
+# The developers' interface. `just` alone lists the recipes; CI runs the same commands through .ci/run.
+
+set shell := ["bash", "-euo", "pipefail", "-c"]
+
+_list:
+    @just --list --unsorted
+
+# Format the Rust code
+fmt:
+    cargo fmt --all
+
+# Check formatting and lints
+lint:
+    cargo fmt --all --check
+    cargo clippy --workspace --all-targets --locked -- -D warnings
+
+# Run all tests, or those whose name contains a filter
+test *filter:
+    cargo test --workspace --locked {{ filter }}
+
+# End-to-end tests only: the server on a free port and a real HTTP client
+e2e:
+    cargo test --package afterimage-server --test '*' --locked
+
+# Run the benchmarks
+bench *arguments:
+    cargo bench --workspace --locked {{ arguments }}
+
+# Build the API documentation; warnings are errors
+docs:
+    RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --locked
+
+# Licences, advisories and sources of the dependencies (needs cargo-deny)
+deny:
+    cargo deny --locked check
+
+# All that CI runs
+ci:
+    .ci/run
