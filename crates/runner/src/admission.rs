@@ -4,8 +4,10 @@ use afterimage_cache::plan::ModelShape;
 use afterimage_cache::{CachePlan, ConfigError};
 
 use crate::dit::DitPipeline;
+use crate::error::RunnerError;
 use crate::job::Job;
 use crate::request::{ImageRequest, RequestError};
+use crate::schedulers::SchedulerKind;
 use crate::size::Size;
 
 /// Seeds are signed 64-bit integers in the clients' languages.
@@ -31,7 +33,7 @@ pub(crate) fn plan(pipeline: &DitPipeline, request: ImageRequest) -> Result<Job,
         return Err(invalid("guidance_scale", message));
     }
     let scheduler = request.scheduler.unwrap_or(info.default_scheduler);
-    check_scheduler(pipeline, &request, steps)?;
+    check_scheduler(pipeline, scheduler, steps)?;
     let blocks: Vec<_> = info.block_lists.iter().map(|(_, blocks)| *blocks).collect();
     let shape = ModelShape { blocks: &blocks, separate_cfg: false };
     Ok(Job {
@@ -46,16 +48,12 @@ pub(crate) fn plan(pipeline: &DitPipeline, request: ImageRequest) -> Result<Job,
     })
 }
 
-fn check_scheduler(pipeline: &DitPipeline, request: &ImageRequest, steps: usize) -> Result<(), RequestError> {
-    let Some(kind) = request.scheduler else {
-        let built = pipeline.schedulers().build(pipeline.info().default_scheduler, steps);
-        return built.map(|_| ()).map_err(|error| invalid("num_inference_steps", error.to_string()));
-    };
-    // Only a scheduler that works for the default number of steps can blame the request's number.
-    let built = pipeline.schedulers().build(kind, steps);
-    let works = pipeline.schedulers().build(kind, pipeline.info().default_steps).is_ok();
-    let param = if works { "num_inference_steps" } else { "scheduler" };
-    built.map(|_| ()).map_err(|error| invalid(param, error.to_string()))
+fn check_scheduler(pipeline: &DitPipeline, kind: SchedulerKind, steps: usize) -> Result<(), RequestError> {
+    match pipeline.schedulers().build(kind, steps) {
+        Ok(_) => Ok(()),
+        Err(error @ RunnerError::InferenceSteps(_)) => Err(invalid("num_inference_steps", error.to_string())),
+        Err(error) => Err(invalid("scheduler", error.to_string())),
+    }
 }
 
 fn check_seed(seed: u64, images: usize) -> Result<u64, RequestError> {

@@ -298,10 +298,10 @@ fn read_index(folder: &ModelFolder) -> Result<ModelIndex, RunnerError> {
     if index.class_name != "DiTPipeline" {
         return Err(fail(format!("`_class_name` is {}; supported: DiTPipeline", index.class_name)));
     }
-    match index.transformer.1 {
-        Some(class) if TRANSFORMER_CLASSES.contains(&class.as_str()) => {}
+    match index.transformer.1.as_deref() {
+        Some(class) if TRANSFORMER_CLASSES.contains(&class) => {}
         class => {
-            let found = class.unwrap_or_else(|| "absent".to_owned());
+            let found = class.unwrap_or("absent");
             return Err(fail(format!("`transformer` is {found}; supported: {}", TRANSFORMER_CLASSES.join(", "))));
         }
     }
