@@ -6,5 +6,7 @@
 //! here only expose their block lists.
 
 mod error;
+mod noise;
 
 pub use error::RunnerError;
+pub use noise::{NoiseGenerator, randn};
