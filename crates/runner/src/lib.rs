@@ -6,7 +6,9 @@
 //! here only expose their block lists.
 
 mod error;
+mod lenient_json;
 mod noise;
+pub mod schedulers;
 
 pub use error::RunnerError;
 pub use noise::{NoiseGenerator, randn};
