@@ -29,7 +29,8 @@ pub(crate) fn plan(pipeline: &DitPipeline, request: ImageRequest) -> Result<Job,
     let steps = request.num_inference_steps.unwrap_or(info.default_steps);
     let guidance_scale = request.guidance_scale.unwrap_or(info.default_guidance_scale);
     if guidance_scale > 1.0 && !info.has_null_class {
-        let message = format!("`guidance_scale` is {guidance_scale}, but this model has no class for \"none\"; at most 1");
+        let message =
+            format!("`guidance_scale` is {guidance_scale}, but this model has no class for \"none\"; at most 1");
         return Err(invalid("guidance_scale", message));
     }
     let scheduler = request.scheduler.unwrap_or(info.default_scheduler);

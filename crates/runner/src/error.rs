@@ -8,6 +8,10 @@ pub enum RunnerError {
     #[error("{0}")]
     Model(String),
 
+    /// A number of denoising steps that the model's scheduler cannot do; another number may be possible.
+    #[error("{0}")]
+    InferenceSteps(String),
+
     /// Reading a file failed.
     #[error("cannot read {path}: {source}")]
     Read {

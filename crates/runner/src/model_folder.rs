@@ -32,10 +32,7 @@ impl ModelFolder {
     /// # Errors
     /// There is no such directory, or it holds no `model_index.json`.
     pub fn open(path: &Path) -> Result<Self, RunnerError> {
-        let absolute = path.canonicalize().map_err(|source| RunnerError::Read {
-            path: path.to_path_buf(),
-            source,
-        })?;
+        let absolute = path.canonicalize().map_err(|source| RunnerError::Read { path: path.to_path_buf(), source })?;
         let id = match absolute.file_name() {
             Some(name) => name.to_string_lossy().into_owned(),
             None => "model".to_string(),
@@ -64,10 +61,7 @@ impl ModelFolder {
 
     /// The model that is part of the program.
     pub fn embedded() -> Self {
-        Self {
-            id: embedded::ID.to_string(),
-            place: Place::Embedded,
-        }
+        Self { id: embedded::ID.to_string(), place: Place::Embedded }
     }
 
     /// The name of the directory, the hub id (`org/name`), or `emoji-dit` for the embedded model.
@@ -98,17 +92,13 @@ impl ModelFolder {
     pub fn text(&self, path: &str) -> Result<String, RunnerError> {
         let text = match &self.place {
             Place::Directory(folder) => std::fs::read_to_string(folder.join(path)),
-            Place::Embedded => embedded::file(path)
-                .ok_or_else(|| std::io::ErrorKind::NotFound.into())
-                .and_then(|file| {
-                    String::from_utf8(file.bytes.to_vec())
-                        .map_err(|_| std::io::ErrorKind::InvalidData.into())
-                }),
+            Place::Embedded => {
+                embedded::file(path).ok_or_else(|| std::io::ErrorKind::NotFound.into()).and_then(|file| {
+                    String::from_utf8(file.bytes.to_vec()).map_err(|_| std::io::ErrorKind::InvalidData.into())
+                })
+            }
         };
-        text.map_err(|source| RunnerError::Read {
-            path: self.display_path(path),
-            source,
-        })
+        text.map_err(|source| RunnerError::Read { path: self.display_path(path), source })
     }
 
     /// Opens the weights of a component, such as `transformer`.
@@ -121,10 +111,7 @@ impl ModelFolder {
             Place::Embedded => {
                 let path = format!("{component}/diffusion_pytorch_model.safetensors");
                 let file = embedded::file(&path).ok_or_else(|| {
-                    RunnerError::Model(format!(
-                        "the embedded model {} has no component `{component}`",
-                        self.id
-                    ))
+                    RunnerError::Model(format!("the embedded model {} has no component `{component}`", self.id))
                 })?;
                 Weights::embedded(&format!("{}/{path}", self.id), file.bytes)
             }
@@ -193,10 +180,7 @@ mod tests {
     fn other_directories_are_refused() {
         let parent = tempfile::tempdir().unwrap();
         let error = ModelFolder::open(parent.path()).unwrap_err().to_string();
-        assert!(
-            error.ends_with("has a model_index.json; there is none"),
-            "{error}"
-        );
+        assert!(error.ends_with("has a model_index.json; there is none"), "{error}");
         let missing = ModelFolder::open(&parent.path().join("absent"));
         assert!(matches!(missing, Err(RunnerError::Read { .. })));
         fs::write(parent.path().join("config.json"), "{}").unwrap();

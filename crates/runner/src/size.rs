@@ -44,9 +44,10 @@ mod tests {
     fn sizes_are_two_positive_integers_around_an_x() {
         assert_eq!("96x64".parse(), Ok(Size { width: 96, height: 64 }));
         assert_eq!(Size { width: 96, height: 64 }.to_string(), "96x64");
-        for text in
-            ["", "x", "1024", "1024x", "x1024", "0x64", "-1x64", "+64x64", " 64x64", "64 x 64", "64x64x3", "6.4x64", "64X64"]
-        {
+        for text in [
+            "", "x", "1024", "1024x", "x1024", "0x64", "-1x64", "+64x64", " 64x64", "64 x 64", "64x64x3", "6.4x64",
+            "64X64",
+        ] {
             assert!(text.parse::<Size>().is_err(), "{text:?}");
         }
     }

@@ -62,11 +62,7 @@ impl JobDurations {
 }
 
 impl Worker {
-    pub(crate) fn new(
-        pipeline: Arc<DitPipeline>,
-        queued: Arc<AtomicUsize>,
-        durations: Arc<JobDurations>,
-    ) -> Self {
+    pub(crate) fn new(pipeline: Arc<DitPipeline>, queued: Arc<AtomicUsize>, durations: Arc<JobDurations>) -> Self {
         Self { pipeline, queued, durations }
     }
 

@@ -43,8 +43,7 @@ impl PatchEmbed {
 /// model was made for are stretched to the same range.
 pub(super) fn positions(hidden_size: usize, height: usize, width: usize, base: usize) -> Result<Tensor> {
     let quarter = hidden_size / 4;
-    let frequencies: Vec<f64> =
-        (0..quarter).map(|index| MAX_PERIOD.powf(-(index as f64) / quarter as f64)).collect();
+    let frequencies: Vec<f64> = (0..quarter).map(|index| MAX_PERIOD.powf(-(index as f64) / quarter as f64)).collect();
     let coordinate = |index: usize, side: usize| f64::from(index as f32 / (side as f32 / base as f32));
     let mut values = Vec::with_capacity(height * width * hidden_size);
     for row in 0..height {

@@ -234,10 +234,8 @@ impl DitPipeline {
             }
         }
         let rows = Rows { latents: &Tensor::cat(&latents, 0)?, timesteps: &timesteps, classes: &classes };
-        let mut lanes: Vec<_> = images
-            .iter_mut()
-            .map(|image| Lane { rows: image.rows(), sessions: image.sessions.list(0) })
-            .collect();
+        let mut lanes: Vec<_> =
+            images.iter_mut().map(|image| Lane { rows: image.rows(), sessions: image.sessions.list(0) }).collect();
         Ok(self.transformer.forward(&rows, &mut lanes)?)
     }
 

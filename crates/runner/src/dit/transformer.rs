@@ -99,10 +99,12 @@ impl DitTransformer {
         let patches = self.output_projection.forward(&hidden)?;
         let rows = patches.dim(0)?;
         // [rows, height, width, side, side, channels] -> [rows, channels, height * side, width * side]
-        patches
-            .reshape(&[rows, height, width, side, side, channels])?
-            .permute([0, 5, 1, 3, 2, 4])?
-            .reshape((rows, channels, height * side, width * side))
+        patches.reshape(&[rows, height, width, side, side, channels])?.permute([0, 5, 1, 3, 2, 4])?.reshape((
+            rows,
+            channels,
+            height * side,
+            width * side,
+        ))
     }
 }
 

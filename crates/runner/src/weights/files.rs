@@ -22,10 +22,7 @@ pub(crate) enum Format {
 /// The published forms, the preferred one first. An index lists the shards of a sharded form.
 const FORMS: [(&str, Format); 4] = [
     ("diffusion_pytorch_model.safetensors", Format::Safetensors),
-    (
-        "diffusion_pytorch_model.safetensors.index.json",
-        Format::Safetensors,
-    ),
+    ("diffusion_pytorch_model.safetensors.index.json", Format::Safetensors),
     ("diffusion_pytorch_model.bin", Format::Pickle),
     ("diffusion_pytorch_model.bin.index.json", Format::Pickle),
 ];
@@ -60,25 +57,15 @@ impl WeightFiles {
             return Ok(None);
         };
         if !name.ends_with(INDEX_SUFFIX) {
-            return Ok(Some(Self {
-                format,
-                names: BTreeSet::from([name.to_string()]),
-                index: HashMap::new(),
-            }));
+            return Ok(Some(Self { format, names: BTreeSet::from([name.to_string()]), index: HashMap::new() }));
         }
         let index: ShardIndex = serde_json::from_str(&read(name)?)
             .map_err(|error| RunnerError::Model(format!("{name}: damaged shard index: {error}")))?;
         let names: BTreeSet<String> = index.weight_map.values().cloned().collect();
         if let Some(odd) = names.iter().find(|name| !is_plain_name(name)) {
-            return Err(RunnerError::Model(format!(
-                "{name}: shard `{odd}` must be a file name without folders"
-            )));
+            return Err(RunnerError::Model(format!("{name}: shard `{odd}` must be a file name without folders")));
         }
-        Ok(Some(Self {
-            format,
-            names,
-            index: index.weight_map,
-        }))
+        Ok(Some(Self { format, names, index: index.weight_map }))
     }
 
     /// Chooses the form in a local folder.
@@ -90,9 +77,7 @@ impl WeightFiles {
         };
         let files = Self::choose(exists, read)
             .map_err(|error| match error {
-                RunnerError::Model(text) => {
-                    RunnerError::Model(format!("{}/{text}", folder.display()))
-                }
+                RunnerError::Model(text) => RunnerError::Model(format!("{}/{text}", folder.display())),
                 other => other,
             })?
             .ok_or_else(|| nothing_found(folder))?;
@@ -126,10 +111,7 @@ fn nothing_found(folder: &Path) -> RunnerError {
     let found = match found.len() {
         0 if folder.is_dir() => "the folder is empty".to_string(),
         0 => "the folder does not exist".to_string(),
-        _ => format!(
-            "the folder holds {}",
-            found.into_iter().take(10).collect::<Vec<_>>().join(", ")
-        ),
+        _ => format!("the folder holds {}", found.into_iter().take(10).collect::<Vec<_>>().join(", ")),
     };
     RunnerError::Model(format!(
         "{}: no weights there: looked for {}; {found}",

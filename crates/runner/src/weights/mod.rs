@@ -125,18 +125,10 @@ impl Weights {
     }
 
     fn empty(place: String) -> Self {
-        Self {
-            place,
-            sources: Vec::new(),
-            tensors: BTreeMap::new(),
-        }
+        Self { place, sources: Vec::new(), tensors: BTreeMap::new() }
     }
 
-    fn add(
-        &mut self,
-        source: Source,
-        tensors: Vec<(String, StoredTensor)>,
-    ) -> Result<(), RunnerError> {
+    fn add(&mut self, source: Source, tensors: Vec<(String, StoredTensor)>) -> Result<(), RunnerError> {
         for (name, mut tensor) in tensors {
             tensor.source = self.sources.len();
             let name = current_name(name);
@@ -163,13 +155,7 @@ impl Weights {
         Ok(())
     }
 
-    fn take(
-        &self,
-        name: &str,
-        expected: Option<&Shape>,
-        dtype: DType,
-        device: &Device,
-    ) -> Result<Tensor, RunnerError> {
+    fn take(&self, name: &str, expected: Option<&Shape>, dtype: DType, device: &Device) -> Result<Tensor, RunnerError> {
         let Some(tensor) = self.tensors.get(name) else {
             return Err(RunnerError::Model(self.missing(name)));
         };
@@ -189,9 +175,7 @@ impl Weights {
     }
 
     fn missing(&self, name: &str) -> String {
-        let closest = self
-            .names()
-            .min_by_key(|candidate| strsim::levenshtein(candidate, name));
+        let closest = self.names().min_by_key(|candidate| strsim::levenshtein(candidate, name));
         let hint = match closest {
             Some(closest) => format!("the closest name there is `{closest}`"),
             None => "it holds no tensor at all".to_string(),
@@ -205,12 +189,8 @@ impl Weights {
 /// VAEs saved before diffusers 0.15 (the published DiT-XL ones among them) call the projections of
 /// their attention `query`, `key`, `value` and `proj_attn`; diffusers renames them while loading.
 fn current_name(name: String) -> String {
-    const RENAMED: [(&str, &str); 4] = [
-        ("query", "to_q"),
-        ("key", "to_k"),
-        ("value", "to_v"),
-        ("proj_attn", "to_out.0"),
-    ];
+    const RENAMED: [(&str, &str); 4] =
+        [("query", "to_q"), ("key", "to_k"), ("value", "to_v"), ("proj_attn", "to_out.0")];
     let parts: Vec<&str> = name.split('.').collect();
     let [.., "attentions", _, projection, parameter] = parts.as_slice() else {
         return name;
@@ -228,25 +208,11 @@ fn current_name(name: String) -> String {
 struct SharedWeights(Arc<Weights>);
 
 impl SimpleBackend for SharedWeights {
-    fn get(
-        &self,
-        shape: Shape,
-        name: &str,
-        _: Init,
-        dtype: DType,
-        device: &Device,
-    ) -> candle_core::Result<Tensor> {
-        self.0
-            .take(name, Some(&shape), dtype, device)
-            .map_err(into_candle)
+    fn get(&self, shape: Shape, name: &str, _: Init, dtype: DType, device: &Device) -> candle_core::Result<Tensor> {
+        self.0.take(name, Some(&shape), dtype, device).map_err(into_candle)
     }
 
-    fn get_unchecked(
-        &self,
-        name: &str,
-        dtype: DType,
-        device: &Device,
-    ) -> candle_core::Result<Tensor> {
+    fn get_unchecked(&self, name: &str, dtype: DType, device: &Device) -> candle_core::Result<Tensor> {
         self.0.take(name, None, dtype, device).map_err(into_candle)
     }
 

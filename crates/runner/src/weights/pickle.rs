@@ -38,9 +38,7 @@ pub(super) fn tensors(source: &Source) -> Result<Vec<(String, StoredTensor)>, Ru
     let mut tensors = Vec::new();
     for (name, value) in state_dict(&pickle, source)? {
         let Object::Unicode(name) = name else {
-            return Err(source.damaged(format!(
-                "expected a dictionary of tensors by name, found the key {name:?}"
-            )));
+            return Err(source.damaged(format!("expected a dictionary of tensors by name, found the key {name:?}")));
         };
         if name == MODULE_VERSIONS {
             continue;
@@ -70,12 +68,9 @@ fn check_is_zip(source: &Source) -> Result<(), RunnerError> {
             "this pickle was saved by PyTorch before 1.6 (no zip archive); convert it to safetensors: \
              safetensors.torch.save_file(torch.load(path), new_path)",
         )),
-        b"vers" => Err(source.damaged(
-            "this is a Git LFS pointer, not the weights themselves; run `git lfs pull` in its repository",
-        )),
-        _ => Err(source.damaged(
-            "no PyTorch weight file (a zip archive was expected): truncated, or of another kind",
-        )),
+        b"vers" => Err(source
+            .damaged("this is a Git LFS pointer, not the weights themselves; run `git lfs pull` in its repository")),
+        _ => Err(source.damaged("no PyTorch weight file (a zip archive was expected): truncated, or of another kind")),
     }
 }
 
@@ -85,16 +80,10 @@ fn pickle_folder(archive: &Archive, source: &Source) -> Result<String, RunnerErr
         .file_names()
         .flatten()
         .find_map(|name| Some(name.strip_suffix("data.pkl")?.to_string()))
-        .ok_or_else(|| {
-            source.damaged("the archive holds no data.pkl, so it was not saved by PyTorch")
-        })
+        .ok_or_else(|| source.damaged("the archive holds no data.pkl, so it was not saved by PyTorch"))
 }
 
-fn check_byte_order(
-    archive: &mut Archive,
-    folder: &str,
-    source: &Source,
-) -> Result<(), RunnerError> {
+fn check_byte_order(archive: &mut Archive, folder: &str, source: &Source) -> Result<(), RunnerError> {
     let name = format!("{folder}byteorder");
     // Files saved by PyTorch before 2.1 have no such entry and are little-endian.
     if archive.index_for_name(&name).is_none() {
@@ -128,10 +117,7 @@ fn state_dict(pickle: &[u8], source: &Source) -> Result<Vec<(Object, Object)>, R
         .map_err(|error| source.damaged(format!("cannot read its pickle: {error}")))?;
     match object {
         Object::Dict(entries) => Ok(entries),
-        other => Err(source.damaged(format!(
-            "expected a dictionary of tensors, found {}",
-            describe(&other)
-        ))),
+        other => Err(source.damaged(format!("expected a dictionary of tensors, found {}", describe(&other)))),
     }
 }
 
@@ -170,16 +156,9 @@ impl TensorRecord {
     }
 
     /// Finds the storage in the archive and checks that the tensor lies inside it.
-    fn locate(
-        self,
-        archive: &mut Archive,
-        folder: &str,
-        source: &Source,
-    ) -> Result<StoredTensor, String> {
+    fn locate(self, archive: &mut Archive, folder: &str, source: &Source) -> Result<StoredTensor, String> {
         let name = format!("{folder}data/{}", self.storage);
-        let entry = archive
-            .by_name(&name)
-            .map_err(|error| format!("{name}: {error}"))?;
+        let entry = archive.by_name(&name).map_err(|error| format!("{name}: {error}"))?;
         if entry.compression() != CompressionMethod::Stored {
             return Err(format!("{name} is compressed, which PyTorch never does"));
         }
@@ -200,12 +179,7 @@ impl TensorRecord {
             ));
         }
         let offset = start + (self.offset * element_bytes) as u64;
-        Ok(StoredTensor::strided(
-            self.dtype,
-            self.shape,
-            self.strides,
-            offset,
-        ))
+        Ok(StoredTensor::strided(self.dtype, self.shape, self.strides, offset))
     }
 }
 
@@ -213,12 +187,7 @@ impl TensorRecord {
 fn parse_storage(object: &Object) -> Result<(String, Dtype), String> {
     if let Object::PersistentLoad(id) = object
         && let Object::Tuple(parts) = &**id
-        && let [
-            _,
-            Object::Class { class_name, .. },
-            Object::Unicode(key),
-            ..,
-        ] = parts.as_slice()
+        && let [_, Object::Class { class_name, .. }, Object::Unicode(key), ..] = parts.as_slice()
     {
         let dtype = match class_name.as_str() {
             "FloatStorage" => Dtype::F32,

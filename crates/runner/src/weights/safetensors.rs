@@ -47,17 +47,13 @@ pub(super) fn tensors(source: &Source) -> Result<Vec<(String, StoredTensor)>, Ru
 
 fn header_length(source: &Source) -> Result<u64, RunnerError> {
     if source.len() < LENGTH_BYTES {
-        return Err(source.damaged(format!(
-            "a file of {} bytes is no safetensors file; fetch it again",
-            source.len()
-        )));
+        return Err(source.damaged(format!("a file of {} bytes is no safetensors file; fetch it again", source.len())));
     }
     let mut length = [0; LENGTH_BYTES as usize];
     source.read_exact_at(&mut length, 0)?;
     if &length == b"version " {
-        return Err(source.damaged(
-            "this is a Git LFS pointer, not the weights themselves; run `git lfs pull` in its repository",
-        ));
+        return Err(source
+            .damaged("this is a Git LFS pointer, not the weights themselves; run `git lfs pull` in its repository"));
     }
     let length = u64::from_le_bytes(length);
     if length > MAX_HEADER_BYTES || length > source.len() - LENGTH_BYTES {

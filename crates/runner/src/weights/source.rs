@@ -28,24 +28,13 @@ impl Source {
     /// Opens a file.
     pub(super) fn open(path: &Path) -> Result<Self, RunnerError> {
         let opened = File::open(path).and_then(|file| Ok((file.metadata()?.len(), file)));
-        let (len, file) = opened.map_err(|source| RunnerError::Read {
-            path: path.to_path_buf(),
-            source,
-        })?;
-        Ok(Self {
-            path: path.to_path_buf(),
-            len,
-            content: Content::File(file),
-        })
+        let (len, file) = opened.map_err(|source| RunnerError::Read { path: path.to_path_buf(), source })?;
+        Ok(Self { path: path.to_path_buf(), len, content: Content::File(file) })
     }
 
     /// Wraps embedded bytes; `name` stands for them in errors.
     pub(super) fn embedded(name: &str, bytes: &'static [u8]) -> Self {
-        Self {
-            path: PathBuf::from(name),
-            len: bytes.len() as u64,
-            content: Content::Embedded(bytes),
-        }
+        Self { path: PathBuf::from(name), len: bytes.len() as u64, content: Content::Embedded(bytes) }
     }
 
     /// Length in bytes, as it was when the source was opened.
@@ -69,10 +58,7 @@ impl Source {
 
     /// An I/O error that names this source.
     pub(super) fn read_error(&self, source: io::Error) -> RunnerError {
-        RunnerError::Read {
-            path: self.path.clone(),
-            source,
-        }
+        RunnerError::Read { path: self.path.clone(), source }
     }
 
     /// An error about the content of this source.

@@ -38,29 +38,14 @@ pub(super) struct StoredTensor {
 impl StoredTensor {
     /// A tensor stored in row-major order from `offset` on.
     pub(super) fn contiguous(dtype: Dtype, shape: Vec<usize>, offset: u64) -> Self {
-        Self {
-            source: 0,
-            dtype,
-            shape,
-            strides: None,
-            offset,
-            taken: AtomicBool::new(false),
-        }
+        Self { source: 0, dtype, shape, strides: None, offset, taken: AtomicBool::new(false) }
     }
 
     /// A tensor whose element `[i, j, ..]` lies `i * strides[0] + j * strides[1] + ..` elements
     /// after `offset`.
-    pub(super) fn strided(
-        dtype: Dtype,
-        shape: Vec<usize>,
-        strides: Vec<usize>,
-        offset: u64,
-    ) -> Self {
+    pub(super) fn strided(dtype: Dtype, shape: Vec<usize>, strides: Vec<usize>, offset: u64) -> Self {
         let strides = (strides != row_major_strides(&shape)).then_some(strides);
-        Self {
-            strides,
-            ..Self::contiguous(dtype, shape, offset)
-        }
+        Self { strides, ..Self::contiguous(dtype, shape, offset) }
     }
 
     pub(super) fn is_taken(&self) -> bool {
@@ -84,19 +69,11 @@ impl StoredTensor {
         wanted: DType,
         device: &Device,
     ) -> Result<Tensor, RunnerError> {
-        let span = Span {
-            source,
-            offset: self.offset,
-            elements: self.span_elements(),
-        };
+        let span = Span { source, offset: self.offset, elements: self.span_elements() };
         match (self.dtype, wanted) {
             (Dtype::F32, DType::F32) => self.tensor(span.same::<f32>()?, device),
-            (Dtype::F16, DType::F16) => {
-                self.tensor(span.same::<u16>()?.reinterpret_into::<f16>(), device)
-            }
-            (Dtype::BF16, DType::BF16) => {
-                self.tensor(span.same::<u16>()?.reinterpret_into::<bf16>(), device)
-            }
+            (Dtype::F16, DType::F16) => self.tensor(span.same::<u16>()?.reinterpret_into::<f16>(), device),
+            (Dtype::BF16, DType::BF16) => self.tensor(span.same::<u16>()?.reinterpret_into::<bf16>(), device),
             (Dtype::F16, DType::F32) => {
                 let values = span.converted(0f32, |from: &[u16], to| {
                     from.reinterpret_cast::<f16>().convert_to_f32_slice(to);
@@ -171,24 +148,18 @@ impl Span<'_> {
     /// Reads the elements as they are into their final buffer.
     fn same<T: Pod>(&self) -> Result<Vec<T>, RunnerError> {
         let mut values = vec![T::zeroed(); self.elements];
-        self.source
-            .read_exact_at(bytemuck::cast_slice_mut(&mut values), self.offset)?;
+        self.source.read_exact_at(bytemuck::cast_slice_mut(&mut values), self.offset)?;
         Ok(values)
     }
 
     /// Reads the elements chunk by chunk and converts them into their final buffer.
-    fn converted<S: Pod, T: Copy>(
-        &self,
-        zero: T,
-        convert: impl Fn(&[S], &mut [T]),
-    ) -> Result<Vec<T>, RunnerError> {
+    fn converted<S: Pod, T: Copy>(&self, zero: T, convert: impl Fn(&[S], &mut [T])) -> Result<Vec<T>, RunnerError> {
         let mut values = vec![zero; self.elements];
         let mut scratch = vec![S::zeroed(); self.elements.min(CHUNK_ELEMENTS)];
         let mut offset = self.offset;
         for part in values.chunks_mut(CHUNK_ELEMENTS) {
             let stored = &mut scratch[..part.len()];
-            self.source
-                .read_exact_at(bytemuck::cast_slice_mut(stored), offset)?;
+            self.source.read_exact_at(bytemuck::cast_slice_mut(stored), offset)?;
             convert(stored, part);
             offset += size_of_val(stored) as u64;
         }
@@ -218,9 +189,7 @@ pub(super) fn strided_span(shape: &[usize], strides: &[usize]) -> Option<usize> 
     shape
         .iter()
         .zip(strides)
-        .try_fold(1usize, |span, (size, stride)| {
-            span.checked_add((size - 1).checked_mul(*stride)?)
-        })
+        .try_fold(1usize, |span, (size, stride)| span.checked_add((size - 1).checked_mul(*stride)?))
 }
 
 fn in_row_major_order<T: Copy>(span: &[T], shape: &[usize], strides: &[usize]) -> Vec<T> {
@@ -229,13 +198,7 @@ fn in_row_major_order<T: Copy>(span: &[T], shape: &[usize], strides: &[usize]) -
     values
 }
 
-fn push_axis<T: Copy>(
-    span: &[T],
-    start: usize,
-    shape: &[usize],
-    strides: &[usize],
-    values: &mut Vec<T>,
-) {
+fn push_axis<T: Copy>(span: &[T], start: usize, shape: &[usize], strides: &[usize], values: &mut Vec<T>) {
     match (shape, strides) {
         ([size], [stride]) => values.extend((0..*size).map(|i| span[start + i * stride])),
         ([size, shape @ ..], [stride, strides @ ..]) => {

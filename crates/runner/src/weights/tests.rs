@@ -10,9 +10,7 @@ use super::*;
 const FILE: &str = "diffusion_pytorch_model.safetensors";
 
 fn fixture(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("../../tests/fixtures/weights")
-        .join(name)
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/weights").join(name)
 }
 
 #[derive(serde::Deserialize)]
@@ -28,11 +26,8 @@ fn assert_as_torch(weights: &Arc<Weights>, folder: &Path) {
     let text = fs::read_to_string(folder.join("expected.json")).unwrap();
     let expected: HashMap<String, Expected> = serde_json::from_str(&text).unwrap();
     for (name, expected) in &expected {
-        for (dtype, values) in [
-            (DType::F32, &expected.f32),
-            (DType::F16, &expected.f16),
-            (DType::BF16, &expected.bf16),
-        ] {
+        for (dtype, values) in [(DType::F32, &expected.f32), (DType::F16, &expected.f16), (DType::BF16, &expected.bf16)]
+        {
             let builder = weights.var_builder(dtype, &Device::Cpu);
             let tensor = builder.get(expected.shape.as_slice(), name).unwrap();
             assert_eq!(tensor.dtype(), dtype, "{name}");
@@ -64,12 +59,7 @@ fn file_with_header(header: &str, data_bytes: usize) -> Vec<u8> {
 
 #[test]
 fn every_form_gives_torchs_values() {
-    for form in [
-        "safetensors",
-        "safetensors-sharded",
-        "pickle",
-        "pickle-sharded",
-    ] {
+    for form in ["safetensors", "safetensors-sharded", "pickle", "pickle-sharded"] {
         let folder = fixture(form);
         let weights = Weights::open(&folder).unwrap();
         assert_as_torch(&weights, &folder);
@@ -99,11 +89,7 @@ fn bytes_and_names_describe_what_is_stored() {
 fn safetensors_is_preferred_to_pickle() {
     let folder = tempfile::tempdir().unwrap();
     fs::copy(fixture("safetensors").join(FILE), folder.path().join(FILE)).unwrap();
-    fs::write(
-        folder.path().join("diffusion_pytorch_model.bin"),
-        "never read",
-    )
-    .unwrap();
+    fs::write(folder.path().join("diffusion_pytorch_model.bin"), "never read").unwrap();
     let weights = Weights::open(folder.path()).unwrap();
     assert_as_torch(&weights, &fixture("safetensors"));
 }
@@ -113,10 +99,7 @@ fn no_weights_lists_what_was_looked_for_and_found() {
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join("model.ckpt"), "").unwrap();
     let error = error_of(folder.path());
-    assert!(
-        error.contains(&folder.path().display().to_string()),
-        "{error}"
-    );
+    assert!(error.contains(&folder.path().display().to_string()), "{error}");
     assert!(error.contains(&WeightFiles::looked_for()), "{error}");
     assert!(error.contains("the folder holds model.ckpt"), "{error}");
     assert!(error_of(&folder.path().join("vae")).contains("the folder does not exist"));
@@ -125,9 +108,7 @@ fn no_weights_lists_what_was_looked_for_and_found() {
 #[test]
 fn missing_tensor_names_the_closest_one() {
     let folder = fixture("safetensors");
-    let builder = Weights::open(&folder)
-        .unwrap()
-        .var_builder(DType::F32, &Device::Cpu);
+    let builder = Weights::open(&folder).unwrap().var_builder(DType::F32, &Device::Cpu);
     let linear = candle_nn::linear(5, 6, builder.pp("blocks").pp(0).pp("linaer"));
     let expected = format!(
         "{}: tensor `blocks.0.linaer.weight` is missing; the closest name there is `blocks.0.linear.weight`",
@@ -139,9 +120,7 @@ fn missing_tensor_names_the_closest_one() {
 #[test]
 fn wrong_shape_names_file_tensor_and_both_shapes() {
     let folder = fixture("safetensors");
-    let builder = Weights::open(&folder)
-        .unwrap()
-        .var_builder(DType::F32, &Device::Cpu);
+    let builder = Weights::open(&folder).unwrap().var_builder(DType::F32, &Device::Cpu);
     let linear = candle_nn::linear(7, 6, builder.pp("blocks.0.linear"));
     let expected = format!(
         "{}: tensor `blocks.0.linear.weight` has shape [6, 5], but config.json describes a model that needs [6, 7]",
@@ -156,10 +135,7 @@ fn surplus_tensors_are_reported_unless_ignored() {
     let builder = weights.var_builder(DType::F32, &Device::Cpu);
     builder.get((4, 3), "a.weight").unwrap();
     let error = weights.finish(&["b."]).unwrap_err().to_string();
-    assert!(
-        error.ends_with("no place for 1 of the 3 tensors: `a.bias`"),
-        "{error}"
-    );
+    assert!(error.ends_with("no place for 1 of the 3 tensors: `a.bias`"), "{error}");
     weights.finish(&["a.", "b."]).unwrap();
 }
 
@@ -182,18 +158,9 @@ fn integer_tensors_are_no_weights() {
 #[test]
 fn attention_of_old_vaes_gets_todays_names() {
     for (old, new) in [
-        (
-            "decoder.mid_block.attentions.0.query.weight",
-            "decoder.mid_block.attentions.0.to_q.weight",
-        ),
-        (
-            "encoder.mid_block.attentions.0.proj_attn.bias",
-            "encoder.mid_block.attentions.0.to_out.0.bias",
-        ),
-        (
-            "decoder.mid_block.attentions.0.to_q.weight",
-            "decoder.mid_block.attentions.0.to_q.weight",
-        ),
+        ("decoder.mid_block.attentions.0.query.weight", "decoder.mid_block.attentions.0.to_q.weight"),
+        ("encoder.mid_block.attentions.0.proj_attn.bias", "encoder.mid_block.attentions.0.to_out.0.bias"),
+        ("decoder.mid_block.attentions.0.to_q.weight", "decoder.mid_block.attentions.0.to_q.weight"),
         ("blocks.0.key.weight", "blocks.0.key.weight"),
         ("weight", "weight"),
     ] {
@@ -204,9 +171,7 @@ fn attention_of_old_vaes_gets_todays_names() {
 #[test]
 fn damaged_safetensors_are_errors_that_name_the_file() {
     let whole = fs::read(fixture("safetensors").join(FILE)).unwrap();
-    let one = |offsets: &str| {
-        format!(r#"{{"a":{{"dtype":"F32","shape":[2],"data_offsets":{offsets}}}}}"#)
-    };
+    let one = |offsets: &str| format!(r#"{{"a":{{"dtype":"F32","shape":[2],"data_offsets":{offsets}}}}}"#);
     let overlap = r#"{"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]},"b":{"dtype":"F32","shape":[2],"data_offsets":[4,12]}}"#;
     let huge = r#"{"a":{"dtype":"F32","shape":[4611686018427387904,4],"data_offsets":[0,8]}}"#;
     let cases: [(&str, Vec<u8>); 11] = [
@@ -215,10 +180,7 @@ fn damaged_safetensors_are_errors_that_name_the_file() {
         ("truncated header", whole[..40].to_vec()),
         ("truncated data", whole[..whole.len() - 1].to_vec()),
         ("trailing bytes", [whole.as_slice(), &[0]].concat()),
-        (
-            "length beyond the file",
-            [&[255; 8], whole.as_slice()].concat(),
-        ),
+        ("length beyond the file", [&[255; 8], whole.as_slice()].concat()),
         ("no JSON", file_with_header("not json", 8)),
         ("offsets out of range", file_with_header(&one("[0,8]"), 4)),
         ("offsets backwards", file_with_header(&one("[8,0]"), 8)),
@@ -236,10 +198,7 @@ fn damaged_safetensors_are_errors_that_name_the_file() {
 /// Whatever a damaged file says, opening and reading it ends in tensors or in an error.
 #[test]
 fn flipped_bits_never_panic() {
-    for (form, name) in [
-        ("safetensors", FILE),
-        ("pickle", "diffusion_pytorch_model.bin"),
-    ] {
+    for (form, name) in [("safetensors", FILE), ("pickle", "diffusion_pytorch_model.bin")] {
         let folder = tempfile::tempdir().unwrap();
         let whole = fs::read(fixture(form).join(name)).unwrap();
         for place in (0..whole.len()).step_by(5) {
@@ -262,11 +221,7 @@ fn git_lfs_pointer_says_how_to_get_the_weights() {
     let pointer = b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n";
     let folder = folder_with(pointer);
     assert!(error_of(folder.path()).contains("git lfs pull"));
-    fs::rename(
-        folder.path().join(FILE),
-        folder.path().join("diffusion_pytorch_model.bin"),
-    )
-    .unwrap();
+    fs::rename(folder.path().join(FILE), folder.path().join("diffusion_pytorch_model.bin")).unwrap();
     assert!(error_of(folder.path()).contains("git lfs pull"));
 }
 
@@ -274,14 +229,8 @@ fn git_lfs_pointer_says_how_to_get_the_weights() {
 fn pickles_of_other_kinds_are_refused() {
     for (form, expected) in [
         ("pickle-legacy", "convert it to safetensors"),
-        (
-            "pickle-nested",
-            "`state_dict` is not a tensor but a dictionary",
-        ),
-        (
-            "pickle-list",
-            "expected a dictionary of tensors, found a list",
-        ),
+        ("pickle-nested", "`state_dict` is not a tensor but a dictionary"),
+        ("pickle-list", "expected a dictionary of tensors, found a list"),
     ] {
         let error = error_of(&fixture(form));
         assert!(error.contains(expected), "{form}: {error}");
@@ -295,12 +244,7 @@ fn damaged_pickles_are_errors_that_name_the_file() {
     let mut flipped = whole.clone();
     // Inside data.pkl, which stands first in the archive; its checksum no longer fits.
     flipped[200] ^= 0x40;
-    for bytes in [
-        &whole[..3],
-        &whole[..whole.len() / 2],
-        &flipped,
-        b"no archive",
-    ] {
+    for bytes in [&whole[..3], &whole[..whole.len() / 2], &flipped, b"no archive"] {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join(name);
         fs::write(&file, bytes).unwrap();
@@ -313,24 +257,11 @@ fn damaged_pickles_are_errors_that_name_the_file() {
 fn shard_index_must_match_the_shards() {
     let folder = tempfile::tempdir().unwrap();
     let index = folder.path().join(format!("{FILE}.index.json"));
-    fs::copy(
-        fixture("safetensors").join(FILE),
-        folder.path().join("one.safetensors"),
-    )
-    .unwrap();
+    fs::copy(fixture("safetensors").join(FILE), folder.path().join("one.safetensors")).unwrap();
     for (map, expected) in [
-        (
-            r#"{"scale": "two.safetensors"}"#,
-            "names two.safetensors, which is not there",
-        ),
-        (
-            r#"{"scale": "../one.safetensors"}"#,
-            "must be a file name without folders",
-        ),
-        (
-            r#"{"scael": "one.safetensors"}"#,
-            "tensor `scael` is in one.safetensors, but it is not there",
-        ),
+        (r#"{"scale": "two.safetensors"}"#, "names two.safetensors, which is not there"),
+        (r#"{"scale": "../one.safetensors"}"#, "must be a file name without folders"),
+        (r#"{"scael": "one.safetensors"}"#, "tensor `scael` is in one.safetensors, but it is not there"),
         ("[]", "damaged shard index"),
     ] {
         fs::write(&index, format!(r#"{{"weight_map": {map}}}"#)).unwrap();

@@ -1,0 +1,240 @@
+//! `scheduler_config.json`, and building a scheduler from it.
+//!
+//! A request may ask for another class than the file names. As in diffusers' `from_config`, keys the
+//! two classes share carry over and all others take the defaults of the class being built; so the
+//! config keeps the keys as they were written, and each scheduler reads them with its own defaults.
+//! Keys that belong to other classes only are ignored, as in diffusers. A key that counts must have a
+//! value that is supported: nothing is rounded to the nearest thing that works.
+
+use std::fmt::Display;
+
+use serde_json::{Map, Value};
+
+use super::{Scheduler, SchedulerKind, ddim::Ddim, dpm_solver_multistep::DpmSolverMultistep};
+use crate::{RunnerError, lenient_json};
+
+/// Most training timesteps a config may have: 100 times the usual number, and still a small table.
+const MAX_TRAIN_TIMESTEPS: usize = 100_000;
+
+/// The keys of a `scheduler_config.json`.
+#[derive(Debug, Clone)]
+pub struct SchedulerConfig {
+    keys: Map<String, Value>,
+}
+
+impl SchedulerConfig {
+    /// Reads the text of a `scheduler_config.json`, which may hold bare `-Infinity` and the like.
+    ///
+    /// # Errors
+    ///
+    /// [`RunnerError::Model`] when the text is not a JSON object. Values are looked at by
+    /// [`build`](Self::build), since which keys count depends on the class.
+    pub fn from_json(text: &str) -> Result<Self, RunnerError> {
+        let value = lenient_json::parse(text)
+            .map_err(|error| RunnerError::Model(format!("scheduler_config.json is not JSON: {error}")))?;
+        let Value::Object(mut keys) = value else {
+            return Err(RunnerError::Model("scheduler_config.json is not a JSON object".into()));
+        };
+        // diffusers lists here what its author left to the class's defaults: such a value does not count.
+        if let Some(Value::Array(unset)) = keys.remove("_use_default_values") {
+            unset.iter().filter_map(Value::as_str).for_each(|key| {
+                keys.remove(key);
+            });
+        }
+        Ok(Self { keys })
+    }
+
+    /// The scheduler the file itself names in `_class_name`.
+    ///
+    /// # Errors
+    ///
+    /// [`RunnerError::Model`] when the key is missing or names a class that is not supported.
+    pub fn kind(&self) -> Result<SchedulerKind, RunnerError> {
+        let choices = SchedulerKind::ALL.map(|kind| (kind.as_str(), Some(kind)));
+        self.choice("_class_name", &choices, None)?
+            .ok_or_else(|| RunnerError::Model("scheduler_config.json has no _class_name".into()))
+    }
+
+    /// Builds a fresh scheduler of class `kind` for one image made in `num_inference_steps` steps.
+    ///
+    /// # Errors
+    ///
+    /// [`RunnerError::Model`] when the config has a value the class does not support, and
+    /// [`RunnerError::InferenceSteps`] when it cannot do this number of steps.
+    pub fn build(&self, kind: SchedulerKind, num_inference_steps: usize) -> Result<Box<dyn Scheduler>, RunnerError> {
+        let train_timesteps = self.num_train_timesteps()?;
+        if num_inference_steps == 0 || num_inference_steps > train_timesteps {
+            return Err(RunnerError::InferenceSteps(format!(
+                "num_inference_steps is {num_inference_steps}; the model's noise schedule has \
+                 {train_timesteps} timesteps, so 1 to {train_timesteps} steps are possible"
+            )));
+        }
+        Ok(match kind {
+            SchedulerKind::Ddim => Box::new(Ddim::new(self, num_inference_steps)?),
+            SchedulerKind::DpmSolverMultistep => Box::new(DpmSolverMultistep::new(self, num_inference_steps)?),
+        })
+    }
+
+    pub(super) fn num_train_timesteps(&self) -> Result<usize, RunnerError> {
+        match self.whole_number("num_train_timesteps", 1000)? {
+            steps @ 2..=MAX_TRAIN_TIMESTEPS => Ok(steps),
+            other => Err(unsupported(
+                "num_train_timesteps",
+                other,
+                format_args!("a whole number from 2 to {MAX_TRAIN_TIMESTEPS}"),
+            )),
+        }
+    }
+
+    /// A number, possibly infinite.
+    pub(super) fn number(&self, key: &str, default: f64) -> Result<f64, RunnerError> {
+        let Some(value) = self.keys.get(key) else {
+            return Ok(default);
+        };
+        lenient_json::number(value).filter(|number| !number.is_nan()).ok_or_else(|| unsupported(key, value, "a number"))
+    }
+
+    /// A number in the open interval from 0 to `below`.
+    pub(super) fn positive(&self, key: &str, default: f64, below: f64) -> Result<f64, RunnerError> {
+        let number = self.number(key, default)?;
+        if number > 0.0 && number < below {
+            return Ok(number);
+        }
+        Err(unsupported(key, number, format_args!("a number greater than 0 and less than {below}")))
+    }
+
+    pub(super) fn whole_number(&self, key: &str, default: usize) -> Result<usize, RunnerError> {
+        let Some(value) = self.keys.get(key) else {
+            return Ok(default);
+        };
+        value
+            .as_u64()
+            .and_then(|number| usize::try_from(number).ok())
+            .ok_or_else(|| unsupported(key, value, "a whole number"))
+    }
+
+    pub(super) fn boolean(&self, key: &str, default: bool) -> Result<bool, RunnerError> {
+        let Some(value) = self.keys.get(key) else {
+            return Ok(default);
+        };
+        value.as_bool().ok_or_else(|| unsupported(key, value, "true or false"))
+    }
+
+    /// Fails if a switch is on whose effect is not implemented.
+    pub(super) fn must_be_off(&self, keys: &[&str]) -> Result<(), RunnerError> {
+        for key in keys {
+            if self.boolean(key, false)? {
+                return Err(unsupported(key, true, "false"));
+            }
+        }
+        Ok(())
+    }
+
+    /// One of a few words, as the value that stands beside it; `null` is no word.
+    pub(super) fn choice<T: Clone>(&self, key: &str, choices: &[(&str, T)], default: T) -> Result<T, RunnerError> {
+        let Some(value) = self.keys.get(key) else {
+            return Ok(default);
+        };
+        let found = choices.iter().find(|(word, _)| value.as_str() == Some(word));
+        found.map(|(_, choice)| choice.clone()).ok_or_else(|| {
+            let words: Vec<&str> = choices.iter().map(|(word, _)| *word).collect();
+            unsupported(key, value, words.join(", "))
+        })
+    }
+
+    /// A list of numbers; `null` counts as absent.
+    pub(super) fn numbers(&self, key: &str) -> Result<Option<Vec<f64>>, RunnerError> {
+        let value = match self.keys.get(key) {
+            None | Some(Value::Null) => return Ok(None),
+            Some(value) => value,
+        };
+        let numbers: Option<Vec<f64>> =
+            value.as_array().and_then(|values| values.iter().map(lenient_json::number).collect());
+        // The list may be long, so the message does not repeat it.
+        numbers.map(Some).ok_or_else(|| unsupported(key, "something else", "null or a list of numbers"))
+    }
+
+    /// Whether the key is present and not `null`.
+    pub(super) fn is_set(&self, key: &str) -> bool {
+        self.keys.get(key).is_some_and(|value| !value.is_null())
+    }
+}
+
+/// The error for a key whose value cannot be used.
+pub(super) fn unsupported(key: &str, found: impl Display, supported: impl Display) -> RunnerError {
+    RunnerError::Model(format!("scheduler_config.json: {key} is {found}; supported: {supported}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(text: &str) -> SchedulerConfig {
+        SchedulerConfig::from_json(text).unwrap()
+    }
+
+    #[test]
+    fn knows_its_own_class() {
+        let config_with = |name: &str| config(&format!(r#"{{"_class_name": "{name}"}}"#));
+        assert_eq!(config_with("DDIMScheduler").kind().unwrap(), SchedulerKind::Ddim);
+        let error = config_with("PNDMScheduler").kind().unwrap_err().to_string();
+        assert!(error.contains("_class_name is \"PNDMScheduler\""), "{error}");
+        assert!(config("{}").kind().unwrap_err().to_string().contains("_class_name"));
+    }
+
+    #[test]
+    fn values_left_to_defaults_do_not_carry_over() {
+        let config = config(r#"{"steps_offset": 7, "beta_end": 0.5, "_use_default_values": ["steps_offset"]}"#);
+        assert_eq!(config.whole_number("steps_offset", 0).unwrap(), 0);
+        assert_eq!(config.number("beta_end", 0.02).unwrap(), 0.5);
+    }
+
+    #[test]
+    fn wrong_text_is_an_error() {
+        for text in ["", "[]", "{\"a\": }"] {
+            let error = SchedulerConfig::from_json(text).unwrap_err().to_string();
+            assert!(error.starts_with("scheduler_config.json is not"), "{error}");
+        }
+    }
+
+    #[test]
+    fn impossible_numbers_of_steps_are_refused() {
+        let config = config(r#"{"num_train_timesteps": 20}"#);
+        for kind in SchedulerKind::ALL {
+            for steps in [0, 21, usize::MAX] {
+                let error = config.build(kind, steps).err().unwrap();
+                assert!(matches!(error, RunnerError::InferenceSteps(_)), "{error}");
+                assert!(error.to_string().contains(&steps.to_string()), "{error}");
+            }
+            assert_eq!(config.build(kind, 10).unwrap().timesteps().len(), 10);
+        }
+    }
+
+    #[test]
+    fn wrong_types_and_values_name_the_key() {
+        let wrong = [
+            ("num_train_timesteps", "1"),
+            ("num_train_timesteps", "1000.5"),
+            ("num_train_timesteps", "10000000"),
+            ("beta_start", "\"0.1\""),
+            ("beta_end", "1.5"),
+            ("beta_end", "NaN"),
+            ("beta_schedule", "\"sigmoid\""),
+            ("beta_schedule", "7"),
+            ("trained_betas", "[0.1, 0.2]"),
+            ("trained_betas", "\"linear\""),
+            ("prediction_type", "\"flow_prediction\""),
+            ("timestep_spacing", "\"loose\""),
+            ("rescale_betas_zero_snr", "\"yes\""),
+            ("thresholding", "true"),
+            ("steps_offset", "-1"),
+        ];
+        for kind in SchedulerKind::ALL {
+            for (key, value) in wrong {
+                let error = config(&format!("{{{key:?}: {value}}}")).build(kind, 10).err().unwrap();
+                assert!(matches!(error, RunnerError::Model(_)), "{error:?}");
+                assert!(error.to_string().contains(key), "{key}: {error}");
+            }
+        }
+    }
+}

@@ -1,0 +1,123 @@
+//! Noise schedulers: how a sample gets from noise to a picture, and at which timesteps.
+//!
+//! A [`Scheduler`] is made for one image and one number of steps. All its coefficients are computed
+//! when it is built, so whatever a config or a number of steps makes impossible is refused before the
+//! first step, and a step is a few weighted sums. The rule: the numbers are those of the diffusers
+//! class of the same name (0.42.1), f32 rounding of the noise schedule included, without a generator.
+//!
+//! References: Ho et al., "Denoising Diffusion Probabilistic Models", arXiv 2006.11239, for the noise
+//! schedule; each scheduler names its own paper.
+
+mod betas;
+mod config;
+mod ddim;
+mod dpm_solver_multistep;
+mod prediction;
+mod spacing;
+
+use std::str::FromStr;
+
+use candle_core::Tensor;
+
+use crate::RunnerError;
+
+pub use config::SchedulerConfig;
+
+/// The noise schedulers on offer, by their diffusers class.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum SchedulerKind {
+    /// `DDIMScheduler`, deterministic (eta 0).
+    Ddim,
+    /// `DPMSolverMultistepScheduler`, the deterministic algorithms.
+    DpmSolverMultistep,
+}
+
+impl SchedulerKind {
+    /// Every kind.
+    pub const ALL: [Self; 2] = [Self::Ddim, Self::DpmSolverMultistep];
+
+    /// The diffusers class name.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Ddim => "DDIMScheduler",
+            Self::DpmSolverMultistep => "DPMSolverMultistepScheduler",
+        }
+    }
+}
+
+impl std::fmt::Display for SchedulerKind {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str(self.as_str())
+    }
+}
+
+impl FromStr for SchedulerKind {
+    type Err = RunnerError;
+
+    fn from_str(name: &str) -> Result<Self, RunnerError> {
+        Self::ALL.into_iter().find(|kind| kind.as_str() == name).ok_or_else(|| {
+            let supported = Self::ALL.map(Self::as_str).join(", ");
+            RunnerError::Model(format!("scheduler {name:?} is not supported; supported are {supported}"))
+        })
+    }
+}
+
+/// The denoising of one image: made by [`SchedulerConfig::build`], used for one run over its timesteps.
+pub trait Scheduler: Send {
+    /// The timesteps in the order of the steps, as the model is told them; as many as were asked for.
+    fn timesteps(&self) -> &[f32];
+
+    /// Makes the next step: the sample at the next lower noise level, in f32.
+    ///
+    /// `sample` is what the last step returned (at first, noise of variance 1) and `model_output` the
+    /// model's prediction for it at the step's timestep, both f32 `[rows, channels, height, width]`
+    /// on one device. A model that also predicts a variance hands in the channels of the mean only,
+    /// which is all that these schedulers use.
+    ///
+    /// # Errors
+    ///
+    /// When all steps have been made, when the two shapes differ, or when a tensor operation fails.
+    /// The scheduler then stays where it was.
+    fn step(&mut self, model_output: &Tensor, sample: &Tensor) -> Result<Tensor, RunnerError>;
+}
+
+/// The entry for step number `step`, if that step may be made with these two tensors.
+fn step_at<'a, T>(steps: &'a [T], step: usize, model_output: &Tensor, sample: &Tensor) -> Result<&'a T, RunnerError> {
+    if model_output.dims() != sample.dims() {
+        return Err(RunnerError::Model(format!(
+            "a scheduler step needs a model output of the sample's shape {:?}, not {:?}",
+            sample.dims(),
+            model_output.dims(),
+        )));
+    }
+    steps
+        .get(step)
+        .ok_or_else(|| RunnerError::Model(format!("the scheduler has made all its {} steps already", steps.len())))
+}
+
+/// Sum of tensors with weights; what has weight 0 is left out, so its infinities do not count.
+fn weighted_sum<'a>(terms: impl IntoIterator<Item = (f64, &'a Tensor)>) -> Result<Tensor, RunnerError> {
+    let mut sum: Option<Tensor> = None;
+    for (weight, tensor) in terms.into_iter().filter(|(weight, _)| *weight != 0.0) {
+        let term = tensor.affine(weight, 0.0)?;
+        sum = Some(match sum {
+            Some(sum) => (sum + term)?,
+            None => term,
+        });
+    }
+    sum.ok_or_else(|| RunnerError::Model("a scheduler step gives everything the weight 0".into()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_round_trip() {
+        for kind in SchedulerKind::ALL {
+            assert_eq!(kind.as_str().parse::<SchedulerKind>().unwrap(), kind);
+        }
+        let error = "PNDMScheduler".parse::<SchedulerKind>().unwrap_err().to_string();
+        assert!(error.contains("PNDMScheduler") && error.contains("DDIMScheduler"), "{error}");
+    }
+}

@@ -1,0 +1,200 @@
+"""Writes tests/fixtures/schedulers.json and noise.json from diffusers' schedulers and torch's generator.
+
+Run with torch 2.15.0, diffusers 0.42.1 and numpy 2.4 on an x86 CPU with AVX2 or better (torch's normal
+numbers differ in the last bits elsewhere):
+
+    python tests/reference/schedulers.py
+
+A scheduler is run on a tiny latent with a made-up model (see `fake_model`) that Rust repeats; the
+fixture holds the timesteps and the sample after a few of the steps.
+"""
+
+import json
+import warnings
+from pathlib import Path
+
+import diffusers
+import numpy as np
+import torch
+
+ROOT = Path(__file__).resolve().parents[2]
+FIXTURES = ROOT / "tests" / "fixtures"
+DDIM, DPM = "DDIMScheduler", "DPMSolverMultistepScheduler"
+
+EMOJI_DIT = (ROOT / "models/emoji-dit/scheduler/scheduler_config.json").read_text()
+# DiT-XL as diffusers' conversion script saves it: linear betas, no clipping, and no timestep_spacing, so that
+# each class takes its own default.
+DIT_XL = json.dumps(
+    {
+        "_class_name": DDIM,
+        "beta_end": 0.02,
+        "beta_schedule": "linear",
+        "beta_start": 0.0001,
+        "clip_sample": False,
+        "num_train_timesteps": 1000,
+        "prediction_type": "epsilon",
+        "set_alpha_to_one": True,
+        "steps_offset": 0,
+        "trained_betas": None,
+    }
+)
+LATENT = {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012}
+
+
+def fake_model(sample, timestep):
+    """A smooth function that leaves neither the sample nor the timestep out."""
+    return 0.1 * torch.sin(3.0 * sample + float(timestep) / 100.0) + 0.3 * sample
+
+
+def numbers(tensor):
+    """f32 values with as many digits as bring back their bits."""
+    return [float(f"{value:.9g}") for value in tensor.flatten().tolist()]
+
+
+def case(name, config, kind, steps):
+    """One run of `kind`, built from the config's text or keys as diffusers' from_config builds it."""
+    text = config if isinstance(config, str) else json.dumps(config)
+    cls = getattr(diffusers, kind)
+    own = json.loads(text).get("_class_name", kind)
+    # As in a pipeline: the file's own class first, then the class asked for from that one's config.
+    scheduler = getattr(diffusers, own).from_config(json.loads(text))
+    scheduler = cls.from_config(scheduler.config)
+    scheduler.set_timesteps(steps)
+    if hasattr(scheduler, "set_begin_index"):
+        # Otherwise diffusers looks the first timestep up, takes its second entry where it is there twice
+        # (the Karras schedule of cosine betas), and runs past the end.
+        scheduler.set_begin_index(0)
+    timesteps = [float(timestep) for timestep in scheduler.timesteps]
+    assert len(timesteps) == steps, name
+    sample = torch.randn((1, 3, 2, 2), generator=torch.Generator("cpu").manual_seed(steps))
+    initial = numbers(sample)
+    kept = {}
+    for index, timestep in enumerate(scheduler.timesteps):
+        sample = scheduler.step(fake_model(sample, timestep), timestep, sample, return_dict=False)[0]
+        if index in (0, 1, 2, steps // 2, steps - 1):
+            assert bool(torch.isfinite(sample).all()), name
+            kept[str(index)] = numbers(sample)
+    return {
+        "name": name,
+        "config": text,
+        "class": kind,
+        "timesteps": timesteps,
+        "initial": initial,
+        "samples": kept,
+    }
+
+
+def scheduler_cases():
+    for steps in (1, 2, 3, 10, 25, 50):
+        yield case(f"emoji-dit, {steps} steps", EMOJI_DIT, DPM, steps)
+        yield case(f"emoji-dit as DDIM, {steps} steps", EMOJI_DIT, DDIM, steps)
+        yield case(f"DiT-XL, {steps} steps", DIT_XL, DDIM, steps)
+    yield case("DiT-XL, 250 steps", DIT_XL, DDIM, 250)
+    yield case("DiT-XL as DPM-Solver, 25 steps", DIT_XL, DPM, 25)
+
+    for spacing in ("leading", "linspace", "trailing"):
+        for prediction in ("epsilon", "v_prediction", "sample"):
+            keys = {"timestep_spacing": spacing, "prediction_type": prediction, "clip_sample": False}
+            yield case(f"DDIM {spacing} {prediction}", keys, DDIM, 16)
+            yield case(f"DPM-Solver++ {spacing} {prediction}", keys, DPM, 16)
+    ddim = {
+        "defaults": {},
+        "clip range": {"clip_sample_range": 0.5, "prediction_type": "sample"},
+        "offset, last alpha": {"steps_offset": 1, "set_alpha_to_one": False, "clip_sample": False, **LATENT},
+        "cosine": {"beta_schedule": "squaredcos_cap_v2", "clip_sample": False},
+        "zero SNR": {
+            "rescale_betas_zero_snr": True,
+            "timestep_spacing": "trailing",
+            "prediction_type": "v_prediction",
+            "clip_sample": False,
+        },
+        "trained betas": {"num_train_timesteps": 40, "trained_betas": [0.01 + 0.005 * i for i in range(40)]},
+        "few train timesteps": {"num_train_timesteps": 73, "clip_sample": False},
+    }
+    for name, keys in ddim.items():
+        yield case(f"DDIM {name}", keys, DDIM, 10)
+
+    for algorithm in ("dpmsolver", "dpmsolver++"):
+        for order in (1, 2, 3):
+            for solver in ("midpoint", "heun"):
+                keys = {
+                    "algorithm_type": algorithm,
+                    "solver_order": order,
+                    "solver_type": solver,
+                    "final_sigmas_type": "sigma_min",
+                }
+                for steps in (5, 20):
+                    yield case(f"{algorithm} {order} {solver}, {steps} steps", keys, DPM, steps)
+    for prediction in ("v_prediction", "sample"):
+        keys = {"algorithm_type": "dpmsolver", "final_sigmas_type": "sigma_min", "prediction_type": prediction}
+        yield case(f"dpmsolver {prediction}", keys, DPM, 12)
+    dpm = {
+        "order 3": {"solver_order": 3},
+        "order 3, full to the end": {"solver_order": 3, "lower_order_final": False, "final_sigmas_type": "sigma_min"},
+        "full to the end": {"lower_order_final": False},
+        "euler at final": {"euler_at_final": True, "final_sigmas_type": "sigma_min"},
+        "Karras": {"use_karras_sigmas": True},
+        "Karras, latent": {"use_karras_sigmas": True, "solver_order": 3, **LATENT},
+        "Karras, sigma_min": {"use_karras_sigmas": True, "final_sigmas_type": "sigma_min"},
+        "Karras, cosine": {"use_karras_sigmas": True, "beta_schedule": "squaredcos_cap_v2"},
+        "exponential": {"use_exponential_sigmas": True},
+        "exponential, latent": {"use_exponential_sigmas": True, **LATENT},
+        "Lu": {"use_lu_lambdas": True},
+        "Lu, latent": {"use_lu_lambdas": True, **LATENT},
+        "cosine, clipped": {"beta_schedule": "squaredcos_cap_v2", "lambda_min_clipped": -5.1},
+        "zero SNR": {
+            "rescale_betas_zero_snr": True,
+            "timestep_spacing": "trailing",
+            "prediction_type": "v_prediction",
+        },
+        "leading, offset": {"timestep_spacing": "leading", "steps_offset": 1, **LATENT},
+        "learned variance": {"variance_type": "learned_range"},
+        "DEIS names": {"algorithm_type": "deis", "solver_type": "logrho", "final_sigmas_type": "sigma_min"},
+        "keys of other classes": {"skip_prk_steps": True, "clip_sample": True, "eta": 3},
+    }
+    for name, keys in dpm.items():
+        for steps in (8, 20):
+            yield case(f"DPM-Solver++ {name}, {steps} steps", keys, DPM, steps)
+    yield case("DPM-Solver++ Karras, 50 steps", {"use_karras_sigmas": True}, DPM, 50)
+    unset = {"_class_name": DDIM, "timestep_spacing": "leading", "_use_default_values": ["timestep_spacing"]}
+    yield case("values left to defaults", unset, DPM, 10)
+
+
+def noise():
+    sizes = (1, 5, 15, 16, 17, 31, 32, 100)
+    single = []
+    for seed in (0, 1, 42, 2**32 + 5, 2**63 - 1):
+        for size in (*sizes, 1024) if seed in (42, 2**63 - 1) else sizes:
+            values = torch.randn(size, generator=torch.Generator("cpu").manual_seed(seed))
+            single.append({"seed": seed, "values": numbers(values)})
+    generator = torch.Generator("cpu").manual_seed(7)
+    draws = [numbers(torch.randn(size, generator=generator)) for size in (3, 20, 2, 16, 5, 1)]
+    # A wrong last digit of one polynomial coefficient shows in one number out of ten thousand.
+    long = torch.randn(1_048_583, generator=torch.Generator("cpu").manual_seed(12345))
+    bits_sum = int(long.numpy().view(np.uint32).sum(dtype=np.uint64))
+    return {
+        "torch": torch.__version__,
+        "single": single,
+        "sequence": {"seed": 7, "draws": draws},
+        "long": {"seed": 12345, "len": len(long), "bits_sum": bits_sum},
+    }
+
+
+def write(name, value):
+    path = FIXTURES / name
+    path.write_text(json.dumps(value, separators=(",", ":")) + "\n")
+    print(path.relative_to(ROOT), path.stat().st_size, "bytes")
+
+
+def main():
+    warnings.simplefilter("ignore")
+    diffusers.logging.set_verbosity_error()
+    torch.set_num_threads(1)
+    FIXTURES.mkdir(exist_ok=True)
+    versions = {"diffusers": diffusers.__version__, "torch": torch.__version__, "numpy": np.__version__}
+    write("schedulers.json", {"versions": versions, "cases": list(scheduler_cases())})
+    write("noise.json", noise())
+
+
+if __name__ == "__main__":
+    main()
