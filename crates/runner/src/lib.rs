@@ -32,6 +32,7 @@ pub use job::{FinishedImage, FinishedJob, Job, JobError, Progress, Ticket, Timin
 pub use labels::Labels;
 pub use model_folder::ModelFolder;
 pub use model_info::ModelInfo;
+pub use noise::{NoiseGenerator, randn};
 pub use request::{ImageRequest, RequestError};
 pub use size::{ParseSizeError, Size};
 pub use weights::Weights;
