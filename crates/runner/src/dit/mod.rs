@@ -4,6 +4,8 @@
 mod block;
 mod config;
 mod embeddings;
+#[cfg(test)]
+mod goldens;
 mod pipeline;
 mod transformer;
 
