@@ -8,8 +8,10 @@
 mod embedded;
 mod error;
 mod model_folder;
+mod random_model;
 mod weights;
 
 pub use error::RunnerError;
 pub use model_folder::ModelFolder;
+pub use random_model::{RandomModelKind, write_random_model};
 pub use weights::Weights;
