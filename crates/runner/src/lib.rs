@@ -7,11 +7,13 @@
 
 mod embedded;
 mod error;
+mod hub;
 mod model_folder;
 mod random_model;
 mod weights;
 
 pub use error::RunnerError;
+pub use hub::{HubOptions, resolve};
 pub use model_folder::ModelFolder;
 pub use random_model::{RandomModelKind, write_random_model};
 pub use weights::Weights;
