@@ -26,6 +26,16 @@ pub enum RunnerError {
     #[error("cannot start a worker thread: {0}")]
     Thread(#[source] std::io::Error),
 
+    /// Writing a file failed.
+    #[error("cannot write {path}: {source}")]
+    Write {
+        /// The file.
+        path: std::path::PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+
     /// A tensor operation failed.
     #[error(transparent)]
     Tensor(#[from] candle_core::Error),

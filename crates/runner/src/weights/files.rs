@@ -20,11 +20,16 @@ pub(crate) enum Format {
 }
 
 /// The published forms, the preferred one first. An index lists the shards of a sharded form.
-const FORMS: [(&str, Format); 4] = [
+/// The first four are diffusers' names, the others those of the text encoders that transformers saves.
+const FORMS: [(&str, Format); 8] = [
     ("diffusion_pytorch_model.safetensors", Format::Safetensors),
     ("diffusion_pytorch_model.safetensors.index.json", Format::Safetensors),
     ("diffusion_pytorch_model.bin", Format::Pickle),
     ("diffusion_pytorch_model.bin.index.json", Format::Pickle),
+    ("model.safetensors", Format::Safetensors),
+    ("model.safetensors.index.json", Format::Safetensors),
+    ("pytorch_model.bin", Format::Pickle),
+    ("pytorch_model.bin.index.json", Format::Pickle),
 ];
 
 const INDEX_SUFFIX: &str = ".index.json";

@@ -26,7 +26,7 @@ use candle_nn::{Init, VarBuilder};
 use crate::RunnerError;
 
 use files::Format;
-pub(crate) use files::WeightFiles;
+pub(crate) use files::{WeightFiles, is_plain_name};
 use source::Source;
 use stored::StoredTensor;
 
@@ -43,7 +43,8 @@ pub struct Weights {
 
 impl Weights {
     /// Opens the weights in `folder`: the first form found of
-    /// `diffusion_pytorch_model.safetensors`, `.safetensors.index.json`, `.bin` and `.bin.index.json`.
+    /// `diffusion_pytorch_model.safetensors`, `.safetensors.index.json`, `.bin` and `.bin.index.json`,
+    /// then the same of `model.safetensors` and `pytorch_model.bin`.
     ///
     /// # Errors
     /// None of them exists, a shard is missing, or a file is damaged or of a kind that is not read.

@@ -94,7 +94,7 @@ impl StoredTensor {
             }
             (Dtype::F32, DType::BF16) => {
                 let values = span.converted(bf16::ZERO, |from: &[f32], to: &mut [bf16]| {
-                    to.convert_from_f32_slice(from);
+                    each(from, to, |value| bf16::from_bits(bf16_bits(value)));
                 })?;
                 self.tensor(values, device)
             }
@@ -146,31 +146,77 @@ struct Span<'a> {
 
 impl Span<'_> {
     /// Reads the elements as they are into their final buffer.
-    fn same<T: Pod>(&self) -> Result<Vec<T>, RunnerError> {
+    fn same<T: Pod + Send>(&self) -> Result<Vec<T>, RunnerError> {
         let mut values = vec![T::zeroed(); self.elements];
-        self.source.read_exact_at(bytemuck::cast_slice_mut(&mut values), self.offset)?;
+        in_parallel(&mut values, |first, part| {
+            let offset = self.offset + (first * size_of::<T>()) as u64;
+            self.source.read_exact_at(bytemuck::cast_slice_mut(part), offset)
+        })?;
         Ok(values)
     }
 
     /// Reads the elements chunk by chunk and converts them into their final buffer.
-    fn converted<S: Pod, T: Copy>(&self, zero: T, convert: impl Fn(&[S], &mut [T])) -> Result<Vec<T>, RunnerError> {
+    fn converted<S: Pod, T: Copy + Send>(
+        &self,
+        zero: T,
+        convert: impl Fn(&[S], &mut [T]) + Sync,
+    ) -> Result<Vec<T>, RunnerError> {
         let mut values = vec![zero; self.elements];
-        let mut scratch = vec![S::zeroed(); self.elements.min(CHUNK_ELEMENTS)];
-        let mut offset = self.offset;
-        for part in values.chunks_mut(CHUNK_ELEMENTS) {
-            let stored = &mut scratch[..part.len()];
-            self.source.read_exact_at(bytemuck::cast_slice_mut(stored), offset)?;
-            convert(stored, part);
-            offset += size_of_val(stored) as u64;
-        }
+        in_parallel(&mut values, |first, part| {
+            let mut scratch = vec![S::zeroed(); part.len().min(CHUNK_ELEMENTS)];
+            let mut offset = self.offset + (first * size_of::<S>()) as u64;
+            for chunk in part.chunks_mut(CHUNK_ELEMENTS) {
+                let stored = &mut scratch[..chunk.len()];
+                self.source.read_exact_at(bytemuck::cast_slice_mut(stored), offset)?;
+                convert(stored, chunk);
+                offset += size_of_val(stored) as u64;
+            }
+            Ok(())
+        })?;
         Ok(values)
     }
+}
+
+/// Fills `values` on all cores: most of the time goes into copying and into the first touch of
+/// fresh memory. `fill` gets the index of its part's first element.
+fn in_parallel<T: Send>(
+    values: &mut [T],
+    fill: impl Fn(usize, &mut [T]) -> Result<(), RunnerError> + Sync,
+) -> Result<(), RunnerError> {
+    if values.len() <= CHUNK_ELEMENTS {
+        return fill(0, values);
+    }
+    let threads = std::thread::available_parallelism().map_or(1, |cores| cores.get());
+    let part_len = values.len().div_ceil(threads).max(CHUNK_ELEMENTS);
+    std::thread::scope(|scope| {
+        let parts: Vec<_> = values
+            .chunks_mut(part_len)
+            .enumerate()
+            .map(|(index, part)| {
+                scope.spawn({
+                    let fill = &fill;
+                    move || fill(index * part_len, part)
+                })
+            })
+            .collect();
+        parts.into_iter().try_for_each(|part| part.join().expect("reading and converting do not panic"))
+    })
 }
 
 fn each<S: Copy, T>(from: &[S], to: &mut [T], convert: impl Fn(S) -> T) {
     for (to, from) in to.iter_mut().zip(from) {
         *to = convert(*from);
     }
+}
+
+/// Rounds to the nearest bf16, ties to even. Unlike half's conversion it has no branch that depends
+/// on the value, so the compiler makes vector code of it.
+fn bf16_bits(value: f32) -> u16 {
+    let bits = value.to_bits();
+    let ties_to_even = (bits >> 16) & 1;
+    let rounded = bits.wrapping_add(0x7fff + ties_to_even);
+    let quiet_nan = bits | 0x0040_0000;
+    ((if value.is_nan() { quiet_nan } else { rounded }) >> 16) as u16
 }
 
 fn row_major_strides(shape: &[usize]) -> Vec<usize> {
@@ -207,5 +253,34 @@ fn push_axis<T: Copy>(span: &[T], start: usize, shape: &[usize], strides: &[usiz
             }
         }
         _ => values.extend(span.get(start)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bf16_rounds_as_half_does() {
+        let lower_halves = [0, 1, 0x7fff, 0x8000, 0x8001, 0xffff];
+        for upper in 0..=u32::from(u16::MAX) {
+            for lower in lower_halves {
+                let value = f32::from_bits(upper << 16 | lower);
+                assert_eq!(bf16_bits(value), bf16::from_f32(value).to_bits(), "{value:e}");
+            }
+        }
+    }
+
+    #[test]
+    fn large_tensors_are_read_in_parts() {
+        let values: Vec<f32> = (0..2 * CHUNK_ELEMENTS as u32 + 7).map(|index| index as f32).collect();
+        let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+        let source = Source::embedded("large", bytes.leak());
+        let span = Span { source: &source, offset: 4, elements: values.len() - 1 };
+        assert_eq!(span.same::<f32>().unwrap(), values[1..]);
+        let copied = span.converted(0f32, |from: &[f32], to| to.copy_from_slice(from));
+        assert_eq!(copied.unwrap(), values[1..]);
+        let beyond = Span { offset: 8, ..span };
+        assert!(beyond.same::<f32>().is_err());
     }
 }

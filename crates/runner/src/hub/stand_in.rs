@@ -1,0 +1,172 @@
+//! A hub for tests: serves a folder on 127.0.0.1 the way huggingface.co serves a repository.
+
+use std::fs;
+use std::io::{BufRead, BufReader, Write};
+use std::net::{TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+
+pub(super) const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
+
+/// How the stand-in deviates from a well-behaved hub.
+#[derive(Clone, Copy, PartialEq)]
+pub(super) enum Mood {
+    Friendly,
+    /// Answers every request with this status.
+    Refuses(u16),
+    /// Breaks the connection half way through the first weight file.
+    BreaksOnce,
+}
+
+/// A request the stand-in has seen.
+#[derive(Clone, Debug)]
+pub(super) struct Seen {
+    pub(super) path: String,
+    pub(super) authorization: Option<String>,
+    pub(super) range: Option<String>,
+}
+
+pub(super) struct StandInHub {
+    pub(super) endpoint: String,
+    seen: Arc<Mutex<Vec<Seen>>>,
+}
+
+struct Shared {
+    endpoint: String,
+    id: String,
+    root: PathBuf,
+    mood: Mutex<Mood>,
+    seen: Arc<Mutex<Vec<Seen>>>,
+}
+
+impl StandInHub {
+    /// Serves `root` as the repository `id`, whose branch `main` is at [`COMMIT`].
+    pub(super) fn start(id: &str, root: &Path, mood: Mood) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let endpoint = format!("http://{}", listener.local_addr().unwrap());
+        let seen = Arc::new(Mutex::new(Vec::new()));
+        let shared = Shared {
+            endpoint: endpoint.clone(),
+            id: id.to_string(),
+            root: root.to_path_buf(),
+            mood: Mutex::new(mood),
+            seen: Arc::clone(&seen),
+        };
+        std::thread::spawn(move || {
+            for stream in listener.incoming().flatten() {
+                // A client that leaves early is its own business.
+                let _ = shared.answer(stream);
+            }
+        });
+        Self { endpoint, seen }
+    }
+
+    pub(super) fn seen(&self) -> Vec<Seen> {
+        self.seen.lock().unwrap().clone()
+    }
+}
+
+impl Shared {
+    fn answer(&self, mut stream: TcpStream) -> std::io::Result<()> {
+        let request = read_request(&stream)?;
+        self.seen.lock().unwrap().push(request.clone());
+        if let Mood::Refuses(status) = *self.mood.lock().unwrap() {
+            return respond(&mut stream, status, "", b"");
+        }
+        let info = format!("/api/models/{}/revision/", self.id);
+        let resolve = format!("/{}/resolve/{COMMIT}/", self.id);
+        if let Some(revision) = request.path.strip_prefix(&info) {
+            match revision {
+                "main" | COMMIT => respond(&mut stream, 200, "", self.info().as_bytes()),
+                _ => respond(&mut stream, 404, "", b""),
+            }
+        } else if let Some(file) = request.path.strip_prefix(&resolve) {
+            // As on the hub, large files are elsewhere.
+            if file.ends_with(".safetensors") {
+                let location = format!(
+                    "Location: {}/storage/{file}\r\nX-Linked-Etag: \"large-{}\"\r\nX-Repo-Commit: {COMMIT}\r\n",
+                    self.endpoint,
+                    file.replace('/', "-")
+                );
+                return respond(&mut stream, 302, &location, b"");
+            }
+            self.send(&mut stream, file, &request)
+        } else if let Some(file) = request.path.strip_prefix("/storage/") {
+            self.send(&mut stream, file, &request)
+        } else {
+            respond(&mut stream, 404, "", b"")
+        }
+    }
+
+    fn info(&self) -> String {
+        let mut files = Vec::new();
+        list(&self.root, "", &mut files);
+        let siblings: Vec<_> = files.iter().map(|file| serde_json::json!({ "rfilename": file })).collect();
+        serde_json::json!({ "sha": COMMIT, "siblings": siblings }).to_string()
+    }
+
+    fn send(&self, stream: &mut TcpStream, file: &str, request: &Seen) -> std::io::Result<()> {
+        let Ok(content) = fs::read(self.root.join(file)) else {
+            return respond(stream, 404, "", b"");
+        };
+        let range = request.range.as_deref().unwrap_or("bytes=0-");
+        let (start, end) = range.trim_start_matches("bytes=").split_once('-').unwrap();
+        let start: usize = start.parse().unwrap();
+        let end = end.parse().map_or(content.len(), |end: usize| end + 1);
+        let headers = format!(
+            "Content-Range: bytes {start}-{}/{}\r\nETag: \"{}\"\r\nX-Repo-Commit: {COMMIT}\r\n",
+            end - 1,
+            content.len(),
+            file.replace('/', "-")
+        );
+        let part = &content[start..end];
+        let mut mood = self.mood.lock().unwrap();
+        if *mood == Mood::BreaksOnce && part.len() > 10_000 {
+            *mood = Mood::Friendly;
+            let head = head(206, &headers, part.len());
+            stream.write_all(head.as_bytes())?;
+            return stream.write_all(&part[..part.len() / 2]);
+        }
+        respond(stream, 206, &headers, part)
+    }
+}
+
+fn list(folder: &Path, prefix: &str, files: &mut Vec<String>) {
+    for entry in fs::read_dir(folder).unwrap().flatten() {
+        let name = format!("{prefix}{}", entry.file_name().to_str().unwrap());
+        if entry.path().is_dir() {
+            list(&entry.path(), &format!("{name}/"), files);
+        } else {
+            files.push(name);
+        }
+    }
+}
+
+fn read_request(stream: &TcpStream) -> std::io::Result<Seen> {
+    let mut lines = BufReader::new(stream).lines();
+    let first = lines.next().unwrap_or(Ok(String::new()))?;
+    let mut seen = Seen { path: first.split(' ').nth(1).unwrap_or("").to_string(), authorization: None, range: None };
+    for line in lines {
+        let line = line?;
+        match line.split_once(": ") {
+            Some((name, value)) if name.eq_ignore_ascii_case("authorization") => {
+                seen.authorization = Some(value.to_string());
+            }
+            Some((name, value)) if name.eq_ignore_ascii_case("range") => {
+                seen.range = Some(value.to_string());
+            }
+            Some(_) => {}
+            None => break,
+        }
+    }
+    Ok(seen)
+}
+
+fn head(status: u16, headers: &str, length: usize) -> String {
+    format!("HTTP/1.1 {status} -\r\nContent-Length: {length}\r\nConnection: close\r\n{headers}\r\n")
+}
+
+fn respond(stream: &mut TcpStream, status: u16, headers: &str, body: &[u8]) -> std::io::Result<()> {
+    stream.write_all(head(status, headers, body.len()).as_bytes())?;
+    stream.write_all(body)
+}

@@ -1,0 +1,97 @@
+//! Configuration and tensors of diffusers' `DiTTransformer2DModel`.
+
+use serde_json::{Value, json};
+
+use super::tensors::TensorList;
+
+/// Width of the sinusoidal timestep embedding, fixed in diffusers' `TimestepEmbedding` for DiT.
+const TIMESTEP_CHANNELS: usize = 256;
+
+/// Shift, scale and gate for attention and for the feed-forward part (adaLN-Zero).
+const MODULATIONS: usize = 6;
+
+pub(super) struct DitConfig {
+    layers: usize,
+    heads: usize,
+    head_dim: usize,
+    latent_channels: usize,
+    patch_size: usize,
+    sample_size: usize,
+    /// Rows of the class table, without the one that stands for "no class".
+    classes: usize,
+}
+
+impl DitConfig {
+    /// `facebook/DiT-XL-2-256` (latents of 32x32) and `-512` (64x64).
+    pub(super) fn xl_2(sample_size: usize) -> Self {
+        Self { layers: 28, heads: 16, head_dim: 72, latent_channels: 4, patch_size: 2, sample_size, classes: 1000 }
+    }
+
+    pub(super) fn tiny() -> Self {
+        Self {
+            layers: 4,
+            heads: 2,
+            head_dim: 16,
+            latent_channels: 4,
+            patch_size: 2,
+            sample_size: 8,
+            // diffusers' DiTPipeline takes row 1000 for "no class", whatever the configuration says.
+            classes: 1000,
+        }
+    }
+
+    pub(super) fn to_json(&self) -> Value {
+        json!({
+            "_class_name": "DiTTransformer2DModel",
+            "_diffusers_version": "0.42.1",
+            "activation_fn": "gelu-approximate",
+            "attention_bias": true,
+            "attention_head_dim": self.head_dim,
+            "dropout": 0.0,
+            "in_channels": self.latent_channels,
+            "norm_elementwise_affine": false,
+            "norm_eps": 1e-5,
+            "norm_num_groups": 32,
+            "norm_type": "ada_norm_zero",
+            "num_attention_heads": self.heads,
+            "num_embeds_ada_norm": self.classes,
+            "num_layers": self.layers,
+            "out_channels": self.out_channels(),
+            "patch_size": self.patch_size,
+            "sample_size": self.sample_size,
+            "upcast_attention": false,
+        })
+    }
+
+    /// Noise and variance.
+    fn out_channels(&self) -> usize {
+        2 * self.latent_channels
+    }
+
+    pub(super) fn tensors(&self) -> TensorList {
+        let dim = self.heads * self.head_dim;
+        let mut list = TensorList::default();
+        list.conv("pos_embed.proj", self.latent_channels, dim, self.patch_size);
+        for layer in 0..self.layers {
+            self.push_block(&mut list, &format!("transformer_blocks.{layer}"), dim);
+        }
+        list.linear("proj_out_1", dim, 2 * dim);
+        let patch_values = self.patch_size * self.patch_size * self.out_channels();
+        list.linear("proj_out_2", dim, patch_values);
+        list
+    }
+
+    fn push_block(&self, list: &mut TensorList, block: &str, dim: usize) {
+        let embedder = format!("{block}.norm1.emb.timestep_embedder");
+        list.linear(&format!("{embedder}.linear_1"), TIMESTEP_CHANNELS, dim);
+        list.linear(&format!("{embedder}.linear_2"), dim, dim);
+        let table = format!("{block}.norm1.emb.class_embedder.embedding_table");
+        list.embedding(&table, self.classes + 1, dim);
+        list.linear(&format!("{block}.norm1.linear"), dim, MODULATIONS * dim);
+        for projection in ["to_q", "to_k", "to_v", "to_out.0"] {
+            list.linear(&format!("{block}.attn1.{projection}"), dim, dim);
+        }
+        list.linear(&format!("{block}.ff.net.0.proj"), dim, 4 * dim);
+        list.linear(&format!("{block}.ff.net.2"), 4 * dim, dim);
+    }
+}
