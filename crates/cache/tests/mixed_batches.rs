@@ -1,0 +1,233 @@
+//! Properties of the driver, on a small block list whose rows do not see each other.
+//!
+//! Each block mixes a row's tokens with its conditioning, so a row that runs a block it should not,
+//! or with another row's conditioning, changes the result. All comparisons are bit for bit: the
+//! arithmetic of a row does not depend on the batch.
+
+use afterimage_cache::plan::ModelShape;
+use afterimage_cache::{
+    BlockList, CacheBackend, CacheConfig, CachePlan, ImageReport, ImageSessions, Lane, Reason, Streams, run_blocks,
+};
+use candle_core::{Device, Result, Tensor};
+use proptest::prelude::*;
+use serde_json::{Value, json};
+
+const BLOCKS: usize = 6;
+const TOKENS: usize = 3;
+const SIZE: usize = 4;
+
+/// Blocks of the form `tanh`-like mixing with a per-row scale.
+#[derive(Clone)]
+struct Blocks {
+    /// `[rows, 1, 1]`
+    conditioning: Tensor,
+    with_encoder: bool,
+}
+
+impl BlockList for Blocks {
+    fn blocks(&self) -> usize {
+        BLOCKS
+    }
+
+    fn block(&self, index: usize, streams: &Streams) -> Result<Streams> {
+        let phase = (&self.conditioning * (1.0 + index as f64))?;
+        let change = streams.hidden.broadcast_add(&phase)?.sin()?;
+        let hidden = (&streams.hidden + (change * 0.2)?)?;
+        // The last block drops the text, as SD3's does.
+        let keeps_encoder = self.with_encoder && index + 1 < BLOCKS;
+        let encoder = match &streams.encoder {
+            Some(encoder) if keeps_encoder => Some((encoder + encoder.broadcast_add(&phase)?.cos()?)?),
+            _ => None,
+        };
+        Ok(Streams { hidden, encoder })
+    }
+
+    fn select(&self, rows: &[usize]) -> Result<Self> {
+        let rows = Tensor::new(rows.iter().map(|row| *row as u32).collect::<Vec<_>>(), &Device::Cpu)?;
+        Ok(Self { conditioning: self.conditioning.index_select(&rows, 0)?, with_encoder: self.with_encoder })
+    }
+}
+
+/// One request: its rows, seed-like phase, steps and cache options.
+#[derive(Debug, Clone)]
+struct Request {
+    rows: usize,
+    phase: f32,
+    steps: usize,
+    /// `None`: no cache.
+    cache: Option<Value>,
+}
+
+impl Request {
+    fn plan(&self) -> CachePlan {
+        let config = match &self.cache {
+            None => CacheConfig::None,
+            Some(keys) => CacheConfig::parse(CacheBackend::CacheDit, keys.as_object().unwrap()).unwrap(),
+        };
+        CachePlan::new(&config, self.steps, ModelShape { blocks: &[BLOCKS], separate_cfg: false }).unwrap()
+    }
+
+    fn sessions(&self) -> ImageSessions {
+        ImageSessions::new(&self.plan(), &[("blocks", BLOCKS)])
+    }
+
+    /// What enters the list at a step: `[rows, tokens, size]`.
+    fn input(&self, step: usize) -> Tensor {
+        let value = |index: usize| {
+            let time = step as f32 / self.steps as f32;
+            (index as f32 * 0.7 + self.phase).sin() + 0.5 * time * (index as f32 + self.phase).cos()
+        };
+        let values: Vec<_> = (0..self.rows * TOKENS * SIZE).map(value).collect();
+        Tensor::from_vec(values, (self.rows, TOKENS, SIZE), &Device::Cpu).unwrap()
+    }
+
+    fn conditioning(&self, step: usize) -> Tensor {
+        let values: Vec<_> = (0..self.rows).map(|row| self.phase + 0.1 * row as f32 + 0.02 * step as f32).collect();
+        Tensor::from_vec(values, (self.rows, 1, 1), &Device::Cpu).unwrap()
+    }
+}
+
+/// The outputs of every step and the report of every request.
+type Outcome = Vec<(Vec<Vec<f32>>, ImageReport)>;
+
+/// Runs requests together; each leaves the batch when its steps are done.
+fn run(requests: &[Request], with_encoder: bool) -> Outcome {
+    let mut sessions: Vec<_> = requests.iter().map(Request::sessions).collect();
+    let mut outputs = vec![Vec::new(); requests.len()];
+    for step in 0..requests.iter().map(|request| request.steps).max().unwrap() {
+        let active: Vec<_> = (0..requests.len()).filter(|index| step < requests[*index].steps).collect();
+        let gather = |part: &dyn Fn(&Request) -> Tensor| {
+            let parts: Vec<_> = active.iter().map(|index| part(&requests[*index])).collect();
+            Tensor::cat(&parts, 0).unwrap()
+        };
+        let hidden = gather(&|request| request.input(step));
+        let list = Blocks { conditioning: gather(&|request| request.conditioning(step)), with_encoder };
+        let encoder = with_encoder.then(|| (&hidden * 0.5).unwrap());
+        let mut lanes: Vec<_> = sessions
+            .iter_mut()
+            .enumerate()
+            .filter(|(index, _)| active.contains(index))
+            .map(|(index, sessions)| Lane { rows: requests[index].rows, sessions: sessions.list(0) })
+            .collect();
+        let out = run_blocks(&list, Streams { hidden, encoder }, &mut lanes).unwrap().hidden;
+        let mut row = 0;
+        for index in active {
+            let rows = requests[index].rows;
+            let own = out.narrow(0, row, rows).unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap();
+            outputs[index].push(own);
+            row += rows;
+        }
+    }
+    outputs.into_iter().zip(sessions.iter().map(ImageSessions::report)).collect()
+}
+
+fn run_alone(request: &Request, with_encoder: bool) -> (Vec<Vec<f32>>, ImageReport) {
+    run(std::slice::from_ref(request), with_encoder).remove(0)
+}
+
+fn same_decisions(a: &ImageReport, b: &ImageReport) -> bool {
+    serde_json::to_value(a).unwrap() == serde_json::to_value(b).unwrap()
+}
+
+fn cache_options() -> impl Strategy<Value = Value> {
+    let calibrator = prop_oneof![
+        Just(json!({})),
+        (1..4usize).prop_map(|order| json!({"enable_taylorseer": true, "taylorseer_order": order})),
+        Just(json!({"enable_foca": true})),
+        Just(json!({"enable_taylorseer": true, "calibrator_cache_type": "hidden_states"})),
+        Just(json!({"scm_steps_mask_policy": "fast", "scm_steps_policy": "static"})),
+    ];
+    let blocks = (1..=BLOCKS).prop_flat_map(|head| (Just(head), 0..=BLOCKS - head));
+    (blocks, 0..6usize, -1..4i64, 0.0..0.5f64, calibrator).prop_map(|((head, tail), warmup, streak, threshold, extra)| {
+        let mut keys = json!({
+            "Fn_compute_blocks": head, "Bn_compute_blocks": tail, "max_warmup_steps": warmup,
+            "max_continuous_cached_steps": streak, "residual_diff_threshold": threshold,
+        });
+        keys.as_object_mut().unwrap().extend(extra.as_object().unwrap().clone());
+        keys
+    })
+}
+
+fn request() -> impl Strategy<Value = Request> {
+    let cache = prop_oneof![1 => Just(None), 4 => cache_options().prop_map(Some)];
+    (1..3usize, 0.0..6.0f32, 1..14usize, cache)
+        .prop_map(|(rows, phase, steps, cache)| Request { rows, phase, steps, cache })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(96))]
+
+    #[test]
+    fn a_request_is_the_same_alone_and_in_any_batch(
+        requests in prop::collection::vec(request(), 1..8),
+        with_encoder: bool,
+    ) {
+        for (together, request) in run(&requests, with_encoder).iter().zip(&requests) {
+            let alone = run_alone(request, with_encoder);
+            prop_assert!(same_decisions(&together.1, &alone.1), "{request:?}");
+            prop_assert_eq!(&together.0, &alone.0);
+        }
+    }
+
+    #[test]
+    fn every_pass_is_counted_once(requests in prop::collection::vec(request(), 1..5)) {
+        for ((_, report), request) in run(&requests, false).iter().zip(&requests) {
+            prop_assert_eq!(report.passes.values().sum::<usize>(), request.steps);
+            for context in &report.contexts {
+                prop_assert_eq!(context.reasons.len(), request.steps);
+                let cached = context.reasons.values().filter(|reason| **reason == Reason::Cached).count();
+                prop_assert_eq!(cached, context.cached_steps.len());
+            }
+        }
+    }
+
+    #[test]
+    fn caching_that_never_reuses_equals_no_cache(mut request in request(), options in cache_options(), with_encoder: bool) {
+        request.cache = None;
+        let uncached = run_alone(&request, with_encoder).0;
+        for never in [
+            json!({"residual_diff_threshold": 0.0}),
+            json!({"max_warmup_steps": request.steps}),
+            json!({"max_cached_steps": 0}),
+            json!({"Fn_compute_blocks": BLOCKS, "Bn_compute_blocks": 0}),
+        ] {
+            let mut keys = options.clone();
+            keys.as_object_mut().unwrap().extend(never.as_object().unwrap().clone());
+            keys.as_object_mut().unwrap().remove("scm_steps_policy");
+            keys.as_object_mut().unwrap().remove("scm_steps_mask_policy");
+            request.cache = Some(keys);
+            prop_assert_eq!(&run_alone(&request, with_encoder).0, &uncached, "{:?}", request.cache);
+        }
+    }
+
+    #[test]
+    fn another_request_in_between_changes_nothing(a in request(), b in request()) {
+        let before = run_alone(&a, true);
+        run_alone(&b, true);
+        let after = run_alone(&a, true);
+        prop_assert_eq!(before.0, after.0);
+        prop_assert!(same_decisions(&before.1, &after.1));
+    }
+}
+
+#[test]
+fn a_reusing_request_skips_its_middle_and_says_so() {
+    let keys = json!({"max_warmup_steps": 2, "residual_diff_threshold": 1.0, "max_continuous_cached_steps": 2});
+    let request = Request { rows: 2, phase: 1.0, steps: 8, cache: Some(keys) };
+    let (_, report) = run_alone(&request, false);
+    assert_eq!(report.contexts[0].cached_steps, [2, 3, 5, 6]);
+    assert_eq!(report.contexts[0].reasons[&4], Reason::MaxContinuous);
+    assert_eq!(report.contexts[0].residual_diffs[&2], -1.0);
+}
+
+#[test]
+fn state_is_counted_in_bytes() {
+    let request = Request { rows: 2, phase: 1.0, steps: 4, cache: Some(json!({})) };
+    let mut sessions = request.sessions();
+    assert_eq!(sessions.bytes(), 0);
+    let list = Blocks { conditioning: request.conditioning(0), with_encoder: false };
+    let mut lanes = [Lane { rows: 2, sessions: sessions.list(0) }];
+    run_blocks(&list, Streams { hidden: request.input(0), encoder: None }, &mut lanes).unwrap();
+    // What the first blocks added and what the middle added, in f32.
+    assert_eq!(sessions.bytes(), 2 * 2 * TOKENS * SIZE * 4);
+}
