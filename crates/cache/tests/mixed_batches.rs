@@ -138,20 +138,26 @@ fn cache_options() -> impl Strategy<Value = Value> {
         Just(json!({"scm_steps_mask_policy": "fast", "scm_steps_policy": "static"})),
     ];
     let blocks = (1..=BLOCKS).prop_flat_map(|head| (Just(head), 0..=BLOCKS - head));
-    (blocks, 0..6usize, -1..4i64, 0.0..0.5f64, calibrator).prop_map(|((head, tail), warmup, streak, threshold, extra)| {
-        let mut keys = json!({
-            "Fn_compute_blocks": head, "Bn_compute_blocks": tail, "max_warmup_steps": warmup,
-            "max_continuous_cached_steps": streak, "residual_diff_threshold": threshold,
-        });
-        keys.as_object_mut().unwrap().extend(extra.as_object().unwrap().clone());
-        keys
-    })
+    (blocks, 0..6usize, -1..4i64, 0.0..0.5f64, calibrator).prop_map(
+        |((head, tail), warmup, streak, threshold, extra)| {
+            let mut keys = json!({
+                "Fn_compute_blocks": head, "Bn_compute_blocks": tail, "max_warmup_steps": warmup,
+                "max_continuous_cached_steps": streak, "residual_diff_threshold": threshold,
+            });
+            keys.as_object_mut().unwrap().extend(extra.as_object().unwrap().clone());
+            keys
+        },
+    )
 }
 
 fn request() -> impl Strategy<Value = Request> {
     let cache = prop_oneof![1 => Just(None), 4 => cache_options().prop_map(Some)];
-    (1..3usize, 0.0..6.0f32, 1..14usize, cache)
-        .prop_map(|(rows, phase, steps, cache)| Request { rows, phase, steps, cache })
+    (1..3usize, 0.0..6.0f32, 1..14usize, cache).prop_map(|(rows, phase, steps, cache)| Request {
+        rows,
+        phase,
+        steps,
+        cache,
+    })
 }
 
 proptest! {

@@ -5,6 +5,7 @@ use candle_nn::{Linear, Module, VarBuilder};
 
 use super::config::{Activation, TransformerConfig};
 use super::embeddings::{Conditioning, PlainLayerNorm, TimestepLabelEmbedding, modulate};
+use crate::activation::gelu_tanh;
 use crate::error::RunnerError;
 
 /// Epsilon of the norm before the attention; fixed in diffusers' `AdaLayerNormZero`.
@@ -118,7 +119,7 @@ impl FeedForward {
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
         let x = self.widen.forward(x)?;
         let x = match self.activation {
-            Activation::GeluApproximate => x.gelu()?,
+            Activation::GeluApproximate => gelu_tanh(x)?,
             Activation::Gelu => x.gelu_erf()?,
         };
         self.narrow.forward(&x)

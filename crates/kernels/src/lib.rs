@@ -1,0 +1,11 @@
+//! CPU operators that a tensor library leaves slow.
+//!
+//! Plain slices in and out; no tensors, no models. Every operator is written once as ordinary Rust
+//! that the compiler vectorises, and compiled again for the wider instruction sets it may find at
+//! run time. Results may differ in the last bit between instruction sets (fused multiply-add), and
+//! never with the number of threads.
+
+mod gelu;
+mod parallel;
+
+pub use gelu::gelu_tanh;
