@@ -4,6 +4,8 @@
 //! or with another row's conditioning, changes the result. All comparisons are bit for bit: the
 //! arithmetic of a row does not depend on the batch.
 
+#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
 use afterimage_cache::plan::ModelShape;
 use afterimage_cache::{
     BlockList, CacheBackend, CacheConfig, CachePlan, ImageReport, ImageSessions, Lane, Reason, Streams, run_blocks,

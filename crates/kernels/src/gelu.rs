@@ -7,7 +7,7 @@
 use crate::parallel::for_each_part;
 
 /// `2 sqrt(2 / pi)`
-const SLOPE: f32 = 1.595_769_1;
+const SLOPE: f32 = 1.595_769_2;
 /// `SLOPE * 0.044715`
 const CUBIC: f32 = 0.071_354_814;
 

@@ -19,6 +19,7 @@ use crate::lenient_json;
 use crate::model_folder::ModelFolder;
 use crate::model_info::ModelInfo;
 use crate::noise;
+use crate::precision::Precision;
 use crate::schedulers::{Scheduler, SchedulerConfig, SchedulerKind};
 use crate::size::Size;
 use crate::vae::{VaeConfig, VaeDecoder};
@@ -37,34 +38,6 @@ pub struct LoadOptions {
     pub precision: Precision,
     /// Sizes served, the default first; empty: only the model's own size.
     pub buckets: Vec<Size>,
-}
-
-/// Precision of weights and activations.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Precision {
-    /// f32 on CPU.
-    #[default]
-    Auto,
-    /// 32 bits.
-    F32,
-    /// bfloat16.
-    Bf16,
-    /// IEEE half precision; not on CPU.
-    F16,
-}
-
-impl Precision {
-    fn dtype(self, device: &Device) -> Result<DType, RunnerError> {
-        match self {
-            Self::Auto if device.is_cpu() => Ok(DType::F32),
-            Self::Auto | Self::Bf16 => Ok(DType::BF16),
-            Self::F32 => Ok(DType::F32),
-            Self::F16 if device.is_cpu() => {
-                Err(RunnerError::Model("f16 cannot be computed on a CPU; use f32 or bf16".to_owned()))
-            }
-            Self::F16 => Ok(DType::F16),
-        }
-    }
 }
 
 /// `model_index.json`, as far as it is needed.

@@ -6,7 +6,7 @@ use tempfile::TempDir;
 
 use super::stand_in::{COMMIT, Mood, StandInHub};
 use super::*;
-use crate::{RandomModelKind, write_random_model};
+use crate::{Precision, RandomModelKind, write_random_model};
 
 const ID: &str = "acme/tiny-dit";
 
@@ -21,7 +21,7 @@ struct Setup {
 fn setup(mood: Mood) -> Setup {
     let folder = tempfile::tempdir().unwrap();
     let root = folder.path().join("repository");
-    write_random_model(RandomModelKind::TinyDit, &root, 0, DType::F32).unwrap();
+    write_random_model(RandomModelKind::TinyDit, &root, 0, Precision::F32).unwrap();
     fs::write(root.join("README.md"), "not needed").unwrap();
     fs::write(root.join("vae/diffusion_pytorch_model.bin"), "not needed").unwrap();
     let hub = StandInHub::start(ID, &root, mood);

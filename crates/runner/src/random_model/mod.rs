@@ -16,6 +16,7 @@ use serde_json::{Value, json};
 
 use crate::RunnerError;
 use crate::model_folder::MODEL_INDEX;
+use crate::precision::Precision;
 use dit::DitConfig;
 use tensors::TensorList;
 use vae::VaeConfig;
@@ -72,12 +73,17 @@ impl FromStr for RandomModelKind {
     }
 }
 
-/// Writes a diffusers model folder with random weights, stored as `dtype`, into `out`, which must be
+/// Writes a diffusers model folder with random weights of this precision into `out`, which must be
 /// empty or absent. Tensors are made and written one by one.
 ///
 /// # Errors
-/// `out` holds something already, cannot be written, or `dtype` is not F32, F16 or BF16.
-pub fn write_random_model(kind: RandomModelKind, out: &Path, seed: u64, dtype: DType) -> Result<(), RunnerError> {
+/// `out` holds something already or cannot be written.
+pub fn write_random_model(
+    kind: RandomModelKind,
+    out: &Path,
+    seed: u64,
+    precision: Precision,
+) -> Result<(), RunnerError> {
     if fs::read_dir(out).is_ok_and(|mut entries| entries.next().is_some()) {
         return Err(RunnerError::Model(format!(
             "{}: a random model is only written into an empty or new folder",
@@ -87,7 +93,7 @@ pub fn write_random_model(kind: RandomModelKind, out: &Path, seed: u64, dtype: D
     let (dit, vae) = kind.configs();
     let components = [("transformer", dit.to_json(), dit.tensors()), ("vae", vae.to_json(), vae.tensors())];
     for (name, config, tensors) in components {
-        write_component(&out.join(name), &config, &tensors, seed, dtype)?;
+        write_component(&out.join(name), &config, &tensors, seed, precision.stored())?;
     }
     let scheduler = out.join("scheduler/scheduler_config.json");
     write_json(&scheduler, &scheduler_config())?;

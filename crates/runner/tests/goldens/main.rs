@@ -2,6 +2,9 @@
 //!
 //! The fixtures are made by the scripts in `tests/reference`.
 
+#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+#![allow(clippy::print_stdout, reason = "the margins are worth seeing under --nocapture")]
+
 mod emoji_dit;
 mod random_models;
 

@@ -1,0 +1,252 @@
+//! Everything the API can answer besides success: one enum, mapped to a status in one place.
+//!
+//! The body is OpenAI's `{"error": {"message", "type", "param", "code"}}`, so that stock clients raise
+//! their typed exceptions. Clients retry 429 and 5xx on their own; `retry-after` tells them when it
+//! makes sense, and `x-should-retry: false` stops them from running a failing job again.
+
+use std::time::Duration;
+
+use afterimage_runner::{JobError, RequestError, SubmitError};
+use axum::Json;
+use axum::http::header::{HeaderName, RETRY_AFTER};
+use axum::http::{HeaderValue, Method, StatusCode};
+use axum::response::{IntoResponse, Response};
+use serde_json::json;
+
+use crate::cache_defaults::CacheFault;
+
+/// When a client should ask again while the model loads or the server ends.
+const UNAVAILABLE_RETRY: Duration = Duration::from_secs(5);
+const X_SHOULD_RETRY: HeaderName = HeaderName::from_static("x-should-retry");
+
+/// Why a request gets no success.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ApiError {
+    /// The request itself is at fault.
+    #[error("{message}")]
+    InvalidRequest {
+        /// The field at fault, dotted; none for a body that cannot be read.
+        param: Option<String>,
+        /// Machine-readable reason.
+        code: &'static str,
+        /// What was wrong, what was found and what would be right.
+        message: String,
+    },
+    /// Another model than the one served.
+    #[error("there is no model `{requested}` here; this server has `{served}`")]
+    ModelNotFound {
+        /// As asked for.
+        requested: String,
+        /// The model's id.
+        served: String,
+    },
+    /// No such path.
+    #[error("there is nothing at {path}; images are made by POST /v1/images/generations")]
+    PathNotFound {
+        /// As asked for.
+        path: String,
+    },
+    /// The path exists, the method does not.
+    #[error("{path} does not answer {method} requests")]
+    MethodNotAllowed {
+        /// As asked for.
+        method: Method,
+        /// As asked for.
+        path: String,
+    },
+    /// The body is over the limit.
+    #[error("the request body is larger than {limit_bytes} bytes, the limit of this server (--max-body-bytes)")]
+    BodyTooLarge {
+        /// The limit.
+        limit_bytes: usize,
+    },
+    /// Too many requests wait already.
+    #[error("the queue is full; try again in {} s", whole_seconds(*retry_after))]
+    QueueFull {
+        /// When a place should be free.
+        retry_after: Duration,
+    },
+    /// The model is not there yet.
+    #[error("the model is still loading; try again in a moment")]
+    Loading,
+    /// The server finishes what it has accepted and ends.
+    #[error("the server is shutting down")]
+    ShuttingDown,
+    /// The worker thread is gone.
+    #[error("the worker has stopped; the server must be restarted")]
+    WorkerStopped,
+    /// The job was accepted and failed.
+    #[error("the image could not be made: {0}")]
+    JobFailed(String),
+    /// A fault of the server itself.
+    #[error("internal error: {0}")]
+    Internal(String),
+}
+
+/// How an [`ApiError`] looks on the wire.
+struct Shape {
+    status: StatusCode,
+    kind: &'static str,
+    code: &'static str,
+}
+
+impl ApiError {
+    /// A field with a value that cannot be used.
+    pub(crate) fn invalid_value(param: impl Into<String>, message: impl Into<String>) -> Self {
+        Self::InvalidRequest { param: Some(param.into()), code: "invalid_value", message: message.into() }
+    }
+
+    /// A body that cannot be read at all.
+    pub(crate) fn invalid_json(message: impl Into<String>) -> Self {
+        Self::InvalidRequest { param: None, code: "invalid_json", message: message.into() }
+    }
+
+    pub(crate) fn status(&self) -> StatusCode {
+        self.shape().status
+    }
+
+    /// The one place where errors become statuses.
+    fn shape(&self) -> Shape {
+        let (status, kind, code) = match self {
+            Self::InvalidRequest { code, .. } => (StatusCode::BAD_REQUEST, "invalid_request_error", *code),
+            Self::ModelNotFound { .. } => (StatusCode::NOT_FOUND, "invalid_request_error", "model_not_found"),
+            Self::PathNotFound { .. } => (StatusCode::NOT_FOUND, "invalid_request_error", "not_found"),
+            Self::MethodNotAllowed { .. } => {
+                (StatusCode::METHOD_NOT_ALLOWED, "invalid_request_error", "method_not_allowed")
+            }
+            Self::BodyTooLarge { .. } => (StatusCode::PAYLOAD_TOO_LARGE, "invalid_request_error", "body_too_large"),
+            Self::QueueFull { .. } => (StatusCode::TOO_MANY_REQUESTS, "rate_limit_error", "queue_full"),
+            Self::Loading => (StatusCode::SERVICE_UNAVAILABLE, "server_error", "model_loading"),
+            Self::ShuttingDown => (StatusCode::SERVICE_UNAVAILABLE, "server_error", "shutting_down"),
+            Self::WorkerStopped => (StatusCode::SERVICE_UNAVAILABLE, "server_error", "worker_stopped"),
+            Self::JobFailed(_) => (StatusCode::INTERNAL_SERVER_ERROR, "server_error", "job_failed"),
+            Self::Internal(_) => (StatusCode::INTERNAL_SERVER_ERROR, "server_error", "internal_error"),
+        };
+        Shape { status, kind, code }
+    }
+
+    fn param(&self) -> Option<&str> {
+        match self {
+            Self::InvalidRequest { param, .. } => param.as_deref(),
+            Self::ModelNotFound { .. } => Some("model"),
+            _ => None,
+        }
+    }
+
+    fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::QueueFull { retry_after } => Some(*retry_after),
+            Self::Loading | Self::ShuttingDown | Self::WorkerStopped => Some(UNAVAILABLE_RETRY),
+            _ => None,
+        }
+    }
+}
+
+/// Whole seconds, at least one, as `retry-after` wants them.
+fn whole_seconds(duration: Duration) -> u64 {
+    duration.as_secs() + u64::from(duration.subsec_nanos() > 0 || duration.is_zero())
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        let Shape { status, kind, code } = self.shape();
+        let message = self.to_string();
+        if status == StatusCode::INTERNAL_SERVER_ERROR {
+            tracing::error!(code, "{message}");
+        }
+        let body = json!({"error": {"message": message, "type": kind, "param": self.param(), "code": code}});
+        let mut response = (status, Json(body)).into_response();
+        if let Some(wait) = self.retry_after() {
+            response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(whole_seconds(wait)));
+        }
+        if status == StatusCode::INTERNAL_SERVER_ERROR {
+            response.headers_mut().insert(X_SHOULD_RETRY, HeaderValue::from_static("false"));
+        }
+        response
+    }
+}
+
+impl From<RequestError> for ApiError {
+    fn from(error: RequestError) -> Self {
+        Self::InvalidRequest { param: Some(error.param), code: error.code, message: error.message }
+    }
+}
+
+impl From<CacheFault> for ApiError {
+    fn from(fault: CacheFault) -> Self {
+        Self::invalid_value(fault.param, fault.message)
+    }
+}
+
+impl From<SubmitError> for ApiError {
+    fn from(error: SubmitError) -> Self {
+        match error {
+            SubmitError::QueueFull { retry_after } => Self::QueueFull { retry_after },
+            SubmitError::Closed => Self::ShuttingDown,
+        }
+    }
+}
+
+impl From<JobError> for ApiError {
+    fn from(error: JobError) -> Self {
+        match error {
+            JobError::Failed(reason) => Self::JobFailed(reason),
+            // Nobody but a server that ends cancels a job whose client still waits.
+            JobError::Cancelled => Self::ShuttingDown,
+        }
+    }
+}
+
+impl From<tokio::task::JoinError> for ApiError {
+    fn from(error: tokio::task::JoinError) -> Self {
+        Self::Internal(error.to_string())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn answer(error: ApiError) -> (Response, serde_json::Value) {
+        let (parts, body) = error.into_response().into_parts();
+        let bytes = axum::body::to_bytes(body, usize::MAX).await.unwrap();
+        (Response::from_parts(parts, axum::body::Body::empty()), serde_json::from_slice(&bytes).unwrap())
+    }
+
+    #[tokio::test]
+    async fn bad_input_has_openais_shape() {
+        let (response, body) = answer(ApiError::invalid_value("size", "`size` is wrong")).await;
+        assert_eq!(response.status(), 400);
+        insta::assert_json_snapshot!(body, @r#"
+        {
+          "error": {
+            "message": "`size` is wrong",
+            "type": "invalid_request_error",
+            "param": "size",
+            "code": "invalid_value"
+          }
+        }
+        "#);
+    }
+
+    #[tokio::test]
+    async fn overload_says_when_to_come_back() {
+        let (response, _) = answer(ApiError::QueueFull { retry_after: Duration::from_millis(2300) }).await;
+        assert_eq!((response.status().as_u16(), &response.headers()[RETRY_AFTER]), (429, &HeaderValue::from(3)));
+        let (response, _) = answer(ApiError::Loading).await;
+        assert_eq!((response.status().as_u16(), &response.headers()[RETRY_AFTER]), (503, &HeaderValue::from(5)));
+    }
+
+    #[tokio::test]
+    async fn a_failed_job_is_not_to_be_tried_again() {
+        let (response, body) = answer(JobError::Failed("no memory".to_owned()).into()).await;
+        assert_eq!(response.status(), 500);
+        assert_eq!(response.headers()[X_SHOULD_RETRY], "false");
+        assert_eq!(body["error"]["code"], "job_failed");
+    }
+
+    #[test]
+    fn waits_are_whole_seconds_and_never_zero() {
+        assert_eq!([0, 1, 1000, 1001].map(|millis| whole_seconds(Duration::from_millis(millis))), [1, 1, 1, 2]);
+    }
+}

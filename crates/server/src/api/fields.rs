@@ -1,0 +1,184 @@
+//! Typed reading of a request's fields, one at a time.
+//!
+//! `null` counts as absent. A wrong type and an impossible value get the same kind of answer: what was
+//! found and what would be right. Each reader also says which fields exist, so that
+//! [`Fields::finish`] can name a field nobody asked for together with the closest known one.
+
+use std::ops::RangeInclusive;
+
+use serde_json::{Map, Value};
+
+use super::error::ApiError;
+
+/// Similarity (0 to 1, Jaro-Winkler) from which a known field is offered for an unknown one.
+const SUGGESTION_SIMILARITY: f64 = 0.75;
+/// A found value is quoted up to this many characters.
+const QUOTED_CHARS: usize = 80;
+
+/// What happens to fields nobody knows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum UnknownFields {
+    /// The request is refused.
+    Reject,
+    /// They are left out, with a line in the log.
+    Ignore,
+}
+
+/// The fields of one request.
+pub(super) struct Fields<'a> {
+    keys: &'a Map<String, Value>,
+    known: Vec<&'static str>,
+}
+
+impl<'a> Fields<'a> {
+    pub(super) fn new(keys: &'a Map<String, Value>) -> Self {
+        Self { keys, known: Vec::new() }
+    }
+
+    /// Accepts a field without looking at it.
+    pub(super) fn accept(&mut self, field: &'static str) {
+        self.known.push(field);
+    }
+
+    fn value(&mut self, field: &'static str) -> Option<&'a Value> {
+        self.accept(field);
+        self.keys.get(field).filter(|value| !value.is_null())
+    }
+
+    pub(super) fn text(&mut self, field: &'static str) -> Result<Option<&'a str>, ApiError> {
+        let Some(value) = self.value(field) else { return Ok(None) };
+        value.as_str().map(Some).ok_or_else(|| wrong(field, value, "a string"))
+    }
+
+    pub(super) fn integer(&mut self, field: &'static str, range: RangeInclusive<u64>) -> Result<Option<u64>, ApiError> {
+        let Some(value) = self.value(field) else { return Ok(None) };
+        value
+            .as_u64()
+            .filter(|number| range.contains(number))
+            .map(Some)
+            .ok_or_else(|| wrong(field, value, &format!("an integer from {} to {}", range.start(), range.end())))
+    }
+
+    pub(super) fn number(&mut self, field: &'static str, range: RangeInclusive<f64>) -> Result<Option<f64>, ApiError> {
+        let Some(value) = self.value(field) else { return Ok(None) };
+        value
+            .as_f64()
+            .filter(|number| range.contains(number))
+            .map(Some)
+            .ok_or_else(|| wrong(field, value, &format!("a number from {} to {}", range.start(), range.end())))
+    }
+
+    pub(super) fn boolean(&mut self, field: &'static str) -> Result<Option<bool>, ApiError> {
+        let Some(value) = self.value(field) else { return Ok(None) };
+        value.as_bool().map(Some).ok_or_else(|| wrong(field, value, "true or false"))
+    }
+
+    pub(super) fn object(&mut self, field: &'static str) -> Result<Option<&'a Map<String, Value>>, ApiError> {
+        let Some(value) = self.value(field) else { return Ok(None) };
+        value.as_object().map(Some).ok_or_else(|| wrong(field, value, "a JSON object"))
+    }
+
+    /// One of a few names.
+    pub(super) fn choice<T: Copy>(
+        &mut self,
+        field: &'static str,
+        choices: &[(&str, T)],
+    ) -> Result<Option<T>, ApiError> {
+        let Some(value) = self.value(field) else { return Ok(None) };
+        let found = value.as_str().and_then(|name| choices.iter().find(|(choice, _)| *choice == name));
+        found.map(|(_, choice)| Some(*choice)).ok_or_else(|| {
+            let names: Vec<_> = choices.iter().map(|(name, _)| format!("\"{name}\"")).collect();
+            let one_of = if names.len() == 1 { "" } else { "one of " };
+            wrong(field, value, &format!("{one_of}{}", names.join(", ")))
+        })
+    }
+
+    /// Deals with fields that no reader asked for.
+    pub(super) fn finish(self, policy: UnknownFields) -> Result<(), ApiError> {
+        let mut unknown = self.keys.keys().filter(|key| !self.known.contains(&key.as_str()));
+        if policy == UnknownFields::Ignore {
+            for field in unknown {
+                tracing::warn!(field = quoted(field), "ignored an unknown request field");
+            }
+            return Ok(());
+        }
+        let Some(field) = unknown.next() else { return Ok(()) };
+        Err(ApiError::InvalidRequest {
+            param: Some(quoted(field)),
+            code: "unknown_field",
+            message: format!("unknown field `{}`{}", quoted(field), self.hint(field)),
+        })
+    }
+
+    fn hint(&self, unknown: &str) -> String {
+        let unknown = quoted(unknown);
+        let ranked = self.known.iter().map(|known| (strsim::jaro_winkler(&unknown, known), known));
+        match ranked.max_by(|a, b| a.0.total_cmp(&b.0)) {
+            Some((similarity, known)) if similarity >= SUGGESTION_SIMILARITY => format!("; did you mean `{known}`?"),
+            _ => format!("; known fields: {}", self.known.join(", ")),
+        }
+    }
+}
+
+fn wrong(field: &str, found: &Value, expected: &str) -> ApiError {
+    ApiError::invalid_value(field, format!("`{field}` is {}; it must be {expected}", quoted(&found.to_string())))
+}
+
+/// A text from the client, short enough for a message.
+fn quoted(text: &str) -> String {
+    match text.char_indices().nth(QUOTED_CHARS) {
+        Some((end, _)) => format!("{}...", &text[..end]),
+        None => text.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn message(keys: Value, read: impl Fn(&mut Fields<'_>) -> Option<ApiError>) -> String {
+        read(&mut Fields::new(keys.as_object().unwrap())).map(|error| error.to_string()).unwrap_or_default()
+    }
+
+    #[test]
+    fn integers_are_integers_in_range() {
+        let n = |value: Value| message(json!({"n": value}), |fields| fields.integer("n", 1..=10).err());
+        assert_eq!(n(json!(0)), "`n` is 0; it must be an integer from 1 to 10");
+        for value in [json!(11), json!(-1), json!(4.0), json!("4"), json!(true), json!([1]), json!(1e300)] {
+            assert!(n(value.clone()).starts_with("`n` is "), "{value}");
+        }
+        assert_eq!(n(json!(10)) + &n(Value::Null), "");
+    }
+
+    #[test]
+    fn numbers_may_be_integers_but_not_strings() {
+        let scale = |value: Value| message(json!({"s": value}), |fields| fields.number("s", 0.0..=20.0).err());
+        assert_eq!(scale(json!(-1)), "`s` is -1; it must be a number from 0 to 20");
+        assert_eq!(scale(json!("4")), "`s` is \"4\"; it must be a number from 0 to 20");
+        assert_eq!(scale(json!(20)) + &scale(json!(0.5)), "");
+    }
+
+    #[test]
+    fn an_unknown_field_is_named_with_its_nearest_neighbour() {
+        let keys = json!({"prompt": "x", "guidance": 1, "zzz": null});
+        let read = |policy| {
+            let mut fields = Fields::new(keys.as_object().unwrap());
+            fields.accept("prompt");
+            fields.accept("guidance_scale");
+            fields.finish(policy)
+        };
+        assert_eq!(
+            read(UnknownFields::Reject).unwrap_err().to_string(),
+            "unknown field `guidance`; did you mean `guidance_scale`?"
+        );
+        read(UnknownFields::Ignore).unwrap();
+    }
+
+    #[test]
+    fn long_values_are_cut() {
+        let keys = json!({"n": "x".repeat(1000)});
+        assert!(message(keys, |fields| fields.integer("n", 1..=10).err()).len() < 160);
+    }
+}

@@ -1,0 +1,297 @@
+//! The fields of `POST /v1/images/generations`: OpenAI's, and the field's usual extensions beside them.
+//!
+//! Everything that can be checked without the model is checked here; the rest (labels, sizes, blocks)
+//! is the engine's. Nothing that could change the picture is silently ignored: what this server does
+//! not do is refused with the value that would be right.
+
+use afterimage_runner::schedulers::SchedulerKind;
+use afterimage_runner::{ImageRequest, Size};
+use serde_json::{Map, Value};
+use uuid::Uuid;
+
+use super::error::ApiError;
+use super::fields::{Fields, UnknownFields};
+use crate::cache_defaults::CacheDefaults;
+
+const MAX_IMAGES: u64 = 10;
+const MAX_STEPS: u64 = 200;
+const MAX_GUIDANCE_SCALE: f64 = 20.0;
+/// Seeds fit a signed 64-bit integer, as PyTorch's `manual_seed` wants them.
+const MAX_SEED: u64 = i64::MAX as u64;
+const MAX_PARTIAL_IMAGES: u64 = 3;
+/// OpenAI's fields that say nothing about the picture this server would make.
+const HARMLESS_FIELDS: [&str; 4] = ["user", "moderation", "style", "safety_identifier"];
+
+/// What a request is measured against.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct RequestRules<'a> {
+    /// The id that `model` must have.
+    pub(crate) served_model: &'a str,
+    /// Longest prompt, and longest negative prompt.
+    pub(crate) max_prompt_chars: usize,
+    pub(crate) unknown_fields: UnknownFields,
+    pub(crate) cache: &'a CacheDefaults,
+}
+
+impl RequestRules<'_> {
+    /// The request in these fields; a missing seed is chosen here.
+    pub(crate) fn parse(&self, keys: &Map<String, Value>) -> Result<ImageRequest, ApiError> {
+        let mut fields = Fields::new(keys);
+        let prompt = self.prompt(&mut fields)?;
+        self.check_model(&mut fields)?;
+        let images = fields.integer("n", 1..=MAX_IMAGES)?.unwrap_or(1);
+        let request = ImageRequest {
+            prompt,
+            negative_prompt: self.capped_text(&mut fields, "negative_prompt")?.map(str::to_owned),
+            size: size(&mut fields)?,
+            seed: seed(&mut fields, images)?,
+            images: to_usize(images),
+            num_inference_steps: fields.integer("num_inference_steps", 1..=MAX_STEPS)?.map(to_usize),
+            guidance_scale: fields.number("guidance_scale", 0.0..=MAX_GUIDANCE_SCALE)?,
+            true_cfg_scale: fields.number("true_cfg_scale", 0.0..=MAX_GUIDANCE_SCALE)?,
+            scheduler: fields.choice("scheduler", &SchedulerKind::ALL.map(|kind| (kind.as_str(), kind)))?,
+            cache: self.cache.for_request(fields.text("cache_backend")?, fields.object("cache_config")?)?,
+        };
+        check_output(&mut fields)?;
+        HARMLESS_FIELDS.into_iter().for_each(|field| fields.accept(field));
+        fields.finish(self.unknown_fields)?;
+        Ok(request)
+    }
+
+    fn prompt(&self, fields: &mut Fields<'_>) -> Result<String, ApiError> {
+        let Some(prompt) = self.capped_text(fields, "prompt")? else {
+            return Err(ApiError::InvalidRequest {
+                param: Some("prompt".to_owned()),
+                code: "missing_field",
+                message: "`prompt` is missing; say what the picture shall show".to_owned(),
+            });
+        };
+        if prompt.trim().is_empty() {
+            return Err(ApiError::invalid_value("prompt", "`prompt` is blank; say what the picture shall show"));
+        }
+        Ok(prompt.to_owned())
+    }
+
+    fn capped_text<'a>(&self, fields: &mut Fields<'a>, field: &'static str) -> Result<Option<&'a str>, ApiError> {
+        let text = fields.text(field)?;
+        let chars = text.map_or(0, |text| text.chars().count());
+        if chars > self.max_prompt_chars {
+            let limit = self.max_prompt_chars;
+            let message =
+                format!("`{field}` has {chars} characters; at most {limit} are accepted (--max-prompt-chars)");
+            return Err(ApiError::invalid_value(field, message));
+        }
+        Ok(text)
+    }
+
+    fn check_model(&self, fields: &mut Fields<'_>) -> Result<(), ApiError> {
+        match fields.text("model")? {
+            Some(requested) if requested != self.served_model => Err(ApiError::ModelNotFound {
+                requested: requested.chars().take(self.max_prompt_chars).collect(),
+                served: self.served_model.to_owned(),
+            }),
+            _ => Ok(()),
+        }
+    }
+}
+
+fn size(fields: &mut Fields<'_>) -> Result<Option<Size>, ApiError> {
+    match fields.text("size")? {
+        None | Some("auto") => Ok(None),
+        Some(text) => text.parse().map(Some).map_err(|_| {
+            let found: String = text.chars().take(40).collect();
+            let message = format!("`size` is \"{found}\"; it must be \"auto\" or WIDTHxHEIGHT, such as \"256x256\"");
+            ApiError::invalid_value("size", message)
+        }),
+    }
+}
+
+/// Image `k` uses `seed + k`, so the last one must be a seed, too.
+fn seed(fields: &mut Fields<'_>, images: u64) -> Result<u64, ApiError> {
+    match fields.integer("seed", 0..=MAX_SEED)? {
+        None => Ok(random_seed()),
+        Some(seed) if seed > MAX_SEED - (images - 1) => {
+            let message = format!(
+                "`seed` is {seed}, and image k uses seed + k; with {images} images it must be at most {}",
+                MAX_SEED - (images - 1)
+            );
+            Err(ApiError::invalid_value("seed", message))
+        }
+        Some(seed) => Ok(seed),
+    }
+}
+
+/// 32 random bits, which is as much of a seed as the noise looks at; leaves room for `+ k`.
+fn random_seed() -> u64 {
+    // The last 32 bits of a version 7 uuid are random.
+    Uuid::now_v7().as_u64_pair().1 & u64::from(u32::MAX)
+}
+
+/// Fields that say how the picture is delivered: there is one way so far.
+fn check_output(fields: &mut Fields<'_>) -> Result<(), ApiError> {
+    let response_format = fields.text("response_format")?;
+    if response_format == Some("url") {
+        let message = "`response_format` is \"url\", but this server does not store pictures; it must be \"b64_json\"";
+        return Err(ApiError::invalid_value("response_format", message));
+    }
+    fields.choice("response_format", &[("b64_json", ())])?;
+    fields.choice("output_format", &[("png", ())])?;
+    // PNG is lossless, so any quality is met.
+    fields.integer("output_compression", 0..=100)?;
+    fields.choice("background", &[("auto", ()), ("opaque", ())])?;
+    fields.choice("quality", &[("auto", ()), ("standard", ())])?;
+    if fields.boolean("stream")? == Some(true) {
+        let message = "`stream` is true, but this server does not stream pictures yet; it must be false";
+        return Err(ApiError::invalid_value("stream", message));
+    }
+    if fields.integer("partial_images", 0..=MAX_PARTIAL_IMAGES)?.is_some_and(|images| images > 0) {
+        let message = "`partial_images` needs streaming, which this server does not do yet; it must be 0";
+        return Err(ApiError::invalid_value("partial_images", message));
+    }
+    Ok(())
+}
+
+fn to_usize(number: u64) -> usize {
+    usize::try_from(number).unwrap_or(usize::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use afterimage_cache::{CacheBackend, CacheConfig};
+    use serde_json::json;
+
+    use super::*;
+
+    fn parse(request: Value) -> Result<ImageRequest, ApiError> {
+        let cache = CacheDefaults::new(CacheBackend::None, Map::new()).unwrap();
+        let rules = RequestRules {
+            served_model: "emoji-dit",
+            max_prompt_chars: 50,
+            unknown_fields: UnknownFields::Reject,
+            cache: &cache,
+        };
+        rules.parse(request.as_object().unwrap())
+    }
+
+    /// A good request with one field changed.
+    fn with(field: &str, value: Value) -> Value {
+        let mut request = json!({"prompt": "red apple"});
+        request[field] = value;
+        request
+    }
+
+    #[test]
+    fn absent_fields_are_left_to_the_model() {
+        let request = parse(json!({"prompt": "red apple", "seed": null, "size": "auto"})).unwrap();
+        assert_eq!((request.images, request.size, request.num_inference_steps), (1, None, None));
+        assert_eq!((request.guidance_scale, request.scheduler), (None, None));
+        assert_eq!(request.cache, CacheConfig::None);
+        assert!(request.seed <= u64::from(u32::MAX));
+    }
+
+    #[test]
+    fn every_field_arrives() {
+        let request = parse(json!({
+            "prompt": "red apple", "model": "emoji-dit", "n": 2, "size": "96x64", "seed": 0,
+            "num_inference_steps": 200, "guidance_scale": 0, "true_cfg_scale": 1.5, "negative_prompt": "dog",
+            "scheduler": "DDIMScheduler", "cache_backend": "cache_dit", "cache_config": {"Fn_compute_blocks": 4},
+            "response_format": "b64_json", "output_format": "png", "output_compression": 50, "background": "opaque",
+            "quality": "auto", "stream": false, "partial_images": 0, "user": "someone", "style": "vivid",
+            "moderation": "low", "safety_identifier": "x"
+        }))
+        .unwrap();
+        assert_eq!((request.images, request.seed, request.num_inference_steps), (2, 0, Some(200)));
+        assert_eq!(request.size, Some(Size { width: 96, height: 64 }));
+        assert_eq!((request.guidance_scale, request.true_cfg_scale), (Some(0.0), Some(1.5)));
+        assert_eq!((request.scheduler, request.negative_prompt.as_deref()), (Some(SchedulerKind::Ddim), Some("dog")));
+        assert_eq!(request.cache.backend(), CacheBackend::CacheDit);
+    }
+
+    #[test]
+    fn bad_values_name_their_field() {
+        for (field, value) in [
+            ("prompt", json!("")),
+            ("prompt", json!(" \n")),
+            ("prompt", json!(["red apple"])),
+            ("prompt", json!("x".repeat(51))),
+            ("n", json!(0)),
+            ("n", json!(11)),
+            ("size", json!("1024x")),
+            ("size", json!("64 x 64")),
+            ("size", json!(64)),
+            ("seed", json!(-1)),
+            ("seed", json!(9_223_372_036_854_775_808_u64)),
+            ("num_inference_steps", json!(0)),
+            ("num_inference_steps", json!(201)),
+            ("guidance_scale", json!(-1)),
+            ("guidance_scale", json!("NaN")),
+            ("true_cfg_scale", json!(21)),
+            ("negative_prompt", json!(1)),
+            ("scheduler", json!("ddim")),
+            ("cache_backend", json!("deepcache")),
+            ("cache_config", json!("{}")),
+            ("response_format", json!("url")),
+            ("output_format", json!("webp")),
+            ("output_compression", json!(101)),
+            ("background", json!("transparent")),
+            ("quality", json!("high")),
+            ("stream", json!(true)),
+            ("partial_images", json!(1)),
+            ("promt", json!("red apple")),
+        ] {
+            match parse(with(field, value.clone())).unwrap_err() {
+                ApiError::InvalidRequest { param, .. } => assert_eq!(param.as_deref(), Some(field), "{value}"),
+                other => panic!("{field} = {value}: {other}"),
+            }
+        }
+    }
+
+    #[test]
+    fn messages_say_what_would_be_right() {
+        let message = |request| parse(request).unwrap_err().to_string();
+        insta::assert_snapshot!(
+            [
+                message(json!({})),
+                message(with("size", json!("1024x"))),
+                message(with("scheduler", json!("EulerDiscreteScheduler"))),
+                message(with("output_format", json!("jpeg"))),
+                message(with("cache_config", json!({"Fn_compute_blocks": 1}))),
+                message(with("model", json!("gpt-image-1"))),
+                message(with("seeds", json!(1))),
+            ]
+            .join("\n"),
+            @r#"
+            `prompt` is missing; say what the picture shall show
+            `size` is "1024x"; it must be "auto" or WIDTHxHEIGHT, such as "256x256"
+            `scheduler` is "EulerDiscreteScheduler"; it must be one of "DDIMScheduler", "DPMSolverMultistepScheduler"
+            `output_format` is "jpeg"; it must be "png"
+            `cache_config` has no effect: this server's cache backend is `none`; set `cache_backend` too (cache_dit)
+            there is no model `gpt-image-1` here; this server has `emoji-dit`
+            unknown field `seeds`; did you mean `seed`?
+            "#
+        );
+    }
+
+    #[test]
+    fn the_last_images_seed_must_fit_too() {
+        let mut request = with("seed", json!(MAX_SEED));
+        assert_eq!(parse(request.clone()).unwrap().seed, MAX_SEED);
+        request["n"] = json!(2);
+        assert!(parse(request.clone()).unwrap_err().to_string().contains("9223372036854775806"));
+        request["seed"] = json!(MAX_SEED - 1);
+        parse(request).unwrap();
+    }
+
+    #[test]
+    fn cache_faults_are_dotted() {
+        let request = json!({
+            "prompt": "x", "cache_backend": "cache_dit", "cache_config": {"Fn_compute_blocks": 0}
+        });
+        match parse(request).unwrap_err() {
+            ApiError::InvalidRequest { param, .. } => {
+                assert_eq!(param.as_deref(), Some("cache_config.Fn_compute_blocks"));
+            }
+            other => panic!("{other}"),
+        }
+    }
+}

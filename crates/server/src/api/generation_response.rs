@@ -1,0 +1,147 @@
+//! The answer of `POST /v1/images/generations`: OpenAI's fields, what the cache did, and where the time
+//! went.
+
+use std::time::Instant;
+
+use afterimage_cache::CacheReport;
+use afterimage_runner::{FinishedJob, Timings};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use serde::Serialize;
+
+use super::error::ApiError;
+use super::state::unix_seconds;
+use crate::png_image;
+
+#[derive(Debug, Serialize)]
+struct GenerationResponse<'a> {
+    created: u64,
+    data: Vec<ImageData>,
+    output_format: &'static str,
+    size: String,
+    usage: Usage,
+    cache: &'a CacheReport,
+    timings: StageSeconds,
+}
+
+#[derive(Debug, Serialize)]
+struct ImageData {
+    b64_json: String,
+    seed: u64,
+}
+
+/// Nothing here is billed by tokens; clients expect the keys.
+#[derive(Debug, Default, Serialize)]
+struct Usage {
+    input_tokens: u64,
+    output_tokens: u64,
+    total_tokens: u64,
+    input_tokens_details: InputTokens,
+}
+
+#[derive(Debug, Default, Serialize)]
+struct InputTokens {
+    image_tokens: u64,
+    text_tokens: u64,
+}
+
+#[derive(Debug, Serialize)]
+struct StageSeconds {
+    queue_seconds: f64,
+    encode_seconds: f64,
+    denoise_seconds: f64,
+    decode_seconds: f64,
+    total_seconds: f64,
+}
+
+impl StageSeconds {
+    fn new(timings: Timings, total_seconds: f64) -> Self {
+        let Timings { queue_seconds, encode_seconds, denoise_seconds, decode_seconds } = timings;
+        Self { queue_seconds, encode_seconds, denoise_seconds, decode_seconds, total_seconds }
+    }
+}
+
+/// The response body of a request that arrived at `arrived`. Takes its time: not for the async runtime.
+pub(super) fn body(job: &FinishedJob, arrived: Instant) -> Result<Vec<u8>, ApiError> {
+    let mut data = Vec::with_capacity(job.images.len());
+    for image in &job.images {
+        let file = png_image::encode(&image.pixels)
+            .map_err(|error| ApiError::Internal(format!("the picture could not be encoded: {error}")))?;
+        data.push(ImageData { b64_json: STANDARD.encode(file), seed: image.seed });
+    }
+    let response = GenerationResponse {
+        created: unix_seconds(),
+        data,
+        output_format: "png",
+        size: job.size.to_string(),
+        usage: Usage::default(),
+        cache: &job.cache,
+        timings: StageSeconds::new(job.timings, arrived.elapsed().as_secs_f64()),
+    };
+    serde_json::to_vec(&response).map_err(|error| ApiError::Internal(error.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use afterimage_cache::CachePlan;
+    use afterimage_runner::{FinishedImage, RgbImage, Size};
+    use serde_json::Value;
+
+    use super::*;
+
+    #[test]
+    fn the_body_has_the_contracts_keys() {
+        let size = Size { width: 2, height: 1 };
+        let job = FinishedJob {
+            images: vec![FinishedImage { seed: 42, pixels: RgbImage { size, data: vec![9; 6] } }],
+            size,
+            cache: CacheReport::new(&CachePlan::None, 25, vec![afterimage_cache::ImageReport::default()]),
+            timings: Timings { denoise_seconds: 1.5, ..Timings::default() },
+        };
+        let mut body: Value = serde_json::from_slice(&super::body(&job, Instant::now()).unwrap()).unwrap();
+        body["created"] = "[unix seconds]".into();
+        body["data"][0]["b64_json"] = "[png]".into();
+        body["timings"]["total_seconds"] = "[seconds]".into();
+        insta::assert_json_snapshot!(body, @r#"
+        {
+          "created": "[unix seconds]",
+          "data": [
+            {
+              "b64_json": "[png]",
+              "seed": 42
+            }
+          ],
+          "output_format": "png",
+          "size": "2x1",
+          "usage": {
+            "input_tokens": 0,
+            "output_tokens": 0,
+            "total_tokens": 0,
+            "input_tokens_details": {
+              "image_tokens": 0,
+              "text_tokens": 0
+            }
+          },
+          "cache": {
+            "backend": "none",
+            "config": {},
+            "tag": null,
+            "steps": 25,
+            "hit_rate": 0.0,
+            "images": [
+              {
+                "contexts": []
+              }
+            ]
+          },
+          "timings": {
+            "queue_seconds": 0.0,
+            "encode_seconds": 0.0,
+            "denoise_seconds": 1.5,
+            "decode_seconds": 0.0,
+            "total_seconds": "[seconds]"
+          }
+        }
+        "#);
+    }
+}

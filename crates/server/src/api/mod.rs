@@ -1,0 +1,111 @@
+//! The HTTP API: OpenAI's image generations with cache control per request, models, health, metrics.
+//!
+//! A request passes the request id and the counters first, whatever its path; then its handler. Each
+//! handler returns a success or an [`error::ApiError`]; nothing else makes an error response.
+
+mod body;
+mod error;
+mod fields;
+mod generation_request;
+mod generation_response;
+mod generations;
+mod health;
+mod metrics;
+mod models;
+mod request_id;
+mod state;
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::http::{Method, Uri};
+use axum::middleware;
+use axum::routing::{get, post};
+
+pub(crate) use body::{kind_of, parse_json};
+pub(crate) use error::ApiError;
+pub(crate) use fields::UnknownFields;
+pub(crate) use generation_request::RequestRules;
+pub(crate) use state::{ApiSettings, AppState};
+
+/// Every path of the server.
+pub(crate) fn router(state: Arc<AppState>) -> Router {
+    Router::new()
+        .route("/v1/images/generations", post(generations::create))
+        .route("/v1/models", get(models::list))
+        .route("/v1/models/{*id}", get(models::retrieve))
+        .route("/health", get(health::ready))
+        .route("/health/ready", get(health::ready))
+        .route("/health/live", get(health::live))
+        .route("/metrics", get(metrics::expose))
+        .fallback(path_not_found)
+        .method_not_allowed_fallback(method_not_allowed)
+        .layer(middleware::from_fn_with_state(Arc::clone(&state), metrics::observe))
+        .layer(middleware::from_fn(request_id::attach))
+        .with_state(state)
+}
+
+async fn path_not_found(uri: Uri) -> ApiError {
+    ApiError::PathNotFound { path: uri.path().to_owned() }
+}
+
+async fn method_not_allowed(method: Method, uri: Uri) -> ApiError {
+    ApiError::MethodNotAllowed { method, path: uri.path().to_owned() }
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::body::Body;
+    use axum::http::{Request, Response};
+    use serde_json::Value;
+    use tower::ServiceExt;
+
+    use super::*;
+
+    /// What a server answers whose model is still loading.
+    async fn answer(method: &str, path: &str, request_id: Option<&str>) -> (Response<()>, Value) {
+        let mut request = Request::builder().method(method).uri(path);
+        if let Some(id) = request_id {
+            request = request.header("x-request-id", id);
+        }
+        let router = router(Arc::new(AppState::new(ApiSettings::for_tests())));
+        let response = router.oneshot(request.body(Body::from("{}")).unwrap()).await.unwrap();
+        let (parts, body) = response.into_parts();
+        let bytes = axum::body::to_bytes(body, usize::MAX).await.unwrap();
+        (Response::from_parts(parts, ()), serde_json::from_slice(&bytes).unwrap_or_default())
+    }
+
+    #[tokio::test]
+    async fn unknown_paths_and_methods_get_the_error_shape() {
+        let (response, body) = answer("GET", "/v1/images", None).await;
+        assert_eq!((response.status().as_u16(), &body["error"]["code"]), (404, &Value::from("not_found")));
+        let (response, body) = answer("GET", "/v1/images/generations", None).await;
+        assert_eq!((response.status().as_u16(), &body["error"]["code"]), (405, &Value::from("method_not_allowed")));
+        assert_eq!(response.headers()["allow"], "POST");
+    }
+
+    #[tokio::test]
+    async fn nothing_but_liveness_is_served_before_the_model_is_there() {
+        for (method, path) in
+            [("POST", "/v1/images/generations"), ("GET", "/v1/models"), ("GET", "/health"), ("GET", "/health/ready")]
+        {
+            let (response, body) = answer(method, path, None).await;
+            assert_eq!((response.status().as_u16(), &body["error"]["code"]), (503, &Value::from("model_loading")));
+            assert!(response.headers().contains_key("retry-after"), "{path}");
+        }
+        assert_eq!(answer("GET", "/health/live", None).await.0.status(), 200);
+        assert_eq!(answer("GET", "/metrics", None).await.0.status(), 200);
+    }
+
+    #[tokio::test]
+    async fn every_answer_has_a_request_id() {
+        for (path, sent) in [("/nothing", "trace-7.a_b"), ("/health/live", "01234567-89ab")] {
+            assert_eq!(answer("GET", path, Some(sent)).await.0.headers()["x-request-id"], sent);
+        }
+        for sent in [None, Some(""), Some("two words"), Some(&*"x".repeat(200))] {
+            let (response, _) = answer("GET", "/nothing", sent).await;
+            let id = response.headers()["x-request-id"].to_str().unwrap();
+            assert_eq!(uuid::Uuid::parse_str(id).unwrap().get_version_num(), 7, "{sent:?}");
+        }
+    }
+}

@@ -1,0 +1,143 @@
+//! What the handlers share, and where the server stands in its life.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use afterimage_runner::Engine;
+use tokio::sync::watch;
+use tokio_util::task::TaskTracker;
+use tokio_util::task::task_tracker::TaskTrackerToken;
+
+use super::error::ApiError;
+use super::fields::UnknownFields;
+use super::generation_request::RequestRules;
+use crate::cache_defaults::CacheDefaults;
+use crate::metrics::Metrics;
+
+/// Settings of the API that hold for the server's life.
+#[derive(Debug)]
+pub(crate) struct ApiSettings {
+    /// The id clients see, if it is not the model's own.
+    pub(crate) served_model_name: Option<String>,
+    pub(crate) max_prompt_chars: usize,
+    pub(crate) max_body_bytes: usize,
+    pub(crate) unknown_fields: UnknownFields,
+    pub(crate) cache: CacheDefaults,
+}
+
+/// Where the server stands.
+pub(crate) enum Phase {
+    /// The port is open, the model is not there yet.
+    Loading,
+    /// Requests are served.
+    Serving(Engine),
+    /// What was accepted is finished, nothing more is accepted.
+    Draining(Option<Engine>),
+}
+
+/// Shared by all handlers.
+pub(crate) struct AppState {
+    pub(crate) settings: ApiSettings,
+    pub(crate) metrics: Metrics,
+    phase: watch::Sender<Phase>,
+    generations: TaskTracker,
+    started_unix_seconds: u64,
+}
+
+impl AppState {
+    pub(crate) fn new(settings: ApiSettings) -> Self {
+        Self {
+            settings,
+            metrics: Metrics::new(),
+            phase: watch::Sender::new(Phase::Loading),
+            generations: TaskTracker::new(),
+            started_unix_seconds: unix_seconds(),
+        }
+    }
+
+    /// The model is there.
+    pub(crate) fn start_serving(&self, engine: Engine) {
+        self.phase.send_replace(Phase::Serving(engine));
+    }
+
+    /// Nothing more is accepted; returns when what was accepted has its answer.
+    pub(crate) async fn drain(&self) {
+        self.phase.send_modify(|phase| {
+            let engine = match phase {
+                Phase::Serving(engine) => Some(engine.clone()),
+                Phase::Loading | Phase::Draining(_) => None,
+            };
+            if let Some(engine) = &engine {
+                engine.drain();
+            }
+            *phase = Phase::Draining(engine);
+        });
+        self.generations.close();
+        self.generations.wait().await;
+    }
+
+    /// Accepted generations that have no answer yet.
+    pub(crate) fn unanswered_generations(&self) -> usize {
+        self.generations.len()
+    }
+
+    /// Held by a generation from just before its job is submitted until its answer is made.
+    pub(super) fn generation_accepted(&self) -> TaskTrackerToken {
+        self.generations.token()
+    }
+
+    /// The engine, if requests are served.
+    pub(super) fn engine(&self) -> Result<Engine, ApiError> {
+        match &*self.phase.borrow() {
+            Phase::Loading => Err(ApiError::Loading),
+            Phase::Draining(_) => Err(ApiError::ShuttingDown),
+            Phase::Serving(engine) if engine.is_ready() => Ok(engine.clone()),
+            Phase::Serving(_) => Err(ApiError::WorkerStopped),
+        }
+    }
+
+    /// Jobs accepted and not yet begun.
+    pub(super) fn queue_depth(&self) -> usize {
+        match &*self.phase.borrow() {
+            Phase::Serving(engine) | Phase::Draining(Some(engine)) => engine.queue_depth(),
+            Phase::Loading | Phase::Draining(None) => 0,
+        }
+    }
+
+    /// When the server started, which is what `created` says of its model.
+    pub(super) fn created(&self) -> u64 {
+        self.started_unix_seconds
+    }
+
+    /// The id clients know the model by.
+    pub(super) fn served_model<'a>(&'a self, engine: &'a Engine) -> &'a str {
+        self.settings.served_model_name.as_deref().unwrap_or(&engine.model().id)
+    }
+
+    pub(super) fn rules<'a>(&'a self, engine: &'a Engine) -> RequestRules<'a> {
+        RequestRules {
+            served_model: self.served_model(engine),
+            max_prompt_chars: self.settings.max_prompt_chars,
+            unknown_fields: self.settings.unknown_fields,
+            cache: &self.settings.cache,
+        }
+    }
+}
+
+pub(super) fn unix_seconds() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
+
+#[cfg(test)]
+impl ApiSettings {
+    pub(super) fn for_tests() -> Self {
+        use afterimage_cache::CacheBackend;
+
+        Self {
+            served_model_name: None,
+            max_prompt_chars: 100,
+            max_body_bytes: 1000,
+            unknown_fields: UnknownFields::Reject,
+            cache: CacheDefaults::new(CacheBackend::None, serde_json::Map::new()).unwrap(),
+        }
+    }
+}

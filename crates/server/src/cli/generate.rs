@@ -1,0 +1,215 @@
+//! `afterimage generate`: the same request as over HTTP, with the same rules, without a server.
+
+use std::path::Path;
+
+use afterimage_runner::{Engine, EngineOptions, FinishedJob, ImageRequest, JobError, Ticket};
+use indicatif::{ProgressBar, ProgressStyle};
+use serde_json::{Map, Value, json};
+
+use super::cache::CacheArgs;
+use super::cache_summary;
+use super::error::CliError;
+use super::log::LogArgs;
+use super::model::ModelArgs;
+use super::output_pattern::OutputPattern;
+use super::serve::DEFAULT_MAX_PROMPT_CHARS;
+use crate::api::{ApiError, RequestRules, UnknownFields};
+use crate::cache_defaults::CacheDefaults;
+use crate::{logging, png_image, terminal};
+
+/// Flags that are named differently from the request fields they fill.
+const RENAMED_FLAGS: [(&str, &str); 1] = [("num_inference_steps", "steps")];
+
+/// Flags of `generate`. Values are checked where a server checks a request's.
+#[derive(Debug, clap::Args)]
+pub(super) struct GenerateArgs {
+    /// What the picture shall show; for a class-conditional model one of its labels
+    prompt: String,
+    /// Number of images; image k uses seed + k
+    #[arg(
+        short,
+        long,
+        env = "AFTERIMAGE_N",
+        hide_env_values = true,
+        default_value_t = 1,
+        allow_negative_numbers = true
+    )]
+    n: i64,
+    /// Seed of the first image [default: a random one]
+    #[arg(long, env = "AFTERIMAGE_SEED", hide_env_values = true, allow_negative_numbers = true)]
+    seed: Option<i64>,
+    /// Denoising steps, 1 to 200 [default: the model's]
+    #[arg(long, env = "AFTERIMAGE_STEPS", hide_env_values = true, allow_negative_numbers = true)]
+    steps: Option<i64>,
+    /// Strength of classifier-free guidance, 0 to 20; up to 1 it is off [default: the model's]
+    #[arg(
+        long,
+        env = "AFTERIMAGE_GUIDANCE_SCALE",
+        hide_env_values = true,
+        allow_negative_numbers = true,
+        value_name = "SCALE"
+    )]
+    guidance_scale: Option<f64>,
+    /// Noise scheduler, by its diffusers class name [default: the model's]
+    #[arg(long, env = "AFTERIMAGE_SCHEDULER", hide_env_values = true, value_name = "CLASS")]
+    scheduler: Option<String>,
+    /// WIDTHxHEIGHT, one of the model's sizes [default: the model's first]
+    #[arg(long, env = "AFTERIMAGE_SIZE", hide_env_values = true, value_name = "WxH")]
+    size: Option<String>,
+    /// Folder for files named after prompt and seed, or a file name ending in .png, in which {seed} and
+    /// {index} are filled in
+    #[arg(long, short, env = "AFTERIMAGE_OUTPUT", hide_env_values = true, default_value = ".")]
+    output: String,
+    #[command(flatten)]
+    model: ModelArgs,
+    #[command(flatten)]
+    cache: CacheArgs,
+    #[command(flatten)]
+    log: LogArgs,
+}
+
+impl GenerateArgs {
+    pub(super) fn run(self) -> Result<(), CliError> {
+        let cache = self.cache.defaults()?;
+        logging::start(&self.log, "warn")?;
+        let output = OutputPattern::from(self.output.as_str());
+        let request = self.request(&cache)?;
+        if request.images > 1 && !output.tells_images_apart() {
+            let message = format!("--output {} is one file for {} images; add {{seed}}", self.output, request.images);
+            return Err(CliError::Usage(message));
+        }
+        let engine = Engine::start(self.model.load()?, EngineOptions { max_queued_requests: 1 })?;
+        let job = engine.plan(request).map_err(|error| usage(error.into()))?;
+        let job = watch(engine.submit(job)?)?;
+        for (index, image) in job.images.iter().enumerate() {
+            let path = output.path(&self.prompt, index, image.seed);
+            let file = png_image::encode(&image.pixels).map_err(|error| cannot_write(&path, &error))?;
+            write(&path, &file).map_err(|error| cannot_write(&path, &error))?;
+            terminal::line(path.display());
+        }
+        terminal::line(cache_summary::render(&job));
+        Ok(())
+    }
+
+    fn request(&self, cache: &CacheDefaults) -> Result<ImageRequest, CliError> {
+        if let Some(scale) = self.guidance_scale.filter(|scale| !scale.is_finite()) {
+            return Err(CliError::Usage(format!("--guidance-scale is {scale}; it must be a finite number")));
+        }
+        let rules = RequestRules {
+            served_model: "",
+            max_prompt_chars: DEFAULT_MAX_PROMPT_CHARS,
+            unknown_fields: UnknownFields::Reject,
+            cache,
+        };
+        rules.parse(&self.fields()).map_err(usage)
+    }
+
+    /// The request as a client would send it.
+    fn fields(&self) -> Map<String, Value> {
+        let fields = [
+            ("prompt", json!(self.prompt)),
+            ("n", json!(self.n)),
+            ("seed", json!(self.seed)),
+            ("num_inference_steps", json!(self.steps)),
+            ("guidance_scale", json!(self.guidance_scale)),
+            ("scheduler", json!(self.scheduler)),
+            ("size", json!(self.size)),
+        ];
+        fields.into_iter().map(|(field, value)| (field.to_owned(), value)).collect()
+    }
+}
+
+/// Names the flag instead of the request field.
+fn usage(error: ApiError) -> CliError {
+    let ApiError::InvalidRequest { param: Some(param), message, .. } = error else {
+        return CliError::Usage(error.to_string());
+    };
+    let field = param.split('.').next().unwrap_or(&param);
+    let renamed = RENAMED_FLAGS.iter().find(|(name, _)| *name == field);
+    let flag = renamed.map_or_else(|| field.replace('_', "-"), |(_, flag)| (*flag).to_owned());
+    let dashes = match &*flag {
+        "prompt" => "",
+        "n" => "-",
+        _ => "--",
+    };
+    CliError::Usage(format!("{dashes}{flag}: {message}"))
+}
+
+/// Waits for the images behind a progress bar (which a stderr that is no terminal does not get).
+fn watch(ticket: Ticket) -> Result<FinishedJob, CliError> {
+    let runtime = tokio::runtime::Builder::new_current_thread().build();
+    let runtime = runtime.map_err(|source| CliError::System { what: "cannot start the async runtime", source })?;
+    let style = ProgressStyle::with_template("{bar:40} step {pos}/{len} {elapsed}/{eta}")
+        .expect("the template is a constant that indicatif understands");
+    let bar = ProgressBar::new(0).with_style(style);
+    let job = runtime.block_on(finish(ticket, &bar));
+    bar.finish_and_clear();
+    Ok(job?)
+}
+
+async fn finish(ticket: Ticket, bar: &ProgressBar) -> Result<FinishedJob, JobError> {
+    let mut progress = ticket.progress();
+    let mut finished = std::pin::pin!(ticket.finished());
+    loop {
+        tokio::select! {
+            job = &mut finished => return job,
+            Ok(()) = progress.changed() => {
+                let progress = *progress.borrow_and_update();
+                bar.set_length(progress.steps as u64);
+                bar.set_position(progress.step as u64);
+            }
+        }
+    }
+}
+
+fn write(path: &Path, file: &[u8]) -> std::io::Result<()> {
+    if let Some(folder) = path.parent() {
+        std::fs::create_dir_all(folder)?;
+    }
+    std::fs::write(path, file)
+}
+
+fn cannot_write(path: &Path, reason: &dyn std::fmt::Display) -> CliError {
+    CliError::Write { path: path.to_owned(), reason: reason.to_string() }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Debug, Parser)]
+    struct Program {
+        #[command(flatten)]
+        args: GenerateArgs,
+    }
+
+    fn request(flags: &[&str]) -> Result<ImageRequest, String> {
+        let program = Program::try_parse_from([&["generate"], flags].concat()).unwrap();
+        let cache = program.args.cache.defaults().unwrap();
+        program.args.request(&cache).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn flags_become_the_request() {
+        let request = request(&["red apple", "-n", "2", "--seed", "0", "--steps", "25", "--size", "64x64"]).unwrap();
+        assert_eq!((request.prompt.as_str(), request.images, request.seed), ("red apple", 2, 0));
+        assert_eq!((request.num_inference_steps, request.guidance_scale), (Some(25), None));
+    }
+
+    #[test]
+    fn bad_values_name_their_flag() {
+        for (flags, start) in [
+            (["red apple", "--steps", "0"], "--steps: `num_inference_steps` is 0"),
+            (["red apple", "--guidance-scale", "-1"], "--guidance-scale: "),
+            (["red apple", "--guidance-scale", "nan"], "--guidance-scale is NaN"),
+            (["red apple", "-n", "-3"], "-n: `n` is -3"),
+            (["red apple", "--size", "64x"], "--size: "),
+            ([" ", "--seed", "1"], "prompt: "),
+        ] {
+            let message = request(&flags).unwrap_err();
+            assert!(message.starts_with(start), "{message}");
+        }
+    }
+}

@@ -1,0 +1,90 @@
+//! The command line. Every flag can also be set by the environment variable named in its help; a flag
+//! wins over the environment.
+//!
+//! Exit codes: 0 done, 2 the command line or the request is at fault, 1 everything else.
+
+mod cache;
+mod cache_summary;
+mod error;
+mod generate;
+mod log;
+mod model;
+mod output_pattern;
+mod random_model;
+mod serve;
+
+use clap::{Parser, Subcommand};
+
+pub(crate) use error::CliError;
+pub(crate) use log::{LogArgs, LogFormat};
+pub(crate) use model::ModelArgs;
+pub(crate) use serve::ServeArgs;
+
+/// Image server for diffusion transformers that computes only the denoising steps that matter
+#[derive(Debug, Parser)]
+#[command(name = "afterimage", version, max_term_width = 100, arg_required_else_help = true)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Serve images over HTTP, with OpenAI's API
+    Serve(ServeArgs),
+    /// Make images and write them as PNG files
+    Generate(generate::GenerateArgs),
+    /// Write a model folder with random weights, for measuring where a real model is out of reach
+    RandomModel(random_model::RandomModelArgs),
+}
+
+impl Cli {
+    /// Runs the command to its end.
+    pub(crate) fn run(self) -> Result<(), CliError> {
+        match self.command {
+            Command::Serve(args) => args.run(),
+            Command::Generate(args) => args.run(),
+            Command::RandomModel(args) => args.run(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    fn help(subcommand: &str) -> String {
+        let mut command = Cli::command().term_width(100);
+        command.build();
+        match command.find_subcommand_mut(subcommand) {
+            Some(subcommand) => subcommand.render_long_help().to_string(),
+            None => command.render_long_help().to_string(),
+        }
+    }
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn help_texts() {
+        insta::assert_snapshot!("help", help(""));
+        insta::assert_snapshot!("help_serve", help("serve"));
+        insta::assert_snapshot!("help_generate", help("generate"));
+        insta::assert_snapshot!("help_random_model", help("random-model"));
+    }
+
+    #[test]
+    fn every_flag_has_its_environment_variable() {
+        for command in Cli::command().get_subcommands() {
+            for arg in command.get_arguments().filter(|arg| arg.get_long().is_some_and(|long| long != "help")) {
+                let flag = arg.get_long().unwrap_or_default();
+                let variable = format!("AFTERIMAGE_{}", flag.replace('-', "_").to_uppercase());
+                assert_eq!(arg.get_env().and_then(|env| env.to_str()), Some(&*variable), "--{flag}");
+            }
+        }
+    }
+}

@@ -1,0 +1,65 @@
+//! Flags about the model, and loading it.
+
+use afterimage_runner::{DitPipeline, HubOptions, LoadOptions, ModelFolder, Precision, RunnerError, Size, resolve};
+
+/// Precision of weights and activations.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Dtype {
+    /// What suits the device: f32 on a CPU
+    Auto,
+    /// 32 bits
+    F32,
+    /// 16 bits with the range of f32
+    Bf16,
+    /// 16 bits, GPUs only
+    F16,
+}
+
+/// Which model, and how it is loaded.
+#[derive(Debug, Clone, clap::Args)]
+#[command(next_help_heading = "Model")]
+pub(crate) struct ModelArgs {
+    /// Folder in diffusers layout, or a Hugging Face hub id such as `facebook/DiT-XL-2-256`
+    /// [default: the small model inside this program]
+    #[arg(long, env = "AFTERIMAGE_MODEL", hide_env_values = true, value_name = "FOLDER|ID")]
+    model: Option<String>,
+    /// Branch, tag or commit of a hub model
+    #[arg(long, env = "AFTERIMAGE_REVISION", hide_env_values = true, requires = "model")]
+    revision: Option<String>,
+    /// Precision of weights and activations
+    #[arg(long, env = "AFTERIMAGE_DTYPE", hide_env_values = true, value_enum, default_value = "auto")]
+    dtype: Dtype,
+    /// Image sizes served, the default first, such as `64x64,96x64` [default: the model's own size]
+    #[arg(long, env = "AFTERIMAGE_BUCKETS", hide_env_values = true, value_delimiter = ',', value_name = "WxH,...")]
+    buckets: Vec<Size>,
+}
+
+impl ModelArgs {
+    /// Finds and loads the model. Takes its time.
+    pub(crate) fn load(&self) -> Result<DitPipeline, RunnerError> {
+        let folder = match &self.model {
+            None => ModelFolder::embedded(),
+            Some(model) => {
+                let hub = HubOptions::from_env();
+                let hub = match &self.revision {
+                    Some(revision) => hub.with_revision(revision),
+                    None => hub,
+                };
+                resolve(model, &hub)?
+            }
+        };
+        let options = LoadOptions { precision: self.dtype.into(), buckets: self.buckets.clone() };
+        DitPipeline::load(&folder, &options)
+    }
+}
+
+impl From<Dtype> for Precision {
+    fn from(dtype: Dtype) -> Self {
+        match dtype {
+            Dtype::Auto => Self::Auto,
+            Dtype::F32 => Self::F32,
+            Dtype::Bf16 => Self::Bf16,
+            Dtype::F16 => Self::F16,
+        }
+    }
+}

@@ -1,0 +1,38 @@
+//! `afterimage random-model`: the exact shape of a published model, with random weights.
+
+use std::path::PathBuf;
+
+use afterimage_runner::{RandomModelKind, write_random_model};
+
+use super::error::CliError;
+use super::log::LogArgs;
+use super::model::Dtype;
+use crate::{logging, terminal};
+
+/// Flags of `random-model`.
+#[derive(Debug, clap::Args)]
+pub(super) struct RandomModelArgs {
+    /// The model whose configuration is copied: `dit-xl-2-256` or `dit-xl-2-512` (facebook's DiT-XL/2,
+    /// 28 blocks), or `tiny-dit` (a few small blocks, for tests)
+    #[arg(long, env = "AFTERIMAGE_LIKE", hide_env_values = true, value_name = "MODEL")]
+    like: RandomModelKind,
+    /// Precision of the stored weights
+    #[arg(long, env = "AFTERIMAGE_DTYPE", hide_env_values = true, value_enum, default_value = "auto")]
+    dtype: Dtype,
+    /// Seed of the weights
+    #[arg(long, env = "AFTERIMAGE_SEED", hide_env_values = true, default_value_t = 0)]
+    seed: u64,
+    /// Folder to write
+    out: PathBuf,
+    #[command(flatten)]
+    log: LogArgs,
+}
+
+impl RandomModelArgs {
+    pub(super) fn run(self) -> Result<(), CliError> {
+        logging::start(&self.log, "warn")?;
+        write_random_model(self.like, &self.out, self.seed, self.dtype.into())?;
+        terminal::line(self.out.display());
+        Ok(())
+    }
+}

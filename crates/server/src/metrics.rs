@@ -1,0 +1,350 @@
+//! What the server counts, as one registry with a typed field per metric.
+//!
+//! Label sets are closed, so the number of series is fixed: every combination exists from the start
+//! with value 0. Steps are counted when a job finishes; then computed + cached = steps x block lists x
+//! branches x images, for uncached requests as well.
+
+use std::time::Duration;
+
+use afterimage_cache::{CacheReport, Reason};
+use afterimage_runner::FinishedJob;
+use axum::http::StatusCode;
+use prometheus::{
+    Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry, TextEncoder,
+    core::Collector,
+};
+
+/// From a cache-hit answer of a small model to minutes on a large one.
+const SECONDS_BUCKETS: [f64; 14] = [0.001, 0.005, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0];
+const HIT_RATE_BUCKETS: [f64; 11] = [0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0];
+/// Thresholds in use lie between 0.02 and 0.5.
+const DISTANCE_BUCKETS: [f64; 12] = [0.005, 0.01, 0.02, 0.03, 0.05, 0.08, 0.12, 0.18, 0.24, 0.35, 0.5, 1.0];
+
+/// How a generation request ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    /// With pictures.
+    Ok,
+    /// The request was at fault.
+    Invalid,
+    /// Not accepted: queue full, loading or ending.
+    Rejected,
+    /// The server was at fault.
+    Failed,
+    /// The client went away.
+    Cancelled,
+}
+
+/// Where the time of a request goes.
+#[derive(Debug, Clone, Copy)]
+enum Stage {
+    Queue,
+    Encode,
+    Denoise,
+    Decode,
+    Total,
+}
+
+/// All metrics of the server.
+pub(crate) struct Metrics {
+    registry: Registry,
+    requests: IntCounterVec,
+    images: IntCounter,
+    steps: IntCounterVec,
+    hit_rate: Histogram,
+    residual_distance: Histogram,
+    stage_seconds: HistogramVec,
+    queue_depth: IntGauge,
+    requests_in_flight: IntGauge,
+    http_seconds: HistogramVec,
+}
+
+impl Metrics {
+    pub(crate) fn new() -> Self {
+        let registry = Registry::new();
+        let metrics = Self {
+            requests: counters(
+                &registry,
+                "afterimage_requests_total",
+                "Generation requests by how they ended",
+                &["status"],
+            ),
+            images: register(&registry, IntCounter::new("afterimage_images_total", "Finished pictures")),
+            steps: counters(
+                &registry,
+                "afterimage_steps_total",
+                "Passes through a block list (one per step, list, guidance branch and image), computed or cached",
+                &["decision", "reason"],
+            ),
+            hit_rate: histogram(
+                &registry,
+                "afterimage_cache_hit_rate",
+                "Cached share of the passes of a request that uses a cache",
+                &HIT_RATE_BUCKETS,
+            ),
+            residual_distance: histogram(
+                &registry,
+                "afterimage_cache_residual_distance",
+                "Relative distances that were compared with a threshold",
+                &DISTANCE_BUCKETS,
+            ),
+            stage_seconds: histograms(
+                &registry,
+                "afterimage_stage_seconds",
+                "Seconds a finished request spent in a stage",
+                &["stage"],
+            ),
+            queue_depth: register(
+                &registry,
+                IntGauge::new("afterimage_queue_depth", "Requests accepted and not yet begun"),
+            ),
+            requests_in_flight: register(
+                &registry,
+                IntGauge::new("afterimage_requests_in_flight", "Accepted generation requests that have no answer yet"),
+            ),
+            http_seconds: histograms(
+                &registry,
+                "afterimage_http_request_seconds",
+                "Seconds from the head of an HTTP request to the head of its response",
+                &["route", "status"],
+            ),
+            registry,
+        };
+        metrics.create_series();
+        metrics
+    }
+
+    fn create_series(&self) {
+        for outcome in Outcome::ALL {
+            self.requests.with_label_values(&[outcome.as_str()]);
+        }
+        for reason in Reason::ALL {
+            self.steps.with_label_values(&[decision(reason), reason.as_str()]);
+        }
+        for stage in Stage::ALL {
+            self.stage_seconds.with_label_values(&[stage.as_str()]);
+        }
+    }
+
+    /// A generation request has arrived; the record notices its end.
+    pub(crate) fn generation_begins(&self) -> GenerationRecord<'_> {
+        GenerationRecord { metrics: self, outcome: Outcome::Cancelled }
+    }
+
+    /// The engine has accepted a job; the guard is held until its answer is made.
+    pub(crate) fn job_accepted(&self) -> InFlight<'_> {
+        self.requests_in_flight.inc();
+        InFlight { metrics: self }
+    }
+
+    /// A job has its pictures.
+    pub(crate) fn job_finished(&self, job: &FinishedJob) {
+        self.images.inc_by(count(job.images.len()));
+        for (stage, seconds) in [
+            (Stage::Queue, job.timings.queue_seconds),
+            (Stage::Encode, job.timings.encode_seconds),
+            (Stage::Denoise, job.timings.denoise_seconds),
+            (Stage::Decode, job.timings.decode_seconds),
+        ] {
+            self.stage_seconds.with_label_values(&[stage.as_str()]).observe(seconds);
+        }
+        self.cache_report(&job.cache);
+    }
+
+    fn cache_report(&self, report: &CacheReport) {
+        for (reason, passes) in report.images.iter().flat_map(|image| &image.passes) {
+            self.steps.with_label_values(&[decision(*reason), reason.as_str()]).inc_by(count(*passes));
+        }
+        let mut contexts = report.images.iter().flat_map(|image| &image.contexts).peekable();
+        if contexts.peek().is_some() {
+            self.hit_rate.observe(report.hit_rate);
+        }
+        for distance in contexts.flat_map(|context| context.residual_diffs.values()) {
+            // Negative ones are signs ("no comparison took place"), not distances.
+            if distance.is_finite() && *distance >= 0.0 {
+                self.residual_distance.observe(*distance);
+            }
+        }
+    }
+
+    /// A generation request has its answer.
+    pub(crate) fn generation_answered(&self, total: Duration) {
+        self.stage_seconds.with_label_values(&[Stage::Total.as_str()]).observe(total.as_secs_f64());
+    }
+
+    /// `route` is a path of the router, never one a client made up.
+    pub(crate) fn http_request(&self, route: &str, status: u16, seconds: f64) {
+        self.http_seconds.with_label_values(&[route, &status.to_string()]).observe(seconds);
+    }
+
+    pub(crate) fn set_queue_depth(&self, requests: usize) {
+        self.queue_depth.set(i64::try_from(requests).unwrap_or(i64::MAX));
+    }
+
+    /// Prometheus' text format.
+    pub(crate) fn text(&self) -> prometheus::Result<String> {
+        TextEncoder::new().encode_to_string(&self.registry.gather())
+    }
+}
+
+/// One generation request. Dropped without [`Self::ends`], it counts as cancelled.
+pub(crate) struct GenerationRecord<'a> {
+    metrics: &'a Metrics,
+    outcome: Outcome,
+}
+
+/// One accepted job without an answer.
+pub(crate) struct InFlight<'a> {
+    metrics: &'a Metrics,
+}
+
+impl Drop for InFlight<'_> {
+    fn drop(&mut self) {
+        self.metrics.requests_in_flight.dec();
+    }
+}
+
+impl GenerationRecord<'_> {
+    pub(crate) fn ends(mut self, outcome: Outcome) {
+        self.outcome = outcome;
+    }
+}
+
+impl Drop for GenerationRecord<'_> {
+    fn drop(&mut self) {
+        self.metrics.requests.with_label_values(&[self.outcome.as_str()]).inc();
+    }
+}
+
+impl Outcome {
+    const ALL: [Self; 5] = [Self::Ok, Self::Invalid, Self::Rejected, Self::Failed, Self::Cancelled];
+
+    /// The outcome that an error status stands for.
+    pub(crate) fn of_status(status: StatusCode) -> Self {
+        match status {
+            StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE => Self::Rejected,
+            status if status.is_client_error() => Self::Invalid,
+            _ => Self::Failed,
+        }
+    }
+
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::Invalid => "invalid",
+            Self::Rejected => "rejected",
+            Self::Failed => "failed",
+            Self::Cancelled => "cancelled",
+        }
+    }
+}
+
+impl Stage {
+    const ALL: [Self; 5] = [Self::Queue, Self::Encode, Self::Denoise, Self::Decode, Self::Total];
+
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Queue => "queue",
+            Self::Encode => "encode",
+            Self::Denoise => "denoise",
+            Self::Decode => "decode",
+            Self::Total => "total",
+        }
+    }
+}
+
+fn decision(reason: Reason) -> &'static str {
+    if reason == Reason::Cached { "cached" } else { "computed" }
+}
+
+fn count(number: usize) -> u64 {
+    u64::try_from(number).unwrap_or(u64::MAX)
+}
+
+fn register<C: Collector + Clone + 'static>(registry: &Registry, metric: prometheus::Result<C>) -> C {
+    let metric = metric.expect("the name and labels are constants that Prometheus allows");
+    registry.register(Box::new(metric.clone())).expect("every name is registered once");
+    metric
+}
+
+fn counters(registry: &Registry, name: &str, help: &str, labels: &[&str]) -> IntCounterVec {
+    register(registry, IntCounterVec::new(Opts::new(name, help), labels))
+}
+
+fn histogram(registry: &Registry, name: &str, help: &str, buckets: &[f64]) -> Histogram {
+    register(registry, Histogram::with_opts(HistogramOpts::new(name, help).buckets(buckets.to_vec())))
+}
+
+fn histograms(registry: &Registry, name: &str, help: &str, labels: &[&str]) -> HistogramVec {
+    let options = HistogramOpts::new(name, help).buckets(SECONDS_BUCKETS.to_vec());
+    register(registry, HistogramVec::new(options, labels))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use afterimage_cache::{CachePlan, ContextReport, ImageReport};
+    use afterimage_runner::{Size, Timings};
+
+    use super::*;
+
+    fn job(images: Vec<ImageReport>) -> FinishedJob {
+        FinishedJob {
+            images: Vec::new(),
+            size: Size { width: 64, height: 64 },
+            cache: CacheReport::new(&CachePlan::None, 3, images),
+            timings: Timings::default(),
+        }
+    }
+
+    #[test]
+    fn series_exist_before_the_first_request() {
+        let text = Metrics::new().text().unwrap();
+        assert!(text.contains("afterimage_requests_total{status=\"cancelled\"} 0\n"), "{text}");
+        assert!(text.contains("afterimage_steps_total{decision=\"cached\",reason=\"cached\"} 0\n"), "{text}");
+        assert!(text.contains("afterimage_stage_seconds_count{stage=\"total\"} 0\n"), "{text}");
+    }
+
+    #[test]
+    fn passes_are_counted_by_decision_and_distances_without_the_signs() {
+        let metrics = Metrics::new();
+        let context = ContextReport {
+            name: "transformer_blocks".to_owned(),
+            branch: "all",
+            cached_steps: vec![2],
+            residual_diffs: BTreeMap::from([(1, -1.0), (2, 0.03), (3, f64::NAN)]),
+            reasons: BTreeMap::new(),
+        };
+        let passes = BTreeMap::from([(Reason::Warmup, 2), (Reason::Cached, 1)]);
+        metrics.job_finished(&job(vec![ImageReport { contexts: vec![context], passes }]));
+        let text = metrics.text().unwrap();
+        assert!(text.contains("afterimage_steps_total{decision=\"computed\",reason=\"warmup\"} 2\n"), "{text}");
+        assert!(text.contains("afterimage_steps_total{decision=\"cached\",reason=\"cached\"} 1\n"), "{text}");
+        assert!(text.contains("afterimage_cache_residual_distance_count 1\n"), "{text}");
+        assert!(text.contains("afterimage_cache_hit_rate_count 1\n"), "{text}");
+    }
+
+    #[test]
+    fn an_uncached_job_counts_steps_but_no_hit_rate() {
+        let metrics = Metrics::new();
+        let passes = BTreeMap::from([(Reason::Off, 3)]);
+        metrics.job_finished(&job(vec![ImageReport { contexts: Vec::new(), passes }]));
+        let text = metrics.text().unwrap();
+        assert!(text.contains("afterimage_steps_total{decision=\"computed\",reason=\"off\"} 3\n"), "{text}");
+        assert!(text.contains("afterimage_cache_hit_rate_count 0\n"), "{text}");
+    }
+
+    #[test]
+    fn a_dropped_request_counts_as_cancelled() {
+        let metrics = Metrics::new();
+        metrics.generation_begins().ends(Outcome::Ok);
+        let running = (metrics.generation_begins(), metrics.job_accepted());
+        assert!(metrics.text().unwrap().contains("afterimage_requests_in_flight 1\n"));
+        drop(running);
+        let text = metrics.text().unwrap();
+        assert!(text.contains("afterimage_requests_in_flight 0\n"), "{text}");
+        assert!(text.contains("afterimage_requests_total{status=\"ok\"} 1\n"), "{text}");
+        assert!(text.contains("afterimage_requests_total{status=\"cancelled\"} 1\n"), "{text}");
+    }
+}

@@ -1,0 +1,167 @@
+//! The life of a server: open the port, load the model, serve, drain, end.
+//!
+//! The port is open before the model is loaded, so that probes get an answer. At SIGTERM or SIGINT the
+//! server stops accepting generations but keeps answering (503, `retry-after`) until the accepted ones
+//! have their answers or the drain timeout is over; a second signal ends the wait. Either way the exit
+//! code is 0. A model that cannot be loaded ends the process.
+
+use std::future::IntoFuture;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use afterimage_runner::{Engine, EngineOptions, ImageRequest};
+use axum::serve::ListenerExt;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+use crate::api::{self, ApiSettings, AppState};
+use crate::cache_defaults::CacheDefaults;
+use crate::cli::{CliError, ModelArgs};
+use crate::terminal;
+
+/// How long connections may take to carry away answers that are already made.
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(5);
+/// Cache keys that may fit some requests although they do not fit the default number of steps.
+const STEP_DEPENDENT_KEYS: [&str; 2] = ["cache_config.num_inference_steps", "cache_config.scm_compute_bins"];
+
+/// What a server is made from.
+#[derive(Debug)]
+pub(crate) struct ServerOptions {
+    pub(crate) host: String,
+    pub(crate) port: u16,
+    pub(crate) model: ModelArgs,
+    pub(crate) max_queued_requests: usize,
+    pub(crate) drain_timeout: Duration,
+    pub(crate) api: ApiSettings,
+}
+
+/// Serves until a signal comes.
+pub(crate) fn run(options: ServerOptions) -> Result<(), CliError> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let runtime = runtime.map_err(|source| CliError::System { what: "cannot start the async runtime", source })?;
+    let result = runtime.block_on(serve(options));
+    // A model that is still loading must not hold up the end.
+    runtime.shutdown_background();
+    result
+}
+
+async fn serve(options: ServerOptions) -> Result<(), CliError> {
+    let mut signals = Signals::new()?;
+    let listener = listen(&options.host, options.port).await?;
+    let loading = {
+        let (model, cache) = (options.model, options.api.cache.clone());
+        let engine = EngineOptions { max_queued_requests: options.max_queued_requests };
+        tokio::task::spawn_blocking(move || load(&model, engine, &cache))
+    };
+    let state = Arc::new(AppState::new(options.api));
+    let stop = CancellationToken::new();
+    let listener = listener.tap_io(|connection| {
+        if let Err(error) = connection.set_nodelay(true) {
+            tracing::debug!(%error, "answers on this connection may be delayed");
+        }
+    });
+    let http = axum::serve(listener, api::router(Arc::clone(&state)))
+        .with_graceful_shutdown(stop.clone().cancelled_owned())
+        .into_future();
+    let http = tokio::spawn(http);
+
+    tokio::select! {
+        engine = loading => state.start_serving(engine??),
+        () = signals.next() => return Ok(()),
+    }
+    signals.next().await;
+    if !drain(&state, options.drain_timeout, &mut signals).await {
+        return Ok(());
+    }
+    stop.cancel();
+    if tokio::time::timeout(FLUSH_TIMEOUT, http).await.is_err() {
+        tracing::warn!("some connections did not take their answers in time");
+    }
+    Ok(())
+}
+
+async fn listen(host: &str, port: u16) -> Result<TcpListener, CliError> {
+    let cannot = |source| CliError::Listen { address: format!("{host}:{port}"), source };
+    let listener = TcpListener::bind((host, port)).await.map_err(cannot)?;
+    let address = listener.local_addr().map_err(cannot)?;
+    terminal::line(format_args!("listening on http://{address}"));
+    Ok(listener)
+}
+
+fn load(model: &ModelArgs, options: EngineOptions, cache: &CacheDefaults) -> Result<Engine, CliError> {
+    let started = Instant::now();
+    let engine = Engine::start(model.load()?, options)?;
+    check_cache(&engine, cache)?;
+    let model = engine.model();
+    tracing::info!(
+        model = model.id,
+        pipeline = model.pipeline,
+        cache = %cache.backend(),
+        seconds = started.elapsed().as_secs_f64(),
+        "ready"
+    );
+    Ok(engine)
+}
+
+/// A server whose cache settings can never work on its model does not start.
+fn check_cache(engine: &Engine, cache: &CacheDefaults) -> Result<(), CliError> {
+    let request = ImageRequest {
+        // Class 0 of a class-conditional model, and a text like any other elsewhere.
+        prompt: "0".to_owned(),
+        negative_prompt: None,
+        images: 1,
+        size: None,
+        seed: 0,
+        num_inference_steps: None,
+        guidance_scale: None,
+        true_cfg_scale: None,
+        scheduler: None,
+        cache: cache.config().clone(),
+    };
+    match engine.plan(request) {
+        Err(error) if STEP_DEPENDENT_KEYS.contains(&&*error.param) => {
+            tracing::warn!("--cache-config does not fit requests with the model's default steps: {error}");
+            Ok(())
+        }
+        Err(error) if error.param.starts_with("cache_config") => {
+            Err(CliError::Usage(format!("--cache-config: {error}")))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Whether every accepted request got its answer.
+async fn drain(state: &AppState, timeout: Duration, signals: &mut Signals) -> bool {
+    tracing::info!(timeout_seconds = timeout.as_secs(), "shutting down");
+    let is_drained = tokio::select! {
+        () = state.drain() => true,
+        () = tokio::time::sleep(timeout) => false,
+        () = signals.next() => false,
+    };
+    if !is_drained {
+        tracing::warn!(requests = state.unanswered_generations(), "accepted requests are given up");
+    }
+    is_drained
+}
+
+/// SIGTERM (a supervisor) and SIGINT (Ctrl-C).
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn new() -> Result<Self, CliError> {
+        let listen =
+            |kind| signal(kind).map_err(|source| CliError::System { what: "cannot listen for signals", source });
+        Ok(Self { terminate: listen(SignalKind::terminate())?, interrupt: listen(SignalKind::interrupt())? })
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}

@@ -1,0 +1,17 @@
+//! What the program says to the person or script that started it.
+//!
+//! Results go to standard output, everything else to standard error. A reader that has gone away is
+//! no reason to fail, so write errors are dropped (the `print` macros would panic).
+
+use std::fmt::Display;
+use std::io::Write;
+
+/// One line of result.
+pub(crate) fn line(text: impl Display) {
+    let _ = writeln!(std::io::stdout(), "{text}");
+}
+
+/// The one line that says why the program ends.
+pub(crate) fn error(error: impl Display) {
+    let _ = writeln!(std::io::stderr(), "error: {error}");
+}

@@ -1,0 +1,87 @@
+//! `serve` that refuses to start, `generate` and `random-model`.
+
+use std::process::Command;
+
+use serde_json::json;
+
+use crate::picture::Picture;
+use crate::server::{PROGRAM, shared};
+
+/// Exit code, standard output and standard error of a run.
+fn run(arguments: &[&str]) -> (i32, String, String) {
+    let output = Command::new(PROGRAM).args(arguments).output().unwrap();
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+    (output.status.code().unwrap(), text(output.stdout), text(output.stderr))
+}
+
+/// A run that must end with `code` and one line of error with all of `named` in it.
+fn assert_fails(arguments: &[&str], code: i32, named: &[&str]) {
+    let (found, _, stderr) = run(arguments);
+    assert_eq!(found, code, "{arguments:?}: {stderr}");
+    assert_eq!(stderr.lines().count(), 1, "{arguments:?}: {stderr}");
+    assert!(stderr.starts_with("error: "), "{stderr}");
+    assert!(named.iter().all(|word| stderr.contains(word)), "{arguments:?}: {stderr}");
+}
+
+#[test]
+fn unusable_cache_settings_keep_a_server_from_starting() {
+    let serve = |backend, config, named: &[&str]| {
+        let flags =
+            ["serve", "--port", "0", "--log-filter", "off", "--cache-backend", backend, "--cache-config", config];
+        assert_fails(&flags, 2, &[&["--cache-config"], named].concat());
+    };
+    serve("cache_dit", "{\"Fn_compute_blocks\": 4", &["not valid JSON"]);
+    serve("cache_dit", "[]", &["object"]);
+    serve("cache_dit", "{\"Fn_compute_block\": 4}", &["Fn_compute_block"]);
+    serve("cache_dit", "{\"Fn_compute_blocks\": 0}", &["Fn_compute_blocks"]);
+    serve("cache_dit", "{\"Fn_compute_blocks\": 13}", &["Fn_compute_blocks", "12 blocks"]);
+    serve("none", "{}", &["--cache-backend"]);
+}
+
+#[test]
+fn a_model_that_cannot_be_loaded_ends_the_server() {
+    assert_fails(
+        &["serve", "--port", "0", "--model", "/nonexistent/model", "--log-filter", "off"],
+        1,
+        &["/nonexistent/model"],
+    );
+}
+
+#[test]
+fn generate_writes_the_servers_picture() {
+    let folder = tempfile::tempdir().unwrap();
+    let output = folder.path().to_str().unwrap();
+    let flags = ["--seed", "4", "--steps", "12", "--cache-backend", "cache_dit", "-n", "2", "-o", output];
+    let (code, stdout, stderr) = run(&[&["generate", "red apple"], &flags[..]].concat());
+    assert_eq!(code, 0, "{stderr}");
+    assert!(stdout.contains("red-apple-4.png") && stdout.contains("red-apple-5.png"), "{stdout}");
+    assert!(stdout.contains("DBCache_F1B0_W4I1M0MC3_R0.24") && stdout.contains("P95"), "{stdout}");
+
+    let file = std::fs::read(folder.path().join("red-apple-4.png")).unwrap();
+    let response = shared().generate(&json!({
+        "prompt": "red apple", "seed": 4, "n": 2, "num_inference_steps": 12, "cache_backend": "cache_dit"
+    }));
+    assert_eq!(Picture::from_png(&file), Picture::of(&response, 0));
+}
+
+#[test]
+fn generate_says_in_one_line_what_is_wrong() {
+    assert_fails(&["generate", "red aple"], 2, &["prompt", "red apple"]);
+    assert_fails(&["generate", "red apple", "--steps", "0"], 2, &["--steps"]);
+    assert_fails(&["generate", "red apple", "--size", "128x128"], 2, &["--size", "64x64"]);
+    assert_fails(&["generate", "red apple", "-n", "2", "-o", "one.png"], 2, &["--output", "{seed}"]);
+}
+
+#[test]
+fn a_random_model_can_be_used() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = folder.path().join("tiny");
+    let model = model.to_str().unwrap();
+    let (code, _, stderr) = run(&["random-model", "--like", "tiny-dit", "--seed", "3", model]);
+    assert_eq!(code, 0, "{stderr}");
+    let output = folder.path().join("{index}.png");
+    let flags = ["--model", model, "--steps", "2", "--seed", "0", "--output", output.to_str().unwrap()];
+    let (code, _, stderr) = run(&[&["generate", "class:1"], &flags[..]].concat());
+    assert_eq!(code, 0, "{stderr}");
+    Picture::from_png(&std::fs::read(folder.path().join("0.png")).unwrap());
+}

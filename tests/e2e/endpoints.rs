@@ -1,0 +1,61 @@
+//! Everything beside generations.
+
+use serde_json::json;
+
+use crate::http;
+use crate::server::shared;
+
+#[test]
+fn the_model_says_what_it_offers() {
+    let list = shared().get("/v1/models").json();
+    assert_eq!((&list["object"], list["data"].as_array().unwrap().len()), (&json!("list"), 1));
+    let card = &list["data"][0];
+    assert_eq!((&card["object"], &card["owned_by"]), (&json!("model"), &json!("afterimage")));
+    assert_eq!(card["pipeline"], "DiTPipeline");
+    assert!(card["created"].as_u64().unwrap() > 1_700_000_000);
+    assert_eq!(card["sizes"], json!(["64x64"]));
+    assert_eq!(card["schedulers"], json!(["DDIMScheduler", "DPMSolverMultistepScheduler"]));
+    assert_eq!(card["defaults"]["size"], "64x64");
+    assert_eq!(card["defaults"]["cache_backend"], "none");
+    let labels = card["labels"].as_array().unwrap();
+    assert!(labels.contains(&json!({"id": 0, "label": "monkey face"})), "{labels:?}");
+
+    let id = card["id"].as_str().unwrap();
+    assert_eq!(shared().get(&format!("/v1/models/{id}")).json()["id"], id);
+    let named = json!({"prompt": "red apple", "model": id, "num_inference_steps": 1});
+    shared().generate(&named);
+    assert_eq!(shared().get("/v1/models/some/other").error().1, "model_not_found");
+}
+
+#[test]
+fn health_is_good() {
+    for path in ["/health", "/health/live", "/health/ready"] {
+        assert_eq!(shared().get(path).status, 200, "{path}");
+    }
+}
+
+#[test]
+fn unknown_paths_and_methods_have_the_error_shape() {
+    let response = shared().get("/v1/images/edits");
+    assert_eq!((response.status, response.error()), (404, (None, "not_found".to_owned())));
+    let response = shared().get("/v1/images/generations");
+    assert_eq!((response.status, response.error()), (405, (None, "method_not_allowed".to_owned())));
+    assert_eq!(response.header("allow"), Some("POST"));
+}
+
+#[test]
+fn every_response_has_a_request_id() {
+    let post = |path, body: &str, id| {
+        let response = http::request(&shared().address, "POST", path, &[("x-request-id", id)], body.as_bytes());
+        (response.status, response.header("x-request-id").unwrap().to_owned())
+    };
+    let good = r#"{"prompt": "red apple", "num_inference_steps": 1}"#;
+    assert_eq!(post("/v1/images/generations", good, "a-1"), (200, "a-1".to_owned()));
+    assert_eq!(post("/v1/images/generations", "{", "a-2"), (400, "a-2".to_owned()));
+    assert_eq!(post("/nothing", "", "a-3"), (404, "a-3".to_owned()));
+    assert_eq!(post("/v1/models", "", "a-4"), (405, "a-4".to_owned()));
+    let (_, id) = post("/nothing", "", "not a usable id");
+    assert_eq!(id.len(), 36);
+    let own = shared().get("/health/live");
+    assert_ne!(own.header("x-request-id"), shared().get("/health/live").header("x-request-id"));
+}

@@ -1,0 +1,17 @@
+//! End to end: the built program, started on port 0 with the model inside it, spoken to over HTTP.
+//!
+//! Most tests share one server ([`server::shared`]); those that count or end a server start their own.
+//! Nothing here asserts on wall-clock time: deadlines only keep a hanging server from hanging the tests.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test says what went wrong by panicking")]
+
+mod bad_requests;
+mod cache;
+mod command_line;
+mod endpoints;
+mod generations;
+mod http;
+mod lifecycle;
+mod metrics_page;
+mod picture;
+mod server;

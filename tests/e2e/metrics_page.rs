@@ -1,0 +1,49 @@
+//! The counters, on a server that only this test talks to; it also has cache settings of its own.
+
+use serde_json::json;
+
+use crate::server::Server;
+
+#[test]
+fn counters_add_up_and_the_servers_cache_settings_hold() {
+    let config = r#"{"Fn_compute_blocks": 2, "residual_diff_threshold": 0.24}"#;
+    let server = Server::start(&["--cache-backend", "cache_dit", "--cache-config", config]);
+    let request = json!({"prompt": "sunflower", "seed": 2, "num_inference_steps": 12});
+    let with = |field: &str, value| {
+        let mut request = request.clone();
+        request[field] = value;
+        server.generate(&request)["cache"].take()
+    };
+
+    let own = server.generate(&request)["cache"].take();
+    assert_eq!((&own["backend"], &own["config"]["Fn_compute_blocks"]), (&json!("cache_dit"), &json!(2)));
+    let merged = with("cache_config", json!({"residual_diff_threshold": 0.1}));
+    assert_eq!(merged["config"]["Fn_compute_blocks"], 2);
+    assert_eq!(merged["config"]["residual_diff_threshold"], 0.1);
+    assert_eq!(with("cache_backend", json!("none"))["backend"], "none");
+    let three = with("n", json!(3));
+    assert_eq!(server.post(b"{}").status, 400);
+
+    let cached: usize = [&own, &merged, &three].map(cached_passes).iter().sum();
+    let passes = (12 * (1 + 1 + 1 + 3)) as f64;
+    assert_eq!(server.metric("afterimage_steps_total", &[]), passes);
+    assert_eq!(server.metric("afterimage_steps_total", &["decision=\"cached\""]), cached as f64);
+    assert_eq!(server.metric("afterimage_steps_total", &["reason=\"off\""]), 12.0);
+    assert_eq!(server.metric("afterimage_images_total", &[]), 6.0);
+    assert_eq!(server.metric("afterimage_requests_total", &["status=\"ok\""]), 4.0);
+    assert_eq!(server.metric("afterimage_requests_total", &["status=\"invalid\""]), 1.0);
+    assert_eq!(server.metric("afterimage_cache_hit_rate_count", &[]), 3.0);
+    for stage in ["queue", "encode", "denoise", "decode", "total"] {
+        let label = format!("stage=\"{stage}\"");
+        assert_eq!(server.metric("afterimage_stage_seconds_count", &[&label]), 4.0, "{stage}");
+    }
+    assert_eq!(server.metric("afterimage_requests_in_flight", &[]), 0.0);
+    assert_eq!(server.metric("afterimage_queue_depth", &[]), 0.0);
+    let posts = ["route=\"/v1/images/generations\""];
+    assert_eq!(server.metric("afterimage_http_request_seconds_count", &posts), 5.0);
+}
+
+fn cached_passes(cache: &serde_json::Value) -> usize {
+    let contexts = cache["images"].as_array().unwrap().iter().flat_map(|image| image["contexts"].as_array().unwrap());
+    contexts.map(|context| context["cached_steps"].as_array().unwrap().len()).sum()
+}

@@ -1,0 +1,46 @@
+//! Pictures in responses and files, compared by their pixels.
+
+use std::io::Cursor;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use serde_json::Value;
+
+/// Decoded RGB pixels.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Picture {
+    pub(crate) width: u32,
+    pub(crate) height: u32,
+    pixels: Vec<u8>,
+}
+
+impl Picture {
+    pub(crate) fn from_png(file: &[u8]) -> Self {
+        let mut reader = png::Decoder::new(Cursor::new(file)).read_info().unwrap();
+        let mut pixels = vec![0; reader.output_buffer_size().unwrap()];
+        let frame = reader.next_frame(&mut pixels).unwrap();
+        assert_eq!((frame.color_type, frame.bit_depth), (png::ColorType::Rgb, png::BitDepth::Eight));
+        Self { width: frame.width, height: frame.height, pixels }
+    }
+
+    /// Picture `index` of a response.
+    pub(crate) fn of(response: &Value, index: usize) -> Self {
+        let text = response["data"][index]["b64_json"].as_str().unwrap();
+        Self::from_png(&STANDARD.decode(text).unwrap())
+    }
+
+    /// Largest difference of two pictures of the same size, in levels of 255.
+    pub(crate) fn difference(&self, other: &Self) -> u8 {
+        assert_eq!((self.width, self.height), (other.width, other.height));
+        self.pixels.iter().zip(&other.pixels).map(|(a, b)| a.abs_diff(*b)).max().unwrap()
+    }
+
+    /// Mean red, green and blue.
+    pub(crate) fn mean(&self) -> [f64; 3] {
+        let pixels = self.pixels.len() as f64 / 3.0;
+        [0, 1, 2].map(|channel| {
+            let values = self.pixels.iter().skip(channel).step_by(3);
+            values.map(|value| f64::from(*value)).sum::<f64>() / pixels
+        })
+    }
+}

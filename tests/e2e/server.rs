@@ -1,0 +1,113 @@
+//! Servers under test.
+
+use std::io::{BufRead, BufReader};
+use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
+use std::sync::OnceLock;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use crate::http::{self, Response};
+
+/// The program under test.
+pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_afterimage");
+const FLAGS: [&str; 5] = ["serve", "--port", "0", "--log-filter", "warn"];
+/// Longest wait for something that must happen.
+const DEADLINE: Duration = Duration::from_secs(300);
+
+/// A running server; killed when dropped.
+pub(crate) struct Server {
+    /// `host:port`.
+    pub(crate) address: String,
+    child: Child,
+    /// Kept open: a server whose standard output is closed is another situation.
+    _stdout: BufReader<ChildStdout>,
+}
+
+/// The server of all tests that leave no traces. It has the program's default settings.
+pub(crate) fn shared() -> &'static Server {
+    static SHARED: OnceLock<Server> = OnceLock::new();
+    SHARED.get_or_init(|| {
+        // A static is never dropped. The shell ends the server when this process is gone, because then
+        // its standard input ends.
+        let mut command = Command::new("sh");
+        command.args(["-c", "\"$0\" \"$@\" & read -r line; kill $!", PROGRAM]).args(FLAGS).stdin(Stdio::piped());
+        Server::from_command(command)
+    })
+}
+
+impl Server {
+    /// A server of its own, with more flags.
+    pub(crate) fn start(flags: &[&str]) -> Self {
+        let mut command = Command::new(PROGRAM);
+        command.args(FLAGS).args(flags);
+        Self::from_command(command)
+    }
+
+    fn from_command(mut command: Command) -> Self {
+        let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
+        let mut stdout = BufReader::new(child.stdout.take().unwrap());
+        let mut line = String::new();
+        stdout.read_line(&mut line).unwrap();
+        let address = line.trim_end().strip_prefix("listening on http://");
+        let address = address.unwrap_or_else(|| panic!("unexpected first line {line:?}")).to_owned();
+        let server = Self { address, child, _stdout: stdout };
+        server.wait_until("it is ready", || server.get("/health/ready").status == 200);
+        server
+    }
+
+    pub(crate) fn get(&self, path: &str) -> Response {
+        http::request(&self.address, "GET", path, &[], b"")
+    }
+
+    /// Posts a body to the generations endpoint.
+    pub(crate) fn post(&self, body: &[u8]) -> Response {
+        http::request(&self.address, "POST", "/v1/images/generations", &[("content-type", "application/json")], body)
+    }
+
+    /// A generation that must succeed.
+    pub(crate) fn generate(&self, request: &Value) -> Value {
+        let response = self.post(request.to_string().as_bytes());
+        assert_eq!(response.status, 200, "{request}: {}", response.text());
+        response.json()
+    }
+
+    /// The sum of a metric's series whose labels contain all of `labels`.
+    pub(crate) fn metric(&self, name: &str, labels: &[&str]) -> f64 {
+        let page = self.get("/metrics");
+        let series = page.text().lines().filter_map(|line| line.rsplit_once(' '));
+        let matching = series.filter(|(series, _)| {
+            let (found, found_labels) = series.split_once('{').unwrap_or((series, ""));
+            found == name && labels.iter().all(|label| found_labels.contains(label))
+        });
+        matching.map(|(_, value)| value.parse::<f64>().unwrap()).sum()
+    }
+
+    pub(crate) fn wait_until(&self, what: &str, mut is_so: impl FnMut() -> bool) {
+        let started = Instant::now();
+        while !is_so() {
+            assert!(started.elapsed() < DEADLINE, "gave up waiting until {what}");
+            sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// Asks the server to end, as a supervisor does.
+    pub(crate) fn terminate(&self) {
+        let status = Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status().unwrap();
+        assert!(status.success());
+    }
+
+    /// How the server ended.
+    pub(crate) fn wait(mut self) -> ExitStatus {
+        self.child.wait().unwrap()
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // An error means that it has ended already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
