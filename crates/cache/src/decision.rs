@@ -3,6 +3,9 @@
 //! The checks run in a fixed order and the first that applies decides. Those that need no tensors
 //! come first ([`before_distance`]), so that a forced step costs no device synchronisation; the
 //! distance is looked at last ([`by_distance`]). Both are pure functions.
+//!
+//! These are the rules of DBCache and DBPrune; TeaCache and MagCache have a rule of their own each,
+//! in their engines.
 
 use serde::Serialize;
 
@@ -17,6 +20,8 @@ pub enum Reason {
     Cached,
     /// Computed: the request does not cache.
     Off,
+    /// Computed: the request would cache, but there was no memory left for its state.
+    Budget,
     /// Computed: one of the first steps.
     Warmup,
     /// Computed: forced by the steps mask.
@@ -39,9 +44,10 @@ pub enum Reason {
 
 impl Reason {
     /// Every reason.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Cached,
         Self::Off,
+        Self::Budget,
         Self::Warmup,
         Self::Mask,
         Self::MaxCached,
@@ -58,6 +64,7 @@ impl Reason {
         match self {
             Self::Cached => "cached",
             Self::Off => "off",
+            Self::Budget => "budget",
             Self::Warmup => "warmup",
             Self::Mask => "mask",
             Self::MaxCached => "max_cached",
@@ -82,8 +89,6 @@ pub(crate) struct Counters {
     pub(crate) streak: usize,
     /// Sum of the recorded distances since then.
     pub(crate) accumulated: f64,
-    /// A step was computed since then.
-    pub(crate) has_reference: bool,
 }
 
 /// Outcome of the checks that need no tensors.
@@ -104,7 +109,18 @@ pub(crate) const ALWAYS_SIMILAR: f64 = -1.0;
 /// Recorded in place of a distance where the shapes differ.
 pub(crate) const SHAPES_DIFFER: f64 = -2.0;
 
-pub(crate) fn before_distance(plan: &CacheDitPlan, counters: Counters) -> Verdict {
+/// The checks with the configured threshold.
+pub(crate) fn before_distance(plan: &CacheDitPlan, counters: Counters, has_reference: bool) -> Verdict {
+    before_distance_to(plan, counters, has_reference, plan.config.residual_diff_threshold)
+}
+
+/// The checks with a threshold of the caller's.
+pub(crate) fn before_distance_to(
+    plan: &CacheDitPlan,
+    counters: Counters,
+    has_reference: bool,
+    threshold: f64,
+) -> Verdict {
     let config = &plan.config;
     let Counters { step, .. } = counters;
     let reached = |limit: Option<usize>, count: usize| limit.is_some_and(|limit| count >= limit);
@@ -130,25 +146,96 @@ pub(crate) fn before_distance(plan: &CacheDitPlan, counters: Counters) -> Verdic
     if accumulated_limit.is_some_and(|limit| counters.accumulated >= limit) {
         return Verdict::Compute(Reason::MaxAccumulated);
     }
-    if config.residual_diff_threshold <= 0.0 {
+    if threshold <= 0.0 {
         return Verdict::Compute(Reason::ThresholdZero);
     }
-    if !counters.has_reference {
+    if !has_reference {
         return Verdict::Compute(Reason::NoReference);
     }
-    if config.residual_diff_threshold >= 1.0 {
+    if threshold >= 1.0 {
         return Verdict::ReuseRecording(ALWAYS_SIMILAR);
     }
     Verdict::Compare
 }
 
 /// Strictly below the threshold; NaN is not.
-pub(crate) fn by_distance(plan: &CacheDitPlan, distance: f64) -> Reason {
+pub(crate) fn by_distance(distance: f64, threshold: f64) -> Reason {
     if distance == SHAPES_DIFFER {
         Reason::ShapeChanged
-    } else if distance < plan.config.residual_diff_threshold {
+    } else if distance < threshold {
         Reason::Cached
     } else {
         Reason::Distance
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::{CacheBackend, CacheConfig, CachePlan, plan::ModelFacts};
+
+    fn verdict(keys: serde_json::Value, counters: Counters, has_reference: bool) -> Verdict {
+        let config = CacheConfig::parse(CacheBackend::CacheDit, keys.as_object().unwrap()).unwrap();
+        let facts = ModelFacts { blocks: &[4], ..Default::default() };
+        match CachePlan::new(&config, 10, facts).unwrap() {
+            CachePlan::CacheDit(plan) => before_distance(&plan, counters, has_reference),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    const LATE: Counters = Counters { step: 6, cached: 2, streak: 2, accumulated: 0.5 };
+
+    #[test]
+    fn the_first_check_that_applies_decides() {
+        let everything = json!({
+            "max_cached_steps": 2, "max_continuous_cached_steps": 2, "residual_diff_threshold": 0.0,
+            "max_accumulated_residual_diff_threshold": 0.5, "steps_computation_mask": [1, 1, 0, 0, 0, 0, 1],
+        });
+        let mut keys = everything.as_object().unwrap().clone();
+        let mut next = |remove: &str| {
+            keys.remove(remove);
+            verdict(json!(keys.clone()), LATE, false)
+        };
+        assert_eq!(next(""), Verdict::Compute(Reason::Mask));
+        assert_eq!(next("steps_computation_mask"), Verdict::Compute(Reason::MaxCached));
+        assert_eq!(next("max_cached_steps"), Verdict::Compute(Reason::MaxContinuous));
+        // The default limit in a row is 3.
+        assert_eq!(next("max_continuous_cached_steps"), Verdict::Compute(Reason::MaxAccumulated));
+        assert_eq!(next("max_accumulated_residual_diff_threshold"), Verdict::Compute(Reason::ThresholdZero));
+        assert_eq!(next("residual_diff_threshold"), Verdict::Compute(Reason::NoReference));
+        assert_eq!(verdict(json!({}), LATE, true), Verdict::Compare);
+    }
+
+    #[test]
+    fn a_mask_shortens_the_warm_up_to_its_leading_run() {
+        let at = |step| verdict(json!({"steps_computation_mask": [1, 1, 0, 1]}), Counters { step, ..LATE }, true);
+        assert_eq!(at(1), Verdict::Compute(Reason::Warmup));
+        assert_eq!(at(2), Verdict::Compare);
+        assert_eq!(at(3), Verdict::Compute(Reason::Mask));
+        assert_eq!(at(9), Verdict::Compare, "past the end the ordinary checks apply");
+    }
+
+    #[test]
+    fn a_static_mask_asks_nothing_else() {
+        let keys = json!({"steps_computation_mask": [1, 0], "scm_steps_policy": "static", "max_cached_steps": 0});
+        assert_eq!(verdict(keys, LATE, true), Verdict::Reuse);
+    }
+
+    #[test]
+    fn only_some_warm_up_steps_are_forced_under_an_interval() {
+        let at = |step| verdict(json!({"warmup_interval": 2}), Counters { step, streak: 0, ..LATE }, true);
+        assert_eq!([at(0), at(2)], [Verdict::Compute(Reason::Warmup); 2]);
+        assert_eq!([at(1), at(3), at(4)], [Verdict::Compare; 3]);
+    }
+
+    #[test]
+    fn distances_are_compared_strictly_and_nan_is_not_close() {
+        assert_eq!(by_distance(0.1, 0.1), Reason::Distance);
+        assert_eq!(by_distance(0.0999, 0.1), Reason::Cached);
+        assert_eq!(by_distance(f64::NAN, 0.1), Reason::Distance);
+        assert_eq!(by_distance(SHAPES_DIFFER, 0.1), Reason::ShapeChanged);
+        assert_eq!(verdict(json!({"residual_diff_threshold": 1.0}), LATE, true), Verdict::ReuseRecording(-1.0));
     }
 }

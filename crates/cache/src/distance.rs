@@ -16,7 +16,8 @@ pub(crate) fn relative_distance(reference: &Tensor, current: &Tensor) -> Result<
     Ok(f64::from(round_to(dtype, quotient)))
 }
 
-fn mean_of_magnitudes(tensor: &Tensor) -> Result<f32> {
+/// Mean of the absolute values, accumulated in f32.
+pub(crate) fn mean_of_magnitudes(tensor: &Tensor) -> Result<f32> {
     // Rows first: the mean of means keeps f32 sums short.
     tensor.abs()?.to_dtype(DType::F32)?.mean(D::Minus1)?.mean_all()?.to_scalar()
 }

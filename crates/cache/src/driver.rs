@@ -6,7 +6,8 @@
 
 use candle_core::{Result, Tensor};
 
-use crate::session::{ListSessions, Visit};
+use crate::engine::Visit;
+use crate::session::ListSessions;
 
 /// What flows through a block list.
 #[derive(Debug, Clone)]
@@ -28,11 +29,24 @@ pub trait BlockList: Sized {
     /// If a tensor operation fails.
     fn block(&self, index: usize, streams: &Streams) -> Result<Streams>;
 
+    /// The first block's attention input, normalised and modulated, for streams that enter the list.
+    /// TeaCache measures how much it changes from step to step.
+    ///
+    /// # Errors
+    /// If a tensor operation fails.
+    fn modulated_input(&self, streams: &Streams) -> Result<Tensor>;
+
     /// The same list prepared for some of its rows, given by ascending index.
     ///
     /// # Errors
     /// If a tensor operation fails.
     fn select(&self, rows: &[usize]) -> Result<Self>;
+}
+
+/// What an engine may ask of the model about one image's rows.
+pub(crate) trait Probe {
+    /// See [`BlockList::modulated_input`].
+    fn modulated_input(&self, streams: &Streams) -> Result<Tensor>;
 }
 
 /// The rows of one image in a batch, and its cache state for this block list.
@@ -76,7 +90,8 @@ pub fn run_blocks<L: BlockList>(list: &L, streams: Streams, lanes: &mut [Lane<'_
                 continue;
             }
             let streams = batch.streams_of(lane)?;
-            if let Visit::Jump { to, streams } = sessions.visit(index, &streams)? {
+            let probe = LaneProbe { list, span: batch.spans[lane] };
+            if let Visit::Jump { to, streams } = sessions.visit(index, &streams, &probe)? {
                 batch.replace(lane, to, streams);
             }
         }
@@ -86,6 +101,18 @@ pub fn run_blocks<L: BlockList>(list: &L, streams: Streams, lanes: &mut [Lane<'_
         }
     }
     batch.finish()
+}
+
+struct LaneProbe<'a, L> {
+    list: &'a L,
+    span: (usize, usize),
+}
+
+impl<L: BlockList> Probe for LaneProbe<'_, L> {
+    fn modulated_input(&self, streams: &Streams) -> Result<Tensor> {
+        let (start, rows) = self.span;
+        self.list.select(&(start..start + rows).collect::<Vec<_>>())?.modulated_input(streams)
+    }
 }
 
 /// Rows on their way through the list.

@@ -5,8 +5,9 @@
 //! again, keeps the state those decisions need, and drives a transformer's block list accordingly.
 //!
 //! Reading order: [`config`] says what can be asked for, [`plan`] makes it concrete for one request,
-//! [`decision`] holds the rules, [`session`] the state of one request, [`driver`] runs blocks for a
-//! batch of requests that may all decide differently, [`report`] tells what happened.
+//! `engine` has one file per caching method ([`decision`] the rules two of them share), [`session`]
+//! holds the state of one image, [`driver`] runs blocks for a batch of images that may all decide
+//! differently, [`report`] tells what happened.
 //!
 //! # Rules it keeps
 //!
@@ -25,24 +26,33 @@
 //! | `Fn + Bn` larger than the number of blocks | blocks run twice per forward | refused |
 //! | static steps mask that starts with 0 | fails on the first step | refused |
 //! | only one of the two lists of bins | both ignored | refused |
+//! | DBPrune on blocks that take and return the hidden stream only | crashes | same rule as for the others |
+//! | DBPrune with shared guidance distances | crashes | refused |
+//! | DBPrune's set of blocks that always run | remembered from the first list of that length | each list's own |
+//! | refresh after an odd number of forwards with separate guidance | branches change places | refused |
 //! | encoder calibrator that never got a value (SD3 with `Bn` 0) | assertion fails | encoder stream left as it is |
 //! | steps mask policy for 1, 2, 3, 5 or 7 steps | assertion fails | runs without a mask, and the effective configuration says so |
 //! | unknown keys | ignored | refused |
 
+mod budget;
+pub mod calibration;
 pub mod calibrator;
+mod clock;
 pub mod config;
-mod db_cache;
 pub mod decision;
 mod distance;
 pub mod driver;
+mod engine;
 pub mod plan;
 pub mod report;
 pub mod session;
 pub mod steps_mask;
 
+pub use budget::CacheBudget;
+pub use calibration::{Calibration, CalibrationStep};
 pub use config::{CacheBackend, CacheConfig, ConfigError};
 pub use decision::Reason;
 pub use driver::{BlockList, Lane, Streams, run_blocks};
 pub use plan::CachePlan;
 pub use report::{CacheReport, ContextReport, ImageReport};
-pub use session::{ImageSessions, ListSessions};
+pub use session::{ImageSessions, ListSessions, ListShape};

@@ -8,17 +8,26 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
-use crate::config::{CacheBackend, CacheConfig, CacheDitConfig, CalibratorConfig, CalibratorKind, ConfigError};
-use crate::config::{MaskMode, StepsMask};
+use crate::clock::StepClock;
+use crate::config::{
+    CacheBackend, CacheConfig, CacheDitConfig, CalibratorConfig, CalibratorKind, ConfigError, MagCacheConfig, MaskMode,
+    StepsMask, TEA_CACHE_COEFFICIENTS, TeaCacheConfig,
+};
+use crate::report::ContextReport;
+use crate::session::ListShape;
 use crate::steps_mask;
 
 /// What the cache needs to know about a request's model.
-#[derive(Debug, Clone, Copy)]
-pub struct ModelShape<'a> {
+#[derive(Debug, Clone, Copy, Default)]
+pub struct ModelFacts<'a> {
     /// Number of blocks of every block list.
     pub blocks: &'a [usize],
     /// Cond and uncond run as two forwards per step in this request.
     pub separate_cfg: bool,
+    /// The model's own rescaling polynomial for TeaCache, highest degree first.
+    pub tea_cache_coefficients: Option<[f64; TEA_CACHE_COEFFICIENTS]>,
+    /// The model's own magnitude ratios for MagCache, by step of some run.
+    pub mag_ratios: Option<&'a [f64]>,
 }
 
 /// A checked configuration of one request.
@@ -26,8 +35,14 @@ pub struct ModelShape<'a> {
 pub enum CachePlan {
     /// Every block of every step is computed.
     None,
-    /// DBCache.
+    /// Every block of every step is computed, and observed for a calibration.
+    Calibrate,
+    /// DBCache or DBPrune.
     CacheDit(Arc<CacheDitPlan>),
+    /// TeaCache.
+    TeaCache(Arc<TeaCachePlan>),
+    /// MagCache.
+    MagCache(Arc<MagCachePlan>),
 }
 
 /// The checked options of backend `cache_dit`.
@@ -38,53 +53,88 @@ pub struct CacheDitPlan {
     pub(crate) separate_cfg: bool,
 }
 
+/// The checked options of backend `tea_cache`.
+#[derive(Debug)]
+pub struct TeaCachePlan {
+    pub(crate) config: TeaCacheConfig,
+    pub(crate) coefficients: [f64; TEA_CACHE_COEFFICIENTS],
+    pub(crate) separate_cfg: bool,
+    pub(crate) steps: usize,
+}
+
+/// The checked options of backend `mag_cache`.
+#[derive(Debug)]
+pub struct MagCachePlan {
+    pub(crate) config: MagCacheConfig,
+    /// One per step of the request.
+    pub(crate) ratios: Vec<f64>,
+    /// Steps below this index are computed.
+    pub(crate) retained_steps: usize,
+    pub(crate) separate_cfg: bool,
+}
+
 impl CachePlan {
     /// Fits `config` to a request of `steps` steps.
     ///
     /// # Errors
     /// [`ConfigError`] naming the key that does not fit the steps or the model.
-    pub fn new(config: &CacheConfig, steps: usize, model: ModelShape<'_>) -> Result<Self, ConfigError> {
-        match config {
-            CacheConfig::None => Ok(Self::None),
-            CacheConfig::CacheDit(config) => Ok(Self::CacheDit(Arc::new(CacheDitPlan::new(config, steps, model)?))),
-        }
+    pub fn new(config: &CacheConfig, steps: usize, model: ModelFacts<'_>) -> Result<Self, ConfigError> {
+        Ok(match config {
+            CacheConfig::None => Self::None,
+            CacheConfig::CacheDit(config) => Self::CacheDit(Arc::new(CacheDitPlan::new(config, steps, model)?)),
+            CacheConfig::TeaCache(config) => Self::TeaCache(Arc::new(TeaCachePlan::new(config, steps, model)?)),
+            CacheConfig::MagCache(config) => Self::MagCache(Arc::new(MagCachePlan::new(config, steps, model)?)),
+        })
     }
 
     /// The backend.
     pub fn backend(&self) -> CacheBackend {
         match self {
-            Self::None => CacheBackend::None,
+            Self::None | Self::Calibrate => CacheBackend::None,
             Self::CacheDit(_) => CacheBackend::CacheDit,
+            Self::TeaCache(_) => CacheBackend::TeaCache,
+            Self::MagCache(_) => CacheBackend::MagCache,
         }
     }
 
     /// Every key of the configuration in force, as a response shows it.
     pub fn effective_config(&self) -> Map<String, Value> {
         match self {
-            Self::None => Map::new(),
+            Self::None | Self::Calibrate => Map::new(),
             Self::CacheDit(plan) => plan.config.effective(plan.mask.as_deref(), plan.separate_cfg),
+            Self::TeaCache(plan) => plan.config.effective(&plan.coefficients),
+            Self::MagCache(plan) => plan.config.effective(&plan.ratios),
         }
     }
 
-    /// cache-dit's name for a run that reused `cached_steps` steps; `None` without a cache.
-    pub fn tag(&self, cached_steps: usize) -> Option<String> {
+    /// cache-dit's name for a run with this report; `None` for other backends.
+    pub fn tag(&self, report: &ContextReport) -> Option<String> {
         match self {
-            Self::None => None,
-            Self::CacheDit(plan) => Some(plan.tag(cached_steps)),
+            Self::CacheDit(plan) => Some(plan.tag(report)),
+            Self::None | Self::Calibrate | Self::TeaCache(_) | Self::MagCache(_) => None,
         }
+    }
+
+    /// The most bytes of state one image can come to hold for a block list.
+    pub(crate) fn state_bytes(&self, list: ListShape<'_>) -> usize {
+        let (copies, separate_cfg) = match self {
+            Self::None => (0, false),
+            Self::Calibrate => (2, false),
+            Self::CacheDit(plan) => (plan.stored_streams(list.blocks), plan.separate_cfg),
+            // The modulated input and the residual; the residual alone.
+            Self::TeaCache(plan) => (2, plan.separate_cfg),
+            Self::MagCache(plan) => (1, plan.separate_cfg),
+        };
+        copies * StepClock::branches(separate_cfg).len() * list.stream_bytes
     }
 }
 
 impl CacheDitPlan {
-    fn new(config: &CacheDitConfig, steps: usize, model: ModelShape<'_>) -> Result<Self, ConfigError> {
+    fn new(config: &CacheDitConfig, steps: usize, model: ModelFacts<'_>) -> Result<Self, ConfigError> {
         check_blocks(config, model.blocks)?;
+        check_prune(config, model.blocks)?;
         check_guidance(config, model.separate_cfg)?;
-        if let Some(repeated) = config.num_inference_steps
-            && repeated != steps
-        {
-            let message = format!("`num_inference_steps` is {repeated}, but the request has {steps} steps");
-            return Err(ConfigError::at("num_inference_steps", message));
-        }
+        check_steps(config.num_inference_steps, steps)?;
         let mask = resolve_mask(config.steps_mask.as_ref(), steps)?;
         let starts_reused = mask.as_ref().is_some_and(|mask| mask.first() == Some(&false));
         if config.mask_mode == MaskMode::Static && starts_reused {
@@ -100,16 +150,27 @@ impl CacheDitPlan {
         self.mask.as_ref().map_or(usize::MAX, leading).min(self.config.max_warmup_steps)
     }
 
-    /// Predict or reuse the middle blocks' output itself rather than what they added.
-    pub(crate) fn stores_output(&self) -> bool {
-        self.config.calibrator.is_some_and(|calibrator| !calibrator.residual)
+    pub(crate) fn clock(&self) -> StepClock {
+        StepClock::new(self.separate_cfg, self.config.cfg_compute_first, self.config.refresh)
     }
 
-    fn tag(&self, cached_steps: usize) -> String {
+    /// Copies of the streams that one branch of a list comes to hold.
+    fn stored_streams(&self, blocks: usize) -> usize {
+        let effect = self.config.calibrator.map_or(1, |calibrator| calibrator.kind.stored_values());
+        let runs = match &self.config.prune {
+            None => 1,
+            Some(_) => blocks - self.config.fn_compute_blocks - self.config.bn_compute_blocks,
+        };
+        // A reference beside every effect.
+        runs * (1 + effect)
+    }
+
+    fn tag(&self, report: &ContextReport) -> String {
         let config = &self.config;
         let limit = |limit: Option<usize>| limit.unwrap_or(0);
         let mut tag = format!(
-            "DBCache_F{}B{}_W{}I{}M{}MC{}_R{}",
+            "{}_F{}B{}_W{}I{}M{}MC{}_R{}",
+            if config.prune.is_some() { "DBPrune" } else { "DBCache" },
             config.fn_compute_blocks,
             config.bn_compute_blocks,
             config.max_warmup_steps,
@@ -118,6 +179,25 @@ impl CacheDitPlan {
             limit(config.max_continuous_cached_steps),
             python_float(config.residual_diff_threshold),
         );
+        match report.pruned_blocks {
+            Some(blocks) => tag += &format!("_P{}", python_float(blocks.percent())),
+            None => tag += &self.tag_of_steps(),
+        }
+        tag += &match config.calibrator {
+            None => "_T0O0".to_owned(),
+            Some(CalibratorConfig { kind: CalibratorKind::TaylorSeer(order), .. }) => format!("_T1O{order}"),
+            Some(CalibratorConfig { kind: CalibratorKind::FoCa, .. }) => "_FoCa".to_owned(),
+        };
+        if !report.cached_steps.is_empty() {
+            tag += &format!("_S{}", report.cached_steps.len());
+        }
+        tag
+    }
+
+    /// The part of the tag about steps and guidance, which DBPrune's does not have.
+    fn tag_of_steps(&self) -> String {
+        let config = &self.config;
+        let mut tag = String::new();
         if let Some(mask) = &self.mask {
             let digits: String = mask.iter().map(|&bit| if bit { '1' } else { '0' }).collect();
             let mode = if config.mask_mode == MaskMode::Static { "static" } else { "dynamic" };
@@ -126,19 +206,54 @@ impl CacheDitPlan {
         if let Some(steps) = config.num_inference_steps {
             tag += &format!("_N{steps}");
         }
-        if let Some(hint) = config.force_refresh_step_hint {
-            tag += &format!("_FR{hint}_{}", if config.force_refresh_repeats { "repeat" } else { "once" });
+        if let Some(refresh) = config.refresh {
+            tag += &format!("_FR{}_{}", refresh.forwards, if refresh.repeats { "repeat" } else { "once" });
         }
-        tag += &format!("_CFG{}", u8::from(self.separate_cfg));
-        tag += &match config.calibrator {
-            None => "_T0O0".to_owned(),
-            Some(CalibratorConfig { kind: CalibratorKind::TaylorSeer(order), .. }) => format!("_T1O{order}"),
-            Some(CalibratorConfig { kind: CalibratorKind::FoCa, .. }) => "_FoCa".to_owned(),
+        tag + &format!("_CFG{}", u8::from(self.separate_cfg))
+    }
+}
+
+impl TeaCachePlan {
+    fn new(config: &TeaCacheConfig, steps: usize, model: ModelFacts<'_>) -> Result<Self, ConfigError> {
+        let Some(coefficients) = config.coefficients.or(model.tea_cache_coefficients) else {
+            let message =
+                "this model has no `coefficients` of its own; give five, or fit them with `afterimage calibrate`";
+            return Err(ConfigError::at("coefficients", message));
         };
-        if cached_steps > 0 {
-            tag += &format!("_S{cached_steps}");
+        Ok(Self { config: config.clone(), coefficients, separate_cfg: model.separate_cfg, steps })
+    }
+}
+
+impl MagCachePlan {
+    fn new(config: &MagCacheConfig, steps: usize, model: ModelFacts<'_>) -> Result<Self, ConfigError> {
+        check_steps(config.num_inference_steps, steps)?;
+        let Some(ratios) = config.ratios.as_deref().or(model.mag_ratios) else {
+            let message =
+                "this model has no `mag_ratios` of its own; give some, or measure them with `afterimage calibrate`";
+            return Err(ConfigError::at("mag_ratios", message));
+        };
+        Ok(Self {
+            config: config.clone(),
+            ratios: resample(ratios, steps),
+            retained_steps: (config.retention_ratio * steps as f64 + 0.5) as usize,
+            separate_cfg: model.separate_cfg,
+        })
+    }
+}
+
+/// The value at the nearest place of a run of another length.
+fn resample(ratios: &[f64], steps: usize) -> Vec<f64> {
+    let scale = (ratios.len() - 1) as f64 / (steps.max(2) - 1) as f64;
+    (0..steps).map(|step| ratios[(step as f64 * scale).round_ties_even() as usize]).collect()
+}
+
+fn check_steps(repeated: Option<usize>, steps: usize) -> Result<(), ConfigError> {
+    match repeated {
+        Some(repeated) if repeated != steps => {
+            let message = format!("`num_inference_steps` is {repeated}, but the request has {steps} steps");
+            Err(ConfigError::at("num_inference_steps", message))
         }
-        tag
+        _ => Ok(()),
     }
 }
 
@@ -159,6 +274,21 @@ fn check_blocks(config: &CacheDitConfig, blocks: &[usize]) -> Result<(), ConfigE
     Ok(())
 }
 
+fn check_prune(config: &CacheDitConfig, blocks: &[usize]) -> Result<(), ConfigError> {
+    let Some(prune) = &config.prune else { return Ok(()) };
+    let fewest = blocks.iter().copied().min().unwrap_or(0);
+    if let Some(block) = prune.non_prune_blocks.iter().find(|block| **block >= fewest) {
+        let message = format!("`non_prune_block_ids` names block {block}, but the model has {fewest} blocks");
+        return Err(ConfigError::at("non_prune_block_ids", message));
+    }
+    let prunable = config.fn_compute_blocks..fewest - config.bn_compute_blocks;
+    if prunable.clone().all(|block| prune.non_prune_blocks.contains(&block)) {
+        let message = format!("no block of {fewest} is left to skip; lower `Fn_compute_blocks` or `Bn_compute_blocks`");
+        return Err(ConfigError::at("Fn_compute_blocks", message));
+    }
+    Ok(())
+}
+
 fn check_guidance(config: &CacheDitConfig, separate_cfg: bool) -> Result<(), ConfigError> {
     let asked = config.enable_separate_cfg.unwrap_or(separate_cfg);
     if asked != separate_cfg {
@@ -170,7 +300,7 @@ fn check_guidance(config: &CacheDitConfig, separate_cfg: bool) -> Result<(), Con
         let message = "`cfg_diff_compute_separate` cannot be true together with `cfg_compute_first`";
         return Err(ConfigError::at("cfg_diff_compute_separate", message));
     }
-    if separate_cfg && config.force_refresh_step_hint.is_some_and(|forwards| !forwards.is_multiple_of(2)) {
+    if separate_cfg && config.refresh.is_some_and(|refresh| !refresh.forwards.is_multiple_of(2)) {
         let message = "`force_refresh_step_hint` counts forwards; this request runs two per step, so it must be even";
         return Err(ConfigError::at("force_refresh_step_hint", message));
     }
@@ -214,12 +344,16 @@ mod tests {
 
     fn plan(keys: Value, steps: usize, blocks: usize) -> Result<CachePlan, ConfigError> {
         let config = CacheConfig::parse(CacheBackend::CacheDit, keys.as_object().unwrap())?;
-        CachePlan::new(&config, steps, ModelShape { blocks: &[blocks], separate_cfg: false })
+        CachePlan::new(&config, steps, ModelFacts { blocks: &[blocks], ..Default::default() })
     }
 
     #[test]
     fn tags_are_those_of_cache_dit() {
-        let tag = |keys, steps, cached| plan(keys, steps, 8).unwrap().tag(cached).unwrap();
+        let tag = |keys, steps, cached| {
+            let mut report = ContextReport::new("all");
+            report.cached_steps = (0..cached).collect();
+            plan(keys, steps, 8).unwrap().tag(&report).unwrap()
+        };
         assert_eq!(tag(json!({"enable_taylorseer": true}), 28, 18), "DBCache_F1B0_W4I1M0MC3_R0.24_CFG0_T1O1_S18");
         assert_eq!(
             tag(
@@ -259,10 +393,37 @@ mod tests {
             (json!({"enable_separate_cfg": true}), "enable_separate_cfg"),
             (json!({"scm_compute_bins": [4, 4], "scm_cache_bins": [4]}), "scm_compute_bins"),
             (json!({"steps_computation_mask": [0, 1], "scm_steps_policy": "static"}), "steps_computation_mask"),
+            (json!({"cache_type": "DBPrune", "non_prune_block_ids": [8]}), "non_prune_block_ids"),
+            (json!({"cache_type": "DBPrune", "Fn_compute_blocks": 6, "Bn_compute_blocks": 2}), "Fn_compute_blocks"),
         ] {
             let error = plan(keys.clone(), 28, 8).unwrap_err();
             assert_eq!(error.key.as_deref(), Some(key), "{keys}: {error}");
         }
+    }
+
+    #[test]
+    fn coefficients_and_ratios_come_from_the_request_or_the_model() {
+        let facts = ModelFacts { blocks: &[8], ..Default::default() };
+        for (backend, key) in [(CacheBackend::TeaCache, "coefficients"), (CacheBackend::MagCache, "mag_ratios")] {
+            let config = CacheConfig::parse(backend, &Map::new()).unwrap();
+            assert_eq!(CachePlan::new(&config, 4, facts).unwrap_err().key.as_deref(), Some(key));
+            let calibrated = ModelFacts {
+                tea_cache_coefficients: Some([1.0, 2.0, 3.0, 4.0, 5.0]),
+                mag_ratios: Some(&[1.0, 1.1, 1.2]),
+                ..facts
+            };
+            let effective = CachePlan::new(&config, 5, calibrated).unwrap().effective_config();
+            let expected = json!({"coefficients": [1.0, 2.0, 3.0, 4.0, 5.0], "mag_ratios": [1.0, 1.0, 1.1, 1.2, 1.2]});
+            assert_eq!(effective[key], expected[key]);
+        }
+    }
+
+    #[test]
+    fn ratios_are_taken_from_the_nearest_place() {
+        assert_eq!(resample(&[1.0, 2.0, 3.0], 3), [1.0, 2.0, 3.0]);
+        assert_eq!(resample(&[1.0, 2.0, 3.0], 2), [1.0, 3.0]);
+        assert_eq!(resample(&[1.0, 2.0, 3.0], 1), [1.0]);
+        assert_eq!(resample(&[1.5], 3), [1.5; 3]);
     }
 
     #[test]

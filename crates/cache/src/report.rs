@@ -15,7 +15,7 @@ pub struct CacheReport {
     pub backend: &'static str,
     /// Every key of the configuration in force.
     pub config: Map<String, Value>,
-    /// cache-dit's name for the first image's run; null without a cache.
+    /// cache-dit's name for the first image's run; null for other backends.
     pub tag: Option<String>,
     /// Denoising steps of every image.
     pub steps: usize,
@@ -42,26 +42,54 @@ pub struct ContextReport {
     pub name: String,
     /// `all`, `cond` or `uncond`.
     pub branch: &'static str,
-    /// Steps that were reused, ascending.
+    /// Steps that were reused (DBPrune: in part), ascending.
     pub cached_steps: Vec<usize>,
-    /// Recorded distances by step.
-    #[serde(serialize_with = "serialize_distances")]
-    pub residual_diffs: BTreeMap<usize, f64>,
+    /// What was compared with a threshold, by step.
+    pub residual_diffs: BTreeMap<usize, Recorded>,
     /// Outcome of every step.
     pub reasons: BTreeMap<usize, Reason>,
+    /// DBPrune: blocks skipped, of all blocks passed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pruned_blocks: Option<PrunedBlocks>,
+}
+
+/// The numbers recorded for one step.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Recorded {
+    /// One comparison.
+    One(f64),
+    /// DBPrune: one per block that was compared.
+    PerBlock(Vec<f64>),
+}
+
+/// How many blocks were skipped.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct PrunedBlocks {
+    /// Skipped.
+    pub pruned: usize,
+    /// All.
+    pub total: usize,
 }
 
 impl CacheReport {
     /// Puts the images of one request together.
     pub fn new(plan: &CachePlan, steps: usize, images: Vec<ImageReport>) -> Self {
-        let passes = |reason: Option<Reason>| -> usize {
-            let counts = images.iter().flat_map(|image| &image.passes);
-            counts.filter(|(passed, _)| reason.is_none_or(|reason| reason == **passed)).map(|(_, count)| count).sum()
-        };
-        let hit_rate = passes(Some(Reason::Cached)) as f64 / passes(None).max(1) as f64;
+        let hits = images.iter().map(|image| image.passes.get(&Reason::Cached).unwrap_or(&0)).sum::<usize>();
+        let passes = images.iter().flat_map(|image| image.passes.values()).sum::<usize>();
         let first_context = images.first().and_then(|image| image.contexts.first());
-        let tag = plan.tag(first_context.map_or(0, |context| context.cached_steps.len()));
-        Self { backend: plan.backend().as_str(), config: plan.effective_config(), tag, steps, hit_rate, images }
+        Self {
+            backend: plan.backend().as_str(),
+            config: plan.effective_config(),
+            tag: first_context.and_then(|context| plan.tag(context)),
+            steps,
+            hit_rate: hits as f64 / passes.max(1) as f64,
+            images,
+        }
+    }
+
+    /// A cache was asked for and no step was reused.
+    pub fn never_engaged(&self) -> bool {
+        self.hit_rate == 0.0 && self.images.iter().any(|image| !image.contexts.is_empty())
     }
 }
 
@@ -70,11 +98,11 @@ impl ImageReport {
         *self.passes.entry(reason).or_default() += passes;
     }
 
-    pub(crate) fn add(&mut self, context: ContextReport) {
+    pub(crate) fn add(&mut self, list: &str, context: ContextReport) {
         for reason in context.reasons.values() {
             self.count(*reason, 1);
         }
-        self.contexts.push(context);
+        self.contexts.push(ContextReport { name: list.to_owned(), ..context });
     }
 }
 
@@ -86,6 +114,7 @@ impl ContextReport {
             cached_steps: Vec::new(),
             residual_diffs: BTreeMap::new(),
             reasons: BTreeMap::new(),
+            pruned_blocks: None,
         }
     }
 
@@ -95,18 +124,85 @@ impl ContextReport {
         }
         self.reasons.insert(step, reason);
     }
+
+    /// Records the reason unless the step has one.
+    pub(crate) fn record_first(&mut self, step: usize, reason: Reason) {
+        self.reasons.entry(step).or_insert(reason);
+    }
+
+    pub(crate) fn append_distance(&mut self, step: usize, distance: f64) {
+        let recorded = self.residual_diffs.entry(step).or_insert_with(|| Recorded::PerBlock(Vec::new()));
+        if let Recorded::PerBlock(distances) = recorded {
+            distances.push(distance);
+        }
+    }
+
+    pub(crate) fn count_blocks(&mut self, pruned: usize, total: usize) {
+        let blocks = self.pruned_blocks.get_or_insert_default();
+        blocks.pruned += pruned;
+        blocks.total += total;
+    }
+}
+
+impl PrunedBlocks {
+    /// Share skipped, in percent rounded to two digits.
+    pub fn percent(self) -> f64 {
+        (self.pruned as f64 / self.total.max(1) as f64 * 1e4).round_ties_even() / 100.0
+    }
+}
+
+impl Recorded {
+    /// The numbers, in the order they were recorded.
+    pub fn values(&self) -> &[f64] {
+        match self {
+            Self::One(value) => std::slice::from_ref(value),
+            Self::PerBlock(values) => values,
+        }
+    }
 }
 
 /// JSON has no NaN and no infinity; they become the strings `"nan"` and `"inf"`.
-fn serialize_distances<S: Serializer>(distances: &BTreeMap<usize, f64>, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.collect_map(distances.iter().map(|(step, distance)| {
-        let value = if distance.is_nan() {
-            Value::from("nan")
-        } else if distance.is_infinite() {
-            Value::from("inf")
-        } else {
-            Value::from(*distance)
+impl Serialize for Recorded {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let json = |value: &f64| match value {
+            value if value.is_nan() => Value::from("nan"),
+            value if value.is_infinite() => Value::from("inf"),
+            value => Value::from(*value),
         };
-        (step, value)
-    }))
+        match self {
+            Self::One(value) => json(value).serialize(serializer),
+            Self::PerBlock(values) => serializer.collect_seq(values.iter().map(json)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn numbers_json_lacks_are_words() {
+        let one = |value| serde_json::to_value(Recorded::One(value)).unwrap();
+        assert_eq!([one(f64::NAN), one(f64::INFINITY), one(-1.0)], [json!("nan"), json!("inf"), json!(-1.0)]);
+        let several = serde_json::to_value(Recorded::PerBlock(vec![0.5, f64::NAN])).unwrap();
+        assert_eq!(several, json!([0.5, "nan"]));
+    }
+
+    #[test]
+    fn a_cache_that_never_reused_is_told_from_no_cache() {
+        let mut context = ContextReport::new("all");
+        context.record(0, Reason::Warmup);
+        let mut image = ImageReport::default();
+        image.add("blocks", context.clone());
+        assert!(CacheReport::new(&CachePlan::None, 1, vec![image]).never_engaged());
+        let mut uncached = ImageReport::default();
+        uncached.count(Reason::Off, 1);
+        assert!(!CacheReport::new(&CachePlan::None, 1, vec![uncached]).never_engaged());
+        let mut image = ImageReport::default();
+        context.record(1, Reason::Cached);
+        image.add("blocks", context);
+        assert!(!CacheReport::new(&CachePlan::None, 2, vec![image]).never_engaged());
+    }
 }

@@ -1,26 +1,49 @@
 //! The cache state of one image.
 //!
 //! An image owns one [`ListSessions`] per block list of its model; it is made when the image starts
-//! and dropped when it ends. The driver shows it the streams before every block; it answers whether
-//! to run on or to jump ahead with streams it puts in their place.
+//! and dropped when it ends. Where the memory for cache state is used up, a new image gets none: it
+//! is computed in full, and says so.
 
-use crate::db_cache::DbCache;
+use candle_core::Result;
+
+use crate::budget::{CacheBudget, Reservation};
+use crate::calibration::CalibrationStep;
 use crate::decision::Reason;
-use crate::driver::Streams;
+use crate::driver::{Probe, Streams};
+use crate::engine::{self, Engine, Visit};
 use crate::plan::CachePlan;
-use crate::report::ImageReport;
+use crate::report::{ContextReport, ImageReport};
+
+/// One block list of a model, as an image's state needs to know it.
+#[derive(Debug, Clone, Copy)]
+pub struct ListShape<'a> {
+    /// The list's name in diffusers.
+    pub name: &'a str,
+    /// Number of blocks.
+    pub blocks: usize,
+    /// Bytes of one image's streams in one forward.
+    pub stream_bytes: usize,
+}
 
 /// All cache state of one image.
 #[derive(Debug)]
 pub struct ImageSessions {
     lists: Vec<ListSessions>,
+    _reservation: Option<Reservation>,
 }
 
 impl ImageSessions {
-    /// Fresh state for a model whose block lists have these names and numbers of blocks.
-    pub fn new(plan: &CachePlan, lists: &[(&str, usize)]) -> Self {
-        let lists = lists.iter().map(|(name, blocks)| ListSessions::new(plan, name, *blocks)).collect();
-        Self { lists }
+    /// Fresh state for a model with these block lists, within `budget`.
+    pub fn new(plan: &CachePlan, lists: &[ListShape<'_>], budget: &CacheBudget) -> Self {
+        let bytes = lists.iter().map(|list| plan.state_bytes(*list)).sum();
+        let reservation = budget.reserve(bytes);
+        let reason = if reservation.is_some() { Reason::Off } else { Reason::Budget };
+        let engine = |list: &ListShape<'_>| reservation.as_ref().and_then(|_| engine::new(plan, list.blocks));
+        let lists = lists.iter().map(|list| ListSessions {
+            name: list.name.to_owned(),
+            state: engine(list).map_or(State::Computed { reason, forwards: 0 }, State::Cached),
+        });
+        Self { lists: lists.collect(), _reservation: reservation }
     }
 
     /// The state for one block list, in the model's order.
@@ -33,18 +56,19 @@ impl ImageSessions {
         self.lists.iter().map(ListSessions::bytes).sum()
     }
 
+    /// What was recorded so far under [`CachePlan::Calibrate`], of the first block list.
+    pub fn calibration_steps(&self) -> &[CalibrationStep] {
+        match self.lists.first().map(|list| &list.state) {
+            Some(State::Cached(engine)) => engine.calibration_steps(),
+            _ => &[],
+        }
+    }
+
     /// What was decided so far.
     pub fn report(&self) -> ImageReport {
         let mut report = ImageReport::default();
         for list in &self.lists {
-            match &list.state {
-                State::Off { forwards } => report.count(Reason::Off, *forwards),
-                State::DbCache(state) => {
-                    for context in state.reports(&list.name) {
-                        report.add(context);
-                    }
-                }
-            }
+            list.add_to(&mut report);
         }
         report
     }
@@ -59,43 +83,42 @@ pub struct ListSessions {
 
 #[derive(Debug)]
 enum State {
-    Off { forwards: usize },
-    DbCache(Box<DbCache>),
-}
-
-/// What the driver does next with an image's rows.
-#[derive(Debug)]
-pub(crate) enum Visit {
-    /// Run the block.
-    Run,
-    /// Go on before block `to`, with these streams.
-    Jump { to: usize, streams: Streams },
+    /// Every forward is computed, for this reason.
+    Computed {
+        reason: Reason,
+        forwards: usize,
+    },
+    Cached(Box<dyn Engine>),
 }
 
 impl ListSessions {
-    fn new(plan: &CachePlan, name: &str, blocks: usize) -> Self {
-        let state = match plan {
-            CachePlan::None => State::Off { forwards: 0 },
-            CachePlan::CacheDit(plan) => State::DbCache(Box::new(DbCache::new(plan.clone(), blocks))),
-        };
-        Self { name: name.to_owned(), state }
-    }
-
     /// The image's rows stand before block `index` (or behind the last) with these streams.
-    pub(crate) fn visit(&mut self, index: usize, streams: &Streams) -> candle_core::Result<Visit> {
+    pub(crate) fn visit(&mut self, index: usize, streams: &Streams, probe: &dyn Probe) -> Result<Visit> {
         match &mut self.state {
-            State::Off { forwards } => {
+            State::Computed { forwards, .. } => {
                 *forwards += usize::from(index == 0);
                 Ok(Visit::Run)
             }
-            State::DbCache(state) => state.visit(index, streams),
+            State::Cached(engine) => engine.visit(index, streams, probe),
         }
     }
 
     fn bytes(&self) -> usize {
         match &self.state {
-            State::Off { .. } => 0,
-            State::DbCache(state) => state.bytes(),
+            State::Computed { .. } => 0,
+            State::Cached(engine) => engine.bytes(),
+        }
+    }
+
+    fn add_to(&self, report: &mut ImageReport) {
+        match &self.state {
+            State::Computed { reason: Reason::Off, forwards } => report.count(Reason::Off, *forwards),
+            State::Computed { reason, forwards } => {
+                let mut context = ContextReport::new("all");
+                (0..*forwards).for_each(|step| context.record(step, *reason));
+                report.add(&self.name, context);
+            }
+            State::Cached(engine) => engine.reports().into_iter().for_each(|context| report.add(&self.name, context)),
         }
     }
 }

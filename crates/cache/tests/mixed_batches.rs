@@ -6,9 +6,10 @@
 
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
-use afterimage_cache::plan::ModelShape;
+use afterimage_cache::plan::ModelFacts;
 use afterimage_cache::{
-    BlockList, CacheBackend, CacheConfig, CachePlan, ImageReport, ImageSessions, Lane, Reason, Streams, run_blocks,
+    BlockList, CacheBackend, CacheBudget, CacheConfig, CachePlan, ImageReport, ImageSessions, Lane, ListShape, Reason,
+    Streams, run_blocks,
 };
 use candle_core::{Device, Result, Tensor};
 use proptest::prelude::*;
@@ -44,6 +45,10 @@ impl BlockList for Blocks {
         Ok(Streams { hidden, encoder })
     }
 
+    fn modulated_input(&self, streams: &Streams) -> Result<Tensor> {
+        (streams.hidden.broadcast_add(&self.conditioning)? * 2.0)?.cos()
+    }
+
     fn select(&self, rows: &[usize]) -> Result<Self> {
         let rows = Tensor::new(rows.iter().map(|row| *row as u32).collect::<Vec<_>>(), &Device::Cpu)?;
         Ok(Self { conditioning: self.conditioning.index_select(&rows, 0)?, with_encoder: self.with_encoder })
@@ -57,20 +62,28 @@ struct Request {
     phase: f32,
     steps: usize,
     /// `None`: no cache.
-    cache: Option<Value>,
+    cache: Option<(CacheBackend, Value)>,
 }
 
 impl Request {
     fn plan(&self) -> CachePlan {
         let config = match &self.cache {
             None => CacheConfig::None,
-            Some(keys) => CacheConfig::parse(CacheBackend::CacheDit, keys.as_object().unwrap()).unwrap(),
+            Some((backend, keys)) => CacheConfig::parse(*backend, keys.as_object().unwrap()).unwrap(),
         };
-        CachePlan::new(&config, self.steps, ModelShape { blocks: &[BLOCKS], separate_cfg: false }).unwrap()
+        let facts = ModelFacts {
+            blocks: &[BLOCKS],
+            separate_cfg: false,
+            tea_cache_coefficients: Some([0.0, 0.0, 0.0, 1.0, 0.0]),
+            mag_ratios: Some(&[1.0, 0.98, 1.05, 1.01]),
+        };
+        CachePlan::new(&config, self.steps, facts).unwrap()
     }
 
-    fn sessions(&self) -> ImageSessions {
-        ImageSessions::new(&self.plan(), &[("blocks", BLOCKS)])
+    fn sessions(&self, budget: &CacheBudget) -> ImageSessions {
+        // Hidden and encoder stream, f32.
+        let list = ListShape { name: "blocks", blocks: BLOCKS, stream_bytes: 2 * self.rows * TOKENS * SIZE * 4 };
+        ImageSessions::new(&self.plan(), &[list], budget)
     }
 
     /// What enters the list at a step: `[rows, tokens, size]`.
@@ -94,7 +107,8 @@ type Outcome = Vec<(Vec<Vec<f32>>, ImageReport)>;
 
 /// Runs requests together; each leaves the batch when its steps are done.
 fn run(requests: &[Request], with_encoder: bool) -> Outcome {
-    let mut sessions: Vec<_> = requests.iter().map(Request::sessions).collect();
+    let budget = CacheBudget::unlimited();
+    let mut sessions: Vec<_> = requests.iter().map(|request| request.sessions(&budget)).collect();
     let mut outputs = vec![Vec::new(); requests.len()];
     for step in 0..requests.iter().map(|request| request.steps).max().unwrap() {
         let active: Vec<_> = (0..requests.len()).filter(|index| step < requests[*index].steps).collect();
@@ -119,6 +133,8 @@ fn run(requests: &[Request], with_encoder: bool) -> Outcome {
             outputs[index].push(own);
             row += rows;
         }
+        let held: usize = sessions.iter().map(ImageSessions::bytes).sum();
+        assert!(held <= budget.used(), "{held} bytes held, {} reserved", budget.used());
     }
     outputs.into_iter().zip(sessions.iter().map(ImageSessions::report)).collect()
 }
@@ -131,7 +147,8 @@ fn same_decisions(a: &ImageReport, b: &ImageReport) -> bool {
     serde_json::to_value(a).unwrap() == serde_json::to_value(b).unwrap()
 }
 
-fn cache_options() -> impl Strategy<Value = Value> {
+/// Options of DBCache and DBPrune.
+fn cache_dit() -> impl Strategy<Value = Value> {
     let calibrator = prop_oneof![
         Just(json!({})),
         (1..4usize).prop_map(|order| json!({"enable_taylorseer": true, "taylorseer_order": order})),
@@ -139,22 +156,41 @@ fn cache_options() -> impl Strategy<Value = Value> {
         Just(json!({"enable_taylorseer": true, "calibrator_cache_type": "hidden_states"})),
         Just(json!({"scm_steps_mask_policy": "fast", "scm_steps_policy": "static"})),
     ];
-    let blocks = (1..=BLOCKS).prop_flat_map(|head| (Just(head), 0..=BLOCKS - head));
-    (blocks, 0..6usize, -1..4i64, 0.0..0.5f64, calibrator).prop_map(
-        |((head, tail), warmup, streak, threshold, extra)| {
-            let mut keys = json!({
-                "Fn_compute_blocks": head, "Bn_compute_blocks": tail, "max_warmup_steps": warmup,
-                "max_continuous_cached_steps": streak, "residual_diff_threshold": threshold,
-            });
+    let prune = prop_oneof![
+        2 => Just(json!({})),
+        1 => Just(json!({"cache_type": "DBPrune"})),
+        1 => Just(json!({"cache_type": "DBPrune", "enable_dynamic_prune_threshold": true})),
+    ];
+    let blocks = (1..BLOCKS).prop_flat_map(|head| (Just(head), 0..BLOCKS - head));
+    let limits = (0..6usize, -1..4i64, 0.0..0.5f64);
+    (blocks, limits, calibrator, prune).prop_map(|((head, tail), (warmup, streak, threshold), calibrator, prune)| {
+        let mut keys = json!({
+            "Fn_compute_blocks": head, "Bn_compute_blocks": tail, "max_warmup_steps": warmup,
+            "max_continuous_cached_steps": streak, "residual_diff_threshold": threshold,
+        });
+        for extra in [calibrator, prune] {
             keys.as_object_mut().unwrap().extend(extra.as_object().unwrap().clone());
-            keys
-        },
-    )
+        }
+        keys
+    })
+}
+
+fn cache() -> impl Strategy<Value = Option<(CacheBackend, Value)>> {
+    let tea_cache = (0.02..0.6f64, 0..4usize, any::<bool>()).prop_map(
+        |(threshold, warmup, last)| json!({"rel_l1_thresh": threshold, "num_warmup_steps": warmup, "force_last_step": last}),
+    );
+    let mag_cache = (0.0..0.3f64, 0..4usize)
+        .prop_map(|(threshold, most)| json!({"mag_threshold": threshold, "mag_max_skip_steps": most}));
+    prop_oneof![
+        1 => Just(None),
+        4 => cache_dit().prop_map(|keys| Some((CacheBackend::CacheDit, keys))),
+        1 => tea_cache.prop_map(|keys| Some((CacheBackend::TeaCache, keys))),
+        1 => mag_cache.prop_map(|keys| Some((CacheBackend::MagCache, keys))),
+    ]
 }
 
 fn request() -> impl Strategy<Value = Request> {
-    let cache = prop_oneof![1 => Just(None), 4 => cache_options().prop_map(Some)];
-    (1..3usize, 0.0..6.0f32, 1..14usize, cache).prop_map(|(rows, phase, steps, cache)| Request {
+    (1..3usize, 0.0..6.0f32, 1..14usize, cache()).prop_map(|(rows, phase, steps, cache)| Request {
         rows,
         phase,
         steps,
@@ -190,20 +226,24 @@ proptest! {
     }
 
     #[test]
-    fn caching_that_never_reuses_equals_no_cache(mut request in request(), options in cache_options(), with_encoder: bool) {
+    fn caching_that_never_reuses_equals_no_cache(mut request in request(), options in cache_dit(), with_encoder: bool) {
         request.cache = None;
         let uncached = run_alone(&request, with_encoder).0;
         for never in [
             json!({"residual_diff_threshold": 0.0}),
             json!({"max_warmup_steps": request.steps}),
             json!({"max_cached_steps": 0}),
-            json!({"Fn_compute_blocks": BLOCKS, "Bn_compute_blocks": 0}),
+            json!({"Fn_compute_blocks": BLOCKS, "Bn_compute_blocks": 0, "cache_type": "DBCache"}),
         ] {
             let mut keys = options.clone();
             keys.as_object_mut().unwrap().extend(never.as_object().unwrap().clone());
-            keys.as_object_mut().unwrap().remove("scm_steps_policy");
-            keys.as_object_mut().unwrap().remove("scm_steps_mask_policy");
-            request.cache = Some(keys);
+            for key in ["scm_steps_policy", "scm_steps_mask_policy"] {
+                keys.as_object_mut().unwrap().remove(key);
+            }
+            if keys["cache_type"] == "DBCache" {
+                keys.as_object_mut().unwrap().remove("enable_dynamic_prune_threshold");
+            }
+            request.cache = Some((CacheBackend::CacheDit, keys));
             prop_assert_eq!(&run_alone(&request, with_encoder).0, &uncached, "{:?}", request.cache);
         }
     }
@@ -219,19 +259,46 @@ proptest! {
 }
 
 #[test]
+fn a_request_without_memory_for_its_state_is_computed_and_says_so() {
+    let request = Request { rows: 1, phase: 1.0, steps: 3, cache: Some((CacheBackend::CacheDit, json!({}))) };
+    let budget = CacheBudget::new(2 * 2 * TOKENS * SIZE * 4);
+    let first = request.sessions(&budget);
+    let mut second = request.sessions(&budget);
+    let list = Blocks { conditioning: request.conditioning(0), with_encoder: false };
+    let mut lanes = [Lane { rows: 1, sessions: second.list(0) }];
+    run_blocks(&list, Streams { hidden: request.input(0), encoder: None }, &mut lanes).unwrap();
+    let report = second.report();
+    assert_eq!(report.contexts[0].reasons[&0], Reason::Budget);
+    assert_eq!(report.passes[&Reason::Budget], 1);
+    drop((first, second));
+    assert_eq!(budget.used(), 0);
+}
+
+#[test]
+fn cancelling_one_of_several_changes_nothing_for_the_others() {
+    let cache = || Some((CacheBackend::CacheDit, json!({"max_warmup_steps": 2, "residual_diff_threshold": 0.3})));
+    let request = |phase, steps| Request { rows: 2, phase, steps, cache: cache() };
+    // The middle one leaves after three steps, as a cancelled request does.
+    let with_cancelled = run(&[request(0.5, 12), request(2.0, 3), request(4.0, 12)], false);
+    let without = run(&[request(0.5, 12), request(4.0, 12)], false);
+    assert_eq!(with_cancelled[0].0, without[0].0);
+    assert_eq!(with_cancelled[2].0, without[1].0);
+}
+
+#[test]
 fn a_reusing_request_skips_its_middle_and_says_so() {
     let keys = json!({"max_warmup_steps": 2, "residual_diff_threshold": 1.0, "max_continuous_cached_steps": 2});
-    let request = Request { rows: 2, phase: 1.0, steps: 8, cache: Some(keys) };
+    let request = Request { rows: 2, phase: 1.0, steps: 8, cache: Some((CacheBackend::CacheDit, keys)) };
     let (_, report) = run_alone(&request, false);
     assert_eq!(report.contexts[0].cached_steps, [2, 3, 5, 6]);
     assert_eq!(report.contexts[0].reasons[&4], Reason::MaxContinuous);
-    assert_eq!(report.contexts[0].residual_diffs[&2], -1.0);
+    assert_eq!(report.contexts[0].residual_diffs[&2].values(), [-1.0]);
 }
 
 #[test]
 fn state_is_counted_in_bytes() {
-    let request = Request { rows: 2, phase: 1.0, steps: 4, cache: Some(json!({})) };
-    let mut sessions = request.sessions();
+    let request = Request { rows: 2, phase: 1.0, steps: 4, cache: Some((CacheBackend::CacheDit, json!({}))) };
+    let mut sessions = request.sessions(&CacheBudget::unlimited());
     assert_eq!(sessions.bytes(), 0);
     let list = Blocks { conditioning: request.conditioning(0), with_encoder: false };
     let mut lanes = [Lane { rows: 2, sessions: sessions.list(0) }];

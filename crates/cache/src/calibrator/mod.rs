@@ -23,6 +23,17 @@ pub enum Calibrator {
     FoCa(FoCa),
 }
 
+impl CalibratorKind {
+    /// The most values of one stream a predictor comes to hold.
+    pub(crate) fn stored_values(self) -> usize {
+        match self {
+            Self::TaylorSeer(order) => order + 1,
+            // Two computed values, two recent ones.
+            Self::FoCa => 4,
+        }
+    }
+}
+
 impl Calibrator {
     /// A predictor that has seen nothing.
     pub fn new(kind: CalibratorKind) -> Self {

@@ -1,4 +1,4 @@
-//! The options of the `cache_dit` backend: DBCache, its calibrators and its step masks.
+//! The options of the `cache_dit` backend: DBCache or DBPrune, calibrators and step masks.
 //!
 //! Keys and meanings are cache-dit 1.5.3's, defaults are vLLM-Omni's (chosen so that a model
 //! distilled to 8 steps still caches).
@@ -7,6 +7,9 @@ use serde_json::{Map, Value, json};
 
 use super::{ConfigError, fields::Fields};
 use crate::steps_mask::MaskPolicy;
+
+/// cache-dit's factor on the mean distance of a dynamic threshold.
+const DEFAULT_RELAX_RATIO: f64 = 1.25;
 
 /// Highest TaylorSeer order; every order costs one more copy of the residual.
 const MAX_TAYLORSEER_ORDER: usize = 4;
@@ -46,10 +49,37 @@ pub struct CacheDitConfig {
     pub mask_mode: MaskMode,
     /// The request's number of steps, if the configuration repeats it.
     pub num_inference_steps: Option<usize>,
-    /// The state is dropped and rebuilt before this forward (counted from 0).
-    pub force_refresh_step_hint: Option<usize>,
-    /// The refresh happens every so many forwards, not just once.
-    pub force_refresh_repeats: bool,
+    /// When the state is dropped and rebuilt.
+    pub refresh: Option<RefreshConfig>,
+    /// DBPrune: every block decides for itself. `None`: DBCache.
+    pub prune: Option<PruneConfig>,
+}
+
+/// A forced rebuild of the state.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RefreshConfig {
+    /// Forwards (not steps) before it happens.
+    pub forwards: usize,
+    /// It happens every so many forwards, not just once.
+    pub repeats: bool,
+}
+
+/// What only DBPrune has.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct PruneConfig {
+    /// Raise the threshold to what the step's first distances suggest.
+    pub dynamic_threshold: Option<DynamicThreshold>,
+    /// Blocks that always run, beside the first and the last.
+    pub non_prune_blocks: Vec<usize>,
+}
+
+/// A threshold that follows the mean of the first distances of a step.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct DynamicThreshold {
+    /// Bound; `None`: twice the configured threshold.
+    pub max: Option<f64>,
+    /// Factor on the mean.
+    pub relax_ratio: f64,
 }
 
 /// How the streak of reused steps is counted.
@@ -133,13 +163,34 @@ impl CacheDitConfig {
                 .choice("scm_steps_policy", &[("dynamic", MaskMode::Dynamic), ("static", MaskMode::Static)])?
                 .unwrap_or(MaskMode::Dynamic),
             num_inference_steps: fields.count("num_inference_steps", 1)?,
-            force_refresh_step_hint: fields.count("force_refresh_step_hint", 1)?,
-            force_refresh_repeats: fields
-                .choice("force_refresh_step_policy", &[("once", false), ("repeat", true)])?
-                .unwrap_or(false),
+            refresh: parse_refresh(&mut fields)?,
+            prune: parse_prune(&mut fields)?,
         };
         fields.finish()?;
+        config.check_prune(keys)?;
         Ok(config)
+    }
+
+    /// Options that would be ignored by the chosen `cache_type` are refused.
+    fn check_prune(&self, keys: &Map<String, Value>) -> Result<(), ConfigError> {
+        let given = |key: &&&str| keys.get(**key).is_some_and(|value| !value.is_null());
+        if self.prune.is_none() {
+            return match PRUNE_KEYS.iter().find(given) {
+                None => Ok(()),
+                Some(key) => Err(ConfigError::at(key, format!("`{key}` needs `cache_type` \"DBPrune\""))),
+            };
+        }
+        let unused = if self.max_accumulated_residual_diff_threshold.is_some() {
+            "max_accumulated_residual_diff_threshold"
+        } else if self.continuous_counter == ContinuousCounter::Legacy {
+            "continuous_counter"
+        } else if !self.cfg_diff_compute_separate {
+            "cfg_diff_compute_separate"
+        } else {
+            return Ok(());
+        };
+        let found = keys.get(unused).unwrap_or(&Value::Null);
+        Err(ConfigError::at(unused, format!("`{unused}` is {found}, which `cache_type` \"DBPrune\" cannot do")))
     }
 
     /// Every key with the value in force; `mask` is the mask made for the request.
@@ -151,7 +202,7 @@ impl CacheDitConfig {
             _ => None,
         };
         let value = json!({
-            "cache_type": "DBCache",
+            "cache_type": if self.prune.is_some() { "DBPrune" } else { "DBCache" },
             "Fn_compute_blocks": self.fn_compute_blocks,
             "Bn_compute_blocks": self.bn_compute_blocks,
             "max_warmup_steps": self.max_warmup_steps,
@@ -187,14 +238,62 @@ impl CacheDitConfig {
             },
             "steps_computation_mask": mask.map(|mask| mask.iter().copied().map(u8::from).collect::<Vec<_>>()),
             "num_inference_steps": self.num_inference_steps,
-            "force_refresh_step_hint": self.force_refresh_step_hint,
-            "force_refresh_step_policy": if self.force_refresh_repeats { "repeat" } else { "once" },
+            "force_refresh_step_hint": self.refresh.map(|refresh| refresh.forwards),
+            "force_refresh_step_policy": match self.refresh {
+                Some(RefreshConfig { repeats: true, .. }) => "repeat",
+                _ => "once",
+            },
         });
-        match value {
-            Value::Object(keys) => keys,
-            _ => Map::new(),
+        let mut keys = object(value);
+        if let Some(prune) = &self.prune {
+            keys.extend(prune.effective());
         }
+        keys
     }
+}
+
+/// Keys that only DBPrune has.
+const PRUNE_KEYS: [&str; 4] = [
+    "enable_dynamic_prune_threshold",
+    "max_dynamic_prune_threshold",
+    "dynamic_prune_threshold_relax_ratio",
+    "non_prune_block_ids",
+];
+
+impl PruneConfig {
+    fn effective(&self) -> Map<String, Value> {
+        let dynamic = self.dynamic_threshold;
+        object(json!({
+            "enable_dynamic_prune_threshold": dynamic.is_some(),
+            "max_dynamic_prune_threshold": dynamic.and_then(|dynamic| dynamic.max),
+            "dynamic_prune_threshold_relax_ratio": dynamic.map_or(DEFAULT_RELAX_RATIO, |dynamic| dynamic.relax_ratio),
+            "non_prune_block_ids": self.non_prune_blocks,
+        }))
+    }
+}
+
+/// The keys of an object.
+fn object(value: Value) -> Map<String, Value> {
+    match value {
+        Value::Object(keys) => keys,
+        _ => Map::new(),
+    }
+}
+
+fn parse_refresh(fields: &mut Fields<'_>) -> Result<Option<RefreshConfig>, ConfigError> {
+    let forwards = fields.count("force_refresh_step_hint", 1)?;
+    let repeats = fields.choice("force_refresh_step_policy", &[("once", false), ("repeat", true)])?.unwrap_or(false);
+    Ok(forwards.map(|forwards| RefreshConfig { forwards, repeats }))
+}
+
+fn parse_prune(fields: &mut Fields<'_>) -> Result<Option<PruneConfig>, ConfigError> {
+    let prunes = fields.choice("cache_type", &[("DBCache", false), ("DBPrune", true)])?.unwrap_or(false);
+    let dynamic = fields.boolean("enable_dynamic_prune_threshold")?.unwrap_or(false);
+    let max = fields.number("max_dynamic_prune_threshold")?;
+    let relax_ratio = fields.number("dynamic_prune_threshold_relax_ratio")?.unwrap_or(DEFAULT_RELAX_RATIO);
+    let non_prune_blocks = fields.integers("non_prune_block_ids", 0, usize::MAX)?.unwrap_or_default();
+    let dynamic_threshold = dynamic.then_some(DynamicThreshold { max, relax_ratio });
+    Ok(prunes.then_some(PruneConfig { dynamic_threshold, non_prune_blocks }))
 }
 
 fn parse_calibrator(fields: &mut Fields<'_>) -> Result<Option<CalibratorConfig>, ConfigError> {
@@ -287,6 +386,13 @@ mod tests {
             (json!({"steps_computation_mask": [1, 2]}), "steps_computation_mask"),
             (json!({"steps_computation_mask": []}), "steps_computation_mask"),
             (json!({"force_refresh_step_policy": "always"}), "force_refresh_step_policy"),
+            (json!({"cache_type": "NONE"}), "cache_type"),
+            (json!({"non_prune_block_ids": [2]}), "non_prune_block_ids"),
+            (json!({"cache_type": "DBPrune", "continuous_counter": "legacy"}), "continuous_counter"),
+            (
+                json!({"cache_type": "DBPrune", "max_accumulated_residual_diff_threshold": 1}),
+                "max_accumulated_residual_diff_threshold",
+            ),
         ] {
             let error = parse(keys.clone()).unwrap_err();
             assert_eq!(error.key.as_deref(), Some(key), "{keys}: {error}");

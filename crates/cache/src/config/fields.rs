@@ -61,6 +61,18 @@ impl<'a> Fields<'a> {
         value.as_f64().filter(|number| number.is_finite()).map(Some).ok_or_else(|| wrong_type(key, value, "a number"))
     }
 
+    /// A list of numbers, not empty.
+    pub(super) fn numbers(&mut self, key: &'static str) -> Result<Option<Vec<f64>>, ConfigError> {
+        let Some(value) = self.value(key) else { return Ok(None) };
+        let numbers: Option<Vec<f64>> = value
+            .as_array()
+            .and_then(|items| items.iter().map(|item| item.as_f64().filter(|number| number.is_finite())).collect());
+        match numbers {
+            Some(numbers) if !numbers.is_empty() => Ok(Some(numbers)),
+            _ => Err(wrong_type(key, value, "a list of numbers")),
+        }
+    }
+
     /// One of a few names.
     pub(super) fn choice<T: Copy>(
         &mut self,

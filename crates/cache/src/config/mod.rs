@@ -8,29 +8,42 @@
 
 mod cache_dit;
 mod fields;
+mod mag_cache;
+mod tea_cache;
 
 use serde_json::{Map, Value};
 
-pub use cache_dit::{CacheDitConfig, CalibratorConfig, CalibratorKind, ContinuousCounter, MaskMode, StepsMask};
+pub use cache_dit::{
+    CacheDitConfig, CalibratorConfig, CalibratorKind, ContinuousCounter, DynamicThreshold, MaskMode, PruneConfig,
+    RefreshConfig, StepsMask,
+};
+pub use mag_cache::MagCacheConfig;
+pub use tea_cache::{TEA_CACHE_COEFFICIENTS, TeaCacheConfig};
 
 /// Which caching method a request uses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CacheBackend {
     /// Every block of every step is computed.
     None,
-    /// DBCache with optional calibrators and step masks.
+    /// DBCache or DBPrune with optional calibrators and step masks.
     CacheDit,
+    /// TeaCache.
+    TeaCache,
+    /// MagCache.
+    MagCache,
 }
 
 impl CacheBackend {
     /// Every backend, in the order they are listed in messages.
-    pub const ALL: [Self; 2] = [Self::None, Self::CacheDit];
+    pub const ALL: [Self; 4] = [Self::None, Self::CacheDit, Self::TeaCache, Self::MagCache];
 
     /// The name used in requests, flags and responses.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::None => "none",
             Self::CacheDit => "cache_dit",
+            Self::TeaCache => "tea_cache",
+            Self::MagCache => "mag_cache",
         }
     }
 }
@@ -73,9 +86,20 @@ impl ConfigError {
 pub enum CacheConfig {
     /// No caching.
     None,
-    /// DBCache.
+    /// DBCache or DBPrune.
     CacheDit(CacheDitConfig),
+    /// TeaCache.
+    TeaCache(TeaCacheConfig),
+    /// MagCache.
+    MagCache(MagCacheConfig),
 }
+
+/// Keys that give the same thing in different ways: one of them replaces the others. Keys of one
+/// inner list go together.
+const ALTERNATIVES: [&[&[&str]]; 2] = [
+    &[&["scm_steps_mask_policy"], &["scm_compute_bins", "scm_cache_bins"], &["steps_computation_mask"]],
+    &[&["enable_taylorseer"], &["enable_foca"]],
+];
 
 impl CacheConfig {
     /// Parses `keys` for `backend`.
@@ -85,6 +109,8 @@ impl CacheConfig {
     pub fn parse(backend: CacheBackend, keys: &Map<String, Value>) -> Result<Self, ConfigError> {
         match backend {
             CacheBackend::CacheDit => CacheDitConfig::parse(keys).map(Self::CacheDit),
+            CacheBackend::TeaCache => TeaCacheConfig::parse(keys).map(Self::TeaCache),
+            CacheBackend::MagCache => MagCacheConfig::parse(keys).map(Self::MagCache),
             CacheBackend::None => match keys.keys().next() {
                 None => Ok(Self::None),
                 Some(key) => Err(ConfigError::at(key, format!("`{key}` has no effect: the cache backend is `none`"))),
@@ -97,6 +123,66 @@ impl CacheConfig {
         match self {
             Self::None => CacheBackend::None,
             Self::CacheDit(_) => CacheBackend::CacheDit,
+            Self::TeaCache(_) => CacheBackend::TeaCache,
+            Self::MagCache(_) => CacheBackend::MagCache,
         }
+    }
+
+    /// The keys of `base` with those of `over` on top. `null` leaves the base's value; where several
+    /// keys are alternatives to each other, one in `over` replaces all in `base`.
+    pub fn merge(base: &Map<String, Value>, over: &Map<String, Value>) -> Map<String, Value> {
+        let mut merged = base.clone();
+        let sets = |key: &&str| over.get(*key).is_some_and(|value| !value.is_null() && *value != Value::Bool(false));
+        for alternatives in ALTERNATIVES {
+            let Some(chosen) = alternatives.iter().find(|keys| keys.iter().any(sets)) else { continue };
+            for key in alternatives.iter().filter(|keys| *keys != chosen).flat_map(|keys| *keys) {
+                merged.remove(*key);
+            }
+        }
+        for (key, value) in over {
+            // A key the base does not set is kept even as null: if it is unknown, parsing says so.
+            if !value.is_null() || !merged.contains_key(key) {
+                merged.insert(key.clone(), value.clone());
+            }
+        }
+        merged
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn merged(base: Value, over: Value) -> Value {
+        Value::Object(CacheConfig::merge(base.as_object().unwrap(), over.as_object().unwrap()))
+    }
+
+    #[test]
+    fn keys_replace_those_of_the_same_name() {
+        assert_eq!(
+            merged(json!({"a": 1, "b": 2}), json!({"b": 3, "a": null, "c": null})),
+            json!({"a": 1, "b": 3, "c": null})
+        );
+    }
+
+    #[test]
+    fn alternatives_replace_each_other() {
+        let policy = json!({"scm_steps_mask_policy": "fast", "enable_taylorseer": true, "taylorseer_order": 2});
+        assert_eq!(
+            merged(policy.clone(), json!({"steps_computation_mask": [1, 0], "enable_foca": true})),
+            json!({"taylorseer_order": 2, "steps_computation_mask": [1, 0], "enable_foca": true})
+        );
+        let off = merged(policy, json!({"scm_steps_mask_policy": null, "enable_foca": false}));
+        assert_eq!((&off["scm_steps_mask_policy"], &off["enable_taylorseer"]), (&json!("fast"), &json!(true)));
+    }
+
+    #[test]
+    fn backends_are_known_by_their_names() {
+        for backend in CacheBackend::ALL {
+            assert_eq!(backend.as_str().parse::<CacheBackend>().unwrap(), backend);
+        }
+        assert!("teacache".parse::<CacheBackend>().unwrap_err().message.contains("tea_cache"));
     }
 }

@@ -1,0 +1,127 @@
+//! What TeaCache and MagCache must know about a model, from uncached runs of it.
+//!
+//! Every step of an uncached run gives three numbers: how much the first block's modulated input
+//! changed, how much what the block stack adds changed, and by which factor the latter's magnitude
+//! changed. TeaCache's polynomial maps the first to the second; MagCache's ratios are the third.
+
+use serde::{Deserialize, Serialize};
+
+use crate::config::TEA_CACHE_COEFFICIENTS;
+
+/// One step of an uncached run, compared with the step before.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct CalibrationStep {
+    /// Relative L1 change of the modulated input.
+    pub input_distance: f64,
+    /// Relative L1 change of what the block stack adds.
+    pub residual_distance: f64,
+    /// Mean over tokens of the quotient of the residual's lengths.
+    pub magnitude_ratio: f64,
+}
+
+/// The calibration of a model, as kept beside its weights.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Calibration {
+    /// Rescaling polynomial of TeaCache, highest degree first.
+    pub tea_cache_coefficients: [f64; TEA_CACHE_COEFFICIENTS],
+    /// Magnitude ratio of every step of MagCache; the first is 1.
+    pub mag_ratios: Vec<f64>,
+}
+
+impl Calibration {
+    /// Fits uncached runs of one model with equal numbers of steps. `None` without at least as many
+    /// different input changes as the polynomial has coefficients.
+    pub fn fit(runs: &[Vec<CalibrationStep>]) -> Option<Self> {
+        let points: Vec<_> = runs.iter().flatten().map(|step| (step.input_distance, step.residual_distance)).collect();
+        let steps = runs.iter().map(Vec::len).min()?;
+        let mean_ratio =
+            |step: usize| runs.iter().map(|run| run[step].magnitude_ratio).sum::<f64>() / runs.len() as f64;
+        let mag_ratios = std::iter::once(1.0).chain((0..steps).map(mean_ratio)).collect();
+        Some(Self { tea_cache_coefficients: fit_polynomial(&points)?, mag_ratios })
+    }
+}
+
+/// Least squares of degree 4, highest degree first.
+fn fit_polynomial(points: &[(f64, f64)]) -> Option<[f64; TEA_CACHE_COEFFICIENTS]> {
+    const N: usize = TEA_CACHE_COEFFICIENTS;
+    // Powers of numbers near 1 keep the equations well conditioned.
+    let scale = points.iter().map(|(x, _)| x.abs()).fold(0.0, f64::max);
+    if !(scale > 0.0 && scale.is_finite()) {
+        return None;
+    }
+    let mut equations = [[0.0; N + 1]; N];
+    for (x, y) in points {
+        let powers: [f64; N] = std::array::from_fn(|degree| (x / scale).powi(degree as i32));
+        for (row, equation) in equations.iter_mut().enumerate() {
+            for (value, power) in equation.iter_mut().zip(powers) {
+                *value += powers[row] * power;
+            }
+            equation[N] += powers[row] * y;
+        }
+    }
+    let ascending = solve(equations)?;
+    Some(std::array::from_fn(|index| {
+        let degree = N - 1 - index;
+        ascending[degree] / scale.powi(degree as i32)
+    }))
+}
+
+/// Gaussian elimination with pivoting; the last column is the right-hand side.
+fn solve<const N: usize, const M: usize>(mut equations: [[f64; M]; N]) -> Option<[f64; N]> {
+    /// Pivots below this are rounding noise: the points do not determine the polynomial.
+    const LEAST_PIVOT: f64 = 1e-12;
+
+    for column in 0..N {
+        let pivot = (column..N).max_by(|a, b| equations[*a][column].abs().total_cmp(&equations[*b][column].abs()))?;
+        equations.swap(column, pivot);
+        if equations[column][column].abs() < LEAST_PIVOT {
+            return None;
+        }
+        for row in 0..N {
+            if row == column {
+                continue;
+            }
+            let factor = equations[row][column] / equations[column][column];
+            let (source, target) = (equations[column], &mut equations[row]);
+            for (value, subtracted) in target.iter_mut().zip(source) {
+                *value -= factor * subtracted;
+            }
+        }
+    }
+    Some(std::array::from_fn(|row| equations[row][M - 1] / equations[row][row]))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn step(input_distance: f64, residual_distance: f64, magnitude_ratio: f64) -> CalibrationStep {
+        CalibrationStep { input_distance, residual_distance, magnitude_ratio }
+    }
+
+    #[test]
+    fn a_polynomial_is_found_again() {
+        let flux = [498.651651, -283.781631, 55.8554382, -3.82021401, 0.264230861];
+        let value = |x: f64| flux.iter().fold(0.0, |sum, coefficient| sum * x + coefficient);
+        let points: Vec<_> = (1..40).map(|index| f64::from(index) * 0.007).map(|x| (x, value(x))).collect();
+        for (found, expected) in fit_polynomial(&points).unwrap().iter().zip(flux) {
+            assert!((found - expected).abs() < 1e-6 * expected.abs(), "{found} for {expected}");
+        }
+    }
+
+    #[test]
+    fn too_few_points_are_no_calibration() {
+        let run = vec![step(0.1, 0.2, 1.0), step(0.2, 0.3, 1.0), step(0.1, 0.2, 1.0)];
+        assert_eq!(Calibration::fit(&[run]), None);
+        assert_eq!(Calibration::fit(&[]), None);
+        assert_eq!(Calibration::fit(&[vec![step(0.0, 0.0, 1.0); 9]]), None);
+    }
+
+    #[test]
+    fn ratios_are_averaged_over_runs() {
+        let run = |ratio| (1..8).map(|index| step(0.01 * f64::from(index), 0.1, ratio)).collect::<Vec<_>>();
+        let calibration = Calibration::fit(&[run(1.0), run(1.5)]).unwrap();
+        assert_eq!(calibration.mag_ratios[..3], [1.0, 1.25, 1.25]);
+    }
+}

@@ -1,0 +1,56 @@
+//! The caching methods. Each holds the state of one image for one block list, is shown the streams
+//! before every block (and behind the last), and answers whether to run on or to jump ahead.
+
+mod db_cache;
+mod db_prune;
+mod mag_cache;
+mod recorder;
+mod stored;
+mod tea_cache;
+
+use candle_core::Result;
+
+use crate::calibration::CalibrationStep;
+use crate::driver::{Probe, Streams};
+use crate::plan::CachePlan;
+use crate::report::ContextReport;
+
+/// What the driver does next with an image's rows.
+#[derive(Debug)]
+pub(crate) enum Visit {
+    /// Run the block.
+    Run,
+    /// Go on before block `to`, with these streams.
+    Jump { to: usize, streams: Streams },
+}
+
+/// One image's caching of one block list.
+pub(crate) trait Engine: std::fmt::Debug + Send {
+    /// The rows stand before block `index`, or behind the last.
+    fn visit(&mut self, index: usize, streams: &Streams, probe: &dyn Probe) -> Result<Visit>;
+
+    /// Bytes of tensors held.
+    fn bytes(&self) -> usize;
+
+    /// What was decided, one report per guidance branch.
+    fn reports(&self) -> Vec<ContextReport>;
+
+    /// What was recorded for a calibration.
+    fn calibration_steps(&self) -> &[CalibrationStep] {
+        &[]
+    }
+}
+
+/// The engine a plan asks for; `None` without caching.
+pub(crate) fn new(plan: &CachePlan, blocks: usize) -> Option<Box<dyn Engine>> {
+    match plan {
+        CachePlan::None => None,
+        CachePlan::Calibrate => Some(Box::new(recorder::Recorder::new(blocks))),
+        CachePlan::CacheDit(plan) if plan.config.prune.is_some() => {
+            Some(Box::new(db_prune::DbPrune::new(plan.clone(), blocks)))
+        }
+        CachePlan::CacheDit(plan) => Some(Box::new(db_cache::DbCache::new(plan.clone(), blocks))),
+        CachePlan::TeaCache(plan) => Some(Box::new(tea_cache::TeaCache::new(plan.clone(), blocks))),
+        CachePlan::MagCache(plan) => Some(Box::new(mag_cache::MagCache::new(plan.clone(), blocks))),
+    }
+}
