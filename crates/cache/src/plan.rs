@@ -188,8 +188,10 @@ impl CacheDitPlan {
             Some(CalibratorConfig { kind: CalibratorKind::TaylorSeer(order), .. }) => format!("_T1O{order}"),
             Some(CalibratorConfig { kind: CalibratorKind::FoCa, .. }) => "_FoCa".to_owned(),
         };
-        if !report.cached_steps.is_empty() {
-            tag += &format!("_S{}", report.cached_steps.len());
+        // DBPrune's tag is about what happened since the last refresh.
+        let cached_steps = report.pruned_blocks.map_or(report.cached_steps.len(), |blocks| blocks.steps);
+        if cached_steps > 0 {
+            tag += &format!("_S{cached_steps}");
         }
         tag
     }
@@ -280,11 +282,6 @@ fn check_prune(config: &CacheDitConfig, blocks: &[usize]) -> Result<(), ConfigEr
     if let Some(block) = prune.non_prune_blocks.iter().find(|block| **block >= fewest) {
         let message = format!("`non_prune_block_ids` names block {block}, but the model has {fewest} blocks");
         return Err(ConfigError::at("non_prune_block_ids", message));
-    }
-    let prunable = config.fn_compute_blocks..fewest - config.bn_compute_blocks;
-    if prunable.clone().all(|block| prune.non_prune_blocks.contains(&block)) {
-        let message = format!("no block of {fewest} is left to skip; lower `Fn_compute_blocks` or `Bn_compute_blocks`");
-        return Err(ConfigError::at("Fn_compute_blocks", message));
     }
     Ok(())
 }
@@ -394,7 +391,6 @@ mod tests {
             (json!({"scm_compute_bins": [4, 4], "scm_cache_bins": [4]}), "scm_compute_bins"),
             (json!({"steps_computation_mask": [0, 1], "scm_steps_policy": "static"}), "steps_computation_mask"),
             (json!({"cache_type": "DBPrune", "non_prune_block_ids": [8]}), "non_prune_block_ids"),
-            (json!({"cache_type": "DBPrune", "Fn_compute_blocks": 6, "Bn_compute_blocks": 2}), "Fn_compute_blocks"),
         ] {
             let error = plan(keys.clone(), 28, 8).unwrap_err();
             assert_eq!(error.key.as_deref(), Some(key), "{keys}: {error}");

@@ -48,7 +48,7 @@ pub struct ContextReport {
     pub residual_diffs: BTreeMap<usize, Recorded>,
     /// Outcome of every step.
     pub reasons: BTreeMap<usize, Reason>,
-    /// DBPrune: blocks skipped, of all blocks passed.
+    /// DBPrune: blocks skipped since the last forced refresh.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pruned_blocks: Option<PrunedBlocks>,
 }
@@ -69,6 +69,8 @@ pub struct PrunedBlocks {
     pub pruned: usize,
     /// All.
     pub total: usize,
+    /// Steps in which any was skipped.
+    pub steps: usize,
 }
 
 impl CacheReport {
@@ -135,12 +137,6 @@ impl ContextReport {
         if let Recorded::PerBlock(distances) = recorded {
             distances.push(distance);
         }
-    }
-
-    pub(crate) fn count_blocks(&mut self, pruned: usize, total: usize) {
-        let blocks = self.pruned_blocks.get_or_insert_default();
-        blocks.pruned += pruned;
-        blocks.total += total;
     }
 }
 

@@ -1,6 +1,6 @@
 //! One denoising step and one decode of the embedded model, by number of images (two rows each).
 
-use afterimage_cache::CachePlan;
+use afterimage_cache::{CacheBudget, CachePlan};
 use afterimage_runner::{DitPipeline, ImageSpec, LoadOptions, ModelFolder, RunningImage};
 use divan::Bencher;
 
@@ -24,7 +24,7 @@ fn begin(pipeline: &DitPipeline, images: usize) -> Vec<RunningImage> {
             scheduler: info.default_scheduler,
             cache: CachePlan::None,
         };
-        pipeline.begin(&spec).expect("the spec is valid")
+        pipeline.begin(&spec, &CacheBudget::unlimited()).expect("the spec is valid")
     };
     (0..images).map(begin).collect()
 }

@@ -7,7 +7,7 @@ use std::io::Write;
 use std::path::PathBuf;
 use std::time::Instant;
 
-use afterimage_cache::CachePlan;
+use afterimage_cache::{CacheBudget, CachePlan};
 use afterimage_runner::{DitPipeline, ImageSpec, LoadOptions, ModelFolder};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -36,7 +36,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         scheduler: info.default_scheduler,
         cache: CachePlan::None,
     };
-    let mut images = [pipeline.begin(&spec)?];
+    let mut images = [pipeline.begin(&spec, &CacheBudget::unlimited())?];
     let mut seconds = Vec::new();
     for _ in 0..steps {
         let started = Instant::now();

@@ -1,6 +1,5 @@
 //! Checks a request against the model before it may queue.
 
-use afterimage_cache::plan::ModelShape;
 use afterimage_cache::{CachePlan, ConfigError};
 
 use crate::dit::DitPipeline;
@@ -35,8 +34,6 @@ pub(crate) fn plan(pipeline: &DitPipeline, request: ImageRequest) -> Result<Job,
     }
     let scheduler = request.scheduler.unwrap_or(info.default_scheduler);
     check_scheduler(pipeline, scheduler, steps)?;
-    let blocks: Vec<_> = info.block_lists.iter().map(|(_, blocks)| *blocks).collect();
-    let shape = ModelShape { blocks: &blocks, separate_cfg: false };
     Ok(Job {
         class,
         images: request.images,
@@ -45,7 +42,7 @@ pub(crate) fn plan(pipeline: &DitPipeline, request: ImageRequest) -> Result<Job,
         steps,
         guidance_scale,
         scheduler,
-        cache: CachePlan::new(&request.cache, steps, shape).map_err(cache_error)?,
+        cache: CachePlan::new(&request.cache, steps, info.cache_facts(&info.blocks())).map_err(cache_error)?,
     })
 }
 

@@ -22,7 +22,8 @@ macro_rules! embedded_files {
     };
 }
 
-static FILES: [EmbeddedFile; 6] = embedded_files![
+static FILES: [EmbeddedFile; 7] = embedded_files![
+    "cache_calibration.json",
     "model_index.json",
     "scheduler/scheduler_config.json",
     "transformer/config.json",

@@ -6,6 +6,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use afterimage_cache::CacheBudget;
+
 use crate::admission;
 use crate::dit::DitPipeline;
 use crate::error::RunnerError;
@@ -14,16 +16,21 @@ use crate::model_info::ModelInfo;
 use crate::request::{ImageRequest, RequestError};
 use crate::worker::{JobDurations, QueuedJob, Worker};
 
+/// 2 GiB: some forty FLUX images of 1024 x 1024 with plain reuse.
+const DEFAULT_CACHE_MEMORY_BYTES: usize = 2 << 30;
+
 /// Bounds of the engine.
 #[derive(Debug, Clone, Copy)]
 pub struct EngineOptions {
     /// Requests that may wait; one more is refused.
     pub max_queued_requests: usize,
+    /// Memory for the cache state of all running images; an image that finds none left runs uncached.
+    pub cache_memory_bytes: usize,
 }
 
 impl Default for EngineOptions {
     fn default() -> Self {
-        Self { max_queued_requests: 64 }
+        Self { max_queued_requests: 64, cache_memory_bytes: DEFAULT_CACHE_MEMORY_BYTES }
     }
 }
 
@@ -39,6 +46,7 @@ struct Shared {
     queue: Mutex<Option<SyncSender<QueuedJob>>>,
     queued: Arc<AtomicUsize>,
     durations: Arc<JobDurations>,
+    cache_budget: CacheBudget,
     worker: JoinHandle<()>,
 }
 
@@ -66,13 +74,15 @@ impl Engine {
         let pipeline = Arc::new(pipeline);
         let queued = Arc::new(AtomicUsize::new(0));
         let durations = Arc::new(JobDurations::default());
-        let worker = Worker::new(Arc::clone(&pipeline), Arc::clone(&queued), Arc::clone(&durations));
+        let cache_budget = CacheBudget::new(options.cache_memory_bytes);
+        let worker =
+            Worker::new(Arc::clone(&pipeline), Arc::clone(&queued), Arc::clone(&durations), cache_budget.clone());
         let worker = std::thread::Builder::new()
             .name("worker-cpu".to_owned())
             .spawn(move || worker.run(&receiver))
             .map_err(RunnerError::Thread)?;
         let queue = Mutex::new(Some(sender));
-        Ok(Self { shared: Arc::new(Shared { pipeline, queue, queued, durations, worker }) })
+        Ok(Self { shared: Arc::new(Shared { pipeline, queue, queued, durations, cache_budget, worker }) })
     }
 
     /// What the model offers.
@@ -111,6 +121,11 @@ impl Engine {
     /// Jobs accepted and not yet begun.
     pub fn queue_depth(&self) -> usize {
         self.shared.queued.load(Ordering::Relaxed)
+    }
+
+    /// Bytes reserved for the cache state of running images.
+    pub fn cache_bytes(&self) -> usize {
+        self.shared.cache_budget.used()
     }
 
     /// Whether the worker is alive and jobs are accepted.

@@ -10,6 +10,7 @@ use gemm as _;
 
 mod activation;
 mod admission;
+mod calibration;
 mod dit;
 mod embedded;
 mod engine;
@@ -31,7 +32,8 @@ mod vae;
 mod weights;
 mod worker;
 
-pub use dit::{DitPipeline, ImageSpec, LoadOptions, RunningImage};
+pub use calibration::calibrate;
+pub use dit::{CALIBRATION_FILE, DitPipeline, ImageSpec, LoadOptions, RunningImage};
 pub use engine::{Engine, EngineOptions, SubmitError};
 pub use error::RunnerError;
 pub use hub::{HubOptions, resolve};

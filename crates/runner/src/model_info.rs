@@ -1,5 +1,8 @@
 //! What a loaded model offers, for the API that serves it.
 
+use afterimage_cache::Calibration;
+use afterimage_cache::plan::ModelFacts;
+
 use crate::labels::Labels;
 use crate::schedulers::SchedulerKind;
 use crate::size::Size;
@@ -23,6 +26,26 @@ pub struct ModelInfo {
     pub default_scheduler: SchedulerKind,
     /// Class labels.
     pub labels: Labels,
+    /// Measured facts that TeaCache and MagCache need.
+    pub calibration: Option<Calibration>,
     /// There is a class for "none", so guidance is possible.
     pub has_null_class: bool,
+}
+
+impl ModelInfo {
+    /// What a cache configuration has to fit. `blocks` are the numbers of blocks of the lists.
+    pub fn cache_facts<'a>(&'a self, blocks: &'a [usize]) -> ModelFacts<'a> {
+        ModelFacts {
+            blocks,
+            // Cond and uncond of a class-conditional model are rows of one forward.
+            separate_cfg: false,
+            tea_cache_coefficients: self.calibration.as_ref().map(|calibration| calibration.tea_cache_coefficients),
+            mag_ratios: self.calibration.as_ref().map(|calibration| &calibration.mag_ratios[..]),
+        }
+    }
+
+    /// Numbers of blocks of the block lists.
+    pub fn blocks(&self) -> Vec<usize> {
+        self.block_lists.iter().map(|(_, blocks)| *blocks).collect()
+    }
 }

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant};
 
-use afterimage_cache::CacheReport;
+use afterimage_cache::{CacheBudget, CacheReport};
 
 use crate::dit::{DitPipeline, ImageSpec, RunningImage};
 use crate::error::RunnerError;
@@ -36,6 +36,7 @@ pub(crate) struct Worker {
     pipeline: Arc<DitPipeline>,
     queued: Arc<AtomicUsize>,
     durations: Arc<JobDurations>,
+    budget: CacheBudget,
 }
 
 /// A job the worker has begun.
@@ -62,8 +63,13 @@ impl JobDurations {
 }
 
 impl Worker {
-    pub(crate) fn new(pipeline: Arc<DitPipeline>, queued: Arc<AtomicUsize>, durations: Arc<JobDurations>) -> Self {
-        Self { pipeline, queued, durations }
+    pub(crate) fn new(
+        pipeline: Arc<DitPipeline>,
+        queued: Arc<AtomicUsize>,
+        durations: Arc<JobDurations>,
+        budget: CacheBudget,
+    ) -> Self {
+        Self { pipeline, queued, durations, budget }
     }
 
     /// Serves the queue until its sender is gone and it is empty.
@@ -88,7 +94,7 @@ impl Worker {
         if outcome.is_cancelled() {
             return Err(JobError::Cancelled);
         }
-        let mut running = RunningJob::begin(&self.pipeline, job, queue_seconds).map_err(fail)?;
+        let mut running = RunningJob::begin(&self.pipeline, job, queue_seconds, &self.budget).map_err(fail)?;
         outcome.progress.send_replace(running.progress());
         while running.step < running.job.steps {
             if outcome.is_cancelled() {
@@ -102,10 +108,10 @@ impl Worker {
 }
 
 impl RunningJob {
-    fn begin(pipeline: &DitPipeline, job: Job, queue_seconds: f64) -> Result<Self, RunnerError> {
+    fn begin(pipeline: &DitPipeline, job: Job, queue_seconds: f64, budget: &CacheBudget) -> Result<Self, RunnerError> {
         let started = Instant::now();
         let image = |index: usize| {
-            pipeline.begin(&ImageSpec {
+            let spec = ImageSpec {
                 class: job.class,
                 seed: job.seed + index as u64,
                 size: job.size,
@@ -113,7 +119,8 @@ impl RunningJob {
                 guidance_scale: job.guidance_scale,
                 scheduler: job.scheduler,
                 cache: job.cache.clone(),
-            })
+            };
+            pipeline.begin(&spec, budget)
         };
         let images = (0..job.images).map(image).collect::<Result<_, _>>()?;
         let encode_seconds = started.elapsed().as_secs_f64();

@@ -59,18 +59,7 @@ impl CacheDefaults {
         if named.is_none() && backend == CacheBackend::None {
             return Err(needs_backend());
         }
-        if is_own { parse(backend, &self.merged(keys)) } else { parse(backend, keys) }
-    }
-
-    fn merged(&self, keys: &Map<String, Value>) -> Map<String, Value> {
-        let mut merged = self.keys.clone();
-        for (key, value) in keys {
-            // A key the server does not set is kept even as null: if it is unknown, parsing says so.
-            if !value.is_null() || !merged.contains_key(key) {
-                merged.insert(key.clone(), value.clone());
-            }
-        }
-        merged
+        if is_own { parse(backend, &CacheConfig::merge(&self.keys, keys)) } else { parse(backend, keys) }
     }
 }
 

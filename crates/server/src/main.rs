@@ -6,6 +6,7 @@
 
 mod api;
 mod cache_defaults;
+mod cache_warnings;
 mod cli;
 mod logging;
 mod metrics;

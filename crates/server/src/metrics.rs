@@ -6,7 +6,8 @@
 
 use std::time::Duration;
 
-use afterimage_cache::{CacheReport, Reason};
+use afterimage_cache::report::Recorded;
+use afterimage_cache::{CacheBackend, CacheReport, Reason};
 use afterimage_runner::FinishedJob;
 use axum::http::StatusCode;
 use prometheus::{
@@ -45,6 +46,13 @@ enum Stage {
     Total,
 }
 
+/// Why a cache did nothing for a request.
+#[derive(Debug, Clone, Copy)]
+enum Fallback {
+    Unused,
+    Budget,
+}
+
 /// All metrics of the server.
 pub(crate) struct Metrics {
     registry: Registry,
@@ -53,6 +61,8 @@ pub(crate) struct Metrics {
     steps: IntCounterVec,
     hit_rate: Histogram,
     residual_distance: Histogram,
+    cache_fallbacks: IntCounterVec,
+    cache_state_bytes: IntGauge,
     stage_seconds: HistogramVec,
     queue_depth: IntGauge,
     requests_in_flight: IntGauge,
@@ -88,6 +98,16 @@ impl Metrics {
                 "Relative distances that were compared with a threshold",
                 &DISTANCE_BUCKETS,
             ),
+            cache_fallbacks: counters(
+                &registry,
+                "afterimage_cache_fallback_total",
+                "Requests with a cache that reused no step: none came to it (unused), or no memory was left (budget)",
+                &["reason"],
+            ),
+            cache_state_bytes: register(
+                &registry,
+                IntGauge::new("afterimage_cache_state_bytes", "Memory reserved for the cache state of running images"),
+            ),
             stage_seconds: histograms(
                 &registry,
                 "afterimage_stage_seconds",
@@ -120,6 +140,9 @@ impl Metrics {
         }
         for reason in Reason::ALL {
             self.steps.with_label_values(&[decision(reason), reason.as_str()]);
+        }
+        for fallback in Fallback::ALL {
+            self.cache_fallbacks.with_label_values(&[fallback.as_str()]);
         }
         for stage in Stage::ALL {
             self.stage_seconds.with_label_values(&[stage.as_str()]);
@@ -159,11 +182,14 @@ impl Metrics {
         if contexts.peek().is_some() {
             self.hit_rate.observe(report.hit_rate);
         }
-        for distance in contexts.flat_map(|context| context.residual_diffs.values()) {
+        if report.backend == CacheBackend::CacheDit.as_str() {
+            let recorded = contexts.flat_map(|context| context.residual_diffs.values());
             // Negative ones are signs ("no comparison took place"), not distances.
-            if distance.is_finite() && *distance >= 0.0 {
-                self.residual_distance.observe(*distance);
-            }
+            let is_distance = |value: &&f64| value.is_finite() && **value >= 0.0;
+            recorded
+                .flat_map(Recorded::values)
+                .filter(is_distance)
+                .for_each(|value| self.residual_distance.observe(*value));
         }
     }
 
@@ -175,6 +201,17 @@ impl Metrics {
     /// `route` is a path of the router, never one a client made up.
     pub(crate) fn http_request(&self, route: &str, status: u16, seconds: f64) {
         self.http_seconds.with_label_values(&[route, &status.to_string()]).observe(seconds);
+    }
+
+    /// A finished request had a cache and reused no step.
+    pub(crate) fn cache_never_engaged(&self, report: &CacheReport) {
+        let budget = report.images.iter().any(|image| image.passes.contains_key(&Reason::Budget));
+        let fallback = if budget { Fallback::Budget } else { Fallback::Unused };
+        self.cache_fallbacks.with_label_values(&[fallback.as_str()]).inc();
+    }
+
+    pub(crate) fn set_cache_state_bytes(&self, bytes: usize) {
+        self.cache_state_bytes.set(i64::try_from(bytes).unwrap_or(i64::MAX));
     }
 
     pub(crate) fn set_queue_depth(&self, requests: usize) {
@@ -235,6 +272,17 @@ impl Outcome {
             Self::Rejected => "rejected",
             Self::Failed => "failed",
             Self::Cancelled => "cancelled",
+        }
+    }
+}
+
+impl Fallback {
+    const ALL: [Self; 2] = [Self::Unused, Self::Budget];
+
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Unused => "unused",
+            Self::Budget => "budget",
         }
     }
 }
@@ -313,8 +361,11 @@ mod tests {
             name: "transformer_blocks".to_owned(),
             branch: "all",
             cached_steps: vec![2],
-            residual_diffs: BTreeMap::from([(1, -1.0), (2, 0.03), (3, f64::NAN)]),
+            residual_diffs: [(1, -1.0), (2, 0.03), (3, f64::NAN)]
+                .map(|(step, value)| (step, Recorded::One(value)))
+                .into(),
             reasons: BTreeMap::new(),
+            pruned_blocks: None,
         };
         let passes = BTreeMap::from([(Reason::Warmup, 2), (Reason::Cached, 1)]);
         metrics.job_finished(&job(vec![ImageReport { contexts: vec![context], passes }]));

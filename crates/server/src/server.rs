@@ -31,7 +31,7 @@ pub(crate) struct ServerOptions {
     pub(crate) host: String,
     pub(crate) port: u16,
     pub(crate) model: ModelArgs,
-    pub(crate) max_queued_requests: usize,
+    pub(crate) engine: EngineOptions,
     pub(crate) drain_timeout: Duration,
     pub(crate) api: ApiSettings,
 }
@@ -51,8 +51,7 @@ async fn serve(options: ServerOptions) -> Result<(), CliError> {
     let listener = listen(&options.host, options.port).await?;
     let loading = {
         let (model, cache) = (options.model, options.api.cache.clone());
-        let engine = EngineOptions { max_queued_requests: options.max_queued_requests };
-        tokio::task::spawn_blocking(move || load(&model, engine, &cache))
+        tokio::task::spawn_blocking(move || load(&model, options.engine, &cache))
     };
     let state = Arc::new(AppState::new(options.api));
     let stop = CancellationToken::new();

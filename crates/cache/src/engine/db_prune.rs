@@ -27,7 +27,10 @@ const DISTANCES_AVERAGED: usize = 5;
 pub(super) struct DbPrune {
     plan: Arc<CacheDitPlan>,
     prune: PruneConfig,
-    blocks: usize,
+    /// By block: it is never skipped.
+    always_runs: Vec<bool>,
+    /// There is nothing to decide.
+    never_prunes: bool,
     clock: StepClock,
     /// One session, or cond and uncond.
     sessions: Vec<Session>,
@@ -60,9 +63,14 @@ impl DbPrune {
             blocks: memories(&plan, blocks),
             report: ContextReport::new(branch),
         };
+        let prune = plan.config.prune.clone().unwrap_or_default();
+        let prunable = plan.config.fn_compute_blocks..blocks - plan.config.bn_compute_blocks;
+        let always_runs = |index| !prunable.contains(&index) || prune.non_prune_blocks.contains(&index);
+        let always_runs: Vec<_> = (0..blocks).map(always_runs).collect();
         Self {
-            prune: plan.config.prune.clone().unwrap_or_default(),
-            blocks,
+            never_prunes: always_runs.iter().all(|always| *always),
+            always_runs,
+            prune,
             clock: plan.clock(),
             sessions: StepClock::branches(plan.separate_cfg).iter().map(session).collect(),
             pass: Pass::default(),
@@ -75,21 +83,18 @@ impl DbPrune {
         if self.clock.refresh_if_due() {
             for session in &mut self.sessions {
                 session.streak = Streak::default();
-                session.blocks = memories(&self.plan, self.blocks);
+                session.blocks = memories(&self.plan, self.always_runs.len());
+                session.report.pruned_blocks = None;
             }
         }
         self.pass = self.clock.begin();
         let session = &mut self.sessions[self.pass.branch];
         session.streak.begin_step(self.pass.step, ContinuousCounter::V1_5_3);
         session.blocks.iter_mut().for_each(|block| block.effect.tick());
-        session.report.count_blocks(0, self.blocks);
-    }
-
-    fn always_runs(&self, index: usize) -> bool {
-        let config = &self.plan.config;
-        index < config.fn_compute_blocks
-            || index >= self.blocks - config.bn_compute_blocks
-            || self.prune.non_prune_blocks.contains(&index)
+        session.report.pruned_blocks.get_or_insert_default().total += self.always_runs.len();
+        if self.never_prunes {
+            session.report.record(self.pass.request_step, Reason::NoReference);
+        }
     }
 
     fn decide(&mut self, index: usize, input: &Tensor) -> Result<Reason> {
@@ -146,11 +151,13 @@ impl DbPrune {
         let Some(streams) = session.blocks[index].effect.apply(streams)? else {
             candle_core::bail!("block {index} was to be skipped before it was ever computed");
         };
+        let pruned = session.report.pruned_blocks.get_or_insert_default();
+        pruned.pruned += 1;
         if session.streak.last_cached != Some(step) {
+            pruned.steps += 1;
             session.streak.count_cached(step, ContinuousCounter::V1_5_3);
             session.report.record(request_step, Reason::Cached);
         }
-        session.report.count_blocks(1, 0);
         Ok(Visit::Jump { to: index + 1, streams })
     }
 }
@@ -166,10 +173,10 @@ impl Engine for DbPrune {
             // A slice of a batch must not keep the whole batch alive.
             memory.input = Some(before.hidden.force_contiguous()?);
         }
-        if index == self.blocks || self.always_runs(index) {
-            return Ok(Visit::Run);
+        match self.always_runs.get(index) {
+            Some(false) => self.enter_block(index, streams),
+            _ => Ok(Visit::Run),
         }
-        self.enter_block(index, streams)
     }
 
     fn bytes(&self) -> usize {

@@ -48,18 +48,28 @@ impl DitBlock {
         self.embedding.forward(conditioning)
     }
 
+    /// What the attention of this block is given: `[rows, tokens, hidden]`.
+    pub(super) fn modulated_input(&self, hidden: &Tensor, conditioning: &Conditioning) -> Result<Tensor> {
+        let [shift, scale, ..] = self.modulation(conditioning)?;
+        modulate(&self.attention_norm.forward(hidden)?, &scale, &shift)
+    }
+
     /// `hidden` is `[rows, tokens, hidden]`.
     pub(super) fn forward(&self, hidden: &Tensor, conditioning: &Conditioning) -> Result<Tensor> {
-        let modulation = self.modulation.forward(&self.embed(conditioning)?.silu()?)?.chunk(6, 1)?;
-        let [shift_attention, scale_attention, gate_attention, shift_mlp, scale_mlp, gate_mlp] = &modulation[..] else {
-            candle_core::bail!("six chunks were asked for");
-        };
+        let [shift_attention, scale_attention, gate_attention, shift_mlp, scale_mlp, gate_mlp] =
+            &self.modulation(conditioning)?;
         let x = modulate(&self.attention_norm.forward(hidden)?, scale_attention, shift_attention)?;
         let x = self.attention.forward(&x)?.broadcast_mul(&gate_attention.unsqueeze(1)?)?;
         let hidden = (x + hidden)?;
         let x = modulate(&self.feed_forward_norm.forward(&hidden)?, scale_mlp, shift_mlp)?;
         let x = self.feed_forward.forward(&x)?.broadcast_mul(&gate_mlp.unsqueeze(1)?)?;
         x + hidden
+    }
+
+    /// Shift, scale and gate of the attention, then of the feed-forward: `[rows, hidden]` each.
+    fn modulation(&self, conditioning: &Conditioning) -> Result<[Tensor; 6]> {
+        let modulation = self.modulation.forward(&self.embed(conditioning)?.silu()?)?.chunk(6, 1)?;
+        modulation.try_into().map_err(|_| candle_core::Error::Msg("six chunks were asked for".to_owned()))
     }
 }
 

@@ -9,4 +9,4 @@ mod goldens;
 mod pipeline;
 mod transformer;
 
-pub use pipeline::{DitPipeline, ImageSpec, LoadOptions, RunningImage};
+pub use pipeline::{CALIBRATION_FILE, DitPipeline, ImageSpec, LoadOptions, RunningImage};

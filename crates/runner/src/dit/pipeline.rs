@@ -6,7 +6,9 @@
 
 use std::collections::BTreeMap;
 
-use afterimage_cache::{CachePlan, ImageReport, ImageSessions, Lane};
+use afterimage_cache::{
+    CacheBudget, CachePlan, Calibration, CalibrationStep, ImageReport, ImageSessions, Lane, ListShape,
+};
 use candle_core::{DType, Device, Tensor};
 use serde::Deserialize;
 
@@ -39,6 +41,9 @@ pub struct LoadOptions {
     /// Sizes served, the default first; empty: only the model's own size.
     pub buckets: Vec<Size>,
 }
+
+/// The file a calibration is kept in, beside `model_index.json`.
+pub const CALIBRATION_FILE: &str = "cache_calibration.json";
 
 /// `model_index.json`, as far as it is needed.
 #[derive(Deserialize)]
@@ -85,8 +90,7 @@ pub struct ImageSpec {
 
 /// An image on its way from noise to latents.
 pub struct RunningImage {
-    class: u32,
-    guidance_scale: f64,
+    spec: ImageSpec,
     /// `[1, channels, height, width]`, f32
     latents: Tensor,
     scheduler: Box<dyn Scheduler>,
@@ -134,6 +138,7 @@ impl DitPipeline {
             default_guidance_scale: DEFAULT_GUIDANCE_SCALE,
             default_scheduler: schedulers.kind()?,
             labels: Labels::new(index.id2label, config.num_classes() as u32),
+            calibration: read_calibration(folder)?,
             has_null_class: config.num_classes() >= NULL_CLASS as usize,
         };
         Ok(Self {
@@ -158,21 +163,23 @@ impl DitPipeline {
         &self.schedulers
     }
 
-    /// Sets an image up: noise, scheduler, fresh cache state.
+    /// Sets an image up: noise, scheduler, fresh cache state within `budget`.
     ///
     /// # Errors
     /// If the scheduler cannot do this number of steps.
-    pub fn begin(&self, spec: &ImageSpec) -> Result<RunningImage, RunnerError> {
+    pub fn begin(&self, spec: &ImageSpec, budget: &CacheBudget) -> Result<RunningImage, RunnerError> {
         let (height, width) = latent_size(spec.size, self.vae_config.scale());
+        let stream_bytes = spec.rows() * self.transformer.stream_bytes((height, width));
+        let lists = self.info.block_lists.iter();
+        let lists: Vec<_> = lists.map(|(name, blocks)| ListShape { name, blocks: *blocks, stream_bytes }).collect();
         let shape = [1, self.latent_channels, height, width];
         let latents = Tensor::from_vec(noise::randn(spec.seed, &shape), &shape, &self.device)?;
         Ok(RunningImage {
-            class: spec.class,
-            guidance_scale: spec.guidance_scale,
+            spec: spec.clone(),
             latents,
             scheduler: self.schedulers.build(spec.scheduler, spec.steps)?,
             step: 0,
-            sessions: ImageSessions::new(&spec.cache, &self.info.block_lists),
+            sessions: ImageSessions::new(&spec.cache, &lists, budget),
         })
     }
 
@@ -185,8 +192,8 @@ impl DitPipeline {
         let prediction = self.predict(images)?;
         let mut row = 0;
         for image in images {
-            let rows = image.rows();
-            let output = self.guide(&prediction.narrow(0, row, rows)?, image.guidance_scale)?;
+            let rows = image.spec.rows();
+            let output = self.guide(&prediction.narrow(0, row, rows)?, image.spec.guidance_scale)?;
             image.latents = image.scheduler.step(&output, &image.latents)?;
             image.step += 1;
             row += rows;
@@ -200,7 +207,7 @@ impl DitPipeline {
         for image in images.iter() {
             let timestep = image.scheduler.timesteps().get(image.step);
             let timestep = *timestep.ok_or_else(|| RunnerError::Model("the image has no step left".to_owned()))?;
-            for class in [image.class, NULL_CLASS].into_iter().take(image.rows()) {
+            for class in [image.spec.class, NULL_CLASS].into_iter().take(image.spec.rows()) {
                 latents.push(image.latents.clone());
                 timesteps.push(timestep);
                 classes.push(class);
@@ -208,7 +215,7 @@ impl DitPipeline {
         }
         let rows = Rows { latents: &Tensor::cat(&latents, 0)?, timesteps: &timesteps, classes: &classes };
         let mut lanes: Vec<_> =
-            images.iter_mut().map(|image| Lane { rows: image.rows(), sessions: image.sessions.list(0) }).collect();
+            images.iter_mut().map(|image| Lane { rows: image.spec.rows(), sessions: image.sessions.list(0) }).collect();
         Ok(self.transformer.forward(&rows, &mut lanes)?)
     }
 
@@ -244,21 +251,37 @@ impl DitPipeline {
     }
 }
 
-impl RunningImage {
+impl ImageSpec {
     /// Rows in a forward: one, or cond and uncond under guidance.
     fn rows(&self) -> usize {
         if self.guidance_scale > 1.0 { 2 } else { 1 }
     }
+}
 
+impl RunningImage {
     /// `[1, channels, height, width]`, f32
     pub fn latents(&self) -> &Tensor {
         &self.latents
+    }
+
+    /// What was observed for a calibration.
+    pub fn calibration_steps(&self) -> &[CalibrationStep] {
+        self.sessions.calibration_steps()
     }
 
     /// What the cache decided so far.
     pub fn report(&self) -> ImageReport {
         self.sessions.report()
     }
+}
+
+/// The model's calibration, if it has one.
+fn read_calibration(folder: &ModelFolder) -> Result<Option<Calibration>, RunnerError> {
+    if !folder.contains(CALIBRATION_FILE) {
+        return Ok(None);
+    }
+    let parsed = serde_json::from_str(&folder.text(CALIBRATION_FILE)?);
+    parsed.map(Some).map_err(|error| RunnerError::Model(format!("{}: {CALIBRATION_FILE}: {error}", folder.id())))
 }
 
 fn read_index(folder: &ModelFolder) -> Result<ModelIndex, RunnerError> {

@@ -70,6 +70,12 @@ impl DitTransformer {
         })
     }
 
+    /// Bytes of one row's hidden stream for latents of this height and width.
+    pub(super) fn stream_bytes(&self, (height, width): (usize, usize)) -> usize {
+        let side = self.config.patch_size;
+        height / side * (width / side) * self.config.hidden_size() * self.dtype.size_in_bytes()
+    }
+
     /// Predicts `[rows, out_channels, height, width]`, f32. `lanes` say which rows belong together
     /// and hold their cache state.
     pub(super) fn forward(&self, rows: &Rows<'_>, lanes: &mut [Lane<'_>]) -> Result<Tensor> {
@@ -122,6 +128,10 @@ impl BlockList for PreparedBlocks<'_> {
     fn block(&self, index: usize, streams: &Streams) -> Result<Streams> {
         let hidden = self.blocks[index].forward(&streams.hidden, &self.conditioning)?;
         Ok(Streams { hidden, encoder: None })
+    }
+
+    fn modulated_input(&self, streams: &Streams) -> Result<Tensor> {
+        self.blocks[0].modulated_input(&streams.hidden, &self.conditioning)
     }
 
     fn select(&self, rows: &[usize]) -> Result<Self> {

@@ -1,7 +1,7 @@
 //! Small random models in every layout diffusers writes: f32, f16 and bf16, sharded, pickled, with
 //! old names, several patch sizes, channel counts and VAE layouts.
 
-use afterimage_cache::CachePlan;
+use afterimage_cache::{CacheBudget, CachePlan};
 use afterimage_runner::{DitPipeline, ImageSpec, LoadOptions, ModelFolder};
 use candle_core::Tensor;
 use serde::Deserialize;
@@ -38,7 +38,7 @@ fn check(model: &str) {
             scheduler: info.default_scheduler,
             cache: CachePlan::None,
         };
-        let mut images = [pipeline.begin(&spec).unwrap()];
+        let mut images = [pipeline.begin(&spec, &CacheBudget::unlimited()).unwrap()];
         for _ in 0..spec.steps {
             pipeline.denoise(&mut images).unwrap();
         }

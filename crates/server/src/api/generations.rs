@@ -40,6 +40,9 @@ async fn answer(state: &Arc<AppState>, body: Body) -> Result<Response, ApiError>
     let _in_flight = state.metrics.job_accepted();
     let job = ticket.finished().await?;
     state.metrics.job_finished(&job);
+    if state.cache_warnings.check(&job.cache) {
+        state.metrics.cache_never_engaged(&job.cache);
+    }
     let body = tokio::task::spawn_blocking(move || generation_response::body(&job, arrived)).await??;
     state.metrics.generation_answered(arrived.elapsed());
     Ok(([(CONTENT_TYPE, "application/json")], body).into_response())

@@ -11,6 +11,7 @@ use super::error::ApiError;
 use super::fields::UnknownFields;
 use super::generation_request::RequestRules;
 use crate::cache_defaults::CacheDefaults;
+use crate::cache_warnings::CacheWarnings;
 use crate::metrics::Metrics;
 
 /// Settings of the API that hold for the server's life.
@@ -38,6 +39,7 @@ pub(crate) enum Phase {
 pub(crate) struct AppState {
     pub(crate) settings: ApiSettings,
     pub(crate) metrics: Metrics,
+    pub(super) cache_warnings: CacheWarnings,
     phase: watch::Sender<Phase>,
     generations: TaskTracker,
     started_unix_seconds: u64,
@@ -48,6 +50,7 @@ impl AppState {
         Self {
             settings,
             metrics: Metrics::new(),
+            cache_warnings: CacheWarnings::default(),
             phase: watch::Sender::new(Phase::Loading),
             generations: TaskTracker::new(),
             started_unix_seconds: unix_seconds(),
@@ -97,8 +100,17 @@ impl AppState {
 
     /// Jobs accepted and not yet begun.
     pub(super) fn queue_depth(&self) -> usize {
+        self.ask_engine(Engine::queue_depth)
+    }
+
+    /// Bytes reserved for the cache state of running images.
+    pub(super) fn cache_bytes(&self) -> usize {
+        self.ask_engine(Engine::cache_bytes)
+    }
+
+    fn ask_engine(&self, question: impl Fn(&Engine) -> usize) -> usize {
         match &*self.phase.borrow() {
-            Phase::Serving(engine) | Phase::Draining(Some(engine)) => engine.queue_depth(),
+            Phase::Serving(engine) | Phase::Draining(Some(engine)) => question(engine),
             Phase::Loading | Phase::Draining(None) => 0,
         }
     }

@@ -3,6 +3,7 @@
 use std::fmt::Write;
 
 use afterimage_cache::ContextReport;
+use afterimage_cache::report::Recorded;
 use afterimage_runner::FinishedJob;
 
 /// The columns of distances.
@@ -36,8 +37,13 @@ pub(super) fn render(job: &FinishedJob) -> String {
 fn row(context: &ContextReport) -> String {
     let (cached, steps) = (context.cached_steps.len(), context.reasons.len());
     let hit_rate = 100.0 * cached as f64 / steps.max(1) as f64;
-    let mut distances: Vec<f64> =
-        context.residual_diffs.values().copied().filter(|distance| *distance >= 0.0).collect();
+    let mut distances: Vec<f64> = context
+        .residual_diffs
+        .values()
+        .flat_map(Recorded::values)
+        .copied()
+        .filter(|distance| *distance >= 0.0)
+        .collect();
     distances.sort_by(f64::total_cmp);
     let quantiles = QUANTILES.map(|(_, share)| match quantile(&distances, share) {
         Some(distance) => format!(" {distance:>8.4}"),
@@ -84,8 +90,9 @@ mod tests {
             name: "transformer_blocks".to_owned(),
             branch: "all",
             cached_steps: vec![2],
-            residual_diffs: BTreeMap::from([(1, 0.3), (2, 0.1), (3, -1.0)]),
+            residual_diffs: [(1, 0.3), (2, 0.1), (3, -1.0)].map(|(step, value)| (step, Recorded::One(value))).into(),
             reasons: (0..4).map(|step| (step, if step == 2 { Reason::Cached } else { Reason::Warmup })).collect(),
+            pruned_blocks: None,
         };
         let silent = ContextReport { residual_diffs: BTreeMap::new(), ..context.clone() };
         let passes = BTreeMap::from([(Reason::Cached, 1), (Reason::Warmup, 3)]);

@@ -5,6 +5,7 @@
 
 mod cache;
 mod cache_summary;
+mod calibrate;
 mod error;
 mod generate;
 mod log;
@@ -34,6 +35,8 @@ enum Command {
     Serve(ServeArgs),
     /// Make images and write them as PNG files
     Generate(generate::GenerateArgs),
+    /// Measure what TeaCache and MagCache must know about a model, and print it as JSON
+    Calibrate(calibrate::CalibrateArgs),
     /// Write a model folder with random weights, for measuring where a real model is out of reach
     RandomModel(random_model::RandomModelArgs),
 }
@@ -44,6 +47,7 @@ impl Cli {
         match self.command {
             Command::Serve(args) => args.run(),
             Command::Generate(args) => args.run(),
+            Command::Calibrate(args) => args.run(),
             Command::RandomModel(args) => args.run(),
         }
     }
@@ -74,6 +78,7 @@ mod tests {
         insta::assert_snapshot!("help", help(""));
         insta::assert_snapshot!("help_serve", help("serve"));
         insta::assert_snapshot!("help_generate", help("generate"));
+        insta::assert_snapshot!("help_calibrate", help("calibrate"));
         insta::assert_snapshot!("help_random_model", help("random-model"));
     }
 

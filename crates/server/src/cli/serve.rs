@@ -3,6 +3,8 @@
 use std::num::NonZeroUsize;
 use std::time::Duration;
 
+use afterimage_runner::EngineOptions;
+
 use super::cache::CacheArgs;
 use super::error::CliError;
 use super::log::LogArgs;
@@ -58,6 +60,11 @@ struct LimitArgs {
         default_value = "64"
     )]
     max_queued_requests: NonZeroUsize,
+    /// Memory for the cache state of all running images, in bytes; an image that finds none left is
+    /// computed without a cache
+    #[arg(long, env = "AFTERIMAGE_CACHE_MEMORY_BYTES", hide_env_values = true, value_name = "BYTES",
+        default_value_t = EngineOptions::default().cache_memory_bytes)]
+    cache_memory_bytes: usize,
     /// What happens to a request with a field nobody knows
     #[arg(long, env = "AFTERIMAGE_UNKNOWN_FIELDS", hide_env_values = true, value_enum, default_value = "reject")]
     unknown_fields: UnknownFields,
@@ -80,7 +87,10 @@ impl ServeArgs {
             host: self.host,
             port: self.port,
             model: self.model,
-            max_queued_requests: self.limits.max_queued_requests.get(),
+            engine: EngineOptions {
+                max_queued_requests: self.limits.max_queued_requests.get(),
+                cache_memory_bytes: self.limits.cache_memory_bytes,
+            },
             drain_timeout: Duration::from_secs(self.limits.drain_timeout),
             api: ApiSettings {
                 served_model_name: self.served_model_name,

@@ -1,0 +1,34 @@
+//! Measures what TeaCache and MagCache must know about a model.
+
+use afterimage_cache::{CacheBudget, CachePlan, Calibration};
+
+use crate::dit::{DitPipeline, ImageSpec};
+use crate::error::RunnerError;
+
+/// Runs uncached images, one after the other, and fits a calibration to them.
+///
+/// `specs` should differ in prompt and seed, and agree in everything else: the magnitude ratios are
+/// those of runs with that number of steps.
+///
+/// # Errors
+/// If a step fails, or the runs are too few or too short to fit a polynomial to.
+pub fn calibrate(
+    pipeline: &DitPipeline,
+    specs: &[ImageSpec],
+    mut progress: impl FnMut(usize),
+) -> Result<Calibration, RunnerError> {
+    let mut runs = Vec::with_capacity(specs.len());
+    for (index, spec) in specs.iter().enumerate() {
+        let spec = ImageSpec { cache: CachePlan::Calibrate, ..spec.clone() };
+        let mut images = [pipeline.begin(&spec, &CacheBudget::unlimited())?];
+        for _ in 0..spec.steps {
+            pipeline.denoise(&mut images)?;
+        }
+        runs.push(images[0].calibration_steps().to_vec());
+        progress(index + 1);
+    }
+    Calibration::fit(&runs).ok_or_else(|| {
+        let steps: usize = runs.iter().map(Vec::len).sum();
+        RunnerError::Model(format!("{steps} steps do not determine a polynomial; run more images or more steps"))
+    })
+}
