@@ -1,8 +1,9 @@
 //! What TeaCache and MagCache must know about a model, from uncached runs of it.
 //!
 //! Every step of an uncached run gives three numbers: how much the first block's modulated input
-//! changed, how much what the block stack adds changed, and by which factor the latter's magnitude
-//! changed. TeaCache's polynomial maps the first to the second; MagCache's ratios are the third.
+//! changed, how much the block stack's output changed, and by which factor the magnitude of what the
+//! stack adds changed. TeaCache's polynomial maps the first to the second, so that its threshold is a
+//! bound on the change of the output; MagCache's ratios are the third.
 
 use serde::{Deserialize, Serialize};
 
@@ -13,8 +14,8 @@ use crate::config::TEA_CACHE_COEFFICIENTS;
 pub struct CalibrationStep {
     /// Relative L1 change of the modulated input.
     pub input_distance: f64,
-    /// Relative L1 change of what the block stack adds.
-    pub residual_distance: f64,
+    /// Relative L1 change of the block stack's output.
+    pub output_distance: f64,
     /// Mean over tokens of the quotient of the residual's lengths.
     pub magnitude_ratio: f64,
 }
@@ -33,7 +34,7 @@ impl Calibration {
     /// Fits uncached runs of one model with equal numbers of steps. `None` without at least as many
     /// different input changes as the polynomial has coefficients.
     pub fn fit(runs: &[Vec<CalibrationStep>]) -> Option<Self> {
-        let points: Vec<_> = runs.iter().flatten().map(|step| (step.input_distance, step.residual_distance)).collect();
+        let points: Vec<_> = runs.iter().flatten().map(|step| (step.input_distance, step.output_distance)).collect();
         let steps = runs.iter().map(Vec::len).min()?;
         let mean_ratio =
             |step: usize| runs.iter().map(|run| run[step].magnitude_ratio).sum::<f64>() / runs.len() as f64;
@@ -96,8 +97,8 @@ fn solve<const N: usize, const M: usize>(mut equations: [[f64; M]; N]) -> Option
 mod tests {
     use super::*;
 
-    fn step(input_distance: f64, residual_distance: f64, magnitude_ratio: f64) -> CalibrationStep {
-        CalibrationStep { input_distance, residual_distance, magnitude_ratio }
+    fn step(input_distance: f64, output_distance: f64, magnitude_ratio: f64) -> CalibrationStep {
+        CalibrationStep { input_distance, output_distance, magnitude_ratio }
     }
 
     #[test]

@@ -9,15 +9,19 @@ use half::{bf16, f16};
 /// accumulated in f32; in f16 and bf16 the result is therefore as coarse as that dtype, and
 /// decisions equal the reference's. NaN for 0/0, infinity for x/0.
 pub(crate) fn relative_distance(reference: &Tensor, current: &Tensor) -> Result<f64> {
+    relative_distance_above(reference, current, 0.0)
+}
+
+/// As [`relative_distance`], with `epsilon` added to the denominator.
+pub(crate) fn relative_distance_above(reference: &Tensor, current: &Tensor, epsilon: f32) -> Result<f64> {
     let dtype = reference.dtype();
-    let difference = mean_of_magnitudes(&(reference - current)?)?;
-    let magnitude = mean_of_magnitudes(reference)?;
-    let quotient = round_to(dtype, difference) / round_to(dtype, magnitude);
-    Ok(f64::from(round_to(dtype, quotient)))
+    let difference = round_to(dtype, mean_of_magnitudes(&(current - reference)?)?);
+    let magnitude = round_to(dtype, round_to(dtype, mean_of_magnitudes(reference)?) + epsilon);
+    Ok(f64::from(round_to(dtype, difference / magnitude)))
 }
 
 /// Mean of the absolute values, accumulated in f32.
-pub(crate) fn mean_of_magnitudes(tensor: &Tensor) -> Result<f32> {
+fn mean_of_magnitudes(tensor: &Tensor) -> Result<f32> {
     // Rows first: the mean of means keeps f32 sums short.
     tensor.abs()?.to_dtype(DType::F32)?.mean(D::Minus1)?.mean_all()?.to_scalar()
 }

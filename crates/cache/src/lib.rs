@@ -28,6 +28,7 @@
 //! | only one of the two lists of bins | both ignored | refused |
 //! | DBPrune on blocks that take and return the hidden stream only | crashes | same rule as for the others |
 //! | DBPrune with shared guidance distances | crashes | refused |
+//! | DBPrune with a calibrator of the encoder's output itself | residuals taken for outputs | outputs |
 //! | DBPrune's set of blocks that always run | remembered from the first list of that length | each list's own |
 //! | refresh after an odd number of forwards with separate guidance | branches change places | refused |
 //! | encoder calibrator that never got a value (SD3 with `Bn` 0) | assertion fails | encoder stream left as it is |

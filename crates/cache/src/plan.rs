@@ -119,7 +119,8 @@ impl CachePlan {
     pub(crate) fn state_bytes(&self, list: ListShape<'_>) -> usize {
         let (copies, separate_cfg) = match self {
             Self::None => (0, false),
-            Self::Calibrate => (2, false),
+            // Modulated input, output and residual, the last in f32.
+            Self::Calibrate => (4, false),
             Self::CacheDit(plan) => (plan.stored_streams(list.blocks), plan.separate_cfg),
             // The modulated input and the residual; the residual alone.
             Self::TeaCache(plan) => (2, plan.separate_cfg),
@@ -188,10 +189,8 @@ impl CacheDitPlan {
             Some(CalibratorConfig { kind: CalibratorKind::TaylorSeer(order), .. }) => format!("_T1O{order}"),
             Some(CalibratorConfig { kind: CalibratorKind::FoCa, .. }) => "_FoCa".to_owned(),
         };
-        // DBPrune's tag is about what happened since the last refresh.
-        let cached_steps = report.pruned_blocks.map_or(report.cached_steps.len(), |blocks| blocks.steps);
-        if cached_steps > 0 {
-            tag += &format!("_S{cached_steps}");
+        if !report.cached_steps.is_empty() {
+            tag += &format!("_S{}", report.cached_steps.len());
         }
         tag
     }
@@ -243,10 +242,15 @@ impl MagCachePlan {
     }
 }
 
-/// The value at the nearest place of a run of another length.
+/// The value at the nearest place of a run of another length; a single step takes the last. Places
+/// are computed in f32, which decides some ties, as in the reference.
 fn resample(ratios: &[f64], steps: usize) -> Vec<f64> {
-    let scale = (ratios.len() - 1) as f64 / (steps.max(2) - 1) as f64;
-    (0..steps).map(|step| ratios[(step as f64 * scale).round_ties_even() as usize]).collect()
+    let last = ratios.len() - 1;
+    if steps == 1 {
+        return vec![ratios[last]];
+    }
+    let scale = (last as f64 / (steps - 1) as f64) as f32;
+    (0..steps).map(|step| ratios[((step as f32 * scale).round_ties_even() as usize).min(last)]).collect()
 }
 
 fn check_steps(repeated: Option<usize>, steps: usize) -> Result<(), ConfigError> {
@@ -415,10 +419,22 @@ mod tests {
     }
 
     #[test]
+    fn places_equal_the_references() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/fixtures/cache/tea_cache.json");
+        let fixture: Value = serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
+        for case in fixture["resampled"].as_array().unwrap() {
+            let length = |key: &str| case[key].as_u64().unwrap() as usize;
+            let places: Vec<f64> = (0..length("from")).map(|place| place as f64).collect();
+            let expected: Vec<f64> = case["indices"].as_array().unwrap().iter().map(|i| i.as_f64().unwrap()).collect();
+            assert_eq!(resample(&places, length("to")), expected, "{} to {}", length("from"), length("to"));
+        }
+    }
+
+    #[test]
     fn ratios_are_taken_from_the_nearest_place() {
         assert_eq!(resample(&[1.0, 2.0, 3.0], 3), [1.0, 2.0, 3.0]);
         assert_eq!(resample(&[1.0, 2.0, 3.0], 2), [1.0, 3.0]);
-        assert_eq!(resample(&[1.0, 2.0, 3.0], 1), [1.0]);
+        assert_eq!(resample(&[1.0, 2.0, 3.0], 1), [3.0]);
         assert_eq!(resample(&[1.5], 3), [1.5; 3]);
     }
 

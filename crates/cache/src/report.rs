@@ -69,8 +69,6 @@ pub struct PrunedBlocks {
     pub pruned: usize,
     /// All.
     pub total: usize,
-    /// Steps in which any was skipped.
-    pub steps: usize,
 }
 
 impl CacheReport {

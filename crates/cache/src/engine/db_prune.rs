@@ -151,10 +151,8 @@ impl DbPrune {
         let Some(streams) = session.blocks[index].effect.apply(streams)? else {
             candle_core::bail!("block {index} was to be skipped before it was ever computed");
         };
-        let pruned = session.report.pruned_blocks.get_or_insert_default();
-        pruned.pruned += 1;
+        session.report.pruned_blocks.get_or_insert_default().pruned += 1;
         if session.streak.last_cached != Some(step) {
-            pruned.steps += 1;
             session.streak.count_cached(step, ContinuousCounter::V1_5_3);
             session.report.record(request_step, Reason::Cached);
         }

@@ -2,25 +2,32 @@
 
 use candle_core::{D, DType, Result, Tensor};
 
-use super::tea_cache::input_distance;
+use super::tea_cache::EPSILON;
 use super::{Engine, Visit};
 use crate::calibration::CalibrationStep;
 use crate::decision::Reason;
+use crate::distance::relative_distance_above;
 use crate::driver::{Probe, Streams};
 use crate::report::ContextReport;
-
-/// Keeps quotients of lengths finite.
-const EPSILON: f64 = 1e-8;
 
 #[derive(Debug)]
 pub(super) struct Recorder {
     blocks: usize,
     /// Modulated input and hidden stream of the forward in progress.
     entry: Option<(Tensor, Tensor)>,
-    /// Modulated input and residual of the forward before.
-    before: Option<(Tensor, Tensor)>,
+    /// The forward before.
+    before: Option<Observed>,
     steps: Vec<CalibrationStep>,
     report: ContextReport,
+}
+
+/// What a forward leaves for comparison with the next.
+#[derive(Debug)]
+struct Observed {
+    modulated: Tensor,
+    output: Tensor,
+    /// What the block stack added, f32.
+    residual: Tensor,
 }
 
 impl Recorder {
@@ -39,20 +46,23 @@ impl Engine for Recorder {
             && let Some((modulated, hidden)) = self.entry.take()
         {
             let residual = (&streams.hidden - hidden)?.to_dtype(DType::F32)?;
-            if let Some((modulated_before, residual_before)) = &self.before {
+            let output = streams.hidden.force_contiguous()?;
+            if let Some(before) = &self.before {
                 self.steps.push(CalibrationStep {
-                    input_distance: input_distance(modulated_before, &modulated)?,
-                    residual_distance: input_distance(residual_before, &residual)?,
-                    magnitude_ratio: magnitude_ratio(residual_before, &residual)?,
+                    input_distance: relative_distance_above(&before.modulated, &modulated, EPSILON)?,
+                    output_distance: relative_distance_above(&before.output, &output, EPSILON)?,
+                    magnitude_ratio: magnitude_ratio(&before.residual, &residual)?,
                 });
             }
-            self.before = Some((modulated, residual));
+            self.before = Some(Observed { modulated, output, residual });
         }
         Ok(Visit::Run)
     }
 
     fn bytes(&self) -> usize {
-        super::stored::bytes(self.before.iter().flat_map(|(modulated, residual)| [modulated, residual]))
+        super::stored::bytes(
+            self.before.iter().flat_map(|before| [&before.modulated, &before.output, &before.residual]),
+        )
     }
 
     fn reports(&self) -> Vec<ContextReport> {
@@ -67,6 +77,6 @@ impl Engine for Recorder {
 /// Mean over tokens of the quotient of their lengths.
 fn magnitude_ratio(before: &Tensor, now: &Tensor) -> Result<f64> {
     let length = |tensor: &Tensor| tensor.sqr()?.sum(D::Minus1)?.sqrt();
-    let ratios = (length(now)? / (length(before)? + EPSILON)?)?;
+    let ratios = (length(now)? / (length(before)? + f64::from(EPSILON))?)?;
     Ok(f64::from(ratios.mean_all()?.to_scalar::<f32>()?))
 }

@@ -6,19 +6,19 @@
 
 use std::sync::Arc;
 
-use candle_core::{DType, Result, Tensor};
+use candle_core::{Result, Tensor};
 
 use super::stored::{self, StoredEffect};
 use super::{Engine, Visit};
 use crate::clock::{Pass, StepClock};
 use crate::decision::Reason;
-use crate::distance::mean_of_magnitudes;
+use crate::distance::relative_distance_above;
 use crate::driver::{Probe, Streams};
 use crate::plan::TeaCachePlan;
 use crate::report::{ContextReport, Recorded};
 
 /// Keeps the quotient finite where the earlier input is all zeros.
-const EPSILON: f64 = 1e-8;
+pub(super) const EPSILON: f32 = 1e-8;
 
 #[derive(Debug)]
 pub(super) struct TeaCache {
@@ -69,7 +69,8 @@ impl TeaCache {
             None => Reason::NoReference,
             Some(before) if before.shape() != modulated.shape() => Reason::ShapeChanged,
             Some(before) => {
-                *accumulated += polynomial(&plan.coefficients, input_distance(before, modulated)?).abs();
+                *accumulated +=
+                    polynomial(&plan.coefficients, relative_distance_above(before, modulated, EPSILON)?).abs();
                 report.residual_diffs.insert(request_step, Recorded::One(*accumulated));
                 match *accumulated < plan.config.rel_l1_thresh {
                     true if effect.is_empty() => Reason::NoReference,
@@ -118,14 +119,7 @@ impl Engine for TeaCache {
     }
 }
 
-/// Relative L1 change of the modulated input.
-pub(crate) fn input_distance(before: &Tensor, now: &Tensor) -> Result<f64> {
-    let (before, now) = (before.to_dtype(DType::F32)?, now.to_dtype(DType::F32)?);
-    let change = f64::from(mean_of_magnitudes(&(now - &before)?)?);
-    Ok(change / (f64::from(mean_of_magnitudes(&before)?) + EPSILON))
-}
-
 /// Horner's rule, highest degree first.
-pub(crate) fn polynomial(coefficients: &[f64], x: f64) -> f64 {
+fn polynomial(coefficients: &[f64], x: f64) -> f64 {
     coefficients.iter().fold(0.0, |sum, coefficient| sum * x + coefficient)
 }

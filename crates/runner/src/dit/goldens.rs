@@ -26,9 +26,10 @@ const CLASSES: [u32; 2] = [1, 7];
 const GUIDANCE: f64 = 4.0;
 const LIST: ListShape<'_> = ListShape { name: DitTransformer::BLOCK_LIST, blocks: 8, stream_bytes: 0 };
 
-#[derive(Deserialize)]
+#[derive(Default, Deserialize)]
 struct Golden {
     name: String,
+    #[serde(default = "ddim")]
     scheduler: String,
     steps: usize,
     tag: Option<String>,
@@ -42,6 +43,10 @@ struct Golden {
     residual_diffs: HashMap<usize, Numbers>,
     #[serde(default)]
     cfg_residual_diffs: HashMap<usize, Numbers>,
+}
+
+fn ddim() -> String {
+    "ddim".to_owned()
 }
 
 /// DBPrune records a list per step.
@@ -111,11 +116,16 @@ fn plan(golden: &Golden) -> Result<CachePlan, ConfigError> {
 
 /// Runs the two images of the fixture; returns final latents and one report per branch.
 fn run(fixture: &Fixture, golden: &Golden, plan: &CachePlan) -> (Tensor, Vec<ContextReport>) {
+    let mut sessions = ImageSessions::new(plan, &[LIST], &CacheBudget::unlimited());
+    let latents = denoise(fixture, golden, &mut sessions);
+    (latents, sessions.report().contexts)
+}
+
+fn denoise(fixture: &Fixture, golden: &Golden, sessions: &mut ImageSessions) -> Tensor {
     let config = r#"{"_class_name": "DDIMScheduler", "clip_sample": false, "beta_start": 0.0001, "beta_end": 0.02,
         "beta_schedule": "linear", "num_train_timesteps": 1000, "prediction_type": "v_prediction"}"#;
     let kind = if golden.scheduler == "ddim" { SchedulerKind::Ddim } else { SchedulerKind::DpmSolverMultistep };
     let mut scheduler = SchedulerConfig::from_json(config).unwrap().build(kind, golden.steps).unwrap();
-    let mut sessions = ImageSessions::new(plan, &[LIST], &CacheBudget::unlimited());
     let mut latents = fixture.tensors["init_noise"].clone();
     let nulls = [NULL_CLASS; 2];
     for step in 0..golden.steps {
@@ -136,7 +146,7 @@ fn run(fixture: &Fixture, golden: &Golden, plan: &CachePlan) -> (Tensor, Vec<Con
         let noise = (&uncond + ((cond - &uncond).unwrap() * GUIDANCE).unwrap()).unwrap();
         latents = scheduler.step(&noise, &latents).unwrap();
     }
-    (latents, sessions.report().contexts)
+    latents
 }
 
 /// Steps since the last forced refresh, which is all that cache-dit's report shows.
@@ -218,6 +228,67 @@ fn pruned_runs_equal_cache_dit() {
             }
         }
         check(&fixture, &golden, latents);
+    }
+}
+
+/// The part of the fixture about one backend.
+#[derive(Deserialize)]
+struct StackRun {
+    name: String,
+    scheduler: String,
+    steps: usize,
+    config: Map<String, Value>,
+    cached_steps: Vec<usize>,
+    #[serde(alias = "accumulated_errors")]
+    accumulated: HashMap<usize, f64>,
+}
+
+#[test]
+fn tea_cache_and_mag_cache_equal_the_reference() {
+    let fixture = fixture();
+    let folder = fixtures().join("cache");
+    let mut runs: Value =
+        serde_json::from_str(&std::fs::read_to_string(folder.join("tea_cache.json")).unwrap()).unwrap();
+    let latents = candle_core::safetensors::load(folder.join("tea_cache.safetensors"), &Device::Cpu).unwrap();
+    for (backend, runs_expected) in [(CacheBackend::TeaCache, 15), (CacheBackend::MagCache, 8)] {
+        let runs: Vec<StackRun> = serde_json::from_value(runs[backend.as_str()].take()).unwrap();
+        assert_eq!(runs.len(), runs_expected);
+        for StackRun { name, scheduler, steps, config, cached_steps, accumulated } in runs {
+            let facts = ModelFacts { blocks: &[8], ..Default::default() };
+            let plan = CachePlan::new(&CacheConfig::parse(backend, &config).unwrap(), steps, facts).unwrap();
+            let golden = Golden { name, scheduler, steps, ..Golden::default() };
+            let (ours, contexts) = run(&fixture, &golden, &plan);
+            let name = golden.name;
+            assert_eq!(contexts[0].cached_steps, cached_steps, "{name}");
+            assert_eq!(contexts[0].residual_diffs.len(), accumulated.len(), "{name}");
+            for (step, expected) in accumulated {
+                let difference = (contexts[0].residual_diffs[&step].values()[0] - expected).abs();
+                assert!(difference <= DISTANCE_TOLERANCE, "{name} step {step}: {difference}");
+            }
+            let expected = &latents[&format!("latents.{name}")];
+            let difference: f32 = (ours - expected).unwrap().abs().unwrap().max_all().unwrap().to_scalar().unwrap();
+            assert!(difference <= LATENTS_TOLERANCE, "{name}: latents are {difference} off");
+        }
+    }
+}
+
+#[test]
+fn a_calibration_run_observes_what_the_reference_does() {
+    let fixture = fixture();
+    let json = std::fs::read_to_string(fixtures().join("cache/tea_cache.json")).unwrap();
+    let expected = &serde_json::from_str::<Value>(&json).unwrap()["uncached"];
+    let golden = Golden { scheduler: ddim(), steps: 28, ..Golden::default() };
+    let mut sessions = ImageSessions::new(&CachePlan::Calibrate, &[LIST], &CacheBudget::unlimited());
+    denoise(&fixture, &golden, &mut sessions);
+    assert_eq!(sessions.calibration_steps().len(), 27);
+    for (index, step) in sessions.calibration_steps().iter().enumerate() {
+        let close = |ours: f64, key: &str| {
+            let expected = expected[key][index + 1].as_f64().unwrap();
+            assert!((ours - expected).abs() <= 1e-4 * expected.abs(), "{key} {index}: {ours} for {expected}");
+        };
+        close(step.input_distance, "modulated_distances");
+        close(step.output_distance, "output_changes");
+        close(step.magnitude_ratio, "magnitude_ratios");
     }
 }
 
