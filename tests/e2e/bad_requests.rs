@@ -14,7 +14,11 @@ fn with(field: &str, value: Value) -> String {
 
 /// A good request with this cache configuration.
 fn with_cache(config: Value) -> String {
-    json!({"prompt": "red apple", "cache_backend": "cache_dit", "cache_config": config}).to_string()
+    with_backend("cache_dit", config)
+}
+
+fn with_backend(backend: &str, config: Value) -> String {
+    json!({"prompt": "red apple", "cache_backend": backend, "cache_config": config}).to_string()
 }
 
 fn assert_refused(body: &str, status: u16, param: Option<&str>) -> Response {
@@ -82,6 +86,12 @@ fn bad_cache_settings_are_named() {
         (with_cache(json!({"Fn_compute_blocks": 8, "Bn_compute_blocks": 5})), "cache_config.Bn_compute_blocks"),
         (with_cache(json!({"residual_diff_threshold": "0.1"})), "cache_config.residual_diff_threshold"),
         (with_cache(json!({"num_inference_steps": 7})), "cache_config.num_inference_steps"),
+        (with_cache(json!({"rel_l1_thresh": 0.2})), "cache_config.rel_l1_thresh"),
+        (with_cache(json!({"non_prune_block_ids": [1]})), "cache_config.non_prune_block_ids"),
+        (with_backend("tea_cache", json!({"rel_l1_thresh": 0})), "cache_config.rel_l1_thresh"),
+        (with_backend("tea_cache", json!({"coefficients": [1, 2]})), "cache_config.coefficients"),
+        (with_backend("mag_cache", json!({"mag_ratios": [0]})), "cache_config.mag_ratios"),
+        (with_backend("none", json!({"Fn_compute_blocks": 1})), "cache_config.Fn_compute_blocks"),
         (
             r#"{"prompt": "red apple", "cache_backend": "cache_dit", "cache_config": {"residual_diff_threshold": NaN}}"#
                 .to_owned(),

@@ -98,3 +98,42 @@ fn nothing_of_a_request_stays_behind() {
     assert_eq!(Picture::of(&first, 0), Picture::of(&again, 0));
     assert_eq!(first["cache"], again["cache"]);
 }
+
+#[test]
+fn tea_cache_shows_what_it_accumulated() {
+    let config = json!({"rel_l1_thresh": 0.2, "num_warmup_steps": 3, "force_last_step": true});
+    let response = shared().generate(&request(json!({"cache_backend": "tea_cache", "cache_config": config})));
+    let cache = &response["cache"];
+    assert_eq!((&cache["backend"], &cache["tag"]), (&json!("tea_cache"), &Value::Null));
+    assert_eq!(cache["config"]["coefficients"].as_array().unwrap().len(), 5, "the embedded model has its own");
+    let context = &cache["images"][0]["contexts"][0];
+    assert_eq!((&context["reasons"]["2"], &context["reasons"]["24"]), (&json!("warmup"), &json!("mask")));
+    assert!(cache["hit_rate"].as_f64().unwrap() > 0.2, "{cache}");
+    for step in context["cached_steps"].as_array().unwrap() {
+        assert!(context["residual_diffs"][step.to_string()].as_f64().unwrap() < 0.2, "{step}");
+    }
+}
+
+#[test]
+fn mag_cache_is_fitted_to_the_requests_steps() {
+    let config = json!({"mag_ratios": [1.0, 1.01, 0.99], "mag_max_skip_steps": 2});
+    let response = shared().generate(&request(json!({"cache_backend": "mag_cache", "cache_config": config})));
+    let cache = &response["cache"];
+    assert_eq!(cache["config"]["mag_ratios"].as_array().unwrap().len(), 25);
+    let context = &cache["images"][0]["contexts"][0];
+    assert_eq!(context["reasons"]["0"], "warmup");
+    assert_eq!(context["cached_steps"].as_array().unwrap()[..4], [3, 4, 6, 7]);
+    assert_eq!(context["reasons"]["5"], "max_continuous");
+}
+
+#[test]
+fn pruning_decides_block_by_block() {
+    let response = shared().generate(&cache_dit(json!({"cache_type": "DBPrune", "residual_diff_threshold": 0.12})));
+    let cache = &response["cache"];
+    assert!(cache["tag"].as_str().unwrap().starts_with("DBPrune_F1B0_W4I1M0MC3_R0.12_P"), "{}", cache["tag"]);
+    let context = &cache["images"][0]["contexts"][0];
+    // Eleven of twelve blocks are compared in the first step after the warm-up.
+    assert_eq!(context["residual_diffs"]["4"].as_array().unwrap().len(), 11);
+    assert_eq!(context["pruned_blocks"]["total"], 25 * 12);
+    assert!(context["pruned_blocks"]["pruned"].as_u64().unwrap() > 0);
+}

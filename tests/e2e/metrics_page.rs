@@ -43,6 +43,30 @@ fn counters_add_up_and_the_servers_cache_settings_hold() {
     assert_eq!(server.metric("afterimage_http_request_seconds_count", &posts), 5.0);
 }
 
+#[test]
+fn caches_that_do_nothing_are_counted_and_memory_for_state_is_bounded() {
+    // A row's stream is 64 tokens x 192 channels x 4 bytes, and the state holds two: enough for one row
+    // without guidance, not for two with it.
+    let server = Server::start(&["--cache-memory-bytes", "100000"]);
+    let request = json!({
+        "prompt": "sunflower", "seed": 2, "num_inference_steps": 6, "guidance_scale": 4, "cache_backend": "cache_dit"
+    });
+    let cache = server.generate(&request)["cache"].take();
+    let reasons = cache["images"][0]["contexts"][0]["reasons"].as_object().unwrap();
+    assert!(reasons.len() == 6 && reasons.values().all(|reason| reason == "budget"), "{cache}");
+
+    let mut small = request.clone();
+    small["guidance_scale"] = json!(1);
+    small["cache_config"] = json!({"max_warmup_steps": 6});
+    let cache = server.generate(&small)["cache"].take();
+    assert_eq!(cache["images"][0]["contexts"][0]["reasons"]["5"], "warmup");
+
+    assert_eq!(server.metric("afterimage_cache_fallback_total", &["reason=\"budget\""]), 1.0);
+    assert_eq!(server.metric("afterimage_cache_fallback_total", &["reason=\"unused\""]), 1.0);
+    assert_eq!(server.metric("afterimage_steps_total", &["reason=\"budget\""]), 6.0);
+    assert_eq!(server.metric("afterimage_cache_state_bytes", &[]), 0.0);
+}
+
 fn cached_passes(cache: &serde_json::Value) -> usize {
     let contexts = cache["images"].as_array().unwrap().iter().flat_map(|image| image["contexts"].as_array().unwrap());
     contexts.map(|context| context["cached_steps"].as_array().unwrap().len()).sum()

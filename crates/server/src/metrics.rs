@@ -368,7 +368,9 @@ mod tests {
             pruned_blocks: None,
         };
         let passes = BTreeMap::from([(Reason::Warmup, 2), (Reason::Cached, 1)]);
-        metrics.job_finished(&job(vec![ImageReport { contexts: vec![context], passes }]));
+        let mut job = job(vec![ImageReport { contexts: vec![context], passes }]);
+        job.cache.backend = CacheBackend::CacheDit.as_str();
+        metrics.job_finished(&job);
         let text = metrics.text().unwrap();
         assert!(text.contains("afterimage_steps_total{decision=\"computed\",reason=\"warmup\"} 2\n"), "{text}");
         assert!(text.contains("afterimage_steps_total{decision=\"cached\",reason=\"cached\"} 1\n"), "{text}");

@@ -265,7 +265,7 @@ mod tests {
             `size` is "1024x"; it must be "auto" or WIDTHxHEIGHT, such as "256x256"
             `scheduler` is "EulerDiscreteScheduler"; it must be one of "DDIMScheduler", "DPMSolverMultistepScheduler"
             `output_format` is "jpeg"; it must be "png"
-            `cache_config` has no effect: this server's cache backend is `none`; set `cache_backend` too (cache_dit)
+            `cache_config` has no effect: this server's cache backend is `none`; set `cache_backend` too (cache_dit, tea_cache, mag_cache)
             there is no model `gpt-image-1` here; this server has `emoji-dit`
             unknown field `seeds`; did you mean `seed`?
             "#

@@ -15,7 +15,7 @@ use crate::{logging, terminal};
 #[derive(Debug, clap::Args)]
 pub(super) struct CalibrateArgs {
     /// Images to run; each has its own class and seed
-    #[arg(long, env = "AFTERIMAGE_CALIBRATE_IMAGES", hide_env_values = true, default_value_t = 16)]
+    #[arg(long, env = "AFTERIMAGE_IMAGES", hide_env_values = true, default_value_t = 16)]
     images: u32,
     /// Denoising steps; MagCache's ratios are stretched to other numbers of steps [default: the model's]
     #[arg(long, env = "AFTERIMAGE_STEPS", hide_env_values = true)]
