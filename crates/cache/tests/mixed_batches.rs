@@ -275,6 +275,28 @@ fn a_request_without_memory_for_its_state_is_computed_and_says_so() {
 }
 
 #[test]
+fn every_block_list_of_an_image_decides_for_itself() {
+    let keys = json!({"max_warmup_steps": 1, "residual_diff_threshold": 0.1, "max_continuous_cached_steps": -1});
+    let request = Request { rows: 1, phase: 1.0, steps: 8, cache: Some((CacheBackend::CacheDit, keys)) };
+    let lists = ["double", "single"].map(|name| ListShape { name, blocks: BLOCKS, stream_bytes: 0 });
+    let mut sessions = ImageSessions::new(&request.plan(), &lists, &CacheBudget::unlimited());
+    for step in 0..request.steps {
+        let list = Blocks { conditioning: request.conditioning(step), with_encoder: false };
+        // The second list sees faster changing streams, so it reuses less.
+        for (index, speed) in [1, 3].into_iter().enumerate() {
+            let hidden = request.input(step * speed);
+            let mut lanes = [Lane { rows: 1, sessions: sessions.list(index) }];
+            run_blocks(&list, Streams { hidden, encoder: None }, &mut lanes).unwrap();
+        }
+    }
+    let report = sessions.report();
+    let names: Vec<_> = report.contexts.iter().map(|context| context.name.as_str()).collect();
+    assert_eq!(names, ["double", "single"]);
+    assert!(report.contexts[0].cached_steps.len() > report.contexts[1].cached_steps.len());
+    assert_eq!(report.passes.values().sum::<usize>(), 2 * request.steps);
+}
+
+#[test]
 fn cancelling_one_of_several_changes_nothing_for_the_others() {
     let cache = || Some((CacheBackend::CacheDit, json!({"max_warmup_steps": 2, "residual_diff_threshold": 0.3})));
     let request = |phase, steps| Request { rows: 2, phase, steps, cache: cache() };
