@@ -6,48 +6,9 @@
 
 use candle_core::{Result, Tensor};
 
+use crate::block_list::{BlockList, Probe, Streams};
 use crate::engine::Visit;
 use crate::session::ListSessions;
-
-/// What flows through a block list.
-#[derive(Debug, Clone)]
-pub struct Streams {
-    /// `[rows, tokens, dim]`
-    pub hidden: Tensor,
-    /// `[rows, text_tokens, dim]`, for models whose blocks carry the text along.
-    pub encoder: Option<Tensor>,
-}
-
-/// One list of transformer blocks, prepared for the rows of a batch.
-pub trait BlockList: Sized {
-    /// Number of blocks.
-    fn blocks(&self) -> usize;
-
-    /// Runs one block on all rows this list is prepared for.
-    ///
-    /// # Errors
-    /// If a tensor operation fails.
-    fn block(&self, index: usize, streams: &Streams) -> Result<Streams>;
-
-    /// The first block's attention input, normalised and modulated, for streams that enter the list.
-    /// TeaCache measures how much it changes from step to step.
-    ///
-    /// # Errors
-    /// If a tensor operation fails.
-    fn modulated_input(&self, streams: &Streams) -> Result<Tensor>;
-
-    /// The same list prepared for some of its rows, given by ascending index.
-    ///
-    /// # Errors
-    /// If a tensor operation fails.
-    fn select(&self, rows: &[usize]) -> Result<Self>;
-}
-
-/// What an engine may ask of the model about one image's rows.
-pub(crate) trait Probe {
-    /// See [`BlockList::modulated_input`].
-    fn modulated_input(&self, streams: &Streams) -> Result<Tensor>;
-}
 
 /// The rows of one image in a batch, and its cache state for this block list.
 #[derive(Debug)]

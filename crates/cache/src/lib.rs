@@ -35,6 +35,7 @@
 //! | steps mask policy for 1, 2, 3, 5 or 7 steps | assertion fails | runs without a mask, and the effective configuration says so |
 //! | unknown keys | ignored | refused |
 
+pub mod block_list;
 mod budget;
 pub mod calibration;
 pub mod calibrator;
@@ -49,11 +50,12 @@ pub mod report;
 pub mod session;
 pub mod steps_mask;
 
+pub use block_list::{BlockList, Streams};
 pub use budget::CacheBudget;
 pub use calibration::{Calibration, CalibrationStep};
 pub use config::{CacheBackend, CacheConfig, ConfigError};
 pub use decision::Reason;
-pub use driver::{BlockList, Lane, Streams, run_blocks};
+pub use driver::{Lane, run_blocks};
 pub use plan::CachePlan;
 pub use report::{CacheReport, ContextReport, ImageReport};
 pub use session::{ImageSessions, ListSessions, ListShape};

@@ -80,7 +80,7 @@ impl CacheReport {
         Self {
             backend: plan.backend().as_str(),
             config: plan.effective_config(),
-            tag: first_context.and_then(|context| plan.tag(context)),
+            tag: first_context.and_then(|context| context.tag(plan)),
             steps,
             hit_rate: hits as f64 / passes.max(1) as f64,
             images,
@@ -116,6 +116,11 @@ impl ContextReport {
             reasons: BTreeMap::new(),
             pruned_blocks: None,
         }
+    }
+
+    /// cache-dit's name for this run; `None` where `plan` is not of its backend.
+    pub fn tag(&self, plan: &CachePlan) -> Option<String> {
+        plan.tag(self.cached_steps.len(), self.pruned_blocks.map(PrunedBlocks::percent))
     }
 
     pub(crate) fn record(&mut self, step: usize, reason: Reason) {

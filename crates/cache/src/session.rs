@@ -6,10 +6,10 @@
 
 use candle_core::Result;
 
+use crate::block_list::{Probe, Streams};
 use crate::budget::{CacheBudget, Reservation};
 use crate::calibration::CalibrationStep;
 use crate::decision::Reason;
-use crate::driver::{Probe, Streams};
 use crate::engine::{self, Engine, Visit};
 use crate::plan::CachePlan;
 use crate::report::{ContextReport, ImageReport};
@@ -35,7 +35,7 @@ pub struct ImageSessions {
 impl ImageSessions {
     /// Fresh state for a model with these block lists, within `budget`.
     pub fn new(plan: &CachePlan, lists: &[ListShape<'_>], budget: &CacheBudget) -> Self {
-        let bytes = lists.iter().map(|list| plan.state_bytes(*list)).sum();
+        let bytes = lists.iter().map(|list| plan.state_bytes(list.blocks, list.stream_bytes)).sum();
         let reservation = budget.reserve(bytes);
         let reason = if reservation.is_some() { Reason::Off } else { Reason::Budget };
         let engine = |list: &ListShape<'_>| reservation.as_ref().and_then(|_| engine::new(plan, list.blocks));

@@ -5,11 +5,9 @@
 
 use serde_json::{Map, Value, json};
 
-use super::{ConfigError, fields::Fields};
+use super::db_prune::{self, PruneConfig};
+use super::{ConfigError, fields::Fields, object};
 use crate::steps_mask::MaskPolicy;
-
-/// cache-dit's factor on the mean distance of a dynamic threshold.
-const DEFAULT_RELAX_RATIO: f64 = 1.25;
 
 /// Highest TaylorSeer order; every order costs one more copy of the residual.
 const MAX_TAYLORSEER_ORDER: usize = 4;
@@ -62,24 +60,6 @@ pub struct RefreshConfig {
     pub forwards: usize,
     /// It happens every so many forwards, not just once.
     pub repeats: bool,
-}
-
-/// What only DBPrune has.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub struct PruneConfig {
-    /// Raise the threshold to what the step's first distances suggest.
-    pub dynamic_threshold: Option<DynamicThreshold>,
-    /// Blocks that always run, beside the first and the last.
-    pub non_prune_blocks: Vec<usize>,
-}
-
-/// A threshold that follows the mean of the first distances of a step.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct DynamicThreshold {
-    /// Bound; `None`: twice the configured threshold.
-    pub max: Option<f64>,
-    /// Factor on the mean.
-    pub relax_ratio: f64,
 }
 
 /// How the streak of reused steps is counted.
@@ -164,33 +144,11 @@ impl CacheDitConfig {
                 .unwrap_or(MaskMode::Dynamic),
             num_inference_steps: fields.count("num_inference_steps", 1)?,
             refresh: parse_refresh(&mut fields)?,
-            prune: parse_prune(&mut fields)?,
+            prune: PruneConfig::parse(&mut fields)?,
         };
         fields.finish()?;
-        config.check_prune(keys)?;
+        db_prune::check(&config, keys)?;
         Ok(config)
-    }
-
-    /// Options that would be ignored by the chosen `cache_type` are refused.
-    fn check_prune(&self, keys: &Map<String, Value>) -> Result<(), ConfigError> {
-        let given = |key: &&&str| keys.get(**key).is_some_and(|value| !value.is_null());
-        if self.prune.is_none() {
-            return match PRUNE_KEYS.iter().find(given) {
-                None => Ok(()),
-                Some(key) => Err(ConfigError::at(key, format!("`{key}` needs `cache_type` \"DBPrune\""))),
-            };
-        }
-        let unused = if self.max_accumulated_residual_diff_threshold.is_some() {
-            "max_accumulated_residual_diff_threshold"
-        } else if self.continuous_counter == ContinuousCounter::Legacy {
-            "continuous_counter"
-        } else if !self.cfg_diff_compute_separate {
-            "cfg_diff_compute_separate"
-        } else {
-            return Ok(());
-        };
-        let found = keys.get(unused).unwrap_or(&Value::Null);
-        Err(ConfigError::at(unused, format!("`{unused}` is {found}, which `cache_type` \"DBPrune\" cannot do")))
     }
 
     /// Every key with the value in force; `mask` is the mask made for the request.
@@ -252,48 +210,10 @@ impl CacheDitConfig {
     }
 }
 
-/// Keys that only DBPrune has.
-const PRUNE_KEYS: [&str; 4] = [
-    "enable_dynamic_prune_threshold",
-    "max_dynamic_prune_threshold",
-    "dynamic_prune_threshold_relax_ratio",
-    "non_prune_block_ids",
-];
-
-impl PruneConfig {
-    fn effective(&self) -> Map<String, Value> {
-        let dynamic = self.dynamic_threshold;
-        object(json!({
-            "enable_dynamic_prune_threshold": dynamic.is_some(),
-            "max_dynamic_prune_threshold": dynamic.and_then(|dynamic| dynamic.max),
-            "dynamic_prune_threshold_relax_ratio": dynamic.map_or(DEFAULT_RELAX_RATIO, |dynamic| dynamic.relax_ratio),
-            "non_prune_block_ids": self.non_prune_blocks,
-        }))
-    }
-}
-
-/// The keys of an object.
-fn object(value: Value) -> Map<String, Value> {
-    match value {
-        Value::Object(keys) => keys,
-        _ => Map::new(),
-    }
-}
-
 fn parse_refresh(fields: &mut Fields<'_>) -> Result<Option<RefreshConfig>, ConfigError> {
     let forwards = fields.count("force_refresh_step_hint", 1)?;
     let repeats = fields.choice("force_refresh_step_policy", &[("once", false), ("repeat", true)])?.unwrap_or(false);
     Ok(forwards.map(|forwards| RefreshConfig { forwards, repeats }))
-}
-
-fn parse_prune(fields: &mut Fields<'_>) -> Result<Option<PruneConfig>, ConfigError> {
-    let prunes = fields.choice("cache_type", &[("DBCache", false), ("DBPrune", true)])?.unwrap_or(false);
-    let dynamic = fields.boolean("enable_dynamic_prune_threshold")?.unwrap_or(false);
-    let max = fields.number("max_dynamic_prune_threshold")?;
-    let relax_ratio = fields.number("dynamic_prune_threshold_relax_ratio")?.unwrap_or(DEFAULT_RELAX_RATIO);
-    let non_prune_blocks = fields.integers("non_prune_block_ids", 0, usize::MAX)?.unwrap_or_default();
-    let dynamic_threshold = dynamic.then_some(DynamicThreshold { max, relax_ratio });
-    Ok(prunes.then_some(PruneConfig { dynamic_threshold, non_prune_blocks }))
 }
 
 fn parse_calibrator(fields: &mut Fields<'_>) -> Result<Option<CalibratorConfig>, ConfigError> {

@@ -7,6 +7,7 @@
 //! the configuration becomes a [`crate::CachePlan`].
 
 mod cache_dit;
+mod db_prune;
 mod fields;
 mod mag_cache;
 mod tea_cache;
@@ -14,9 +15,9 @@ mod tea_cache;
 use serde_json::{Map, Value};
 
 pub use cache_dit::{
-    CacheDitConfig, CalibratorConfig, CalibratorKind, ContinuousCounter, DynamicThreshold, MaskMode, PruneConfig,
-    RefreshConfig, StepsMask,
+    CacheDitConfig, CalibratorConfig, CalibratorKind, ContinuousCounter, MaskMode, RefreshConfig, StepsMask,
 };
+pub use db_prune::{DynamicThreshold, PruneConfig};
 pub use mag_cache::MagCacheConfig;
 pub use tea_cache::{TEA_CACHE_COEFFICIENTS, TeaCacheConfig};
 
@@ -146,6 +147,14 @@ impl CacheConfig {
             }
         }
         merged
+    }
+}
+
+/// The keys of an object.
+fn object(value: Value) -> Map<String, Value> {
+    match value {
+        Value::Object(keys) => keys,
+        _ => Map::new(),
     }
 }
 

@@ -11,11 +11,11 @@ use candle_core::{Result, Tensor};
 
 use super::stored::{self, StoredEffect};
 use super::{Engine, Visit};
+use crate::block_list::{Probe, Streams};
 use crate::clock::{Pass, StepClock};
 use crate::config::ContinuousCounter;
 use crate::decision::{self, Counters, Reason, SHAPES_DIFFER, Verdict};
 use crate::distance::relative_distance;
-use crate::driver::{Probe, Streams};
 use crate::plan::CacheDitPlan;
 use crate::report::{ContextReport, Recorded};
 

@@ -10,9 +10,9 @@ use candle_core::Result;
 
 use super::stored::{self, StoredEffect};
 use super::{Engine, Visit};
+use crate::block_list::{Probe, Streams};
 use crate::clock::{Pass, StepClock};
 use crate::decision::Reason;
-use crate::driver::{Probe, Streams};
 use crate::plan::MagCachePlan;
 use crate::report::{ContextReport, Recorded};
 

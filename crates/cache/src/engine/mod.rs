@@ -10,8 +10,8 @@ mod tea_cache;
 
 use candle_core::Result;
 
+use crate::block_list::{Probe, Streams};
 use crate::calibration::CalibrationStep;
-use crate::driver::{Probe, Streams};
 use crate::plan::CachePlan;
 use crate::report::ContextReport;
 

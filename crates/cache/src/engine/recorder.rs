@@ -4,10 +4,10 @@ use candle_core::{D, DType, Result, Tensor};
 
 use super::tea_cache::EPSILON;
 use super::{Engine, Visit};
+use crate::block_list::{Probe, Streams};
 use crate::calibration::CalibrationStep;
 use crate::decision::Reason;
 use crate::distance::relative_distance_above;
-use crate::driver::{Probe, Streams};
 use crate::report::ContextReport;
 
 #[derive(Debug)]

@@ -4,9 +4,9 @@ use std::collections::HashMap;
 
 use candle_core::{Result, Tensor};
 
+use crate::block_list::Streams;
 use crate::calibrator::Calibrator;
 use crate::config::CalibratorConfig;
-use crate::driver::Streams;
 
 /// The effect of a run of blocks on both streams at the last computed step, or its prediction.
 #[derive(Debug)]

@@ -10,10 +10,10 @@ use candle_core::{Result, Tensor};
 
 use super::stored::{self, StoredEffect};
 use super::{Engine, Visit};
+use crate::block_list::{Probe, Streams};
 use crate::clock::{Pass, StepClock};
 use crate::decision::Reason;
 use crate::distance::relative_distance_above;
-use crate::driver::{Probe, Streams};
 use crate::plan::TeaCachePlan;
 use crate::report::{ContextReport, Recorded};
 

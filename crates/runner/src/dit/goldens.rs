@@ -188,7 +188,7 @@ fn check(fixture: &Fixture, golden: &Golden, latents: &Tensor) {
         check_branch(golden, &contexts[1], &golden.cfg_cached_steps, &golden.cfg_residual_diffs);
     }
     if let Some(tag) = &golden.tag {
-        assert_eq!(plan.tag(&contexts[0]).as_ref(), Some(tag), "{}", golden.name);
+        assert_eq!(contexts[0].tag(&plan).as_ref(), Some(tag), "{}", golden.name);
     }
 }
 

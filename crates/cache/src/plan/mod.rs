@@ -1,0 +1,141 @@
+//! A configuration made concrete for one request on one model.
+//!
+//! Parsing cannot know the number of steps and of blocks; a plan does. It holds the steps mask in
+//! force and is proof that the configuration fits: everything after it can rely on `Fn + Bn` being
+//! at most the number of blocks, and on a static mask starting with a computed step.
+
+mod cache_dit;
+mod mag_cache;
+mod tag;
+mod tea_cache;
+
+use std::sync::Arc;
+
+use serde_json::{Map, Value};
+
+use crate::clock::StepClock;
+use crate::config::{CacheBackend, CacheConfig, ConfigError, TEA_CACHE_COEFFICIENTS};
+
+pub use cache_dit::CacheDitPlan;
+pub use mag_cache::MagCachePlan;
+pub use tea_cache::TeaCachePlan;
+
+/// What the cache needs to know about a request's model.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct ModelFacts<'a> {
+    /// Number of blocks of every block list.
+    pub blocks: &'a [usize],
+    /// Cond and uncond run as two forwards per step in this request.
+    pub separate_cfg: bool,
+    /// The model's own rescaling polynomial for TeaCache, highest degree first.
+    pub tea_cache_coefficients: Option<[f64; TEA_CACHE_COEFFICIENTS]>,
+    /// The model's own magnitude ratios for MagCache, by step of some run.
+    pub mag_ratios: Option<&'a [f64]>,
+}
+
+/// A checked configuration of one request.
+#[derive(Debug, Clone)]
+pub enum CachePlan {
+    /// Every block of every step is computed.
+    None,
+    /// Every block of every step is computed, and observed for a calibration.
+    Calibrate,
+    /// DBCache or DBPrune.
+    CacheDit(Arc<CacheDitPlan>),
+    /// TeaCache.
+    TeaCache(Arc<TeaCachePlan>),
+    /// MagCache.
+    MagCache(Arc<MagCachePlan>),
+}
+
+impl CachePlan {
+    /// Fits `config` to a request of `steps` steps.
+    ///
+    /// # Errors
+    /// [`ConfigError`] naming the key that does not fit the steps or the model.
+    pub fn new(config: &CacheConfig, steps: usize, model: ModelFacts<'_>) -> Result<Self, ConfigError> {
+        Ok(match config {
+            CacheConfig::None => Self::None,
+            CacheConfig::CacheDit(config) => Self::CacheDit(Arc::new(CacheDitPlan::new(config, steps, model)?)),
+            CacheConfig::TeaCache(config) => Self::TeaCache(Arc::new(TeaCachePlan::new(config, steps, model)?)),
+            CacheConfig::MagCache(config) => Self::MagCache(Arc::new(MagCachePlan::new(config, steps, model)?)),
+        })
+    }
+
+    /// The backend.
+    pub fn backend(&self) -> CacheBackend {
+        match self {
+            Self::None | Self::Calibrate => CacheBackend::None,
+            Self::CacheDit(_) => CacheBackend::CacheDit,
+            Self::TeaCache(_) => CacheBackend::TeaCache,
+            Self::MagCache(_) => CacheBackend::MagCache,
+        }
+    }
+
+    /// Every key of the configuration in force, as a response shows it.
+    pub fn effective_config(&self) -> Map<String, Value> {
+        match self {
+            Self::None | Self::Calibrate => Map::new(),
+            Self::CacheDit(plan) => plan.config.effective(plan.mask.as_deref(), plan.separate_cfg),
+            Self::TeaCache(plan) => plan.config.effective(&plan.coefficients),
+            Self::MagCache(plan) => plan.config.effective(&plan.ratios),
+        }
+    }
+
+    /// cache-dit's name for a run that reused so many steps; DBPrune's also tells the percentage of
+    /// skipped blocks. `None` for other backends.
+    pub fn tag(&self, cached_steps: usize, pruned_percent: Option<f64>) -> Option<String> {
+        match self {
+            Self::CacheDit(plan) => Some(tag::tag(plan, cached_steps, pruned_percent)),
+            Self::None | Self::Calibrate | Self::TeaCache(_) | Self::MagCache(_) => None,
+        }
+    }
+
+    /// The most bytes of state one image can come to hold for a list of `blocks` blocks.
+    pub(crate) fn state_bytes(&self, blocks: usize, stream_bytes: usize) -> usize {
+        let (copies, separate_cfg) = match self {
+            Self::None => (0, false),
+            // Modulated input, output and residual, the last in f32.
+            Self::Calibrate => (4, false),
+            Self::CacheDit(plan) => (plan.stored_streams(blocks), plan.separate_cfg),
+            // The modulated input and the residual; the residual alone.
+            Self::TeaCache(plan) => (2, plan.separate_cfg),
+            Self::MagCache(plan) => (1, plan.separate_cfg),
+        };
+        copies * StepClock::branches(separate_cfg).len() * stream_bytes
+    }
+}
+
+fn check_steps(repeated: Option<usize>, steps: usize) -> Result<(), ConfigError> {
+    match repeated {
+        Some(repeated) if repeated != steps => {
+            let message = format!("`num_inference_steps` is {repeated}, but the request has {steps} steps");
+            Err(ConfigError::at("num_inference_steps", message))
+        }
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn coefficients_and_ratios_come_from_the_request_or_the_model() {
+        let facts = ModelFacts { blocks: &[8], ..Default::default() };
+        for (backend, key) in [(CacheBackend::TeaCache, "coefficients"), (CacheBackend::MagCache, "mag_ratios")] {
+            let config = CacheConfig::parse(backend, &Map::new()).unwrap();
+            assert_eq!(CachePlan::new(&config, 4, facts).unwrap_err().key.as_deref(), Some(key));
+            let calibrated = ModelFacts {
+                tea_cache_coefficients: Some([1.0, 2.0, 3.0, 4.0, 5.0]),
+                mag_ratios: Some(&[1.0, 1.1, 1.2]),
+                ..facts
+            };
+            let effective = CachePlan::new(&config, 5, calibrated).unwrap().effective_config();
+            let expected = json!({"coefficients": [1.0, 2.0, 3.0, 4.0, 5.0], "mag_ratios": [1.0, 1.0, 1.1, 1.2, 1.2]});
+            assert_eq!(effective[key], expected[key]);
+        }
+    }
+}
