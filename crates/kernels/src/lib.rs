@@ -5,7 +5,9 @@
 //! run time. Results may differ in the last bit between instruction sets (fused multiply-add), and
 //! never with the number of threads.
 
+mod conv3x3;
 mod gelu;
 mod parallel;
 
+pub use conv3x3::Conv3x3;
 pub use gelu::gelu_tanh;

@@ -5,12 +5,10 @@
 //! be watched and cancelled between steps. Caching is the business of `afterimage-cache`: model files
 //! here only expose their block lists.
 
-// Named only to switch its AVX-512 kernels on for candle.
-use gemm as _;
-
 mod activation;
 mod admission;
 mod calibration;
+mod convolution;
 mod dit;
 mod embedded;
 mod engine;

@@ -5,18 +5,19 @@ use candle_nn::{Conv2d, Conv2dConfig, GroupNorm, Module, VarBuilder};
 
 use super::attention::SpatialAttention;
 use super::config::{UpBlockKind, VaeConfig};
-use super::resnet::{NORM_EPS, ResnetBlock, conv3x3};
+use super::resnet::{NORM_EPS, ResnetBlock};
+use crate::convolution::Conv3x3;
 use crate::error::RunnerError;
 
 /// Latents to pixels.
 #[derive(Debug)]
 pub(crate) struct VaeDecoder {
     post_quant_conv: Option<Conv2d>,
-    conv_in: Conv2d,
+    conv_in: Conv3x3,
     middle: (ResnetBlock, Option<SpatialAttention>, ResnetBlock),
     up_blocks: Vec<UpBlock>,
     norm_out: GroupNorm,
-    conv_out: Conv2d,
+    conv_out: Conv3x3,
     dtype: DType,
 }
 
@@ -25,7 +26,7 @@ pub(crate) struct VaeDecoder {
 struct UpBlock {
     resnets: Vec<ResnetBlock>,
     attentions: Vec<SpatialAttention>,
-    upsampler: Option<Conv2d>,
+    upsampler: Option<Conv3x3>,
 }
 
 impl VaeDecoder {
@@ -59,7 +60,7 @@ impl VaeDecoder {
         }
         Ok(Self {
             post_quant_conv,
-            conv_in: conv3x3(latents, first, decoder.pp("conv_in"))?,
+            conv_in: Conv3x3::new(latents, first, decoder.pp("conv_in"))?,
             middle: (
                 ResnetBlock::new(first, first, groups, middle.pp("resnets").pp(0))?,
                 attention,
@@ -67,7 +68,7 @@ impl VaeDecoder {
             ),
             up_blocks,
             norm_out: candle_nn::group_norm(groups, last, NORM_EPS, decoder.pp("conv_norm_out"))?,
-            conv_out: conv3x3(last, config.out_channels, decoder.pp("conv_out"))?,
+            conv_out: Conv3x3::new(last, config.out_channels, decoder.pp("conv_out"))?,
             dtype: vb.dtype(),
         })
     }
@@ -111,7 +112,7 @@ impl UpBlock {
             }
         }
         if doubles {
-            block.upsampler = Some(conv3x3(output, output, vb.pp("upsamplers").pp(0).pp("conv"))?);
+            block.upsampler = Some(Conv3x3::new(output, output, vb.pp("upsamplers").pp(0).pp("conv"))?);
         }
         Ok(block)
     }

@@ -3,20 +3,17 @@
 use candle_core::{Result, Tensor};
 use candle_nn::{Conv2d, Conv2dConfig, GroupNorm, Module, VarBuilder};
 
+use crate::convolution::Conv3x3;
+
 /// Epsilon of every group norm in the decoder.
 pub(super) const NORM_EPS: f64 = 1e-6;
-
-/// A 3x3 convolution that keeps the picture's size.
-pub(super) fn conv3x3(input: usize, output: usize, vb: VarBuilder<'_>) -> Result<Conv2d> {
-    candle_nn::conv2d(input, output, 3, Conv2dConfig { padding: 1, ..Default::default() }, vb)
-}
 
 #[derive(Debug)]
 pub(super) struct ResnetBlock {
     norm1: GroupNorm,
-    conv1: Conv2d,
+    conv1: Conv3x3,
     norm2: GroupNorm,
-    conv2: Conv2d,
+    conv2: Conv3x3,
     shortcut: Option<Conv2d>,
 }
 
@@ -29,9 +26,9 @@ impl ResnetBlock {
         };
         Ok(Self {
             norm1: candle_nn::group_norm(groups, input, NORM_EPS, vb.pp("norm1"))?,
-            conv1: conv3x3(input, output, vb.pp("conv1"))?,
+            conv1: Conv3x3::new(input, output, vb.pp("conv1"))?,
             norm2: candle_nn::group_norm(groups, output, NORM_EPS, vb.pp("norm2"))?,
-            conv2: conv3x3(output, output, vb.pp("conv2"))?,
+            conv2: Conv3x3::new(output, output, vb.pp("conv2"))?,
             shortcut,
         })
     }
