@@ -5,7 +5,7 @@
 
 use crate::config::RefreshConfig;
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct StepClock {
     separate_cfg: bool,
     /// With separate forwards: the unconditional one comes first.

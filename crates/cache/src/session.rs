@@ -4,6 +4,8 @@
 //! and dropped when it ends. Where the memory for cache state is used up, a new image gets none: it
 //! is computed in full, and says so.
 
+use std::sync::Arc;
+
 use candle_core::Result;
 
 use crate::block_list::{Probe, Streams};
@@ -26,10 +28,13 @@ pub struct ListShape<'a> {
 }
 
 /// All cache state of one image.
-#[derive(Debug)]
+///
+/// A clone is a snapshot: it shares the tensors and the reserved memory, and goes its own way from
+/// then on. Putting it in place of the original takes back what was done since.
+#[derive(Debug, Clone)]
 pub struct ImageSessions {
     lists: Vec<ListSessions>,
-    _reservation: Option<Reservation>,
+    _reservation: Option<Arc<Reservation>>,
 }
 
 impl ImageSessions {
@@ -43,7 +48,7 @@ impl ImageSessions {
             name: list.name.to_owned(),
             state: engine(list).map_or(State::Computed { reason, forwards: 0 }, State::Cached),
         });
-        Self { lists: lists.collect(), _reservation: reservation }
+        Self { lists: lists.collect(), _reservation: reservation.map(Arc::new) }
     }
 
     /// The state for one block list, in the model's order.
@@ -54,6 +59,14 @@ impl ImageSessions {
     /// Bytes of device memory the state holds.
     pub fn bytes(&self) -> usize {
         self.lists.iter().map(ListSessions::bytes).sum()
+    }
+
+    /// Steps reused so far, as the first block list's first guidance branch counts them.
+    pub fn cached_steps(&self) -> usize {
+        match self.lists.first().map(|list| &list.state) {
+            Some(State::Cached(engine)) => engine.cached_steps(),
+            _ => 0,
+        }
     }
 
     /// What was recorded so far under [`CachePlan::Calibrate`], of the first block list.
@@ -75,13 +88,13 @@ impl ImageSessions {
 }
 
 /// The cache state of one image for one block list, all guidance branches.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct ListSessions {
     name: String,
     state: State,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 enum State {
     /// Every forward is computed, for this reason.
     Computed {

@@ -5,6 +5,7 @@ use afterimage_cache::{CachePlan, ConfigError};
 use crate::dit::DitPipeline;
 use crate::error::RunnerError;
 use crate::job::Job;
+use crate::preview::PreviewCount;
 use crate::request::{ImageRequest, RequestError};
 use crate::schedulers::SchedulerKind;
 use crate::size::Size;
@@ -42,8 +43,32 @@ pub(crate) fn plan(pipeline: &DitPipeline, request: ImageRequest) -> Result<Job,
         steps,
         guidance_scale,
         scheduler,
+        previews: PreviewCount::default(),
         cache: CachePlan::new(&request.cache, steps, info.cache_facts(&info.blocks())).map_err(cache_error)?,
     })
+}
+
+/// Refuses an image that is larger than a batch.
+pub(crate) fn check_rows(job: &Job, max_batch_rows: usize) -> Result<(), RequestError> {
+    let rows = job.rows_per_image();
+    if rows <= max_batch_rows {
+        return Ok(());
+    }
+    let message = format!(
+        "an image under guidance is {rows} rows, and this server runs at most {max_batch_rows} (--max-batch-rows); \
+         set `guidance_scale` to 1 or less"
+    );
+    Err(refuse("guidance_scale", "too_many_rows", message))
+}
+
+/// Refuses a job that would never find room, however long its client came back.
+pub(crate) fn check_work(estimated_seconds: Option<f64>, max_queued_seconds: f64) -> Result<(), RequestError> {
+    let Some(seconds) = estimated_seconds.filter(|seconds| *seconds > max_queued_seconds) else { return Ok(()) };
+    let message = format!(
+        "this request is estimated at {seconds:.0} s of work, and this server takes at most {max_queued_seconds} s \
+         (--max-queued-seconds); ask for fewer steps or images"
+    );
+    Err(refuse("num_inference_steps", "too_much_work", message))
 }
 
 fn check_scheduler(pipeline: &DitPipeline, kind: SchedulerKind, steps: usize) -> Result<(), RequestError> {

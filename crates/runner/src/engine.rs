@@ -1,40 +1,61 @@
 //! The handle a server holds: it checks requests, queues them and hands out tickets.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::time::Duration;
 
-use afterimage_cache::CacheBudget;
+use afterimage_cache::{CacheBudget, CachePlan};
 
 use crate::admission;
-use crate::dit::DitPipeline;
+use crate::batching::{BucketEstimate, EngineStatistics, PoolLimits, SubmitError, SystemClock, WorkerPool};
+use crate::device_spec::DeviceSpec;
+use crate::dit::{DitPipeline, DitStepModel, ImageSpec};
 use crate::error::RunnerError;
-use crate::job::{Job, Ticket, ticket};
+use crate::job::{Job, Ticket};
 use crate::model_info::ModelInfo;
 use crate::request::{ImageRequest, RequestError};
-use crate::worker::{JobDurations, QueuedJob, Worker};
 
 /// 2 GiB: some forty FLUX images of 1024 x 1024 with plain reuse.
 const DEFAULT_CACHE_MEMORY_BYTES: usize = 2 << 30;
+/// Sixteen images under guidance: where the throughput of small models levels off.
+const DEFAULT_MAX_BATCH_ROWS: usize = 32;
+/// Longer than any proxy waits for an answer.
+const DEFAULT_MAX_QUEUED_SECONDS: f64 = 600.0;
 
-/// Bounds of the engine.
-#[derive(Debug, Clone, Copy)]
+/// How an engine works, and its bounds.
+#[derive(Debug, Clone)]
 pub struct EngineOptions {
-    /// Requests that may wait; one more is refused.
+    /// One worker each.
+    pub devices: Vec<DeviceSpec>,
+    /// Rows of one bucket that run at a time on one worker.
+    pub max_batch_rows: usize,
+    /// Requests that may wait, all workers together; one more is refused.
     pub max_queued_requests: usize,
+    /// Estimated seconds of work that one worker may have before it.
+    pub max_queued_seconds: f64,
+    /// Time a request has from its acceptance on.
+    pub request_timeout: Option<Duration>,
     /// Memory for the cache state of all running images; an image that finds none left runs uncached.
     pub cache_memory_bytes: usize,
+    /// Make a little of every bucket at the start, so that the first request finds the model warm and
+    /// its work can be estimated.
+    pub warmup: bool,
 }
 
 impl Default for EngineOptions {
     fn default() -> Self {
-        Self { max_queued_requests: 64, cache_memory_bytes: DEFAULT_CACHE_MEMORY_BYTES }
+        Self {
+            devices: vec![DeviceSpec::Cpu],
+            max_batch_rows: DEFAULT_MAX_BATCH_ROWS,
+            max_queued_requests: 64,
+            max_queued_seconds: DEFAULT_MAX_QUEUED_SECONDS,
+            request_timeout: None,
+            cache_memory_bytes: DEFAULT_CACHE_MEMORY_BYTES,
+            warmup: true,
+        }
     }
 }
 
-/// A worker thread and the bounded queue that feeds it. Cloning gives another handle to the same.
+/// A model and the workers that serve it. Cloning gives another handle to the same.
 #[derive(Clone)]
 pub struct Engine {
     shared: Arc<Shared>,
@@ -42,47 +63,34 @@ pub struct Engine {
 
 struct Shared {
     pipeline: Arc<DitPipeline>,
-    /// `None` once the engine drains.
-    queue: Mutex<Option<SyncSender<QueuedJob>>>,
-    queued: Arc<AtomicUsize>,
-    durations: Arc<JobDurations>,
+    pool: WorkerPool,
     cache_budget: CacheBudget,
-    worker: JoinHandle<()>,
-}
-
-/// Why a job was not accepted.
-#[derive(Debug, PartialEq, Eq, thiserror::Error)]
-pub enum SubmitError {
-    /// The queue is full.
-    #[error("the queue is full; try again in {} s", retry_after.as_secs())]
-    QueueFull {
-        /// When a place should be free; at least a second.
-        retry_after: Duration,
-    },
-    /// The engine is shutting down, or its worker has died.
-    #[error("the server accepts no more requests")]
-    Closed,
+    max_batch_rows: usize,
+    max_queued_seconds: f64,
 }
 
 impl Engine {
-    /// Starts the worker thread, which owns `pipeline` from now on.
+    /// Starts the workers, which share `pipeline` from now on, and warms them up if the options say so.
     ///
     /// # Errors
-    /// If the system gives no thread.
+    /// If an option makes no sense, the system gives no thread, or the warm-up fails.
     pub fn start(pipeline: DitPipeline, options: EngineOptions) -> Result<Self, RunnerError> {
-        let (sender, receiver) = sync_channel(options.max_queued_requests);
+        check(&options)?;
         let pipeline = Arc::new(pipeline);
-        let queued = Arc::new(AtomicUsize::new(0));
-        let durations = Arc::new(JobDurations::default());
         let cache_budget = CacheBudget::new(options.cache_memory_bytes);
-        let worker =
-            Worker::new(Arc::clone(&pipeline), Arc::clone(&queued), Arc::clone(&durations), cache_budget.clone());
-        let worker = std::thread::Builder::new()
-            .name("worker-cpu".to_owned())
-            .spawn(move || worker.run(&receiver))
-            .map_err(RunnerError::Thread)?;
-        let queue = Mutex::new(Some(sender));
-        Ok(Self { shared: Arc::new(Shared { pipeline, queue, queued, durations, cache_budget, worker }) })
+        let model = Arc::new(DitStepModel { pipeline: Arc::clone(&pipeline), budget: cache_budget.clone() });
+        let worker = |(index, device): (usize, &DeviceSpec)| (format!("worker-{device}-{index}"), Arc::clone(&model));
+        let limits = PoolLimits {
+            max_batch_rows: options.max_batch_rows,
+            max_queued_requests: options.max_queued_requests,
+            max_queued_seconds: options.max_queued_seconds,
+            request_timeout: options.request_timeout,
+        };
+        let warm_up = if options.warmup { warm_up(pipeline.info(), options.max_batch_rows) } else { Vec::new() };
+        let workers = options.devices.iter().enumerate().map(worker).collect();
+        let pool = WorkerPool::start(workers, limits, Arc::new(SystemClock::new()), &warm_up)?;
+        let PoolLimits { max_batch_rows, max_queued_seconds, .. } = limits;
+        Ok(Self { shared: Arc::new(Shared { pipeline, pool, cache_budget, max_batch_rows, max_queued_seconds }) })
     }
 
     /// What the model offers.
@@ -90,37 +98,48 @@ impl Engine {
         self.shared.pipeline.info()
     }
 
-    /// Checks a request against the model.
+    /// Checks a request against the model and the engine's bounds.
     ///
     /// # Errors
     /// [`RequestError`] naming the field that cannot be served.
     pub fn plan(&self, request: ImageRequest) -> Result<Job, RequestError> {
-        admission::plan(&self.shared.pipeline, request)
+        let job = admission::plan(&self.shared.pipeline, request)?;
+        admission::check_rows(&job, self.shared.max_batch_rows)?;
+        admission::check_work(self.shared.pool.estimate(&job), self.shared.max_queued_seconds)?;
+        Ok(job)
     }
 
-    /// Puts a job in the queue.
+    /// Hands a job to the worker with the least work.
     ///
     /// # Errors
     /// [`SubmitError`] if it cannot be accepted now.
     pub fn submit(&self, job: Job) -> Result<Ticket, SubmitError> {
-        let queue = self.shared.queue.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(queue) = queue.as_ref() else { return Err(SubmitError::Closed) };
-        let (ticket, outcome) = ticket(job.steps);
-        // Counted before it is sent, so that the worker never counts a job down first.
-        self.shared.queued.fetch_add(1, Ordering::Relaxed);
-        let queued = QueuedJob { job, outcome, accepted: Instant::now() };
-        queue.try_send(queued).map(|()| ticket).map_err(|error| {
-            self.shared.queued.fetch_sub(1, Ordering::Relaxed);
-            match error {
-                TrySendError::Full(_) => SubmitError::QueueFull { retry_after: self.shared.durations.expected() },
-                TrySendError::Disconnected(_) => SubmitError::Closed,
-            }
-        })
+        self.shared.pool.submit(job)
     }
 
-    /// Jobs accepted and not yet begun.
+    /// Requests accepted and not yet begun.
     pub fn queue_depth(&self) -> usize {
-        self.shared.queued.load(Ordering::Relaxed)
+        self.shared.pool.totals().waiting
+    }
+
+    /// Estimated seconds of work accepted and not yet done, waiting and running, summed over workers.
+    pub fn queued_seconds(&self) -> f64 {
+        self.shared.pool.totals().seconds
+    }
+
+    /// Rows of all running images.
+    pub fn running_rows(&self) -> usize {
+        self.shared.pool.totals().running_rows
+    }
+
+    /// What the work of each bucket takes, as far as it was measured.
+    pub fn bucket_estimates(&self) -> Vec<BucketEstimate> {
+        self.shared.pool.buckets()
+    }
+
+    /// Counters since the start.
+    pub fn statistics(&self) -> EngineStatistics {
+        self.shared.pool.statistics()
     }
 
     /// Bytes reserved for the cache state of running images.
@@ -128,14 +147,50 @@ impl Engine {
         self.shared.cache_budget.used()
     }
 
-    /// Whether the worker is alive and jobs are accepted.
+    /// Whether every worker lives and jobs are accepted.
     pub fn is_ready(&self) -> bool {
-        let queue = self.shared.queue.lock().unwrap_or_else(PoisonError::into_inner);
-        queue.is_some() && !self.shared.worker.is_finished()
+        self.shared.pool.is_ready()
     }
 
-    /// Accepts nothing more; what was accepted is still finished.
+    /// Accepts nothing more; what was accepted is still finished, then the threads end.
     pub fn drain(&self) {
-        self.shared.queue.lock().unwrap_or_else(PoisonError::into_inner).take();
+        self.shared.pool.drain();
     }
+
+    /// Whether all threads have ended, as they do after [`Self::drain`] or death.
+    pub fn has_ended(&self) -> bool {
+        self.shared.pool.has_ended()
+    }
+}
+
+fn check(options: &EngineOptions) -> Result<(), RunnerError> {
+    let fail = |message: String| Err(RunnerError::Options(message));
+    if options.devices.is_empty() {
+        return fail("an engine needs at least one device".to_owned());
+    }
+    if options.max_batch_rows == 0 {
+        return fail("max_batch_rows is 0; it must be at least 1".to_owned());
+    }
+    if options.max_queued_requests == 0 {
+        return fail("max_queued_requests is 0; it must be at least 1".to_owned());
+    }
+    if options.max_queued_seconds.is_nan() || options.max_queued_seconds <= 0.0 {
+        return fail(format!("max_queued_seconds is {}; it must be positive", options.max_queued_seconds));
+    }
+    Ok(())
+}
+
+/// An image of every bucket, under guidance where there is such.
+fn warm_up(info: &ModelInfo, max_batch_rows: usize) -> Vec<ImageSpec> {
+    let is_guided = info.has_null_class && max_batch_rows > 1;
+    let spec = |size: &_| ImageSpec {
+        class: 0,
+        seed: 0,
+        size: *size,
+        steps: info.default_steps,
+        guidance_scale: if is_guided { info.default_guidance_scale } else { 1.0 },
+        scheduler: info.default_scheduler,
+        cache: CachePlan::None,
+    };
+    info.buckets.iter().map(spec).collect()
 }

@@ -12,6 +12,10 @@ pub enum RunnerError {
     #[error("{0}")]
     InferenceSteps(String),
 
+    /// An option of the engine makes no sense.
+    #[error("{0}")]
+    Options(String),
+
     /// Reading a file failed.
     #[error("cannot read {path}: {source}")]
     Read {

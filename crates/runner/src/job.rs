@@ -2,11 +2,14 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use afterimage_cache::{CachePlan, CacheReport};
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 
+use crate::dit::ImageSpec;
 use crate::image::RgbImage;
+use crate::preview::{Preview, PreviewCount};
 use crate::schedulers::SchedulerKind;
 use crate::size::Size;
 
@@ -25,6 +28,34 @@ pub struct Job {
     pub(crate) guidance_scale: f64,
     pub(crate) scheduler: SchedulerKind,
     pub(crate) cache: CachePlan,
+    /// Previews of every image.
+    pub(crate) previews: PreviewCount,
+}
+
+impl Job {
+    /// The same job with previews of every image on its way, taken with [`Ticket::previews`].
+    #[must_use]
+    pub fn with_previews(self, previews: PreviewCount) -> Self {
+        Self { previews, ..self }
+    }
+
+    /// What image `index` is made of.
+    pub(crate) fn image(&self, index: usize) -> ImageSpec {
+        ImageSpec {
+            class: self.class,
+            seed: self.seed + index as u64,
+            size: self.size,
+            steps: self.steps,
+            guidance_scale: self.guidance_scale,
+            scheduler: self.scheduler,
+            cache: self.cache.clone(),
+        }
+    }
+
+    /// Rows of one of its images in a forward.
+    pub(crate) fn rows_per_image(&self) -> usize {
+        ImageSpec::rows_under(self.guidance_scale)
+    }
 }
 
 /// Why an accepted job gave no images.
@@ -36,17 +67,27 @@ pub enum JobError {
     /// The job was cancelled.
     #[error("the request was cancelled")]
     Cancelled,
+    /// The job was not done within its time.
+    #[error("the request was not done within {} s (--request-timeout)", timeout.as_secs_f64())]
+    TimedOut {
+        /// The time it had.
+        timeout: Duration,
+    },
 }
 
 /// Where a job stands.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Progress {
-    /// The worker has taken the job.
+    /// One of its images was begun.
     pub started: bool,
-    /// Steps done.
+    /// Place among the waiting requests of its worker, 1 is next; 0 once it was begun.
+    pub queue_position: usize,
+    /// Steps done, all images together.
     pub step: usize,
-    /// Steps in all.
+    /// Steps in all, all images together.
     pub steps: usize,
+    /// Steps done that reused an earlier one.
+    pub cached: usize,
 }
 
 /// The images of a job and how they came about.
@@ -74,19 +115,23 @@ pub struct FinishedImage {
 /// Seconds a job spent in each stage.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Timings {
-    /// From acceptance to the worker's first touch.
+    /// From acceptance to the start of the first image.
     pub queue_seconds: f64,
     /// Noise and conditioning.
     pub encode_seconds: f64,
-    /// All denoising steps.
+    /// The steps its images took part in, shared ones in full.
     pub denoise_seconds: f64,
     /// VAE decoding.
     pub decode_seconds: f64,
 }
 
+/// Previews that wait for their taker; a further one is dropped.
+const PREVIEWS_HELD: usize = 4;
+
 /// An accepted job. Dropping the ticket cancels the job at the next step.
 pub struct Ticket {
     progress: watch::Receiver<Progress>,
+    previews: Option<mpsc::Receiver<Preview>>,
     result: oneshot::Receiver<Result<FinishedJob, JobError>>,
     _cancel: CancelOnDrop,
 }
@@ -94,6 +139,7 @@ pub struct Ticket {
 /// The worker's end of a ticket.
 pub(crate) struct Outcome {
     pub(crate) progress: watch::Sender<Progress>,
+    pub(crate) previews: Option<mpsc::Sender<Preview>>,
     result: oneshot::Sender<Result<FinishedJob, JobError>>,
     cancelled: Arc<AtomicBool>,
 }
@@ -106,19 +152,33 @@ impl Drop for CancelOnDrop {
     }
 }
 
-/// Both ends for a job of `steps` steps.
-pub(crate) fn ticket(steps: usize) -> (Ticket, Outcome) {
-    let (progress_sender, progress) = watch::channel(Progress { started: false, step: 0, steps });
+/// Both ends for a job.
+pub(crate) fn ticket(job: &Job) -> (Ticket, Outcome) {
+    let steps = job.steps * job.images;
+    let (progress_sender, progress) = watch::channel(Progress { steps, ..Progress::default() });
     let (result_sender, result) = oneshot::channel();
+    let (preview_sender, previews) = match job.previews.get() {
+        0 => (None, None),
+        _ => {
+            let (sender, receiver) = mpsc::channel(PREVIEWS_HELD);
+            (Some(sender), Some(receiver))
+        }
+    };
     let cancelled = Arc::new(AtomicBool::new(false));
-    let ticket = Ticket { progress, result, _cancel: CancelOnDrop(Arc::clone(&cancelled)) };
-    (ticket, Outcome { progress: progress_sender, result: result_sender, cancelled })
+    let ticket = Ticket { progress, previews, result, _cancel: CancelOnDrop(Arc::clone(&cancelled)) };
+    (ticket, Outcome { progress: progress_sender, previews: preview_sender, result: result_sender, cancelled })
 }
 
 impl Ticket {
     /// Watches the job's progress.
     pub fn progress(&self) -> watch::Receiver<Progress> {
         self.progress.clone()
+    }
+
+    /// The previews asked for with [`Job::with_previews`], once. The channel ends with the job; a preview
+    /// that is made while too many wait is dropped.
+    pub fn previews(&mut self) -> Option<mpsc::Receiver<Preview>> {
+        self.previews.take()
     }
 
     /// Waits for the result.

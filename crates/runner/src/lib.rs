@@ -1,14 +1,16 @@
 //! Diffusion transformer pipelines and the worker that runs them step by step.
 //!
 //! A model folder in diffusers layout becomes a pipeline; a request becomes one running image per
-//! picture; the worker thread advances running images one denoising step at a time, so requests can
-//! be watched and cancelled between steps. Caching is the business of `afterimage-cache`: model files
+//! picture; each worker thread advances the running images of one size together, one denoising step at
+//! a time, so requests join, are watched and leave between steps. Caching is the business of `afterimage-cache`: model files
 //! here only expose their block lists.
 
 mod activation;
 mod admission;
+mod batching;
 mod calibration;
 mod convolution;
+mod device_spec;
 mod dit;
 mod embedded;
 mod engine;
@@ -22,17 +24,19 @@ mod model_folder;
 mod model_info;
 mod noise;
 mod precision;
+mod preview;
 mod random_model;
 mod request;
 pub mod schedulers;
 mod size;
 mod vae;
 mod weights;
-mod worker;
 
+pub use batching::{BucketEstimate, EngineStatistics, SubmitError};
 pub use calibration::calibrate;
+pub use device_spec::{DeviceSpec, ParseDeviceError};
 pub use dit::{CALIBRATION_FILE, DitPipeline, ImageSpec, LoadOptions, RunningImage};
-pub use engine::{Engine, EngineOptions, SubmitError};
+pub use engine::{Engine, EngineOptions};
 pub use error::RunnerError;
 pub use hub::{HubOptions, resolve};
 pub use image::RgbImage;
@@ -42,6 +46,7 @@ pub use model_folder::ModelFolder;
 pub use model_info::ModelInfo;
 pub use noise::{NoiseGenerator, randn};
 pub use precision::Precision;
+pub use preview::{Preview, PreviewCount};
 pub use random_model::{RandomModelKind, write_random_model};
 pub use request::{ImageRequest, RequestError};
 pub use size::{ParseSizeError, Size};

@@ -10,7 +10,7 @@ use candle_core::{Result, Tensor};
 const DAMPED_FROM: f64 = 3.0;
 
 /// State of one stream.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct FoCa {
     /// The last two computed values, newest first.
     computed: [Option<Tensor>; 2],

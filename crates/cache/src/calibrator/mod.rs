@@ -15,7 +15,7 @@ use foca::FoCa;
 use taylor_seer::TaylorSeer;
 
 /// One stream's predictor.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub enum Calibrator {
     /// See [`CalibratorKind::TaylorSeer`].
     TaylorSeer(TaylorSeer),

@@ -10,7 +10,7 @@ use candle_core::{Result, Tensor};
 const TICKS_WITHOUT_DERIVATIVE: i64 = 1;
 
 /// State of one stream.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct TaylorSeer {
     order: usize,
     /// Value and derivatives at the last computed step, lowest order first.

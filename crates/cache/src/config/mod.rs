@@ -22,7 +22,7 @@ pub use mag_cache::MagCacheConfig;
 pub use tea_cache::{TEA_CACHE_COEFFICIENTS, TeaCacheConfig};
 
 /// Which caching method a request uses.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum CacheBackend {
     /// Every block of every step is computed.
     None,

@@ -19,7 +19,7 @@ use crate::distance::relative_distance;
 use crate::plan::CacheDitPlan;
 use crate::report::{ContextReport, Recorded};
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct DbCache {
     plan: Arc<CacheDitPlan>,
     /// First block of the middle.
@@ -38,14 +38,14 @@ pub(super) struct DbCache {
 }
 
 /// State and record of one guidance branch.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Session {
     memory: Memory,
     report: ContextReport,
 }
 
 /// What a refresh forgets.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Memory {
     streak: Streak,
     accumulated: f64,
@@ -55,7 +55,7 @@ struct Memory {
 }
 
 /// Reused steps, in all and in a row.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Streak {
     pub(super) cached: usize,
     pub(super) last_cached: Option<usize>,
@@ -174,6 +174,10 @@ impl Engine for DbCache {
         Ok(Visit::Run)
     }
 
+    fn snapshot(&self) -> Box<dyn Engine> {
+        Box::new(self.clone())
+    }
+
     fn bytes(&self) -> usize {
         let memories = self.sessions.iter().map(|session| &session.memory);
         stored::bytes(memories.flat_map(|memory| memory.reference.iter().chain(memory.middle.tensors())))
@@ -181,6 +185,10 @@ impl Engine for DbCache {
 
     fn reports(&self) -> Vec<ContextReport> {
         self.sessions.iter().map(|session| session.report.clone()).collect()
+    }
+
+    fn cached_steps(&self) -> usize {
+        self.sessions[0].report.cached_steps.len()
     }
 }
 

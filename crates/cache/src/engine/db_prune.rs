@@ -23,7 +23,7 @@ use crate::report::{ContextReport, Recorded};
 /// Distances of a step that a dynamic threshold looks at.
 const DISTANCES_AVERAGED: usize = 5;
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct DbPrune {
     plan: Arc<CacheDitPlan>,
     prune: PruneConfig,
@@ -41,7 +41,7 @@ pub(super) struct DbPrune {
 }
 
 /// State and record of one guidance branch.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Session {
     streak: Streak,
     /// By block.
@@ -49,7 +49,7 @@ struct Session {
     report: ContextReport,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct BlockMemory {
     /// Hidden input at the block's last computed step.
     input: Option<Tensor>,
@@ -177,6 +177,10 @@ impl Engine for DbPrune {
         }
     }
 
+    fn snapshot(&self) -> Box<dyn Engine> {
+        Box::new(self.clone())
+    }
+
     fn bytes(&self) -> usize {
         let blocks = self.sessions.iter().flat_map(|session| &session.blocks);
         stored::bytes(blocks.flat_map(|block| block.input.iter().chain(block.effect.tensors())))
@@ -184,6 +188,10 @@ impl Engine for DbPrune {
 
     fn reports(&self) -> Vec<ContextReport> {
         self.sessions.iter().map(|session| session.report.clone()).collect()
+    }
+
+    fn cached_steps(&self) -> usize {
+        self.sessions[0].report.cached_steps.len()
     }
 }
 

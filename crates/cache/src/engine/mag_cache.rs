@@ -16,7 +16,7 @@ use crate::decision::Reason;
 use crate::plan::MagCachePlan;
 use crate::report::{ContextReport, Recorded};
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct MagCache {
     plan: Arc<MagCachePlan>,
     blocks: usize,
@@ -28,7 +28,7 @@ pub(super) struct MagCache {
 }
 
 /// State and record of one guidance branch.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Session {
     skipped: Skipped,
     effect: StoredEffect,
@@ -36,7 +36,7 @@ struct Session {
 }
 
 /// Since the last computed step.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Skipped {
     /// Product of the magnitude ratios.
     ratio: f64,
@@ -116,11 +116,19 @@ impl Engine for MagCache {
         Ok(Visit::Run)
     }
 
+    fn snapshot(&self) -> Box<dyn Engine> {
+        Box::new(self.clone())
+    }
+
     fn bytes(&self) -> usize {
         stored::bytes(self.sessions.iter().flat_map(|session| session.effect.tensors()))
     }
 
     fn reports(&self) -> Vec<ContextReport> {
         self.sessions.iter().map(|session| session.report.clone()).collect()
+    }
+
+    fn cached_steps(&self) -> usize {
+        self.sessions[0].report.cached_steps.len()
     }
 }

@@ -29,15 +29,27 @@ pub(crate) trait Engine: std::fmt::Debug + Send {
     /// The rows stand before block `index`, or behind the last.
     fn visit(&mut self, index: usize, streams: &Streams, probe: &dyn Probe) -> Result<Visit>;
 
+    /// The same state again, with which a step can be taken back. Tensors are shared.
+    fn snapshot(&self) -> Box<dyn Engine>;
+
     /// Bytes of tensors held.
     fn bytes(&self) -> usize;
 
     /// What was decided, one report per guidance branch.
     fn reports(&self) -> Vec<ContextReport>;
 
+    /// Steps reused so far, of the first guidance branch.
+    fn cached_steps(&self) -> usize;
+
     /// What was recorded for a calibration.
     fn calibration_steps(&self) -> &[CalibrationStep] {
         &[]
+    }
+}
+
+impl Clone for Box<dyn Engine> {
+    fn clone(&self) -> Self {
+        self.as_ref().snapshot()
     }
 }
 

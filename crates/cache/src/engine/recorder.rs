@@ -10,7 +10,7 @@ use crate::decision::Reason;
 use crate::distance::relative_distance_above;
 use crate::report::ContextReport;
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Recorder {
     blocks: usize,
     /// Modulated input and hidden stream of the forward in progress.
@@ -22,7 +22,7 @@ pub(super) struct Recorder {
 }
 
 /// What a forward leaves for comparison with the next.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Observed {
     modulated: Tensor,
     output: Tensor,
@@ -59,6 +59,10 @@ impl Engine for Recorder {
         Ok(Visit::Run)
     }
 
+    fn snapshot(&self) -> Box<dyn Engine> {
+        Box::new(self.clone())
+    }
+
     fn bytes(&self) -> usize {
         super::stored::bytes(
             self.before.iter().flat_map(|before| [&before.modulated, &before.output, &before.residual]),
@@ -67,6 +71,10 @@ impl Engine for Recorder {
 
     fn reports(&self) -> Vec<ContextReport> {
         vec![self.report.clone()]
+    }
+
+    fn cached_steps(&self) -> usize {
+        0
     }
 
     fn calibration_steps(&self) -> &[CalibrationStep] {

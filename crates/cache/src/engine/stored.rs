@@ -9,7 +9,7 @@ use crate::calibrator::Calibrator;
 use crate::config::CalibratorConfig;
 
 /// The effect of a run of blocks on both streams at the last computed step, or its prediction.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct StoredEffect {
     hidden: Stored,
     encoder: Stored,
@@ -18,7 +18,7 @@ pub(super) struct StoredEffect {
 }
 
 /// One stream's value.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 enum Stored {
     Last(Option<Tensor>),
     Calibrated(Calibrator),

@@ -20,7 +20,7 @@ use crate::report::{ContextReport, Recorded};
 /// Keeps the quotient finite where the earlier input is all zeros.
 pub(super) const EPSILON: f32 = 1e-8;
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct TeaCache {
     plan: Arc<TeaCachePlan>,
     blocks: usize,
@@ -32,7 +32,7 @@ pub(super) struct TeaCache {
 }
 
 /// State and record of one guidance branch.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Session {
     accumulated: f64,
     /// The modulated input of the step before, computed or not.
@@ -110,12 +110,20 @@ impl Engine for TeaCache {
         Ok(Visit::Run)
     }
 
+    fn snapshot(&self) -> Box<dyn Engine> {
+        Box::new(self.clone())
+    }
+
     fn bytes(&self) -> usize {
         stored::bytes(self.sessions.iter().flat_map(|session| session.modulated.iter().chain(session.effect.tensors())))
     }
 
     fn reports(&self) -> Vec<ContextReport> {
         self.sessions.iter().map(|session| session.report.clone()).collect()
+    }
+
+    fn cached_steps(&self) -> usize {
+        self.sessions[0].report.cached_steps.len()
     }
 }
 

@@ -7,6 +7,8 @@ mod embeddings;
 #[cfg(test)]
 mod goldens;
 mod pipeline;
+mod step_model;
 mod transformer;
 
 pub use pipeline::{CALIBRATION_FILE, DitPipeline, ImageSpec, LoadOptions, RunningImage};
+pub(crate) use step_model::DitStepModel;

@@ -4,6 +4,7 @@
 //! seeded `seed + k`, guidance mixes the first latent channels only, and there is no second row where
 //! the guidance scale is 1 or less. Scheduler state and VAE output stay f32 whatever the model's dtype.
 
+use std::borrow::BorrowMut;
 use std::collections::BTreeMap;
 
 use afterimage_cache::{
@@ -88,7 +89,9 @@ pub struct ImageSpec {
     pub cache: CachePlan,
 }
 
-/// An image on its way from noise to latents.
+/// An image on its way from noise to latents. A clone is a snapshot: it shares the tensors, the memory
+/// reserved for cache state included, and goes its own way from then on.
+#[derive(Clone)]
 pub struct RunningImage {
     spec: ImageSpec,
     /// `[1, channels, height, width]`, f32
@@ -188,8 +191,9 @@ impl DitPipeline {
     ///
     /// # Errors
     /// If a tensor operation fails, or an image has no step left.
-    pub fn denoise(&self, images: &mut [RunningImage]) -> Result<(), RunnerError> {
-        let prediction = self.predict(images)?;
+    pub fn denoise<I: BorrowMut<RunningImage>>(&self, images: &mut [I]) -> Result<(), RunnerError> {
+        let mut images: Vec<&mut RunningImage> = images.iter_mut().map(I::borrow_mut).collect();
+        let prediction = self.predict(&mut images)?;
         let mut row = 0;
         for image in images {
             let rows = image.spec.rows();
@@ -202,7 +206,7 @@ impl DitPipeline {
     }
 
     /// The transformer's output for all rows of all images.
-    fn predict(&self, images: &mut [RunningImage]) -> Result<Tensor, RunnerError> {
+    fn predict(&self, images: &mut [&mut RunningImage]) -> Result<Tensor, RunnerError> {
         let (mut latents, mut timesteps, mut classes) = (Vec::new(), Vec::new(), Vec::new());
         for image in images.iter() {
             let timestep = image.scheduler.timesteps().get(image.step);
@@ -253,8 +257,13 @@ impl DitPipeline {
 
 impl ImageSpec {
     /// Rows in a forward: one, or cond and uncond under guidance.
-    fn rows(&self) -> usize {
-        if self.guidance_scale > 1.0 { 2 } else { 1 }
+    pub fn rows(&self) -> usize {
+        Self::rows_under(self.guidance_scale)
+    }
+
+    /// Rows of an image in a forward under this guidance scale.
+    pub(crate) fn rows_under(guidance_scale: f64) -> usize {
+        if guidance_scale > 1.0 { 2 } else { 1 }
     }
 }
 
@@ -262,6 +271,16 @@ impl RunningImage {
     /// `[1, channels, height, width]`, f32
     pub fn latents(&self) -> &Tensor {
         &self.latents
+    }
+
+    /// What the last step took for the clean latents; `None` before the first step.
+    pub fn predicted_original(&self) -> Option<&Tensor> {
+        self.scheduler.predicted_original()
+    }
+
+    /// Steps reused so far, as the first block list counts them.
+    pub fn cached_steps(&self) -> usize {
+        self.sessions.cached_steps()
     }
 
     /// What was observed for a calibration.

@@ -5,6 +5,8 @@
 //! level. As in diffusers the next level is a fixed stride below the timestep, not the next entry of the
 //! list, which makes a difference for "linspace" and "trailing" spacing.
 
+use std::sync::Arc;
+
 use candle_core::Tensor;
 
 use super::{
@@ -17,12 +19,15 @@ use super::{
 use crate::RunnerError;
 
 /// A running DDIM schedule.
+#[derive(Clone)]
 pub(super) struct Ddim {
-    timesteps: Vec<f32>,
-    steps: Vec<Step>,
+    timesteps: Arc<[f32]>,
+    steps: Arc<[Step]>,
     position: usize,
     /// Largest magnitude of the predicted clean sample, if it is limited.
     clip: Option<f64>,
+    /// The clean sample the last step predicted.
+    clean: Option<Tensor>,
 }
 
 /// One step's coefficients.
@@ -76,6 +81,7 @@ impl Ddim {
             timesteps: timesteps.iter().map(|timestep| *timestep as f32).collect(),
             position: 0,
             clip,
+            clean: None,
         })
     }
 }
@@ -124,7 +130,16 @@ impl Scheduler for Ddim {
         let noise = step.noise.of(sample, model_output)?;
         let next = weighted_sum([(step.next_alpha.into(), &clean), (step.next_sigma.into(), &noise)])?;
         self.position += 1;
+        self.clean = Some(clean);
         Ok(next)
+    }
+
+    fn predicted_original(&self) -> Option<&Tensor> {
+        self.clean.as_ref()
+    }
+
+    fn snapshot(&self) -> Box<dyn Scheduler> {
+        Box::new(self.clone())
     }
 }
 
@@ -168,6 +183,21 @@ mod tests {
         assert!(scheduler.step(&other, &sample).unwrap_err().to_string().contains("[1, 3, 2, 2]"));
         scheduler.step(&sample, &sample).unwrap();
         assert!(scheduler.step(&sample, &sample).unwrap_err().to_string().contains("all its 1 steps"));
+    }
+
+    #[test]
+    fn a_snapshot_goes_its_own_way_from_where_it_was_taken() {
+        let mut scheduler = build("{}", 3).unwrap();
+        let tensor = |value: f32| Tensor::full(value, (1, 1, 2, 2), &Device::Cpu).unwrap();
+        let (sample, output) = (tensor(0.5), tensor(0.25));
+        assert!(scheduler.predicted_original().is_none());
+        scheduler.step(&output, &sample).unwrap();
+        let mut snapshot = scheduler.clone();
+        let bits = |tensor: &Tensor| tensor.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+        let next = scheduler.step(&output, &sample).unwrap();
+        scheduler.step(&output, &sample).unwrap();
+        assert_eq!(bits(&snapshot.step(&output, &sample).unwrap()), bits(&next));
+        assert_eq!(snapshot.predicted_original().unwrap().dims(), sample.dims());
     }
 
     #[test]

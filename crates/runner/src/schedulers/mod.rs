@@ -79,6 +79,19 @@ pub trait Scheduler: Send {
     /// When all steps have been made, when the two shapes differ, or when a tensor operation fails.
     /// The scheduler then stays where it was.
     fn step(&mut self, model_output: &Tensor, sample: &Tensor) -> Result<Tensor, RunnerError>;
+
+    /// What the last step took for the clean sample: the picture as far as it is known. `None` before
+    /// the first step.
+    fn predicted_original(&self) -> Option<&Tensor>;
+
+    /// The same schedule at the same place, with which a step can be taken back. Tensors are shared.
+    fn snapshot(&self) -> Box<dyn Scheduler>;
+}
+
+impl Clone for Box<dyn Scheduler> {
+    fn clone(&self) -> Self {
+        self.as_ref().snapshot()
+    }
 }
 
 /// The entry for step number `step`, if that step may be made with these two tensors.

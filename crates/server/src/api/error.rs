@@ -191,6 +191,7 @@ impl From<JobError> for ApiError {
     fn from(error: JobError) -> Self {
         match error {
             JobError::Failed(reason) => Self::JobFailed(reason),
+            JobError::TimedOut { .. } => Self::JobFailed(error.to_string()),
             // Nobody but a server that ends cancels a job whose client still waits.
             JobError::Cancelled => Self::ShuttingDown,
         }

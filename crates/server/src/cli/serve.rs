@@ -90,6 +90,7 @@ impl ServeArgs {
             engine: EngineOptions {
                 max_queued_requests: self.limits.max_queued_requests.get(),
                 cache_memory_bytes: self.limits.cache_memory_bytes,
+                ..EngineOptions::default()
             },
             drain_timeout: Duration::from_secs(self.limits.drain_timeout),
             api: ApiSettings {

@@ -14,10 +14,11 @@ mod sigmas;
 mod updates;
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use candle_core::Tensor;
 
-use self::settings::Settings;
+use self::settings::{Algorithm, Settings};
 use self::updates::Update;
 use super::{Scheduler, betas, config::SchedulerConfig, prediction::Mixture, step_at, weighted_sum};
 use crate::RunnerError;
@@ -27,19 +28,24 @@ use crate::RunnerError;
 const LEAST_ALPHA_CUMPROD: f32 = 1.0 / (1 << 24) as f32;
 
 /// A running DPM-Solver schedule.
+#[derive(Clone)]
 pub(super) struct DpmSolverMultistep {
-    timesteps: Vec<f32>,
-    steps: Vec<Step>,
+    timesteps: Arc<[f32]>,
+    steps: Arc<[Step]>,
     position: usize,
     /// The last predictions, newest first, at most `order` of them.
     predictions: VecDeque<Tensor>,
     order: usize,
+    /// The clean sample the last step predicted.
+    clean: Option<Tensor>,
 }
 
 /// One step's coefficients.
 #[derive(Debug)]
 struct Step {
     prediction: Mixture,
+    /// How the clean sample follows from the model's output, where `prediction` is the noise.
+    clean: Option<Mixture>,
     update: Update,
 }
 
@@ -55,7 +61,9 @@ impl DpmSolverMultistep {
         let levels = sigmas::noise_levels(&settings, &alphas_cumprod, num_inference_steps)?;
         let steps = (0..num_inference_steps).map(|index| {
             let step = Step {
-                prediction: updates::prediction(&settings, levels.sigmas[index]),
+                prediction: updates::prediction(&settings, settings.algorithm, levels.sigmas[index]),
+                clean: (settings.algorithm == Algorithm::Noise)
+                    .then(|| updates::prediction(&settings, Algorithm::Clean, levels.sigmas[index])),
                 update: Update::new(&settings, &levels.sigmas, index),
             };
             if step.prediction.is_finite() && step.update.is_finite() {
@@ -74,6 +82,7 @@ impl DpmSolverMultistep {
             position: 0,
             predictions: VecDeque::with_capacity(settings.order),
             order: settings.order,
+            clean: None,
         })
     }
 }
@@ -86,6 +95,10 @@ impl Scheduler for DpmSolverMultistep {
     fn step(&mut self, model_output: &Tensor, sample: &Tensor) -> Result<Tensor, RunnerError> {
         let step = step_at(&self.steps, self.position, model_output, sample)?;
         let newest = step.prediction.of(sample, model_output)?;
+        let clean = match &step.clean {
+            Some(clean) => clean.of(sample, model_output)?,
+            None => newest.clone(),
+        };
         let predictions = std::iter::once(&newest).chain(&self.predictions);
         let weighted = step.update.predictions.iter().copied().zip(predictions);
         let next = weighted_sum(std::iter::once((step.update.sample, sample)).chain(weighted))?;
@@ -93,7 +106,16 @@ impl Scheduler for DpmSolverMultistep {
         self.predictions.truncate(self.order - 1);
         self.predictions.push_front(newest);
         self.position += 1;
+        self.clean = Some(clean);
         Ok(next)
+    }
+
+    fn predicted_original(&self) -> Option<&Tensor> {
+        self.clean.as_ref()
+    }
+
+    fn snapshot(&self) -> Box<dyn Scheduler> {
+        Box::new(self.clone())
     }
 }
 

@@ -33,10 +33,10 @@ struct Terms {
     curvature: f32,
 }
 
-/// How the prediction that the solver integrates follows from the model's output at `sigma`.
-pub(super) fn prediction(settings: &Settings, sigma: f32) -> Mixture {
+/// How the prediction that `algorithm` integrates follows from the model's output at `sigma`.
+pub(super) fn prediction(settings: &Settings, algorithm: Algorithm, sigma: f32) -> Mixture {
     let level = Level::new(sigma);
-    match settings.algorithm {
+    match algorithm {
         Algorithm::Clean => settings.prediction.clean(level.alpha, level.sigma),
         Algorithm::Noise => settings.prediction.noise(level.alpha, level.sigma),
     }

@@ -1,0 +1,159 @@
+//! A request in the step loop: its images, each waiting, running or done.
+
+use std::time::Duration;
+
+use afterimage_cache::{CacheReport, ImageReport};
+
+use super::step_model::StepModel;
+use super::work_estimate::Work;
+use super::work_ledger::{LedgerEntry, Remaining};
+use crate::image::RgbImage;
+use crate::job::{FinishedImage, FinishedJob, Job, JobError, Outcome, Progress, Timings};
+
+/// An accepted request on its way to the loop. Dropped there, its client is told that it failed.
+pub(super) struct AcceptedJob {
+    pub(super) job: Job,
+    pub(super) outcome: Outcome,
+    pub(super) entry: LedgerEntry,
+    /// When it was accepted.
+    pub(super) accepted: Duration,
+    /// The time it has from then on.
+    pub(super) timeout: Option<Duration>,
+}
+
+/// A request the loop has taken.
+pub(super) struct JobRecord<I> {
+    pub(super) accepted: AcceptedJob,
+    /// In order of their seeds.
+    pub(super) images: Vec<ImageRecord<I>>,
+    pub(super) has_begun: bool,
+    pub(super) timings: Timings,
+}
+
+/// One image of a request.
+pub(super) struct ImageRecord<I> {
+    pub(super) state: ImageState<I>,
+    /// Steps made.
+    pub(super) step: usize,
+    /// Steps among them that were reused.
+    pub(super) cached: usize,
+}
+
+pub(super) enum ImageState<I> {
+    Waiting,
+    Running(I),
+    Done(RgbImage, ImageReport),
+}
+
+impl<I> ImageRecord<I> {
+    pub(super) fn is_running(&self) -> bool {
+        matches!(self.state, ImageState::Running(_))
+    }
+}
+
+impl<I> JobRecord<I> {
+    pub(super) fn new(accepted: AcceptedJob) -> Self {
+        let waiting = || ImageRecord { state: ImageState::Waiting, step: 0, cached: 0 };
+        let images = std::iter::repeat_with(waiting).take(accepted.job.images).collect();
+        Self { accepted, images, has_begun: false, timings: Timings::default() }
+    }
+
+    pub(super) fn job(&self) -> &Job {
+        &self.accepted.job
+    }
+
+    /// Why the request must go, if it must: its client has left or its time is over.
+    pub(super) fn end(&self, now: Duration) -> Option<JobError> {
+        if self.accepted.outcome.is_cancelled() {
+            return Some(JobError::Cancelled);
+        }
+        let timeout = self.accepted.timeout?;
+        (now >= self.accepted.accepted + timeout).then_some(JobError::TimedOut { timeout })
+    }
+
+    /// The first image that waits.
+    pub(super) fn next_waiting(&self) -> Option<usize> {
+        self.images.iter().position(|image| matches!(image.state, ImageState::Waiting))
+    }
+
+    /// The first running image with all steps made.
+    pub(super) fn next_stepped(&self) -> Option<usize> {
+        self.images.iter().position(|image| image.is_running() && image.step == self.job().steps)
+    }
+
+    pub(super) fn running_rows(&self) -> usize {
+        self.images.iter().filter(|image| image.is_running()).count() * self.job().rows_per_image()
+    }
+
+    pub(super) fn is_done(&self) -> bool {
+        self.images.iter().all(|image| matches!(image.state, ImageState::Done(..)))
+    }
+
+    pub(super) fn remaining(&self) -> Remaining {
+        let job = self.job();
+        let steps_left: usize = self.images.iter().map(|image| job.steps - image.step).sum();
+        let is_open = |image: &&ImageRecord<I>| !matches!(image.state, ImageState::Done(..));
+        let decodes = self.images.iter().filter(is_open).count();
+        let work = Work { row_steps: (steps_left * job.rows_per_image()) as f64, decodes, ..Work::of(job) };
+        Remaining { work, has_begun: self.has_begun, running_rows: self.running_rows() }
+    }
+
+    /// Tells the client where it stands, if that has changed. `queue_position` counts only while the
+    /// request waits.
+    pub(super) fn report_progress(&self, queue_position: usize) {
+        let sum = |part: fn(&ImageRecord<I>) -> usize| self.images.iter().map(part).sum();
+        let progress = Progress {
+            started: self.has_begun,
+            queue_position: if self.has_begun { 0 } else { queue_position },
+            step: sum(|image| image.step),
+            steps: self.job().steps * self.images.len(),
+            cached: sum(|image| image.cached),
+        };
+        self.accepted.outcome.progress.send_if_modified(|shown| std::mem::replace(shown, progress) != progress);
+    }
+
+    /// Sends the images, all of which are done.
+    pub(super) fn finish(self) {
+        let Self { accepted: AcceptedJob { job, outcome, entry, .. }, images, timings, .. } = self;
+        let mut pictures = Vec::with_capacity(images.len());
+        let mut reports = Vec::with_capacity(images.len());
+        for (index, image) in images.into_iter().enumerate() {
+            if let ImageState::Done(pixels, report) = image.state {
+                pictures.push(FinishedImage { seed: job.seed + index as u64, pixels });
+                reports.push(report);
+            }
+        }
+        let cache = CacheReport::new(&job.cache, job.steps, reports);
+        // Struck out first: who has its answer is no longer queued work.
+        drop(entry);
+        outcome.send(Ok(FinishedJob { images: pictures, size: job.size, cache, timings }));
+    }
+
+    /// Sends why there are no images. State and memory of its images are gone by then.
+    pub(super) fn fail(self, error: JobError) {
+        let Self { accepted: AcceptedJob { outcome, entry, .. }, images, .. } = self;
+        drop((images, entry));
+        outcome.send(Err(error));
+    }
+}
+
+impl<I> ImageRecord<I> {
+    /// Turns a running image into a finished one.
+    pub(super) fn set_done<M: StepModel<Image = I>>(&mut self, model: &M, pixels: RgbImage) {
+        if let ImageState::Running(image) = &self.state {
+            self.state = ImageState::Done(pixels, model.report(image));
+        }
+    }
+}
+
+impl Work {
+    /// All of a job's work.
+    pub(super) fn of(job: &Job) -> Self {
+        Self {
+            size: job.size,
+            backend: job.cache.backend(),
+            row_steps: (job.steps * job.images * job.rows_per_image()) as f64,
+            decodes: job.images,
+        }
+    }
+}

@@ -1,0 +1,43 @@
+//! Step-level continuous batching: requests join and leave the batch between denoising steps.
+//!
+//! One thread per device owns a [`StepLoop`]. An iteration of the loop drops what was cancelled or is
+//! out of time, begins waiting images, makes one step of one bucket's running images, and finishes
+//! those that are done. Nothing joins or leaves but between iterations.
+//!
+//! # Rules it keeps
+//!
+//! * Only images of one bucket share a forward; in all else the rows of a batch may differ
+//!   (`docs/adr/0004-the-bucket-is-the-batch-key.md`).
+//! * The running rows of a bucket never exceed `max_batch_rows`.
+//! * Images of a bucket begin in the order of their requests. A full bucket holds up nobody else's.
+//! * Buckets with running images take turns: between two steps of a running image, and before its
+//!   first, at most `active buckets - 1` other iterations pass. A waiting image therefore begins at the
+//!   latest when the images of its bucket ahead of it have made their steps at that pace.
+//! * An image that fails, fails its own request and no other.
+//!
+//! The loop knows neither a model ([`StepModel`]) nor the time of day ([`Clock`]), so its tests run on
+//! a fake model in virtual time.
+
+mod clock;
+mod job_record;
+mod pool;
+mod shared_step;
+mod statistics;
+mod step_loop;
+mod step_model;
+mod work_estimate;
+mod work_ledger;
+mod worker;
+
+#[cfg(test)]
+mod tests;
+
+pub(crate) use clock::SystemClock;
+pub use pool::SubmitError;
+pub(crate) use pool::{PoolLimits, WorkerPool};
+pub use statistics::EngineStatistics;
+pub(crate) use step_model::StepModel;
+pub use work_estimate::BucketEstimate;
+
+#[cfg(doc)]
+use {clock::Clock, step_loop::StepLoop};

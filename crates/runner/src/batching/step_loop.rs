@@ -1,0 +1,343 @@
+//! The loop of one worker, an iteration at a time.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::Arc;
+
+use super::clock::Clock;
+use super::job_record::{AcceptedJob, ImageState, JobRecord};
+use super::shared_step::{self, SharedStep, guarded};
+use super::statistics::{Counters, count};
+use super::step_model::StepModel;
+use super::work_estimate::row_steps;
+use super::work_ledger::WorkLedger;
+use crate::dit::ImageSpec;
+use crate::error::RunnerError;
+use crate::job::JobError;
+use crate::preview::Preview;
+use crate::size::Size;
+
+/// What a worker writes and others read.
+pub(super) struct WorkerShared {
+    pub(super) ledger: Arc<WorkLedger>,
+    pub(super) counters: Counters,
+}
+
+/// What a loop is made from; makes the same loop again after a worker's death.
+pub(super) struct LoopParts<M> {
+    pub(super) model: Arc<M>,
+    pub(super) max_batch_rows: usize,
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) shared: Arc<WorkerShared>,
+}
+
+/// The requests of one worker, waiting and running. See the [module](super) for its rules.
+pub(super) struct StepLoop<M: StepModel> {
+    parts: LoopParts<M>,
+    /// In order of acceptance.
+    requests: BTreeMap<u64, JobRecord<M::Image>>,
+    next_request: u64,
+    /// Buckets with running images; the front is stepped next and goes to the back. This alone gives
+    /// the bound on how long a running image waits.
+    turns: VecDeque<Size>,
+}
+
+/// What became of an image in a shared step.
+struct Stepped {
+    request: u64,
+    index: usize,
+    /// Why the image failed.
+    failure: Option<String>,
+}
+
+impl<M> Clone for LoopParts<M> {
+    fn clone(&self) -> Self {
+        Self {
+            model: Arc::clone(&self.model),
+            max_batch_rows: self.max_batch_rows,
+            clock: Arc::clone(&self.clock),
+            shared: Arc::clone(&self.shared),
+        }
+    }
+}
+
+impl<M: StepModel> StepLoop<M> {
+    pub(super) fn new(parts: LoopParts<M>) -> Self {
+        Self { parts, requests: BTreeMap::new(), next_request: 0, turns: VecDeque::new() }
+    }
+
+    /// Takes a request in; it joins at the next iteration.
+    pub(super) fn submit(&mut self, accepted: AcceptedJob) {
+        let record = JobRecord::new(accepted);
+        let (rows, limit) = (record.job().rows_per_image(), self.parts.max_batch_rows);
+        if rows > limit {
+            return record.fail(JobError::Failed(format!("an image of {rows} rows does not fit batches of {limit}")));
+        }
+        self.requests.insert(self.next_request, record);
+        self.next_request += 1;
+    }
+
+    /// Nothing waits and nothing runs.
+    pub(super) fn is_idle(&self) -> bool {
+        self.requests.is_empty()
+    }
+
+    /// Drops, admits, makes one step of one bucket, finishes.
+    pub(super) fn iterate(&mut self) {
+        self.drop_ended();
+        self.admit();
+        self.publish();
+        let Some(size) = self.next_turn() else { return };
+        self.step(size);
+        self.finish(size);
+        self.publish();
+    }
+
+    /// Makes two steps and a picture of every spec, which pages the model in and gives first estimates.
+    pub(super) fn warm_up(&self, specs: &[ImageSpec]) -> Result<(), RunnerError> {
+        let LoopParts { model, clock, shared, .. } = &self.parts;
+        for spec in specs {
+            let mut image = model.begin(spec)?;
+            model.step(&mut [&mut image])?;
+            // The first step is slower than any later one.
+            let started = clock.now();
+            model.step(&mut [&mut image])?;
+            let stepped = clock.now();
+            model.decode(&image)?;
+            let decoded = clock.now();
+            shared.ledger.measure(|estimates| {
+                let seconds = (stepped - started).as_secs_f64();
+                estimates.add_step(spec.size, row_steps(spec.rows(), false), seconds);
+                estimates.add_decode(spec.size, (decoded - stepped).as_secs_f64());
+            });
+        }
+        Ok(())
+    }
+
+    /// Gives up requests whose client has left or whose time is over.
+    fn drop_ended(&mut self) {
+        let now = self.parts.clock.now();
+        let ended: Vec<_> = self.requests.iter().filter_map(|(id, record)| Some((*id, record.end(now)?))).collect();
+        for (id, error) in ended {
+            self.fail(id, error);
+        }
+        self.retire_turns();
+    }
+
+    /// Begins waiting images, oldest request first, until their buckets are full.
+    fn admit(&mut self) {
+        let mut free: HashMap<Size, usize> = HashMap::new();
+        let ids: Vec<_> = self.requests.keys().copied().collect();
+        for id in ids {
+            while let Some(record) = self.requests.get(&id)
+                && let Some(index) = record.next_waiting()
+            {
+                let (size, rows) = (record.job().size, record.job().rows_per_image());
+                let free = free.entry(size).or_insert_with(|| self.parts.max_batch_rows - self.running_rows(size));
+                if rows > *free {
+                    // Whoever comes later must not pass, however few rows it has.
+                    *free = 0;
+                    break;
+                }
+                *free -= rows;
+                self.begin(id, index, size);
+            }
+        }
+    }
+
+    fn begin(&mut self, id: u64, index: usize, size: Size) {
+        let LoopParts { model, clock, shared, .. } = &self.parts;
+        let Some(record) = self.requests.get_mut(&id) else { return };
+        let started = clock.now();
+        if !record.has_begun {
+            record.has_begun = true;
+            record.timings.queue_seconds = started.saturating_sub(record.accepted.accepted).as_secs_f64();
+        }
+        let spec = record.job().image(index);
+        match guarded(|| model.begin(&spec)) {
+            Ok(image) => record.images[index].state = ImageState::Running(image),
+            Err(reason) => return self.fail(id, JobError::Failed(reason)),
+        }
+        record.timings.encode_seconds += (clock.now() - started).as_secs_f64();
+        count(&shared.counters.images_begun);
+        if self.turns.contains(&size) {
+            count(&shared.counters.joins);
+        } else {
+            self.turns.push_back(size);
+        }
+    }
+
+    /// The bucket whose turn it is; the next time comes after all the others'.
+    fn next_turn(&mut self) -> Option<Size> {
+        self.retire_turns();
+        let size = self.turns.pop_front()?;
+        self.turns.push_back(size);
+        Some(size)
+    }
+
+    /// Takes the turn from buckets without running images.
+    fn retire_turns(&mut self) {
+        let mut turns = std::mem::take(&mut self.turns);
+        turns.retain(|size| self.running_rows(*size) > 0);
+        self.turns = turns;
+    }
+
+    fn running_rows(&self, size: Size) -> usize {
+        self.requests.values().filter(|record| record.job().size == size).map(JobRecord::running_rows).sum()
+    }
+
+    /// Makes one step of all running images of a bucket.
+    fn step(&mut self, size: Size) {
+        for Stepped { request, index, failure } in self.shared_step(size) {
+            match failure {
+                // Another image of the request may have failed it already.
+                Some(reason) => self.fail_step(request, index, &reason),
+                None => self.preview(request, index),
+            }
+        }
+    }
+
+    fn shared_step(&mut self, size: Size) -> Vec<Stepped> {
+        let LoopParts { model, clock, shared, .. } = &self.parts;
+        let mut members = Vec::new();
+        let mut images = Vec::new();
+        let mut records = Vec::new();
+        for (id, record) in self.requests.iter_mut().filter(|(_, record)| record.accepted.job.size == size) {
+            let rows = record.accepted.job.rows_per_image();
+            for (index, image) in record.images.iter_mut().enumerate() {
+                if let ImageState::Running(running) = &mut image.state {
+                    members.push(Stepped { request: *id, index, failure: None });
+                    images.push(running);
+                    records.push((&mut image.step, &mut image.cached, rows));
+                }
+            }
+        }
+        let started = clock.now();
+        let SharedStep { failures, was_isolated } = shared_step::step(model.as_ref(), &mut images);
+        let seconds = (clock.now() - started).as_secs_f64();
+
+        let mut work = 0.0;
+        for ((step, cached, rows), image) in records.into_iter().zip(&images) {
+            let cached_now = model.cached_steps(image);
+            work += row_steps(rows, cached_now > *cached);
+            (*step, *cached) = (*step + 1, cached_now);
+        }
+        for (member, reason) in failures {
+            members[member].failure = Some(reason);
+        }
+        shared.counters.count_batch(self.running_rows(size));
+        if was_isolated {
+            count(&shared.counters.isolated_steps);
+        } else {
+            shared.ledger.measure(|estimates| estimates.add_step(size, work, seconds));
+        }
+        for record in self.requests.values_mut().filter(|record| record.accepted.job.size == size) {
+            if record.running_rows() > 0 {
+                record.timings.denoise_seconds += seconds;
+            }
+        }
+        members
+    }
+
+    /// Sends the preview that is due, if one is. One that fails or is not taken is dropped and counted:
+    /// the picture itself is still to come.
+    fn preview(&self, id: u64, index: usize) {
+        let LoopParts { model, shared, .. } = &self.parts;
+        let Some(record) = self.requests.get(&id) else { return };
+        let (Some(sender), image) = (&record.accepted.outcome.previews, &record.images[index]) else { return };
+        let Some(number) = record.job().previews.due(image.step, record.job().steps) else { return };
+        let ImageState::Running(running) = &image.state else { return };
+        let sent = match guarded(|| model.preview(running)) {
+            Ok(Some(pixels)) => sender.try_send(Preview { image: index, number, step: image.step, pixels }).is_ok(),
+            Ok(None) => false,
+            Err(reason) => {
+                tracing::warn!(reason, "a preview could not be made");
+                false
+            }
+        };
+        if !sent {
+            count(&shared.counters.previews_dropped);
+        }
+    }
+
+    /// Decodes images that have made all their steps and answers requests that are complete.
+    fn finish(&mut self, size: Size) {
+        let of_size = |record: &JobRecord<M::Image>| record.job().size == size;
+        let ids: Vec<_> = self.requests.iter().filter(|(_, record)| of_size(record)).map(|(id, _)| *id).collect();
+        for id in ids {
+            while let Some(record) = self.requests.get(&id)
+                && let Some(index) = record.next_stepped()
+            {
+                if let Some(error) = record.end(self.parts.clock.now()) {
+                    self.fail(id, error);
+                } else {
+                    self.decode(id, index);
+                }
+            }
+            if self.requests.get(&id).is_some_and(JobRecord::is_done)
+                && let Some(record) = self.requests.remove(&id)
+            {
+                record.report_progress(0);
+                count(&self.parts.shared.counters.finished);
+                record.finish();
+            }
+        }
+    }
+
+    fn decode(&mut self, id: u64, index: usize) {
+        let LoopParts { model, clock, shared, .. } = &self.parts;
+        let Some(record) = self.requests.get_mut(&id) else { return };
+        let ImageState::Running(image) = &record.images[index].state else { return };
+        let started = clock.now();
+        let pixels = match guarded(|| model.decode(image)) {
+            Ok(pixels) => pixels,
+            Err(reason) => return self.fail(id, JobError::Failed(reason)),
+        };
+        let seconds = (clock.now() - started).as_secs_f64();
+        record.timings.decode_seconds += seconds;
+        record.images[index].set_done(model.as_ref(), pixels);
+        let (job, cached) = (&record.accepted.job, record.images[index].cached);
+        shared.ledger.measure(|estimates| {
+            estimates.add_decode(job.size, seconds);
+            estimates.add_image(job.cache.backend(), cached, job.steps);
+        });
+    }
+
+    fn fail_step(&mut self, id: u64, index: usize, reason: &str) {
+        let Some(record) = self.requests.get(&id) else { return };
+        let (step, steps) = (record.images[index].step, record.job().steps);
+        let seed = record.job().seed + index as u64;
+        self.fail(id, JobError::Failed(format!("step {step} of {steps}, seed {seed}: {reason}")));
+    }
+
+    /// Ends a request without images.
+    fn fail(&mut self, id: u64, error: JobError) {
+        let Some(record) = self.requests.remove(&id) else { return };
+        let counters = &self.parts.shared.counters;
+        match &error {
+            JobError::Failed(reason) => {
+                count(&counters.failed);
+                tracing::error!(reason, "request failed");
+            }
+            JobError::Cancelled => {
+                count(&counters.cancelled);
+                tracing::info!("request cancelled");
+            }
+            JobError::TimedOut { timeout } => {
+                count(&counters.timed_out);
+                tracing::info!(timeout_seconds = timeout.as_secs_f64(), "request out of time");
+            }
+        }
+        record.fail(error);
+    }
+
+    /// Brings the ledger and the clients up to date.
+    fn publish(&self) {
+        let records = self.requests.values();
+        self.parts.shared.ledger.update(records.map(|record| (&record.accepted.entry, record.remaining())));
+        let mut waiting = 0;
+        for record in self.requests.values() {
+            waiting += usize::from(!record.has_begun);
+            record.report_progress(waiting);
+        }
+    }
+}

@@ -1,0 +1,37 @@
+//! What the step loop needs of a model.
+
+use afterimage_cache::ImageReport;
+
+use crate::dit::ImageSpec;
+use crate::error::RunnerError;
+use crate::image::RgbImage;
+
+/// A model that makes images step by step, several at a time.
+///
+/// Errors and panics of the methods that return a `Result` are the image's; the others must not fail.
+pub(crate) trait StepModel: Send + Sync + 'static {
+    /// An image on its way. A clone is a snapshot that is cheap to take: tensors are shared, all that a
+    /// step changes is not.
+    type Image: Clone;
+
+    /// Sets an image up.
+    fn begin(&self, spec: &ImageSpec) -> Result<Self::Image, RunnerError>;
+
+    /// Makes one step of every image, all of one size. After an error the images are in no known state.
+    fn step(&self, images: &mut [&mut Self::Image]) -> Result<(), RunnerError>;
+
+    /// Whether the latents are free of NaN and infinity.
+    fn is_finite(&self, image: &Self::Image) -> Result<bool, RunnerError>;
+
+    /// The finished picture.
+    fn decode(&self, image: &Self::Image) -> Result<RgbImage, RunnerError>;
+
+    /// The picture as far as it is known; `None` before the first step.
+    fn preview(&self, image: &Self::Image) -> Result<Option<RgbImage>, RunnerError>;
+
+    /// Steps reused so far.
+    fn cached_steps(&self, image: &Self::Image) -> usize;
+
+    /// What the cache decided so far.
+    fn report(&self, image: &Self::Image) -> ImageReport;
+}

@@ -1,0 +1,159 @@
+//! Who is stepped when.
+
+use std::collections::{HashMap, HashSet};
+
+use proptest::prelude::*;
+
+use super::*;
+
+fn steps_of(bench: &Bench, seed: u64) -> Vec<usize> {
+    let forwards = bench.model.forwards();
+    let has = |(_, forward): &(usize, &fake_model::Forward)| forward.images.iter().any(|(other, _)| *other == seed);
+    forwards.iter().enumerate().filter(has).map(|(index, _)| index).collect()
+}
+
+#[test]
+fn images_join_between_steps_and_leave_when_they_are_done() {
+    let mut bench = Bench::new(8);
+    let first = bench.submit(job(1));
+    bench.iterate(2);
+    let second = bench.submit(Job { steps: 3, guidance_scale: 4.0, ..job(2) });
+    bench.run_out();
+    let batches: Vec<_> = bench.model.forwards().into_iter().map(|forward| forward.images).collect();
+    assert_eq!(batches, [vec![(1, 1)], vec![(1, 2)], vec![(1, 3), (2, 1)], vec![(1, 4), (2, 2)], vec![(2, 3)]]);
+    assert_eq!(picture(&answer(first).unwrap(), 0), (1, 4));
+    assert_eq!(picture(&answer(second).unwrap(), 0), (2, 3));
+    let statistics = bench.statistics();
+    assert_eq!((statistics.images_begun, statistics.joins, statistics.finished), (2, 1, 2));
+    // One row alone twice, three rows twice, two rows once.
+    assert_eq!(statistics.batch_rows[..4], [0, 2, 1, 2]);
+}
+
+#[test]
+fn the_images_of_a_request_are_admitted_one_by_one_and_come_back_in_order() {
+    let mut bench = Bench::new(2);
+    let ticket = bench.submit(Job { images: 3, ..job(5) });
+    let progress = ticket.progress();
+    bench.iterate(1);
+    assert_eq!(bench.model.forwards()[0].images, [(5, 1), (6, 1)]);
+    let shown = *progress.borrow();
+    assert_eq!((shown.started, shown.step, shown.steps, shown.queue_position), (true, 2, 12, 0));
+    bench.run_out();
+    assert_eq!(progress.borrow().step, 12);
+    assert_eq!(progress.borrow().cached, 6);
+    let job = answer(ticket).unwrap();
+    assert_eq!([0, 1, 2].map(|index| picture(&job, index)), [(5, 4), (6, 4), (7, 4)]);
+}
+
+#[test]
+fn a_full_bucket_keeps_its_order_and_holds_up_no_other() {
+    let mut bench = Bench::new(2);
+    let guided = |seed| Job { guidance_scale: 4.0, ..job(seed) };
+    let tickets = [bench.submit(job(1)), bench.submit(guided(2)), bench.submit(job(3))];
+    let other = bench.submit(Job { size: WIDE, ..job(4) });
+    bench.iterate(2);
+    // The third would fit beside the first, but the second was there before.
+    let begun: Vec<_> = bench.model.forwards().into_iter().map(|forward| forward.images[0].0).collect();
+    assert_eq!(begun, [1, 4]);
+    let positions = tickets.each_ref().map(|ticket| ticket.progress().borrow().queue_position);
+    assert_eq!(positions, [0, 1, 2]);
+    assert_eq!(bench.shared.ledger.totals().waiting, 2);
+    bench.run_out();
+    let first_steps = [1, 2, 3, 4].map(|seed| steps_of(&bench, seed)[0]);
+    assert!(first_steps[0] < first_steps[1] && first_steps[1] < first_steps[2], "{first_steps:?}");
+    for ticket in tickets.into_iter().chain([other]) {
+        answer(ticket).unwrap();
+    }
+}
+
+#[test]
+fn buckets_take_turns() {
+    let mut bench = Bench::new(8);
+    let _tickets = [SMALL, WIDE, LARGE].map(|size| bench.submit(Job { size, steps: 2, ..job(size.width as u64) }));
+    bench.run_out();
+    let order: Vec<_> = bench.model.forwards().into_iter().map(|forward| forward.size).collect();
+    assert_eq!(order, [SMALL, WIDE, LARGE, SMALL, WIDE, LARGE]);
+}
+
+#[test]
+fn work_left_is_estimated_from_measured_steps() {
+    let mut bench = Bench::new(8);
+    let _first = bench.submit(Job { guidance_scale: 4.0, ..job(1) });
+    bench.iterate(1);
+    // Three of four steps and the decoding are left; the first step of two rows was 20 ms.
+    let seconds = bench.shared.ledger.totals().seconds;
+    assert!((seconds - 0.060).abs() < 1e-9, "{seconds}");
+    assert_eq!(bench.shared.ledger.totals().running_rows, 2);
+    bench.run_out();
+}
+
+#[test]
+fn the_warm_up_gives_first_estimates_and_leaves_nothing() {
+    let bench = Bench::new(8);
+    bench.steps.warm_up(&[job(0).image(0), Job { size: WIDE, ..job(0) }.image(0)]).unwrap();
+    let buckets = bench.shared.ledger.buckets();
+    assert_eq!(buckets.iter().map(|bucket| bucket.size).collect::<Vec<_>>(), [SMALL, WIDE]);
+    assert_eq!((buckets[0].seconds_per_row_step, buckets[0].decode_seconds), (0.010, 0.005));
+    bench.assert_empty();
+}
+
+/// A request and the iteration before which it arrives.
+fn arrivals() -> impl Strategy<Value = Vec<(Job, usize)>> {
+    let size = prop_oneof![Just(SMALL), Just(WIDE), Just(LARGE)];
+    let request = (1..4usize, size, 1..7usize, prop_oneof![Just(1.0), Just(4.0)], 0..30usize);
+    prop::collection::vec(request, 1..16).prop_map(|requests| {
+        let arrival = |(index, (images, size, steps, guidance_scale, before)): (usize, (_, _, _, _, _))| {
+            (Job { images, size, steps, guidance_scale, ..job(10 * index as u64) }, before)
+        };
+        requests.into_iter().enumerate().map(arrival).collect()
+    })
+}
+
+proptest! {
+    /// Whatever arrives when: rows stay within the bound, buckets wait no longer than the stated bound,
+    /// a bucket's images begin in order, every step is made once, and every client gets its pictures.
+    #[test]
+    fn the_rules_hold_for_any_arrivals(arrivals in arrivals(), max_batch_rows in 2..9usize) {
+        let mut bench = Bench::new(max_batch_rows);
+        let mut tickets = Vec::new();
+        for iteration in 0..30 {
+            for (job, _) in arrivals.iter().filter(|(_, before)| *before == iteration) {
+                tickets.push((job.clone(), bench.submit(job.clone())));
+            }
+            bench.iterate(1);
+        }
+        bench.run_out();
+
+        let forwards = bench.model.forwards();
+        let mut last_seen = HashMap::new();
+        for (index, forward) in forwards.iter().enumerate() {
+            prop_assert!(forward.rows <= max_batch_rows, "{forward:?}");
+            if let Some(last) = last_seen.insert(forward.size, index) {
+                // Had the bucket nothing to run in between, its images now are new.
+                let continues = forward.images.iter().any(|(_, step)| *step > 1);
+                let others = forwards[last + 1..index].iter().map(|forward| forward.size);
+                let distinct: HashSet<_> = others.clone().collect();
+                prop_assert!(!continues || others.count() == distinct.len(), "a bucket had two turns in a row");
+            }
+        }
+        for (job, ticket) in tickets {
+            let finished = answer(ticket).unwrap();
+            prop_assert_eq!(finished.images.len(), job.images);
+            for index in 0..job.images {
+                prop_assert_eq!(picture(&finished, index), (job.seed + index as u64, job.steps as u8));
+                prop_assert_eq!(steps_of(&bench, job.seed + index as u64).len(), job.steps);
+            }
+        }
+        for size in [SMALL, WIDE, LARGE] {
+            let begins = |forward: &fake_model::Forward| forward.size == size;
+            let begun: Vec<_> = forwards.iter().filter(|forward| begins(forward))
+                .flat_map(|forward| forward.images.iter().filter(|(_, step)| *step == 1).map(|(seed, _)| *seed))
+                .collect();
+            let mut submitted: Vec<_> = (0..30).flat_map(|iteration| {
+                arrivals.iter().filter(move |(job, before)| *before == iteration && job.size == size)
+            }).flat_map(|(job, _)| (0..job.images as u64).map(|index| job.seed + index)).collect();
+            submitted.truncate(begun.len());
+            prop_assert_eq!(begun, submitted);
+        }
+    }
+}

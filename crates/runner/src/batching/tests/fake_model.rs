@@ -1,0 +1,187 @@
+//! A model whose images are counters, with faults on order.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use afterimage_cache::ImageReport;
+
+use super::super::clock::Clock;
+use super::super::step_model::StepModel;
+use crate::dit::ImageSpec;
+use crate::error::RunnerError;
+use crate::image::RgbImage;
+use crate::size::Size;
+
+/// Virtual time of one row in one step, and of decoding.
+pub(super) const ROW_STEP_MILLIS: u64 = 10;
+pub(super) const DECODE_MILLIS: u64 = 5;
+
+/// Time that moves only when the fake model works or a test says so.
+#[derive(Default)]
+pub(super) struct VirtualClock {
+    millis: AtomicU64,
+}
+
+impl VirtualClock {
+    pub(super) fn advance(&self, millis: u64) {
+        self.millis.fetch_add(millis, Ordering::SeqCst);
+    }
+}
+
+impl Clock for VirtualClock {
+    fn now(&self) -> Duration {
+        Duration::from_millis(self.millis.load(Ordering::SeqCst))
+    }
+}
+
+/// What goes wrong with an image, by its seed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Fault {
+    Begin,
+    /// An error in the forward that makes this step, counted from 1.
+    Error(usize),
+    /// A panic there, after all images of the batch were changed.
+    Panic(usize),
+    /// Not finite after this step.
+    NotFinite(usize),
+    Decode,
+    /// A panic where the loop has no guard.
+    Loop,
+    /// The forward fails whenever the image is not alone.
+    Shared,
+}
+
+/// A forward as it was asked for: the bucket, and seed and step of every image.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Forward {
+    pub(super) size: Size,
+    pub(super) rows: usize,
+    pub(super) images: Vec<(u64, usize)>,
+}
+
+pub(super) struct FakeModel {
+    clock: Arc<VirtualClock>,
+    faults: Mutex<HashMap<u64, Fault>>,
+    forwards: Mutex<Vec<Forward>>,
+    living: Arc<AtomicUsize>,
+}
+
+/// An image on its way. Every change of `state` depends on what it was, so a step made twice shows.
+pub(super) struct FakeImage {
+    spec: ImageSpec,
+    step: usize,
+    state: u64,
+    living: Arc<AtomicUsize>,
+}
+
+impl Clone for FakeImage {
+    fn clone(&self) -> Self {
+        self.living.fetch_add(1, Ordering::SeqCst);
+        Self { spec: self.spec.clone(), step: self.step, state: self.state, living: Arc::clone(&self.living) }
+    }
+}
+
+impl Drop for FakeImage {
+    fn drop(&mut self) {
+        self.living.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+impl FakeModel {
+    pub(super) fn new(clock: Arc<VirtualClock>) -> Self {
+        Self { clock, faults: Mutex::default(), forwards: Mutex::default(), living: Arc::default() }
+    }
+
+    pub(super) fn break_image(&self, seed: u64, fault: Fault) {
+        self.faults.lock().unwrap().insert(seed, fault);
+    }
+
+    pub(super) fn mend(&self) {
+        self.faults.lock().unwrap().clear();
+    }
+
+    pub(super) fn forwards(&self) -> Vec<Forward> {
+        self.forwards.lock().unwrap().clone()
+    }
+
+    /// Images and snapshots that exist.
+    pub(super) fn living_images(&self) -> usize {
+        self.living.load(Ordering::SeqCst)
+    }
+
+    fn fault(&self, image: &FakeImage) -> Option<Fault> {
+        self.faults.lock().unwrap().get(&image.spec.seed).copied()
+    }
+}
+
+impl StepModel for FakeModel {
+    type Image = FakeImage;
+
+    fn begin(&self, spec: &ImageSpec) -> Result<FakeImage, RunnerError> {
+        if self.faults.lock().unwrap().get(&spec.seed) == Some(&Fault::Begin) {
+            return Err(RunnerError::Model("cannot begin".to_owned()));
+        }
+        self.living.fetch_add(1, Ordering::SeqCst);
+        Ok(FakeImage { spec: spec.clone(), step: 0, state: spec.seed, living: Arc::clone(&self.living) })
+    }
+
+    #[allow(clippy::panic, reason = "the fault that is tested")]
+    fn step(&self, images: &mut [&mut FakeImage]) -> Result<(), RunnerError> {
+        let size = images[0].spec.size;
+        let rows = images.iter().map(|image| image.spec.rows()).sum();
+        assert!(images.iter().all(|image| image.spec.size == size), "a batch has one size");
+        let members = images.iter().map(|image| (image.spec.seed, image.step + 1)).collect();
+        self.forwards.lock().unwrap().push(Forward { size, rows, images: members });
+        self.clock.advance(rows as u64 * ROW_STEP_MILLIS);
+        for image in images.iter_mut() {
+            image.step += 1;
+            image.state = image.state.wrapping_mul(31).wrapping_add(image.step as u64);
+        }
+        for image in images.iter() {
+            match self.fault(image) {
+                Some(Fault::Error(step)) if step == image.step => {
+                    return Err(RunnerError::Model(format!("seed {} is broken", image.spec.seed)));
+                }
+                Some(Fault::Shared) if images.len() > 1 => {
+                    return Err(RunnerError::Model("out of memory".to_owned()));
+                }
+                Some(Fault::Panic(step)) if step == image.step => panic!("seed {} panics", image.spec.seed),
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn is_finite(&self, image: &FakeImage) -> Result<bool, RunnerError> {
+        Ok(self.fault(image) != Some(Fault::NotFinite(image.step)))
+    }
+
+    fn decode(&self, image: &FakeImage) -> Result<RgbImage, RunnerError> {
+        if self.fault(image) == Some(Fault::Decode) {
+            return Err(RunnerError::Model("cannot decode".to_owned()));
+        }
+        self.clock.advance(DECODE_MILLIS);
+        let mut data = vec![image.spec.seed as u8, image.step as u8];
+        data.extend(image.state.to_le_bytes());
+        Ok(RgbImage { size: image.spec.size, data })
+    }
+
+    fn preview(&self, image: &FakeImage) -> Result<Option<RgbImage>, RunnerError> {
+        self.decode(image).map(Some)
+    }
+
+    #[allow(clippy::panic, reason = "the fault that is tested")]
+    fn cached_steps(&self, image: &FakeImage) -> usize {
+        if self.fault(image) == Some(Fault::Loop) {
+            panic!("a fault of the loop itself");
+        }
+        // Every other step.
+        image.step / 2
+    }
+
+    fn report(&self, _image: &FakeImage) -> ImageReport {
+        ImageReport::default()
+    }
+}

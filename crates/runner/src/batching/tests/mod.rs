@@ -1,0 +1,116 @@
+//! The queue and the loop on a fake model in virtual time: nothing here sleeps or looks at a clock.
+
+mod fairness;
+mod fake_model;
+mod isolation;
+mod leaving;
+mod pool;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use afterimage_cache::CachePlan;
+
+use self::fake_model::{FakeModel, VirtualClock};
+use super::clock::Clock;
+use super::job_record::AcceptedJob;
+use super::statistics::{Counters, EngineStatistics};
+use super::step_loop::{LoopParts, StepLoop, WorkerShared};
+use super::work_estimate::Work;
+use super::work_ledger::WorkLedger;
+use crate::job::{FinishedJob, Job, JobError, Ticket, ticket};
+use crate::preview::PreviewCount;
+use crate::schedulers::SchedulerKind;
+use crate::size::Size;
+
+const SMALL: Size = Size { width: 64, height: 64 };
+const WIDE: Size = Size { width: 96, height: 64 };
+const LARGE: Size = Size { width: 128, height: 128 };
+
+/// A job of one unguided image of four steps.
+fn job(seed: u64) -> Job {
+    Job {
+        class: 0,
+        images: 1,
+        seed,
+        size: SMALL,
+        steps: 4,
+        guidance_scale: 1.0,
+        scheduler: SchedulerKind::Ddim,
+        cache: CachePlan::None,
+        previews: PreviewCount::default(),
+    }
+}
+
+/// A loop with what it writes to.
+struct Bench {
+    steps: StepLoop<FakeModel>,
+    model: Arc<FakeModel>,
+    clock: Arc<VirtualClock>,
+    shared: Arc<WorkerShared>,
+    timeout: Option<Duration>,
+}
+
+impl Bench {
+    fn new(max_batch_rows: usize) -> Self {
+        let clock = Arc::new(VirtualClock::default());
+        let model = Arc::new(FakeModel::new(Arc::clone(&clock)));
+        let shared =
+            Arc::new(WorkerShared { ledger: Arc::new(WorkLedger::default()), counters: Counters::new(max_batch_rows) });
+        let parts = LoopParts {
+            model: Arc::clone(&model),
+            max_batch_rows,
+            clock: Arc::<VirtualClock>::clone(&clock),
+            shared: Arc::clone(&shared),
+        };
+        Self { steps: StepLoop::new(parts), model, clock, shared, timeout: None }
+    }
+
+    fn submit(&mut self, job: Job) -> Ticket {
+        let (ticket, outcome) = ticket(&job);
+        let entry = self.shared.ledger.enter(Work::of(&job));
+        self.steps.submit(AcceptedJob { job, outcome, entry, accepted: self.clock.now(), timeout: self.timeout });
+        ticket
+    }
+
+    fn iterate(&mut self, times: usize) {
+        (0..times).for_each(|_| self.steps.iterate());
+    }
+
+    /// Iterates until nothing is left, and checks that nothing is.
+    fn run_out(&mut self) {
+        let mut iterations = 0;
+        while !self.steps.is_idle() {
+            self.steps.iterate();
+            iterations += 1;
+            assert!(iterations < 10_000, "the loop does not come to an end");
+        }
+        self.assert_empty();
+    }
+
+    /// No request, image, row or second of work is left.
+    fn assert_empty(&self) {
+        let totals = self.shared.ledger.totals();
+        assert_eq!((totals.requests, totals.waiting, totals.running_rows), (0, 0, 0));
+        assert_eq!(totals.seconds, 0.0);
+        assert_eq!(self.model.living_images(), 0);
+    }
+
+    fn statistics(&self) -> EngineStatistics {
+        let mut statistics = EngineStatistics::default();
+        self.shared.counters.add_to(&mut statistics);
+        statistics
+    }
+}
+
+/// The answer of a job that is no longer in the loop.
+fn answer(ticket: Ticket) -> Result<FinishedJob, JobError> {
+    ticket.wait()
+}
+
+/// What the fake model made the picture from: seed and steps.
+fn picture(job: &FinishedJob, index: usize) -> (u64, u8) {
+    let image = &job.images[index];
+    assert_eq!(u64::from(image.pixels.data[0]), image.seed, "the picture is another seed's");
+    (image.seed, image.pixels.data[1])
+}

@@ -1,0 +1,119 @@
+//! The door in front of the workers: bounds, distribution, death and drain. The threads are real; the
+//! tests wait for answers, never for a time.
+
+use super::super::pool::{PoolLimits, SubmitError, WorkerPool};
+use super::fake_model::Fault;
+use super::*;
+
+const LIMITS: PoolLimits =
+    PoolLimits { max_batch_rows: 4, max_queued_requests: 64, max_queued_seconds: 600.0, request_timeout: None };
+
+fn pool(workers: usize, limits: PoolLimits) -> (WorkerPool, Arc<FakeModel>) {
+    let clock = Arc::new(VirtualClock::default());
+    let model = Arc::new(FakeModel::new(Arc::clone(&clock)));
+    let models = (0..workers).map(|index| (format!("worker-{index}"), Arc::clone(&model))).collect();
+    (WorkerPool::start(models, limits, clock, &[job(0).image(0)]).unwrap(), model)
+}
+
+/// Longer than any test: 16 GiB of steps would take the fake model days, and a dropped ticket ends it.
+fn endless(seed: u64) -> Job {
+    Job { steps: 1 << 34, ..job(seed) }
+}
+
+fn wait_until(is_so: impl Fn() -> bool) {
+    while !is_so() {
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn accepted_work_is_finished_and_the_threads_end() {
+    let (pool, model) = pool(2, LIMITS);
+    let tickets: Vec<_> = (1..20).map(|seed| (seed, pool.submit(job(seed)).unwrap())).collect();
+    pool.drain();
+    assert_eq!(pool.submit(job(99)).err(), Some(SubmitError::Closed));
+    assert!(!pool.is_ready());
+    for (seed, ticket) in tickets {
+        assert_eq!(picture(&answer(ticket).unwrap(), 0), (seed, 4));
+    }
+    wait_until(|| pool.has_ended());
+    assert_eq!((pool.totals().requests, model.living_images()), (0, 0));
+    assert_eq!(pool.statistics().finished, 19);
+}
+
+#[test]
+fn a_request_goes_to_the_worker_with_the_least_work() {
+    let limits = PoolLimits { max_queued_seconds: f64::INFINITY, ..LIMITS };
+    let (pool, _) = pool(2, limits);
+    // Both workers have the same batch size; two endless requests do not end up with one of them.
+    let heavy = [pool.submit(endless(1)).unwrap(), pool.submit(endless(2)).unwrap()];
+    wait_until(|| pool.statistics().images_begun == 2);
+    assert_eq!(pool.statistics().joins, 0);
+    drop(heavy);
+    wait_until(|| pool.totals().requests == 0);
+}
+
+#[test]
+fn too_many_waiting_requests_are_refused() {
+    let limits = PoolLimits { max_batch_rows: 1, max_queued_requests: 2, max_queued_seconds: f64::INFINITY, ..LIMITS };
+    let (pool, _) = pool(1, limits);
+    let runs = pool.submit(endless(1)).unwrap();
+    wait_until(|| pool.totals().running_rows == 1);
+    let waiting = [pool.submit(job(2)).unwrap(), pool.submit(job(3)).unwrap()];
+    let refused = pool.submit(job(4)).err().unwrap();
+    // Not before the running request has made its 2^34 steps of 10 ms.
+    let SubmitError::QueueFull { retry_after } = refused else { unreachable!("{refused}") };
+    assert!(retry_after > Duration::from_secs(100_000_000), "{retry_after:?}");
+    drop(runs);
+    for ticket in waiting {
+        answer(ticket).unwrap();
+    }
+}
+
+#[test]
+fn too_many_seconds_of_work_are_refused_with_the_time_until_there_is_room() {
+    let (pool, _) = pool(1, PoolLimits { max_queued_seconds: 1e9, ..LIMITS });
+    // 2^34 steps of 10 ms are 1.7e8 s.
+    let running: Vec<_> = (1..6).map(|seed| pool.submit(endless(seed)).unwrap()).collect();
+    let refused = pool.submit(endless(7)).err().unwrap();
+    let SubmitError::QueueFull { retry_after } = refused else { unreachable!("{refused}") };
+    let excess = 6.0 * 0.01 * f64::from(1u32 << 31) * 8.0 - 1e9;
+    let wait = retry_after.as_secs_f64();
+    assert!(wait <= excess + 1.0 && wait > 0.9 * excess, "{wait} s for {excess} s");
+    assert_eq!(pool.estimate(&endless(8)).map(f64::round), Some((0.01 * (1u64 << 34) as f64 + 0.005).round()));
+    drop(running);
+    wait_until(|| pool.totals().requests == 0);
+    assert_eq!(pool.totals().seconds, 0.0);
+}
+
+#[test]
+fn a_job_may_always_have_a_worker_that_does_nothing_else() {
+    let (pool, _) = pool(1, PoolLimits { max_queued_seconds: 0.001, ..LIMITS });
+    assert!(answer(pool.submit(job(1)).unwrap()).is_ok());
+}
+
+#[test]
+fn a_worker_that_dies_starts_again_once() {
+    let (pool, model) = pool(1, LIMITS);
+    model.break_image(1, Fault::Loop);
+    assert!(matches!(answer(pool.submit(job(1)).unwrap()), Err(JobError::Failed(_))));
+    wait_until(|| pool.statistics().worker_restarts == 1);
+    assert!(pool.is_ready());
+    model.mend();
+    assert!(answer(pool.submit(job(2)).unwrap()).is_ok());
+    model.break_image(3, Fault::Loop);
+    assert!(matches!(answer(pool.submit(job(3)).unwrap()), Err(JobError::Failed(_))));
+    assert!(!pool.is_ready());
+    assert_eq!(pool.submit(job(4)).err(), Some(SubmitError::Closed));
+    wait_until(|| pool.has_ended());
+    assert_eq!((pool.totals().requests, model.living_images()), (0, 0));
+}
+
+#[test]
+fn a_warm_up_that_fails_is_an_error_of_the_start() {
+    let clock = Arc::new(VirtualClock::default());
+    let model = Arc::new(FakeModel::new(Arc::clone(&clock)));
+    model.break_image(0, Fault::Begin);
+    let started = WorkerPool::start(vec![("worker".to_owned(), model)], LIMITS, clock, &[job(0).image(0)]);
+    assert!(started.err().unwrap().to_string().contains("cannot begin"));
+}

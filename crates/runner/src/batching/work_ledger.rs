@@ -1,0 +1,114 @@
+//! What a worker still has to do, written by the worker and read by those who hand it work.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::work_estimate::{BucketEstimate, Work, WorkEstimates};
+
+/// The accepted requests of one worker and the estimates they are weighed with.
+#[derive(Debug, Default)]
+pub(super) struct WorkLedger {
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    estimates: WorkEstimates,
+    requests: BTreeMap<u64, Remaining>,
+    next: u64,
+}
+
+/// What is left of one request.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Remaining {
+    pub(super) work: Work,
+    /// One of its images was begun.
+    pub(super) has_begun: bool,
+    /// Rows of its running images.
+    pub(super) running_rows: usize,
+}
+
+/// A request's line in the ledger, struck out when dropped.
+#[derive(Debug)]
+pub(super) struct LedgerEntry {
+    id: u64,
+    ledger: Arc<WorkLedger>,
+}
+
+/// The ledger's sums.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub(crate) struct Totals {
+    /// Requests of which nothing was begun.
+    pub(crate) waiting: usize,
+    /// All requests.
+    pub(crate) requests: usize,
+    pub(crate) running_rows: usize,
+    /// Estimated work left, waiting and running.
+    pub(crate) seconds: f64,
+    /// Estimated time until the first request is done.
+    pub(crate) seconds_to_first: f64,
+}
+
+impl WorkLedger {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Writes down a request that waits.
+    pub(super) fn enter(self: &Arc<Self>, work: Work) -> LedgerEntry {
+        let mut state = self.state();
+        let id = state.next;
+        state.next += 1;
+        state.requests.insert(id, Remaining { work, has_begun: false, running_rows: 0 });
+        LedgerEntry { id, ledger: Arc::clone(self) }
+    }
+
+    /// Brings requests up to date.
+    pub(super) fn update<'a>(&self, entries: impl Iterator<Item = (&'a LedgerEntry, Remaining)>) {
+        let mut state = self.state();
+        for (entry, remaining) in entries {
+            state.requests.insert(entry.id, remaining);
+        }
+    }
+
+    /// Takes measurements in.
+    pub(super) fn measure(&self, measurement: impl FnOnce(&mut WorkEstimates)) {
+        measurement(&mut self.state().estimates);
+    }
+
+    /// Seconds that `work` takes this worker on its own, once that is known.
+    pub(super) fn estimate(&self, work: &Work) -> Option<f64> {
+        self.state().estimates.seconds(work)
+    }
+
+    pub(super) fn buckets(&self) -> Vec<BucketEstimate> {
+        self.state().estimates.buckets()
+    }
+
+    pub(super) fn totals(&self) -> Totals {
+        let state = self.state();
+        let mut totals = Totals { requests: state.requests.len(), ..Totals::default() };
+        let mut shortest = f64::INFINITY;
+        let mut begun = 0;
+        for remaining in state.requests.values() {
+            let seconds = state.estimates.seconds(&remaining.work).unwrap_or(0.0);
+            totals.seconds += seconds;
+            totals.running_rows += remaining.running_rows;
+            if remaining.has_begun {
+                begun += 1;
+                shortest = shortest.min(seconds);
+            } else {
+                totals.waiting += 1;
+            }
+        }
+        // Running requests advance side by side, so the first to end has waited for all of them.
+        totals.seconds_to_first = totals.seconds.min(shortest * f64::from(begun.max(1)));
+        totals
+    }
+}
+
+impl Drop for LedgerEntry {
+    fn drop(&mut self) {
+        self.ledger.state().requests.remove(&self.id);
+    }
+}

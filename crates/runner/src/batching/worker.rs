@@ -1,0 +1,154 @@
+//! One thread with its own step loop and the bounded channel that feeds it.
+//!
+//! Hanging up the channel tells the thread to end once everything accepted is finished. A panic that
+//! gets past the loop's own guards takes the loop's requests with it; the worker starts afresh once,
+//! and the second time it is dead.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+
+use super::job_record::AcceptedJob;
+use super::shared_step::panic_message;
+use super::statistics::{Counters, EngineStatistics, count};
+use super::step_loop::{LoopParts, StepLoop, WorkerShared};
+use super::step_model::StepModel;
+use super::work_estimate::{BucketEstimate, Work};
+use super::work_ledger::{Totals, WorkLedger};
+use crate::dit::ImageSpec;
+use crate::error::RunnerError;
+
+use super::clock::Clock;
+
+/// A worker's death is forgiven this often.
+const RESTARTS: usize = 1;
+
+/// A worker as seen from outside.
+pub(super) struct Worker {
+    shared: Arc<WorkerShared>,
+    is_alive: Arc<AtomicBool>,
+    /// `None` once the worker drains.
+    queue: Mutex<Option<SyncSender<AcceptedJob>>>,
+    thread: JoinHandle<()>,
+}
+
+/// What a worker is started with.
+pub(super) struct WorkerOptions {
+    pub(super) name: String,
+    pub(super) max_batch_rows: usize,
+    /// Requests that may be on their way to the loop.
+    pub(super) max_queued_requests: usize,
+    /// Made before the worker counts as started.
+    pub(super) warm_up: Vec<ImageSpec>,
+    pub(super) clock: Arc<dyn Clock>,
+}
+
+impl Worker {
+    /// Starts the thread and waits until it is warm.
+    pub(super) fn start<M: StepModel>(model: Arc<M>, options: WorkerOptions) -> Result<Self, RunnerError> {
+        let shared = Arc::new(WorkerShared {
+            ledger: Arc::new(WorkLedger::default()),
+            counters: Counters::new(options.max_batch_rows),
+        });
+        let parts = LoopParts {
+            model,
+            max_batch_rows: options.max_batch_rows,
+            clock: options.clock,
+            shared: Arc::clone(&shared),
+        };
+        let (queue, jobs) = sync_channel(options.max_queued_requests);
+        let (warm_sender, warm) = sync_channel(1);
+        let is_alive = Arc::new(AtomicBool::new(true));
+        let thread = {
+            let is_alive = Arc::clone(&is_alive);
+            move || {
+                let warmed_up = StepLoop::new(parts.clone()).warm_up(&options.warm_up);
+                let is_warm = warmed_up.is_ok();
+                // The starter waits for this.
+                let _ = warm_sender.send(warmed_up);
+                if is_warm {
+                    run(&parts, &jobs, &is_alive);
+                }
+            }
+        };
+        let thread = std::thread::Builder::new().name(options.name).spawn(thread).map_err(RunnerError::Thread)?;
+        warm.recv().unwrap_or_else(|_| Err(RunnerError::Model("the warm-up ended in a panic".to_owned())))?;
+        Ok(Self { shared, is_alive, queue: Mutex::new(Some(queue)), thread })
+    }
+
+    /// Whether it takes requests, the dead do not.
+    pub(super) fn is_alive(&self) -> bool {
+        self.is_alive.load(Ordering::Acquire)
+    }
+
+    /// Whether its thread has ended.
+    pub(super) fn has_ended(&self) -> bool {
+        self.thread.is_finished()
+    }
+
+    /// Hands a job over; back if the worker is gone, drains, or has too many on their way.
+    pub(super) fn send(&self, job: AcceptedJob) -> Result<(), Box<AcceptedJob>> {
+        let queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(queue) = queue.as_ref() else { return Err(Box::new(job)) };
+        queue.try_send(job).map_err(|error| match error {
+            std::sync::mpsc::TrySendError::Full(job) | std::sync::mpsc::TrySendError::Disconnected(job) => {
+                Box::new(job)
+            }
+        })
+    }
+
+    /// Ends once everything accepted is finished.
+    pub(super) fn drain(&self) {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner).take();
+    }
+
+    pub(super) fn ledger(&self) -> &Arc<WorkLedger> {
+        &self.shared.ledger
+    }
+
+    pub(super) fn totals(&self) -> Totals {
+        self.shared.ledger.totals()
+    }
+
+    pub(super) fn estimate(&self, work: &Work) -> Option<f64> {
+        self.shared.ledger.estimate(work)
+    }
+
+    pub(super) fn buckets(&self) -> Vec<BucketEstimate> {
+        self.shared.ledger.buckets()
+    }
+
+    pub(super) fn add_statistics(&self, statistics: &mut EngineStatistics) {
+        self.shared.counters.add_to(statistics);
+    }
+}
+
+fn run<M: StepModel>(parts: &LoopParts<M>, jobs: &Receiver<AcceptedJob>, is_alive: &AtomicBool) {
+    for life in 0..=RESTARTS {
+        let mut steps = StepLoop::new(parts.clone());
+        let Err(panic) = catch_unwind(AssertUnwindSafe(|| serve(&mut steps, jobs))) else { return };
+        let reason = panic_message(panic.as_ref());
+        if life < RESTARTS {
+            count(&parts.shared.counters.restarts);
+            tracing::error!(reason, "a worker died with its requests and starts again");
+        } else {
+            // Before its requests learn of it, so that readiness is never behind.
+            is_alive.store(false, Ordering::Release);
+            tracing::error!(reason, "a worker died again and stays dead");
+        }
+    }
+}
+
+/// Serves until the channel is hung up and everything is finished.
+fn serve<M: StepModel>(steps: &mut StepLoop<M>, jobs: &Receiver<AcceptedJob>) {
+    loop {
+        if steps.is_idle() {
+            let Ok(job) = jobs.recv() else { return };
+            steps.submit(job);
+        }
+        jobs.try_iter().for_each(|job| steps.submit(job));
+        steps.iterate();
+    }
+}
