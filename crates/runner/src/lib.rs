@@ -2,8 +2,8 @@
 //!
 //! A model folder in diffusers layout becomes a pipeline; a request becomes one running image per
 //! picture; each worker thread advances the running images of one size together, one denoising step at
-//! a time, so requests join, are watched and leave between steps. Caching is the business of `afterimage-cache`: model files
-//! here only expose their block lists.
+//! a time, so requests join, are watched and leave between steps. Caching is the business of
+//! `afterimage-cache`: model files here only expose their block lists.
 
 mod activation;
 mod admission;
