@@ -50,7 +50,7 @@ impl Default for EngineOptions {
             max_queued_seconds: DEFAULT_MAX_QUEUED_SECONDS,
             request_timeout: None,
             cache_memory_bytes: DEFAULT_CACHE_MEMORY_BYTES,
-            warmup: true,
+            warmup: false,
         }
     }
 }
