@@ -107,6 +107,11 @@ type Outcome = Vec<(Vec<Vec<f32>>, ImageReport)>;
 
 /// Runs requests together; each leaves the batch when its steps are done.
 fn run(requests: &[Request], with_encoder: bool) -> Outcome {
+    run_from_snapshots(requests, with_encoder, false)
+}
+
+/// The same; `twice` makes every step once on a snapshot of the state, which is then thrown away.
+fn run_from_snapshots(requests: &[Request], with_encoder: bool, twice: bool) -> Outcome {
     let budget = CacheBudget::unlimited();
     let mut sessions: Vec<_> = requests.iter().map(|request| request.sessions(&budget)).collect();
     let mut outputs = vec![Vec::new(); requests.len()];
@@ -119,13 +124,20 @@ fn run(requests: &[Request], with_encoder: bool) -> Outcome {
         let hidden = gather(&|request| request.input(step));
         let list = Blocks { conditioning: gather(&|request| request.conditioning(step)), with_encoder };
         let encoder = with_encoder.then(|| (&hidden * 0.5).unwrap());
-        let mut lanes: Vec<_> = sessions
-            .iter_mut()
-            .enumerate()
-            .filter(|(index, _)| active.contains(index))
-            .map(|(index, sessions)| Lane { rows: requests[index].rows, sessions: sessions.list(0) })
-            .collect();
-        let out = run_blocks(&list, Streams { hidden, encoder }, &mut lanes).unwrap().hidden;
+        let forward = |sessions: &mut [ImageSessions]| {
+            let mut lanes: Vec<_> = sessions
+                .iter_mut()
+                .enumerate()
+                .filter(|(index, _)| active.contains(index))
+                .map(|(index, sessions)| Lane { rows: requests[index].rows, sessions: sessions.list(0) })
+                .collect();
+            let streams = Streams { hidden: hidden.clone(), encoder: encoder.clone() };
+            run_blocks(&list, streams, &mut lanes).unwrap().hidden
+        };
+        if twice {
+            forward(&mut sessions.clone());
+        }
+        let out = forward(&mut sessions);
         let mut row = 0;
         for index in active {
             let rows = requests[index].rows;
@@ -210,6 +222,18 @@ proptest! {
             let alone = run_alone(request, with_encoder);
             prop_assert!(same_decisions(&together.1, &alone.1), "{request:?}");
             prop_assert_eq!(&together.0, &alone.0);
+        }
+    }
+
+    #[test]
+    fn a_step_made_on_a_snapshot_leaves_no_trace(
+        requests in prop::collection::vec(request(), 1..5),
+        with_encoder: bool,
+    ) {
+        let twice = run_from_snapshots(&requests, with_encoder, true);
+        for (twice, once) in twice.iter().zip(run(&requests, with_encoder)) {
+            prop_assert_eq!(&twice.0, &once.0);
+            prop_assert!(same_decisions(&twice.1, &once.1));
         }
     }
 

@@ -5,6 +5,7 @@ mod fake_model;
 mod isolation;
 mod leaving;
 mod pool;
+mod real_model;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,0 +1,151 @@
+//! The engine on the embedded model: requests of every kind together and alone.
+
+#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
+use afterimage_cache::{CacheBackend, CacheConfig};
+use afterimage_runner::{
+    DeviceSpec, DitPipeline, Engine, EngineOptions, FinishedJob, ImageRequest, JobError, LoadOptions, ModelFolder,
+    PreviewCount, Size, SubmitError,
+};
+use serde_json::{Value, json};
+
+/// Rows of one image in a batch of another size may take another kernel path, whose sums round
+/// differently; a picture that differed in more than that would be far below.
+const LEAST_PSNR: f64 = 60.0;
+
+fn engine(options: EngineOptions) -> Engine {
+    let sizes =
+        LoadOptions { buckets: ["64x64", "96x64"].map(|size| size.parse().unwrap()).into(), ..Default::default() };
+    Engine::start(DitPipeline::load(&ModelFolder::embedded(), &sizes).unwrap(), options).unwrap()
+}
+
+fn request(prompt: &str, seed: u64, steps: usize) -> ImageRequest {
+    ImageRequest {
+        prompt: prompt.to_owned(),
+        negative_prompt: None,
+        images: 1,
+        size: None,
+        seed,
+        num_inference_steps: Some(steps),
+        guidance_scale: None,
+        true_cfg_scale: None,
+        scheduler: None,
+        cache: CacheConfig::None,
+    }
+}
+
+fn cache(backend: CacheBackend, keys: Value) -> CacheConfig {
+    CacheConfig::parse(backend, keys.as_object().unwrap()).unwrap()
+}
+
+/// Mixed in everything a batch may mix.
+fn mixed_requests() -> Vec<ImageRequest> {
+    use CacheBackend::{CacheDit, MagCache, TeaCache};
+    let reuse = json!({"max_warmup_steps": 3, "residual_diff_threshold": 0.4});
+    let taylor = json!({"max_warmup_steps": 4, "residual_diff_threshold": 0.4, "enable_taylorseer": true});
+    let masked =
+        json!({"scm_steps_mask_policy": "medium", "scm_steps_policy": "dynamic", "residual_diff_threshold": 0.5});
+    let prune = json!({"cache_type": "DBPrune", "max_warmup_steps": 2, "residual_diff_threshold": 0.3});
+    let wide: Option<Size> = Some("96x64".parse().unwrap());
+    let ddim = Some("DDIMScheduler".parse().unwrap());
+    vec![
+        request("red apple", 1, 8),
+        ImageRequest { scheduler: ddim, cache: cache(CacheDit, reuse), ..request("dog face", 2, 14) },
+        ImageRequest { guidance_scale: Some(1.0), cache: cache(CacheDit, taylor), ..request("0", 3, 12) },
+        ImageRequest { guidance_scale: Some(7.5), cache: cache(CacheDit, masked), ..request("1", 4, 10) },
+        ImageRequest { images: 2, cache: cache(CacheDit, prune), ..request("2", 5, 11) },
+        ImageRequest { size: wide, cache: cache(TeaCache, json!({"rel_l1_thresh": 0.3})), ..request("3", 7, 13) },
+        ImageRequest { scheduler: ddim, guidance_scale: Some(0.0), size: wide, ..request("4", 8, 9) },
+        ImageRequest { cache: cache(MagCache, json!({"mag_threshold": 0.2})), ..request("5", 9, 14) },
+    ]
+}
+
+fn psnr(a: &[u8], b: &[u8]) -> f64 {
+    assert_eq!(a.len(), b.len());
+    let squares: f64 = a.iter().zip(b).map(|(a, b)| (f64::from(*a) - f64::from(*b)).powi(2)).sum();
+    10.0 * (255.0f64.powi(2) * a.len() as f64 / squares).log10()
+}
+
+/// The decisions alone: distances may differ in their last digits.
+fn decisions(job: &FinishedJob) -> Vec<Value> {
+    let contexts = job.cache.images.iter().flat_map(|image| &image.contexts);
+    contexts.map(|context| json!([context.name, context.branch, context.reasons, context.cached_steps])).collect()
+}
+
+#[test]
+fn requests_of_every_kind_get_together_what_they_get_alone() {
+    let engine = engine(EngineOptions { warmup: false, ..EngineOptions::default() });
+    let submit = |request: ImageRequest| engine.submit(engine.plan(request).unwrap()).unwrap();
+    let tickets: Vec<_> = mixed_requests().into_iter().map(submit).collect();
+    let together: Vec<_> = tickets.into_iter().map(|ticket| ticket.wait().unwrap()).collect();
+    assert!(engine.statistics().joins >= 5, "the requests did not share batches: {:?}", engine.statistics());
+
+    let mut cached = 0;
+    for (together, request) in together.iter().zip(mixed_requests()) {
+        let name = format!("{request:?}");
+        let alone = submit(request).wait().unwrap();
+        assert_eq!(decisions(together), decisions(&alone), "{name}");
+        cached += usize::from(together.cache.hit_rate > 0.0);
+        for (together, alone) in together.images.iter().zip(&alone.images) {
+            let psnr = psnr(&together.pixels.data, &alone.pixels.data);
+            println!("seed {}: {psnr:.1} dB", alone.seed);
+            assert_eq!((together.seed, together.pixels.size), (alone.seed, alone.pixels.size));
+            assert!(psnr >= LEAST_PSNR, "{psnr} dB: {name}");
+        }
+    }
+    assert_eq!(cached, 6, "every cache was engaged");
+    assert_eq!((engine.queue_depth(), engine.running_rows(), engine.cache_bytes()), (0, 0, 0));
+    assert_eq!(engine.queued_seconds(), 0.0);
+}
+
+#[test]
+fn a_warm_engine_knows_its_buckets_and_refuses_what_never_fits() {
+    let engine = engine(EngineOptions {
+        devices: vec![DeviceSpec::Cpu; 2],
+        max_batch_rows: 1,
+        max_queued_seconds: 1e-6,
+        ..EngineOptions::default()
+    });
+    let sizes: Vec<_> = engine.bucket_estimates().iter().map(|bucket| bucket.size.to_string()).collect();
+    assert_eq!(sizes, ["64x64", "96x64"]);
+    let guided = engine.plan(request("red apple", 0, 8)).unwrap_err();
+    assert_eq!((guided.param.as_str(), guided.code), ("guidance_scale", "too_many_rows"));
+    let unguided = ImageRequest { guidance_scale: Some(1.0), ..request("red apple", 0, 8) };
+    let refused = engine.plan(unguided).unwrap_err();
+    assert_eq!(refused.code, "too_much_work");
+    assert!(refused.message.contains("--max-queued-seconds"), "{}", refused.message);
+    assert!(engine.is_ready());
+}
+
+#[test]
+fn previews_lead_to_the_picture_and_a_dropped_ticket_frees_everything() {
+    let engine = engine(EngineOptions { warmup: false, ..EngineOptions::default() });
+    let job = engine.plan(request("red apple", 0, 12)).unwrap();
+    let mut ticket = engine.submit(job.clone().with_previews(PreviewCount::new(2).unwrap())).unwrap();
+    let mut previews = ticket.previews().unwrap();
+    let long = ImageRequest { images: 3, cache: cache(CacheBackend::CacheDit, json!({})), ..request("1", 1, 200) };
+    let mut cancelled = engine.submit(engine.plan(long).unwrap().with_previews(PreviewCount::new(1).unwrap())).unwrap();
+    assert!(cancelled.previews().is_some());
+    let finished = ticket.wait().unwrap();
+    let shown: Vec<_> = std::iter::from_fn(|| previews.blocking_recv()).collect();
+    assert_eq!(shown.iter().map(|preview| preview.step).collect::<Vec<_>>(), [4, 8]);
+    // Each is nearer to the picture than the one before.
+    let picture = &finished.images[0].pixels.data;
+    let near: Vec<_> = shown.iter().map(|preview| psnr(&preview.pixels.data, picture)).collect();
+    assert!(near[0] < near[1] && near[0] > 8.0, "{near:?}");
+    drop(cancelled);
+    engine.drain();
+    assert_eq!(engine.submit(job).err(), Some(SubmitError::Closed));
+    while !engine.has_ended() {
+        std::thread::yield_now();
+    }
+    assert_eq!((engine.cache_bytes(), engine.running_rows(), engine.statistics().cancelled), (0, 0, 1));
+}
+
+#[test]
+fn a_request_out_of_time_says_so() {
+    let timeout = std::time::Duration::ZERO;
+    let engine = engine(EngineOptions { warmup: false, request_timeout: Some(timeout), ..EngineOptions::default() });
+    let ticket = engine.submit(engine.plan(request("red apple", 0, 8)).unwrap()).unwrap();
+    assert_eq!(ticket.wait().unwrap_err(), JobError::TimedOut { timeout });
+}
