@@ -74,7 +74,7 @@ fn decisions(job: &FinishedJob) -> Vec<Value> {
 
 #[test]
 fn requests_of_every_kind_get_together_what_they_get_alone() {
-    let engine = engine(EngineOptions { warmup: false, ..EngineOptions::default() });
+    let engine = engine(EngineOptions::default());
     let submit = |request: ImageRequest| engine.submit(engine.plan(request).unwrap()).unwrap();
     let tickets: Vec<_> = mixed_requests().into_iter().map(submit).collect();
     let together: Vec<_> = tickets.into_iter().map(|ticket| ticket.wait().unwrap()).collect();
@@ -103,6 +103,7 @@ fn a_warm_engine_knows_its_buckets_and_refuses_what_never_fits() {
     let engine = engine(EngineOptions {
         devices: vec![DeviceSpec::Cpu; 2],
         max_batch_rows: 1,
+        warmup: true,
         max_queued_seconds: 1e-6,
         ..EngineOptions::default()
     });
@@ -119,7 +120,7 @@ fn a_warm_engine_knows_its_buckets_and_refuses_what_never_fits() {
 
 #[test]
 fn previews_lead_to_the_picture_and_a_dropped_ticket_frees_everything() {
-    let engine = engine(EngineOptions { warmup: false, ..EngineOptions::default() });
+    let engine = engine(EngineOptions::default());
     let job = engine.plan(request("red apple", 0, 12)).unwrap();
     let mut ticket = engine.submit(job.clone().with_previews(PreviewCount::new(2).unwrap())).unwrap();
     let mut previews = ticket.previews().unwrap();
@@ -145,7 +146,7 @@ fn previews_lead_to_the_picture_and_a_dropped_ticket_frees_everything() {
 #[test]
 fn a_request_out_of_time_says_so() {
     let timeout = std::time::Duration::ZERO;
-    let engine = engine(EngineOptions { warmup: false, request_timeout: Some(timeout), ..EngineOptions::default() });
+    let engine = engine(EngineOptions { request_timeout: Some(timeout), ..EngineOptions::default() });
     let ticket = engine.submit(engine.plan(request("red apple", 0, 8)).unwrap()).unwrap();
     assert_eq!(ticket.wait().unwrap_err(), JobError::TimedOut { timeout });
 }
