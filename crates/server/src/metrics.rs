@@ -4,14 +4,15 @@
 //! with value 0. Steps are counted when a job finishes; then computed + cached = steps x block lists x
 //! branches x images, for uncached requests as well.
 
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use afterimage_cache::report::Recorded;
 use afterimage_cache::{CacheBackend, CacheReport, Reason};
-use afterimage_runner::FinishedJob;
+use afterimage_runner::{Engine, EngineStatistics, FinishedJob};
 use axum::http::StatusCode;
 use prometheus::{
-    Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry, TextEncoder,
+    Gauge, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry, TextEncoder,
     core::Collector,
 };
 
@@ -20,6 +21,25 @@ const SECONDS_BUCKETS: [f64; 14] = [0.001, 0.005, 0.02, 0.05, 0.1, 0.25, 0.5, 1.
 const HIT_RATE_BUCKETS: [f64; 11] = [0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0];
 /// Thresholds in use lie between 0.02 and 0.5.
 const DISTANCE_BUCKETS: [f64; 12] = [0.005, 0.01, 0.02, 0.03, 0.05, 0.08, 0.12, 0.18, 0.24, 0.35, 0.5, 1.0];
+
+/// Name, help and value of the counters that the engine keeps.
+const ENGINE_COUNTERS: [(&str, &str, fn(&EngineStatistics) -> u64); 7] = [
+    ("afterimage_images_begun_total", "Images whose first step was prepared", |engine| engine.images_begun),
+    ("afterimage_joins_total", "Images begun that joined others on their way", |engine| engine.joins),
+    ("afterimage_jobs_cancelled_total", "Accepted requests given up because the client left", |engine| {
+        engine.cancelled
+    }),
+    ("afterimage_jobs_timed_out_total", "Accepted requests given up because their time was over", |engine| {
+        engine.timed_out
+    }),
+    ("afterimage_isolated_steps_total", "Shared forwards that failed and were made again image by image", |engine| {
+        engine.isolated_steps
+    }),
+    ("afterimage_previews_dropped_total", "Previews nobody took in time or that could not be made", |engine| {
+        engine.previews_dropped
+    }),
+    ("afterimage_worker_restarts_total", "Workers that died and were started again", |engine| engine.worker_restarts),
+];
 
 /// How a generation request ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,6 +52,8 @@ pub(crate) enum Outcome {
     Rejected,
     /// The server was at fault.
     Failed,
+    /// Accepted, and not done in its time.
+    TimedOut,
     /// The client went away.
     Cancelled,
 }
@@ -65,6 +87,12 @@ pub(crate) struct Metrics {
     cache_state_bytes: IntGauge,
     stage_seconds: HistogramVec,
     queue_depth: IntGauge,
+    queued_work_seconds: Gauge,
+    running_rows: IntGauge,
+    forwards: IntCounterVec,
+    engine: [IntCounter; ENGINE_COUNTERS.len()],
+    /// Held while counters catch up with the engine's, so that two readers never add the same difference.
+    catching_up: Mutex<()>,
     requests_in_flight: IntGauge,
     http_seconds: HistogramVec,
 }
@@ -118,6 +146,25 @@ impl Metrics {
                 &registry,
                 IntGauge::new("afterimage_queue_depth", "Requests accepted and not yet begun"),
             ),
+            queued_work_seconds: register(
+                &registry,
+                Gauge::new(
+                    "afterimage_queued_work_seconds",
+                    "Estimated seconds of work accepted and not yet done, all workers together",
+                ),
+            ),
+            running_rows: register(
+                &registry,
+                IntGauge::new("afterimage_running_rows", "Rows of all images on their way"),
+            ),
+            forwards: counters(
+                &registry,
+                "afterimage_forwards_total",
+                "Shared forwards by their number of rows, at most --max-batch-rows",
+                &["rows"],
+            ),
+            engine: ENGINE_COUNTERS.map(|(name, help, _)| register(&registry, IntCounter::new(name, help))),
+            catching_up: Mutex::new(()),
             requests_in_flight: register(
                 &registry,
                 IntGauge::new("afterimage_requests_in_flight", "Accepted generation requests that have no answer yet"),
@@ -150,14 +197,14 @@ impl Metrics {
     }
 
     /// A generation request has arrived; the record notices its end.
-    pub(crate) fn generation_begins(&self) -> GenerationRecord<'_> {
-        GenerationRecord { metrics: self, outcome: Outcome::Cancelled }
+    pub(crate) fn generation_begins(&self) -> GenerationRecord {
+        GenerationRecord { requests: self.requests.clone(), outcome: Outcome::Cancelled }
     }
 
     /// The engine has accepted a job; the guard is held until its answer is made.
-    pub(crate) fn job_accepted(&self) -> InFlight<'_> {
+    pub(crate) fn job_accepted(&self) -> InFlight {
         self.requests_in_flight.inc();
-        InFlight { metrics: self }
+        InFlight { in_flight: self.requests_in_flight.clone() }
     }
 
     /// A job has its pictures.
@@ -210,12 +257,26 @@ impl Metrics {
         self.cache_fallbacks.with_label_values(&[fallback.as_str()]).inc();
     }
 
-    pub(crate) fn set_cache_state_bytes(&self, bytes: usize) {
-        self.cache_state_bytes.set(i64::try_from(bytes).unwrap_or(i64::MAX));
+    /// Catches up with what the engine knows.
+    pub(crate) fn read_engine(&self, engine: &Engine) {
+        let gauge = |number: usize| i64::try_from(number).unwrap_or(i64::MAX);
+        self.cache_state_bytes.set(gauge(engine.cache_bytes()));
+        self.queue_depth.set(gauge(engine.queue_depth()));
+        self.running_rows.set(gauge(engine.running_rows()));
+        self.queued_work_seconds.set(engine.queued_seconds());
+        self.engine_statistics(&engine.statistics());
     }
 
-    pub(crate) fn set_queue_depth(&self, requests: usize) {
-        self.queue_depth.set(i64::try_from(requests).unwrap_or(i64::MAX));
+    fn engine_statistics(&self, statistics: &EngineStatistics) {
+        let _catching_up = self.catching_up.lock().unwrap_or_else(PoisonError::into_inner);
+        // An older reading than the last one adds nothing.
+        let catch_up = |counter: &IntCounter, value: u64| counter.inc_by(value.saturating_sub(counter.get()));
+        for (counter, (_, _, value)) in self.engine.iter().zip(ENGINE_COUNTERS) {
+            catch_up(counter, value(statistics));
+        }
+        for (rows, forwards) in statistics.batch_rows.iter().enumerate().skip(1) {
+            catch_up(&self.forwards.with_label_values(&[&rows.to_string()]), *forwards);
+        }
     }
 
     /// Prometheus' text format.
@@ -225,36 +286,36 @@ impl Metrics {
 }
 
 /// One generation request. Dropped without [`Self::ends`], it counts as cancelled.
-pub(crate) struct GenerationRecord<'a> {
-    metrics: &'a Metrics,
+pub(crate) struct GenerationRecord {
+    requests: IntCounterVec,
     outcome: Outcome,
 }
 
 /// One accepted job without an answer.
-pub(crate) struct InFlight<'a> {
-    metrics: &'a Metrics,
+pub(crate) struct InFlight {
+    in_flight: IntGauge,
 }
 
-impl Drop for InFlight<'_> {
+impl Drop for InFlight {
     fn drop(&mut self) {
-        self.metrics.requests_in_flight.dec();
+        self.in_flight.dec();
     }
 }
 
-impl GenerationRecord<'_> {
+impl GenerationRecord {
     pub(crate) fn ends(mut self, outcome: Outcome) {
         self.outcome = outcome;
     }
 }
 
-impl Drop for GenerationRecord<'_> {
+impl Drop for GenerationRecord {
     fn drop(&mut self) {
-        self.metrics.requests.with_label_values(&[self.outcome.as_str()]).inc();
+        self.requests.with_label_values(&[self.outcome.as_str()]).inc();
     }
 }
 
 impl Outcome {
-    const ALL: [Self; 5] = [Self::Ok, Self::Invalid, Self::Rejected, Self::Failed, Self::Cancelled];
+    const ALL: [Self; 6] = [Self::Ok, Self::Invalid, Self::Rejected, Self::Failed, Self::TimedOut, Self::Cancelled];
 
     /// The outcome that an error status stands for.
     pub(crate) fn of_status(status: StatusCode) -> Self {
@@ -271,6 +332,7 @@ impl Outcome {
             Self::Invalid => "invalid",
             Self::Rejected => "rejected",
             Self::Failed => "failed",
+            Self::TimedOut => "timed_out",
             Self::Cancelled => "cancelled",
         }
     }
@@ -386,6 +448,23 @@ mod tests {
         let text = metrics.text().unwrap();
         assert!(text.contains("afterimage_steps_total{decision=\"computed\",reason=\"off\"} 3\n"), "{text}");
         assert!(text.contains("afterimage_cache_hit_rate_count 0\n"), "{text}");
+    }
+
+    #[test]
+    fn the_engines_counters_only_grow() {
+        let metrics = Metrics::new();
+        let mut statistics = EngineStatistics::default();
+        statistics.batch_rows = vec![0, 4, 2];
+        statistics.joins = 3;
+        metrics.engine_statistics(&statistics);
+        metrics.engine_statistics(&statistics);
+        statistics.joins = 2;
+        metrics.engine_statistics(&statistics);
+        let text = metrics.text().unwrap();
+        assert!(text.contains("afterimage_joins_total 3\n"), "{text}");
+        assert!(text.contains("afterimage_forwards_total{rows=\"1\"} 4\n"), "{text}");
+        assert!(text.contains("afterimage_worker_restarts_total 0\n"), "{text}");
+        assert!(!text.contains("rows=\"0\""), "{text}");
     }
 
     #[test]

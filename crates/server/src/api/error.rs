@@ -11,9 +11,10 @@ use axum::Json;
 use axum::http::header::{HeaderName, RETRY_AFTER};
 use axum::http::{HeaderValue, Method, StatusCode};
 use axum::response::{IntoResponse, Response};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::cache_defaults::CacheFault;
+use crate::metrics::Outcome;
 
 /// When a client should ask again while the model loads or the server ends.
 const UNAVAILABLE_RETRY: Duration = Duration::from_secs(5);
@@ -78,6 +79,9 @@ pub(crate) enum ApiError {
     /// The job was accepted and failed.
     #[error("the image could not be made: {0}")]
     JobFailed(String),
+    /// The job was not done in its time.
+    #[error("{0}")]
+    TimedOut(JobError),
     /// A fault of the server itself.
     #[error("internal error: {0}")]
     Internal(String),
@@ -101,8 +105,22 @@ impl ApiError {
         Self::InvalidRequest { param: None, code: "invalid_json", message: message.into() }
     }
 
-    pub(crate) fn status(&self) -> StatusCode {
-        self.shape().status
+    /// How a request with this answer is counted.
+    pub(super) fn outcome(&self) -> Outcome {
+        match self {
+            Self::TimedOut(_) => Outcome::TimedOut,
+            _ => Outcome::of_status(self.shape().status),
+        }
+    }
+
+    /// OpenAI's `{"error": {...}}`; faults of the server are logged here, because it is told once.
+    pub(super) fn tell(&self) -> Value {
+        let Shape { status, kind, code } = self.shape();
+        let message = self.to_string();
+        if status == StatusCode::INTERNAL_SERVER_ERROR {
+            tracing::error!(code, "{message}");
+        }
+        json!({"error": {"message": message, "type": kind, "param": self.param(), "code": code}})
     }
 
     /// The one place where errors become statuses.
@@ -119,6 +137,7 @@ impl ApiError {
             Self::Loading => (StatusCode::SERVICE_UNAVAILABLE, "server_error", "model_loading"),
             Self::ShuttingDown => (StatusCode::SERVICE_UNAVAILABLE, "server_error", "shutting_down"),
             Self::WorkerStopped => (StatusCode::SERVICE_UNAVAILABLE, "server_error", "worker_stopped"),
+            Self::TimedOut(_) => (StatusCode::SERVICE_UNAVAILABLE, "server_error", "timed_out"),
             Self::JobFailed(_) => (StatusCode::INTERNAL_SERVER_ERROR, "server_error", "job_failed"),
             Self::Internal(_) => (StatusCode::INTERNAL_SERVER_ERROR, "server_error", "internal_error"),
         };
@@ -136,7 +155,7 @@ impl ApiError {
     fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::QueueFull { retry_after } => Some(*retry_after),
-            Self::Loading | Self::ShuttingDown | Self::WorkerStopped => Some(UNAVAILABLE_RETRY),
+            Self::Loading | Self::ShuttingDown | Self::WorkerStopped | Self::TimedOut(_) => Some(UNAVAILABLE_RETRY),
             _ => None,
         }
     }
@@ -149,13 +168,8 @@ fn whole_seconds(duration: Duration) -> u64 {
 
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
-        let Shape { status, kind, code } = self.shape();
-        let message = self.to_string();
-        if status == StatusCode::INTERNAL_SERVER_ERROR {
-            tracing::error!(code, "{message}");
-        }
-        let body = json!({"error": {"message": message, "type": kind, "param": self.param(), "code": code}});
-        let mut response = (status, Json(body)).into_response();
+        let status = self.shape().status;
+        let mut response = (status, Json(self.tell())).into_response();
         if let Some(wait) = self.retry_after() {
             response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(whole_seconds(wait)));
         }
@@ -191,7 +205,7 @@ impl From<JobError> for ApiError {
     fn from(error: JobError) -> Self {
         match error {
             JobError::Failed(reason) => Self::JobFailed(reason),
-            JobError::TimedOut { .. } => Self::JobFailed(error.to_string()),
+            JobError::TimedOut { .. } => Self::TimedOut(error),
             // Nobody but a server that ends cancels a job whose client still waits.
             JobError::Cancelled => Self::ShuttingDown,
         }
@@ -244,6 +258,15 @@ mod tests {
         assert_eq!(response.status(), 500);
         assert_eq!(response.headers()[X_SHOULD_RETRY], "false");
         assert_eq!(body["error"]["code"], "job_failed");
+    }
+
+    #[tokio::test]
+    async fn a_request_out_of_time_may_be_tried_again() {
+        let error = ApiError::from(JobError::TimedOut { timeout: Duration::from_secs(2) });
+        assert_eq!(error.outcome(), Outcome::TimedOut);
+        let (response, body) = answer(error).await;
+        assert_eq!((response.status().as_u16(), &body["error"]["code"]), (503, &"timed_out".into()));
+        assert!(response.headers().contains_key(RETRY_AFTER) && !response.headers().contains_key(X_SHOULD_RETRY));
     }
 
     #[test]

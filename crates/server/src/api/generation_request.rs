@@ -5,7 +5,7 @@
 //! not do is refused with the value that would be right.
 
 use afterimage_runner::schedulers::SchedulerKind;
-use afterimage_runner::{ImageRequest, Size};
+use afterimage_runner::{ImageRequest, PreviewCount, Size};
 use serde_json::{Map, Value};
 use uuid::Uuid;
 
@@ -18,9 +18,31 @@ const MAX_STEPS: u64 = 200;
 const MAX_GUIDANCE_SCALE: f64 = 20.0;
 /// Seeds fit a signed 64-bit integer, as PyTorch's `manual_seed` wants them.
 const MAX_SEED: u64 = i64::MAX as u64;
-const MAX_PARTIAL_IMAGES: u64 = 3;
 /// OpenAI's fields that say nothing about the picture this server would make.
 const HARMLESS_FIELDS: [&str; 4] = ["user", "moderation", "style", "safety_identifier"];
+
+/// A request that can be read: what it wants and how it wants it.
+#[derive(Debug)]
+pub(crate) struct GenerationRequest {
+    pub(crate) image: ImageRequest,
+    pub(super) delivery: Delivery,
+}
+
+/// How the pictures get to the client.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Delivery {
+    /// One JSON body when all are done.
+    Whole,
+    /// Server-sent events.
+    Stream(StreamOptions),
+}
+
+/// Which events a stream has beside the finished pictures.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct StreamOptions {
+    pub(super) previews: PreviewCount,
+    pub(super) progress: bool,
+}
 
 /// What a request is measured against.
 #[derive(Debug, Clone, Copy)]
@@ -35,12 +57,12 @@ pub(crate) struct RequestRules<'a> {
 
 impl RequestRules<'_> {
     /// The request in these fields; a missing seed is chosen here.
-    pub(crate) fn parse(&self, keys: &Map<String, Value>) -> Result<ImageRequest, ApiError> {
+    pub(crate) fn parse(&self, keys: &Map<String, Value>) -> Result<GenerationRequest, ApiError> {
         let mut fields = Fields::new(keys);
         let prompt = self.prompt(&mut fields)?;
         self.check_model(&mut fields)?;
         let images = fields.integer("n", 1..=MAX_IMAGES)?.unwrap_or(1);
-        let request = ImageRequest {
+        let image = ImageRequest {
             prompt,
             negative_prompt: self.capped_text(&mut fields, "negative_prompt")?.map(str::to_owned),
             size: size(&mut fields)?,
@@ -53,9 +75,10 @@ impl RequestRules<'_> {
             cache: self.cache.for_request(fields.text("cache_backend")?, fields.object("cache_config")?)?,
         };
         check_output(&mut fields)?;
+        let delivery = delivery(&mut fields)?;
         HARMLESS_FIELDS.into_iter().for_each(|field| fields.accept(field));
         fields.finish(self.unknown_fields)?;
-        Ok(request)
+        Ok(GenerationRequest { image, delivery })
     }
 
     fn prompt(&self, fields: &mut Fields<'_>) -> Result<String, ApiError> {
@@ -127,7 +150,7 @@ fn random_seed() -> u64 {
     Uuid::now_v7().as_u64_pair().1 & u64::from(u32::MAX)
 }
 
-/// Fields that say how the picture is delivered: there is one way so far.
+/// Fields that say what file a picture is: there is one kind so far.
 fn check_output(fields: &mut Fields<'_>) -> Result<(), ApiError> {
     let response_format = fields.text("response_format")?;
     if response_format == Some("url") {
@@ -140,15 +163,27 @@ fn check_output(fields: &mut Fields<'_>) -> Result<(), ApiError> {
     fields.integer("output_compression", 0..=100)?;
     fields.choice("background", &[("auto", ()), ("opaque", ())])?;
     fields.choice("quality", &[("auto", ()), ("standard", ())])?;
-    if fields.boolean("stream")? == Some(true) {
-        let message = "`stream` is true, but this server does not stream pictures yet; it must be false";
-        return Err(ApiError::invalid_value("stream", message));
-    }
-    if fields.integer("partial_images", 0..=MAX_PARTIAL_IMAGES)?.is_some_and(|images| images > 0) {
-        let message = "`partial_images` needs streaming, which this server does not do yet; it must be 0";
-        return Err(ApiError::invalid_value("partial_images", message));
-    }
     Ok(())
+}
+
+/// Whether the pictures are streamed is said by the body alone: OpenAI's client accepts only JSON in
+/// its headers, also when it asks for a stream.
+fn delivery(fields: &mut Fields<'_>) -> Result<Delivery, ApiError> {
+    let is_streamed = fields.boolean("stream")?.unwrap_or(false);
+    let count = fields.integer("partial_images", 0..=PreviewCount::MAX as u64)?;
+    let previews = count.and_then(|count| PreviewCount::new(to_usize(count))).unwrap_or_default();
+    let progress = fields.boolean("progress")?.unwrap_or(false);
+    match (is_streamed, previews.get(), progress) {
+        (true, ..) => Ok(Delivery::Stream(StreamOptions { previews, progress })),
+        (false, 0, false) => Ok(Delivery::Whole),
+        (false, 0, true) => Err(needs_stream("progress", "true", "false")),
+        (false, count, _) => Err(needs_stream("partial_images", &count.to_string(), "0")),
+    }
+}
+
+fn needs_stream(field: &str, found: &str, without: &str) -> ApiError {
+    let message = format!("`{field}` is {found}, which takes `stream`: true; without it must be {without}");
+    ApiError::invalid_value(field, message)
 }
 
 fn to_usize(number: u64) -> usize {
@@ -170,7 +205,36 @@ mod tests {
             unknown_fields: UnknownFields::Reject,
             cache: &cache,
         };
-        rules.parse(request.as_object().unwrap())
+        rules.parse(request.as_object().unwrap()).map(|request| {
+            assert_eq!(request.delivery, Delivery::Whole);
+            request.image
+        })
+    }
+
+    fn parse_delivery(request: Value) -> Result<Delivery, ApiError> {
+        let fields = request.as_object().unwrap();
+        delivery(&mut Fields::new(fields))
+    }
+
+    #[test]
+    fn streams_are_asked_for_in_the_body() {
+        let stream =
+            |count, progress| Delivery::Stream(StreamOptions { previews: PreviewCount::new(count).unwrap(), progress });
+        assert_eq!(parse_delivery(json!({"stream": false, "progress": false})).unwrap(), Delivery::Whole);
+        assert_eq!(parse_delivery(json!({"stream": true})).unwrap(), stream(0, false));
+        let all = json!({"stream": true, "partial_images": 3, "progress": true});
+        assert_eq!(parse_delivery(all).unwrap(), stream(3, true));
+        for (request, param) in [
+            (json!({"progress": true}), "progress"),
+            (json!({"partial_images": 1}), "partial_images"),
+            (json!({"stream": true, "partial_images": 4}), "partial_images"),
+            (json!({"stream": "yes"}), "stream"),
+        ] {
+            match parse_delivery(request).unwrap_err() {
+                ApiError::InvalidRequest { param: found, .. } => assert_eq!(found.as_deref(), Some(param)),
+                other => panic!("{other}"),
+            }
+        }
     }
 
     /// A good request with one field changed.
@@ -235,7 +299,6 @@ mod tests {
             ("output_compression", json!(101)),
             ("background", json!("transparent")),
             ("quality", json!("high")),
-            ("stream", json!(true)),
             ("partial_images", json!(1)),
             ("promt", json!("red apple")),
         ] {

@@ -4,7 +4,7 @@
 use std::time::Instant;
 
 use afterimage_cache::CacheReport;
-use afterimage_runner::{FinishedJob, Timings};
+use afterimage_runner::{FinishedJob, RgbImage, Timings};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde::Serialize;
@@ -32,7 +32,7 @@ struct ImageData {
 
 /// Nothing here is billed by tokens; clients expect the keys.
 #[derive(Debug, Default, Serialize)]
-struct Usage {
+pub(super) struct Usage {
     input_tokens: u64,
     output_tokens: u64,
     total_tokens: u64,
@@ -40,13 +40,13 @@ struct Usage {
 }
 
 #[derive(Debug, Default, Serialize)]
-struct InputTokens {
+pub(super) struct InputTokens {
     image_tokens: u64,
     text_tokens: u64,
 }
 
 #[derive(Debug, Serialize)]
-struct StageSeconds {
+pub(super) struct StageSeconds {
     queue_seconds: f64,
     encode_seconds: f64,
     denoise_seconds: f64,
@@ -55,7 +55,7 @@ struct StageSeconds {
 }
 
 impl StageSeconds {
-    fn new(timings: Timings, total_seconds: f64) -> Self {
+    pub(super) fn new(timings: Timings, total_seconds: f64) -> Self {
         let Timings { queue_seconds, encode_seconds, denoise_seconds, decode_seconds } = timings;
         Self { queue_seconds, encode_seconds, denoise_seconds, decode_seconds, total_seconds }
     }
@@ -65,9 +65,7 @@ impl StageSeconds {
 pub(super) fn body(job: &FinishedJob, arrived: Instant) -> Result<Vec<u8>, ApiError> {
     let mut data = Vec::with_capacity(job.images.len());
     for image in &job.images {
-        let file = png_image::encode(&image.pixels)
-            .map_err(|error| ApiError::Internal(format!("the picture could not be encoded: {error}")))?;
-        data.push(ImageData { b64_json: STANDARD.encode(file), seed: image.seed });
+        data.push(ImageData { b64_json: png_base64(&image.pixels)?, seed: image.seed });
     }
     let response = GenerationResponse {
         created: unix_seconds(),
@@ -81,10 +79,17 @@ pub(super) fn body(job: &FinishedJob, arrived: Instant) -> Result<Vec<u8>, ApiEr
     serde_json::to_vec(&response).map_err(|error| ApiError::Internal(error.to_string()))
 }
 
+/// A PNG file as text. Takes its time as well.
+pub(super) fn png_base64(pixels: &RgbImage) -> Result<String, ApiError> {
+    let file = png_image::encode(pixels)
+        .map_err(|error| ApiError::Internal(format!("the picture could not be encoded: {error}")))?;
+    Ok(STANDARD.encode(file))
+}
+
 #[cfg(test)]
 mod tests {
     use afterimage_cache::CachePlan;
-    use afterimage_runner::{FinishedImage, RgbImage, Size};
+    use afterimage_runner::{FinishedImage, Size};
     use serde_json::Value;
 
     use super::*;

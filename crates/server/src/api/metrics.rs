@@ -16,8 +16,7 @@ const UNMATCHED: &str = "unmatched";
 
 /// Prometheus' text format.
 pub(super) async fn expose(State(state): State<Arc<AppState>>) -> Result<Response, ApiError> {
-    state.metrics.set_queue_depth(state.queue_depth());
-    state.metrics.set_cache_state_bytes(state.cache_bytes());
+    state.read_engine();
     let text = state.metrics.text().map_err(|error| ApiError::Internal(error.to_string()))?;
     Ok(([(CONTENT_TYPE, prometheus::TEXT_FORMAT)], text).into_response())
 }

@@ -6,8 +6,10 @@
 mod body;
 mod error;
 mod fields;
+mod generation_events;
 mod generation_request;
 mod generation_response;
+mod generation_stream;
 mod generations;
 mod health;
 mod metrics;

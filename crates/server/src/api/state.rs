@@ -2,7 +2,7 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use afterimage_runner::Engine;
+use afterimage_runner::{Engine, FinishedJob};
 use tokio::sync::watch;
 use tokio_util::task::TaskTracker;
 use tokio_util::task::task_tracker::TaskTrackerToken;
@@ -39,7 +39,7 @@ pub(crate) enum Phase {
 pub(crate) struct AppState {
     pub(crate) settings: ApiSettings,
     pub(crate) metrics: Metrics,
-    pub(super) cache_warnings: CacheWarnings,
+    cache_warnings: CacheWarnings,
     phase: watch::Sender<Phase>,
     generations: TaskTracker,
     started_unix_seconds: u64,
@@ -98,20 +98,19 @@ impl AppState {
         }
     }
 
-    /// Jobs accepted and not yet begun.
-    pub(super) fn queue_depth(&self) -> usize {
-        self.ask_engine(Engine::queue_depth)
-    }
-
-    /// Bytes reserved for the cache state of running images.
-    pub(super) fn cache_bytes(&self) -> usize {
-        self.ask_engine(Engine::cache_bytes)
-    }
-
-    fn ask_engine(&self, question: impl Fn(&Engine) -> usize) -> usize {
+    /// Brings the counters up to what the engine knows.
+    pub(super) fn read_engine(&self) {
         match &*self.phase.borrow() {
-            Phase::Serving(engine) | Phase::Draining(Some(engine)) => question(engine),
-            Phase::Loading | Phase::Draining(None) => 0,
+            Phase::Serving(engine) | Phase::Draining(Some(engine)) => self.metrics.read_engine(engine),
+            Phase::Loading | Phase::Draining(None) => {}
+        }
+    }
+
+    /// A job has its pictures.
+    pub(super) fn count_job(&self, job: &FinishedJob) {
+        self.metrics.job_finished(job);
+        if self.cache_warnings.check(&job.cache) {
+            self.metrics.cache_never_engaged(&job.cache);
         }
     }
 

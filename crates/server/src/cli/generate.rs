@@ -104,7 +104,7 @@ impl GenerateArgs {
             unknown_fields: UnknownFields::Reject,
             cache,
         };
-        rules.parse(&self.fields()).map_err(usage)
+        rules.parse(&self.fields()).map(|request| request.image).map_err(usage)
     }
 
     /// The request as a client would send it.

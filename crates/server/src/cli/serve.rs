@@ -3,7 +3,7 @@
 use std::num::NonZeroUsize;
 use std::time::Duration;
 
-use afterimage_runner::EngineOptions;
+use afterimage_runner::{DeviceSpec, EngineOptions};
 
 use super::cache::CacheArgs;
 use super::error::CliError;
@@ -34,9 +34,36 @@ pub(crate) struct ServeArgs {
     #[command(flatten)]
     cache: CacheArgs,
     #[command(flatten)]
+    workers: WorkerArgs,
+    #[command(flatten)]
     limits: LimitArgs,
     #[command(flatten)]
     log: LogArgs,
+}
+
+/// Where pictures are made, and how many at a time.
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Workers")]
+struct WorkerArgs {
+    /// Devices, each with a worker of its own; `cpu,cpu` is two workers that share the weights
+    #[arg(
+        long,
+        env = "AFTERIMAGE_DEVICES",
+        hide_env_values = true,
+        value_delimiter = ',',
+        value_name = "DEVICE,...",
+        default_value = "cpu"
+    )]
+    devices: Vec<DeviceSpec>,
+    /// Rows that run at a time on one worker: one per image, two under guidance
+    #[arg(long, env = "AFTERIMAGE_MAX_BATCH_ROWS", hide_env_values = true, value_name = "ROWS",
+        default_value_t = default_batch_rows())]
+    max_batch_rows: NonZeroUsize,
+    /// Make a little of every image size before the server is ready, so that the first request finds the
+    /// model warm and its work can be estimated
+    #[arg(long, env = "AFTERIMAGE_WARMUP", hide_env_values = true, value_name = "true|false", num_args = 0..=1,
+        action = clap::ArgAction::Set, default_value_t = true, default_missing_value = "true")]
+    warmup: bool,
 }
 
 /// What a request may ask for, and how much may wait.
@@ -60,6 +87,14 @@ struct LimitArgs {
         default_value = "64"
     )]
     max_queued_requests: NonZeroUsize,
+    /// Estimated seconds of work that one worker may have before it; a request over that is answered 429
+    #[arg(long, env = "AFTERIMAGE_MAX_QUEUED_SECONDS", hide_env_values = true, value_name = "SECONDS",
+        value_parser = positive_seconds, default_value_t = EngineOptions::default().max_queued_seconds)]
+    max_queued_seconds: f64,
+    /// Seconds a request has from its acceptance on; then it is given up and answered 503 [default: no limit]
+    #[arg(long, env = "AFTERIMAGE_REQUEST_TIMEOUT", hide_env_values = true, value_name = "SECONDS",
+        value_parser = positive_seconds)]
+    request_timeout: Option<f64>,
     /// Memory for the cache state of all running images, in bytes; an image that finds none left is
     /// computed without a cache
     #[arg(long, env = "AFTERIMAGE_CACHE_MEMORY_BYTES", hide_env_values = true, value_name = "BYTES",
@@ -88,9 +123,13 @@ impl ServeArgs {
             port: self.port,
             model: self.model,
             engine: EngineOptions {
+                devices: self.workers.devices,
+                max_batch_rows: self.workers.max_batch_rows.get(),
                 max_queued_requests: self.limits.max_queued_requests.get(),
+                max_queued_seconds: self.limits.max_queued_seconds,
+                request_timeout: self.limits.request_timeout.map(Duration::from_secs_f64),
                 cache_memory_bytes: self.limits.cache_memory_bytes,
-                ..EngineOptions::default()
+                warmup: self.workers.warmup,
             },
             drain_timeout: Duration::from_secs(self.limits.drain_timeout),
             api: ApiSettings {
@@ -101,5 +140,18 @@ impl ServeArgs {
                 cache,
             },
         })
+    }
+}
+
+fn default_batch_rows() -> NonZeroUsize {
+    NonZeroUsize::new(EngineOptions::default().max_batch_rows).unwrap_or(NonZeroUsize::MIN)
+}
+
+/// Seconds that are more than none and fit a [`Duration`].
+fn positive_seconds(text: &str) -> Result<f64, String> {
+    let seconds: f64 = text.parse().map_err(|_| "it must be a number of seconds".to_owned())?;
+    match Duration::try_from_secs_f64(seconds) {
+        Ok(duration) if !duration.is_zero() => Ok(seconds),
+        _ => Err("it must be a positive number of seconds".to_owned()),
     }
 }

@@ -1,0 +1,206 @@
+//! The text of the server-sent events of a streamed generation: OpenAI's, with a few keys more.
+//!
+//! Clients take any event with a truthy `error` for a failure, so nothing but failures has that key.
+//! Making an event with a picture takes its time: not for the async runtime.
+
+use std::time::Instant;
+
+use afterimage_cache::CacheReport;
+use afterimage_runner::{FinishedJob, Preview, Progress, RgbImage};
+use axum::body::Bytes;
+use serde::Serialize;
+
+use super::error::ApiError;
+use super::generation_response::{StageSeconds, Usage, png_base64};
+use super::state::unix_seconds;
+
+#[derive(Debug, Serialize)]
+#[serde(tag = "type")]
+enum Event<'a> {
+    #[serde(rename = "image_generation.partial_image")]
+    PartialImage {
+        #[serde(flatten)]
+        picture: Picture,
+        partial_image_index: usize,
+    },
+    #[serde(rename = "image_generation.completed")]
+    Completed {
+        #[serde(flatten)]
+        picture: Picture,
+        usage: Usage,
+        /// With the last picture.
+        #[serde(flatten)]
+        summary: Option<Summary<'a>>,
+    },
+    #[serde(rename = "image_generation.progress")]
+    Progress { step: usize, total: usize, cached: usize, queue_position: usize },
+}
+
+#[derive(Debug, Serialize)]
+struct Picture {
+    b64_json: String,
+    created_at: u64,
+    output_format: &'static str,
+    size: String,
+    quality: &'static str,
+    background: &'static str,
+    image_index: usize,
+    seed: u64,
+}
+
+#[derive(Debug, Serialize)]
+struct Summary<'a> {
+    cache: &'a CacheReport,
+    timings: StageSeconds,
+}
+
+impl Picture {
+    fn new(pixels: &RgbImage, image_index: usize, seed: u64) -> Result<Self, ApiError> {
+        Ok(Self {
+            b64_json: png_base64(pixels)?,
+            created_at: unix_seconds(),
+            output_format: "png",
+            size: pixels.size.to_string(),
+            quality: "auto",
+            background: "opaque",
+            image_index,
+            seed,
+        })
+    }
+}
+
+/// A picture on its way, of the image with this seed.
+pub(super) fn partial_image(preview: &Preview, seed: u64) -> Result<Bytes, ApiError> {
+    let picture = Picture::new(&preview.pixels, preview.image, seed)?;
+    text("image_generation.partial_image", &Event::PartialImage { picture, partial_image_index: preview.number })
+}
+
+/// One event per finished picture of a request that arrived at `arrived`.
+pub(super) fn completed(job: &FinishedJob, arrived: Instant) -> Result<Vec<Bytes>, ApiError> {
+    let mut events = Vec::with_capacity(job.images.len());
+    for (index, image) in job.images.iter().enumerate() {
+        let picture = Picture::new(&image.pixels, index, image.seed)?;
+        let is_last = index + 1 == job.images.len();
+        let summary = is_last.then(|| Summary {
+            cache: &job.cache,
+            timings: StageSeconds::new(job.timings, arrived.elapsed().as_secs_f64()),
+        });
+        let event = Event::Completed { picture, usage: Usage::default(), summary };
+        events.push(text("image_generation.completed", &event)?);
+    }
+    Ok(events)
+}
+
+/// Where the request stands, for clients that asked for it.
+pub(super) fn progress(progress: Progress) -> Result<Bytes, ApiError> {
+    let Progress { step, steps: total, cached, queue_position, .. } = progress;
+    text("image_generation.progress", &Event::Progress { step, total, cached, queue_position })
+}
+
+/// Where the request stands, as a comment, which clients skip.
+pub(super) fn comment(progress: Progress) -> Bytes {
+    let Progress { started, step, steps, cached, queue_position } = progress;
+    let text = match started {
+        true => format!(": step {step}/{steps}, {cached} cached\n\n"),
+        false => format!(": waiting, place {queue_position}\n\n"),
+    };
+    text.into()
+}
+
+/// The last event of a stream that fails.
+pub(super) fn error(error: &ApiError) -> Bytes {
+    format!("event: error\ndata: {}\n\n", error.tell()).into()
+}
+
+fn text(name: &str, event: &Event<'_>) -> Result<Bytes, ApiError> {
+    let data = serde_json::to_string(event).map_err(|error| ApiError::Internal(error.to_string()))?;
+    Ok(format!("event: {name}\ndata: {data}\n\n").into())
+}
+
+#[cfg(test)]
+mod tests {
+    use afterimage_cache::CachePlan;
+    use afterimage_runner::{FinishedImage, Size, Timings};
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    const SIZE: Size = Size { width: 2, height: 1 };
+
+    fn pixels() -> RgbImage {
+        RgbImage { size: SIZE, data: vec![9; 6] }
+    }
+
+    /// Name and data of an event.
+    fn parts(event: &Bytes) -> (String, Value) {
+        let text = std::str::from_utf8(event).unwrap();
+        let lines = text.strip_prefix("event: ").unwrap().strip_suffix("\n\n").unwrap();
+        let (name, data) = lines.split_once("\ndata: ").unwrap();
+        let data: Value = serde_json::from_str(data).unwrap();
+        assert!(name == "error" || data["type"] == name && data.get("error").is_none(), "{data}");
+        (name.to_owned(), data)
+    }
+
+    fn keys(data: &Value) -> Vec<&str> {
+        data.as_object().unwrap().keys().map(String::as_str).collect()
+    }
+
+    #[test]
+    fn partial_images_have_openais_keys_and_ours() {
+        let preview = Preview { image: 1, number: 2, step: 9, pixels: pixels() };
+        let (name, data) = parts(&partial_image(&preview, 43).unwrap());
+        assert_eq!(name, "image_generation.partial_image");
+        let expected = [
+            "type",
+            "b64_json",
+            "created_at",
+            "output_format",
+            "size",
+            "quality",
+            "background",
+            "image_index",
+            "seed",
+            "partial_image_index",
+        ];
+        assert_eq!(keys(&data), expected);
+        assert_eq!(
+            (&data["partial_image_index"], &data["image_index"], &data["seed"]),
+            (&json!(2), &json!(1), &json!(43))
+        );
+        assert_eq!((&data["size"], &data["quality"]), (&json!("2x1"), &json!("auto")));
+    }
+
+    #[test]
+    fn the_last_picture_brings_the_summary() {
+        let image = |seed| FinishedImage { seed, pixels: pixels() };
+        let job = FinishedJob {
+            images: vec![image(7), image(8)],
+            size: SIZE,
+            cache: CacheReport::new(&CachePlan::None, 3, Vec::new()),
+            timings: Timings::default(),
+        };
+        let events: Vec<_> = completed(&job, Instant::now()).unwrap().iter().map(parts).collect();
+        assert!(events.iter().all(|(name, _)| name == "image_generation.completed"));
+        assert!(events[0].1.get("cache").is_none() && events[0].1["usage"]["total_tokens"] == 0);
+        assert_eq!((&events[1].1["cache"]["steps"], &events[1].1["seed"]), (&json!(3), &json!(8)));
+        assert!(events[1].1["timings"]["total_seconds"].is_number());
+    }
+
+    #[test]
+    fn progress_is_an_event_or_a_comment() {
+        let waiting = Progress { queue_position: 3, steps: 50, ..Progress::default() };
+        assert_eq!(comment(waiting), ": waiting, place 3\n\n");
+        let running = Progress { started: true, queue_position: 0, step: 12, steps: 50, cached: 4 };
+        assert_eq!(comment(running), ": step 12/50, 4 cached\n\n");
+        let data = json!({
+            "type": "image_generation.progress", "step": 12, "total": 50, "cached": 4, "queue_position": 0
+        });
+        assert_eq!(parts(&progress(running).unwrap()).1, data);
+    }
+
+    #[test]
+    fn failures_have_the_usual_shape() {
+        let (name, data) = parts(&error(&ApiError::JobFailed("no memory".to_owned())));
+        assert_eq!((name.as_str(), &data["error"]["code"]), ("error", &json!("job_failed")));
+    }
+}

@@ -1,0 +1,135 @@
+//! A streamed generation: a task that turns what the ticket tells into events until the job ends.
+//!
+//! A client that leaves drops the body and with it the receiver of the events; the task notices, drops
+//! the ticket, and the job is cancelled at its next step.
+
+use std::convert::Infallible;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use afterimage_runner::{Preview, Progress, Ticket};
+use axum::body::{Body, Bytes};
+use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
+use axum::response::{IntoResponse, Response};
+use futures_util::stream;
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, sleep_until, timeout_at};
+use tracing::Instrument;
+
+use super::error::ApiError;
+use super::generation_events as events;
+use super::generation_request::StreamOptions;
+use super::generations::Accepted;
+use super::state::AppState;
+use crate::metrics::{GenerationRecord, Outcome};
+
+/// Events that wait for a slow client before the task waits, too.
+const EVENTS_HELD: usize = 4;
+/// Progress is told no more often than this ...
+const PROGRESS_INTERVAL: Duration = Duration::from_millis(100);
+/// ... and no less often, so that proxies keep the connection.
+const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(5);
+
+/// Starts the stream.
+pub(super) fn respond(accepted: Accepted, options: StreamOptions, record: GenerationRecord) -> Response {
+    let (sender, mut receiver) = mpsc::channel(EVENTS_HELD);
+    // Tracked: `accepted` has a token that a server that ends waits for.
+    tokio::spawn(run(accepted, options, record, sender).in_current_span());
+    let events =
+        stream::poll_fn(move |context| receiver.poll_recv(context).map(|event| event.map(Ok::<_, Infallible>)));
+    let headers = [(CONTENT_TYPE, "text/event-stream"), (CACHE_CONTROL, "no-cache")];
+    (headers, Body::from_stream(events)).into_response()
+}
+
+async fn run(accepted: Accepted, options: StreamOptions, record: GenerationRecord, sender: mpsc::Sender<Bytes>) {
+    let Accepted { state, ticket, arrived, seed, guards: _guards } = accepted;
+    let stream = EventStream { state, seed, arrived, options, events: sender.clone() };
+    let result = tokio::select! {
+        biased;
+        // The record counts as cancelled when it is dropped.
+        () = sender.closed() => return,
+        result = stream.send_all(ticket) => result,
+    };
+    match result {
+        Ok(()) => record.ends(Outcome::Ok),
+        Err(error) => {
+            stream.send(events::error(&error)).await;
+            record.ends(error.outcome());
+        }
+    }
+}
+
+struct EventStream {
+    state: Arc<AppState>,
+    seed: u64,
+    arrived: std::time::Instant,
+    options: StreamOptions,
+    events: mpsc::Sender<Bytes>,
+}
+
+impl EventStream {
+    async fn send_all(&self, mut ticket: Ticket) -> Result<(), ApiError> {
+        let mut progress = ticket.progress();
+        let mut previews = ticket.previews();
+        let mut finished = pin!(ticket.finished());
+        let mut last_told = None;
+        let job = loop {
+            tokio::select! {
+                biased;
+                Some(preview) = next(&mut previews) => self.send_preview(preview).await?,
+                job = &mut finished => break job,
+                () = is_due(&mut progress, last_told) => {
+                    let progress = *progress.borrow_and_update();
+                    self.tell(progress).await?;
+                    last_told = Some(Instant::now());
+                }
+            }
+        };
+        while let Some(preview) = previews.as_mut().and_then(|previews| previews.try_recv().ok()) {
+            self.send_preview(preview).await?;
+        }
+        let job = job?;
+        if progress.has_changed().is_ok_and(|changed| changed) || self.options.progress {
+            let progress = *progress.borrow_and_update();
+            self.tell(progress).await?;
+        }
+        self.state.count_job(&job);
+        let arrived = self.arrived;
+        for event in tokio::task::spawn_blocking(move || events::completed(&job, arrived)).await?? {
+            self.send(event).await;
+        }
+        self.state.metrics.generation_answered(arrived.elapsed());
+        Ok(())
+    }
+
+    async fn send_preview(&self, preview: Preview) -> Result<(), ApiError> {
+        let seed = self.seed + preview.image as u64;
+        let event = tokio::task::spawn_blocking(move || events::partial_image(&preview, seed)).await??;
+        self.send(event).await;
+        Ok(())
+    }
+
+    async fn tell(&self, progress: Progress) -> Result<(), ApiError> {
+        let text = if self.options.progress { events::progress(progress)? } else { events::comment(progress) };
+        self.send(text).await;
+        Ok(())
+    }
+
+    /// A client that has left is noticed by [`run`].
+    async fn send(&self, event: Bytes) {
+        let _ = self.events.send(event).await;
+    }
+}
+
+async fn next(previews: &mut Option<mpsc::Receiver<Preview>>) -> Option<Preview> {
+    previews.as_mut()?.recv().await
+}
+
+/// Returns when progress should be told: at once the first time, then when there is some, in bounds.
+async fn is_due(progress: &mut watch::Receiver<Progress>, last_told: Option<Instant>) {
+    let Some(last) = last_told else { return };
+    sleep_until(last + PROGRESS_INTERVAL).await;
+    // Neither silence nor a worker that is gone is news: what became of the job is the ticket's to say.
+    let _ = timeout_at(last + KEEP_ALIVE_INTERVAL, progress.changed()).await;
+}
