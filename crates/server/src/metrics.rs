@@ -22,8 +22,11 @@ const HIT_RATE_BUCKETS: [f64; 11] = [0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8
 /// Thresholds in use lie between 0.02 and 0.5.
 const DISTANCE_BUCKETS: [f64; 12] = [0.005, 0.01, 0.02, 0.03, 0.05, 0.08, 0.12, 0.18, 0.24, 0.35, 0.5, 1.0];
 
+/// One of the engine's counters.
+type Counted = fn(&EngineStatistics) -> u64;
+
 /// Name, help and value of the counters that the engine keeps.
-const ENGINE_COUNTERS: [(&str, &str, fn(&EngineStatistics) -> u64); 7] = [
+const ENGINE_COUNTERS: [(&str, &str, Counted); 7] = [
     ("afterimage_images_begun_total", "Images whose first step was prepared", |engine| engine.images_begun),
     ("afterimage_joins_total", "Images begun that joined others on their way", |engine| engine.joins),
     ("afterimage_jobs_cancelled_total", "Accepted requests given up because the client left", |engine| {

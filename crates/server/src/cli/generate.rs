@@ -78,10 +78,7 @@ impl GenerateArgs {
             let message = format!("--output {} is one file for {} images; add {{seed}}", self.output, request.images);
             return Err(CliError::Usage(message));
         }
-        let engine = Engine::start(
-            self.model.load()?,
-            EngineOptions { max_queued_requests: 1, warmup: false, ..Default::default() },
-        )?;
+        let engine = Engine::start(self.model.load()?, EngineOptions { max_queued_requests: 1, ..Default::default() })?;
         let job = engine.plan(request).map_err(|error| usage(error.into()))?;
         let job = watch(engine.submit(job)?)?;
         for (index, image) in job.images.iter().enumerate() {

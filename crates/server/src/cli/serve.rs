@@ -62,7 +62,7 @@ struct WorkerArgs {
     /// Make a little of every image size before the server is ready, so that the first request finds the
     /// model warm and its work can be estimated
     #[arg(long, env = "AFTERIMAGE_WARMUP", hide_env_values = true, value_name = "true|false", num_args = 0..=1,
-        action = clap::ArgAction::Set, default_value_t = true, default_missing_value = "true")]
+        action = clap::ArgAction::Set, default_value_t = false, default_missing_value = "true")]
     warmup: bool,
 }
 
