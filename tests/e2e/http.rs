@@ -65,8 +65,25 @@ fn parse(answer: &[u8]) -> Option<Response> {
     let headers = lines.filter_map(|line| line.split_once(": "));
     let headers: Vec<_> = headers.map(|(name, value)| (name.to_lowercase(), value.to_owned())).collect();
     let body = answer[end + 4..].to_vec();
-    let response = Response { status, headers, body };
-    // Every answer of this server announces its length, so a shorter one broke off.
+    let mut response = Response { status, headers, body };
+    // Every answer of this server announces its length or its end, so one without broke off.
+    if response.header("transfer-encoding") == Some("chunked") {
+        response.body = joined_chunks(&response.body)?;
+        return Some(response);
+    }
     let announced: usize = response.header("content-length")?.parse().ok()?;
     (response.body.len() == announced).then_some(response)
+}
+
+fn joined_chunks(mut rest: &[u8]) -> Option<Vec<u8>> {
+    let mut body = Vec::new();
+    loop {
+        let end = rest.windows(2).position(|window| window == b"\r\n")?;
+        let length = usize::from_str_radix(std::str::from_utf8(&rest[..end]).ok()?, 16).ok()?;
+        body.extend_from_slice(rest.get(end + 2..end + 2 + length)?);
+        rest = rest.get(end + 2 + length + 2..)?;
+        if length == 0 {
+            return Some(body);
+        }
+    }
 }

@@ -28,7 +28,7 @@ fn a_client_that_leaves_does_not_keep_the_worker_busy() {
 
 #[test]
 fn a_full_queue_says_when_to_come_back() {
-    let server = Server::start(&["--max-queued-requests", "1"]);
+    let server = Server::start(&["--max-queued-requests", "1", "--max-batch-rows", "2"]);
     let body = json!({"prompt": "red apple", "n": 2, "num_inference_steps": 60}).to_string();
     let answers: Vec<_> = thread::scope(|scope| {
         let clients: Vec<_> = (0..16).map(|_| scope.spawn(|| server.post(body.as_bytes()))).collect();
@@ -42,6 +42,26 @@ fn a_full_queue_says_when_to_come_back() {
     }
     let rejected = server.metric("afterimage_requests_total", &["status=\"rejected\""]);
     assert_eq!(rejected, refused.len() as f64);
+}
+
+#[test]
+fn a_request_out_of_time_is_given_up() {
+    let server = Server::start(&["--request-timeout", "0.001"]);
+    let request = json!({"prompt": "red apple", "n": 10, "num_inference_steps": 200});
+    let answer = server.post(request.to_string().as_bytes());
+    assert_eq!((answer.status, answer.error().1.as_str()), (503, "timed_out"));
+    assert!(answer.header("retry-after").is_some() && answer.header("x-should-retry").is_none());
+    assert_eq!(server.metric("afterimage_requests_total", &["status=\"timed_out\""]), 1.0);
+    assert_eq!(server.metric("afterimage_jobs_timed_out_total", &[]), 1.0);
+    assert_eq!(server.metric("afterimage_running_rows", &[]), 0.0);
+
+    let mut streamed = request;
+    streamed["stream"] = json!(true);
+    let answer = server.post(streamed.to_string().as_bytes());
+    assert_eq!(answer.status, 200);
+    let data = answer.text().split_once("event: error\ndata: ").unwrap().1;
+    let data: serde_json::Value = serde_json::from_str(data.trim_end()).unwrap();
+    assert_eq!(data["error"]["code"], "timed_out");
 }
 
 #[test]

@@ -8,6 +8,7 @@
 mod bad_requests;
 mod cache;
 mod command_line;
+mod concurrency;
 mod endpoints;
 mod generations;
 mod http;
@@ -15,3 +16,4 @@ mod lifecycle;
 mod metrics_page;
 mod picture;
 mod server;
+mod streaming;

@@ -25,8 +25,20 @@ impl Picture {
 
     /// Picture `index` of a response.
     pub(crate) fn of(response: &Value, index: usize) -> Self {
-        let text = response["data"][index]["b64_json"].as_str().unwrap();
-        Self::from_png(&STANDARD.decode(text).unwrap())
+        Self::in_object(&response["data"][index])
+    }
+
+    /// The picture in the `b64_json` of an object.
+    pub(crate) fn in_object(object: &Value) -> Self {
+        Self::from_png(&STANDARD.decode(object["b64_json"].as_str().unwrap()).unwrap())
+    }
+
+    /// Peak signal-to-noise ratio in dB; infinite for equal pictures.
+    pub(crate) fn psnr(&self, other: &Self) -> f64 {
+        assert_eq!((self.width, self.height), (other.width, other.height));
+        let squares = self.pixels.iter().zip(&other.pixels).map(|(a, b)| f64::from(a.abs_diff(*b)).powi(2));
+        let mean = squares.sum::<f64>() / self.pixels.len() as f64;
+        10.0 * (255.0_f64.powi(2) / mean).log10()
     }
 
     /// Largest difference of two pictures of the same size, in levels of 255.
