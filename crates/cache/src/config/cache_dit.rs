@@ -43,6 +43,8 @@ pub struct CacheDitConfig {
     pub calibrator: Option<CalibratorConfig>,
     /// Where the mask of forced steps comes from.
     pub steps_mask: Option<StepsMask>,
+    /// The mask that this source must give, where a configuration repeats it, as a response's does.
+    pub repeated_mask: Option<Vec<bool>>,
     /// What a step that the mask does not force does.
     pub mask_mode: MaskMode,
     /// The request's number of steps, if the configuration repeats it.
@@ -119,6 +121,7 @@ pub enum CalibratorKind {
 impl CacheDitConfig {
     pub(super) fn parse(keys: &Map<String, Value>) -> Result<Self, ConfigError> {
         let mut fields = Fields::new(keys);
+        let (steps_mask, repeated_mask) = parse_steps_mask(&mut fields)?;
         let config = Self {
             fn_compute_blocks: fields.count("Fn_compute_blocks", 1)?.unwrap_or(1),
             bn_compute_blocks: fields.count("Bn_compute_blocks", 0)?.unwrap_or(0),
@@ -138,7 +141,8 @@ impl CacheDitConfig {
             cfg_compute_first: fields.boolean("cfg_compute_first")?.unwrap_or(false),
             cfg_diff_compute_separate: fields.boolean("cfg_diff_compute_separate")?.unwrap_or(true),
             calibrator: parse_calibrator(&mut fields)?,
-            steps_mask: parse_steps_mask(&mut fields)?,
+            steps_mask,
+            repeated_mask,
             mask_mode: fields
                 .choice("scm_steps_policy", &[("dynamic", MaskMode::Dynamic), ("static", MaskMode::Static)])?
                 .unwrap_or(MaskMode::Dynamic),
@@ -239,29 +243,31 @@ fn parse_calibrator(fields: &mut Fields<'_>) -> Result<Option<CalibratorConfig>,
     Ok(Some(CalibratorConfig { kind, encoder, residual }))
 }
 
-fn parse_steps_mask(fields: &mut Fields<'_>) -> Result<Option<StepsMask>, ConfigError> {
-    let sources = ["scm_steps_mask_policy", "scm_compute_bins", "steps_computation_mask"];
-    let given: Vec<_> = sources.into_iter().filter(|key| fields.is_set(key)).collect();
+/// The source of the mask, and the mask it must give where both are there.
+fn parse_steps_mask(fields: &mut Fields<'_>) -> Result<(Option<StepsMask>, Option<Vec<bool>>), ConfigError> {
     let policy = fields.choice("scm_steps_mask_policy", &MaskPolicy::ALL.map(|policy| (policy.as_str(), policy)))?;
     let compute = fields.integers("scm_compute_bins", 1, usize::MAX)?;
     let cache = fields.integers("scm_cache_bins", 1, usize::MAX)?;
-    let explicit = fields.integers("steps_computation_mask", 0, 1)?;
-    if let [first, second, ..] = given[..] {
-        let message = format!("`{second}` and `{first}` both give a steps mask; give one");
-        return Err(ConfigError::at(second, message));
-    }
-    match (policy, compute, cache, explicit) {
-        (Some(policy), _, None, _) => Ok(Some(StepsMask::Policy(policy))),
-        (_, Some(compute), Some(cache), _) => Ok(Some(StepsMask::Bins { compute, cache })),
-        (_, Some(_), None, _) => {
-            Err(ConfigError::at("scm_cache_bins", "`scm_compute_bins` needs `scm_cache_bins` beside it"))
+    let mask = fields.integers("steps_computation_mask", 0, 1)?;
+    let mask: Option<Vec<bool>> = mask.map(|mask| mask.into_iter().map(|bit| bit == 1).collect());
+    let source = match (policy, compute, cache) {
+        (None, None, None) => return Ok((mask.map(StepsMask::Explicit), None)),
+        (Some(policy), None, None) => StepsMask::Policy(policy),
+        (None, Some(compute), Some(cache)) => StepsMask::Bins { compute, cache },
+        (Some(_), Some(_), Some(_)) => {
+            let message = "`scm_compute_bins` and `scm_steps_mask_policy` both give a steps mask; give one";
+            return Err(ConfigError::at("scm_compute_bins", message));
         }
-        (_, None, Some(_), _) => {
-            Err(ConfigError::at("scm_compute_bins", "`scm_cache_bins` needs `scm_compute_bins` beside it"))
+        (_, Some(_), None) => {
+            let message = "`scm_compute_bins` needs `scm_cache_bins` beside it";
+            return Err(ConfigError::at("scm_cache_bins", message));
         }
-        (_, _, _, Some(mask)) => Ok(Some(StepsMask::Explicit(mask.into_iter().map(|bit| bit == 1).collect()))),
-        _ => Ok(None),
-    }
+        (_, None, Some(_)) => {
+            let message = "`scm_cache_bins` needs `scm_compute_bins` beside it";
+            return Err(ConfigError::at("scm_compute_bins", message));
+        }
+    };
+    Ok((Some(source), mask))
 }
 
 #[cfg(test)]
@@ -301,8 +307,11 @@ mod tests {
             (json!({"enable_taylorseer": true, "enable_foca": true}), "enable_foca"),
             (json!({"scm_compute_bins": [4]}), "scm_cache_bins"),
             (json!({"scm_cache_bins": [4]}), "scm_compute_bins"),
-            (json!({"scm_steps_mask_policy": "fast", "steps_computation_mask": [1]}), "steps_computation_mask"),
             (json!({"scm_steps_mask_policy": "fast", "scm_cache_bins": [1]}), "scm_compute_bins"),
+            (
+                json!({"scm_steps_mask_policy": "fast", "scm_compute_bins": [1], "scm_cache_bins": [1]}),
+                "scm_compute_bins",
+            ),
             (json!({"steps_computation_mask": [1, 2]}), "steps_computation_mask"),
             (json!({"steps_computation_mask": []}), "steps_computation_mask"),
             (json!({"force_refresh_step_policy": "always"}), "force_refresh_step_policy"),

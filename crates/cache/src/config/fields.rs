@@ -26,10 +26,6 @@ impl<'a> Fields<'a> {
         self.keys.get(key).filter(|value| !value.is_null())
     }
 
-    pub(super) fn is_set(&self, key: &str) -> bool {
-        self.keys.get(key).is_some_and(|value| !value.is_null())
-    }
-
     pub(super) fn boolean(&mut self, key: &'static str) -> Result<Option<bool>, ConfigError> {
         let Some(value) = self.value(key) else { return Ok(None) };
         value.as_bool().map(Some).ok_or_else(|| wrong_type(key, value, "true or false"))

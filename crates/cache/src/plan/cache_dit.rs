@@ -20,6 +20,10 @@ impl CacheDitPlan {
         check_guidance(config, model.separate_cfg)?;
         check_steps(config.num_inference_steps, steps)?;
         let mask = resolve_mask(config.steps_mask.as_ref(), steps)?;
+        if config.repeated_mask.is_some() && config.repeated_mask != mask {
+            let message = "`steps_computation_mask` is not the mask that the other keys give; leave one of them out";
+            return Err(ConfigError::at("steps_computation_mask", message));
+        }
         let starts_reused = mask.as_ref().is_some_and(|mask| mask.first() == Some(&false));
         if config.mask_mode == MaskMode::Static && starts_reused {
             let message = "the steps mask starts with 0 under a static policy, but the first step has nothing to reuse";
@@ -137,6 +141,23 @@ mod tests {
             let error = plan(keys.clone(), 28, 8).unwrap_err();
             assert_eq!(error.key.as_deref(), Some(key), "{keys}: {error}");
         }
+    }
+
+    #[test]
+    fn a_configuration_in_force_can_be_asked_for_again() {
+        for keys in [
+            json!({}),
+            json!({"scm_steps_mask_policy": "fast", "enable_taylorseer": true, "taylorseer_order": 2}),
+            json!({"scm_compute_bins": [4, 1], "scm_cache_bins": [3, 20], "scm_steps_policy": "static"}),
+            json!({"steps_computation_mask": [1, 0, 1], "enable_foca": true, "max_cached_steps": 3}),
+            json!({"cache_type": "DBPrune", "non_prune_block_ids": [2], "enable_dynamic_prune_threshold": true}),
+        ] {
+            let once = plan(keys.clone(), 28, 8).unwrap().effective_config();
+            let again = plan(Value::Object(once.clone()), 28, 8).unwrap().effective_config();
+            assert_eq!(once, again, "{keys}");
+        }
+        let other = json!({"scm_steps_mask_policy": "fast", "steps_computation_mask": [1]});
+        assert_eq!(plan(other, 28, 8).unwrap_err().key.as_deref(), Some("steps_computation_mask"));
     }
 
     #[test]
