@@ -18,8 +18,8 @@ use crate::request::{ImageRequest, RequestError};
 const DEFAULT_CACHE_MEMORY_BYTES: usize = 2 << 30;
 /// Sixteen images under guidance: where the throughput of small models levels off.
 const DEFAULT_MAX_BATCH_ROWS: usize = 32;
-/// Longer than any proxy waits for an answer.
-const DEFAULT_MAX_QUEUED_SECONDS: f64 = 600.0;
+/// An hour: ten pictures of a large model on a CPU still fit.
+const DEFAULT_MAX_QUEUED_SECONDS: f64 = 3600.0;
 
 /// How an engine works, and its bounds.
 #[derive(Debug, Clone)]
