@@ -6,33 +6,18 @@
 
 use std::sync::Arc;
 
-use candle_core::Result;
+use candle_core::{Result, Tensor};
 
-use super::stored::{self, StoredEffect};
-use super::{Engine, Visit};
+use super::whole_stack::{StackDecision, StackRule};
 use crate::block_list::{Probe, Streams};
-use crate::clock::{Pass, StepClock};
+use crate::clock::Pass;
 use crate::decision::Reason;
 use crate::plan::MagCachePlan;
-use crate::report::{ContextReport, Recorded};
 
 #[derive(Debug, Clone)]
 pub(super) struct MagCache {
     plan: Arc<MagCachePlan>,
-    blocks: usize,
-    clock: StepClock,
-    sessions: Vec<Session>,
-    pass: Pass,
-    /// Streams as they entered the stack, while it is being computed.
-    entry: Option<Streams>,
-}
-
-/// State and record of one guidance branch.
-#[derive(Debug, Clone)]
-struct Session {
     skipped: Skipped,
-    effect: StoredEffect,
-    report: ContextReport,
 }
 
 /// Since the last computed step.
@@ -52,83 +37,38 @@ impl Default for Skipped {
 }
 
 impl MagCache {
-    pub(super) fn new(plan: Arc<MagCachePlan>, blocks: usize) -> Self {
-        let session = |branch: &&'static str| Session {
-            skipped: Skipped::default(),
-            effect: StoredEffect::new(None),
-            report: ContextReport::new(branch),
-        };
-        Self {
-            blocks,
-            clock: StepClock::new(plan.separate_cfg, false, None),
-            sessions: StepClock::branches(plan.separate_cfg).iter().map(session).collect(),
-            pass: Pass::default(),
-            entry: None,
-            plan,
-        }
+    pub(super) fn new(plan: Arc<MagCachePlan>) -> Self {
+        Self { plan, skipped: Skipped::default() }
     }
+}
 
-    fn decide(&mut self) -> Reason {
-        let Pass { step, request_step, branch } = self.pass;
-        let Session { skipped, effect, report } = &mut self.sessions[branch];
-        let reason = if step < self.plan.retained_steps {
-            Reason::Warmup
+impl StackRule for MagCache {
+    fn decide(&mut self, pass: Pass, _: &Streams, _: &dyn Probe, can_reuse: bool) -> Result<StackDecision> {
+        let Self { plan, skipped } = self;
+        if pass.step < plan.retained_steps {
+            *skipped = Skipped::default();
+            return Ok(StackDecision { reason: Reason::Warmup, compared: None });
+        }
+        skipped.ratio *= plan.ratios[pass.step.min(plan.ratios.len() - 1)];
+        skipped.steps += 1;
+        skipped.error += (1.0 - skipped.ratio).abs();
+        let compared = Some(skipped.error);
+        let reason = if !can_reuse {
+            Reason::NoReference
+        } else if skipped.error > plan.config.threshold {
+            Reason::Distance
+        } else if skipped.steps > plan.config.max_skip_steps {
+            Reason::MaxContinuous
         } else {
-            skipped.ratio *= self.plan.ratios[step.min(self.plan.ratios.len() - 1)];
-            skipped.steps += 1;
-            skipped.error += (1.0 - skipped.ratio).abs();
-            report.residual_diffs.insert(request_step, Recorded::One(skipped.error));
-            if effect.is_empty() {
-                Reason::NoReference
-            } else if skipped.error > self.plan.config.threshold {
-                Reason::Distance
-            } else if skipped.steps > self.plan.config.max_skip_steps {
-                Reason::MaxContinuous
-            } else {
-                Reason::Cached
-            }
+            Reason::Cached
         };
         if reason != Reason::Cached {
             *skipped = Skipped::default();
         }
-        report.record(request_step, reason);
-        reason
-    }
-}
-
-impl Engine for MagCache {
-    fn visit(&mut self, index: usize, streams: &Streams, _probe: &dyn Probe) -> Result<Visit> {
-        if index == 0 {
-            self.pass = self.clock.begin();
-            let reason = self.decide();
-            if reason == Reason::Cached
-                && let Some(streams) = self.sessions[self.pass.branch].effect.apply(streams)?
-            {
-                return Ok(Visit::Jump { to: self.blocks, streams });
-            }
-            self.entry = Some(streams.clone());
-        }
-        if index == self.blocks
-            && let Some(entry) = self.entry.take()
-        {
-            self.sessions[self.pass.branch].effect.update(&entry, streams)?;
-        }
-        Ok(Visit::Run)
+        Ok(StackDecision { reason, compared })
     }
 
-    fn snapshot(&self) -> Box<dyn Engine> {
-        Box::new(self.clone())
-    }
-
-    fn bytes(&self) -> usize {
-        stored::bytes(self.sessions.iter().flat_map(|session| session.effect.tensors()))
-    }
-
-    fn reports(&self) -> Vec<ContextReport> {
-        self.sessions.iter().map(|session| session.report.clone()).collect()
-    }
-
-    fn cached_steps(&self) -> usize {
-        self.sessions[0].report.cached_steps.len()
+    fn tensor(&self) -> Option<&Tensor> {
+        None
     }
 }

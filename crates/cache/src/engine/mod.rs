@@ -7,8 +7,12 @@ mod mag_cache;
 mod recorder;
 mod stored;
 mod tea_cache;
+mod whole_stack;
 
 use candle_core::Result;
+use mag_cache::MagCache;
+use tea_cache::TeaCache;
+use whole_stack::WholeStack;
 
 use crate::block_list::{Probe, Streams};
 use crate::calibration::CalibrationStep;
@@ -62,7 +66,11 @@ pub(crate) fn new(plan: &CachePlan, blocks: usize) -> Option<Box<dyn Engine>> {
             Some(Box::new(db_prune::DbPrune::new(plan.clone(), blocks)))
         }
         CachePlan::CacheDit(plan) => Some(Box::new(db_cache::DbCache::new(plan.clone(), blocks))),
-        CachePlan::TeaCache(plan) => Some(Box::new(tea_cache::TeaCache::new(plan.clone(), blocks))),
-        CachePlan::MagCache(plan) => Some(Box::new(mag_cache::MagCache::new(plan.clone(), blocks))),
+        CachePlan::TeaCache(plan) => {
+            Some(Box::new(WholeStack::new(&TeaCache::new(plan.clone()), plan.separate_cfg, blocks)))
+        }
+        CachePlan::MagCache(plan) => {
+            Some(Box::new(WholeStack::new(&MagCache::new(plan.clone()), plan.separate_cfg, blocks)))
+        }
     }
 }
