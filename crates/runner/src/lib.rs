@@ -9,6 +9,7 @@ mod activation;
 mod admission;
 mod batching;
 mod calibration;
+mod component_config;
 mod convolution;
 mod device_spec;
 mod dit;

@@ -6,8 +6,8 @@
 
 use serde::Deserialize;
 
+use crate::component_config;
 use crate::error::RunnerError;
-use crate::lenient_json;
 
 /// The path inside a model folder.
 const PATH: &str = "transformer/config.json";
@@ -72,9 +72,7 @@ pub(super) enum Activation {
 
 impl TransformerConfig {
     pub(super) fn from_json(text: &str) -> Result<Self, RunnerError> {
-        let config: Self = lenient_json::parse(text)
-            .and_then(serde_json::from_value)
-            .map_err(|error| RunnerError::Model(format!("{PATH}: {error}")))?;
+        let config: Self = component_config::parse(PATH, text)?;
         config.check()?;
         Ok(config)
     }
@@ -139,7 +137,7 @@ impl TransformerConfig {
 }
 
 fn unsupported(key: &str, found: &str, right: &str) -> RunnerError {
-    RunnerError::Model(format!("{PATH}: `{key}` is {found}; supported: {right}"))
+    component_config::unsupported(PATH, key, found, right)
 }
 
 #[cfg(test)]

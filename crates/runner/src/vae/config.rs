@@ -2,8 +2,8 @@
 
 use serde::Deserialize;
 
+use crate::component_config;
 use crate::error::RunnerError;
-use crate::lenient_json;
 
 /// The path inside a model folder.
 const PATH: &str = "vae/config.json";
@@ -59,9 +59,7 @@ impl Default for VaeConfig {
 
 impl VaeConfig {
     pub(crate) fn from_json(text: &str) -> Result<Self, RunnerError> {
-        let config: Self = lenient_json::parse(text)
-            .and_then(serde_json::from_value)
-            .map_err(|error| RunnerError::Model(format!("{PATH}: {error}")))?;
+        let config: Self = component_config::parse(PATH, text)?;
         config.check()?;
         Ok(config)
     }
@@ -109,7 +107,7 @@ impl VaeConfig {
 }
 
 fn unsupported(key: &str, found: &str, right: &str) -> RunnerError {
-    RunnerError::Model(format!("{PATH}: `{key}` is {found}; supported: {right}"))
+    component_config::unsupported(PATH, key, found, right)
 }
 
 #[cfg(test)]
