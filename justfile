@@ -22,6 +22,10 @@ test *filter:
 e2e:
     cargo test --package afterimage-server --test '*' --locked
 
+# Other people's clients against the built server; arguments go to pytest
+clients *arguments:
+    tests/clients/run {{ arguments }}
+
 # Run the benchmarks
 bench *arguments:
     cargo bench --workspace --locked {{ arguments }}

@@ -1,0 +1,81 @@
+"""Servers under test. Each test file speaks to them with one client."""
+
+import os
+import shutil
+import subprocess
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+PROGRAM = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / "debug" / "afterimage"
+# Longest wait for something that must happen.
+DEADLINE_SECONDS = 120
+
+
+class Server:
+    """A running `afterimage serve`."""
+
+    def __init__(self, process: subprocess.Popen[str], url: str) -> None:
+        self.process = process
+        self.url = url
+
+    def get(self, path: str) -> tuple[int, str]:
+        """Status and body."""
+        try:
+            with urllib.request.urlopen(self.url + path, timeout=DEADLINE_SECONDS) as response:
+                return response.status, response.read().decode()
+        except urllib.error.HTTPError as error:
+            return error.code, error.read().decode()
+
+    def wait_until(self, what: str, is_so: Callable[[], bool]) -> None:
+        """Looks again and again until `is_so`."""
+        started = time.monotonic()
+        while not is_so():
+            assert time.monotonic() - started < DEADLINE_SECONDS, f"gave up waiting until {what}"
+            time.sleep(0.05)
+
+
+@contextmanager
+def running_server(*flags: str, env: dict[str, str] | None = None) -> Iterator[Server]:
+    """A server on a free port that is ready, ended with SIGTERM."""
+    command = [str(PROGRAM), "serve", "--port", "0", "--log-filter", "warn", *flags]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env={**os.environ, **(env or {})}) as process:
+        try:
+            assert process.stdout is not None
+            line = process.stdout.readline().strip()
+            assert line.startswith("listening on "), line
+            server = Server(process, line.removeprefix("listening on "))
+            server.wait_until("it is ready", lambda: server.get("/health/ready")[0] == 200)
+            yield server
+        finally:
+            process.terminate()
+            process.wait(DEADLINE_SECONDS)
+
+
+@pytest.fixture
+def start_server() -> Callable[..., AbstractContextManager[Server]]:
+    """Starts a server with flags of its own: `with start_server("--flag", "value") as server`."""
+    return running_server
+
+
+@pytest.fixture(scope="session")
+def server() -> Iterator[Server]:
+    """The server of all tests that leave no traces. It has the program's default settings."""
+    with running_server() as server:
+        yield server
+
+
+def required_program(name: str) -> str:
+    """Path of an installed program; the test is skipped where there is none."""
+    path = shutil.which(name)
+    if path is None:
+        if os.environ.get("AFTERIMAGE_REQUIRE_PROGRAMS") == "1":
+            pytest.fail(f"{name} is not installed")
+        pytest.skip(f"{name} is not installed")
+    return path
