@@ -9,7 +9,7 @@ use super::cache::CacheArgs;
 use super::error::CliError;
 use super::log::LogArgs;
 use super::model::ModelArgs;
-use crate::api::{ApiSettings, UnknownFields};
+use crate::api::{ApiSettings, JobLimits, UnknownFields};
 use crate::logging;
 use crate::server::{self, ServerOptions};
 
@@ -100,6 +100,19 @@ struct LimitArgs {
     #[arg(long, env = "AFTERIMAGE_CACHE_MEMORY_BYTES", hide_env_values = true, value_name = "BYTES",
         default_value_t = EngineOptions::default().cache_memory_bytes)]
     cache_memory_bytes: usize,
+    /// Jobs of /v1/images/jobs that are kept, in whatever state; one more is answered 429 unless the outcome
+    /// of one has been fetched
+    #[arg(long, env = "AFTERIMAGE_MAX_JOBS", hide_env_values = true, value_name = "JOBS", default_value = "256")]
+    max_jobs: NonZeroUsize,
+    /// Seconds that a job is kept once it has ended
+    #[arg(long, env = "AFTERIMAGE_JOB_RETENTION", hide_env_values = true, value_name = "SECONDS",
+        value_parser = positive_seconds, default_value_t = 3600.0)]
+    job_retention: f64,
+    /// Memory for the previews and results of jobs, in bytes; fetched and old ones are forgotten over it,
+    /// the newest never
+    #[arg(long, env = "AFTERIMAGE_JOB_MEMORY_BYTES", hide_env_values = true, value_name = "BYTES",
+        default_value_t = 256 << 20)]
+    job_memory_bytes: usize,
     /// What happens to a request with a field nobody knows
     #[arg(long, env = "AFTERIMAGE_UNKNOWN_FIELDS", hide_env_values = true, value_enum, default_value = "reject")]
     unknown_fields: UnknownFields,
@@ -138,6 +151,11 @@ impl ServeArgs {
                 max_body_bytes: self.limits.max_body_bytes,
                 unknown_fields: self.limits.unknown_fields,
                 cache,
+                jobs: JobLimits {
+                    max_jobs: self.limits.max_jobs.get(),
+                    retention: Duration::from_secs_f64(self.limits.job_retention),
+                    memory_bytes: self.limits.job_memory_bytes,
+                },
             },
         })
     }
