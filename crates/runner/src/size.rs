@@ -12,10 +12,30 @@ pub struct Size {
     pub height: usize,
 }
 
+/// What happens to a request for a size that is no bucket.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum BucketPolicy {
+    /// It is refused.
+    #[default]
+    Reject,
+    /// It gets the nearest bucket.
+    Nearest,
+}
+
 /// A text that is not a size.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("`{0}` is not a size; write WIDTHxHEIGHT in pixels, such as 256x256")]
 pub struct ParseSizeError(String);
+
+impl Size {
+    /// The bucket nearest to this size: the one whose sides it takes the least stretching to reach. Of
+    /// equally near ones the first.
+    pub(crate) fn nearest(self, buckets: &[Self]) -> Option<Self> {
+        let stretch = |side: usize, other: usize| (side as f64 / other as f64).ln().abs();
+        let distance = |bucket: &Self| stretch(self.width, bucket.width) + stretch(self.height, bucket.height);
+        buckets.iter().copied().min_by(|a, b| distance(a).total_cmp(&distance(b)))
+    }
+}
 
 impl FromStr for Size {
     type Err = ParseSizeError;
@@ -50,5 +70,22 @@ mod tests {
         ] {
             assert!(text.parse::<Size>().is_err(), "{text:?}");
         }
+    }
+
+    #[test]
+    fn the_nearest_bucket_is_the_one_of_like_shape_and_area() {
+        let size = |text: &str| text.parse::<Size>().unwrap();
+        let buckets = ["512x512", "1024x1024", "1344x768", "768x1344"].map(size);
+        for (asked, nearest) in [
+            ("512x512", "512x512"),
+            ("900x1024", "1024x1024"),
+            ("500x520", "512x512"),
+            ("1920x1080", "1344x768"),
+            ("16x64", "512x512"),
+            ("600x1300", "768x1344"),
+        ] {
+            assert_eq!(size(asked).nearest(&buckets), Some(size(nearest)), "{asked}");
+        }
+        assert_eq!(size("64x64").nearest(&[]), None);
     }
 }
