@@ -3,6 +3,10 @@
 use std::fmt;
 use std::str::FromStr;
 
+/// A picture of the wrong shape is cropped or stretched by whoever asked for it, one of the wrong area
+/// only scaled.
+const SHAPE_WEIGHT: f64 = 4.0;
+
 /// Width and height of a picture in pixels. A size from the model's list is a *bucket*.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Size {
@@ -28,11 +32,14 @@ pub enum BucketPolicy {
 pub struct ParseSizeError(String);
 
 impl Size {
-    /// The bucket nearest to this size: the one whose sides it takes the least stretching to reach. Of
-    /// equally near ones the first.
+    /// The bucket nearest to this size in shape and, a quarter as important, in area. Of equally near
+    /// ones the first.
     pub(crate) fn nearest(self, buckets: &[Self]) -> Option<Self> {
-        let stretch = |side: usize, other: usize| (side as f64 / other as f64).ln().abs();
-        let distance = |bucket: &Self| stretch(self.width, bucket.width) + stretch(self.height, bucket.height);
+        let distance = |bucket: &Self| {
+            let wider = (bucket.width as f64 / self.width as f64).ln();
+            let higher = (bucket.height as f64 / self.height as f64).ln();
+            SHAPE_WEIGHT * (wider - higher).abs() + (wider + higher).abs()
+        };
         buckets.iter().copied().min_by(|a, b| distance(a).total_cmp(&distance(b)))
     }
 }
@@ -81,7 +88,7 @@ mod tests {
             ("900x1024", "1024x1024"),
             ("500x520", "512x512"),
             ("1920x1080", "1344x768"),
-            ("16x64", "512x512"),
+            ("16x64", "768x1344"),
             ("600x1300", "768x1344"),
         ] {
             assert_eq!(size(asked).nearest(&buckets), Some(size(nearest)), "{asked}");
