@@ -27,6 +27,19 @@ impl Response {
         serde_json::from_slice(&self.body).unwrap_or_else(|error| panic!("{error}: {}", self.text()))
     }
 
+    /// Data of the server-sent events in the body, comments left out. None of them is a failure.
+    pub(crate) fn events(&self) -> Vec<Value> {
+        assert_eq!((self.status, self.header("content-type")), (200, Some("text/event-stream")), "{}", self.text());
+        let blocks = self.text().split_terminator("\n\n").filter(|block| !block.starts_with(':'));
+        let event = |block: &str| {
+            let (name, data) = block.strip_prefix("event: ").unwrap().split_once("\ndata: ").unwrap();
+            let data: Value = serde_json::from_str(data).unwrap();
+            assert!(data["type"] == name && data.get("error").is_none(), "{block}");
+            data
+        };
+        blocks.map(event).collect()
+    }
+
     /// `param` and `code` of an error body, after a look at its shape.
     pub(crate) fn error(&self) -> (Option<String>, String) {
         let body = self.json();
@@ -46,6 +59,15 @@ pub(crate) fn request(address: &str, method: &str, path: &str, headers: &[(&str,
     }
     head += &format!("content-length: {}\r\n\r\n", body.len());
     try_raw(address, &[head.as_bytes(), body].concat()).unwrap()
+}
+
+/// Asks for a generation and leaves the answer to the caller, who may also hang up.
+pub(crate) fn open_generation(address: &str, request: &Value) -> TcpStream {
+    let body = request.to_string();
+    let head = format!("POST /v1/images/generations HTTP/1.1\r\nhost: x\r\ncontent-length: {}\r\n\r\n", body.len());
+    let mut connection = TcpStream::connect(address).unwrap();
+    connection.write_all(format!("{head}{body}").as_bytes()).unwrap();
+    connection
 }
 
 /// Sends these bytes and reads the answer; an error if there is no server or it hangs up.

@@ -7,6 +7,7 @@
 
 mod bad_requests;
 mod cache;
+mod cancellation;
 mod command_line;
 mod concurrency;
 mod endpoints;
@@ -14,6 +15,9 @@ mod generations;
 mod http;
 mod lifecycle;
 mod metrics_page;
+mod mixed_requests;
 mod picture;
+mod random;
 mod server;
+mod soak;
 mod streaming;
