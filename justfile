@@ -31,6 +31,10 @@ soak seconds="600":
 cancellation:
     cargo test --package afterimage-server --test e2e --locked seconds_from_a_hang_up -- --ignored --nocapture
 
+# Requests per second and latency of the HTTP layer, idle and while it generates; prints a table
+http-load:
+    cargo test --package afterimage-server --test e2e --locked http_load -- --ignored --nocapture
+
 # Other people's clients against the built server; arguments go to pytest
 clients *arguments:
     tests/clients/run {{ arguments }}

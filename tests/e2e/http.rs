@@ -1,6 +1,6 @@
-//! The smallest HTTP client that can also be rude: one connection per request, bodies sent as they are.
+//! The smallest HTTP client that can also be rude: bodies are sent as they are, connections kept or not.
 
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 
 use serde_json::Value;
@@ -51,22 +51,53 @@ impl Response {
     }
 }
 
-/// Sends a request and reads the answer.
+/// Sends a request on a connection of its own and reads the answer.
 pub(crate) fn request(address: &str, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Response {
-    let mut head = format!("{method} {path} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n");
+    let headers = [&[("connection", "close")], headers].concat();
+    try_raw(address, &message(method, path, &headers, body)).unwrap()
+}
+
+/// The bytes of a request.
+fn message(method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Vec<u8> {
+    let mut head = format!("{method} {path} HTTP/1.1\r\nhost: x\r\n");
     for (name, value) in headers {
         head += &format!("{name}: {value}\r\n");
     }
     head += &format!("content-length: {}\r\n\r\n", body.len());
-    try_raw(address, &[head.as_bytes(), body].concat()).unwrap()
+    [head.as_bytes(), body].concat()
+}
+
+/// A connection for one request after another.
+pub(crate) struct Connection(BufReader<TcpStream>);
+
+impl Connection {
+    pub(crate) fn open(address: &str) -> Self {
+        let stream = TcpStream::connect(address).unwrap();
+        stream.set_nodelay(true).unwrap();
+        Self(BufReader::new(stream))
+    }
+
+    /// Sends a request and reads the answer, which must announce its length.
+    pub(crate) fn request(&mut self, method: &str, path: &str, body: &[u8]) -> Response {
+        self.0.get_mut().write_all(&message(method, path, &[], body)).unwrap();
+        let mut answer = Vec::new();
+        while !answer.ends_with(b"\r\n\r\n") {
+            assert_ne!(self.0.read_until(b'\n', &mut answer).unwrap(), 0, "the server hung up");
+        }
+        let head = String::from_utf8_lossy(&answer).to_lowercase();
+        let length = head.split_once("content-length: ").and_then(|(_, rest)| rest.lines().next()).unwrap();
+        let end_of_head = answer.len();
+        answer.resize(end_of_head + length.parse::<usize>().unwrap(), 0);
+        self.0.read_exact(&mut answer[end_of_head..]).unwrap();
+        parse(&answer).unwrap()
+    }
 }
 
 /// Asks for a generation and leaves the answer to the caller, who may also hang up.
 pub(crate) fn open_generation(address: &str, request: &Value) -> TcpStream {
-    let body = request.to_string();
-    let head = format!("POST /v1/images/generations HTTP/1.1\r\nhost: x\r\ncontent-length: {}\r\n\r\n", body.len());
     let mut connection = TcpStream::connect(address).unwrap();
-    connection.write_all(format!("{head}{body}").as_bytes()).unwrap();
+    let message = message("POST", "/v1/images/generations", &[], request.to_string().as_bytes());
+    connection.write_all(&message).unwrap();
     connection
 }
 
