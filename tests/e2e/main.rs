@@ -9,6 +9,7 @@ mod bad_requests;
 mod cache;
 mod command_line;
 mod concurrency;
+mod configuration;
 mod endpoints;
 mod generations;
 mod http;

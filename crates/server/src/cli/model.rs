@@ -1,6 +1,8 @@
 //! Flags about the model, and loading it.
 
-use afterimage_runner::{DitPipeline, HubOptions, LoadOptions, ModelFolder, Precision, RunnerError, Size, resolve};
+use afterimage_runner::{DitPipeline, HubOptions, LoadOptions, ModelFolder, Precision, Size, resolve};
+
+use super::error::CliError;
 
 /// Precision of weights and activations.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -23,8 +25,8 @@ pub(crate) struct ModelArgs {
     /// [default: the small model inside this program]
     #[arg(long, env = "AFTERIMAGE_MODEL", hide_env_values = true, value_name = "FOLDER|ID")]
     model: Option<String>,
-    /// Branch, tag or commit of a hub model
-    #[arg(long, env = "AFTERIMAGE_REVISION", hide_env_values = true, requires = "model")]
+    /// Branch, tag or commit of a hub model; needs --model
+    #[arg(long, env = "AFTERIMAGE_REVISION", hide_env_values = true)]
     revision: Option<String>,
     /// Precision of weights and activations
     #[arg(long, env = "AFTERIMAGE_DTYPE", hide_env_values = true, value_enum, default_value = "auto")]
@@ -35,8 +37,18 @@ pub(crate) struct ModelArgs {
 }
 
 impl ModelArgs {
+    /// What can be said before anything is loaded.
+    pub(crate) fn check(&self) -> Result<(), CliError> {
+        if self.revision.is_some() && self.model.is_none() {
+            let message = "it has no effect without --model; name the hub model that it is a revision of";
+            return Err(CliError::setting("revision", message));
+        }
+        Ok(())
+    }
+
     /// Finds and loads the model. Takes its time.
-    pub(crate) fn load(&self) -> Result<DitPipeline, RunnerError> {
+    pub(crate) fn load(&self) -> Result<DitPipeline, CliError> {
+        self.check()?;
         let folder = match &self.model {
             None => ModelFolder::embedded(),
             Some(model) => {
@@ -49,7 +61,7 @@ impl ModelArgs {
             }
         };
         let options = LoadOptions { precision: self.dtype.into(), buckets: self.buckets.clone() };
-        DitPipeline::load(&folder, &options)
+        Ok(DitPipeline::load(&folder, &options)?)
     }
 }
 
