@@ -9,7 +9,7 @@ use std::future::IntoFuture;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use afterimage_runner::{Engine, EngineOptions, ImageRequest};
+use afterimage_runner::{DeviceSpec, Engine, EngineOptions, ImageRequest};
 use axum::serve::ListenerExt;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -31,6 +31,8 @@ pub(crate) struct ServerOptions {
     pub(crate) host: String,
     pub(crate) port: u16,
     pub(crate) model: ModelArgs,
+    /// A worker each.
+    pub(crate) devices: Vec<DeviceSpec>,
     pub(crate) engine: EngineOptions,
     pub(crate) drain_timeout: Duration,
     pub(crate) api: ApiSettings,
@@ -51,7 +53,7 @@ async fn serve(options: ServerOptions) -> Result<(), CliError> {
     let listener = listen(&options.host, options.port).await?;
     let loading = {
         let (model, cache) = (options.model, options.api.cache.clone());
-        tokio::task::spawn_blocking(move || load(&model, options.engine, &cache))
+        tokio::task::spawn_blocking(move || load(&model, &options.devices, options.engine, &cache))
     };
     let state = Arc::new(AppState::new(options.api));
     let stop = CancellationToken::new();
@@ -88,9 +90,14 @@ async fn listen(host: &str, port: u16) -> Result<TcpListener, CliError> {
     Ok(listener)
 }
 
-fn load(model: &ModelArgs, options: EngineOptions, cache: &CacheDefaults) -> Result<Engine, CliError> {
+fn load(
+    model: &ModelArgs,
+    devices: &[DeviceSpec],
+    options: EngineOptions,
+    cache: &CacheDefaults,
+) -> Result<Engine, CliError> {
     let started = Instant::now();
-    let engine = Engine::start(model.load()?, options)?;
+    let engine = Engine::start(model.load_onto(devices)?, options)?;
     check_cache(&engine, cache)?;
     let model = engine.model();
     tracing::info!(

@@ -1,6 +1,8 @@
 //! Flags about the model, and loading it.
 
-use afterimage_runner::{DitPipeline, HubOptions, LoadOptions, ModelFolder, Precision, Size, resolve};
+use afterimage_runner::{
+    DeviceSpec, DitPipeline, HubOptions, LoadOptions, ModelFolder, Precision, Replicas, Size, resolve,
+};
 
 use super::error::CliError;
 
@@ -36,6 +38,15 @@ pub(crate) struct ModelArgs {
     buckets: Vec<Size>,
 }
 
+/// The one device of a command that serves nobody.
+#[derive(Debug, Clone, clap::Args)]
+#[command(next_help_heading = "Model")]
+pub(crate) struct DeviceArg {
+    /// Where pictures are made: `cpu`, or `cuda:N` in a build with the feature `cuda`
+    #[arg(long, env = "AFTERIMAGE_DEVICE", hide_env_values = true, default_value = "cpu")]
+    pub(crate) device: DeviceSpec,
+}
+
 impl ModelArgs {
     /// What can be said before anything is loaded.
     pub(crate) fn check(&self) -> Result<(), CliError> {
@@ -47,21 +58,28 @@ impl ModelArgs {
     }
 
     /// Finds and loads the model. Takes its time.
-    pub(crate) fn load(&self) -> Result<DitPipeline, CliError> {
+    pub(crate) fn load(&self, device: &DeviceArg) -> Result<DitPipeline, CliError> {
+        Ok(DitPipeline::load(&self.folder()?, &LoadOptions { device: device.device, ..self.options() })?)
+    }
+
+    /// Finds the model and loads it onto every device.
+    pub(crate) fn load_onto(&self, devices: &[DeviceSpec]) -> Result<Replicas, CliError> {
+        Ok(Replicas::load(&self.folder()?, &self.options(), devices)?)
+    }
+
+    fn folder(&self) -> Result<ModelFolder, CliError> {
         self.check()?;
-        let folder = match &self.model {
-            None => ModelFolder::embedded(),
-            Some(model) => {
-                let hub = HubOptions::from_env();
-                let hub = match &self.revision {
-                    Some(revision) => hub.with_revision(revision),
-                    None => hub,
-                };
-                resolve(model, &hub)?
-            }
+        let Some(model) = &self.model else { return Ok(ModelFolder::embedded()) };
+        let hub = HubOptions::from_env();
+        let hub = match &self.revision {
+            Some(revision) => hub.with_revision(revision),
+            None => hub,
         };
-        let options = LoadOptions { precision: self.dtype.into(), buckets: self.buckets.clone() };
-        Ok(DitPipeline::load(&folder, &options)?)
+        Ok(resolve(model, &hub)?)
+    }
+
+    fn options(&self) -> LoadOptions {
+        LoadOptions { precision: self.dtype.into(), buckets: self.buckets.clone(), ..LoadOptions::default() }
     }
 }
 

@@ -4,7 +4,7 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use afterimage_runner::{DeviceSpec, EngineOptions};
+use afterimage_runner::{BucketPolicy, DeviceSpec, EngineOptions};
 
 use super::cache::CacheArgs;
 use super::error::CliError;
@@ -41,6 +41,16 @@ pub(crate) struct ServeArgs {
     served_model_name: Option<String>,
     #[command(flatten)]
     model: ModelArgs,
+    /// What happens to a request for a size that is none of the served ones
+    #[arg(
+        long,
+        env = "AFTERIMAGE_BUCKET_POLICY",
+        hide_env_values = true,
+        value_enum,
+        default_value = "reject",
+        help_heading = "Model"
+    )]
+    bucket_policy: BucketPolicyArg,
     #[command(flatten)]
     cache: CacheArgs,
     #[command(flatten)]
@@ -54,11 +64,30 @@ pub(crate) struct ServeArgs {
     pub(super) settings: Settings,
 }
 
+/// What happens to a request for a size that is none of the served ones.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum BucketPolicyArg {
+    /// It is answered 400
+    Reject,
+    /// It gets the nearest served size, which the response names
+    Nearest,
+}
+
+impl From<BucketPolicyArg> for BucketPolicy {
+    fn from(policy: BucketPolicyArg) -> Self {
+        match policy {
+            BucketPolicyArg::Reject => Self::Reject,
+            BucketPolicyArg::Nearest => Self::Nearest,
+        }
+    }
+}
+
 /// Where pictures are made, and how many at a time.
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "Workers")]
 struct WorkerArgs {
-    /// Devices, each with a worker of its own; `cpu,cpu` is two workers that share the weights
+    /// Devices, each with a worker of its own: `cpu`, or `cuda:N` in a build with the feature `cuda`. One
+    /// named twice gets two workers that share the weights
     #[arg(
         long,
         env = "AFTERIMAGE_DEVICES",
@@ -108,11 +137,15 @@ struct LimitArgs {
     #[arg(long, env = "AFTERIMAGE_REQUEST_TIMEOUT", hide_env_values = true, value_name = "SECONDS",
         value_parser = positive_seconds)]
     request_timeout: Option<f64>,
-    /// Memory for the cache state of all running images, in bytes; an image that finds none left is
-    /// computed without a cache
+    /// Memory of each device for the cache state of all images running on it, in bytes; an image that
+    /// finds none left is computed without a cache
     #[arg(long, env = "AFTERIMAGE_CACHE_MEMORY_BYTES", hide_env_values = true, value_name = "BYTES",
         default_value_t = EngineOptions::default().cache_memory_bytes)]
     cache_memory_bytes: usize,
+    /// Memory for what the model makes of the prompts of late, in bytes; 0 keeps none
+    #[arg(long, env = "AFTERIMAGE_PROMPT_CACHE_BYTES", hide_env_values = true, value_name = "BYTES",
+        default_value_t = EngineOptions::default().prompt_cache_bytes)]
+    prompt_cache_bytes: usize,
     /// What happens to a request with a field nobody knows
     #[arg(long, env = "AFTERIMAGE_UNKNOWN_FIELDS", hide_env_values = true, value_enum, default_value = "reject")]
     unknown_fields: UnknownFields,
@@ -153,13 +186,15 @@ impl ServeArgs {
             host: self.host,
             port: self.port,
             model: self.model,
+            devices: self.workers.devices,
             engine: EngineOptions {
-                devices: self.workers.devices,
                 max_batch_rows: self.workers.max_batch_rows.get(),
                 max_queued_requests: self.limits.max_queued_requests.get(),
                 max_queued_seconds: self.limits.max_queued_seconds,
                 request_timeout: self.limits.request_timeout.map(Duration::from_secs_f64),
                 cache_memory_bytes: self.limits.cache_memory_bytes,
+                prompt_cache_bytes: self.limits.prompt_cache_bytes,
+                bucket_policy: self.bucket_policy.into(),
                 warmup: self.workers.warmup,
             },
             drain_timeout: Duration::from_secs(self.limits.drain_timeout),

@@ -104,7 +104,7 @@ fn a_broken_file_says_where() {
 
 #[test]
 fn a_value_that_is_overridden_is_not_looked_at() {
-    assert_line(&read("devices = [\"cuda:0\"]", &["--devices", "cpu"]).unwrap(), "devices = [\"cpu\"] # --devices");
+    assert_line(&read("devices = [\"tpu\"]", &["--devices", "cpu"]).unwrap(), "devices = [\"cpu\"] # --devices");
 }
 
 #[test]
