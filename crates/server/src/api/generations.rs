@@ -82,7 +82,7 @@ pub(super) async fn plan<D: Send + 'static>(
     parse: Parse<D>,
 ) -> Result<Planned<D>, ApiError> {
     let arrived = Instant::now();
-    let bytes = body::read(body, state.settings.max_body_bytes).await?;
+    let bytes = body::read(body, state.settings.max_body_bytes, state.settings.body_timeout).await?;
     let (state, engine) = (Arc::clone(state), engine.clone());
     let plan = move || {
         let GenerationRequest { image, previews, delivery } = parse(&state.rules(&engine), &body::parse(&bytes)?)?;
