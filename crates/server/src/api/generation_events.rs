@@ -9,14 +9,18 @@ use afterimage_cache::CacheReport;
 use afterimage_runner::{FinishedJob, Preview, Progress, RgbImage};
 use axum::body::Bytes;
 use serde::Serialize;
+use utoipa::ToSchema;
 
-use super::error::ApiError;
+use super::error::{ApiError, ErrorBody};
 use super::generation_response::{StageSeconds, Usage, png_base64};
+use super::openapi::CacheReportSchema;
 use super::state::unix_seconds;
 
-#[derive(Debug, Serialize)]
+/// What the `data` of a server-sent event of a streamed generation holds
+#[derive(Debug, Serialize, ToSchema)]
 #[serde(tag = "type")]
-enum Event<'a> {
+#[schema(as = GenerationEvent)]
+pub(super) enum Event<'a> {
     #[serde(rename = "image_generation.partial_image")]
     PartialImage(PartialImage),
     #[serde(rename = "image_generation.completed")]
@@ -24,7 +28,7 @@ enum Event<'a> {
         #[serde(flatten)]
         picture: Picture,
         usage: Usage,
-        /// With the last picture.
+        /// With the last picture
         #[serde(flatten)]
         summary: Option<Summary<'a>>,
     },
@@ -32,28 +36,36 @@ enum Event<'a> {
     Progress { step: usize, total: usize, cached: usize, queue_position: usize },
 }
 
-/// A picture on its way.
-#[derive(Debug, Serialize)]
+/// A picture on its way
+#[derive(Debug, Serialize, ToSchema)]
 pub(super) struct PartialImage {
     #[serde(flatten)]
     picture: Picture,
     partial_image_index: usize,
 }
 
-#[derive(Debug, Serialize)]
-struct Picture {
+/// A picture of a stream
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct Picture {
+    /// The file
+    #[schema(content_encoding = "base64")]
     b64_json: String,
+    /// Unix seconds
     created_at: u64,
     output_format: &'static str,
+    /// `WIDTHxHEIGHT`
     size: String,
     quality: &'static str,
     background: &'static str,
     image_index: usize,
+    /// The seed that gives this picture alone
     seed: u64,
 }
 
-#[derive(Debug, Serialize)]
-struct Summary<'a> {
+/// What the last event adds
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct Summary<'a> {
+    #[schema(value_type = CacheReportSchema)]
     cache: &'a CacheReport,
     timings: StageSeconds,
 }
@@ -120,7 +132,8 @@ pub(super) fn comment(progress: Progress) -> Bytes {
 
 /// The last event of a stream that fails.
 pub(super) fn error(error: &ApiError) -> Bytes {
-    format!("event: error\ndata: {}\n\n", error.tell()).into()
+    let data = serde_json::to_string(&ErrorBody { error: error.tell() }).unwrap_or_default();
+    format!("event: error\ndata: {data}\n\n").into()
 }
 
 fn text(name: &str, event: &Event<'_>) -> Result<Bytes, ApiError> {

@@ -8,30 +8,40 @@ use afterimage_runner::{FinishedJob, RgbImage, Timings};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::error::ApiError;
+use super::openapi::CacheReportSchema;
 use super::state::unix_seconds;
 use crate::png_image;
 
-#[derive(Debug, Serialize)]
-struct GenerationResponse<'a> {
+/// Finished pictures
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct GenerationResponse<'a> {
+    /// Unix seconds
     created: u64,
     data: Vec<ImageData>,
     output_format: &'static str,
+    /// `WIDTHxHEIGHT`
     size: String,
     usage: Usage,
+    #[schema(value_type = CacheReportSchema)]
     cache: &'a CacheReport,
     timings: StageSeconds,
 }
 
-#[derive(Debug, Serialize)]
+/// A finished picture
+#[derive(Debug, Serialize, ToSchema)]
 struct ImageData {
+    /// The file
+    #[schema(content_encoding = "base64")]
     b64_json: String,
+    /// The seed that gives this picture alone
     seed: u64,
 }
 
-/// Nothing here is billed by tokens; clients expect the keys.
-#[derive(Debug, Default, Serialize)]
+/// Nothing here is billed by tokens; clients expect the keys
+#[derive(Debug, Default, Serialize, ToSchema)]
 pub(super) struct Usage {
     input_tokens: u64,
     output_tokens: u64,
@@ -39,13 +49,14 @@ pub(super) struct Usage {
     input_tokens_details: InputTokens,
 }
 
-#[derive(Debug, Default, Serialize)]
+#[derive(Debug, Default, Serialize, ToSchema)]
 pub(super) struct InputTokens {
     image_tokens: u64,
     text_tokens: u64,
 }
 
-#[derive(Debug, Serialize)]
+/// Where the time went
+#[derive(Debug, Serialize, ToSchema)]
 pub(super) struct StageSeconds {
     queue_seconds: f64,
     encode_seconds: f64,

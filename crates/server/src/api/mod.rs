@@ -15,6 +15,8 @@ mod health;
 mod jobs;
 mod metrics;
 mod models;
+mod openapi;
+mod path_id;
 mod request_id;
 mod state;
 
@@ -23,7 +25,9 @@ use std::sync::Arc;
 use axum::Router;
 use axum::http::{Method, Uri};
 use axum::middleware;
-use axum::routing::{get, post};
+use utoipa::OpenApi;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
 pub(crate) use body::{kind_of, parse_json};
 pub(crate) use error::ApiError;
@@ -34,21 +38,28 @@ pub(crate) use state::{ApiSettings, AppState};
 
 /// Every path of the server.
 pub(crate) fn router(state: Arc<AppState>) -> Router {
-    Router::new()
-        .route("/v1/images/generations", post(generations::create))
-        .route("/v1/images/jobs", post(jobs::create).get(jobs::list))
-        .route("/v1/images/jobs/{id}", get(jobs::retrieve).delete(jobs::delete))
-        .route("/v1/models", get(models::list))
-        .route("/v1/models/{*id}", get(models::retrieve))
-        .route("/health", get(health::ready))
-        .route("/health/ready", get(health::ready))
-        .route("/health/live", get(health::live))
-        .route("/metrics", get(metrics::expose))
+    Router::from(routes())
         .fallback(path_not_found)
         .method_not_allowed_fallback(method_not_allowed)
         .layer(middleware::from_fn_with_state(Arc::clone(&state), metrics::observe))
         .layer(middleware::from_fn(request_id::attach))
         .with_state(state)
+}
+
+/// Every documented path; paths and methods stand at the handlers.
+fn routes() -> OpenApiRouter<Arc<AppState>> {
+    OpenApiRouter::with_openapi(openapi::Frame::openapi())
+        .routes(routes!(generations::create))
+        .routes(routes!(jobs::create, jobs::list))
+        .routes(routes!(jobs::retrieve, jobs::delete))
+        .routes(routes!(models::list))
+        .routes(routes!(models::retrieve))
+        .routes(routes!(health::health))
+        .routes(routes!(health::ready))
+        .routes(routes!(health::live))
+        .routes(routes!(metrics::expose))
+        .routes(routes!(openapi::document))
+        .routes(routes!(openapi::docs))
 }
 
 async fn path_not_found(uri: Uri) -> ApiError {

@@ -161,7 +161,7 @@ impl ApiSettings {
             body_timeout: Duration::from_secs(1000),
             unknown_fields: UnknownFields::Reject,
             cache: CacheDefaults::new(CacheBackend::None, serde_json::Map::new()).unwrap(),
-            jobs: JobLimits { max_jobs: 4, retention: std::time::Duration::from_secs(60), memory_bytes: 1000 },
+            jobs: JobLimits { max_jobs: 4, retention: Duration::from_secs(60), memory_bytes: 1000 },
         }
     }
 }

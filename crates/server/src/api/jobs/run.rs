@@ -32,7 +32,7 @@ pub(super) async fn run(accepted: Accepted, job: RunningJob, record: GenerationR
     let (ending, outcome) = match result {
         None => (Ending::Cancelled, Outcome::Cancelled),
         Some(Ok(answer)) => (Ending::Succeeded(answer), Outcome::Ok),
-        Some(Err(error)) => (Ending::Failed(error.tell()["error"].take()), error.outcome()),
+        Some(Err(error)) => (Ending::Failed(error.tell()), error.outcome()),
     };
     // A job that was deleted in the last moment stays cancelled.
     let has_ended_so = state.jobs.end(&job.id, ending);
