@@ -10,6 +10,8 @@ use afterimage_runner::{FinishedJob, Preview, Progress, RgbImage};
 use axum::body::Bytes;
 use serde::Serialize;
 use utoipa::ToSchema;
+use utoipa::openapi::Ref;
+use utoipa::openapi::schema::{ObjectBuilder, OneOfBuilder, Schema, Type};
 
 use super::error::{ApiError, ErrorBody};
 use super::generation_response::{StageSeconds, Usage, png_base64};
@@ -34,6 +36,24 @@ pub(super) enum Event<'a> {
     },
     #[serde(rename = "image_generation.progress")]
     Progress { step: usize, total: usize, cached: usize, queue_position: usize },
+}
+
+/// A server-sent event of a streamed generation, for its description.
+#[derive(Serialize, ToSchema)]
+#[allow(dead_code, reason = "documentation: the type is never built")]
+pub(super) struct ServerSentEvent {
+    /// The `type` in the data, or `error`
+    event: String,
+    #[schema(schema_with = event_data)]
+    data: String,
+}
+
+fn event_data() -> Schema {
+    let data = OneOfBuilder::new().item(Ref::from_schema_name("GenerationEvent"));
+    let data = data.item(Ref::from_schema_name("ErrorBody")).build();
+    let mut text = ObjectBuilder::new().schema_type(Type::String).content_media_type("application/json").build();
+    text.content_schema = Some(Box::new(Schema::from(data).into()));
+    text.into()
 }
 
 /// A picture on its way

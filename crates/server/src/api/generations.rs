@@ -17,6 +17,7 @@ use serde_json::{Map, Value};
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use super::error::ApiError;
+use super::generation_events::ServerSentEvent;
 use super::generation_request::{Delivery, GenerationRequest, RequestRules};
 use super::generation_response::GenerationResponse;
 use super::openapi::{
@@ -62,7 +63,7 @@ pub(super) type Parse<D> = fn(&RequestRules<'_>, &Map<String, Value>) -> Result<
     responses(
         (status = 200, description = "The pictures, or the stream", content(
             (GenerationResponse = "application/json"),
-            (String = "text/event-stream")
+            (ServerSentEvent = "text/event-stream")
         )),
         (status = 400, response = BadRequest),
         (status = 404, response = ModelNotFound),
