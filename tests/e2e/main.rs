@@ -15,6 +15,7 @@ mod endpoints;
 mod generations;
 mod http;
 mod http_load;
+mod jobs;
 mod lifecycle;
 mod metrics_page;
 mod mixed_requests;

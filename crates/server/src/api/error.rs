@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 use crate::cache_defaults::CacheFault;
 use crate::metrics::Outcome;
 
-/// When a client should ask again while the model loads or the server ends.
+/// When a client should ask again while the model loads, the server ends or jobs wait to be fetched.
 const UNAVAILABLE_RETRY: Duration = Duration::from_secs(5);
 const X_SHOULD_RETRY: HeaderName = HeaderName::from_static("x-should-retry");
 
@@ -40,6 +40,12 @@ pub(crate) enum ApiError {
         requested: String,
         /// The model's id.
         served: String,
+    },
+    /// No such job, or no longer.
+    #[error("there is no job `{id}` here; finished jobs are kept for a while only (--job-retention)")]
+    JobNotFound {
+        /// As asked for.
+        id: String,
     },
     /// No such path.
     #[error("there is nothing at {path}; images are made by POST /v1/images/generations")]
@@ -72,6 +78,12 @@ pub(crate) enum ApiError {
     QueueFull {
         /// When a place should be free.
         retry_after: Duration,
+    },
+    /// Nothing among the kept jobs can be forgotten.
+    #[error("{kept} jobs are kept, as many as may be (--max-jobs), and none can be forgotten yet; delete one or wait")]
+    TooManyJobs {
+        /// How many there are.
+        kept: usize,
     },
     /// The model is not there yet.
     #[error("the model is still loading; try again in a moment")]
@@ -134,6 +146,7 @@ impl ApiError {
         let (status, kind, code) = match self {
             Self::InvalidRequest { code, .. } => (StatusCode::BAD_REQUEST, "invalid_request_error", *code),
             Self::ModelNotFound { .. } => (StatusCode::NOT_FOUND, "invalid_request_error", "model_not_found"),
+            Self::JobNotFound { .. } => (StatusCode::NOT_FOUND, "invalid_request_error", "job_not_found"),
             Self::PathNotFound { .. } => (StatusCode::NOT_FOUND, "invalid_request_error", "not_found"),
             Self::MethodNotAllowed { .. } => {
                 (StatusCode::METHOD_NOT_ALLOWED, "invalid_request_error", "method_not_allowed")
@@ -141,6 +154,7 @@ impl ApiError {
             Self::BodyTooLarge { .. } => (StatusCode::PAYLOAD_TOO_LARGE, "invalid_request_error", "body_too_large"),
             Self::BodyTimedOut { .. } => (StatusCode::REQUEST_TIMEOUT, "invalid_request_error", "body_timed_out"),
             Self::QueueFull { .. } => (StatusCode::TOO_MANY_REQUESTS, "rate_limit_error", "queue_full"),
+            Self::TooManyJobs { .. } => (StatusCode::TOO_MANY_REQUESTS, "rate_limit_error", "too_many_jobs"),
             Self::Loading => (StatusCode::SERVICE_UNAVAILABLE, "server_error", "model_loading"),
             Self::ShuttingDown => (StatusCode::SERVICE_UNAVAILABLE, "server_error", "shutting_down"),
             Self::WorkerStopped => (StatusCode::SERVICE_UNAVAILABLE, "server_error", "worker_stopped"),
@@ -155,6 +169,7 @@ impl ApiError {
         match self {
             Self::InvalidRequest { param, .. } => param.as_deref(),
             Self::ModelNotFound { .. } => Some("model"),
+            Self::JobNotFound { .. } => Some("id"),
             _ => None,
         }
     }
@@ -162,7 +177,9 @@ impl ApiError {
     fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::QueueFull { retry_after } => Some(*retry_after),
-            Self::Loading | Self::ShuttingDown | Self::WorkerStopped | Self::TimedOut(_) => Some(UNAVAILABLE_RETRY),
+            Self::TooManyJobs { .. } | Self::Loading | Self::ShuttingDown | Self::WorkerStopped | Self::TimedOut(_) => {
+                Some(UNAVAILABLE_RETRY)
+            }
             _ => None,
         }
     }

@@ -10,6 +10,7 @@ use tokio_util::task::task_tracker::TaskTrackerToken;
 use super::error::ApiError;
 use super::fields::UnknownFields;
 use super::generation_request::RequestRules;
+use super::jobs::{JobLimits, JobStore};
 use crate::cache_defaults::CacheDefaults;
 use crate::cache_warnings::CacheWarnings;
 use crate::metrics::Metrics;
@@ -25,6 +26,7 @@ pub(crate) struct ApiSettings {
     pub(crate) body_timeout: Duration,
     pub(crate) unknown_fields: UnknownFields,
     pub(crate) cache: CacheDefaults,
+    pub(crate) jobs: JobLimits,
 }
 
 /// Where the server stands.
@@ -41,6 +43,7 @@ pub(crate) enum Phase {
 pub(crate) struct AppState {
     pub(crate) settings: ApiSettings,
     pub(crate) metrics: Metrics,
+    pub(super) jobs: JobStore,
     cache_warnings: CacheWarnings,
     phase: watch::Sender<Phase>,
     generations: TaskTracker,
@@ -50,6 +53,7 @@ pub(crate) struct AppState {
 impl AppState {
     pub(crate) fn new(settings: ApiSettings) -> Self {
         Self {
+            jobs: JobStore::new(settings.jobs),
             settings,
             metrics: Metrics::new(),
             cache_warnings: CacheWarnings::default(),
@@ -78,6 +82,11 @@ impl AppState {
         });
         self.generations.close();
         self.generations.wait().await;
+    }
+
+    /// Whether nothing more is accepted.
+    pub(super) fn is_ending(&self) -> bool {
+        matches!(&*self.phase.borrow(), Phase::Draining(_))
     }
 
     /// Accepted generations that have no answer yet.
@@ -152,6 +161,7 @@ impl ApiSettings {
             body_timeout: Duration::from_secs(1000),
             unknown_fields: UnknownFields::Reject,
             cache: CacheDefaults::new(CacheBackend::None, serde_json::Map::new()).unwrap(),
+            jobs: JobLimits { max_jobs: 4, retention: std::time::Duration::from_secs(60), memory_bytes: 1000 },
         }
     }
 }
