@@ -5,6 +5,7 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test says what went wrong by panicking")]
 
+mod access;
 mod bad_requests;
 mod cache;
 mod command_line;
@@ -14,6 +15,7 @@ mod endpoints;
 mod generations;
 mod http;
 mod lifecycle;
+mod limits;
 mod metrics_page;
 mod picture;
 mod server;

@@ -6,10 +6,11 @@
 //! code is 0. A model that cannot be loaded ends the process.
 
 use std::future::IntoFuture;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use afterimage_runner::{DeviceSpec, Engine, EngineOptions, ImageRequest};
+use afterimage_runner::{DeviceSpec, Engine, EngineOptions, ImageRequest, Size};
 use axum::serve::ListenerExt;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -52,8 +53,8 @@ async fn serve(options: ServerOptions) -> Result<(), CliError> {
     let mut signals = Signals::new()?;
     let listener = listen(&options.host, options.port).await?;
     let loading = {
-        let (model, cache) = (options.model, options.api.cache.clone());
-        tokio::task::spawn_blocking(move || load(&model, &options.devices, options.engine, &cache))
+        let (model, cache, max_pixels) = (options.model, options.api.cache.clone(), options.api.max_pixels);
+        tokio::task::spawn_blocking(move || load(&model, &options.devices, options.engine, &cache, max_pixels))
     };
     let state = Arc::new(AppState::new(options.api));
     let stop = CancellationToken::new();
@@ -62,9 +63,8 @@ async fn serve(options: ServerOptions) -> Result<(), CliError> {
             tracing::debug!(%error, "answers on this connection may be delayed");
         }
     });
-    let http = axum::serve(listener, api::router(Arc::clone(&state)))
-        .with_graceful_shutdown(stop.clone().cancelled_owned())
-        .into_future();
+    let router = api::router(Arc::clone(&state)).into_make_service_with_connect_info::<SocketAddr>();
+    let http = axum::serve(listener, router).with_graceful_shutdown(stop.clone().cancelled_owned()).into_future();
     let http = tokio::spawn(http);
 
     tokio::select! {
@@ -95,9 +95,11 @@ fn load(
     devices: &[DeviceSpec],
     options: EngineOptions,
     cache: &CacheDefaults,
+    max_pixels: usize,
 ) -> Result<Engine, CliError> {
     let started = Instant::now();
     let engine = Engine::start(model.load_onto(devices)?, options)?;
+    check_sizes(&engine.model().buckets, max_pixels)?;
     check_cache(&engine, cache)?;
     let model = engine.model();
     tracing::info!(
@@ -108,6 +110,20 @@ fn load(
         "ready"
     );
     Ok(engine)
+}
+
+/// A server does not offer what it would refuse.
+pub(crate) fn check_sizes(buckets: &[Size], max_pixels: usize) -> Result<(), CliError> {
+    match buckets.iter().find(|size| size.pixels() > max_pixels) {
+        Some(size) => {
+            let pixels = size.pixels();
+            let message = format!(
+                "it is {max_pixels}, and the served size {size} has {pixels} pixels; raise it, or choose --buckets within it"
+            );
+            Err(CliError::setting("max-pixels", message))
+        }
+        None => Ok(()),
+    }
 }
 
 /// A server whose cache settings can never work on its model does not start.

@@ -10,13 +10,14 @@ use std::time::Instant;
 
 use afterimage_runner::{Engine, Job, Ticket};
 use axum::body::Body;
-use axum::extract::State;
+use axum::extract::{Extension, State};
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use super::error::ApiError;
 use super::generation_request::Delivery;
+use super::rate_limit::Admitted;
 use super::state::AppState;
 use super::{body, generation_response, generation_stream};
 use crate::metrics::{InFlight, Outcome};
@@ -29,7 +30,7 @@ pub(super) struct Accepted {
     /// Of the first image.
     pub(super) seed: u64,
     /// Held until the answer is made.
-    pub(super) guards: (TaskTrackerToken, InFlight),
+    pub(super) guards: (TaskTrackerToken, InFlight, Admitted),
 }
 
 /// A request that passed every check.
@@ -40,9 +41,13 @@ struct Planned {
 }
 
 /// Makes pictures and counts the request, also one whose client does not stay for the answer.
-pub(super) async fn create(State(state): State<Arc<AppState>>, body: Body) -> Result<Response, ApiError> {
+pub(super) async fn create(
+    State(state): State<Arc<AppState>>,
+    Extension(admitted): Extension<Admitted>,
+    body: Body,
+) -> Result<Response, ApiError> {
     let record = state.metrics.generation_begins();
-    let answer = match accept(&state, body).await {
+    let answer = match accept(&state, admitted, body).await {
         Ok((accepted, Delivery::Stream(options))) => {
             return Ok(generation_stream::respond(accepted, options, record));
         }
@@ -53,7 +58,7 @@ pub(super) async fn create(State(state): State<Arc<AppState>>, body: Body) -> Re
     answer
 }
 
-async fn accept(state: &Arc<AppState>, body: Body) -> Result<(Accepted, Delivery), ApiError> {
+async fn accept(state: &Arc<AppState>, admitted: Admitted, body: Body) -> Result<(Accepted, Delivery), ApiError> {
     let arrived = Instant::now();
     let engine = state.engine()?;
     let bytes = body::read(body, state.settings.max_body_bytes).await?;
@@ -61,7 +66,7 @@ async fn accept(state: &Arc<AppState>, body: Body) -> Result<(Accepted, Delivery
     // Taken before the job is submitted, so that a server that ends never overlooks an accepted job.
     let unanswered = state.generation_accepted();
     let ticket = engine.submit(job)?;
-    let guards = (unanswered, state.metrics.job_accepted());
+    let guards = (unanswered, state.metrics.job_accepted(), admitted);
     Ok((Accepted { state: Arc::clone(state), ticket, arrived, seed, guards }, delivery))
 }
 

@@ -7,6 +7,9 @@ use tokio::sync::watch;
 use tokio_util::task::TaskTracker;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
+use super::auth::Access;
+use super::client_limits::{ClientBounds, ClientLimits};
+use super::cors::AllowedOrigin;
 use super::error::ApiError;
 use super::fields::UnknownFields;
 use super::generation_request::RequestRules;
@@ -23,6 +26,10 @@ pub(crate) struct ApiSettings {
     pub(crate) max_body_bytes: usize,
     pub(crate) unknown_fields: UnknownFields,
     pub(crate) cache: CacheDefaults,
+    pub(crate) max_pixels: usize,
+    pub(crate) access: Access,
+    pub(crate) client_bounds: ClientBounds,
+    pub(crate) allowed_origins: Vec<AllowedOrigin>,
 }
 
 /// Where the server stands.
@@ -39,6 +46,7 @@ pub(crate) enum Phase {
 pub(crate) struct AppState {
     pub(crate) settings: ApiSettings,
     pub(crate) metrics: Metrics,
+    pub(super) client_limits: ClientLimits,
     cache_warnings: CacheWarnings,
     phase: watch::Sender<Phase>,
     generations: TaskTracker,
@@ -48,6 +56,7 @@ pub(crate) struct AppState {
 impl AppState {
     pub(crate) fn new(settings: ApiSettings) -> Self {
         Self {
+            client_limits: ClientLimits::new(settings.client_bounds),
             settings,
             metrics: Metrics::new(),
             cache_warnings: CacheWarnings::default(),
@@ -128,6 +137,7 @@ impl AppState {
         RequestRules {
             served_model: self.served_model(engine),
             max_prompt_chars: self.settings.max_prompt_chars,
+            max_pixels: self.settings.max_pixels,
             unknown_fields: self.settings.unknown_fields,
             cache: &self.settings.cache,
         }
@@ -149,6 +159,10 @@ impl ApiSettings {
             max_body_bytes: 1000,
             unknown_fields: UnknownFields::Reject,
             cache: CacheDefaults::new(CacheBackend::None, serde_json::Map::new()).unwrap(),
+            max_pixels: usize::MAX,
+            access: Access::default(),
+            client_bounds: ClientBounds::default(),
+            allowed_origins: Vec::new(),
         }
     }
 }
