@@ -1,7 +1,8 @@
 //! The `afterimage` program: an HTTP image server for diffusion transformers, and its command line.
 //!
-//! [`cli`] has the flags, [`config`] puts file, environment and flags together, [`server`] owns the life of a server from binding its port to
-//! the last answer, [`api`] is the HTTP side of one request, [`metrics`] what is counted. Pictures are
+//! [`cli`] has the flags, [`config`] puts file, environment and flags together, [`server`] owns the life
+//! of a server from binding its port to the last answer, [`connections`] its connections, [`api`] is the
+//! HTTP side of one request, [`metrics`] what is counted. Pictures are
 //! made by `afterimage-runner`; nothing here knows a tensor.
 
 mod api;
@@ -10,6 +11,7 @@ mod cache_defaults;
 mod cache_warnings;
 mod cli;
 mod config;
+mod connections;
 mod logging;
 mod metrics;
 mod png_image;

@@ -5,13 +5,10 @@
 //! have their answers or the drain timeout is over; a second signal ends the wait. Either way the exit
 //! code is 0. A model that cannot be loaded ends the process.
 
-use std::future::IntoFuture;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use afterimage_runner::{DeviceSpec, Engine, EngineOptions, ImageRequest, Size};
-use axum::serve::ListenerExt;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -19,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 use crate::api::{self, ApiSettings, AppState};
 use crate::cache_defaults::CacheDefaults;
 use crate::cli::{CliError, ModelArgs};
+use crate::connections::{self, ConnectionLimits};
 use crate::terminal;
 
 /// How long connections may take to carry away answers that are already made.
@@ -35,6 +33,7 @@ pub(crate) struct ServerOptions {
     /// A worker each.
     pub(crate) devices: Vec<DeviceSpec>,
     pub(crate) engine: EngineOptions,
+    pub(crate) connections: ConnectionLimits,
     pub(crate) drain_timeout: Duration,
     pub(crate) api: ApiSettings,
 }
@@ -58,14 +57,8 @@ async fn serve(options: ServerOptions) -> Result<(), CliError> {
     };
     let state = Arc::new(AppState::new(options.api));
     let stop = CancellationToken::new();
-    let listener = listener.tap_io(|connection| {
-        if let Err(error) = connection.set_nodelay(true) {
-            tracing::debug!(%error, "answers on this connection may be delayed");
-        }
-    });
-    let router = api::router(Arc::clone(&state)).into_make_service_with_connect_info::<SocketAddr>();
-    let http = axum::serve(listener, router).with_graceful_shutdown(stop.clone().cancelled_owned()).into_future();
-    let http = tokio::spawn(http);
+    let router = api::router(Arc::clone(&state));
+    let http = tokio::spawn(connections::serve(listener, router, options.connections, stop.clone()));
 
     tokio::select! {
         engine = loading => state.start_serving(engine??),

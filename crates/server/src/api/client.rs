@@ -1,8 +1,10 @@
 //! Who a request counts for when limits are counted.
 
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr};
 
-use axum::extract::{ConnectInfo, Request};
+use axum::extract::Request;
+
+use crate::connections::Peer;
 
 /// Bits of an IPv6 address that belong to its network; the rest is free to choose for whoever has it.
 const IPV6_NETWORK: u128 = !0 << 64;
@@ -21,8 +23,8 @@ pub(super) enum Client {
 impl Client {
     /// The client of a request without a key.
     pub(super) fn of_connection(request: &Request) -> Self {
-        match request.extensions().get::<ConnectInfo<SocketAddr>>() {
-            Some(ConnectInfo(address)) => Self::Address(network(address.ip().to_canonical())),
+        match request.extensions().get::<Peer>() {
+            Some(Peer(address)) => Self::Address(network(address.ip().to_canonical())),
             None => Self::Unknown,
         }
     }
@@ -37,13 +39,15 @@ fn network(address: IpAddr) -> IpAddr {
 
 #[cfg(test)]
 mod tests {
+    use std::net::SocketAddr;
+
     use axum::body::Body;
 
     use super::*;
 
     fn client(address: &str) -> Client {
         let mut request = Request::new(Body::empty());
-        request.extensions_mut().insert(ConnectInfo(SocketAddr::new(address.parse().unwrap(), 1)));
+        request.extensions_mut().insert(Peer(SocketAddr::new(address.parse().unwrap(), 1)));
         Client::of_connection(&request)
     }
 

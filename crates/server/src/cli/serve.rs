@@ -13,6 +13,7 @@ use super::log::LogArgs;
 use super::model::ModelArgs;
 use crate::api::{ApiSettings, UnknownFields};
 use crate::config::Settings;
+use crate::connections::ConnectionLimits;
 use crate::logging;
 use crate::server::{self, ServerOptions};
 use crate::terminal;
@@ -61,6 +62,8 @@ pub(crate) struct ServeArgs {
     workers: WorkerArgs,
     #[command(flatten)]
     limits: LimitArgs,
+    #[command(flatten)]
+    connections: ConnectionArgs,
     #[command(flatten)]
     access: AccessArgs,
     #[command(flatten)]
@@ -170,6 +173,29 @@ struct LimitArgs {
     drain_timeout: u64,
 }
 
+/// How many clients there may be, and how slow.
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Connections")]
+struct ConnectionArgs {
+    /// Connections open at a time; further clients wait until one is closed
+    #[arg(
+        long,
+        env = "AFTERIMAGE_MAX_CONNECTIONS",
+        hide_env_values = true,
+        value_name = "CONNECTIONS",
+        default_value = "1024"
+    )]
+    max_connections: NonZeroUsize,
+    /// Seconds a client has for the head of a request, and an idle connection is kept; then it is closed
+    #[arg(long, env = "AFTERIMAGE_HEADER_TIMEOUT", hide_env_values = true, value_name = "SECONDS",
+        value_parser = positive_seconds, default_value_t = 10.0)]
+    header_timeout: f64,
+    /// Seconds a client has for the body of a request; then it is answered 408
+    #[arg(long, env = "AFTERIMAGE_BODY_TIMEOUT", hide_env_values = true, value_name = "SECONDS",
+        value_parser = positive_seconds, default_value_t = 30.0)]
+    body_timeout: f64,
+}
+
 impl ServeArgs {
     pub(super) fn run(mut self) -> Result<(), CliError> {
         let settings = std::mem::take(&mut self.settings);
@@ -208,11 +234,16 @@ impl ServeArgs {
                 bucket_policy: self.bucket_policy.into(),
                 warmup: self.workers.warmup,
             },
+            connections: ConnectionLimits {
+                header_timeout: Duration::from_secs_f64(self.connections.header_timeout),
+                max_connections: self.connections.max_connections.get(),
+            },
             drain_timeout: Duration::from_secs(self.limits.drain_timeout),
             api: ApiSettings {
                 served_model_name: self.served_model_name,
                 max_prompt_chars: self.limits.max_prompt_chars,
                 max_body_bytes: self.limits.max_body_bytes,
+                body_timeout: Duration::from_secs_f64(self.connections.body_timeout),
                 unknown_fields: self.limits.unknown_fields,
                 cache,
                 max_pixels: self.limits.max_pixels,
