@@ -5,6 +5,7 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test says what went wrong by panicking")]
 
+mod access;
 mod bad_requests;
 mod cache;
 mod cancellation;
@@ -17,6 +18,7 @@ mod http;
 mod http_load;
 mod jobs;
 mod lifecycle;
+mod limits;
 mod metrics_page;
 mod mixed_requests;
 mod picture;

@@ -10,7 +10,7 @@ use std::time::Instant;
 
 use afterimage_runner::{Engine, Job, Ticket};
 use axum::body::Body;
-use axum::extract::State;
+use axum::extract::{Extension, State};
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
 use serde_json::{Map, Value};
@@ -18,6 +18,7 @@ use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use super::error::ApiError;
 use super::generation_request::{Delivery, GenerationRequest, RequestRules};
+use super::rate_limit::Admitted;
 use super::state::AppState;
 use super::{body, generation_response, generation_stream};
 use crate::metrics::{InFlight, Outcome};
@@ -30,7 +31,7 @@ pub(super) struct Accepted {
     /// Of the first image.
     pub(super) seed: u64,
     /// Held until the answer is made.
-    pub(super) guards: (TaskTrackerToken, InFlight),
+    pub(super) guards: (TaskTrackerToken, InFlight, Admitted),
 }
 
 /// A request that passed every check.
@@ -45,9 +46,13 @@ pub(super) struct Planned<D> {
 pub(super) type Parse<D> = fn(&RequestRules<'_>, &Map<String, Value>) -> Result<GenerationRequest<D>, ApiError>;
 
 /// Makes pictures and counts the request, also one whose client does not stay for the answer.
-pub(super) async fn create(State(state): State<Arc<AppState>>, body: Body) -> Result<Response, ApiError> {
+pub(super) async fn create(
+    State(state): State<Arc<AppState>>,
+    Extension(admitted): Extension<Admitted>,
+    body: Body,
+) -> Result<Response, ApiError> {
     let record = state.metrics.generation_begins();
-    let answer = match accept(&state, body).await {
+    let answer = match accept(&state, admitted, body).await {
         Ok((accepted, Delivery::Stream { progress })) => {
             return Ok(generation_stream::respond(accepted, progress, record));
         }
@@ -58,11 +63,11 @@ pub(super) async fn create(State(state): State<Arc<AppState>>, body: Body) -> Re
     answer
 }
 
-async fn accept(state: &Arc<AppState>, body: Body) -> Result<(Accepted, Delivery), ApiError> {
+async fn accept(state: &Arc<AppState>, admitted: Admitted, body: Body) -> Result<(Accepted, Delivery), ApiError> {
     let engine = state.engine()?;
     let planned = plan(state, &engine, body, |rules, keys| rules.parse(keys)).await?;
     let delivery = planned.delivery;
-    Ok((submit(state, &engine, planned)?, delivery))
+    Ok((submit(state, &engine, planned, admitted)?, delivery))
 }
 
 async fn whole(accepted: Accepted) -> Result<Response, ApiError> {
@@ -94,11 +99,16 @@ pub(super) async fn plan<D: Send + 'static>(
 }
 
 /// Hands a request to the engine.
-pub(super) fn submit<D>(state: &Arc<AppState>, engine: &Engine, planned: Planned<D>) -> Result<Accepted, ApiError> {
+pub(super) fn submit<D>(
+    state: &Arc<AppState>,
+    engine: &Engine,
+    planned: Planned<D>,
+    admitted: Admitted,
+) -> Result<Accepted, ApiError> {
     let Planned { job, seed, arrived, .. } = planned;
     // Taken before the job is submitted, so that a server that ends never overlooks an accepted job.
     let unanswered = state.generation_accepted();
     let ticket = engine.submit(job)?;
-    let guards = (unanswered, state.metrics.job_accepted());
+    let guards = (unanswered, state.metrics.job_accepted(), admitted);
     Ok(Accepted { state: Arc::clone(state), ticket, arrived, seed, guards })
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use afterimage_runner::{BucketPolicy, DeviceSpec, EngineOptions};
 
+use super::access::AccessArgs;
 use super::cache::CacheArgs;
 use super::error::CliError;
 use super::log::LogArgs;
@@ -19,6 +20,9 @@ use crate::terminal;
 
 /// Longest prompt unless told otherwise.
 pub(super) const DEFAULT_MAX_PROMPT_CHARS: usize = 4096;
+
+/// 7680 x 4320, as in vLLM-Omni.
+const DEFAULT_MAX_PIXELS: usize = 7680 * 4320;
 
 /// Flags of `serve`.
 #[derive(Debug, clap::Args)]
@@ -60,6 +64,8 @@ pub(crate) struct ServeArgs {
     limits: LimitArgs,
     #[command(flatten)]
     connections: ConnectionArgs,
+    #[command(flatten)]
+    access: AccessArgs,
     #[command(flatten)]
     log: LogArgs,
     /// What the layers of the configuration came to.
@@ -119,6 +125,10 @@ struct LimitArgs {
     #[arg(long, env = "AFTERIMAGE_MAX_PROMPT_CHARS", hide_env_values = true, value_name = "CHARS",
         default_value_t = DEFAULT_MAX_PROMPT_CHARS)]
     max_prompt_chars: usize,
+    /// Largest picture, in pixels; sizes the model serves must be within it
+    #[arg(long, env = "AFTERIMAGE_MAX_PIXELS", hide_env_values = true, value_name = "PIXELS",
+        default_value_t = DEFAULT_MAX_PIXELS)]
+    max_pixels: usize,
     /// Largest request body, in bytes
     #[arg(long, env = "AFTERIMAGE_MAX_BODY_BYTES", hide_env_values = true, value_name = "BYTES",
         default_value_t = 1024 * 1024)]
@@ -221,6 +231,7 @@ impl ServeArgs {
     pub(super) fn options(self) -> Result<ServerOptions, CliError> {
         self.model.check()?;
         let cache = self.cache.defaults()?;
+        server::check_sizes(self.model.buckets(), self.limits.max_pixels)?;
         Ok(ServerOptions {
             host: self.host,
             port: self.port,
@@ -253,6 +264,10 @@ impl ServeArgs {
                     retention: Duration::from_secs_f64(self.limits.job_retention),
                     memory_bytes: self.limits.job_memory_bytes,
                 },
+                max_pixels: self.limits.max_pixels,
+                access: self.access.access()?,
+                client_bounds: self.access.bounds(),
+                allowed_origins: self.access.allowed_origins(),
             },
         })
     }
