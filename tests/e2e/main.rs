@@ -6,6 +6,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test says what went wrong by panicking")]
 #![allow(clippy::print_stdout, reason = "a measurement is there to be read")]
 
+mod access;
 mod bad_requests;
 mod cache;
 mod cancellation;
@@ -16,7 +17,9 @@ mod endpoints;
 mod generations;
 mod http;
 mod http_load;
+mod jobs;
 mod lifecycle;
+mod limits;
 mod metrics_page;
 mod mixed_requests;
 mod picture;

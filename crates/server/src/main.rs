@@ -6,6 +6,7 @@
 //! made by `afterimage-runner`; nothing here knows a tensor.
 
 mod api;
+mod api_keys;
 mod cache_defaults;
 mod cache_warnings;
 mod cli;

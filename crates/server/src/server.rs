@@ -9,7 +9,7 @@ use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use afterimage_runner::{DeviceSpec, Engine, EngineOptions, ImageRequest};
+use afterimage_runner::{DeviceSpec, Engine, EngineOptions, ImageRequest, Size};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -56,8 +56,8 @@ async fn serve(options: ServerOptions) -> Result<(), CliError> {
     let mut signals = Signals::new()?;
     let listener = listen(&options.host, options.port).await?;
     let loading = {
-        let (model, cache) = (options.model, options.api.cache.clone());
-        tokio::task::spawn_blocking(move || load(&model, &options.devices, options.engine, &cache))
+        let (model, cache, max_pixels) = (options.model, options.api.cache.clone(), options.api.max_pixels);
+        tokio::task::spawn_blocking(move || load(&model, &options.devices, options.engine, &cache, max_pixels))
     };
     let state = Arc::new(AppState::new(options.api));
     let stop = CancellationToken::new();
@@ -92,9 +92,11 @@ fn load(
     devices: &[DeviceSpec],
     options: EngineOptions,
     cache: &CacheDefaults,
+    max_pixels: usize,
 ) -> Result<Engine, CliError> {
     let started = Instant::now();
     let engine = Engine::start(model.load_onto(devices)?, options)?;
+    check_sizes(&engine.model().buckets, max_pixels)?;
     check_cache(&engine, cache)?;
     let model = engine.model();
     tracing::info!(
@@ -105,6 +107,20 @@ fn load(
         "ready"
     );
     Ok(engine)
+}
+
+/// A server does not offer what it would refuse.
+pub(crate) fn check_sizes(buckets: &[Size], max_pixels: usize) -> Result<(), CliError> {
+    match buckets.iter().find(|size| size.pixels() > max_pixels) {
+        Some(size) => {
+            let pixels = size.pixels();
+            let message = format!(
+                "it is {max_pixels}, and the served size {size} has {pixels} pixels; raise it, or choose --buckets within it"
+            );
+            Err(CliError::setting("max-pixels", message))
+        }
+        None => Ok(()),
+    }
 }
 
 /// A server whose cache settings can never work on its model does not start.
