@@ -1,8 +1,8 @@
 //! The `afterimage` program: an HTTP image server for diffusion transformers, and its command line.
 //!
 //! [`cli`] reads flags and environment, [`server`] owns the life of a server from binding its port to
-//! the last answer, [`api`] is the HTTP side of one request, [`metrics`] what is counted. Pictures are
-//! made by `afterimage-runner`; nothing here knows a tensor.
+//! the last answer, [`api`] is the HTTP side of one request, [`playground`] the page for people,
+//! [`metrics`] what is counted. Pictures are made by `afterimage-runner`; nothing here knows a tensor.
 
 mod api;
 mod cache_defaults;
@@ -10,6 +10,7 @@ mod cache_warnings;
 mod cli;
 mod logging;
 mod metrics;
+mod playground;
 mod png_image;
 mod server;
 mod terminal;

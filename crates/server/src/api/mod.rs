@@ -30,9 +30,13 @@ pub(crate) use fields::UnknownFields;
 pub(crate) use generation_request::RequestRules;
 pub(crate) use state::{ApiSettings, AppState};
 
+use crate::playground;
+
 /// Every path of the server.
 pub(crate) fn router(state: Arc<AppState>) -> Router {
+    let page = if state.settings.has_playground { playground::routes() } else { Router::new() };
     Router::new()
+        .merge(page)
         .route("/v1/images/generations", post(generations::create))
         .route("/v1/models", get(models::list))
         .route("/v1/models/{*id}", get(models::retrieve))

@@ -22,6 +22,8 @@ pub(crate) struct ApiSettings {
     pub(crate) max_prompt_chars: usize,
     pub(crate) max_body_bytes: usize,
     pub(crate) unknown_fields: UnknownFields,
+    /// There is a page at `/`.
+    pub(crate) has_playground: bool,
     pub(crate) cache: CacheDefaults,
 }
 
@@ -148,6 +150,7 @@ impl ApiSettings {
             max_prompt_chars: 100,
             max_body_bytes: 1000,
             unknown_fields: UnknownFields::Reject,
+            has_playground: true,
             cache: CacheDefaults::new(CacheBackend::None, serde_json::Map::new()).unwrap(),
         }
     }
