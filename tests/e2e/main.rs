@@ -7,13 +7,21 @@
 
 mod bad_requests;
 mod cache;
+mod cancellation;
 mod command_line;
 mod concurrency;
+mod configuration;
 mod endpoints;
 mod generations;
 mod http;
+mod http_load;
 mod lifecycle;
 mod metrics_page;
+mod mixed_requests;
 mod picture;
+mod random;
+mod random_bodies;
+mod rude_clients;
 mod server;
+mod soak;
 mod streaming;

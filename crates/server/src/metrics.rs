@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use afterimage_cache::report::Recorded;
 use afterimage_cache::{CacheBackend, CacheReport, Reason};
-use afterimage_runner::{Engine, EngineStatistics, FinishedJob};
+use afterimage_runner::{ConditioningStatistics, Engine, EngineStatistics, FinishedJob};
 use axum::http::StatusCode;
 use prometheus::{
     Gauge, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry, TextEncoder,
@@ -87,6 +87,9 @@ pub(crate) struct Metrics {
     hit_rate: Histogram,
     residual_distance: Histogram,
     cache_fallbacks: IntCounterVec,
+    /// Hits and misses.
+    prompt_cache: [IntCounter; 2],
+    prompt_cache_bytes: IntGauge,
     cache_state_bytes: IntGauge,
     stage_seconds: HistogramVec,
     queue_depth: IntGauge,
@@ -134,6 +137,15 @@ impl Metrics {
                 "afterimage_cache_fallback_total",
                 "Requests with a cache that reused no step: none came to it (unused), or no memory was left (budget)",
                 &["reason"],
+            ),
+            prompt_cache: [
+                ("afterimage_prompt_cache_hits_total", "Prompts whose conditioning was kept from an earlier request"),
+                ("afterimage_prompt_cache_misses_total", "Prompts whose conditioning was computed"),
+            ]
+            .map(|(name, help)| register(&registry, IntCounter::new(name, help))),
+            prompt_cache_bytes: register(
+                &registry,
+                IntGauge::new("afterimage_prompt_cache_bytes", "Memory of the conditioning kept for prompts"),
             ),
             cache_state_bytes: register(
                 &registry,
@@ -267,13 +279,20 @@ impl Metrics {
         self.queue_depth.set(gauge(engine.queue_depth()));
         self.running_rows.set(gauge(engine.running_rows()));
         self.queued_work_seconds.set(engine.queued_seconds());
+        self.conditioning_statistics(&engine.conditioning_statistics());
         self.engine_statistics(&engine.statistics());
+    }
+
+    fn conditioning_statistics(&self, statistics: &ConditioningStatistics) {
+        let _catching_up = self.catching_up.lock().unwrap_or_else(PoisonError::into_inner);
+        self.prompt_cache_bytes.set(i64::try_from(statistics.bytes).unwrap_or(i64::MAX));
+        for (counter, value) in self.prompt_cache.iter().zip([statistics.hits, statistics.misses]) {
+            catch_up(counter, value);
+        }
     }
 
     fn engine_statistics(&self, statistics: &EngineStatistics) {
         let _catching_up = self.catching_up.lock().unwrap_or_else(PoisonError::into_inner);
-        // An older reading than the last one adds nothing.
-        let catch_up = |counter: &IntCounter, value: u64| counter.inc_by(value.saturating_sub(counter.get()));
         for (counter, (_, _, value)) in self.engine.iter().zip(ENGINE_COUNTERS) {
             catch_up(counter, value(statistics));
         }
@@ -364,6 +383,11 @@ impl Stage {
             Self::Total => "total",
         }
     }
+}
+
+/// Brings a counter to a reading of what it follows; an older reading than the last one adds nothing.
+fn catch_up(counter: &IntCounter, value: u64) {
+    counter.inc_by(value.saturating_sub(counter.get()));
 }
 
 fn decision(reason: Reason) -> &'static str {

@@ -56,7 +56,7 @@ pub(super) async fn create(State(state): State<Arc<AppState>>, body: Body) -> Re
 async fn accept(state: &Arc<AppState>, body: Body) -> Result<(Accepted, Delivery), ApiError> {
     let arrived = Instant::now();
     let engine = state.engine()?;
-    let bytes = body::read(body, state.settings.max_body_bytes).await?;
+    let bytes = body::read(body, state.settings.max_body_bytes, state.settings.body_timeout).await?;
     let Planned { job, seed, delivery } = plan(state, &engine, bytes).await?;
     // Taken before the job is submitted, so that a server that ends never overlooks an accepted job.
     let unanswered = state.generation_accepted();

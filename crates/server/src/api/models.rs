@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use afterimage_cache::{CacheBackend, CacheConfig, CachePlan};
 use afterimage_runner::schedulers::SchedulerKind;
-use afterimage_runner::{Engine, ModelInfo, PreviewCount};
+use afterimage_runner::{Engine, ModelInfo, PreviewCount, Size};
 use axum::Json;
 use axum::extract::{Path, State};
 use serde_json::{Value, json};
@@ -37,6 +37,16 @@ fn card(state: &AppState, engine: &Engine) -> Value {
     let model = engine.model();
     let labels = model.labels.iter().map(|(class, label)| json!({"id": class, "label": label}));
     let sizes: Vec<String> = model.buckets.iter().map(ToString::to_string).collect();
+    let estimates = engine.bucket_estimates();
+    let bucket = |size: &Size| {
+        let measured = estimates.iter().find(|estimate| estimate.size == *size);
+        json!({
+            "size": size.to_string(),
+            // Null until a picture of this size was made, or `--warmup`.
+            "seconds_per_row_step": measured.map(|estimate| estimate.seconds_per_row_step),
+            "decode_seconds": measured.map(|estimate| estimate.decode_seconds),
+        })
+    };
     let cache = &state.settings.cache;
     let block_lists = model.block_lists.iter().map(|(name, blocks)| json!({"name": name, "blocks": blocks}));
     json!({
@@ -47,6 +57,7 @@ fn card(state: &AppState, engine: &Engine) -> Value {
         "pipeline": model.pipeline,
         "labels": labels.collect::<Vec<_>>(),
         "sizes": sizes,
+        "buckets": model.buckets.iter().map(bucket).collect::<Vec<_>>(),
         "schedulers": SchedulerKind::ALL.map(SchedulerKind::as_str),
         "defaults": {
             "size": sizes.first(),

@@ -10,7 +10,7 @@ use super::cache::CacheArgs;
 use super::cache_summary;
 use super::error::CliError;
 use super::log::LogArgs;
-use super::model::ModelArgs;
+use super::model::{DeviceArg, ModelArgs};
 use super::output_pattern::OutputPattern;
 use super::serve::DEFAULT_MAX_PROMPT_CHARS;
 use crate::api::{ApiError, RequestRules, UnknownFields};
@@ -63,6 +63,8 @@ pub(super) struct GenerateArgs {
     #[command(flatten)]
     model: ModelArgs,
     #[command(flatten)]
+    device: DeviceArg,
+    #[command(flatten)]
     cache: CacheArgs,
     #[command(flatten)]
     log: LogArgs,
@@ -78,7 +80,10 @@ impl GenerateArgs {
             let message = format!("--output {} is one file for {} images; add {{seed}}", self.output, request.images);
             return Err(CliError::Usage(message));
         }
-        let engine = Engine::start(self.model.load()?, EngineOptions { max_queued_requests: 1, ..Default::default() })?;
+        let engine = Engine::start(
+            self.model.load(&self.device)?,
+            EngineOptions { max_queued_requests: 1, ..Default::default() },
+        )?;
         let job = engine.plan(request).map_err(|error| usage(error.into()))?;
         let job = watch(engine.submit(job)?)?;
         for (index, image) in job.images.iter().enumerate() {
