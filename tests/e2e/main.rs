@@ -4,7 +4,9 @@
 //! Nothing here asserts on wall-clock time: deadlines only keep a hanging server from hanging the tests.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test says what went wrong by panicking")]
+#![allow(clippy::print_stdout, reason = "what was measured is worth seeing under --nocapture")]
 
+mod access;
 mod bad_requests;
 mod cache;
 mod cancellation;
@@ -18,6 +20,7 @@ mod http;
 mod http_load;
 mod jobs;
 mod lifecycle;
+mod limits;
 mod metrics_page;
 mod mixed_requests;
 mod picture;

@@ -50,10 +50,9 @@ pub(super) struct ServerSentEvent {
 
 fn event_data() -> Schema {
     let data = OneOfBuilder::new().item(Ref::from_schema_name("GenerationEvent"));
-    let data = data.item(Ref::from_schema_name("ErrorBody")).build();
-    let mut text = ObjectBuilder::new().schema_type(Type::String).content_media_type("application/json").build();
-    text.content_schema = Some(Box::new(Schema::from(data).into()));
-    text.into()
+    let data = Schema::from(data.item(Ref::from_schema_name("ErrorBody")).build());
+    let text = ObjectBuilder::new().schema_type(Type::String).content_media_type("application/json");
+    text.content_schema(Some(data)).build().into()
 }
 
 /// A picture on its way

@@ -13,9 +13,9 @@ use super::error::ApiError;
 use super::fields::{Fields, UnknownFields};
 use crate::cache_defaults::CacheDefaults;
 
-const MAX_IMAGES: u64 = 10;
-const MAX_STEPS: u64 = 200;
-const MAX_GUIDANCE_SCALE: f64 = 20.0;
+pub(super) const MAX_IMAGES: u64 = 10;
+pub(super) const MAX_STEPS: u64 = 200;
+pub(super) const MAX_GUIDANCE_SCALE: f64 = 20.0;
 /// Seeds fit a signed 64-bit integer, as PyTorch's `manual_seed` wants them.
 const MAX_SEED: u64 = i64::MAX as u64;
 /// OpenAI's fields that say nothing about the picture this server would make.
@@ -49,6 +49,7 @@ pub(crate) struct RequestRules<'a> {
     pub(crate) served_model: &'a str,
     /// Longest prompt, and longest negative prompt.
     pub(crate) max_prompt_chars: usize,
+    pub(crate) max_pixels: usize,
     pub(crate) unknown_fields: UnknownFields,
     pub(crate) cache: &'a CacheDefaults,
 }
@@ -76,7 +77,7 @@ impl RequestRules<'_> {
         let image = ImageRequest {
             prompt,
             negative_prompt: self.capped_text(&mut fields, "negative_prompt")?.map(str::to_owned),
-            size: size(&mut fields)?,
+            size: size(&mut fields, self.max_pixels)?,
             seed: seed(&mut fields, images)?,
             images: to_usize(images),
             num_inference_steps: fields.integer("num_inference_steps", 1..=MAX_STEPS)?.map(to_usize),
@@ -129,15 +130,19 @@ impl RequestRules<'_> {
     }
 }
 
-fn size(fields: &mut Fields<'_>) -> Result<Option<Size>, ApiError> {
-    match fields.text("size")? {
-        None | Some("auto") => Ok(None),
-        Some(text) => text.parse().map(Some).map_err(|_| {
-            let found: String = text.chars().take(40).collect();
-            let message = format!("`size` is \"{found}\"; it must be \"auto\" or WIDTHxHEIGHT, such as \"256x256\"");
-            ApiError::invalid_value("size", message)
-        }),
+fn size(fields: &mut Fields<'_>, max_pixels: usize) -> Result<Option<Size>, ApiError> {
+    let Some(text) = fields.text("size")?.filter(|text| *text != "auto") else { return Ok(None) };
+    let size: Size = text.parse().map_err(|_| {
+        let found: String = text.chars().take(40).collect();
+        let message = format!("`size` is \"{found}\"; it must be \"auto\" or WIDTHxHEIGHT, such as \"256x256\"");
+        ApiError::invalid_value("size", message)
+    })?;
+    let pixels = size.pixels();
+    if pixels > max_pixels {
+        let message = format!("`size` is {size}, {pixels} pixels; at most {max_pixels} are made (--max-pixels)");
+        return Err(ApiError::invalid_value("size", message));
     }
+    Ok(Some(size))
 }
 
 /// Image `k` uses `seed + k`, so the last one must be a seed, too.
@@ -228,6 +233,7 @@ mod tests {
         let rules = RequestRules {
             served_model: "emoji-dit",
             max_prompt_chars: 50,
+            max_pixels: 1024 * 1024,
             unknown_fields: UnknownFields::Reject,
             cache: &cache,
         };
@@ -314,6 +320,7 @@ mod tests {
             ("n", json!(11)),
             ("size", json!("1024x")),
             ("size", json!("64 x 64")),
+            ("size", json!("1024x1025")),
             ("size", json!(64)),
             ("seed", json!(-1)),
             ("seed", json!(9_223_372_036_854_775_808_u64)),

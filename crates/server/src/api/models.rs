@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
+use afterimage_cache::{CacheBackend, CacheConfig, CachePlan};
 use afterimage_runner::schedulers::SchedulerKind;
-use afterimage_runner::{Engine, Size};
+use afterimage_runner::{Engine, ModelInfo, PreviewCount, Size};
 use axum::Json;
 use axum::extract::State;
 use serde::Serialize;
@@ -11,9 +12,11 @@ use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
 use super::error::ApiError;
+use super::generation_request::{MAX_GUIDANCE_SCALE, MAX_IMAGES, MAX_STEPS};
 use super::openapi::{CacheBackendName, ModelNotFound, SchedulerName, Unavailable};
 use super::path_id::PathId;
 use super::state::AppState;
+use crate::cache_defaults::{CacheDefaults, CacheFault};
 
 /// What is served
 #[derive(Debug, Serialize, ToSchema)]
@@ -40,6 +43,9 @@ pub(super) struct ModelCard {
     #[schema(value_type = Vec<SchedulerName>)]
     schedulers: [&'static str; SchedulerKind::ALL.len()],
     defaults: ModelDefaults,
+    limits: ModelLimits,
+    block_lists: Vec<BlockListCard>,
+    caches: Vec<CacheCard>,
 }
 
 /// A class and its name
@@ -75,6 +81,43 @@ struct ModelDefaults {
     cache_backend: &'static str,
     #[schema(value_type = Object)]
     cache_config: Map<String, Value>,
+}
+
+/// The most a request may ask for
+#[derive(Debug, Serialize, ToSchema)]
+struct ModelLimits {
+    prompt_chars: usize,
+    n: u64,
+    num_inference_steps: u64,
+    guidance_scale: f64,
+    partial_images: usize,
+}
+
+/// A list of transformer blocks
+#[derive(Debug, Serialize, ToSchema)]
+struct BlockListCard {
+    /// Its name in diffusers
+    name: &'static str,
+    blocks: usize,
+}
+
+/// What a request gets that names this backend and no key: every key in force, or why it is refused
+#[derive(Debug, Serialize, ToSchema)]
+struct CacheCard {
+    #[schema(value_type = CacheBackendName)]
+    backend: &'static str,
+    #[schema(required, value_type = Option<Object>)]
+    config: Option<Map<String, Value>>,
+    #[schema(required)]
+    fault: Option<CacheFaultCard>,
+}
+
+/// Why a backend cannot be used without more
+#[derive(Debug, Serialize, ToSchema)]
+struct CacheFaultCard {
+    /// The field that would have to be given
+    param: String,
+    message: String,
 }
 
 /// The served model, as a list
@@ -148,6 +191,27 @@ fn card(state: &AppState, engine: &Engine) -> ModelCard {
             cache_backend: cache.backend().as_str(),
             cache_config: cache.keys().clone(),
         },
+        limits: ModelLimits {
+            prompt_chars: state.settings.max_prompt_chars,
+            n: MAX_IMAGES,
+            num_inference_steps: MAX_STEPS,
+            guidance_scale: MAX_GUIDANCE_SCALE,
+            partial_images: PreviewCount::MAX,
+        },
+        block_lists: model.block_lists.iter().map(|&(name, blocks)| BlockListCard { name, blocks }).collect(),
+        caches: CacheBackend::ALL.map(|backend| cache_card(cache, backend, model)).into(),
         sizes,
     }
+}
+
+fn cache_card(defaults: &CacheDefaults, backend: CacheBackend, model: &ModelInfo) -> CacheCard {
+    let blocks = model.blocks();
+    let plan = |config: CacheConfig| {
+        CachePlan::new(&config, model.default_steps, model.cache_facts(&blocks)).map_err(CacheFault::from)
+    };
+    let (config, fault) = match defaults.for_request(Some(backend.as_str()), None).and_then(plan) {
+        Ok(plan) => (Some(plan.effective_config()), None),
+        Err(CacheFault { param, message }) => (None, Some(CacheFaultCard { param, message })),
+    };
+    CacheCard { backend: backend.as_str(), config, fault }
 }

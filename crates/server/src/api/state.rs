@@ -7,6 +7,9 @@ use tokio::sync::watch;
 use tokio_util::task::TaskTracker;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
+use super::auth::Access;
+use super::client_limits::{ClientBounds, ClientLimits};
+use super::cors::AllowedOrigin;
 use super::error::ApiError;
 use super::fields::UnknownFields;
 use super::generation_request::RequestRules;
@@ -25,8 +28,14 @@ pub(crate) struct ApiSettings {
     /// Time for a body to arrive.
     pub(crate) body_timeout: Duration,
     pub(crate) unknown_fields: UnknownFields,
+    /// There is a page at `/`.
+    pub(crate) has_playground: bool,
     pub(crate) cache: CacheDefaults,
     pub(crate) jobs: JobLimits,
+    pub(crate) max_pixels: usize,
+    pub(crate) access: Access,
+    pub(crate) client_bounds: ClientBounds,
+    pub(crate) allowed_origins: Vec<AllowedOrigin>,
 }
 
 /// Where the server stands.
@@ -44,6 +53,7 @@ pub(crate) struct AppState {
     pub(crate) settings: ApiSettings,
     pub(crate) metrics: Metrics,
     pub(super) jobs: JobStore,
+    pub(super) client_limits: ClientLimits,
     cache_warnings: CacheWarnings,
     phase: watch::Sender<Phase>,
     generations: TaskTracker,
@@ -54,6 +64,7 @@ impl AppState {
     pub(crate) fn new(settings: ApiSettings) -> Self {
         Self {
             jobs: JobStore::new(settings.jobs),
+            client_limits: ClientLimits::new(settings.client_bounds),
             settings,
             metrics: Metrics::new(),
             cache_warnings: CacheWarnings::default(),
@@ -139,6 +150,7 @@ impl AppState {
         RequestRules {
             served_model: self.served_model(engine),
             max_prompt_chars: self.settings.max_prompt_chars,
+            max_pixels: self.settings.max_pixels,
             unknown_fields: self.settings.unknown_fields,
             cache: &self.settings.cache,
         }
@@ -160,8 +172,13 @@ impl ApiSettings {
             max_body_bytes: 1000,
             body_timeout: Duration::from_secs(1000),
             unknown_fields: UnknownFields::Reject,
+            has_playground: true,
             cache: CacheDefaults::new(CacheBackend::None, serde_json::Map::new()).unwrap(),
             jobs: JobLimits { max_jobs: 4, retention: Duration::from_secs(60), memory_bytes: 1000 },
+            max_pixels: usize::MAX,
+            access: Access::default(),
+            client_bounds: ClientBounds::default(),
+            allowed_origins: Vec::new(),
         }
     }
 }

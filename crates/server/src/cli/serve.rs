@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use afterimage_runner::{BucketPolicy, DeviceSpec, EngineOptions};
 
+use super::access::AccessArgs;
 use super::cache::CacheArgs;
 use super::error::CliError;
 use super::log::LogArgs;
@@ -19,6 +20,9 @@ use crate::terminal;
 
 /// Longest prompt unless told otherwise.
 pub(super) const DEFAULT_MAX_PROMPT_CHARS: usize = 4096;
+
+/// 7680 x 4320, as in vLLM-Omni.
+const DEFAULT_MAX_PIXELS: usize = 7680 * 4320;
 
 /// Flags of `serve`.
 #[derive(Debug, clap::Args)]
@@ -40,6 +44,10 @@ pub(crate) struct ServeArgs {
     /// The id that clients know the model by [default: folder name or hub id]
     #[arg(long, env = "AFTERIMAGE_SERVED_MODEL_NAME", hide_env_values = true, value_name = "NAME")]
     served_model_name: Option<String>,
+    /// Serve the playground at `/`, a page that compares cached with uncached pictures
+    #[arg(long, env = "AFTERIMAGE_PLAYGROUND", hide_env_values = true, value_name = "true|false", num_args = 0..=1,
+        action = clap::ArgAction::Set, default_value_t = true, default_missing_value = "true")]
+    playground: bool,
     #[command(flatten)]
     model: ModelArgs,
     /// What happens to a request for a size that is none of the served ones
@@ -60,6 +68,8 @@ pub(crate) struct ServeArgs {
     limits: LimitArgs,
     #[command(flatten)]
     connections: ConnectionArgs,
+    #[command(flatten)]
+    access: AccessArgs,
     #[command(flatten)]
     log: LogArgs,
     /// What the layers of the configuration came to.
@@ -119,6 +129,10 @@ struct LimitArgs {
     #[arg(long, env = "AFTERIMAGE_MAX_PROMPT_CHARS", hide_env_values = true, value_name = "CHARS",
         default_value_t = DEFAULT_MAX_PROMPT_CHARS)]
     max_prompt_chars: usize,
+    /// Largest picture, in pixels; sizes the model serves must be within it
+    #[arg(long, env = "AFTERIMAGE_MAX_PIXELS", hide_env_values = true, value_name = "PIXELS",
+        default_value_t = DEFAULT_MAX_PIXELS)]
+    max_pixels: usize,
     /// Largest request body, in bytes
     #[arg(long, env = "AFTERIMAGE_MAX_BODY_BYTES", hide_env_values = true, value_name = "BYTES",
         default_value_t = 1024 * 1024)]
@@ -221,6 +235,7 @@ impl ServeArgs {
     pub(super) fn options(self) -> Result<ServerOptions, CliError> {
         self.model.check()?;
         let cache = self.cache.defaults()?;
+        server::check_sizes(self.model.buckets(), self.limits.max_pixels)?;
         Ok(ServerOptions {
             host: self.host,
             port: self.port,
@@ -247,12 +262,17 @@ impl ServeArgs {
                 max_body_bytes: self.limits.max_body_bytes,
                 body_timeout: Duration::from_secs_f64(self.connections.body_timeout),
                 unknown_fields: self.limits.unknown_fields,
+                has_playground: self.playground,
                 cache,
                 jobs: JobLimits {
                     max_jobs: self.limits.max_jobs.get(),
                     retention: Duration::from_secs_f64(self.limits.job_retention),
                     memory_bytes: self.limits.job_memory_bytes,
                 },
+                max_pixels: self.limits.max_pixels,
+                access: self.access.access()?,
+                client_bounds: self.access.bounds(),
+                allowed_origins: self.access.allowed_origins(),
             },
         })
     }

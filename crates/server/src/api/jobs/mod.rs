@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::body::Body;
-use axum::extract::State;
+use axum::extract::{Extension, State};
 use axum::http::header::{CONTENT_TYPE, LOCATION};
 use axum::http::{StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
@@ -28,6 +28,7 @@ use super::openapi::{
     Unavailable,
 };
 use super::path_id::PathId;
+use super::rate_limit::Admitted;
 use super::state::AppState;
 use kept_job::RunningJob;
 use list_query::ListQuery;
@@ -61,9 +62,13 @@ pub(crate) use store::{JobLimits, JobStore};
         (status = 503, response = Unavailable)
     )
 )]
-pub(super) async fn create(State(state): State<Arc<AppState>>, body: Body) -> Result<Response, ApiError> {
+pub(super) async fn create(
+    State(state): State<Arc<AppState>>,
+    Extension(admitted): Extension<Admitted>,
+    body: Body,
+) -> Result<Response, ApiError> {
     let record = state.metrics.generation_begins();
-    let (accepted, job, object) = match accept(&state, body).await {
+    let (accepted, job, object) = match accept(&state, admitted, body).await {
         Ok(accepted) => accepted,
         Err(error) => {
             record.ends(error.outcome());
@@ -137,11 +142,15 @@ pub(super) async fn delete(
     state.jobs.delete(&id).map(Json).ok_or_else(|| not_found(&id))
 }
 
-async fn accept(state: &Arc<AppState>, body: Body) -> Result<(Accepted, RunningJob, JobObject), ApiError> {
+async fn accept(
+    state: &Arc<AppState>,
+    admitted: Admitted,
+    body: Body,
+) -> Result<(Accepted, RunningJob, JobObject), ApiError> {
     let engine = state.engine()?;
     let planned = generations::plan(state, &engine, body, |rules, keys| rules.parse_job(keys)).await?;
     let place = state.jobs.reserve()?;
-    let accepted = generations::submit(state, &engine, planned)?;
+    let accepted = generations::submit(state, &engine, planned, admitted)?;
     let (job, object) = place.take(state.served_model(&engine), accepted.seed, accepted.ticket.progress());
     Ok((accepted, job, object))
 }

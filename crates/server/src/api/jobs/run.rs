@@ -22,7 +22,7 @@ use crate::metrics::{GenerationRecord, Outcome};
 
 /// From acceptance until the job is forgotten.
 pub(super) async fn run(accepted: Accepted, job: RunningJob, record: GenerationRecord) {
-    let Accepted { state, ticket, arrived, seed, guards: (unanswered, in_flight) } = accepted;
+    let Accepted { state, ticket, arrived, seed, guards: (unanswered, in_flight, admitted) } = accepted;
     let result = tokio::select! {
         biased;
         // The record counts as cancelled when it is dropped.
@@ -37,7 +37,7 @@ pub(super) async fn run(accepted: Accepted, job: RunningJob, record: GenerationR
     // A job that was deleted in the last moment stays cancelled.
     let has_ended_so = state.jobs.end(&job.id, ending);
     record.ends(if has_ended_so { outcome } else { Outcome::Cancelled });
-    drop(in_flight);
+    drop((in_flight, admitted));
     if state.is_ending() {
         job.settled().await;
     }

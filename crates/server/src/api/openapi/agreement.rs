@@ -61,6 +61,7 @@ fn parse_request(field: &str, value: &Value, as_job: bool) -> Result<(), String>
     let rules = RequestRules {
         served_model: "emoji-dit",
         max_prompt_chars: 50,
+        max_pixels: usize::MAX,
         unknown_fields: UnknownFields::Reject,
         cache: &cache,
     };

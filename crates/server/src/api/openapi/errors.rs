@@ -23,11 +23,12 @@ macro_rules! error_responses {
 
 error_responses! {
     BadRequest: "The request cannot be served as it is; `param` names the field", [], "invalid_value";
+    InvalidApiKey: "The server needs an API key, and this is none of its own", [WWW_AUTHENTICATE], "invalid_api_key";
     ModelNotFound: "Another model than the one served", [], "model_not_found";
     JobNotFound: "No such job, or no longer", [], "job_not_found";
     BodyTimedOut: "The body did not arrive within `--body-timeout`", [], "body_timed_out";
     BodyTooLarge: "The body is over `--max-body-bytes`", [], "body_too_large";
-    TooManyRequests: "The queue is full, or as many jobs are kept as may be", [RETRY_AFTER], "queue_full";
+    TooManyRequests: "The queue is full, as many jobs are kept as may be, or the client asks for too much", [RETRY_AFTER], "queue_full";
     ServerFault: "The job failed, or the server itself", [X_SHOULD_RETRY], "job_failed";
     Unavailable: "The model is loading, the server is ending, the worker has stopped, or the request took too long",
         [RETRY_AFTER], "model_loading";
@@ -35,6 +36,7 @@ error_responses! {
 
 type HeaderFact = (&'static str, &'static str, Type);
 const RETRY_AFTER: HeaderFact = ("retry-after", "Seconds after which it makes sense to ask again", Type::Integer);
+const WWW_AUTHENTICATE: HeaderFact = ("www-authenticate", "`Bearer`", Type::String);
 const X_SHOULD_RETRY: HeaderFact = ("x-should-retry", "`false`: it would fail again", Type::String);
 
 fn error(description: &str, headers: &[HeaderFact], code: &str) -> Response {

@@ -25,7 +25,8 @@ use utoipa::openapi::OpenApi as Document;
 pub(super) use cache_report::CacheReportSchema;
 pub(super) use cache_settings::{CacheBackendName, SchedulerName};
 pub(super) use errors::{
-    BadRequest, BodyTimedOut, BodyTooLarge, JobNotFound, ModelNotFound, ServerFault, TooManyRequests, Unavailable,
+    BadRequest, BodyTimedOut, BodyTooLarge, InvalidApiKey, JobNotFound, ModelNotFound, ServerFault, TooManyRequests,
+    Unavailable,
 };
 pub(super) use generation_body::{GenerationBody, JobBody};
 
@@ -56,6 +57,7 @@ pub(super) use generation_body::{GenerationBody, JobBody};
             BadRequest,
             BodyTimedOut,
             BodyTooLarge,
+            InvalidApiKey,
             JobNotFound,
             ModelNotFound,
             ServerFault,
@@ -117,12 +119,26 @@ fn finished(document: Document) -> Value {
     let Some(paths) = document["paths"].as_object_mut() else { return document };
     // A model id may contain slashes, for which OpenAPI has no notation.
     *paths = std::mem::take(paths).into_iter().map(|(path, item)| (path.replace("{*", "{"), item)).collect();
+    for (_, item) in paths.iter_mut().filter(|(path, _)| may_need_key(path)) {
+        for operation in item.as_object_mut().into_iter().flat_map(|item| item.values_mut()) {
+            operation["responses"]["401"] = json!({"$ref": "#/components/responses/InvalidApiKey"});
+            operation["security"] = json!([{}, {"api_key": []}]);
+        }
+    }
     let operations = paths.values_mut().filter_map(Value::as_object_mut).flat_map(|item| item.values_mut());
     let in_place = operations.filter_map(|operation| operation["responses"].as_object_mut());
     in_place.flat_map(|responses| responses.values_mut()).for_each(add_request_id);
+    document["components"]["securitySchemes"] = json!({
+        "api_key": {"type": "http", "scheme": "bearer", "description": "Where the server has keys (`--api-key`)"}
+    });
     let shared = document["components"]["responses"].as_object_mut();
     shared.into_iter().flat_map(|responses| responses.values_mut()).for_each(add_request_id);
     document
+}
+
+/// Metrics and readiness only if the server is told so.
+fn may_need_key(path: &str) -> bool {
+    path.starts_with("/v1/") || ["/metrics", "/health", "/health/ready"].contains(&path)
 }
 
 fn add_request_id(response: &mut Value) {
