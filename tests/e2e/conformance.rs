@@ -25,7 +25,7 @@ fn refusal(changes: Value, status: u16, param: &str) -> String {
 
 #[test]
 fn a_size_that_can_be_read_is_measured_against_the_models() {
-    for size in ["1024x1024", "512x768", "256x256", "1792x1024", "1024x1792", "99999x99999"] {
+    for size in ["1024x1024", "512x768", "256x256", "1792x1024", "1024x1792"] {
         let message = refusal(json!({"size": size}), 400, "size");
         assert!(message.contains(size) && message.contains("64x64"), "{message}");
     }
