@@ -12,6 +12,7 @@ mod concurrency;
 mod endpoints;
 mod generations;
 mod http;
+mod image_files;
 mod lifecycle;
 mod metrics_page;
 mod picture;

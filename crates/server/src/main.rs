@@ -8,9 +8,11 @@ mod api;
 mod cache_defaults;
 mod cache_warnings;
 mod cli;
+mod image_file;
+mod image_store;
 mod logging;
 mod metrics;
-mod png_image;
+mod quality;
 mod server;
 mod terminal;
 

@@ -16,6 +16,8 @@ use prometheus::{
     core::Collector,
 };
 
+use crate::image_store::StoreUsage;
+
 /// From a cache-hit answer of a small model to minutes on a large one.
 const SECONDS_BUCKETS: [f64; 14] = [0.001, 0.005, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0];
 const HIT_RATE_BUCKETS: [f64; 11] = [0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0];
@@ -98,6 +100,8 @@ pub(crate) struct Metrics {
     catching_up: Mutex<()>,
     requests_in_flight: IntGauge,
     http_seconds: HistogramVec,
+    stored_images: IntGauge,
+    stored_image_bytes: IntGauge,
 }
 
 impl Metrics {
@@ -171,6 +175,14 @@ impl Metrics {
             requests_in_flight: register(
                 &registry,
                 IntGauge::new("afterimage_requests_in_flight", "Accepted generation requests that have no answer yet"),
+            ),
+            stored_images: register(
+                &registry,
+                IntGauge::new("afterimage_stored_images", "Pictures kept in --output-dir"),
+            ),
+            stored_image_bytes: register(
+                &registry,
+                IntGauge::new("afterimage_stored_image_bytes", "Size of the pictures kept in --output-dir"),
             ),
             http_seconds: histograms(
                 &registry,
@@ -268,6 +280,12 @@ impl Metrics {
         self.running_rows.set(gauge(engine.running_rows()));
         self.queued_work_seconds.set(engine.queued_seconds());
         self.engine_statistics(&engine.statistics());
+    }
+
+    /// Catches up with what is stored.
+    pub(crate) fn read_store(&self, usage: StoreUsage) {
+        self.stored_images.set(i64::try_from(usage.images).unwrap_or(i64::MAX));
+        self.stored_image_bytes.set(i64::try_from(usage.bytes).unwrap_or(i64::MAX));
     }
 
     fn engine_statistics(&self, statistics: &EngineStatistics) {
@@ -433,7 +451,7 @@ mod tests {
             pruned_blocks: None,
         };
         let passes = BTreeMap::from([(Reason::Warmup, 2), (Reason::Cached, 1)]);
-        let mut job = job(vec![ImageReport { contexts: vec![context], passes }]);
+        let mut job = job(vec![ImageReport { contexts: vec![context], passes, tag: None }]);
         job.cache.backend = CacheBackend::CacheDit.as_str();
         metrics.job_finished(&job);
         let text = metrics.text().unwrap();
@@ -447,7 +465,7 @@ mod tests {
     fn an_uncached_job_counts_steps_but_no_hit_rate() {
         let metrics = Metrics::new();
         let passes = BTreeMap::from([(Reason::Off, 3)]);
-        metrics.job_finished(&job(vec![ImageReport { contexts: Vec::new(), passes }]));
+        metrics.job_finished(&job(vec![ImageReport { contexts: Vec::new(), passes, tag: None }]));
         let text = metrics.text().unwrap();
         assert!(text.contains("afterimage_steps_total{decision=\"computed\",reason=\"off\"} 3\n"), "{text}");
         assert!(text.contains("afterimage_cache_hit_rate_count 0\n"), "{text}");

@@ -21,6 +21,7 @@ use super::error::ApiError;
 use super::generation_events as events;
 use super::generation_request::StreamOptions;
 use super::generations::Accepted;
+use super::output::Output;
 use super::state::AppState;
 use crate::metrics::{GenerationRecord, Outcome};
 
@@ -43,8 +44,8 @@ pub(super) fn respond(accepted: Accepted, options: StreamOptions, record: Genera
 }
 
 async fn run(accepted: Accepted, options: StreamOptions, record: GenerationRecord, sender: mpsc::Sender<Bytes>) {
-    let Accepted { state, ticket, arrived, seed, guards: _guards } = accepted;
-    let stream = EventStream { state, seed, arrived, options, events: sender.clone() };
+    let Accepted { state, ticket, arrived, seed, output, guards: _guards } = accepted;
+    let stream = EventStream { state, seed, output: Arc::new(output), arrived, options, events: sender.clone() };
     let result = tokio::select! {
         biased;
         // The record counts as cancelled when it is dropped.
@@ -63,6 +64,7 @@ async fn run(accepted: Accepted, options: StreamOptions, record: GenerationRecor
 struct EventStream {
     state: Arc<AppState>,
     seed: u64,
+    output: Arc<Output>,
     arrived: std::time::Instant,
     options: StreamOptions,
     events: mpsc::Sender<Bytes>,
@@ -95,8 +97,8 @@ impl EventStream {
             self.tell(progress).await?;
         }
         self.state.count_job(&job);
-        let arrived = self.arrived;
-        for event in tokio::task::spawn_blocking(move || events::completed(&job, arrived)).await?? {
+        let (arrived, output) = (self.arrived, Arc::clone(&self.output));
+        for event in tokio::task::spawn_blocking(move || events::completed(&job, &output, arrived)).await?? {
             self.send(event).await;
         }
         self.state.metrics.generation_answered(arrived.elapsed());
@@ -105,7 +107,8 @@ impl EventStream {
 
     async fn send_preview(&self, preview: Preview) -> Result<(), ApiError> {
         let seed = self.seed + preview.image as u64;
-        let event = tokio::task::spawn_blocking(move || events::partial_image(&preview, seed)).await??;
+        let output = Arc::clone(&self.output);
+        let event = tokio::task::spawn_blocking(move || events::partial_image(&preview, seed, &output)).await??;
         self.send(event).await;
         Ok(())
     }

@@ -11,14 +11,18 @@ use std::time::Instant;
 use afterimage_runner::{Engine, Job, Ticket};
 use axum::body::Body;
 use axum::extract::State;
-use axum::http::header::CONTENT_TYPE;
+use axum::http::HeaderMap;
+use axum::http::header::{CONTENT_TYPE, HOST};
 use axum::response::{IntoResponse, Response};
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use super::error::ApiError;
-use super::generation_request::Delivery;
+use super::generation_request::{Delivery, GenerationRequest};
+use super::output::{Output, StoredOutput};
+use super::public_url::PublicUrl;
 use super::state::AppState;
 use super::{body, generation_response, generation_stream};
+use crate::image_file::ImageMetadata;
 use crate::metrics::{InFlight, Outcome};
 
 /// A job the engine has accepted.
@@ -28,6 +32,7 @@ pub(super) struct Accepted {
     pub(super) arrived: Instant,
     /// Of the first image.
     pub(super) seed: u64,
+    pub(super) output: Output,
     /// Held until the answer is made.
     pub(super) guards: (TaskTrackerToken, InFlight),
 }
@@ -36,13 +41,18 @@ pub(super) struct Accepted {
 struct Planned {
     job: Job,
     seed: u64,
+    output: Output,
     delivery: Delivery,
 }
 
 /// Makes pictures and counts the request, also one whose client does not stay for the answer.
-pub(super) async fn create(State(state): State<Arc<AppState>>, body: Body) -> Result<Response, ApiError> {
+pub(super) async fn create(
+    State(state): State<Arc<AppState>>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, ApiError> {
     let record = state.metrics.generation_begins();
-    let answer = match accept(&state, body).await {
+    let answer = match accept(&state, &headers, body).await {
         Ok((accepted, Delivery::Stream(options))) => {
             return Ok(generation_stream::respond(accepted, options, record));
         }
@@ -53,38 +63,67 @@ pub(super) async fn create(State(state): State<Arc<AppState>>, body: Body) -> Re
     answer
 }
 
-async fn accept(state: &Arc<AppState>, body: Body) -> Result<(Accepted, Delivery), ApiError> {
+async fn accept(state: &Arc<AppState>, headers: &HeaderMap, body: Body) -> Result<(Accepted, Delivery), ApiError> {
     let arrived = Instant::now();
     let engine = state.engine()?;
     let bytes = body::read(body, state.settings.max_body_bytes).await?;
-    let Planned { job, seed, delivery } = plan(state, &engine, bytes).await?;
+    let host = headers.get(HOST).and_then(|host| host.to_str().ok()).map(str::to_owned);
+    let Planned { job, seed, output, delivery } = plan(state, &engine, bytes, host).await?;
     // Taken before the job is submitted, so that a server that ends never overlooks an accepted job.
     let unanswered = state.generation_accepted();
     let ticket = engine.submit(job)?;
     let guards = (unanswered, state.metrics.job_accepted());
-    Ok((Accepted { state: Arc::clone(state), ticket, arrived, seed, guards }, delivery))
+    Ok((Accepted { state: Arc::clone(state), ticket, arrived, seed, output, guards }, delivery))
 }
 
 async fn whole(accepted: Accepted) -> Result<Response, ApiError> {
-    let Accepted { state, ticket, arrived, guards: _guards, .. } = accepted;
+    let Accepted { state, ticket, arrived, output, guards: _guards, .. } = accepted;
     let job = ticket.finished().await?;
     state.count_job(&job);
-    let body = tokio::task::spawn_blocking(move || generation_response::body(&job, arrived)).await??;
+    let body = tokio::task::spawn_blocking(move || generation_response::body(&job, &output, arrived)).await??;
     state.metrics.generation_answered(arrived.elapsed());
     Ok(([(CONTENT_TYPE, "application/json")], body).into_response())
 }
 
-async fn plan(state: &Arc<AppState>, engine: &Engine, bytes: Vec<u8>) -> Result<Planned, ApiError> {
+async fn plan(
+    state: &Arc<AppState>,
+    engine: &Engine,
+    bytes: Vec<u8>,
+    host: Option<String>,
+) -> Result<Planned, ApiError> {
     let (state, engine) = (Arc::clone(state), engine.clone());
     let plan = move || {
-        let request = state.rules(&engine).parse(&body::parse(&bytes)?)?;
-        let (seed, delivery) = (request.image.seed, request.delivery);
-        let job = engine.plan(request.image)?;
+        let GenerationRequest { mut image, output, delivery } = state.rules(&engine).parse(&body::parse(&bytes)?)?;
+        if image.num_inference_steps.is_none() {
+            image.num_inference_steps = output.quality.steps(engine.model().default_steps);
+        }
+        let (seed, prompt, negative_prompt) = (image.seed, image.prompt.clone(), image.negative_prompt.clone());
+        let job = engine.plan(image)?;
+        let metadata = state.settings.image_metadata.then(|| {
+            let model = state.served_model(&engine).to_owned();
+            ImageMetadata { prompt, negative_prompt, ..ImageMetadata::of_job(model, &job) }
+        });
+        let store = if output.is_stored { Some(stored_output(&state, host.as_deref())?) } else { None };
+        let output = Output { options: output, metadata, store };
         let job = match delivery {
             Delivery::Whole => job,
             Delivery::Stream(options) => job.with_previews(options.previews),
         };
-        Ok(Planned { job, seed, delivery })
+        Ok(Planned { job, seed, output, delivery })
     };
     tokio::task::spawn_blocking(plan).await?
+}
+
+/// The store, and its address as this client knows it.
+fn stored_output(state: &AppState, host: Option<&str>) -> Result<StoredOutput, ApiError> {
+    let Some(store) = state.settings.store.clone() else {
+        return Err(ApiError::Internal("a request for URLs passed although there is no store".to_owned()));
+    };
+    let own = state.settings.public_url.clone();
+    let Some(url) = own.or_else(|| host.and_then(PublicUrl::of_host)) else {
+        let message = "`response_format` is \"url\", which takes a Host header that is an address, or a server \
+                       with --public-url";
+        return Err(ApiError::invalid_value("response_format", message));
+    };
+    Ok(StoredOutput { store, base_url: url.as_str().to_owned() })
 }

@@ -16,7 +16,7 @@ const UNMATCHED: &str = "unmatched";
 
 /// Prometheus' text format.
 pub(super) async fn expose(State(state): State<Arc<AppState>>) -> Result<Response, ApiError> {
-    state.read_engine();
+    state.catch_up();
     let text = state.metrics.text().map_err(|error| ApiError::Internal(error.to_string()))?;
     Ok(([(CONTENT_TYPE, prometheus::TEXT_FORMAT)], text).into_response())
 }

@@ -6,6 +6,7 @@
 mod body;
 mod error;
 mod fields;
+mod files;
 mod generation_events;
 mod generation_request;
 mod generation_response;
@@ -14,6 +15,8 @@ mod generations;
 mod health;
 mod metrics;
 mod models;
+mod output;
+mod public_url;
 mod request_id;
 mod state;
 
@@ -27,13 +30,16 @@ use axum::routing::{get, post};
 pub(crate) use body::{kind_of, parse_json};
 pub(crate) use error::ApiError;
 pub(crate) use fields::UnknownFields;
-pub(crate) use generation_request::RequestRules;
+pub(crate) use generation_request::{GenerationRequest, RequestRules};
+pub(crate) use output::OutputOptions;
+pub(crate) use public_url::PublicUrl;
 pub(crate) use state::{ApiSettings, AppState};
 
 /// Every path of the server.
 pub(crate) fn router(state: Arc<AppState>) -> Router {
     Router::new()
         .route("/v1/images/generations", post(generations::create))
+        .route(&format!("{}/{{id}}", output::FILES_PATH), get(files::serve))
         .route("/v1/models", get(models::list))
         .route("/v1/models/{*id}", get(models::retrieve))
         .route("/health", get(health::ready))

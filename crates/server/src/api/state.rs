@@ -1,5 +1,6 @@
 //! What the handlers share, and where the server stands in its life.
 
+use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use afterimage_runner::{Engine, FinishedJob};
@@ -10,8 +11,10 @@ use tokio_util::task::task_tracker::TaskTrackerToken;
 use super::error::ApiError;
 use super::fields::UnknownFields;
 use super::generation_request::RequestRules;
+use super::public_url::PublicUrl;
 use crate::cache_defaults::CacheDefaults;
 use crate::cache_warnings::CacheWarnings;
+use crate::image_store::ImageStore;
 use crate::metrics::Metrics;
 
 /// Settings of the API that hold for the server's life.
@@ -23,6 +26,12 @@ pub(crate) struct ApiSettings {
     pub(crate) max_body_bytes: usize,
     pub(crate) unknown_fields: UnknownFields,
     pub(crate) cache: CacheDefaults,
+    /// Whether PNG files say what made them.
+    pub(crate) image_metadata: bool,
+    /// Where pictures are kept for `response_format: url`.
+    pub(crate) store: Option<Arc<ImageStore>>,
+    /// How clients reach this server, if not by what they put into their `Host` header.
+    pub(crate) public_url: Option<PublicUrl>,
 }
 
 /// Where the server stands.
@@ -98,8 +107,11 @@ impl AppState {
         }
     }
 
-    /// Brings the counters up to what the engine knows.
-    pub(super) fn read_engine(&self) {
+    /// Brings the counters up to what engine and store know.
+    pub(super) fn catch_up(&self) {
+        if let Some(store) = &self.settings.store {
+            self.metrics.read_store(store.usage());
+        }
         match &*self.phase.borrow() {
             Phase::Serving(engine) | Phase::Draining(Some(engine)) => self.metrics.read_engine(engine),
             Phase::Loading | Phase::Draining(None) => {}
@@ -130,6 +142,7 @@ impl AppState {
             max_prompt_chars: self.settings.max_prompt_chars,
             unknown_fields: self.settings.unknown_fields,
             cache: &self.settings.cache,
+            has_store: self.settings.store.is_some(),
         }
     }
 }
@@ -149,6 +162,9 @@ impl ApiSettings {
             max_body_bytes: 1000,
             unknown_fields: UnknownFields::Reject,
             cache: CacheDefaults::new(CacheBackend::None, serde_json::Map::new()).unwrap(),
+            image_metadata: true,
+            store: None,
+            public_url: None,
         }
     }
 }

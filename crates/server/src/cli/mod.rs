@@ -11,6 +11,7 @@ mod generate;
 mod log;
 mod model;
 mod output_pattern;
+mod pictures;
 mod random_model;
 mod serve;
 
@@ -33,7 +34,7 @@ pub(crate) struct Cli {
 enum Command {
     /// Serve images over HTTP, with OpenAI's API
     Serve(ServeArgs),
-    /// Make images and write them as PNG files
+    /// Make images and write them to files
     Generate(generate::GenerateArgs),
     /// Measure what TeaCache and MagCache must know about a model, and print it as JSON
     Calibrate(calibrate::CalibrateArgs),

@@ -9,6 +9,7 @@ use super::cache::CacheArgs;
 use super::error::CliError;
 use super::log::LogArgs;
 use super::model::ModelArgs;
+use super::pictures::PictureArgs;
 use crate::api::{ApiSettings, UnknownFields};
 use crate::logging;
 use crate::server::{self, ServerOptions};
@@ -37,6 +38,8 @@ pub(crate) struct ServeArgs {
     workers: WorkerArgs,
     #[command(flatten)]
     limits: LimitArgs,
+    #[command(flatten)]
+    pictures: PictureArgs,
     #[command(flatten)]
     log: LogArgs,
 }
@@ -118,6 +121,7 @@ impl ServeArgs {
     pub(super) fn run(self) -> Result<(), CliError> {
         let cache = self.cache.defaults()?;
         logging::start(&self.log, "info")?;
+        let store = self.pictures.store()?;
         server::run(ServerOptions {
             host: self.host,
             port: self.port,
@@ -138,6 +142,9 @@ impl ServeArgs {
                 max_body_bytes: self.limits.max_body_bytes,
                 unknown_fields: self.limits.unknown_fields,
                 cache,
+                image_metadata: self.pictures.metadata.image_metadata,
+                store,
+                public_url: self.pictures.public_url,
             },
         })
     }
