@@ -14,6 +14,7 @@ mod generations;
 mod http;
 mod image_files;
 mod lifecycle;
+mod metrics_load;
 mod metrics_page;
 mod picture;
 mod server;

@@ -5,6 +5,7 @@ usage: compare_caches.py [URL]     (needs pillow and numpy; the server should ha
 Every cache is compared with the uncached picture of the same prompt and seed: hit rate, the median of the
 denoising times' quotient, and the mean PSNR over eight pictures of 28 steps. Qualities are compared with `high`.
 """
+
 import base64
 import io
 import json
