@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use crate::http;
-use crate::server::shared;
+use crate::server::{Server, shared};
 
 #[test]
 fn the_model_says_what_it_offers() {
@@ -25,6 +25,27 @@ fn the_model_says_what_it_offers() {
     let named = json!({"prompt": "red apple", "model": id, "num_inference_steps": 1});
     shared().generate(&named);
     assert_eq!(shared().get("/v1/models/some/other").error().1, "model_not_found");
+}
+
+#[test]
+fn a_warm_server_knows_its_buckets_and_serves_any_size_from_the_nearest() {
+    let flags = ["--buckets", "64x64,96x64", "--bucket-policy", "nearest", "--warmup"];
+    let server = Server::start(&flags);
+    let card = server.get("/v1/models").json()["data"][0].clone();
+    assert_eq!(card["sizes"], json!(["64x64", "96x64"]));
+    for bucket in card["buckets"].as_array().unwrap() {
+        for seconds in ["seconds_per_row_step", "decode_seconds"] {
+            assert!(bucket[seconds].as_f64().unwrap() > 0.0, "{bucket}");
+        }
+    }
+    for (asked, served) in [("1920x1080", "96x64"), ("1x1", "64x64"), ("64x64", "64x64")] {
+        let request = json!({"prompt": "red apple", "size": asked, "num_inference_steps": 1});
+        assert_eq!(server.generate(&request)["size"], served, "{asked}");
+    }
+    let prompts = ["hits", "misses"].map(|what| server.metric(&format!("afterimage_prompt_cache_{what}_total"), &[]));
+    // The start checks the cache settings with a prompt of its own.
+    assert_eq!(prompts, [2.0, 2.0]);
+    assert!(server.metric("afterimage_prompt_cache_bytes", &[]) > 0.0);
 }
 
 #[test]

@@ -7,15 +7,22 @@
 
 mod bad_requests;
 mod cache;
+mod cancellation;
 mod command_line;
 mod concurrency;
 mod endpoints;
 mod generations;
 mod http;
+mod http_load;
 mod image_files;
 mod lifecycle;
 mod metrics_load;
 mod metrics_page;
+mod mixed_requests;
 mod picture;
+mod random;
+mod random_bodies;
+mod rude_clients;
 mod server;
+mod soak;
 mod streaming;

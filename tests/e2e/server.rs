@@ -12,7 +12,7 @@ use crate::http::{self, Response};
 
 /// The program under test.
 pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_afterimage");
-const FLAGS: [&str; 5] = ["serve", "--port", "0", "--log-filter", "warn"];
+const FLAGS: [&str; 3] = ["serve", "--log-filter", "warn"];
 /// Longest wait for something that must happen.
 const DEADLINE: Duration = Duration::from_secs(300);
 
@@ -32,16 +32,40 @@ pub(crate) fn shared() -> &'static Server {
         // A static is never dropped. The shell ends the server when this process is gone, because then
         // its standard input ends.
         let mut command = Command::new("sh");
-        command.args(["-c", "\"$0\" \"$@\" & read -r line; kill $!", PROGRAM]).args(FLAGS).stdin(Stdio::piped());
+        command
+            .args(["-c", "\"$0\" \"$@\" & read -r line; kill $!", PROGRAM])
+            .args(FLAGS)
+            .args(["--port", "0"])
+            .stdin(Stdio::piped());
         Server::from_command(command)
     })
+}
+
+/// A `/metrics` page.
+pub(crate) struct MetricsPage(Response);
+
+impl MetricsPage {
+    /// The sum of a metric's series whose labels contain all of `labels`.
+    pub(crate) fn sum(&self, name: &str, labels: &[&str]) -> f64 {
+        let series = self.0.text().lines().filter_map(|line| line.rsplit_once(' '));
+        let matching = series.filter(|(series, _)| {
+            let (found, found_labels) = series.split_once('{').unwrap_or((series, ""));
+            found == name && labels.iter().all(|label| found_labels.contains(label))
+        });
+        matching.map(|(_, value)| value.parse::<f64>().unwrap()).sum()
+    }
 }
 
 impl Server {
     /// A server of its own, with more flags.
     pub(crate) fn start(flags: &[&str]) -> Self {
+        Self::start_on("0", flags)
+    }
+
+    /// The same on a port that must be free.
+    pub(crate) fn start_on(port: &str, flags: &[&str]) -> Self {
         let mut command = Command::new(PROGRAM);
-        command.args(FLAGS).args(flags);
+        command.args(FLAGS).args(["--port", port]).args(flags);
         Self::from_command(command)
     }
 
@@ -75,13 +99,12 @@ impl Server {
 
     /// The sum of a metric's series whose labels contain all of `labels`.
     pub(crate) fn metric(&self, name: &str, labels: &[&str]) -> f64 {
-        let page = self.get("/metrics");
-        let series = page.text().lines().filter_map(|line| line.rsplit_once(' '));
-        let matching = series.filter(|(series, _)| {
-            let (found, found_labels) = series.split_once('{').unwrap_or((series, ""));
-            found == name && labels.iter().all(|label| found_labels.contains(label))
-        });
-        matching.map(|(_, value)| value.parse::<f64>().unwrap()).sum()
+        self.metrics().sum(name, labels)
+    }
+
+    /// One reading of all metrics.
+    pub(crate) fn metrics(&self) -> MetricsPage {
+        MetricsPage(self.get("/metrics"))
     }
 
     pub(crate) fn wait_until(&self, what: &str, mut is_so: impl FnMut() -> bool) {
@@ -96,6 +119,13 @@ impl Server {
     pub(crate) fn terminate(&self) {
         let status = Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status().unwrap();
         assert!(status.success());
+    }
+
+    /// Memory of the process that is in RAM, in bytes.
+    pub(crate) fn resident_bytes(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+        line.trim().strip_suffix(" kB").unwrap().parse::<u64>().unwrap() * 1024
     }
 
     /// How the server ended.

@@ -1,51 +1,75 @@
 //! Checks a request against the model before it may queue.
 
+use std::sync::Arc;
+
 use afterimage_cache::{CachePlan, ConfigError};
 
+use crate::conditioning::{Conditioning, ConditioningCache};
 use crate::dit::DitPipeline;
 use crate::error::RunnerError;
 use crate::job::Job;
 use crate::preview::PreviewCount;
 use crate::request::{ImageRequest, RequestError};
 use crate::schedulers::SchedulerKind;
-use crate::size::Size;
+use crate::size::{BucketPolicy, Size};
 
 /// Seeds are signed 64-bit integers in the clients' languages.
 const MAX_SEED: u64 = i64::MAX as u64;
 
-/// Fills in the model's defaults and refuses what it cannot do.
-pub(crate) fn plan(pipeline: &DitPipeline, request: ImageRequest) -> Result<Job, RequestError> {
-    let info = pipeline.info();
-    let class = info.labels.resolve(&request.prompt).map_err(|message| refuse("prompt", "unknown_label", message))?;
-    if request.negative_prompt.is_some() {
-        let message = "`negative_prompt` has no effect on a class-conditional model; leave it out, or set \
+/// What requests are checked against, and what prompts become.
+pub(crate) struct Admission {
+    pub(crate) pipeline: Arc<DitPipeline>,
+    pub(crate) bucket_policy: BucketPolicy,
+    pub(crate) classes: ConditioningCache<Class>,
+}
+
+/// The conditioning of a class-conditional model: a class index.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Class(u32);
+
+impl Conditioning for Class {
+    fn bytes(&self) -> usize {
+        size_of::<Self>()
+    }
+}
+
+impl Admission {
+    /// Fills in the model's defaults and refuses what it cannot do.
+    pub(crate) fn plan(&self, request: ImageRequest) -> Result<Job, RequestError> {
+        let Self { pipeline, bucket_policy, classes } = self;
+        let info = pipeline.info();
+        let class = classes.get_or_compute(&request.prompt, || info.labels.resolve(&request.prompt).map(Class));
+        let Class(class) = class.map_err(|message| refuse("prompt", "unknown_label", message))?;
+        if request.negative_prompt.is_some() {
+            let message = "`negative_prompt` has no effect on a class-conditional model; leave it out, or set \
                        `guidance_scale` to steer away from the unconditional picture";
-        return Err(invalid("negative_prompt", message));
+            return Err(invalid("negative_prompt", message));
+        }
+        if request.true_cfg_scale.is_some_and(|scale| scale != 1.0) {
+            let message = "`true_cfg_scale` has no effect on this model; leave it out, or set `guidance_scale`";
+            return Err(invalid("true_cfg_scale", message));
+        }
+        let steps = request.num_inference_steps.unwrap_or(info.default_steps);
+        let guidance_scale = request.guidance_scale.unwrap_or(info.default_guidance_scale);
+        if guidance_scale > 1.0 && !info.has_null_class {
+            let message =
+                format!("`guidance_scale` is {guidance_scale}, but this model has no class for \"none\"; at most 1");
+            return Err(invalid("guidance_scale", message));
+        }
+        let scheduler = request.scheduler.unwrap_or(info.default_scheduler);
+        check_scheduler(pipeline, scheduler, steps)?;
+        Ok(Job {
+            class,
+            images: request.images,
+            seed: check_seed(request.seed, request.images)?,
+            size: bucket(request.size, &info.buckets, *bucket_policy)?,
+            steps,
+            guidance_scale,
+            scheduler,
+            previews: PreviewCount::default(),
+            cache: CachePlan::new(&request.cache, steps, info.cache_facts(&info.blocks())).map_err(cache_error)?,
+        })
     }
-    if request.true_cfg_scale.is_some_and(|scale| scale != 1.0) {
-        let message = "`true_cfg_scale` has no effect on this model; leave it out, or set `guidance_scale`";
-        return Err(invalid("true_cfg_scale", message));
-    }
-    let steps = request.num_inference_steps.unwrap_or(info.default_steps);
-    let guidance_scale = request.guidance_scale.unwrap_or(info.default_guidance_scale);
-    if guidance_scale > 1.0 && !info.has_null_class {
-        let message =
-            format!("`guidance_scale` is {guidance_scale}, but this model has no class for \"none\"; at most 1");
-        return Err(invalid("guidance_scale", message));
-    }
-    let scheduler = request.scheduler.unwrap_or(info.default_scheduler);
-    check_scheduler(pipeline, scheduler, steps)?;
-    Ok(Job {
-        class,
-        images: request.images,
-        seed: check_seed(request.seed, request.images)?,
-        size: check_size(request.size, &info.buckets)?,
-        steps,
-        guidance_scale,
-        scheduler,
-        previews: PreviewCount::default(),
-        cache: CachePlan::new(&request.cache, steps, info.cache_facts(&info.blocks())).map_err(cache_error)?,
-    })
 }
 
 /// Refuses an image that is larger than a batch.
@@ -86,15 +110,17 @@ fn check_seed(seed: u64, images: usize) -> Result<u64, RequestError> {
     })
 }
 
-fn check_size(size: Option<Size>, buckets: &[Size]) -> Result<Size, RequestError> {
-    match size {
-        None => Ok(buckets[0]),
-        Some(size) if buckets.contains(&size) => Ok(size),
-        Some(size) => {
-            let served: Vec<_> = buckets.iter().map(Size::to_string).collect();
-            Err(invalid("size", format!("`size` is {size}; this model serves {}", served.join(", "))))
-        }
-    }
+/// The bucket that a request for this size is served from.
+fn bucket(size: Option<Size>, buckets: &[Size], policy: BucketPolicy) -> Result<Size, RequestError> {
+    let Some(size) = size else { return Ok(buckets[0]) };
+    let bucket = match policy {
+        BucketPolicy::Reject => buckets.contains(&size).then_some(size),
+        BucketPolicy::Nearest => size.nearest(buckets),
+    };
+    bucket.ok_or_else(|| {
+        let served: Vec<_> = buckets.iter().map(Size::to_string).collect();
+        invalid("size", format!("`size` is {size}; this model serves {}", served.join(", ")))
+    })
 }
 
 fn cache_error(error: ConfigError) -> RequestError {

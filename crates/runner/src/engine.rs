@@ -5,17 +5,22 @@ use std::time::Duration;
 
 use afterimage_cache::{CacheBudget, CachePlan};
 
-use crate::admission;
+use crate::admission::{self, Admission};
 use crate::batching::{BucketEstimate, EngineStatistics, PoolLimits, SubmitError, SystemClock, WorkerPool};
+use crate::conditioning::{ConditioningCache, ConditioningStatistics};
 use crate::device_spec::DeviceSpec;
-use crate::dit::{DitPipeline, DitStepModel, ImageSpec};
+use crate::dit::{DitStepModel, ImageSpec};
 use crate::error::RunnerError;
 use crate::job::{Job, Ticket};
 use crate::model_info::ModelInfo;
+use crate::replicas::Replicas;
 use crate::request::{ImageRequest, RequestError};
+use crate::size::BucketPolicy;
 
 /// 2 GiB: some forty FLUX images of 1024 x 1024 with plain reuse.
 const DEFAULT_CACHE_MEMORY_BYTES: usize = 2 << 30;
+/// Some sixty prompts of a T5 encoder at its longest.
+const DEFAULT_PROMPT_CACHE_BYTES: usize = 512 << 20;
 /// Sixteen images under guidance: where the throughput of small models levels off.
 const DEFAULT_MAX_BATCH_ROWS: usize = 32;
 /// An hour: ten pictures of a large model on a CPU still fit.
@@ -24,8 +29,6 @@ const DEFAULT_MAX_QUEUED_SECONDS: f64 = 3600.0;
 /// How an engine works, and its bounds.
 #[derive(Debug, Clone)]
 pub struct EngineOptions {
-    /// One worker each.
-    pub devices: Vec<DeviceSpec>,
     /// Rows of one bucket that run at a time on one worker.
     pub max_batch_rows: usize,
     /// Requests that may wait, all workers together; one more is refused.
@@ -34,8 +37,13 @@ pub struct EngineOptions {
     pub max_queued_seconds: f64,
     /// Time a request has from its acceptance on.
     pub request_timeout: Option<Duration>,
-    /// Memory for the cache state of all running images; an image that finds none left runs uncached.
+    /// Memory of each device for the cache state of all images running on it; an image that finds none
+    /// left runs uncached.
     pub cache_memory_bytes: usize,
+    /// Memory for what the model makes of the prompts of late; 0 keeps none.
+    pub prompt_cache_bytes: usize,
+    /// What happens to a request for a size that is no bucket.
+    pub bucket_policy: BucketPolicy,
     /// Make a little of every bucket at the start, so that the first request finds the model warm and
     /// its work can be estimated.
     pub warmup: bool,
@@ -44,12 +52,13 @@ pub struct EngineOptions {
 impl Default for EngineOptions {
     fn default() -> Self {
         Self {
-            devices: vec![DeviceSpec::Cpu],
             max_batch_rows: DEFAULT_MAX_BATCH_ROWS,
             max_queued_requests: 64,
             max_queued_seconds: DEFAULT_MAX_QUEUED_SECONDS,
             request_timeout: None,
             cache_memory_bytes: DEFAULT_CACHE_MEMORY_BYTES,
+            prompt_cache_bytes: DEFAULT_PROMPT_CACHE_BYTES,
+            bucket_policy: BucketPolicy::default(),
             warmup: false,
         }
     }
@@ -62,24 +71,36 @@ pub struct Engine {
 }
 
 struct Shared {
-    pipeline: Arc<DitPipeline>,
+    admission: Admission,
     pool: WorkerPool,
-    cache_budget: CacheBudget,
+    /// One per device.
+    cache_budgets: Vec<CacheBudget>,
     max_batch_rows: usize,
     max_queued_seconds: f64,
 }
 
 impl Engine {
-    /// Starts the workers, which share `pipeline` from now on, and warms them up if the options say so.
+    /// Starts a worker for every mention of a device, and warms them up if the options say so.
     ///
     /// # Errors
     /// If an option makes no sense, the system gives no thread, or the warm-up fails.
-    pub fn start(pipeline: DitPipeline, options: EngineOptions) -> Result<Self, RunnerError> {
+    pub fn start(model: impl Into<Replicas>, options: EngineOptions) -> Result<Self, RunnerError> {
         check(&options)?;
-        let pipeline = Arc::new(pipeline);
-        let cache_budget = CacheBudget::new(options.cache_memory_bytes);
-        let model = Arc::new(DitStepModel { pipeline: Arc::clone(&pipeline), budget: cache_budget.clone() });
-        let worker = |(index, device): (usize, &DeviceSpec)| (format!("worker-{device}-{index}"), Arc::clone(&model));
+        let replicas = model.into();
+        let pipeline = Arc::clone(&replicas.workers()[0].1);
+        let mut budgets: Vec<(DeviceSpec, CacheBudget)> = Vec::new();
+        let mut models = Vec::new();
+        for (index, (device, pipeline)) in replicas.workers().iter().enumerate() {
+            let budget = match budgets.iter().find(|(other, _)| other == device) {
+                Some((_, budget)) => budget.clone(),
+                None => {
+                    budgets.push((*device, CacheBudget::new(options.cache_memory_bytes)));
+                    budgets[budgets.len() - 1].1.clone()
+                }
+            };
+            let model = Arc::new(DitStepModel { pipeline: Arc::clone(pipeline), budget });
+            models.push((format!("worker-{device}-{index}"), model));
+        }
         let limits = PoolLimits {
             max_batch_rows: options.max_batch_rows,
             max_queued_requests: options.max_queued_requests,
@@ -87,15 +108,21 @@ impl Engine {
             request_timeout: options.request_timeout,
         };
         let warm_up = if options.warmup { warm_up(pipeline.info(), options.max_batch_rows) } else { Vec::new() };
-        let workers = options.devices.iter().enumerate().map(worker).collect();
-        let pool = WorkerPool::start(workers, limits, Arc::new(SystemClock::new()), &warm_up)?;
-        let PoolLimits { max_batch_rows, max_queued_seconds, .. } = limits;
-        Ok(Self { shared: Arc::new(Shared { pipeline, pool, cache_budget, max_batch_rows, max_queued_seconds }) })
+        let pool = WorkerPool::start(models, limits, Arc::new(SystemClock::new()), &warm_up)?;
+        let classes = ConditioningCache::new(options.prompt_cache_bytes);
+        let shared = Shared {
+            admission: Admission { pipeline, bucket_policy: options.bucket_policy, classes },
+            pool,
+            cache_budgets: budgets.into_iter().map(|(_, budget)| budget).collect(),
+            max_batch_rows: limits.max_batch_rows,
+            max_queued_seconds: limits.max_queued_seconds,
+        };
+        Ok(Self { shared: Arc::new(shared) })
     }
 
     /// What the model offers.
     pub fn model(&self) -> &ModelInfo {
-        self.shared.pipeline.info()
+        self.shared.admission.pipeline.info()
     }
 
     /// Checks a request against the model and the engine's bounds.
@@ -103,7 +130,7 @@ impl Engine {
     /// # Errors
     /// [`RequestError`] naming the field that cannot be served.
     pub fn plan(&self, request: ImageRequest) -> Result<Job, RequestError> {
-        let job = admission::plan(&self.shared.pipeline, request)?;
+        let job = self.shared.admission.plan(request)?;
         admission::check_rows(&job, self.shared.max_batch_rows)?;
         admission::check_work(self.shared.pool.estimate(&job), self.shared.max_queued_seconds)?;
         Ok(job)
@@ -144,7 +171,12 @@ impl Engine {
 
     /// Bytes reserved for the cache state of running images.
     pub fn cache_bytes(&self) -> usize {
-        self.shared.cache_budget.used()
+        self.shared.cache_budgets.iter().map(CacheBudget::used).sum()
+    }
+
+    /// Counters of the memory for prompts.
+    pub fn conditioning_statistics(&self) -> ConditioningStatistics {
+        self.shared.admission.classes.statistics()
     }
 
     /// Whether every worker lives and jobs are accepted.
@@ -165,9 +197,6 @@ impl Engine {
 
 fn check(options: &EngineOptions) -> Result<(), RunnerError> {
     let fail = |message: String| Err(RunnerError::Options(message));
-    if options.devices.is_empty() {
-        return fail("an engine needs at least one device".to_owned());
-    }
     if options.max_batch_rows == 0 {
         return fail("max_batch_rows is 0; it must be at least 1".to_owned());
     }

@@ -1,5 +1,7 @@
 //! The one error type of this crate.
 
+use crate::device_spec::DeviceSpec;
+
 /// What can go wrong while a model is loaded or an image is made.
 #[derive(Debug, thiserror::Error)]
 pub enum RunnerError {
@@ -15,6 +17,15 @@ pub enum RunnerError {
     /// An option of the engine makes no sense.
     #[error("{0}")]
     Options(String),
+
+    /// A device cannot be used.
+    #[error("device {device}: {reason}")]
+    Device {
+        /// The device.
+        device: DeviceSpec,
+        /// Why not.
+        reason: String,
+    },
 
     /// Reading a file failed.
     #[error("cannot read {path}: {source}")]

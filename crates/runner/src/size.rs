@@ -3,6 +3,10 @@
 use std::fmt;
 use std::str::FromStr;
 
+/// A picture of the wrong shape is cropped or stretched by whoever asked for it, one of the wrong area
+/// only scaled.
+const SHAPE_WEIGHT: f64 = 4.0;
+
 /// Width and height of a picture in pixels. A size from the model's list is a *bucket*.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Size {
@@ -12,10 +16,33 @@ pub struct Size {
     pub height: usize,
 }
 
+/// What happens to a request for a size that is no bucket.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum BucketPolicy {
+    /// It is refused.
+    #[default]
+    Reject,
+    /// It gets the nearest bucket.
+    Nearest,
+}
+
 /// A text that is not a size.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("`{0}` is not a size; write WIDTHxHEIGHT in pixels, such as 256x256")]
 pub struct ParseSizeError(String);
+
+impl Size {
+    /// The bucket nearest to this size in shape and, a quarter as important, in area. Of equally near
+    /// ones the first.
+    pub(crate) fn nearest(self, buckets: &[Self]) -> Option<Self> {
+        let distance = |bucket: &Self| {
+            let wider = (bucket.width as f64 / self.width as f64).ln();
+            let higher = (bucket.height as f64 / self.height as f64).ln();
+            SHAPE_WEIGHT * (wider - higher).abs() + (wider + higher).abs()
+        };
+        buckets.iter().copied().min_by(|a, b| distance(a).total_cmp(&distance(b)))
+    }
+}
 
 impl FromStr for Size {
     type Err = ParseSizeError;
@@ -50,5 +77,22 @@ mod tests {
         ] {
             assert!(text.parse::<Size>().is_err(), "{text:?}");
         }
+    }
+
+    #[test]
+    fn the_nearest_bucket_is_the_one_of_like_shape_and_area() {
+        let size = |text: &str| text.parse::<Size>().unwrap();
+        let buckets = ["512x512", "1024x1024", "1344x768", "768x1344"].map(size);
+        for (asked, nearest) in [
+            ("512x512", "512x512"),
+            ("900x1024", "1024x1024"),
+            ("500x520", "512x512"),
+            ("1920x1080", "1344x768"),
+            ("16x64", "768x1344"),
+            ("600x1300", "768x1344"),
+        ] {
+            assert_eq!(size(asked).nearest(&buckets), Some(size(nearest)), "{asked}");
+        }
+        assert_eq!(size("64x64").nearest(&[]), None);
     }
 }

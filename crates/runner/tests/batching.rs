@@ -4,8 +4,8 @@
 
 use afterimage_cache::{CacheBackend, CacheConfig};
 use afterimage_runner::{
-    DeviceSpec, DitPipeline, Engine, EngineOptions, FinishedJob, ImageRequest, JobError, LoadOptions, ModelFolder,
-    PreviewCount, Size, SubmitError,
+    BucketPolicy, DeviceSpec, Engine, EngineOptions, FinishedJob, ImageRequest, JobError, LoadOptions, ModelFolder,
+    PreviewCount, Replicas, RunnerError, Size, SubmitError,
 };
 use serde_json::{Value, json};
 
@@ -14,9 +14,13 @@ use serde_json::{Value, json};
 const LEAST_PSNR: f64 = 60.0;
 
 fn engine(options: EngineOptions) -> Engine {
+    engine_on(&[DeviceSpec::Cpu], options)
+}
+
+fn engine_on(devices: &[DeviceSpec], options: EngineOptions) -> Engine {
     let sizes =
         LoadOptions { buckets: ["64x64", "96x64"].map(|size| size.parse().unwrap()).into(), ..Default::default() };
-    Engine::start(DitPipeline::load(&ModelFolder::embedded(), &sizes).unwrap(), options).unwrap()
+    Engine::start(Replicas::load(&ModelFolder::embedded(), &sizes, devices).unwrap(), options).unwrap()
 }
 
 fn request(prompt: &str, seed: u64, steps: usize) -> ImageRequest {
@@ -100,13 +104,9 @@ fn requests_of_every_kind_get_together_what_they_get_alone() {
 
 #[test]
 fn a_warm_engine_knows_its_buckets_and_refuses_what_never_fits() {
-    let engine = engine(EngineOptions {
-        devices: vec![DeviceSpec::Cpu; 2],
-        max_batch_rows: 1,
-        warmup: true,
-        max_queued_seconds: 1e-6,
-        ..EngineOptions::default()
-    });
+    let options =
+        EngineOptions { max_batch_rows: 1, warmup: true, max_queued_seconds: 1e-6, ..EngineOptions::default() };
+    let engine = engine_on(&[DeviceSpec::Cpu; 2], options);
     let sizes: Vec<_> = engine.bucket_estimates().iter().map(|bucket| bucket.size.to_string()).collect();
     assert_eq!(sizes, ["64x64", "96x64"]);
     let guided = engine.plan(request("red apple", 0, 8)).unwrap_err();
@@ -149,4 +149,32 @@ fn a_request_out_of_time_says_so() {
     let engine = engine(EngineOptions { request_timeout: Some(timeout), ..EngineOptions::default() });
     let ticket = engine.submit(engine.plan(request("red apple", 0, 8)).unwrap()).unwrap();
     assert_eq!(ticket.wait().unwrap_err(), JobError::TimedOut { timeout });
+}
+
+#[test]
+fn a_size_that_is_no_bucket_is_refused_or_served_from_the_nearest() {
+    let wide = || ImageRequest { size: Some("1920x1080".parse().unwrap()), ..request("0", 1, 1) };
+    let error = engine(EngineOptions::default()).plan(wide()).unwrap_err();
+    assert_eq!((&*error.param, error.code), ("size", "invalid_value"));
+    assert!(error.message.contains("64x64, 96x64"), "{error}");
+    let engine = engine(EngineOptions { bucket_policy: BucketPolicy::Nearest, ..EngineOptions::default() });
+    let job = engine.plan(wide()).unwrap();
+    assert_eq!(engine.submit(job).unwrap().wait().unwrap().size, "96x64".parse().unwrap());
+}
+
+#[test]
+fn a_prompt_is_understood_once() {
+    let engine = engine(EngineOptions::default());
+    for prompt in ["red apple", "fox face", "red apple", "no such thing", "red apple"] {
+        let _ = engine.plan(request(prompt, 1, 1));
+    }
+    let counted = engine.conditioning_statistics();
+    assert_eq!((counted.hits, counted.misses), (2, 3));
+    assert!(counted.bytes > 0);
+}
+
+#[test]
+fn an_engine_wants_a_device() {
+    let replicas = Replicas::load(&ModelFolder::embedded(), &LoadOptions::default(), &[]);
+    assert!(matches!(replicas, Err(RunnerError::Options(_))));
 }

@@ -1,13 +1,14 @@
 //! The `afterimage` program: an HTTP image server for diffusion transformers, and its command line.
 //!
 //! [`cli`] reads flags and environment, [`server`] owns the life of a server from binding its port to
-//! the last answer, [`api`] is the HTTP side of one request, [`metrics`] what is counted. Pictures are
+//! the last answer, [`connections`] its connections, [`api`] is the HTTP side of one request, [`metrics`] what is counted. Pictures are
 //! made by `afterimage-runner`; nothing here knows a tensor.
 
 mod api;
 mod cache_defaults;
 mod cache_warnings;
 mod cli;
+mod connections;
 mod image_file;
 mod image_store;
 mod logging;

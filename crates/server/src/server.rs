@@ -5,12 +5,10 @@
 //! have their answers or the drain timeout is over; a second signal ends the wait. Either way the exit
 //! code is 0. A model that cannot be loaded ends the process.
 
-use std::future::IntoFuture;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use afterimage_runner::{Engine, EngineOptions, ImageRequest};
-use axum::serve::ListenerExt;
+use afterimage_runner::{DeviceSpec, Engine, EngineOptions, ImageRequest};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -18,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 use crate::api::{self, ApiSettings, AppState};
 use crate::cache_defaults::CacheDefaults;
 use crate::cli::{CliError, ModelArgs};
+use crate::connections::{self, ConnectionLimits};
 use crate::image_store::ImageStore;
 use crate::terminal;
 
@@ -32,7 +31,10 @@ pub(crate) struct ServerOptions {
     pub(crate) host: String,
     pub(crate) port: u16,
     pub(crate) model: ModelArgs,
+    /// A worker each.
+    pub(crate) devices: Vec<DeviceSpec>,
     pub(crate) engine: EngineOptions,
+    pub(crate) connections: ConnectionLimits,
     pub(crate) drain_timeout: Duration,
     pub(crate) api: ApiSettings,
 }
@@ -52,22 +54,15 @@ async fn serve(options: ServerOptions) -> Result<(), CliError> {
     let listener = listen(&options.host, options.port).await?;
     let loading = {
         let (model, cache) = (options.model, options.api.cache.clone());
-        tokio::task::spawn_blocking(move || load(&model, options.engine, &cache))
+        tokio::task::spawn_blocking(move || load(&model, &options.devices, options.engine, &cache))
     };
     if let Some(store) = options.api.store.clone() {
         tokio::spawn(sweep_regularly(store));
     }
     let state = Arc::new(AppState::new(options.api));
     let stop = CancellationToken::new();
-    let listener = listener.tap_io(|connection| {
-        if let Err(error) = connection.set_nodelay(true) {
-            tracing::debug!(%error, "answers on this connection may be delayed");
-        }
-    });
-    let http = axum::serve(listener, api::router(Arc::clone(&state)))
-        .with_graceful_shutdown(stop.clone().cancelled_owned())
-        .into_future();
-    let http = tokio::spawn(http);
+    let router = api::router(Arc::clone(&state));
+    let http = tokio::spawn(connections::serve(listener, router, options.connections, stop.clone()));
 
     tokio::select! {
         engine = loading => state.start_serving(engine??),
@@ -104,9 +99,14 @@ async fn listen(host: &str, port: u16) -> Result<TcpListener, CliError> {
     Ok(listener)
 }
 
-fn load(model: &ModelArgs, options: EngineOptions, cache: &CacheDefaults) -> Result<Engine, CliError> {
+fn load(
+    model: &ModelArgs,
+    devices: &[DeviceSpec],
+    options: EngineOptions,
+    cache: &CacheDefaults,
+) -> Result<Engine, CliError> {
     let started = Instant::now();
-    let engine = Engine::start(model.load()?, options)?;
+    let engine = Engine::start(model.load_onto(devices)?, options)?;
     check_cache(&engine, cache)?;
     let model = engine.model();
     tracing::info!(

@@ -15,6 +15,7 @@ use serde::Deserialize;
 
 use super::config::{NULL_CLASS, TransformerConfig};
 use super::transformer::{DitTransformer, Rows};
+use crate::device_spec::DeviceSpec;
 use crate::error::RunnerError;
 use crate::image::RgbImage;
 use crate::labels::Labels;
@@ -37,6 +38,8 @@ const TRANSFORMER_CLASSES: [&str; 2] = ["DiTTransformer2DModel", "Transformer2DM
 /// How a model is loaded.
 #[derive(Debug, Clone, Default)]
 pub struct LoadOptions {
+    /// Where weights and activations live.
+    pub device: DeviceSpec,
     /// Precision of weights and activations.
     pub precision: Precision,
     /// Sizes served, the default first; empty: only the model's own size.
@@ -67,6 +70,7 @@ pub struct DitPipeline {
     /// The model predicts a variance beside the noise.
     learns_variance: bool,
     info: ModelInfo,
+    device_spec: DeviceSpec,
     device: Device,
 }
 
@@ -102,12 +106,13 @@ pub struct RunningImage {
 }
 
 impl DitPipeline {
-    /// Loads a model folder onto the CPU.
+    /// Loads a model folder onto a device.
     ///
     /// # Errors
-    /// If a file, a configuration key or a tensor is not what the model needs.
+    /// If the device cannot be opened, or a file, a configuration key or a tensor is not what the model
+    /// needs.
     pub fn load(folder: &ModelFolder, options: &LoadOptions) -> Result<Self, RunnerError> {
-        let device = Device::Cpu;
+        let device = options.device.open()?;
         let dtype = options.precision.dtype(&device)?;
         let index = read_index(folder)?;
         let config = TransformerConfig::from_json(&folder.text("transformer/config.json")?)?;
@@ -152,6 +157,7 @@ impl DitPipeline {
             latent_channels: config.in_channels,
             learns_variance: config.out_channels() == 2 * config.in_channels,
             info,
+            device_spec: options.device,
             device,
         })
     }
@@ -159,6 +165,11 @@ impl DitPipeline {
     /// What the model offers.
     pub fn info(&self) -> &ModelInfo {
         &self.info
+    }
+
+    /// Where it was loaded to.
+    pub fn device_spec(&self) -> DeviceSpec {
+        self.device_spec
     }
 
     /// The model's scheduler configuration.

@@ -66,6 +66,12 @@ pub(crate) enum ApiError {
         /// The limit.
         limit_bytes: usize,
     },
+    /// The body did not arrive in time.
+    #[error("the request body was not here after {} s (--body-timeout)", timeout.as_secs_f64())]
+    BodyTimedOut {
+        /// The time it had.
+        timeout: Duration,
+    },
     /// Too many requests wait already.
     #[error("the queue is full; try again in {} s", whole_seconds(*retry_after))]
     QueueFull {
@@ -142,6 +148,7 @@ impl ApiError {
                 (StatusCode::METHOD_NOT_ALLOWED, "invalid_request_error", "method_not_allowed")
             }
             Self::BodyTooLarge { .. } => (StatusCode::PAYLOAD_TOO_LARGE, "invalid_request_error", "body_too_large"),
+            Self::BodyTimedOut { .. } => (StatusCode::REQUEST_TIMEOUT, "invalid_request_error", "body_timed_out"),
             Self::QueueFull { .. } => (StatusCode::TOO_MANY_REQUESTS, "rate_limit_error", "queue_full"),
             Self::Loading => (StatusCode::SERVICE_UNAVAILABLE, "server_error", "model_loading"),
             Self::ShuttingDown => (StatusCode::SERVICE_UNAVAILABLE, "server_error", "shutting_down"),

@@ -66,7 +66,7 @@ pub(super) async fn create(
 async fn accept(state: &Arc<AppState>, headers: &HeaderMap, body: Body) -> Result<(Accepted, Delivery), ApiError> {
     let arrived = Instant::now();
     let engine = state.engine()?;
-    let bytes = body::read(body, state.settings.max_body_bytes).await?;
+    let bytes = body::read(body, state.settings.max_body_bytes, state.settings.body_timeout).await?;
     let host = headers.get(HOST).and_then(|host| host.to_str().ok()).map(str::to_owned);
     let Planned { job, seed, output, delivery } = plan(state, &engine, bytes, host).await?;
     // Taken before the job is submitted, so that a server that ends never overlooks an accepted job.

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use afterimage_runner::Engine;
 use afterimage_runner::schedulers::SchedulerKind;
+use afterimage_runner::{Engine, Size};
 use axum::Json;
 use axum::extract::{Path, State};
 use serde_json::{Value, json};
@@ -34,6 +34,16 @@ fn card(state: &AppState, engine: &Engine) -> Value {
     let model = engine.model();
     let labels = model.labels.iter().map(|(class, label)| json!({"id": class, "label": label}));
     let sizes: Vec<String> = model.buckets.iter().map(ToString::to_string).collect();
+    let estimates = engine.bucket_estimates();
+    let bucket = |size: &Size| {
+        let measured = estimates.iter().find(|estimate| estimate.size == *size);
+        json!({
+            "size": size.to_string(),
+            // Null until a picture of this size was made, or `--warmup`.
+            "seconds_per_row_step": measured.map(|estimate| estimate.seconds_per_row_step),
+            "decode_seconds": measured.map(|estimate| estimate.decode_seconds),
+        })
+    };
     let cache = &state.settings.cache;
     json!({
         "id": state.served_model(engine),
@@ -43,6 +53,7 @@ fn card(state: &AppState, engine: &Engine) -> Value {
         "pipeline": model.pipeline,
         "labels": labels.collect::<Vec<_>>(),
         "sizes": sizes,
+        "buckets": model.buckets.iter().map(bucket).collect::<Vec<_>>(),
         "schedulers": SchedulerKind::ALL.map(SchedulerKind::as_str),
         "defaults": {
             "size": sizes.first(),

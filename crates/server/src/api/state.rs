@@ -1,7 +1,7 @@
 //! What the handlers share, and where the server stands in its life.
 
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use afterimage_runner::{Engine, FinishedJob};
 use tokio::sync::watch;
@@ -24,6 +24,8 @@ pub(crate) struct ApiSettings {
     pub(crate) served_model_name: Option<String>,
     pub(crate) max_prompt_chars: usize,
     pub(crate) max_body_bytes: usize,
+    /// Time for a body to arrive.
+    pub(crate) body_timeout: Duration,
     pub(crate) unknown_fields: UnknownFields,
     pub(crate) cache: CacheDefaults,
     /// Whether PNG files say what made them.
@@ -160,6 +162,7 @@ impl ApiSettings {
             served_model_name: None,
             max_prompt_chars: 100,
             max_body_bytes: 1000,
+            body_timeout: Duration::from_secs(1000),
             unknown_fields: UnknownFields::Reject,
             cache: CacheDefaults::new(CacheBackend::None, serde_json::Map::new()).unwrap(),
             image_metadata: true,

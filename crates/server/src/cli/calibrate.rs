@@ -8,7 +8,7 @@ use indicatif::ProgressBar;
 
 use super::error::CliError;
 use super::log::LogArgs;
-use super::model::ModelArgs;
+use super::model::{DeviceArg, ModelArgs};
 use crate::{logging, terminal};
 
 /// Flags of `calibrate`.
@@ -26,13 +26,15 @@ pub(super) struct CalibrateArgs {
     #[command(flatten)]
     model: ModelArgs,
     #[command(flatten)]
+    device: DeviceArg,
+    #[command(flatten)]
     log: LogArgs,
 }
 
 impl CalibrateArgs {
     pub(super) fn run(self) -> Result<(), CliError> {
         logging::start(&self.log, "warn")?;
-        let pipeline = self.model.load()?;
+        let pipeline = self.model.load(&self.device)?;
         let specs = self.specs(&pipeline)?;
         let bar = ProgressBar::new(u64::from(self.images));
         let calibration = calibrate(&pipeline, &specs, |done| bar.set_position(done as u64))?;

@@ -10,7 +10,7 @@ use super::cache::CacheArgs;
 use super::cache_summary;
 use super::error::CliError;
 use super::log::LogArgs;
-use super::model::ModelArgs;
+use super::model::{DeviceArg, ModelArgs};
 use super::output_pattern::OutputPattern;
 use super::pictures::MetadataArgs;
 use super::serve::DEFAULT_MAX_PROMPT_CHARS;
@@ -76,6 +76,8 @@ pub(super) struct GenerateArgs {
     #[command(flatten)]
     model: ModelArgs,
     #[command(flatten)]
+    device: DeviceArg,
+    #[command(flatten)]
     cache: CacheArgs,
     #[command(flatten)]
     log: LogArgs,
@@ -92,7 +94,10 @@ impl GenerateArgs {
             let message = format!("--output {} is one file for {} images; add {{seed}}", self.output, request.images);
             return Err(CliError::Usage(message));
         }
-        let engine = Engine::start(self.model.load()?, EngineOptions { max_queued_requests: 1, ..Default::default() })?;
+        let engine = Engine::start(
+            self.model.load(&self.device)?,
+            EngineOptions { max_queued_requests: 1, ..Default::default() },
+        )?;
         let job = engine.plan(request).map_err(|error| usage(error.into()))?;
         let metadata =
             ImageMetadata { prompt: self.prompt.clone(), ..ImageMetadata::of_job(engine.model().id.clone(), &job) };

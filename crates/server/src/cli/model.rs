@@ -1,6 +1,8 @@
 //! Flags about the model, and loading it.
 
-use afterimage_runner::{DitPipeline, HubOptions, LoadOptions, ModelFolder, Precision, RunnerError, Size, resolve};
+use afterimage_runner::{
+    DeviceSpec, DitPipeline, HubOptions, LoadOptions, ModelFolder, Precision, Replicas, RunnerError, Size, resolve,
+};
 
 /// Precision of weights and activations.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -34,22 +36,38 @@ pub(crate) struct ModelArgs {
     buckets: Vec<Size>,
 }
 
+/// The one device of a command that serves nobody.
+#[derive(Debug, Clone, clap::Args)]
+#[command(next_help_heading = "Model")]
+pub(crate) struct DeviceArg {
+    /// Where pictures are made: `cpu`, or `cuda:N` in a build with the feature `cuda`
+    #[arg(long, env = "AFTERIMAGE_DEVICE", hide_env_values = true, default_value = "cpu")]
+    pub(crate) device: DeviceSpec,
+}
+
 impl ModelArgs {
     /// Finds and loads the model. Takes its time.
-    pub(crate) fn load(&self) -> Result<DitPipeline, RunnerError> {
-        let folder = match &self.model {
-            None => ModelFolder::embedded(),
-            Some(model) => {
-                let hub = HubOptions::from_env();
-                let hub = match &self.revision {
-                    Some(revision) => hub.with_revision(revision),
-                    None => hub,
-                };
-                resolve(model, &hub)?
-            }
+    pub(crate) fn load(&self, device: &DeviceArg) -> Result<DitPipeline, RunnerError> {
+        DitPipeline::load(&self.folder()?, &LoadOptions { device: device.device, ..self.options() })
+    }
+
+    /// Finds the model and loads it onto every device.
+    pub(crate) fn load_onto(&self, devices: &[DeviceSpec]) -> Result<Replicas, RunnerError> {
+        Replicas::load(&self.folder()?, &self.options(), devices)
+    }
+
+    fn folder(&self) -> Result<ModelFolder, RunnerError> {
+        let Some(model) = &self.model else { return Ok(ModelFolder::embedded()) };
+        let hub = HubOptions::from_env();
+        let hub = match &self.revision {
+            Some(revision) => hub.with_revision(revision),
+            None => hub,
         };
-        let options = LoadOptions { precision: self.dtype.into(), buckets: self.buckets.clone() };
-        DitPipeline::load(&folder, &options)
+        resolve(model, &hub)
+    }
+
+    fn options(&self) -> LoadOptions {
+        LoadOptions { precision: self.dtype.into(), buckets: self.buckets.clone(), ..LoadOptions::default() }
     }
 }
 

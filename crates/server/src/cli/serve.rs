@@ -3,7 +3,7 @@
 use std::num::NonZeroUsize;
 use std::time::Duration;
 
-use afterimage_runner::{DeviceSpec, EngineOptions};
+use afterimage_runner::{BucketPolicy, DeviceSpec, EngineOptions};
 
 use super::cache::CacheArgs;
 use super::error::CliError;
@@ -11,6 +11,7 @@ use super::log::LogArgs;
 use super::model::ModelArgs;
 use super::pictures::PictureArgs;
 use crate::api::{ApiSettings, UnknownFields};
+use crate::connections::ConnectionLimits;
 use crate::logging;
 use crate::server::{self, ServerOptions};
 
@@ -32,6 +33,16 @@ pub(crate) struct ServeArgs {
     served_model_name: Option<String>,
     #[command(flatten)]
     model: ModelArgs,
+    /// What happens to a request for a size that is none of the served ones
+    #[arg(
+        long,
+        env = "AFTERIMAGE_BUCKET_POLICY",
+        hide_env_values = true,
+        value_enum,
+        default_value = "reject",
+        help_heading = "Model"
+    )]
+    bucket_policy: BucketPolicyArg,
     #[command(flatten)]
     cache: CacheArgs,
     #[command(flatten)]
@@ -39,16 +50,37 @@ pub(crate) struct ServeArgs {
     #[command(flatten)]
     limits: LimitArgs,
     #[command(flatten)]
+    connections: ConnectionArgs,
+    #[command(flatten)]
     pictures: PictureArgs,
     #[command(flatten)]
     log: LogArgs,
+}
+
+/// What happens to a request for a size that is none of the served ones.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum BucketPolicyArg {
+    /// It is answered 400
+    Reject,
+    /// It gets the nearest served size, which the response names
+    Nearest,
+}
+
+impl From<BucketPolicyArg> for BucketPolicy {
+    fn from(policy: BucketPolicyArg) -> Self {
+        match policy {
+            BucketPolicyArg::Reject => Self::Reject,
+            BucketPolicyArg::Nearest => Self::Nearest,
+        }
+    }
 }
 
 /// Where pictures are made, and how many at a time.
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "Workers")]
 struct WorkerArgs {
-    /// Devices, each with a worker of its own; `cpu,cpu` is two workers that share the weights
+    /// Devices, each with a worker of its own: `cpu`, or `cuda:N` in a build with the feature `cuda`. One
+    /// named twice gets two workers that share the weights
     #[arg(
         long,
         env = "AFTERIMAGE_DEVICES",
@@ -98,11 +130,15 @@ struct LimitArgs {
     #[arg(long, env = "AFTERIMAGE_REQUEST_TIMEOUT", hide_env_values = true, value_name = "SECONDS",
         value_parser = positive_seconds)]
     request_timeout: Option<f64>,
-    /// Memory for the cache state of all running images, in bytes; an image that finds none left is
-    /// computed without a cache
+    /// Memory of each device for the cache state of all images running on it, in bytes; an image that
+    /// finds none left is computed without a cache
     #[arg(long, env = "AFTERIMAGE_CACHE_MEMORY_BYTES", hide_env_values = true, value_name = "BYTES",
         default_value_t = EngineOptions::default().cache_memory_bytes)]
     cache_memory_bytes: usize,
+    /// Memory for what the model makes of the prompts of late, in bytes; 0 keeps none
+    #[arg(long, env = "AFTERIMAGE_PROMPT_CACHE_BYTES", hide_env_values = true, value_name = "BYTES",
+        default_value_t = EngineOptions::default().prompt_cache_bytes)]
+    prompt_cache_bytes: usize,
     /// What happens to a request with a field nobody knows
     #[arg(long, env = "AFTERIMAGE_UNKNOWN_FIELDS", hide_env_values = true, value_enum, default_value = "reject")]
     unknown_fields: UnknownFields,
@@ -117,6 +153,29 @@ struct LimitArgs {
     drain_timeout: u64,
 }
 
+/// How many clients there may be, and how slow.
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Connections")]
+struct ConnectionArgs {
+    /// Connections open at a time; further clients wait until one is closed
+    #[arg(
+        long,
+        env = "AFTERIMAGE_MAX_CONNECTIONS",
+        hide_env_values = true,
+        value_name = "CONNECTIONS",
+        default_value = "1024"
+    )]
+    max_connections: NonZeroUsize,
+    /// Seconds a client has for the head of a request, and an idle connection is kept; then it is closed
+    #[arg(long, env = "AFTERIMAGE_HEADER_TIMEOUT", hide_env_values = true, value_name = "SECONDS",
+        value_parser = positive_seconds, default_value_t = 10.0)]
+    header_timeout: f64,
+    /// Seconds a client has for the body of a request; then it is answered 408
+    #[arg(long, env = "AFTERIMAGE_BODY_TIMEOUT", hide_env_values = true, value_name = "SECONDS",
+        value_parser = positive_seconds, default_value_t = 30.0)]
+    body_timeout: f64,
+}
+
 impl ServeArgs {
     pub(super) fn run(self) -> Result<(), CliError> {
         let cache = self.cache.defaults()?;
@@ -126,20 +185,27 @@ impl ServeArgs {
             host: self.host,
             port: self.port,
             model: self.model,
+            devices: self.workers.devices,
             engine: EngineOptions {
-                devices: self.workers.devices,
                 max_batch_rows: self.workers.max_batch_rows.get(),
                 max_queued_requests: self.limits.max_queued_requests.get(),
                 max_queued_seconds: self.limits.max_queued_seconds,
                 request_timeout: self.limits.request_timeout.map(Duration::from_secs_f64),
                 cache_memory_bytes: self.limits.cache_memory_bytes,
+                prompt_cache_bytes: self.limits.prompt_cache_bytes,
+                bucket_policy: self.bucket_policy.into(),
                 warmup: self.workers.warmup,
+            },
+            connections: ConnectionLimits {
+                header_timeout: Duration::from_secs_f64(self.connections.header_timeout),
+                max_connections: self.connections.max_connections.get(),
             },
             drain_timeout: Duration::from_secs(self.limits.drain_timeout),
             api: ApiSettings {
                 served_model_name: self.served_model_name,
                 max_prompt_chars: self.limits.max_prompt_chars,
                 max_body_bytes: self.limits.max_body_bytes,
+                body_timeout: Duration::from_secs_f64(self.connections.body_timeout),
                 unknown_fields: self.limits.unknown_fields,
                 cache,
                 image_metadata: self.pictures.metadata.image_metadata,

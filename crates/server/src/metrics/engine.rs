@@ -2,7 +2,7 @@
 
 use std::sync::{Mutex, PoisonError};
 
-use afterimage_runner::{Engine, EngineStatistics};
+use afterimage_runner::{ConditioningStatistics, Engine, EngineStatistics};
 use prometheus::{Gauge, IntCounter, IntCounterVec, IntGauge};
 
 use super::catalog::{Catalog, Family};
@@ -49,6 +49,9 @@ pub(super) struct EngineMetrics {
     running_rows: IntGauge,
     forwards: IntCounterVec,
     counters: [IntCounter; COUNTERS.len()],
+    /// Hits and misses.
+    prompt_cache: [IntCounter; 2],
+    prompt_cache_bytes: IntGauge,
     /// Held while counters catch up with the engine's, so that two readers never add the same difference.
     catching_up: Mutex<()>,
 }
@@ -87,6 +90,17 @@ impl EngineMetrics {
                 help: "Shared forwards by their number of rows",
             }),
             counters: COUNTERS.map(|(name, unit, help, _)| catalog.counter(Family { name, unit, labels: &[], help })),
+            prompt_cache: [
+                ("afterimage_prompt_cache_hits_total", "Prompts whose conditioning was kept from an earlier request"),
+                ("afterimage_prompt_cache_misses_total", "Prompts whose conditioning was computed"),
+            ]
+            .map(|(name, help)| catalog.counter(Family { name, unit: "prompts", labels: &[], help })),
+            prompt_cache_bytes: catalog.gauge(Family {
+                name: "afterimage_prompt_cache_bytes",
+                unit: "bytes",
+                labels: &[],
+                help: "Memory of the conditioning kept for prompts",
+            }),
             catching_up: Mutex::new(()),
         }
     }
@@ -96,13 +110,20 @@ impl EngineMetrics {
         self.queue_depth.set(gauge_value(engine.queue_depth()));
         self.running_rows.set(gauge_value(engine.running_rows()));
         self.queued_work_seconds.set(engine.queued_seconds());
+        self.conditioning(&engine.conditioning_statistics());
         self.statistics(&engine.statistics());
+    }
+
+    fn conditioning(&self, statistics: &ConditioningStatistics) {
+        let _catching_up = self.catching_up.lock().unwrap_or_else(PoisonError::into_inner);
+        self.prompt_cache_bytes.set(gauge_value(statistics.bytes));
+        for (counter, value) in self.prompt_cache.iter().zip([statistics.hits, statistics.misses]) {
+            catch_up(counter, value);
+        }
     }
 
     pub(super) fn statistics(&self, statistics: &EngineStatistics) {
         let _catching_up = self.catching_up.lock().unwrap_or_else(PoisonError::into_inner);
-        // An older reading than the last one adds nothing.
-        let catch_up = |counter: &IntCounter, value: u64| counter.inc_by(value.saturating_sub(counter.get()));
         for (counter, (.., value)) in self.counters.iter().zip(COUNTERS) {
             catch_up(counter, value(statistics));
         }
@@ -110,4 +131,9 @@ impl EngineMetrics {
             catch_up(&self.forwards.with_label_values(&[&rows.to_string()]), *forwards);
         }
     }
+}
+
+/// Brings a counter to a reading of what it follows; an older reading than the last one adds nothing.
+fn catch_up(counter: &IntCounter, value: u64) {
+    counter.inc_by(value.saturating_sub(counter.get()));
 }
