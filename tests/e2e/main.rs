@@ -16,9 +16,12 @@ mod http;
 mod http_load;
 mod image_files;
 mod lifecycle;
+mod log_lines;
 mod metrics_load;
 mod metrics_page;
 mod mixed_requests;
+#[cfg(feature = "otlp")]
+mod otlp;
 mod picture;
 mod random;
 mod random_bodies;

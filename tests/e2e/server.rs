@@ -1,5 +1,6 @@
 //! Servers under test.
 
+use std::fs::File;
 use std::io::{BufRead, BufReader};
 use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
 use std::sync::OnceLock;
@@ -66,6 +67,13 @@ impl Server {
     pub(crate) fn start_on(port: &str, flags: &[&str]) -> Self {
         let mut command = Command::new(PROGRAM);
         command.args(FLAGS).args(["--port", port]).args(flags);
+        Self::from_command(command)
+    }
+
+    /// A server that writes its log lines as JSON into this file.
+    pub(crate) fn start_logging(filter: &str, log: File) -> Self {
+        let mut command = Command::new(PROGRAM);
+        command.args(["serve", "--port", "0", "--log-format", "json", "--log-filter", filter]).stderr(log);
         Self::from_command(command)
     }
 

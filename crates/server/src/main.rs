@@ -13,6 +13,8 @@ mod image_file;
 mod image_store;
 mod logging;
 mod metrics;
+#[cfg(feature = "otlp")]
+mod otlp;
 mod quality;
 mod server;
 mod terminal;

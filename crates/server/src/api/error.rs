@@ -127,6 +127,16 @@ impl ApiError {
         }
     }
 
+    /// The status of the answer.
+    pub(super) fn status(&self) -> StatusCode {
+        self.shape().status
+    }
+
+    /// The machine-readable reason.
+    pub(super) fn code(&self) -> &'static str {
+        self.shape().code
+    }
+
     /// OpenAI's `{"error": {...}}`; faults of the server are logged here, because it is told once.
     pub(super) fn tell(&self) -> Value {
         let Shape { status, kind, code } = self.shape();

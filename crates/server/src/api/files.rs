@@ -10,6 +10,7 @@ use axum::extract::{Path, State};
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS};
 use axum::response::{IntoResponse, Response};
 
+use super::blocking;
 use super::error::ApiError;
 use super::state::AppState;
 use crate::image_store::ImageId;
@@ -19,7 +20,7 @@ pub(super) async fn serve(State(state): State<Arc<AppState>>, Path(id): Path<Str
     let Ok(id) = id.parse::<ImageId>() else { return Err(ApiError::ImageNotFound) };
     let Some(store) = state.settings.store.clone() else { return Err(ApiError::ImageNotFound) };
     let load = move || store.load(id, SystemTime::now());
-    let loaded = tokio::task::spawn_blocking(load).await?;
+    let loaded = blocking::run(load).await?;
     let loaded = loaded.map_err(|error| ApiError::Internal(format!("a stored picture cannot be read: {error}")))?;
     let Some(image) = loaded else { return Err(ApiError::ImageNotFound) };
     let headers = [

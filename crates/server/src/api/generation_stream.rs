@@ -17,13 +17,14 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until, timeout_at};
 use tracing::Instrument;
 
+use super::blocking;
 use super::error::ApiError;
 use super::generation_events as events;
+use super::generation_record::GenerationRecord;
 use super::generation_request::StreamOptions;
 use super::generations::Accepted;
 use super::output::Output;
 use super::state::AppState;
-use crate::metrics::{GenerationRecord, Outcome};
 
 /// Events that wait for a slow client before the task waits, too.
 const EVENTS_HELD: usize = 4;
@@ -43,22 +44,19 @@ pub(super) fn respond(accepted: Accepted, options: StreamOptions, record: Genera
     (headers, Body::from_stream(events)).into_response()
 }
 
-async fn run(accepted: Accepted, options: StreamOptions, record: GenerationRecord, sender: mpsc::Sender<Bytes>) {
+async fn run(accepted: Accepted, options: StreamOptions, mut record: GenerationRecord, sender: mpsc::Sender<Bytes>) {
     let Accepted { state, ticket, arrived, seed, output, guards: _guards } = accepted;
     let stream = EventStream { state, seed, output: Arc::new(output), arrived, options, events: sender.clone() };
     let result = tokio::select! {
         biased;
         // The record counts as cancelled when it is dropped.
         () = sender.closed() => return,
-        result = stream.send_all(ticket) => result,
+        result = stream.send_all(ticket, &mut record) => result,
     };
-    match result {
-        Ok(()) => record.ends(Outcome::Ok),
-        Err(error) => {
-            stream.send(events::error(&error)).await;
-            record.ends(error.outcome());
-        }
+    if let Err(error) = &result {
+        stream.send(events::error(error)).await;
     }
+    record.ends(result.as_ref());
 }
 
 struct EventStream {
@@ -71,7 +69,7 @@ struct EventStream {
 }
 
 impl EventStream {
-    async fn send_all(&self, mut ticket: Ticket) -> Result<(), ApiError> {
+    async fn send_all(&self, mut ticket: Ticket, record: &mut GenerationRecord) -> Result<(), ApiError> {
         let mut progress = ticket.progress();
         let mut previews = ticket.previews();
         let mut finished = pin!(ticket.finished());
@@ -97,8 +95,9 @@ impl EventStream {
             self.tell(progress).await?;
         }
         self.state.count_job(&job);
+        record.has_job(&job);
         let (arrived, output) = (self.arrived, Arc::clone(&self.output));
-        for event in tokio::task::spawn_blocking(move || events::completed(&job, &output, arrived)).await?? {
+        for event in blocking::run(move || events::completed(&job, &output, arrived)).await?? {
             self.send(event).await;
         }
         self.state.metrics.generation_answered(arrived.elapsed());
@@ -108,7 +107,7 @@ impl EventStream {
     async fn send_preview(&self, preview: Preview) -> Result<(), ApiError> {
         let seed = self.seed + preview.image as u64;
         let output = Arc::clone(&self.output);
-        let event = tokio::task::spawn_blocking(move || events::partial_image(&preview, seed, &output)).await??;
+        let event = blocking::run(move || events::partial_image(&preview, seed, &output)).await??;
         self.send(event).await;
         Ok(())
     }

@@ -17,13 +17,14 @@ use axum::response::{IntoResponse, Response};
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use super::error::ApiError;
+use super::generation_record::GenerationRecord;
 use super::generation_request::{Delivery, GenerationRequest};
 use super::output::{Output, StoredOutput};
 use super::public_url::PublicUrl;
 use super::state::AppState;
-use super::{body, generation_response, generation_stream};
+use super::{blocking, body, generation_response, generation_stream};
 use crate::image_file::ImageMetadata;
-use crate::metrics::{InFlight, Outcome};
+use crate::metrics::InFlight;
 
 /// A job the engine has accepted.
 pub(super) struct Accepted {
@@ -51,15 +52,15 @@ pub(super) async fn create(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, ApiError> {
-    let record = state.metrics.generation_begins();
+    let mut record = GenerationRecord::new(state.metrics.generation_begins());
     let answer = match accept(&state, &headers, body).await {
         Ok((accepted, Delivery::Stream(options))) => {
             return Ok(generation_stream::respond(accepted, options, record));
         }
-        Ok((accepted, Delivery::Whole)) => whole(accepted).await,
+        Ok((accepted, Delivery::Whole)) => whole(accepted, &mut record).await,
         Err(error) => Err(error),
     };
-    record.ends(answer.as_ref().map_or_else(ApiError::outcome, |_| Outcome::Ok));
+    record.ends(answer.as_ref());
     answer
 }
 
@@ -76,11 +77,12 @@ async fn accept(state: &Arc<AppState>, headers: &HeaderMap, body: Body) -> Resul
     Ok((Accepted { state: Arc::clone(state), ticket, arrived, seed, output, guards }, delivery))
 }
 
-async fn whole(accepted: Accepted) -> Result<Response, ApiError> {
+async fn whole(accepted: Accepted, record: &mut GenerationRecord) -> Result<Response, ApiError> {
     let Accepted { state, ticket, arrived, output, guards: _guards, .. } = accepted;
     let job = ticket.finished().await?;
     state.count_job(&job);
-    let body = tokio::task::spawn_blocking(move || generation_response::body(&job, &output, arrived)).await??;
+    record.has_job(&job);
+    let body = blocking::run(move || generation_response::body(&job, &output, arrived)).await??;
     state.metrics.generation_answered(arrived.elapsed());
     Ok(([(CONTENT_TYPE, "application/json")], body).into_response())
 }
@@ -97,6 +99,7 @@ async fn plan(
         if image.num_inference_steps.is_none() {
             image.num_inference_steps = output.quality.steps(engine.model().default_steps);
         }
+        tracing::debug!(prompt = image.prompt, negative_prompt = image.negative_prompt, seed = image.seed, "asked for");
         let (seed, prompt, negative_prompt) = (image.seed, image.prompt.clone(), image.negative_prompt.clone());
         let job = engine.plan(image)?;
         let metadata = state.settings.image_metadata.then(|| {
@@ -111,7 +114,7 @@ async fn plan(
         };
         Ok(Planned { job, seed, output, delivery })
     };
-    tokio::task::spawn_blocking(plan).await?
+    blocking::run(plan).await?
 }
 
 /// The store, and its address as this client knows it.

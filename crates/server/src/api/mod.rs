@@ -3,11 +3,13 @@
 //! A request passes the request id and the counters first, whatever its path; then its handler. Each
 //! handler returns a success or an [`error::ApiError`]; nothing else makes an error response.
 
+mod blocking;
 mod body;
 mod error;
 mod fields;
 mod files;
 mod generation_events;
+mod generation_record;
 mod generation_request;
 mod generation_response;
 mod generation_stream;
@@ -35,10 +37,12 @@ pub(crate) use output::OutputOptions;
 pub(crate) use public_url::PublicUrl;
 pub(crate) use state::{ApiSettings, AppState};
 
+const GENERATIONS_PATH: &str = "/v1/images/generations";
+
 /// Every path of the server.
 pub(crate) fn router(state: Arc<AppState>) -> Router {
     Router::new()
-        .route("/v1/images/generations", post(generations::create))
+        .route(GENERATIONS_PATH, post(generations::create))
         .route(&format!("{}/{{id}}", output::FILES_PATH), get(files::serve))
         .route("/v1/models", get(models::list))
         .route("/v1/models/{*id}", get(models::retrieve))

@@ -86,7 +86,7 @@ pub(super) struct GenerateArgs {
 impl GenerateArgs {
     pub(super) fn run(self) -> Result<(), CliError> {
         let cache = self.cache.defaults()?;
-        logging::start(&self.log, "warn")?;
+        let _logging = logging::start(&self.log, "warn")?;
         let output = OutputPattern::from(self.output.as_str());
         let GenerationRequest { image: request, output: OutputOptions { encoding, .. }, .. } = self.request(&cache)?;
         let encoding = ImageEncoding { format: output.format(), ..encoding };

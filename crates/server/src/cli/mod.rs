@@ -74,6 +74,8 @@ mod tests {
         Cli::command().debug_assert();
     }
 
+    /// Flags of optional features are not in it.
+    #[cfg(not(feature = "otlp"))]
     #[test]
     fn help_texts() {
         insta::assert_snapshot!("help", help(""));

@@ -55,6 +55,17 @@ pub(crate) struct ServeArgs {
     pictures: PictureArgs,
     #[command(flatten)]
     log: LogArgs,
+    /// OpenTelemetry collector that gets the spans of all requests (OTLP over HTTP), such as
+    /// http://127.0.0.1:4318
+    #[cfg(feature = "otlp")]
+    #[arg(
+        long,
+        env = "AFTERIMAGE_OTLP_ENDPOINT",
+        hide_env_values = true,
+        value_name = "URL",
+        help_heading = "Logging"
+    )]
+    otlp_endpoint: Option<String>,
 }
 
 /// What happens to a request for a size that is none of the served ones.
@@ -179,7 +190,10 @@ struct ConnectionArgs {
 impl ServeArgs {
     pub(super) fn run(self) -> Result<(), CliError> {
         let cache = self.cache.defaults()?;
-        logging::start(&self.log, "info")?;
+        #[cfg(not(feature = "otlp"))]
+        let _logging = logging::start(&self.log, "info")?;
+        #[cfg(feature = "otlp")]
+        let _logging = logging::start_with_spans(&self.log, "info", self.otlp_endpoint.as_deref())?;
         let store = self.pictures.store()?;
         server::run(ServerOptions {
             host: self.host,
