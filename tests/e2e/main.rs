@@ -10,6 +10,7 @@ mod cache;
 mod cancellation;
 mod command_line;
 mod concurrency;
+mod configuration;
 mod endpoints;
 mod generations;
 mod http;

@@ -31,8 +31,7 @@ pub(crate) fn start_with_spans(
     otlp_endpoint: Option<&str>,
 ) -> Result<Logging, CliError> {
     let Some(endpoint) = otlp_endpoint else { return start(args, default_filter) };
-    let (layer, spans) =
-        crate::otlp::start(endpoint).map_err(|error| CliError::Usage(format!("--otlp-endpoint: {error}")))?;
+    let (layer, spans) = crate::otlp::start(endpoint).map_err(|error| CliError::setting("otlp-endpoint", error))?;
     let _ = tracing_subscriber::registry().with(lines(args, default_filter)?).with(layer).try_init();
     Ok(Logging { _spans: Some(spans) })
 }
@@ -40,7 +39,7 @@ pub(crate) fn start_with_spans(
 fn lines(args: &LogArgs, default_filter: &str) -> Result<impl Layer<Registry> + use<>, CliError> {
     let filter = args.log_filter.as_deref().unwrap_or(default_filter);
     let filter: EnvFilter =
-        filter.parse().map_err(|error| CliError::Usage(format!("--log-filter `{filter}`: {error}")))?;
+        filter.parse().map_err(|error| CliError::setting("log-filter", format!("`{filter}` is no filter: {error}")))?;
     let has_colors = std::io::stderr().is_terminal();
     let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(has_colors);
     let lines = match args.log_format {

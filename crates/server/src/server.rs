@@ -140,7 +140,7 @@ fn check_cache(engine: &Engine, cache: &CacheDefaults) -> Result<(), CliError> {
             Ok(())
         }
         Err(error) if error.param.starts_with("cache_config") => {
-            Err(CliError::Usage(format!("--cache-config: {error}")))
+            Err(CliError::setting("cache-config", error.to_string()))
         }
         _ => Ok(()),
     }

@@ -15,7 +15,7 @@ const DEFAULT_MAX_AGE_SECONDS: NonZeroU64 = NonZeroU64::new(3600).unwrap();
 const DEFAULT_MAX_BYTES: u64 = 1 << 30;
 
 /// What files say about themselves.
-#[derive(Debug, clap::Args)]
+#[derive(Debug, Clone, clap::Args)]
 pub(super) struct MetadataArgs {
     /// Write prompt, seed and all other settings into PNG files, as text chunks
     #[arg(long, env = "AFTERIMAGE_IMAGE_METADATA", hide_env_values = true, value_name = "true|false", num_args = 0..=1,
@@ -24,7 +24,7 @@ pub(super) struct MetadataArgs {
 }
 
 /// Pictures as files, and as URLs of files.
-#[derive(Debug, clap::Args)]
+#[derive(Debug, Clone, clap::Args)]
 #[command(next_help_heading = "Pictures")]
 pub(super) struct PictureArgs {
     #[command(flatten)]
@@ -53,8 +53,9 @@ impl PictureArgs {
         let Some(folder) = &self.output_dir else { return Ok(None) };
         let limits =
             StoreLimits { max_age: Duration::from_secs(self.output_max_age.get()), max_bytes: self.output_max_bytes };
-        let store = ImageStore::open(folder.clone(), limits)
-            .map_err(|error| CliError::Write { path: folder.clone(), reason: format!("{error} (--output-dir)") })?;
+        let store = ImageStore::open(folder.clone(), limits).map_err(|error| {
+            CliError::setting("output-dir", format!("{} cannot be used: {error}", folder.display()))
+        })?;
         Ok(Some(Arc::new(store)))
     }
 }

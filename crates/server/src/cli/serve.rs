@@ -1,6 +1,7 @@
 //! `afterimage serve`: its flags.
 
 use std::num::NonZeroUsize;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use afterimage_runner::{BucketPolicy, DeviceSpec, EngineOptions};
@@ -11,9 +12,11 @@ use super::log::LogArgs;
 use super::model::ModelArgs;
 use super::pictures::PictureArgs;
 use crate::api::{ApiSettings, UnknownFields};
+use crate::config::Settings;
 use crate::connections::ConnectionLimits;
 use crate::logging;
 use crate::server::{self, ServerOptions};
+use crate::terminal;
 
 /// Longest prompt unless told otherwise.
 pub(super) const DEFAULT_MAX_PROMPT_CHARS: usize = 4096;
@@ -21,6 +24,13 @@ pub(super) const DEFAULT_MAX_PROMPT_CHARS: usize = 4096;
 /// Flags of `serve`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct ServeArgs {
+    /// Configuration file in TOML. Its keys are the names of these flags, at the top of the file or in the
+    /// table of their group ([limits]); environment and flags win over it
+    #[arg(long, env = "AFTERIMAGE_CONFIG", hide_env_values = true, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Print the configuration in force and where each value came from, and end
+    #[arg(long, env = "AFTERIMAGE_PRINT_CONFIG", hide_env_values = true, action = clap::ArgAction::SetTrue)]
+    print_config: bool,
     /// Address to listen on; 0.0.0.0 is every IPv4 address of the machine
     #[arg(long, env = "AFTERIMAGE_HOST", hide_env_values = true, default_value = "127.0.0.1")]
     host: String,
@@ -66,6 +76,9 @@ pub(crate) struct ServeArgs {
         help_heading = "Logging"
     )]
     otlp_endpoint: Option<String>,
+    /// What the layers of the configuration came to.
+    #[arg(skip)]
+    pub(super) settings: Settings,
 }
 
 /// What happens to a request for a size that is none of the served ones.
@@ -188,14 +201,35 @@ struct ConnectionArgs {
 }
 
 impl ServeArgs {
-    pub(super) fn run(self) -> Result<(), CliError> {
-        let cache = self.cache.defaults()?;
-        #[cfg(not(feature = "otlp"))]
-        let _logging = logging::start(&self.log, "info")?;
+    pub(super) fn run(mut self) -> Result<(), CliError> {
+        let settings = std::mem::take(&mut self.settings);
+        self.serve(&settings).map_err(|error| error.found_in(&settings))
+    }
+
+    fn serve(self, settings: &Settings) -> Result<(), CliError> {
+        let print_config = self.print_config;
+        let log = self.log.clone();
+        let pictures = self.pictures.clone();
         #[cfg(feature = "otlp")]
-        let _logging = logging::start_with_spans(&self.log, "info", self.otlp_endpoint.as_deref())?;
-        let store = self.pictures.store()?;
-        server::run(ServerOptions {
+        let otlp_endpoint = self.otlp_endpoint.clone();
+        let mut options = self.options()?;
+        if print_config {
+            terminal::text(settings.to_toml().as_bytes());
+            return Ok(());
+        }
+        #[cfg(not(feature = "otlp"))]
+        let _logging = logging::start(&log, "info")?;
+        #[cfg(feature = "otlp")]
+        let _logging = logging::start_with_spans(&log, "info", otlp_endpoint.as_deref())?;
+        options.api.store = pictures.store()?;
+        server::run(options)
+    }
+
+    /// Everything that can be checked without the model is checked here.
+    pub(super) fn options(self) -> Result<ServerOptions, CliError> {
+        self.model.check()?;
+        let cache = self.cache.defaults()?;
+        Ok(ServerOptions {
             host: self.host,
             port: self.port,
             model: self.model,
@@ -223,7 +257,7 @@ impl ServeArgs {
                 unknown_fields: self.limits.unknown_fields,
                 cache,
                 image_metadata: self.pictures.metadata.image_metadata,
-                store,
+                store: None,
                 public_url: self.pictures.public_url,
             },
         })

@@ -115,10 +115,10 @@ mod tests {
         let text = std::fs::read_to_string(&path).unwrap();
         let (head, found) = text.split_once(HEADING).unwrap();
         let expected = table(&Metrics::new().catalog);
-        if std::env::var("INSTA_UPDATE").is_ok_and(|update| update == "always") {
+        if std::env::var_os("UPDATE_DOCS").is_some() {
             std::fs::write(&path, format!("{head}{HEADING}{expected}")).unwrap();
         } else {
-            assert_eq!(found, expected, "INSTA_UPDATE=always cargo test the_documentation_has_every_metric");
+            assert_eq!(found, expected, "run UPDATE_DOCS=1 cargo test the_documentation_has_every_metric");
         }
     }
 
