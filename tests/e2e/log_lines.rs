@@ -71,7 +71,7 @@ fn every_request_has_one_line_that_says_what_became_of_it() {
     assert_eq!(logged.post("bad-1", &json!({"prompt": "no such thing"})), 400);
     let line = logged.summary_of("bad-1");
     assert_eq!((&line["outcome"], &line["status"]), (&json!("invalid"), &json!(400)));
-    assert_eq!(line["error"], "invalid_value");
+    assert_eq!(line["error"], "unknown_label");
     assert!(!logged.text().contains("red apple") && !logged.text().contains("no such"), "a prompt is in the log");
 }
 
