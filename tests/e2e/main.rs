@@ -4,7 +4,9 @@
 //! Nothing here asserts on wall-clock time: deadlines only keep a hanging server from hanging the tests.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test says what went wrong by panicking")]
+#![allow(clippy::print_stdout, reason = "what was measured is worth seeing under --nocapture")]
 
+mod access;
 mod bad_requests;
 mod cache;
 mod cancellation;
@@ -16,7 +18,9 @@ mod generations;
 mod http;
 mod http_load;
 mod image_files;
+mod jobs;
 mod lifecycle;
+mod limits;
 mod log_lines;
 mod metrics_load;
 mod metrics_page;

@@ -6,10 +6,13 @@
 //! answers 431 over [`MAX_HEAD_BYTES`] or a hundred headers. Bodies are the handlers' to bound.
 
 use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use hyper::Request;
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
@@ -17,6 +20,7 @@ use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
+use tower::ServiceExt;
 
 /// Largest request line and headers together: what most servers allow.
 const MAX_HEAD_BYTES: usize = 32 * 1024;
@@ -32,19 +36,26 @@ pub(crate) struct ConnectionLimits {
     pub(crate) max_connections: usize,
 }
 
+/// The other end of a connection, an extension of each of its requests.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Peer(pub(crate) SocketAddr);
+
 /// Serves until `stop`; then returns once every connection has carried away its answers.
 pub(crate) async fn serve(listener: TcpListener, router: Router, limits: ConnectionLimits, stop: CancellationToken) {
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new()).header_read_timeout(limits.header_timeout).max_header_size(MAX_HEAD_BYTES);
     let places = Arc::new(Semaphore::new(limits.max_connections.min(Semaphore::MAX_PERMITS)));
     let connections = GracefulShutdown::new();
-    let service = TowerToHyperService::new(router);
     loop {
-        let (stream, place) = tokio::select! {
+        let (stream, peer, place) = tokio::select! {
             accepted = accept(&listener, &places) => accepted,
             () = stop.cancelled() => break,
         };
-        let connection = http.serve_connection(TokioIo::new(stream), service.clone());
+        let service = router.clone().map_request(move |mut request: Request<Incoming>| {
+            request.extensions_mut().insert(Peer(peer));
+            request
+        });
+        let connection = http.serve_connection(TokioIo::new(stream), TowerToHyperService::new(service));
         let connection = connections.watch(connection);
         tokio::spawn(async move {
             let _place = place;
@@ -58,15 +69,15 @@ pub(crate) async fn serve(listener: TcpListener, router: Router, limits: Connect
 }
 
 /// The next connection, once there is a place for it.
-async fn accept(listener: &TcpListener, places: &Arc<Semaphore>) -> (TcpStream, OwnedSemaphorePermit) {
+async fn accept(listener: &TcpListener, places: &Arc<Semaphore>) -> (TcpStream, SocketAddr, OwnedSemaphorePermit) {
     let place = Arc::clone(places).acquire_owned().await.expect("nobody closes this semaphore");
     loop {
         match listener.accept().await {
-            Ok((stream, _)) => {
+            Ok((stream, peer)) => {
                 if let Err(error) = stream.set_nodelay(true) {
                     tracing::debug!(%error, "answers on this connection may be delayed");
                 }
-                return (stream, place);
+                return (stream, peer, place);
             }
             Err(error) if is_of_one_connection(&error) => {}
             Err(error) => {

@@ -2,10 +2,11 @@
 //!
 //! [`cli`] has the flags, [`config`] puts file, environment and flags together, [`server`] owns the life
 //! of a server from binding its port to the last answer, [`connections`] its connections, [`api`] is the
-//! HTTP side of one request, [`metrics`] what is counted. Pictures are
+//! HTTP side of one request, [`playground`] the page for people, [`metrics`] what is counted. Pictures are
 //! made by `afterimage-runner`; nothing here knows a tensor.
 
 mod api;
+mod api_keys;
 mod cache_defaults;
 mod cache_warnings;
 mod cli;
@@ -17,6 +18,7 @@ mod logging;
 mod metrics;
 #[cfg(feature = "otlp")]
 mod otlp;
+mod playground;
 mod quality;
 mod secret;
 mod server;

@@ -1,22 +1,23 @@
 //! Text that must never be shown: not in logs, `Debug` output, errors or the printed configuration.
 
-use std::convert::Infallible;
 use std::fmt;
-use std::str::FromStr;
 
 /// A secret. It has no `Display`, and its `Debug` says nothing.
 ///
-/// Parsing never fails: an error of the command line would quote the text.
+/// Making one never fails: an error of the command line would quote the text.
 #[derive(Clone)]
-pub(crate) struct Secret(
-    #[expect(dead_code, reason = "shown to nobody; the first flag to have one will compare it")] String,
-);
+pub(crate) struct Secret(String);
 
-impl FromStr for Secret {
-    type Err = Infallible;
+impl Secret {
+    /// The text itself, to be looked at and not to be kept.
+    pub(crate) fn expose(&self) -> &str {
+        &self.0
+    }
+}
 
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        Ok(Self(text.to_owned()))
+impl From<&str> for Secret {
+    fn from(text: &str) -> Self {
+        Self(text.to_owned())
     }
 }
 

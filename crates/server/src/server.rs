@@ -5,10 +5,11 @@
 //! have their answers or the drain timeout is over; a second signal ends the wait. Either way the exit
 //! code is 0. A model that cannot be loaded ends the process.
 
+use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use afterimage_runner::{DeviceSpec, Engine, EngineOptions, ImageRequest};
+use afterimage_runner::{DeviceSpec, Engine, EngineOptions, ImageRequest, Size};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -41,7 +42,10 @@ pub(crate) struct ServerOptions {
 
 /// Serves until a signal comes.
 pub(crate) fn run(options: ServerOptions) -> Result<(), CliError> {
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let cores = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
+    // What runs on blocking threads is work for a core. More threads would only cost memory, and the two
+    // beyond the cores are for a model that loads meanwhile.
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().max_blocking_threads(cores + 2).build();
     let runtime = runtime.map_err(|source| CliError::System { what: "cannot start the async runtime", source })?;
     let result = runtime.block_on(serve(options));
     // A model that is still loading must not hold up the end.
@@ -53,8 +57,8 @@ async fn serve(options: ServerOptions) -> Result<(), CliError> {
     let mut signals = Signals::new()?;
     let listener = listen(&options.host, options.port).await?;
     let loading = {
-        let (model, cache) = (options.model, options.api.cache.clone());
-        tokio::task::spawn_blocking(move || load(&model, &options.devices, options.engine, &cache))
+        let (model, cache, max_pixels) = (options.model, options.api.cache.clone(), options.api.max_pixels);
+        tokio::task::spawn_blocking(move || load(&model, &options.devices, options.engine, &cache, max_pixels))
     };
     if let Some(store) = options.api.store.clone() {
         tokio::spawn(sweep_regularly(store));
@@ -104,9 +108,11 @@ fn load(
     devices: &[DeviceSpec],
     options: EngineOptions,
     cache: &CacheDefaults,
+    max_pixels: usize,
 ) -> Result<Engine, CliError> {
     let started = Instant::now();
     let engine = Engine::start(model.load_onto(devices)?, options)?;
+    check_sizes(&engine.model().buckets, max_pixels)?;
     check_cache(&engine, cache)?;
     let model = engine.model();
     tracing::info!(
@@ -117,6 +123,20 @@ fn load(
         "ready"
     );
     Ok(engine)
+}
+
+/// A server does not offer what it would refuse.
+pub(crate) fn check_sizes(buckets: &[Size], max_pixels: usize) -> Result<(), CliError> {
+    match buckets.iter().find(|size| size.pixels() > max_pixels) {
+        Some(size) => {
+            let pixels = size.pixels();
+            let message = format!(
+                "it is {max_pixels}, and the served size {size} has {pixels} pixels; raise it, or choose --buckets within it"
+            );
+            Err(CliError::setting("max-pixels", message))
+        }
+        None => Ok(()),
+    }
 }
 
 /// A server whose cache settings can never work on its model does not start.

@@ -19,11 +19,7 @@ use super::state::unix_seconds;
 #[serde(tag = "type")]
 enum Event<'a> {
     #[serde(rename = "image_generation.partial_image")]
-    PartialImage {
-        #[serde(flatten)]
-        picture: Picture,
-        partial_image_index: usize,
-    },
+    PartialImage(PartialImage),
     #[serde(rename = "image_generation.completed")]
     Completed {
         #[serde(flatten)]
@@ -35,6 +31,14 @@ enum Event<'a> {
     },
     #[serde(rename = "image_generation.progress")]
     Progress { step: usize, total: usize, cached: usize, queue_position: usize },
+}
+
+/// A picture on its way.
+#[derive(Debug, Serialize)]
+pub(super) struct PartialImage {
+    #[serde(flatten)]
+    picture: Picture,
+    partial_image_index: usize,
 }
 
 #[derive(Debug, Serialize)]
@@ -71,11 +75,18 @@ impl Picture {
     }
 }
 
-/// A picture on its way, of the image with this seed.
+impl PartialImage {
+    /// `seed` is the first image's.
+    pub(super) fn new(preview: &Preview, seed: u64, output: &Output) -> Result<Self, ApiError> {
+        let Preview { image, number, pixels, .. } = preview;
+        let picture = Picture::new(output.preview(pixels)?, pixels, *image, seed + *image as u64, output);
+        Ok(Self { picture, partial_image_index: *number })
+    }
+}
+
+/// A picture on its way; `seed` is the first image's.
 pub(super) fn partial_image(preview: &Preview, seed: u64, output: &Output) -> Result<Bytes, ApiError> {
-    let Preview { image, pixels, .. } = preview;
-    let picture = Picture::new(output.preview(pixels)?, pixels, *image, seed, output);
-    text("image_generation.partial_image", &Event::PartialImage { picture, partial_image_index: preview.number })
+    text("image_generation.partial_image", &Event::PartialImage(PartialImage::new(preview, seed, output)?))
 }
 
 /// One event per finished picture of a request that arrived at `arrived`.
@@ -151,7 +162,7 @@ mod tests {
     #[test]
     fn partial_images_have_openais_keys_and_ours() {
         let preview = Preview { image: 1, number: 2, step: 9, pixels: pixels() };
-        let (name, data) = parts(&partial_image(&preview, 43, &Output::for_tests()).unwrap());
+        let (name, data) = parts(&partial_image(&preview, 42, &Output::for_tests()).unwrap());
         assert_eq!(name, "image_generation.partial_image");
         let expected = [
             "type",

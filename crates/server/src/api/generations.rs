@@ -1,30 +1,37 @@
 //! `POST /v1/images/generations`.
 //!
-//! The handler only waits: reading the fields, planning and encoding run on blocking threads, the
-//! picture itself on the engine's worker. A client that goes away drops the handler and with it the
-//! ticket, which cancels the job at its next step. An accepted job that is to be streamed goes on in
-//! [`generation_stream`]; what is wrong before that is a plain answer, streamed or not.
+//! The handler only waits and reads the fields of small bodies: large bodies, planning and encoding are
+//! for blocking threads, the picture itself is for the engine's worker. A client that goes away drops
+//! the handler and with it the ticket, which cancels the job at its next step. An accepted job that is
+//! to be streamed goes on in [`generation_stream`]; what is wrong before that is a plain answer, streamed
+//! or not.
 
 use std::sync::Arc;
 use std::time::Instant;
 
 use afterimage_runner::{Engine, Job, Ticket};
 use axum::body::Body;
-use axum::extract::State;
+use axum::extract::{Extension, State};
 use axum::http::HeaderMap;
 use axum::http::header::{CONTENT_TYPE, HOST};
 use axum::response::{IntoResponse, Response};
+use serde_json::{Map, Value};
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use super::error::ApiError;
 use super::generation_record::GenerationRecord;
-use super::generation_request::{Delivery, GenerationRequest};
+use super::generation_request::{Delivery, GenerationRequest, RequestRules};
 use super::output::{Output, StoredOutput};
 use super::public_url::PublicUrl;
+use super::rate_limit::Admitted;
 use super::state::AppState;
 use super::{blocking, body, generation_response, generation_stream};
 use crate::image_file::ImageMetadata;
 use crate::metrics::InFlight;
+
+/// Bodies up to this size are read where they arrive, which takes some 20 us. Handing them to another
+/// thread and back takes longer: twice a thread has to wait for a core that the worker keeps busy.
+const SMALL_BODY_BYTES: usize = 2048;
 
 /// A job the engine has accepted.
 pub(super) struct Accepted {
@@ -33,29 +40,34 @@ pub(super) struct Accepted {
     pub(super) arrived: Instant,
     /// Of the first image.
     pub(super) seed: u64,
-    pub(super) output: Output,
+    pub(super) output: Arc<Output>,
     /// Held until the answer is made.
-    pub(super) guards: (TaskTrackerToken, InFlight),
+    pub(super) guards: (TaskTrackerToken, InFlight, Admitted),
 }
 
 /// A request that passed every check.
-struct Planned {
+pub(super) struct Planned<D> {
     job: Job,
     seed: u64,
     output: Output,
-    delivery: Delivery,
+    arrived: Instant,
+    delivery: D,
 }
+
+/// How the fields of a request are read.
+pub(super) type Parse<D> = fn(&RequestRules<'_>, &Map<String, Value>) -> Result<GenerationRequest<D>, ApiError>;
 
 /// Makes pictures and counts the request, also one whose client does not stay for the answer.
 pub(super) async fn create(
     State(state): State<Arc<AppState>>,
+    Extension(admitted): Extension<Admitted>,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, ApiError> {
     let mut record = GenerationRecord::new(state.metrics.generation_begins());
-    let answer = match accept(&state, &headers, body).await {
-        Ok((accepted, Delivery::Stream(options))) => {
-            return Ok(generation_stream::respond(accepted, options, record));
+    let answer = match accept(&state, admitted, &headers, body).await {
+        Ok((accepted, Delivery::Stream { progress })) => {
+            return Ok(generation_stream::respond(accepted, progress, record));
         }
         Ok((accepted, Delivery::Whole)) => whole(accepted, &mut record).await,
         Err(error) => Err(error),
@@ -64,17 +76,16 @@ pub(super) async fn create(
     answer
 }
 
-async fn accept(state: &Arc<AppState>, headers: &HeaderMap, body: Body) -> Result<(Accepted, Delivery), ApiError> {
-    let arrived = Instant::now();
+async fn accept(
+    state: &Arc<AppState>,
+    admitted: Admitted,
+    headers: &HeaderMap,
+    body: Body,
+) -> Result<(Accepted, Delivery), ApiError> {
     let engine = state.engine()?;
-    let bytes = body::read(body, state.settings.max_body_bytes, state.settings.body_timeout).await?;
-    let host = headers.get(HOST).and_then(|host| host.to_str().ok()).map(str::to_owned);
-    let Planned { job, seed, output, delivery } = plan(state, &engine, bytes, host).await?;
-    // Taken before the job is submitted, so that a server that ends never overlooks an accepted job.
-    let unanswered = state.generation_accepted();
-    let ticket = engine.submit(job)?;
-    let guards = (unanswered, state.metrics.job_accepted());
-    Ok((Accepted { state: Arc::clone(state), ticket, arrived, seed, output, guards }, delivery))
+    let planned = plan(state, &engine, headers, body, |rules, keys| rules.parse(keys)).await?;
+    let delivery = planned.delivery;
+    Ok((submit(state, &engine, planned, admitted)?, delivery))
 }
 
 async fn whole(accepted: Accepted, record: &mut GenerationRecord) -> Result<Response, ApiError> {
@@ -87,34 +98,52 @@ async fn whole(accepted: Accepted, record: &mut GenerationRecord) -> Result<Resp
     Ok(([(CONTENT_TYPE, "application/json")], body).into_response())
 }
 
-async fn plan(
+/// Reads and checks a request.
+pub(super) async fn plan<D: Send + 'static>(
     state: &Arc<AppState>,
     engine: &Engine,
-    bytes: Vec<u8>,
-    host: Option<String>,
-) -> Result<Planned, ApiError> {
+    headers: &HeaderMap,
+    body: Body,
+    parse: Parse<D>,
+) -> Result<Planned<D>, ApiError> {
+    let arrived = Instant::now();
+    let bytes = body::read(body, state.settings.max_body_bytes, state.settings.body_timeout).await?;
+    let host = headers.get(HOST).and_then(|host| host.to_str().ok()).map(str::to_owned);
     let (state, engine) = (Arc::clone(state), engine.clone());
+    let read = move |rules: &RequestRules<'_>, bytes: &[u8]| parse(rules, &body::parse(bytes)?);
+    let small = if bytes.len() <= SMALL_BODY_BYTES { Some(read(&state.rules(&engine), &bytes)?) } else { None };
     let plan = move || {
-        let GenerationRequest { mut image, output, delivery } = state.rules(&engine).parse(&body::parse(&bytes)?)?;
+        let request = small.map_or_else(|| read(&state.rules(&engine), &bytes), Ok)?;
+        let GenerationRequest { mut image, output: options, previews, delivery } = request;
         if image.num_inference_steps.is_none() {
-            image.num_inference_steps = output.quality.steps(engine.model().default_steps);
+            image.num_inference_steps = options.quality.steps(engine.model().default_steps);
         }
         tracing::debug!(prompt = image.prompt, negative_prompt = image.negative_prompt, seed = image.seed, "asked for");
         let (seed, prompt, negative_prompt) = (image.seed, image.prompt.clone(), image.negative_prompt.clone());
-        let job = engine.plan(image)?;
+        let job = engine.plan(image)?.with_previews(previews);
         let metadata = state.settings.image_metadata.then(|| {
             let model = state.served_model(&engine).to_owned();
             ImageMetadata { prompt, negative_prompt, ..ImageMetadata::of_job(model, &job) }
         });
-        let store = if output.is_stored { Some(stored_output(&state, host.as_deref())?) } else { None };
-        let output = Output { options: output, metadata, store };
-        let job = match delivery {
-            Delivery::Whole => job,
-            Delivery::Stream(options) => job.with_previews(options.previews),
-        };
-        Ok(Planned { job, seed, output, delivery })
+        let store = if options.is_stored { Some(stored_output(&state, host.as_deref())?) } else { None };
+        Ok(Planned { job, seed, output: Output { options, metadata, store }, arrived, delivery })
     };
     blocking::run(plan).await?
+}
+
+/// Hands a request to the engine.
+pub(super) fn submit<D>(
+    state: &Arc<AppState>,
+    engine: &Engine,
+    planned: Planned<D>,
+    admitted: Admitted,
+) -> Result<Accepted, ApiError> {
+    let Planned { job, seed, output, arrived, .. } = planned;
+    // Taken before the job is submitted, so that a server that ends never overlooks an accepted job.
+    let unanswered = state.generation_accepted();
+    let ticket = engine.submit(job)?;
+    let guards = (unanswered, state.metrics.job_accepted(), admitted);
+    Ok(Accepted { state: Arc::clone(state), ticket, arrived, seed, output: Arc::new(output), guards })
 }
 
 /// The store, and its address as this client knows it.

@@ -10,7 +10,7 @@ use axum::response::Response;
 use tracing::Instrument;
 use uuid::Uuid;
 
-const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+pub(super) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// Longer ids of clients are replaced.
 const MAX_ID_BYTES: usize = 128;
 
@@ -24,7 +24,9 @@ pub(super) async fn attach(request: Request, next: Next) -> Response {
         "request",
         id = id.to_str().unwrap_or_default(),
         method = %request.method(),
-        route
+        route,
+        // The name of its key.
+        client = tracing::field::Empty
     );
     #[cfg(feature = "otlp")]
     crate::otlp::adopt_parent(&span, request.headers());

@@ -8,9 +8,13 @@ use tokio::sync::watch;
 use tokio_util::task::TaskTracker;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
+use super::auth::Access;
+use super::client_limits::{ClientBounds, ClientLimits};
+use super::cors::AllowedOrigin;
 use super::error::ApiError;
 use super::fields::UnknownFields;
 use super::generation_request::RequestRules;
+use super::jobs::{JobLimits, JobStore};
 use super::public_url::PublicUrl;
 use crate::cache_defaults::CacheDefaults;
 use crate::cache_warnings::CacheWarnings;
@@ -27,7 +31,14 @@ pub(crate) struct ApiSettings {
     /// Time for a body to arrive.
     pub(crate) body_timeout: Duration,
     pub(crate) unknown_fields: UnknownFields,
+    /// There is a page at `/`.
+    pub(crate) has_playground: bool,
     pub(crate) cache: CacheDefaults,
+    pub(crate) jobs: JobLimits,
+    pub(crate) max_pixels: usize,
+    pub(crate) access: Access,
+    pub(crate) client_bounds: ClientBounds,
+    pub(crate) allowed_origins: Vec<AllowedOrigin>,
     /// Whether PNG files say what made them.
     pub(crate) image_metadata: bool,
     /// Where pictures are kept for `response_format: url`.
@@ -50,6 +61,8 @@ pub(crate) enum Phase {
 pub(crate) struct AppState {
     pub(crate) settings: ApiSettings,
     pub(crate) metrics: Metrics,
+    pub(super) jobs: JobStore,
+    pub(super) client_limits: ClientLimits,
     cache_warnings: CacheWarnings,
     phase: watch::Sender<Phase>,
     generations: TaskTracker,
@@ -59,6 +72,8 @@ pub(crate) struct AppState {
 impl AppState {
     pub(crate) fn new(settings: ApiSettings) -> Self {
         Self {
+            jobs: JobStore::new(settings.jobs),
+            client_limits: ClientLimits::new(settings.client_bounds),
             settings,
             metrics: Metrics::new(),
             cache_warnings: CacheWarnings::default(),
@@ -87,6 +102,11 @@ impl AppState {
         });
         self.generations.close();
         self.generations.wait().await;
+    }
+
+    /// Whether nothing more is accepted.
+    pub(super) fn is_ending(&self) -> bool {
+        matches!(&*self.phase.borrow(), Phase::Draining(_))
     }
 
     /// Accepted generations that have no answer yet.
@@ -142,6 +162,7 @@ impl AppState {
         RequestRules {
             served_model: self.served_model(engine),
             max_prompt_chars: self.settings.max_prompt_chars,
+            max_pixels: self.settings.max_pixels,
             unknown_fields: self.settings.unknown_fields,
             cache: &self.settings.cache,
             has_store: self.settings.store.is_some(),
@@ -164,7 +185,13 @@ impl ApiSettings {
             max_body_bytes: 1000,
             body_timeout: Duration::from_secs(1000),
             unknown_fields: UnknownFields::Reject,
+            has_playground: true,
             cache: CacheDefaults::new(CacheBackend::None, serde_json::Map::new()).unwrap(),
+            jobs: JobLimits { max_jobs: 4, retention: std::time::Duration::from_secs(60), memory_bytes: 1000 },
+            max_pixels: usize::MAX,
+            access: Access::default(),
+            client_bounds: ClientBounds::default(),
+            allowed_origins: Vec::new(),
             image_metadata: true,
             store: None,
             public_url: None,

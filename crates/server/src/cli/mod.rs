@@ -3,6 +3,7 @@
 //!
 //! Exit codes: 0 done, 2 the command line or the request is at fault, 1 everything else.
 
+mod access;
 mod cache;
 mod cache_summary;
 mod calibrate;

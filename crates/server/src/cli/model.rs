@@ -57,6 +57,11 @@ impl ModelArgs {
         Ok(())
     }
 
+    /// The sizes asked for; none for the model's own.
+    pub(crate) fn buckets(&self) -> &[Size] {
+        &self.buckets
+    }
+
     /// Finds and loads the model. Takes its time.
     pub(crate) fn load(&self, device: &DeviceArg) -> Result<DitPipeline, CliError> {
         Ok(DitPipeline::load(&self.folder()?, &LoadOptions { device: device.device, ..self.options() })?)

@@ -6,12 +6,13 @@ use std::time::Duration;
 
 use afterimage_runner::{BucketPolicy, DeviceSpec, EngineOptions};
 
+use super::access::AccessArgs;
 use super::cache::CacheArgs;
 use super::error::CliError;
 use super::log::LogArgs;
 use super::model::ModelArgs;
 use super::pictures::PictureArgs;
-use crate::api::{ApiSettings, UnknownFields};
+use crate::api::{ApiSettings, JobLimits, UnknownFields};
 use crate::config::Settings;
 use crate::connections::ConnectionLimits;
 use crate::logging;
@@ -20,6 +21,9 @@ use crate::terminal;
 
 /// Longest prompt unless told otherwise.
 pub(super) const DEFAULT_MAX_PROMPT_CHARS: usize = 4096;
+
+/// 7680 x 4320, as in vLLM-Omni.
+const DEFAULT_MAX_PIXELS: usize = 7680 * 4320;
 
 /// Flags of `serve`.
 #[derive(Debug, clap::Args)]
@@ -41,6 +45,10 @@ pub(crate) struct ServeArgs {
     /// The id that clients know the model by [default: folder name or hub id]
     #[arg(long, env = "AFTERIMAGE_SERVED_MODEL_NAME", hide_env_values = true, value_name = "NAME")]
     served_model_name: Option<String>,
+    /// Serve the playground at `/`, a page that compares cached with uncached pictures
+    #[arg(long, env = "AFTERIMAGE_PLAYGROUND", hide_env_values = true, value_name = "true|false", num_args = 0..=1,
+        action = clap::ArgAction::Set, default_value_t = true, default_missing_value = "true")]
+    playground: bool,
     #[command(flatten)]
     model: ModelArgs,
     /// What happens to a request for a size that is none of the served ones
@@ -61,6 +69,8 @@ pub(crate) struct ServeArgs {
     limits: LimitArgs,
     #[command(flatten)]
     connections: ConnectionArgs,
+    #[command(flatten)]
+    access: AccessArgs,
     #[command(flatten)]
     pictures: PictureArgs,
     #[command(flatten)]
@@ -133,6 +143,10 @@ struct LimitArgs {
     #[arg(long, env = "AFTERIMAGE_MAX_PROMPT_CHARS", hide_env_values = true, value_name = "CHARS",
         default_value_t = DEFAULT_MAX_PROMPT_CHARS)]
     max_prompt_chars: usize,
+    /// Largest picture, in pixels; sizes the model serves must be within it
+    #[arg(long, env = "AFTERIMAGE_MAX_PIXELS", hide_env_values = true, value_name = "PIXELS",
+        default_value_t = DEFAULT_MAX_PIXELS)]
+    max_pixels: usize,
     /// Largest request body, in bytes
     #[arg(long, env = "AFTERIMAGE_MAX_BODY_BYTES", hide_env_values = true, value_name = "BYTES",
         default_value_t = 1024 * 1024)]
@@ -163,6 +177,19 @@ struct LimitArgs {
     #[arg(long, env = "AFTERIMAGE_PROMPT_CACHE_BYTES", hide_env_values = true, value_name = "BYTES",
         default_value_t = EngineOptions::default().prompt_cache_bytes)]
     prompt_cache_bytes: usize,
+    /// Jobs of /v1/images/jobs that are kept, in whatever state; one more is answered 429 unless the outcome
+    /// of one has been fetched
+    #[arg(long, env = "AFTERIMAGE_MAX_JOBS", hide_env_values = true, value_name = "JOBS", default_value = "256")]
+    max_jobs: NonZeroUsize,
+    /// Seconds that a job is kept once it has ended
+    #[arg(long, env = "AFTERIMAGE_JOB_RETENTION", hide_env_values = true, value_name = "SECONDS",
+        value_parser = positive_seconds, default_value_t = 3600.0)]
+    job_retention: f64,
+    /// Memory for the previews and results of jobs, in bytes; fetched and old ones are forgotten over it,
+    /// the newest never
+    #[arg(long, env = "AFTERIMAGE_JOB_MEMORY_BYTES", hide_env_values = true, value_name = "BYTES",
+        default_value_t = 256 << 20)]
+    job_memory_bytes: usize,
     /// What happens to a request with a field nobody knows
     #[arg(long, env = "AFTERIMAGE_UNKNOWN_FIELDS", hide_env_values = true, value_enum, default_value = "reject")]
     unknown_fields: UnknownFields,
@@ -229,6 +256,7 @@ impl ServeArgs {
     pub(super) fn options(self) -> Result<ServerOptions, CliError> {
         self.model.check()?;
         let cache = self.cache.defaults()?;
+        server::check_sizes(self.model.buckets(), self.limits.max_pixels)?;
         Ok(ServerOptions {
             host: self.host,
             port: self.port,
@@ -255,7 +283,17 @@ impl ServeArgs {
                 max_body_bytes: self.limits.max_body_bytes,
                 body_timeout: Duration::from_secs_f64(self.connections.body_timeout),
                 unknown_fields: self.limits.unknown_fields,
+                has_playground: self.playground,
                 cache,
+                jobs: JobLimits {
+                    max_jobs: self.limits.max_jobs.get(),
+                    retention: Duration::from_secs_f64(self.limits.job_retention),
+                    memory_bytes: self.limits.job_memory_bytes,
+                },
+                max_pixels: self.limits.max_pixels,
+                access: self.access.access()?,
+                client_bounds: self.access.bounds(),
+                allowed_origins: self.access.allowed_origins(),
                 image_metadata: self.pictures.metadata.image_metadata,
                 store: None,
                 public_url: self.pictures.public_url,

@@ -3,6 +3,7 @@
 //! Label sets are closed, so the number of series is fixed: all combinations but those of HTTP routes
 //! and batch sizes exist from the start with value 0. `docs/metrics.md` lists every metric.
 
+mod access;
 mod cache;
 mod catalog;
 mod engine;
@@ -15,12 +16,14 @@ use afterimage_cache::CacheReport;
 use afterimage_runner::{Engine, FinishedJob};
 
 use crate::image_store::StoreUsage;
+use access::AccessMetrics;
 use cache::CacheMetrics;
 use catalog::Catalog;
 use engine::EngineMetrics;
 use generations::GenerationMetrics;
 use http::HttpMetrics;
 
+pub(crate) use access::RefusalReason;
 pub(crate) use generations::{GenerationRecord, InFlight, Outcome};
 
 /// From a cache-hit answer of a small model to minutes on a large one.
@@ -29,6 +32,7 @@ const SECONDS_BUCKETS: [f64; 14] = [0.001, 0.005, 0.02, 0.05, 0.1, 0.25, 0.5, 1.
 /// All metrics of the server.
 pub(crate) struct Metrics {
     catalog: Catalog,
+    access: AccessMetrics,
     generations: GenerationMetrics,
     cache: CacheMetrics,
     engine: EngineMetrics,
@@ -39,12 +43,18 @@ impl Metrics {
     pub(crate) fn new() -> Self {
         let mut catalog = Catalog::new();
         Self {
+            access: AccessMetrics::new(&mut catalog),
             generations: GenerationMetrics::new(&mut catalog),
             cache: CacheMetrics::new(&mut catalog),
             engine: EngineMetrics::new(&mut catalog),
             http: HttpMetrics::new(&mut catalog),
             catalog,
         }
+    }
+
+    /// A request has got no further than its key or its client's limits.
+    pub(crate) fn request_refused(&self, reason: RefusalReason) {
+        self.access.refused(reason);
     }
 
     /// A generation request has arrived; the record notices its end.
