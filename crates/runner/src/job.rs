@@ -39,6 +39,26 @@ impl Job {
         Self { previews, ..self }
     }
 
+    /// Seed of the first image; image `k` has `seed + k`.
+    pub fn seed(&self) -> u64 {
+        self.seed
+    }
+
+    /// Denoising steps of every image.
+    pub fn steps(&self) -> usize {
+        self.steps
+    }
+
+    /// Strength of classifier-free guidance.
+    pub fn guidance_scale(&self) -> f64 {
+        self.guidance_scale
+    }
+
+    /// Noise scheduler.
+    pub fn scheduler(&self) -> SchedulerKind {
+        self.scheduler
+    }
+
     /// What image `index` is made of.
     pub(crate) fn image(&self, index: usize) -> ImageSpec {
         ImageSpec {

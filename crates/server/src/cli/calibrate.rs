@@ -33,7 +33,7 @@ pub(super) struct CalibrateArgs {
 
 impl CalibrateArgs {
     pub(super) fn run(self) -> Result<(), CliError> {
-        logging::start(&self.log, "warn")?;
+        let _logging = logging::start(&self.log, "warn")?;
         let pipeline = self.model.load(&self.device)?;
         let specs = self.specs(&pipeline)?;
         let bar = ProgressBar::new(u64::from(self.images));

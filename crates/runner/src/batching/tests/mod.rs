@@ -15,6 +15,7 @@ use afterimage_cache::CachePlan;
 use self::fake_model::{FakeModel, VirtualClock};
 use super::clock::Clock;
 use super::job_record::AcceptedJob;
+use super::job_spans::JobSpans;
 use super::statistics::{Counters, EngineStatistics};
 use super::step_loop::{LoopParts, StepLoop, WorkerShared};
 use super::work_estimate::Work;
@@ -70,7 +71,14 @@ impl Bench {
     fn submit(&mut self, job: Job) -> Ticket {
         let (ticket, outcome) = ticket(&job);
         let entry = self.shared.ledger.enter(Work::of(&job));
-        self.steps.submit(AcceptedJob { job, outcome, entry, accepted: self.clock.now(), timeout: self.timeout });
+        self.steps.submit(AcceptedJob {
+            job,
+            outcome,
+            entry,
+            accepted: self.clock.now(),
+            timeout: self.timeout,
+            spans: JobSpans::accepted(),
+        });
         ticket
     }
 
