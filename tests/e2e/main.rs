@@ -17,6 +17,7 @@ mod endpoints;
 mod generations;
 mod http;
 mod http_load;
+mod jobs;
 mod lifecycle;
 mod limits;
 mod metrics_page;

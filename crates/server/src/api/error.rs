@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 use crate::cache_defaults::CacheFault;
 use crate::metrics::Outcome;
 
-/// When a client should ask again while the model loads or the server ends.
+/// When a client should ask again while the model loads, the server ends or jobs wait to be fetched.
 const UNAVAILABLE_RETRY: Duration = Duration::from_secs(5);
 pub(super) const X_SHOULD_RETRY: HeaderName = HeaderName::from_static("x-should-retry");
 
@@ -67,6 +67,12 @@ pub(crate) enum ApiError {
         /// The model's id.
         served: String,
     },
+    /// No such job, or no longer.
+    #[error("there is no job `{id}` here; finished jobs are kept for a while only (--job-retention)")]
+    JobNotFound {
+        /// As asked for.
+        id: String,
+    },
     /// No such path.
     #[error("there is nothing at {path}; images are made by POST /v1/images/generations")]
     PathNotFound {
@@ -98,6 +104,12 @@ pub(crate) enum ApiError {
     QueueFull {
         /// When a place should be free.
         retry_after: Duration,
+    },
+    /// Nothing among the kept jobs can be forgotten.
+    #[error("{kept} jobs are kept, as many as may be (--max-jobs), and none can be forgotten yet; delete one or wait")]
+    TooManyJobs {
+        /// How many there are.
+        kept: usize,
     },
     /// The model is not there yet.
     #[error("the model is still loading; try again in a moment")]
@@ -165,6 +177,7 @@ impl ApiError {
                 (StatusCode::TOO_MANY_REQUESTS, "rate_limit_error", "too_many_concurrent")
             }
             Self::ModelNotFound { .. } => (StatusCode::NOT_FOUND, "invalid_request_error", "model_not_found"),
+            Self::JobNotFound { .. } => (StatusCode::NOT_FOUND, "invalid_request_error", "job_not_found"),
             Self::PathNotFound { .. } => (StatusCode::NOT_FOUND, "invalid_request_error", "not_found"),
             Self::MethodNotAllowed { .. } => {
                 (StatusCode::METHOD_NOT_ALLOWED, "invalid_request_error", "method_not_allowed")
@@ -172,6 +185,7 @@ impl ApiError {
             Self::BodyTooLarge { .. } => (StatusCode::PAYLOAD_TOO_LARGE, "invalid_request_error", "body_too_large"),
             Self::BodyTimedOut { .. } => (StatusCode::REQUEST_TIMEOUT, "invalid_request_error", "body_timed_out"),
             Self::QueueFull { .. } => (StatusCode::TOO_MANY_REQUESTS, "rate_limit_error", "queue_full"),
+            Self::TooManyJobs { .. } => (StatusCode::TOO_MANY_REQUESTS, "rate_limit_error", "too_many_jobs"),
             Self::Loading => (StatusCode::SERVICE_UNAVAILABLE, "server_error", "model_loading"),
             Self::ShuttingDown => (StatusCode::SERVICE_UNAVAILABLE, "server_error", "shutting_down"),
             Self::WorkerStopped => (StatusCode::SERVICE_UNAVAILABLE, "server_error", "worker_stopped"),
@@ -186,6 +200,7 @@ impl ApiError {
         match self {
             Self::InvalidRequest { param, .. } => param.as_deref(),
             Self::ModelNotFound { .. } => Some("model"),
+            Self::JobNotFound { .. } => Some("id"),
             _ => None,
         }
     }
@@ -195,7 +210,9 @@ impl ApiError {
             Self::QueueFull { retry_after }
             | Self::RateLimited { retry_after, .. }
             | Self::TooManyConcurrent { retry_after, .. } => Some(*retry_after),
-            Self::Loading | Self::ShuttingDown | Self::WorkerStopped | Self::TimedOut(_) => Some(UNAVAILABLE_RETRY),
+            Self::TooManyJobs { .. } | Self::Loading | Self::ShuttingDown | Self::WorkerStopped | Self::TimedOut(_) => {
+                Some(UNAVAILABLE_RETRY)
+            }
             _ => None,
         }
     }

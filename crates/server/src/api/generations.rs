@@ -13,10 +13,11 @@ use axum::body::Body;
 use axum::extract::{Extension, State};
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
+use serde_json::{Map, Value};
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use super::error::ApiError;
-use super::generation_request::Delivery;
+use super::generation_request::{Delivery, GenerationRequest, RequestRules};
 use super::rate_limit::Admitted;
 use super::state::AppState;
 use super::{body, generation_response, generation_stream};
@@ -34,11 +35,15 @@ pub(super) struct Accepted {
 }
 
 /// A request that passed every check.
-struct Planned {
+pub(super) struct Planned<D> {
     job: Job,
     seed: u64,
-    delivery: Delivery,
+    arrived: Instant,
+    delivery: D,
 }
+
+/// How the fields of a request are read.
+pub(super) type Parse<D> = fn(&RequestRules<'_>, &Map<String, Value>) -> Result<GenerationRequest<D>, ApiError>;
 
 /// Makes pictures and counts the request, also one whose client does not stay for the answer.
 pub(super) async fn create(
@@ -48,8 +53,8 @@ pub(super) async fn create(
 ) -> Result<Response, ApiError> {
     let record = state.metrics.generation_begins();
     let answer = match accept(&state, admitted, body).await {
-        Ok((accepted, Delivery::Stream(options))) => {
-            return Ok(generation_stream::respond(accepted, options, record));
+        Ok((accepted, Delivery::Stream { progress })) => {
+            return Ok(generation_stream::respond(accepted, progress, record));
         }
         Ok((accepted, Delivery::Whole)) => whole(accepted).await,
         Err(error) => Err(error),
@@ -59,15 +64,10 @@ pub(super) async fn create(
 }
 
 async fn accept(state: &Arc<AppState>, admitted: Admitted, body: Body) -> Result<(Accepted, Delivery), ApiError> {
-    let arrived = Instant::now();
     let engine = state.engine()?;
-    let bytes = body::read(body, state.settings.max_body_bytes, state.settings.body_timeout).await?;
-    let Planned { job, seed, delivery } = plan(state, &engine, bytes).await?;
-    // Taken before the job is submitted, so that a server that ends never overlooks an accepted job.
-    let unanswered = state.generation_accepted();
-    let ticket = engine.submit(job)?;
-    let guards = (unanswered, state.metrics.job_accepted(), admitted);
-    Ok((Accepted { state: Arc::clone(state), ticket, arrived, seed, guards }, delivery))
+    let planned = plan(state, &engine, body, |rules, keys| rules.parse(keys)).await?;
+    let delivery = planned.delivery;
+    Ok((submit(state, &engine, planned, admitted)?, delivery))
 }
 
 async fn whole(accepted: Accepted) -> Result<Response, ApiError> {
@@ -79,17 +79,36 @@ async fn whole(accepted: Accepted) -> Result<Response, ApiError> {
     Ok(([(CONTENT_TYPE, "application/json")], body).into_response())
 }
 
-async fn plan(state: &Arc<AppState>, engine: &Engine, bytes: Vec<u8>) -> Result<Planned, ApiError> {
+/// Reads and checks a request.
+pub(super) async fn plan<D: Send + 'static>(
+    state: &Arc<AppState>,
+    engine: &Engine,
+    body: Body,
+    parse: Parse<D>,
+) -> Result<Planned<D>, ApiError> {
+    let arrived = Instant::now();
+    let bytes = body::read(body, state.settings.max_body_bytes, state.settings.body_timeout).await?;
     let (state, engine) = (Arc::clone(state), engine.clone());
     let plan = move || {
-        let request = state.rules(&engine).parse(&body::parse(&bytes)?)?;
-        let (seed, delivery) = (request.image.seed, request.delivery);
-        let job = engine.plan(request.image)?;
-        let job = match delivery {
-            Delivery::Whole => job,
-            Delivery::Stream(options) => job.with_previews(options.previews),
-        };
-        Ok(Planned { job, seed, delivery })
+        let GenerationRequest { image, previews, delivery } = parse(&state.rules(&engine), &body::parse(&bytes)?)?;
+        let seed = image.seed;
+        let job = engine.plan(image)?.with_previews(previews);
+        Ok(Planned { job, seed, arrived, delivery })
     };
     tokio::task::spawn_blocking(plan).await?
+}
+
+/// Hands a request to the engine.
+pub(super) fn submit<D>(
+    state: &Arc<AppState>,
+    engine: &Engine,
+    planned: Planned<D>,
+    admitted: Admitted,
+) -> Result<Accepted, ApiError> {
+    let Planned { job, seed, arrived, .. } = planned;
+    // Taken before the job is submitted, so that a server that ends never overlooks an accepted job.
+    let unanswered = state.generation_accepted();
+    let ticket = engine.submit(job)?;
+    let guards = (unanswered, state.metrics.job_accepted(), admitted);
+    Ok(Accepted { state: Arc::clone(state), ticket, arrived, seed, guards })
 }

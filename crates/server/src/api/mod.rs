@@ -17,6 +17,7 @@ mod generation_response;
 mod generation_stream;
 mod generations;
 mod health;
+mod jobs;
 mod metrics;
 mod models;
 mod rate_limit;
@@ -39,12 +40,15 @@ pub(crate) use cors::AllowedOrigin;
 pub(crate) use error::ApiError;
 pub(crate) use fields::UnknownFields;
 pub(crate) use generation_request::RequestRules;
+pub(crate) use jobs::JobLimits;
 pub(crate) use state::{ApiSettings, AppState};
 
 /// Every path of the server.
 pub(crate) fn router(state: Arc<AppState>) -> Router {
     Router::new()
         .route("/v1/images/generations", post(generations::create))
+        .route("/v1/images/jobs", post(jobs::create).get(jobs::list))
+        .route("/v1/images/jobs/{id}", get(jobs::retrieve).delete(jobs::delete))
         .route("/v1/models", get(models::list))
         .route("/v1/models/{*id}", get(models::retrieve))
         .route("/health", get(health::ready))

@@ -13,6 +13,7 @@ use super::cors::AllowedOrigin;
 use super::error::ApiError;
 use super::fields::UnknownFields;
 use super::generation_request::RequestRules;
+use super::jobs::{JobLimits, JobStore};
 use crate::cache_defaults::CacheDefaults;
 use crate::cache_warnings::CacheWarnings;
 use crate::metrics::Metrics;
@@ -28,6 +29,7 @@ pub(crate) struct ApiSettings {
     pub(crate) body_timeout: Duration,
     pub(crate) unknown_fields: UnknownFields,
     pub(crate) cache: CacheDefaults,
+    pub(crate) jobs: JobLimits,
     pub(crate) max_pixels: usize,
     pub(crate) access: Access,
     pub(crate) client_bounds: ClientBounds,
@@ -48,6 +50,7 @@ pub(crate) enum Phase {
 pub(crate) struct AppState {
     pub(crate) settings: ApiSettings,
     pub(crate) metrics: Metrics,
+    pub(super) jobs: JobStore,
     pub(super) client_limits: ClientLimits,
     cache_warnings: CacheWarnings,
     phase: watch::Sender<Phase>,
@@ -58,6 +61,7 @@ pub(crate) struct AppState {
 impl AppState {
     pub(crate) fn new(settings: ApiSettings) -> Self {
         Self {
+            jobs: JobStore::new(settings.jobs),
             client_limits: ClientLimits::new(settings.client_bounds),
             settings,
             metrics: Metrics::new(),
@@ -87,6 +91,11 @@ impl AppState {
         });
         self.generations.close();
         self.generations.wait().await;
+    }
+
+    /// Whether nothing more is accepted.
+    pub(super) fn is_ending(&self) -> bool {
+        matches!(&*self.phase.borrow(), Phase::Draining(_))
     }
 
     /// Accepted generations that have no answer yet.
@@ -162,6 +171,7 @@ impl ApiSettings {
             body_timeout: Duration::from_secs(1000),
             unknown_fields: UnknownFields::Reject,
             cache: CacheDefaults::new(CacheBackend::None, serde_json::Map::new()).unwrap(),
+            jobs: JobLimits { max_jobs: 4, retention: std::time::Duration::from_secs(60), memory_bytes: 1000 },
             max_pixels: usize::MAX,
             access: Access::default(),
             client_bounds: ClientBounds::default(),

@@ -11,7 +11,7 @@ use super::cache::CacheArgs;
 use super::error::CliError;
 use super::log::LogArgs;
 use super::model::ModelArgs;
-use crate::api::{ApiSettings, UnknownFields};
+use crate::api::{ApiSettings, JobLimits, UnknownFields};
 use crate::config::Settings;
 use crate::connections::ConnectionLimits;
 use crate::logging;
@@ -159,6 +159,19 @@ struct LimitArgs {
     #[arg(long, env = "AFTERIMAGE_PROMPT_CACHE_BYTES", hide_env_values = true, value_name = "BYTES",
         default_value_t = EngineOptions::default().prompt_cache_bytes)]
     prompt_cache_bytes: usize,
+    /// Jobs of /v1/images/jobs that are kept, in whatever state; one more is answered 429 unless the outcome
+    /// of one has been fetched
+    #[arg(long, env = "AFTERIMAGE_MAX_JOBS", hide_env_values = true, value_name = "JOBS", default_value = "256")]
+    max_jobs: NonZeroUsize,
+    /// Seconds that a job is kept once it has ended
+    #[arg(long, env = "AFTERIMAGE_JOB_RETENTION", hide_env_values = true, value_name = "SECONDS",
+        value_parser = positive_seconds, default_value_t = 3600.0)]
+    job_retention: f64,
+    /// Memory for the previews and results of jobs, in bytes; fetched and old ones are forgotten over it,
+    /// the newest never
+    #[arg(long, env = "AFTERIMAGE_JOB_MEMORY_BYTES", hide_env_values = true, value_name = "BYTES",
+        default_value_t = 256 << 20)]
+    job_memory_bytes: usize,
     /// What happens to a request with a field nobody knows
     #[arg(long, env = "AFTERIMAGE_UNKNOWN_FIELDS", hide_env_values = true, value_enum, default_value = "reject")]
     unknown_fields: UnknownFields,
@@ -246,6 +259,11 @@ impl ServeArgs {
                 body_timeout: Duration::from_secs_f64(self.connections.body_timeout),
                 unknown_fields: self.limits.unknown_fields,
                 cache,
+                jobs: JobLimits {
+                    max_jobs: self.limits.max_jobs.get(),
+                    retention: Duration::from_secs_f64(self.limits.job_retention),
+                    memory_bytes: self.limits.job_memory_bytes,
+                },
                 max_pixels: self.limits.max_pixels,
                 access: self.access.access()?,
                 client_bounds: self.access.bounds(),
