@@ -4,7 +4,7 @@
 //! Nothing here asserts on wall-clock time: deadlines only keep a hanging server from hanging the tests.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test says what went wrong by panicking")]
-#![allow(clippy::print_stdout, reason = "a measurement is there to be read")]
+#![allow(clippy::print_stdout, reason = "what was measured is worth seeing under --nocapture")]
 
 mod access;
 mod bad_requests;

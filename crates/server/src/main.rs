@@ -2,7 +2,7 @@
 //!
 //! [`cli`] has the flags, [`config`] puts file, environment and flags together, [`server`] owns the life
 //! of a server from binding its port to the last answer, [`connections`] its connections, [`api`] is the
-//! HTTP side of one request, [`metrics`] what is counted. Pictures are
+//! HTTP side of one request, [`playground`] the page for people, [`metrics`] what is counted. Pictures are
 //! made by `afterimage-runner`; nothing here knows a tensor.
 
 mod api;
@@ -14,6 +14,7 @@ mod config;
 mod connections;
 mod logging;
 mod metrics;
+mod playground;
 mod png_image;
 mod secret;
 mod server;

@@ -5,6 +5,7 @@
 //! have their answers or the drain timeout is over; a second signal ends the wait. Either way the exit
 //! code is 0. A model that cannot be loaded ends the process.
 
+use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -40,7 +41,10 @@ pub(crate) struct ServerOptions {
 
 /// Serves until a signal comes.
 pub(crate) fn run(options: ServerOptions) -> Result<(), CliError> {
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let cores = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
+    // What runs on blocking threads is work for a core. More threads would only cost memory, and the two
+    // beyond the cores are for a model that loads meanwhile.
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().max_blocking_threads(cores + 2).build();
     let runtime = runtime.map_err(|source| CliError::System { what: "cannot start the async runtime", source })?;
     let result = runtime.block_on(serve(options));
     // A model that is still loading must not hold up the end.

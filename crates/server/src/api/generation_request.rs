@@ -13,9 +13,9 @@ use super::error::ApiError;
 use super::fields::{Fields, UnknownFields};
 use crate::cache_defaults::CacheDefaults;
 
-const MAX_IMAGES: u64 = 10;
-const MAX_STEPS: u64 = 200;
-const MAX_GUIDANCE_SCALE: f64 = 20.0;
+pub(super) const MAX_IMAGES: u64 = 10;
+pub(super) const MAX_STEPS: u64 = 200;
+pub(super) const MAX_GUIDANCE_SCALE: f64 = 20.0;
 /// Seeds fit a signed 64-bit integer, as PyTorch's `manual_seed` wants them.
 const MAX_SEED: u64 = i64::MAX as u64;
 /// OpenAI's fields that say nothing about the picture this server would make.

@@ -43,9 +43,13 @@ pub(crate) use generation_request::RequestRules;
 pub(crate) use jobs::JobLimits;
 pub(crate) use state::{ApiSettings, AppState};
 
+use crate::playground;
+
 /// Every path of the server.
 pub(crate) fn router(state: Arc<AppState>) -> Router {
+    let page = if state.settings.has_playground { playground::routes() } else { Router::new() };
     Router::new()
+        .merge(page)
         .route("/v1/images/generations", post(generations::create))
         .route("/v1/images/jobs", post(jobs::create).get(jobs::list))
         .route("/v1/images/jobs/{id}", get(jobs::retrieve).delete(jobs::delete))

@@ -28,6 +28,8 @@ pub(crate) struct ApiSettings {
     /// Time for a body to arrive.
     pub(crate) body_timeout: Duration,
     pub(crate) unknown_fields: UnknownFields,
+    /// There is a page at `/`.
+    pub(crate) has_playground: bool,
     pub(crate) cache: CacheDefaults,
     pub(crate) jobs: JobLimits,
     pub(crate) max_pixels: usize,
@@ -170,6 +172,7 @@ impl ApiSettings {
             max_body_bytes: 1000,
             body_timeout: Duration::from_secs(1000),
             unknown_fields: UnknownFields::Reject,
+            has_playground: true,
             cache: CacheDefaults::new(CacheBackend::None, serde_json::Map::new()).unwrap(),
             jobs: JobLimits { max_jobs: 4, retention: std::time::Duration::from_secs(60), memory_bytes: 1000 },
             max_pixels: usize::MAX,

@@ -44,6 +44,10 @@ pub(crate) struct ServeArgs {
     /// The id that clients know the model by [default: folder name or hub id]
     #[arg(long, env = "AFTERIMAGE_SERVED_MODEL_NAME", hide_env_values = true, value_name = "NAME")]
     served_model_name: Option<String>,
+    /// Serve the playground at `/`, a page that compares cached with uncached pictures
+    #[arg(long, env = "AFTERIMAGE_PLAYGROUND", hide_env_values = true, value_name = "true|false", num_args = 0..=1,
+        action = clap::ArgAction::Set, default_value_t = true, default_missing_value = "true")]
+    playground: bool,
     #[command(flatten)]
     model: ModelArgs,
     /// What happens to a request for a size that is none of the served ones
@@ -258,6 +262,7 @@ impl ServeArgs {
                 max_body_bytes: self.limits.max_body_bytes,
                 body_timeout: Duration::from_secs_f64(self.connections.body_timeout),
                 unknown_fields: self.limits.unknown_fields,
+                has_playground: self.playground,
                 cache,
                 jobs: JobLimits {
                     max_jobs: self.limits.max_jobs.get(),
