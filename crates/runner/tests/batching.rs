@@ -168,7 +168,7 @@ fn a_prompt_is_understood_once() {
     for prompt in ["red apple", "fox face", "red apple", "no such thing", "red apple"] {
         let _ = engine.plan(request(prompt, 1, 1));
     }
-    let counted = engine.conditioning_statistics();
+    let counted = engine.prompt_cache_statistics();
     assert_eq!((counted.hits, counted.misses), (2, 3));
     assert!(counted.bytes > 0);
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use afterimage_cache::report::Recorded;
 use afterimage_cache::{CacheBackend, CacheReport, Reason};
-use afterimage_runner::{ConditioningStatistics, Engine, EngineStatistics, FinishedJob};
+use afterimage_runner::{Engine, EngineStatistics, FinishedJob, PromptCacheStatistics};
 use axum::http::StatusCode;
 use prometheus::{
     Gauge, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry, TextEncoder,
@@ -279,11 +279,11 @@ impl Metrics {
         self.queue_depth.set(gauge(engine.queue_depth()));
         self.running_rows.set(gauge(engine.running_rows()));
         self.queued_work_seconds.set(engine.queued_seconds());
-        self.conditioning_statistics(&engine.conditioning_statistics());
+        self.prompt_cache_statistics(&engine.prompt_cache_statistics());
         self.engine_statistics(&engine.statistics());
     }
 
-    fn conditioning_statistics(&self, statistics: &ConditioningStatistics) {
+    fn prompt_cache_statistics(&self, statistics: &PromptCacheStatistics) {
         let _catching_up = self.catching_up.lock().unwrap_or_else(PoisonError::into_inner);
         self.prompt_cache_bytes.set(i64::try_from(statistics.bytes).unwrap_or(i64::MAX));
         for (counter, value) in self.prompt_cache.iter().zip([statistics.hits, statistics.misses]) {

@@ -29,7 +29,7 @@ pub(super) struct DitTransformer {
 }
 
 /// One forward's rows.
-pub(super) struct Rows<'a> {
+pub(super) struct ClassRows<'a> {
     /// `[rows, channels, height, width]`, f32.
     pub(super) latents: &'a Tensor,
     /// One per row.
@@ -78,7 +78,7 @@ impl DitTransformer {
 
     /// Predicts `[rows, out_channels, height, width]`, f32. `lanes` say which rows belong together
     /// and hold their cache state.
-    pub(super) fn forward(&self, rows: &Rows<'_>, lanes: &mut [Lane<'_>]) -> Result<Tensor> {
+    pub(super) fn forward(&self, rows: &ClassRows<'_>, lanes: &mut [Lane<'_>]) -> Result<Tensor> {
         let (_, _, height, width) = rows.latents.dims4()?;
         let grid = (height / self.config.patch_size, width / self.config.patch_size);
         let Some(positions) = self.positions.get(&grid) else {

@@ -1,7 +1,7 @@
 //! Flags about the model, and loading it.
 
 use afterimage_runner::{
-    DeviceSpec, DitPipeline, HubOptions, LoadOptions, ModelFolder, Precision, Replicas, RunnerError, Size, resolve,
+    DeviceSpec, HubOptions, LoadOptions, ModelFolder, Pipeline, Precision, Replicas, RunnerError, Size, resolve,
 };
 
 /// Precision of weights and activations.
@@ -47,8 +47,8 @@ pub(crate) struct DeviceArg {
 
 impl ModelArgs {
     /// Finds and loads the model. Takes its time.
-    pub(crate) fn load(&self, device: &DeviceArg) -> Result<DitPipeline, RunnerError> {
-        DitPipeline::load(&self.folder()?, &LoadOptions { device: device.device, ..self.options() })
+    pub(crate) fn load(&self, device: &DeviceArg) -> Result<Pipeline, RunnerError> {
+        Pipeline::load(&self.folder()?, &LoadOptions { device: device.device, ..self.options() })
     }
 
     /// Finds the model and loads it onto every device.
