@@ -25,6 +25,7 @@ use crate::labels::Labels;
 use crate::model_folder::ModelFolder;
 use crate::model_info::ModelInfo;
 use crate::noise;
+use crate::pixart::PixArt;
 use crate::precision::Precision;
 use crate::schedulers::SchedulerConfig;
 use crate::size::Size;
@@ -114,6 +115,7 @@ impl Pipeline {
         };
         let (family, facts, buckets): (Box<dyn Family>, _, _) = match class {
             PipelineClass::Dit => Dit::load(&parts)?,
+            PipelineClass::PixArt(variant) => PixArt::load(&parts, variant)?,
         };
         if vae_config.latent_channels != facts.latent_channels {
             return Err(RunnerError::Model(format!(

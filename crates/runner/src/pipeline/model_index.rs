@@ -8,6 +8,7 @@ use serde_json::Value;
 use crate::error::RunnerError;
 use crate::lenient_json;
 use crate::model_folder::ModelFolder;
+use crate::pixart::Variant;
 
 /// `model_index.json`, as far as it is needed.
 #[derive(Debug, Deserialize)]
@@ -26,23 +27,27 @@ pub(crate) struct ModelIndex {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum PipelineClass {
     Dit,
+    PixArt(Variant),
 }
 
 impl PipelineClass {
-    const ALL: [Self; 1] = [Self::Dit];
+    const ALL: [Self; 3] = [Self::Dit, Self::PixArt(Variant::Alpha), Self::PixArt(Variant::Sigma)];
 
     /// diffusers' name.
     pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::Dit => "DiTPipeline",
+            Self::PixArt(Variant::Alpha) => "PixArtAlphaPipeline",
+            Self::PixArt(Variant::Sigma) => "PixArtSigmaPipeline",
         }
     }
 
     /// Classes that the transformer may be registered as.
     fn transformers(self) -> &'static [&'static str] {
         match self {
-            // Published repositories name the class that DiT was once a variant of.
+            // Older repositories name the class that both were once variants of.
             Self::Dit => &["DiTTransformer2DModel", "Transformer2DModel"],
+            Self::PixArt(_) => &["PixArtTransformer2DModel", "Transformer2DModel"],
         }
     }
 }
