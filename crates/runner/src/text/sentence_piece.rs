@@ -85,7 +85,7 @@ pub(super) fn t5_tokenizer(file: &[u8]) -> Result<Tokenizer, String> {
     if let Some(charsmap) = model.normalizer.and_then(|normalizer| normalizer.precompiled_charsmap) {
         if !charsmap.is_empty() {
             let normalizer = Precompiled::from(&charsmap).map_err(|error| error.to_string())?;
-            tokenizer.with_normalizer(Some(normalizer));
+            tokenizer.with_normalizer(Some(normalizer)).map_err(|error| error.to_string())?;
         }
     }
     let words = Metaspace::new(SPACE, PrependScheme::Always, true);

@@ -3,7 +3,7 @@
 use candle_core::{DType, Device, Tensor};
 
 use super::t5::{T5Config, T5Encoder};
-use super::tokenizer::TextTokenizer;
+use super::tokenizer::{TextTokenizer, Tokens};
 use crate::error::RunnerError;
 use crate::model_folder::ModelFolder;
 
@@ -37,12 +37,17 @@ impl T5TextEncoder {
         self.encoder.dim()
     }
 
+    /// The tokens of a text.
+    pub(crate) fn tokens(&self, text: &str, max_tokens: usize) -> Result<Tokens, RunnerError> {
+        self.tokenizer.tokens(text, max_tokens)
+    }
+
     /// `[1, tokens, dim]`, at most `max_tokens` with the one that ends the text; what is over that is cut.
     ///
     /// Padding is left to the caller: tokens never attend to it, so their states are those of a padded
     /// text under its mask.
     pub(crate) fn encode(&self, text: &str, max_tokens: usize) -> Result<Tensor, RunnerError> {
-        let tokens = self.tokenizer.tokens(text, max_tokens)?;
+        let tokens = self.tokens(text, max_tokens)?;
         if tokens.cut > 0 {
             tracing::warn!(cut = tokens.cut, max_tokens, "a prompt is too long; its end has no effect");
         }
