@@ -14,9 +14,9 @@ use super::step_model::StepModel;
 use super::work_estimate::{BucketEstimate, Work};
 use super::work_ledger::Totals;
 use super::worker::{Worker, WorkerOptions};
-use crate::dit::ImageSpec;
 use crate::error::RunnerError;
 use crate::job::{Job, Ticket, ticket};
+use crate::pipeline::ImageSpec;
 
 /// Why a job was not accepted.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]

@@ -10,9 +10,9 @@ use super::statistics::{Counters, count};
 use super::step_model::StepModel;
 use super::work_estimate::row_steps;
 use super::work_ledger::WorkLedger;
-use crate::dit::ImageSpec;
 use crate::error::RunnerError;
 use crate::job::JobError;
+use crate::pipeline::ImageSpec;
 use crate::preview::Preview;
 use crate::size::Size;
 

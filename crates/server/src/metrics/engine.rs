@@ -2,7 +2,7 @@
 
 use std::sync::{Mutex, PoisonError};
 
-use afterimage_runner::{ConditioningStatistics, Engine, EngineStatistics};
+use afterimage_runner::{Engine, EngineStatistics, PromptCacheStatistics};
 use prometheus::{Gauge, IntCounter, IntCounterVec, IntGauge};
 
 use super::catalog::{Catalog, Family};
@@ -110,11 +110,11 @@ impl EngineMetrics {
         self.queue_depth.set(gauge_value(engine.queue_depth()));
         self.running_rows.set(gauge_value(engine.running_rows()));
         self.queued_work_seconds.set(engine.queued_seconds());
-        self.conditioning(&engine.conditioning_statistics());
+        self.conditioning(&engine.prompt_cache_statistics());
         self.statistics(&engine.statistics());
     }
 
-    fn conditioning(&self, statistics: &ConditioningStatistics) {
+    fn conditioning(&self, statistics: &PromptCacheStatistics) {
         let _catching_up = self.catching_up.lock().unwrap_or_else(PoisonError::into_inner);
         self.prompt_cache_bytes.set(gauge_value(statistics.bytes));
         for (counter, value) in self.prompt_cache.iter().zip([statistics.hits, statistics.misses]) {

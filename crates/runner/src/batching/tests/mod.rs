@@ -32,7 +32,8 @@ const LARGE: Size = Size { width: 128, height: 128 };
 /// A job of one unguided image of four steps.
 fn job(seed: u64) -> Job {
     Job {
-        class: 0,
+        prompt: String::new(),
+        negative_prompt: None,
         images: 1,
         seed,
         size: SMALL,
