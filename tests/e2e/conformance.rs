@@ -29,6 +29,8 @@ fn a_size_that_can_be_read_is_measured_against_the_models() {
         let message = refusal(json!({"size": size}), 400, "size");
         assert!(message.contains(size) && message.contains("64x64"), "{message}");
     }
+    let message = refusal(json!({"size": "99999x99999"}), 400, "size");
+    assert!(message.contains("99999x99999") && message.contains("--max-pixels"), "{message}");
 }
 
 #[test]

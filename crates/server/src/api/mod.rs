@@ -5,13 +5,16 @@
 //! nothing else makes an error response.
 
 mod auth;
+mod blocking;
 mod body;
 mod client;
 mod client_limits;
 mod cors;
 mod error;
 mod fields;
+mod files;
 mod generation_events;
+mod generation_record;
 mod generation_request;
 mod generation_response;
 mod generation_stream;
@@ -21,7 +24,9 @@ mod jobs;
 mod metrics;
 mod models;
 mod openapi;
+mod output;
 mod path_id;
+mod public_url;
 mod rate_limit;
 mod request_id;
 mod security_headers;
@@ -43,11 +48,15 @@ pub(crate) use client_limits::ClientBounds;
 pub(crate) use cors::AllowedOrigin;
 pub(crate) use error::ApiError;
 pub(crate) use fields::UnknownFields;
-pub(crate) use generation_request::RequestRules;
+pub(crate) use generation_request::{GenerationRequest, RequestRules};
 pub(crate) use jobs::JobLimits;
+pub(crate) use output::OutputOptions;
+pub(crate) use public_url::PublicUrl;
 pub(crate) use state::{ApiSettings, AppState};
 
 use crate::playground;
+
+const GENERATIONS_PATH: &str = "/v1/images/generations";
 
 /// Every path of the server.
 pub(crate) fn router(state: Arc<AppState>) -> Router {
@@ -71,6 +80,7 @@ fn routes() -> OpenApiRouter<Arc<AppState>> {
         .routes(routes!(generations::create))
         .routes(routes!(jobs::create, jobs::list))
         .routes(routes!(jobs::retrieve, jobs::delete))
+        .routes(routes!(files::serve))
         .routes(routes!(models::list))
         .routes(routes!(models::retrieve))
         .routes(routes!(health::health))

@@ -64,6 +64,7 @@ fn parse_request(field: &str, value: &Value, as_job: bool) -> Result<(), String>
         max_pixels: usize::MAX,
         unknown_fields: UnknownFields::Reject,
         cache: &cache,
+        has_store: true,
     };
     let mut request = json!({"prompt": "red apple", "cache_backend": "cache_dit"});
     request[field] = value.clone();

@@ -139,7 +139,7 @@ mod tests {
             reasons: BTreeMap::new(),
             pruned_blocks: Some(PrunedBlocks::default()),
         };
-        let image = ImageReport { contexts: vec![context], passes: BTreeMap::new() };
+        let image = ImageReport { contexts: vec![context], ..ImageReport::default() };
         let report = serde_json::to_value(CacheReport::new(&CachePlan::None, 3, vec![image])).unwrap();
         assert_eq!(keys(&report), keys(&properties::<CacheReportSchema>()));
         assert_eq!(keys(&report["images"][0]["contexts"][0]), keys(&properties::<CacheContext>()));

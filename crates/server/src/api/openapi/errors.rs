@@ -27,6 +27,7 @@ error_responses! {
     ModelNotFound: "Another model than the one served", [], "model_not_found";
     JobNotFound: "No such job, or no longer", [], "job_not_found";
     BodyTimedOut: "The body did not arrive within `--body-timeout`", [], "body_timed_out";
+    ImageNotFound: "No such picture, or no longer", [], "image_not_found";
     BodyTooLarge: "The body is over `--max-body-bytes`", [], "body_too_large";
     TooManyRequests: "The queue is full, as many jobs are kept as may be, or the client asks for too much", [RETRY_AFTER], "queue_full";
     ServerFault: "The job failed, or the server itself", [X_SHOULD_RETRY], "job_failed";

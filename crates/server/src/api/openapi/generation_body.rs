@@ -60,16 +60,18 @@ pub(in crate::api) struct GenerationBody {
     cache_backend: Option<CacheBackendName>,
     #[schema(schema_with = cache_config)]
     cache_config: Option<()>,
+    /// `url` where the server has an `--output-dir`, and not for streams
     #[schema(inline, default = "b64_json")]
     response_format: Option<ResponseFormat>,
     #[schema(inline, default = "png")]
     output_format: Option<OutputFormat>,
-    /// PNG is lossless, so any value is met
+    /// Quality of jpeg and webp; png: 0 is small, 100 is quick, the pixels never change
     #[schema(minimum = 0, maximum = 100, default = 100)]
     output_compression: Option<i64>,
     #[schema(inline)]
     background: Option<Background>,
-    #[schema(inline)]
+    /// Chooses steps and cache, over which the request's own fields win
+    #[schema(inline, default = "auto")]
     quality: Option<Quality>,
     /// Answer with server-sent events
     #[schema(default = false)]
@@ -94,12 +96,15 @@ pub(in crate::api) struct GenerationBody {
 #[serde(rename_all = "snake_case")]
 enum ResponseFormat {
     B64Json,
+    Url,
 }
 
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 enum OutputFormat {
     Png,
+    Jpeg,
+    Webp,
 }
 
 #[derive(Serialize, ToSchema)]
@@ -113,7 +118,11 @@ enum Background {
 #[serde(rename_all = "snake_case")]
 enum Quality {
     Auto,
+    Low,
+    Medium,
+    High,
     Standard,
+    Hd,
 }
 
 /// A generation's body without its stream.

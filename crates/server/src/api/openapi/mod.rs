@@ -25,8 +25,8 @@ use utoipa::openapi::OpenApi as Document;
 pub(super) use cache_report::CacheReportSchema;
 pub(super) use cache_settings::{CacheBackendName, SchedulerName};
 pub(super) use errors::{
-    BadRequest, BodyTimedOut, BodyTooLarge, InvalidApiKey, JobNotFound, ModelNotFound, ServerFault, TooManyRequests,
-    Unavailable,
+    BadRequest, BodyTimedOut, BodyTooLarge, ImageNotFound, InvalidApiKey, JobNotFound, ModelNotFound, ServerFault,
+    TooManyRequests, Unavailable,
 };
 pub(super) use generation_body::{GenerationBody, JobBody};
 
@@ -57,6 +57,7 @@ pub(super) use generation_body::{GenerationBody, JobBody};
             BadRequest,
             BodyTimedOut,
             BodyTooLarge,
+            ImageNotFound,
             InvalidApiKey,
             JobNotFound,
             ModelNotFound,
