@@ -31,10 +31,12 @@ from text_to_image import (
     Run,
     cached_runs,
     quiet,
+    randomise_norms,
+    save,
     silence_fast_frequencies,
     t5_encoder,
 )
-from tiny_models import keep_keys, randomise_norms, read_json, vae_config, write_json
+from tiny_models import keep_keys, read_json, vae_config, write_json
 from tiny_tokenizers import captions, train_t5, write_t5
 from transformers import T5Tokenizer
 
@@ -164,15 +166,6 @@ def teach_noise(pipeline, max_length: int, latents_size: int) -> None:
     weight = transformer.proj_out.weight.view(patch, patch, -1, inputs.shape[1] - 1)
     weight[:, :, :channels] = solution[:-1].T.reshape(patch, patch, channels, -1)
     transformer.proj_out.bias.view(patch, patch, -1)[:, :, :channels] = solution[-1].view(patch, patch, channels)
-
-
-def save(pipeline, folder: Path) -> None:
-    """Save all but the tokenizer, which is there in its published form."""
-    tokenizer = folder.with_name("tokenizer-as-published")
-    (folder / "tokenizer").rename(tokenizer)
-    pipeline.save_pretrained(folder)
-    shutil.rmtree(folder / "tokenizer")
-    tokenizer.rename(folder / "tokenizer")
 
 
 def publish_as_in_2023(folder: Path) -> None:
