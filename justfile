@@ -22,6 +22,19 @@ test *filter:
 e2e:
     cargo test --package afterimage-server --test '*' --locked
 
+# Ten minutes of saturation with clients that come and go; prints a report
+soak seconds="600":
+    AFTERIMAGE_SOAK_SECONDS={{ seconds }} cargo test --package afterimage-server --test e2e --locked \
+        soak_for_as_long_as_asked -- --ignored --nocapture
+
+# How soon a client that leaves frees its rows; prints a table
+cancellation:
+    cargo test --package afterimage-server --test e2e --locked seconds_from_a_hang_up -- --ignored --nocapture
+
+# Requests per second and latency of the HTTP layer, idle and while it generates; prints a table
+http-load:
+    cargo test --package afterimage-server --test e2e --locked http_load -- --ignored --nocapture
+
 # Other people's clients against the built server; arguments go to pytest
 clients *arguments:
     tests/clients/run {{ arguments }}

@@ -71,6 +71,14 @@ def server() -> Iterator[Server]:
         yield server
 
 
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a model of random weights that knows nothing about itself."""
+    folder = tmp_path_factory.mktemp("models") / "tiny"
+    subprocess.run([str(PROGRAM), "random-model", "--like", "tiny-dit", str(folder)], check=True)
+    return folder
+
+
 def required_program(name: str) -> str:
     """Path of an installed program; the test is skipped where there is none."""
     path = shutil.which(name)

@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use crate::http;
-use crate::server::{Server, shared};
+use crate::server::{PROGRAM, Server, shared};
 
 #[test]
 fn the_model_says_what_it_offers() {
@@ -17,6 +17,11 @@ fn the_model_says_what_it_offers() {
     assert_eq!(card["schedulers"], json!(["DDIMScheduler", "DPMSolverMultistepScheduler"]));
     assert_eq!(card["defaults"]["size"], "64x64");
     assert_eq!(card["defaults"]["cache_backend"], "none");
+    assert_eq!(card["limits"]["num_inference_steps"], 200);
+    assert_eq!(card["block_lists"], json!([{"name": "transformer_blocks", "blocks": 12}]));
+    let backends: Vec<_> = card["caches"].as_array().unwrap().iter().map(|cache| &cache["backend"]).collect();
+    assert_eq!(backends, ["none", "cache_dit", "tea_cache", "mag_cache"]);
+    assert_eq!(card["caches"][1]["config"]["residual_diff_threshold"], 0.24);
     let labels = card["labels"].as_array().unwrap();
     assert!(labels.contains(&json!({"id": 0, "label": "monkey face"})), "{labels:?}");
 
@@ -25,6 +30,43 @@ fn the_model_says_what_it_offers() {
     let named = json!({"prompt": "red apple", "model": id, "num_inference_steps": 1});
     shared().generate(&named);
     assert_eq!(shared().get("/v1/models/some/other").error().1, "model_not_found");
+}
+
+#[test]
+fn the_model_says_which_caches_it_lacks_a_calibration_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = folder.path().join("tiny").to_str().unwrap().to_owned();
+    let status = std::process::Command::new(PROGRAM).args(["random-model", "--like", "tiny-dit", &model]).status();
+    assert!(status.unwrap().success());
+    let config = r#"{"Fn_compute_blocks": 2}"#;
+    let server = Server::start(&["--model", &model, "--cache-backend", "cache_dit", "--cache-config", config]);
+    let caches = &server.get("/v1/models").json()["data"][0]["caches"];
+    assert_eq!((&caches[1]["config"]["Fn_compute_blocks"], &caches[1]["fault"]), (&json!(2), &json!(null)));
+    for (backend, param) in [(2, "cache_config.coefficients"), (3, "cache_config.mag_ratios")] {
+        assert_eq!((&caches[backend]["config"], &caches[backend]["fault"]["param"]), (&json!(null), &json!(param)));
+        assert!(caches[backend]["fault"]["message"].as_str().unwrap().contains("afterimage calibrate"));
+    }
+}
+
+#[test]
+fn the_playground_is_a_page_that_asks_nobody_else() {
+    let page = shared().get("/");
+    assert_eq!((page.status, page.header("content-type")), (200, Some("text/html; charset=utf-8")));
+    let policy = page.header("content-security-policy").unwrap();
+    for part in ["default-src 'none'", "script-src 'self'", "connect-src 'self'", "frame-ancestors 'none'"] {
+        assert!(policy.contains(part), "{policy}");
+    }
+    assert_eq!(page.header("x-content-type-options"), Some("nosniff"));
+    let script = shared().get("/playground/main.js");
+    assert_eq!((script.status, script.header("content-type")), (200, Some("text/javascript; charset=utf-8")));
+    assert_eq!(shared().get("/playground/nothing.js").error().1, "not_found");
+}
+
+#[test]
+fn the_playground_can_be_left_out() {
+    let server = Server::start(&["--playground", "false"]);
+    assert_eq!((server.get("/").status, server.get("/playground/main.js").status), (404, 404));
+    assert_eq!(server.get("/v1/models").status, 200);
 }
 
 #[test]

@@ -1,6 +1,6 @@
-//! The smallest HTTP client that can also be rude: one connection per request, bodies sent as they are.
+//! The smallest HTTP client that can also be rude: bodies are sent as they are, connections kept or not.
 
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 
 use serde_json::Value;
@@ -27,6 +27,19 @@ impl Response {
         serde_json::from_slice(&self.body).unwrap_or_else(|error| panic!("{error}: {}", self.text()))
     }
 
+    /// Data of the server-sent events in the body, comments left out. None of them is a failure.
+    pub(crate) fn events(&self) -> Vec<Value> {
+        assert_eq!((self.status, self.header("content-type")), (200, Some("text/event-stream")), "{}", self.text());
+        let blocks = self.text().split_terminator("\n\n").filter(|block| !block.starts_with(':'));
+        let event = |block: &str| {
+            let (name, data) = block.strip_prefix("event: ").unwrap().split_once("\ndata: ").unwrap();
+            let data: Value = serde_json::from_str(data).unwrap();
+            assert!(data["type"] == name && data.get("error").is_none(), "{block}");
+            data
+        };
+        blocks.map(event).collect()
+    }
+
     /// `param` and `code` of an error body, after a look at its shape.
     pub(crate) fn error(&self) -> (Option<String>, String) {
         let body = self.json();
@@ -38,14 +51,54 @@ impl Response {
     }
 }
 
-/// Sends a request and reads the answer.
+/// Sends a request on a connection of its own and reads the answer.
 pub(crate) fn request(address: &str, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Response {
-    let mut head = format!("{method} {path} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n");
+    let headers = [&[("connection", "close")], headers].concat();
+    try_raw(address, &message(method, path, &headers, body)).unwrap()
+}
+
+/// The bytes of a request.
+fn message(method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Vec<u8> {
+    let mut head = format!("{method} {path} HTTP/1.1\r\nhost: x\r\n");
     for (name, value) in headers {
         head += &format!("{name}: {value}\r\n");
     }
     head += &format!("content-length: {}\r\n\r\n", body.len());
-    try_raw(address, &[head.as_bytes(), body].concat()).unwrap()
+    [head.as_bytes(), body].concat()
+}
+
+/// A connection for one request after another.
+pub(crate) struct Connection(BufReader<TcpStream>);
+
+impl Connection {
+    pub(crate) fn open(address: &str) -> Self {
+        let stream = TcpStream::connect(address).unwrap();
+        stream.set_nodelay(true).unwrap();
+        Self(BufReader::new(stream))
+    }
+
+    /// Sends a request and reads the answer, which must announce its length.
+    pub(crate) fn request(&mut self, method: &str, path: &str, body: &[u8]) -> Response {
+        self.0.get_mut().write_all(&message(method, path, &[], body)).unwrap();
+        let mut answer = Vec::new();
+        while !answer.ends_with(b"\r\n\r\n") {
+            assert_ne!(self.0.read_until(b'\n', &mut answer).unwrap(), 0, "the server hung up");
+        }
+        let head = String::from_utf8_lossy(&answer).to_lowercase();
+        let length = head.split_once("content-length: ").and_then(|(_, rest)| rest.lines().next()).unwrap();
+        let end_of_head = answer.len();
+        answer.resize(end_of_head + length.parse::<usize>().unwrap(), 0);
+        self.0.read_exact(&mut answer[end_of_head..]).unwrap();
+        parse(&answer).unwrap()
+    }
+}
+
+/// Asks for a generation and leaves the answer to the caller, who may also hang up.
+pub(crate) fn open_generation(address: &str, request: &Value) -> TcpStream {
+    let mut connection = TcpStream::connect(address).unwrap();
+    let message = message("POST", "/v1/images/generations", &[], request.to_string().as_bytes());
+    connection.write_all(&message).unwrap();
+    connection
 }
 
 /// Sends these bytes and reads the answer; an error if there is no server or it hangs up.

@@ -1,7 +1,6 @@
 //! Clients that leave and servers that end.
 
-use std::io::Write;
-use std::net::TcpStream;
+use std::io::Read;
 use std::thread;
 
 use serde_json::json;
@@ -14,10 +13,8 @@ use crate::server::Server;
 fn a_client_that_leaves_does_not_keep_the_worker_busy() {
     let server = Server::start(&[]);
     let in_flight = || server.metric("afterimage_requests_in_flight", &[]);
-    let body = json!({"prompt": "red apple", "n": 10, "num_inference_steps": 200}).to_string();
-    let head = format!("POST /v1/images/generations HTTP/1.1\r\nhost: x\r\ncontent-length: {}\r\n\r\n", body.len());
-    let mut client = TcpStream::connect(&server.address).unwrap();
-    client.write_all(format!("{head}{body}").as_bytes()).unwrap();
+    let request = json!({"prompt": "red apple", "n": 10, "num_inference_steps": 200});
+    let client = http::open_generation(&server.address, &request);
     server.wait_until("the job is accepted", || in_flight() == 1.0);
     drop(client);
     server.wait_until("the job is given up", || in_flight() == 0.0);
@@ -65,29 +62,56 @@ fn a_request_out_of_time_is_given_up() {
 }
 
 #[test]
-fn a_server_told_to_end_finishes_what_it_accepted() {
-    let server = Server::start(&["--drain-timeout", "300"]);
-    let request = json!({"prompt": "red apple", "seed": 1, "n": 2, "num_inference_steps": 200});
-    let body = request.to_string();
+fn a_server_told_to_end_under_load_finishes_what_it_accepted() {
+    const CLIENTS: usize = 14;
+    let server = Server::start(&["--drain-timeout", "600", "--max-batch-rows", "8"]);
+    let request = |seed| json!({"prompt": "red apple", "seed": seed, "num_inference_steps": 24});
     thread::scope(|scope| {
-        let accepted = scope.spawn(|| server.post(body.as_bytes()));
-        server.wait_until("the job is accepted", || server.metric("afterimage_requests_in_flight", &[]) == 1.0);
+        let server = &server;
+        let post = move |seed| server.post(request(seed).to_string().as_bytes());
+        let clients: Vec<_> = (0..CLIENTS).map(|seed| (seed, scope.spawn(move || post(seed)))).collect();
+        let in_flight = || server.metric("afterimage_requests_in_flight", &[]);
+        server.wait_until("all are accepted", || in_flight() == CLIENTS as f64);
+        // Four of them run, two rows each.
+        server.wait_until("some wait, some run", || {
+            server.metric("afterimage_queue_depth", &[]) > 0.0 && server.metric("afterimage_running_rows", &[]) == 8.0
+        });
         server.terminate();
-        // Either it still answers, or it is already gone because the accepted job was quick.
-        let probe = |method: &str, path: &str, body: &str| {
-            let length = body.len();
-            let head = format!("{method} {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: {length}");
-            http::try_raw(&server.address, format!("{head}\r\n\r\n{body}").as_bytes()).ok()
-        };
-        let is_ending = || probe("GET", "/health/ready", "").is_none_or(|response| response.status == 503);
-        server.wait_until("it is no longer ready", is_ending);
-        if let Some(refused) = probe("POST", "/v1/images/generations", &body) {
-            assert_eq!((refused.status, refused.error().1.as_str()), (503, "shutting_down"));
-            assert!(refused.header("retry-after").is_some());
+        server.wait_until("it is no longer ready", || server.get("/health/ready").status == 503);
+        let late = post(CLIENTS);
+        assert_eq!((late.status, late.error().1.as_str()), (503, "shutting_down"));
+        assert!(late.header("retry-after").is_some());
+        for (seed, client) in clients {
+            let answer = client.join().unwrap();
+            assert_eq!(answer.status, 200, "{}", answer.text());
+            assert_eq!(answer.json()["data"][0]["seed"], seed);
+            assert_eq!(Picture::of(&answer.json(), 0).width, 64);
         }
-        let answer = accepted.join().unwrap();
-        assert_eq!(answer.status, 200, "{}", answer.text());
-        assert_eq!(Picture::of(&answer.json(), 1).width, 64);
     });
     assert_eq!(server.wait().code(), Some(0));
+}
+
+#[test]
+fn a_server_killed_under_load_starts_again_where_it_was() {
+    const MODEL: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../models/emoji-dit");
+    let server = Server::start(&["--model", MODEL, "--max-batch-rows", "8"]);
+    let request = json!({"prompt": "red apple", "seed": 1, "num_inference_steps": 4});
+    let before = server.generate(&request);
+    let (_, port) = server.address.rsplit_once(':').unwrap();
+    let port = port.to_owned();
+    let long = json!({"prompt": "fox face", "num_inference_steps": 200, "stream": true});
+    let clients: Vec<_> = (0..12).map(|_| http::open_generation(&server.address, &long)).collect();
+    server.wait_until("all are accepted", || server.metric("afterimage_requests_in_flight", &[]) == 12.0);
+    server.wait_until("some run", || server.metric("afterimage_running_rows", &[]) == 8.0);
+    // Dropping a server kills it.
+    drop(server);
+    for mut client in clients {
+        // An error or an early end, but no picture.
+        let mut rest = Vec::new();
+        let _ = client.read_to_end(&mut rest);
+        assert!(!String::from_utf8_lossy(&rest).contains("image_generation.completed"));
+    }
+    let server = Server::start_on(&port, &["--model", MODEL]);
+    assert_eq!(server.metric("afterimage_requests_total", &[]), 0.0);
+    assert_eq!(Picture::of(&server.generate(&request), 0), Picture::of(&before, 0));
 }

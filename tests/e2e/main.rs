@@ -4,16 +4,28 @@
 //! Nothing here asserts on wall-clock time: deadlines only keep a hanging server from hanging the tests.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test says what went wrong by panicking")]
+#![allow(clippy::print_stdout, reason = "what was measured is worth seeing under --nocapture")]
 
+mod access;
 mod bad_requests;
 mod cache;
+mod cancellation;
 mod command_line;
 mod concurrency;
+mod configuration;
 mod endpoints;
 mod generations;
 mod http;
+mod http_load;
+mod jobs;
 mod lifecycle;
+mod limits;
 mod metrics_page;
+mod mixed_requests;
 mod picture;
+mod random;
+mod random_bodies;
+mod rude_clients;
 mod server;
+mod soak;
 mod streaming;

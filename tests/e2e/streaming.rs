@@ -1,25 +1,16 @@
 //! Pictures as server-sent events.
 
-use std::io::{Read, Write};
-use std::net::TcpStream;
+use std::io::Read;
 
 use serde_json::{Value, json};
 
+use crate::http;
 use crate::picture::Picture;
 use crate::server::{Server, shared};
 
 /// Data of the events of a stream, comments left out.
 fn events(request: &Value) -> Vec<Value> {
-    let response = shared().post(request.to_string().as_bytes());
-    assert_eq!((response.status, response.header("content-type")), (200, Some("text/event-stream")));
-    let blocks = response.text().split_terminator("\n\n").filter(|block| !block.starts_with(':'));
-    let event = |block: &str| {
-        let (name, data) = block.strip_prefix("event: ").unwrap().split_once("\ndata: ").unwrap();
-        let data: Value = serde_json::from_str(data).unwrap();
-        assert!(data["type"] == name && data.get("error").is_none(), "{block}");
-        data
-    };
-    blocks.map(event).collect()
+    shared().post(request.to_string().as_bytes()).events()
 }
 
 fn of_type<'a>(events: &'a [Value], name: &str) -> Vec<&'a Value> {
@@ -85,10 +76,8 @@ fn a_request_that_is_not_accepted_has_a_plain_answer() {
 #[test]
 fn a_client_that_leaves_its_stream_frees_the_worker() {
     let server = Server::start(&[]);
-    let body = request(10, json!({"stream": true, "num_inference_steps": 200})).to_string();
-    let head = format!("POST /v1/images/generations HTTP/1.1\r\nhost: x\r\ncontent-length: {}\r\n\r\n", body.len());
-    let mut client = TcpStream::connect(&server.address).unwrap();
-    client.write_all(format!("{head}{body}").as_bytes()).unwrap();
+    let request = |n, steps| request(n, json!({"stream": n > 1, "num_inference_steps": steps}));
+    let mut client = http::open_generation(&server.address, &request(10, 200));
     let mut start = [0; 12];
     client.read_exact(&mut start).unwrap();
     assert_eq!(&start, b"HTTP/1.1 200");
@@ -96,6 +85,6 @@ fn a_client_that_leaves_its_stream_frees_the_worker() {
     server.wait_until("the job is given up", || server.metric("afterimage_requests_in_flight", &[]) == 0.0);
     server.wait_until("its rows are free", || server.metric("afterimage_running_rows", &[]) == 0.0);
     assert_eq!(server.metric("afterimage_requests_total", &["status=\"cancelled\""]), 1.0);
-    server.generate(&request(1, json!({"num_inference_steps": 1})));
+    server.generate(&request(1, 1));
     assert_eq!(server.metric("afterimage_images_total", &[]), 1.0);
 }

@@ -3,8 +3,10 @@
 usage: compare_caches.py [URL]     (needs pillow and numpy; the server should have nothing else to do)
 
 Every cache is compared with the uncached picture of the same prompt and seed: hit rate, the median of the
-denoising times' quotient, and the mean PSNR over eight pictures of 28 steps.
+denoising times' quotient, and the mean PSNR over eight pictures of 28 steps, if no
+other number is named.
 """
+
 import base64
 import io
 import json
@@ -17,18 +19,29 @@ from PIL import Image
 
 PROMPTS = ["red apple", "fox face", "rocket", "sunflower", "hamburger", "penguin", "tiger", "key"]
 CACHES = {
-    "cache_dit": ("cache_dit", {}),
-    "cache_dit, DBPrune at 0.12": ("cache_dit", {"cache_type": "DBPrune", "residual_diff_threshold": 0.12}),
-    "tea_cache at 0.05": ("tea_cache", {"rel_l1_thresh": 0.05}),
-    "tea_cache at 0.1": ("tea_cache", {"rel_l1_thresh": 0.1}),
-    "tea_cache": ("tea_cache", {}),
-    "mag_cache": ("mag_cache", {}),
+    "cache_dit": (28, "cache_dit", {}),
+    "cache_dit, quality first": (
+        28,
+        "cache_dit",
+        {"residual_diff_threshold": 0.12, "max_continuous_cached_steps": 1, "enable_taylorseer": True},
+    ),
+    "cache_dit, speed first": (
+        28,
+        "cache_dit",
+        {"residual_diff_threshold": 0.24, "max_continuous_cached_steps": 3, "enable_taylorseer": True},
+    ),
+    "cache_dit, 8 steps": (8, "cache_dit", {"max_warmup_steps": 2, "max_continuous_cached_steps": 1}),
+    "cache_dit, DBPrune at 0.12": (28, "cache_dit", {"cache_type": "DBPrune", "residual_diff_threshold": 0.12}),
+    "tea_cache at 0.05": (28, "tea_cache", {"rel_l1_thresh": 0.05}),
+    "tea_cache at 0.1": (28, "tea_cache", {"rel_l1_thresh": 0.1}),
+    "tea_cache": (28, "tea_cache", {}),
+    "mag_cache": (28, "mag_cache", {}),
 }
 
 
 def generate(url, **request):
     """The picture as an array, and the whole response."""
-    body = json.dumps({"num_inference_steps": 28, **request}).encode()
+    body = json.dumps(request).encode()
     with urllib.request.urlopen(urllib.request.Request(f"{url}/v1/images/generations", data=body)) as answer:
         response = json.load(answer)
     picture = Image.open(io.BytesIO(base64.b64decode(response["data"][0]["b64_json"])))
@@ -44,12 +57,13 @@ def psnr(a, b):
 def main():
     url = sys.argv[1] if len(sys.argv) > 1 else "http://127.0.0.1:8080"
     generate(url, prompt=PROMPTS[0])  # the first request of a server is slower
-    for name, (backend, config) in CACHES.items():
+    for name, (steps, backend, config) in CACHES.items():
         hits, quotients, qualities = [], [], []
         for seed, prompt in enumerate(PROMPTS):
-            plain, response = generate(url, prompt=prompt, seed=seed)
+            request = {"prompt": prompt, "seed": seed, "num_inference_steps": steps}
+            plain, response = generate(url, **request)
             seconds = response["timings"]["denoise_seconds"]
-            cached, response = generate(url, prompt=prompt, seed=seed, cache_backend=backend, cache_config=config)
+            cached, response = generate(url, **request, cache_backend=backend, cache_config=config)
             quotients.append(seconds / response["timings"]["denoise_seconds"])
             hits.append(response["cache"]["hit_rate"])
             qualities.append(psnr(plain, cached))

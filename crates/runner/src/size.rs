@@ -42,6 +42,11 @@ impl Size {
         };
         buckets.iter().copied().min_by(|a, b| distance(a).total_cmp(&distance(b)))
     }
+
+    /// Width times height.
+    pub fn pixels(&self) -> usize {
+        self.width.saturating_mul(self.height)
+    }
 }
 
 impl FromStr for Size {

@@ -64,10 +64,16 @@ impl CacheDefaults {
 }
 
 fn parse(backend: CacheBackend, keys: &Map<String, Value>) -> Result<CacheConfig, CacheFault> {
-    CacheConfig::parse(backend, keys).map_err(|error| CacheFault {
-        param: error.key.map_or_else(|| "cache_config".to_owned(), |key| format!("cache_config.{key}")),
-        message: error.message,
-    })
+    CacheConfig::parse(backend, keys).map_err(CacheFault::from)
+}
+
+impl From<ConfigError> for CacheFault {
+    fn from(error: ConfigError) -> Self {
+        Self {
+            param: error.key.map_or_else(|| "cache_config".to_owned(), |key| format!("cache_config.{key}")),
+            message: error.message,
+        }
+    }
 }
 
 fn needs_backend() -> CacheFault {

@@ -10,7 +10,7 @@ use crate::cli::{CliError, LogArgs, LogFormat};
 pub(crate) fn start(args: &LogArgs, default_filter: &str) -> Result<(), CliError> {
     let filter = args.log_filter.as_deref().unwrap_or(default_filter);
     let filter: EnvFilter =
-        filter.parse().map_err(|error| CliError::Usage(format!("--log-filter `{filter}`: {error}")))?;
+        filter.parse().map_err(|error| CliError::setting("log-filter", format!("`{filter}` is no filter: {error}")))?;
     let has_colors = std::io::stderr().is_terminal();
     let subscriber =
         tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(has_colors);

@@ -1,29 +1,31 @@
 //! The `afterimage` program: an HTTP image server for diffusion transformers, and its command line.
 //!
-//! [`cli`] reads flags and environment, [`server`] owns the life of a server from binding its port to
-//! the last answer, [`api`] is the HTTP side of one request, [`metrics`] what is counted. Pictures are
+//! [`cli`] has the flags, [`config`] puts file, environment and flags together, [`server`] owns the life
+//! of a server from binding its port to the last answer, [`connections`] its connections, [`api`] is the
+//! HTTP side of one request, [`playground`] the page for people, [`metrics`] what is counted. Pictures are
 //! made by `afterimage-runner`; nothing here knows a tensor.
 
 mod api;
+mod api_keys;
 mod cache_defaults;
 mod cache_warnings;
 mod cli;
+mod config;
+mod connections;
 mod logging;
 mod metrics;
+mod playground;
 mod png_image;
+mod secret;
 mod server;
 mod terminal;
 
 use std::process::ExitCode;
 
-use clap::Parser;
-
 fn main() -> ExitCode {
-    match cli::Cli::parse().run() {
+    let arguments: Vec<_> = std::env::args_os().collect();
+    match cli::Cli::read(&arguments).and_then(cli::Cli::run) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            terminal::error(&error);
-            error.exit_code()
-        }
+        Err(error) => error.report(),
     }
 }

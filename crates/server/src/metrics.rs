@@ -61,6 +61,17 @@ pub(crate) enum Outcome {
     Cancelled,
 }
 
+/// Why a request did not get as far as its handler.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum RefusalReason {
+    /// It had no key, or none of ours.
+    InvalidApiKey,
+    /// Its client had asked too often.
+    RateLimited,
+    /// Its client had too many requests without an answer.
+    TooManyConcurrent,
+}
+
 /// Where the time of a request goes.
 #[derive(Debug, Clone, Copy)]
 enum Stage {
@@ -82,6 +93,7 @@ enum Fallback {
 pub(crate) struct Metrics {
     registry: Registry,
     requests: IntCounterVec,
+    refused: IntCounterVec,
     images: IntCounter,
     steps: IntCounterVec,
     hit_rate: Histogram,
@@ -112,6 +124,12 @@ impl Metrics {
                 "afterimage_requests_total",
                 "Generation requests by how they ended",
                 &["status"],
+            ),
+            refused: counters(
+                &registry,
+                "afterimage_refused_total",
+                "Requests refused for their key or their client's limits, before anything was read",
+                &["reason"],
             ),
             images: register(&registry, IntCounter::new("afterimage_images_total", "Finished pictures")),
             steps: counters(
@@ -200,6 +218,9 @@ impl Metrics {
         for outcome in Outcome::ALL {
             self.requests.with_label_values(&[outcome.as_str()]);
         }
+        for reason in RefusalReason::ALL {
+            self.refused.with_label_values(&[reason.as_str()]);
+        }
         for reason in Reason::ALL {
             self.steps.with_label_values(&[decision(reason), reason.as_str()]);
         }
@@ -209,6 +230,11 @@ impl Metrics {
         for stage in Stage::ALL {
             self.stage_seconds.with_label_values(&[stage.as_str()]);
         }
+    }
+
+    /// A request has got no further than its key or its client's limits.
+    pub(crate) fn request_refused(&self, reason: RefusalReason) {
+        self.refused.with_label_values(&[reason.as_str()]).inc();
     }
 
     /// A generation request has arrived; the record notices its end.
@@ -356,6 +382,18 @@ impl Outcome {
             Self::Failed => "failed",
             Self::TimedOut => "timed_out",
             Self::Cancelled => "cancelled",
+        }
+    }
+}
+
+impl RefusalReason {
+    const ALL: [Self; 3] = [Self::InvalidApiKey, Self::RateLimited, Self::TooManyConcurrent];
+
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::InvalidApiKey => "invalid_api_key",
+            Self::RateLimited => "rate_limited",
+            Self::TooManyConcurrent => "too_many_concurrent",
         }
     }
 }

@@ -5,12 +5,11 @@
 //! have their answers or the drain timeout is over; a second signal ends the wait. Either way the exit
 //! code is 0. A model that cannot be loaded ends the process.
 
-use std::future::IntoFuture;
+use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use afterimage_runner::{DeviceSpec, Engine, EngineOptions, ImageRequest};
-use axum::serve::ListenerExt;
+use afterimage_runner::{DeviceSpec, Engine, EngineOptions, ImageRequest, Size};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -18,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 use crate::api::{self, ApiSettings, AppState};
 use crate::cache_defaults::CacheDefaults;
 use crate::cli::{CliError, ModelArgs};
+use crate::connections::{self, ConnectionLimits};
 use crate::terminal;
 
 /// How long connections may take to carry away answers that are already made.
@@ -34,13 +34,17 @@ pub(crate) struct ServerOptions {
     /// A worker each.
     pub(crate) devices: Vec<DeviceSpec>,
     pub(crate) engine: EngineOptions,
+    pub(crate) connections: ConnectionLimits,
     pub(crate) drain_timeout: Duration,
     pub(crate) api: ApiSettings,
 }
 
 /// Serves until a signal comes.
 pub(crate) fn run(options: ServerOptions) -> Result<(), CliError> {
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let cores = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
+    // What runs on blocking threads is work for a core. More threads would only cost memory, and the two
+    // beyond the cores are for a model that loads meanwhile.
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().max_blocking_threads(cores + 2).build();
     let runtime = runtime.map_err(|source| CliError::System { what: "cannot start the async runtime", source })?;
     let result = runtime.block_on(serve(options));
     // A model that is still loading must not hold up the end.
@@ -52,20 +56,13 @@ async fn serve(options: ServerOptions) -> Result<(), CliError> {
     let mut signals = Signals::new()?;
     let listener = listen(&options.host, options.port).await?;
     let loading = {
-        let (model, cache) = (options.model, options.api.cache.clone());
-        tokio::task::spawn_blocking(move || load(&model, &options.devices, options.engine, &cache))
+        let (model, cache, max_pixels) = (options.model, options.api.cache.clone(), options.api.max_pixels);
+        tokio::task::spawn_blocking(move || load(&model, &options.devices, options.engine, &cache, max_pixels))
     };
     let state = Arc::new(AppState::new(options.api));
     let stop = CancellationToken::new();
-    let listener = listener.tap_io(|connection| {
-        if let Err(error) = connection.set_nodelay(true) {
-            tracing::debug!(%error, "answers on this connection may be delayed");
-        }
-    });
-    let http = axum::serve(listener, api::router(Arc::clone(&state)))
-        .with_graceful_shutdown(stop.clone().cancelled_owned())
-        .into_future();
-    let http = tokio::spawn(http);
+    let router = api::router(Arc::clone(&state));
+    let http = tokio::spawn(connections::serve(listener, router, options.connections, stop.clone()));
 
     tokio::select! {
         engine = loading => state.start_serving(engine??),
@@ -95,9 +92,11 @@ fn load(
     devices: &[DeviceSpec],
     options: EngineOptions,
     cache: &CacheDefaults,
+    max_pixels: usize,
 ) -> Result<Engine, CliError> {
     let started = Instant::now();
     let engine = Engine::start(model.load_onto(devices)?, options)?;
+    check_sizes(&engine.model().buckets, max_pixels)?;
     check_cache(&engine, cache)?;
     let model = engine.model();
     tracing::info!(
@@ -108,6 +107,20 @@ fn load(
         "ready"
     );
     Ok(engine)
+}
+
+/// A server does not offer what it would refuse.
+pub(crate) fn check_sizes(buckets: &[Size], max_pixels: usize) -> Result<(), CliError> {
+    match buckets.iter().find(|size| size.pixels() > max_pixels) {
+        Some(size) => {
+            let pixels = size.pixels();
+            let message = format!(
+                "it is {max_pixels}, and the served size {size} has {pixels} pixels; raise it, or choose --buckets within it"
+            );
+            Err(CliError::setting("max-pixels", message))
+        }
+        None => Ok(()),
+    }
 }
 
 /// A server whose cache settings can never work on its model does not start.
@@ -131,7 +144,7 @@ fn check_cache(engine: &Engine, cache: &CacheDefaults) -> Result<(), CliError> {
             Ok(())
         }
         Err(error) if error.param.starts_with("cache_config") => {
-            Err(CliError::Usage(format!("--cache-config: {error}")))
+            Err(CliError::setting("cache-config", error.to_string()))
         }
         _ => Ok(()),
     }

@@ -11,6 +11,11 @@ pub(crate) fn line(text: impl Display) {
     let _ = writeln!(std::io::stdout(), "{text}");
 }
 
+/// A text with line breaks of its own.
+pub(crate) fn text(text: &[u8]) {
+    let _ = std::io::stdout().write_all(text);
+}
+
 /// The one line that says why the program ends.
 pub(crate) fn error(error: impl Display) {
     let _ = writeln!(std::io::stderr(), "error: {error}");

@@ -7,10 +7,12 @@
 use std::fmt;
 use std::future::poll_fn;
 use std::pin::Pin;
+use std::time::Duration;
 
 use axum::body::{Body, HttpBody};
 use serde::de::{self, Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};
+use tokio::time;
 
 use super::error::ApiError;
 
@@ -18,8 +20,14 @@ use super::error::ApiError;
 /// a connection that breaks while it is sending.
 const DISCARDED_BYTES: usize = 16 * 1024 * 1024;
 
-/// Reads a body of at most `limit_bytes`, whether or not it announces its length.
-pub(super) async fn read(mut body: Body, limit_bytes: usize) -> Result<Vec<u8>, ApiError> {
+/// Reads a body of at most `limit_bytes`, whether or not it announces its length, that has all arrived
+/// after `timeout`.
+pub(super) async fn read(body: Body, limit_bytes: usize, timeout: Duration) -> Result<Vec<u8>, ApiError> {
+    let read = time::timeout(timeout, read_to_end(body, limit_bytes)).await;
+    read.unwrap_or(Err(ApiError::BodyTimedOut { timeout }))
+}
+
+async fn read_to_end(mut body: Body, limit_bytes: usize) -> Result<Vec<u8>, ApiError> {
     let mut bytes = Vec::new();
     let mut received = 0_usize;
     while let Some(frame) = poll_fn(|context| Pin::new(&mut body).poll_frame(context)).await {
@@ -248,8 +256,16 @@ mod tests {
 
     #[tokio::test]
     async fn the_limit_counts_what_arrives() {
-        assert_eq!(read(Body::from("12345"), 5).await.unwrap(), b"12345");
-        let error = read(Body::from("123456"), 5).await.unwrap_err();
+        assert_eq!(read(Body::from("12345"), 5, Duration::MAX).await.unwrap(), b"12345");
+        let error = read(Body::from("123456"), 5, Duration::MAX).await.unwrap_err();
         assert!(matches!(error, ApiError::BodyTooLarge { limit_bytes: 5 }), "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_body_that_never_ends_is_given_up() {
+        let endless = Body::from_stream(futures_util::stream::pending::<Result<Vec<u8>, std::io::Error>>());
+        let timeout = Duration::from_millis(1);
+        let error = read(endless, 5, timeout).await.unwrap_err();
+        assert!(error.to_string().contains("0.001 s"), "{error}");
     }
 }

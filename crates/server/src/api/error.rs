@@ -4,11 +4,12 @@
 //! their typed exceptions. Clients retry 429 and 5xx on their own; `retry-after` tells them when it
 //! makes sense, and `x-should-retry: false` stops them from running a failing job again.
 
+use std::num::NonZeroU32;
 use std::time::Duration;
 
 use afterimage_runner::{JobError, RequestError, SubmitError};
 use axum::Json;
-use axum::http::header::{HeaderName, RETRY_AFTER};
+use axum::http::header::{HeaderName, RETRY_AFTER, WWW_AUTHENTICATE};
 use axum::http::{HeaderValue, Method, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
@@ -16,9 +17,9 @@ use serde_json::{Value, json};
 use crate::cache_defaults::CacheFault;
 use crate::metrics::Outcome;
 
-/// When a client should ask again while the model loads or the server ends.
+/// When a client should ask again while the model loads, the server ends or jobs wait to be fetched.
 const UNAVAILABLE_RETRY: Duration = Duration::from_secs(5);
-const X_SHOULD_RETRY: HeaderName = HeaderName::from_static("x-should-retry");
+pub(super) const X_SHOULD_RETRY: HeaderName = HeaderName::from_static("x-should-retry");
 
 /// Why a request gets no success.
 #[derive(Debug, thiserror::Error)]
@@ -33,6 +34,31 @@ pub(crate) enum ApiError {
         /// What was wrong, what was found and what would be right.
         message: String,
     },
+    /// No key, or none of ours. What of the two is not told.
+    #[error("this server needs an API key; send one of its keys as `Authorization: Bearer KEY`")]
+    InvalidApiKey,
+    /// The client has asked too often.
+    #[error(
+        "more than {per_minute} requests a minute, the limit of this server (--rate-limit); try again in {} s",
+        whole_seconds(*retry_after)
+    )]
+    RateLimited {
+        /// When the next one is due.
+        retry_after: Duration,
+        /// The limit.
+        per_minute: NonZeroU32,
+    },
+    /// The client has too many requests without an answer.
+    #[error(
+        "{max_concurrent} requests of yours have no answer yet, and this server takes no more at a time \
+         (--max-concurrent-per-key)"
+    )]
+    TooManyConcurrent {
+        /// When one should have its answer.
+        retry_after: Duration,
+        /// The limit.
+        max_concurrent: NonZeroU32,
+    },
     /// Another model than the one served.
     #[error("there is no model `{requested}` here; this server has `{served}`")]
     ModelNotFound {
@@ -40,6 +66,12 @@ pub(crate) enum ApiError {
         requested: String,
         /// The model's id.
         served: String,
+    },
+    /// No such job, or no longer.
+    #[error("there is no job `{id}` here; finished jobs are kept for a while only (--job-retention)")]
+    JobNotFound {
+        /// As asked for.
+        id: String,
     },
     /// No such path.
     #[error("there is nothing at {path}; images are made by POST /v1/images/generations")]
@@ -61,11 +93,23 @@ pub(crate) enum ApiError {
         /// The limit.
         limit_bytes: usize,
     },
+    /// The body did not arrive in time.
+    #[error("the request body was not here after {} s (--body-timeout)", timeout.as_secs_f64())]
+    BodyTimedOut {
+        /// The time it had.
+        timeout: Duration,
+    },
     /// Too many requests wait already.
     #[error("the queue is full; try again in {} s", whole_seconds(*retry_after))]
     QueueFull {
         /// When a place should be free.
         retry_after: Duration,
+    },
+    /// Nothing among the kept jobs can be forgotten.
+    #[error("{kept} jobs are kept, as many as may be (--max-jobs), and none can be forgotten yet; delete one or wait")]
+    TooManyJobs {
+        /// How many there are.
+        kept: usize,
     },
     /// The model is not there yet.
     #[error("the model is still loading; try again in a moment")]
@@ -127,13 +171,21 @@ impl ApiError {
     fn shape(&self) -> Shape {
         let (status, kind, code) = match self {
             Self::InvalidRequest { code, .. } => (StatusCode::BAD_REQUEST, "invalid_request_error", *code),
+            Self::InvalidApiKey => (StatusCode::UNAUTHORIZED, "invalid_request_error", "invalid_api_key"),
+            Self::RateLimited { .. } => (StatusCode::TOO_MANY_REQUESTS, "rate_limit_error", "rate_limited"),
+            Self::TooManyConcurrent { .. } => {
+                (StatusCode::TOO_MANY_REQUESTS, "rate_limit_error", "too_many_concurrent")
+            }
             Self::ModelNotFound { .. } => (StatusCode::NOT_FOUND, "invalid_request_error", "model_not_found"),
+            Self::JobNotFound { .. } => (StatusCode::NOT_FOUND, "invalid_request_error", "job_not_found"),
             Self::PathNotFound { .. } => (StatusCode::NOT_FOUND, "invalid_request_error", "not_found"),
             Self::MethodNotAllowed { .. } => {
                 (StatusCode::METHOD_NOT_ALLOWED, "invalid_request_error", "method_not_allowed")
             }
             Self::BodyTooLarge { .. } => (StatusCode::PAYLOAD_TOO_LARGE, "invalid_request_error", "body_too_large"),
+            Self::BodyTimedOut { .. } => (StatusCode::REQUEST_TIMEOUT, "invalid_request_error", "body_timed_out"),
             Self::QueueFull { .. } => (StatusCode::TOO_MANY_REQUESTS, "rate_limit_error", "queue_full"),
+            Self::TooManyJobs { .. } => (StatusCode::TOO_MANY_REQUESTS, "rate_limit_error", "too_many_jobs"),
             Self::Loading => (StatusCode::SERVICE_UNAVAILABLE, "server_error", "model_loading"),
             Self::ShuttingDown => (StatusCode::SERVICE_UNAVAILABLE, "server_error", "shutting_down"),
             Self::WorkerStopped => (StatusCode::SERVICE_UNAVAILABLE, "server_error", "worker_stopped"),
@@ -148,14 +200,19 @@ impl ApiError {
         match self {
             Self::InvalidRequest { param, .. } => param.as_deref(),
             Self::ModelNotFound { .. } => Some("model"),
+            Self::JobNotFound { .. } => Some("id"),
             _ => None,
         }
     }
 
     fn retry_after(&self) -> Option<Duration> {
         match self {
-            Self::QueueFull { retry_after } => Some(*retry_after),
-            Self::Loading | Self::ShuttingDown | Self::WorkerStopped | Self::TimedOut(_) => Some(UNAVAILABLE_RETRY),
+            Self::QueueFull { retry_after }
+            | Self::RateLimited { retry_after, .. }
+            | Self::TooManyConcurrent { retry_after, .. } => Some(*retry_after),
+            Self::TooManyJobs { .. } | Self::Loading | Self::ShuttingDown | Self::WorkerStopped | Self::TimedOut(_) => {
+                Some(UNAVAILABLE_RETRY)
+            }
             _ => None,
         }
     }
@@ -172,6 +229,9 @@ impl IntoResponse for ApiError {
         let mut response = (status, Json(self.tell())).into_response();
         if let Some(wait) = self.retry_after() {
             response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(whole_seconds(wait)));
+        }
+        if status == StatusCode::UNAUTHORIZED {
+            response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
         if status == StatusCode::INTERNAL_SERVER_ERROR {
             response.headers_mut().insert(X_SHOULD_RETRY, HeaderValue::from_static("false"));

@@ -18,11 +18,7 @@ use super::state::unix_seconds;
 #[serde(tag = "type")]
 enum Event<'a> {
     #[serde(rename = "image_generation.partial_image")]
-    PartialImage {
-        #[serde(flatten)]
-        picture: Picture,
-        partial_image_index: usize,
-    },
+    PartialImage(PartialImage),
     #[serde(rename = "image_generation.completed")]
     Completed {
         #[serde(flatten)]
@@ -34,6 +30,14 @@ enum Event<'a> {
     },
     #[serde(rename = "image_generation.progress")]
     Progress { step: usize, total: usize, cached: usize, queue_position: usize },
+}
+
+/// A picture on its way.
+#[derive(Debug, Serialize)]
+pub(super) struct PartialImage {
+    #[serde(flatten)]
+    picture: Picture,
+    partial_image_index: usize,
 }
 
 #[derive(Debug, Serialize)]
@@ -69,10 +73,17 @@ impl Picture {
     }
 }
 
-/// A picture on its way, of the image with this seed.
+impl PartialImage {
+    /// `seed` is the first image's.
+    pub(super) fn new(preview: &Preview, seed: u64) -> Result<Self, ApiError> {
+        let picture = Picture::new(&preview.pixels, preview.image, seed + preview.image as u64)?;
+        Ok(Self { picture, partial_image_index: preview.number })
+    }
+}
+
+/// A picture on its way; `seed` is the first image's.
 pub(super) fn partial_image(preview: &Preview, seed: u64) -> Result<Bytes, ApiError> {
-    let picture = Picture::new(&preview.pixels, preview.image, seed)?;
-    text("image_generation.partial_image", &Event::PartialImage { picture, partial_image_index: preview.number })
+    text("image_generation.partial_image", &Event::PartialImage(PartialImage::new(preview, seed)?))
 }
 
 /// One event per finished picture of a request that arrived at `arrived`.
@@ -148,7 +159,7 @@ mod tests {
     #[test]
     fn partial_images_have_openais_keys_and_ours() {
         let preview = Preview { image: 1, number: 2, step: 9, pixels: pixels() };
-        let (name, data) = parts(&partial_image(&preview, 43).unwrap());
+        let (name, data) = parts(&partial_image(&preview, 42).unwrap());
         assert_eq!(name, "image_generation.partial_image");
         let expected = [
             "type",

@@ -13,9 +13,9 @@ use super::error::ApiError;
 use super::fields::{Fields, UnknownFields};
 use crate::cache_defaults::CacheDefaults;
 
-const MAX_IMAGES: u64 = 10;
-const MAX_STEPS: u64 = 200;
-const MAX_GUIDANCE_SCALE: f64 = 20.0;
+pub(super) const MAX_IMAGES: u64 = 10;
+pub(super) const MAX_STEPS: u64 = 200;
+pub(super) const MAX_GUIDANCE_SCALE: f64 = 20.0;
 /// Seeds fit a signed 64-bit integer, as PyTorch's `manual_seed` wants them.
 const MAX_SEED: u64 = i64::MAX as u64;
 /// OpenAI's fields that say nothing about the picture this server would make.
@@ -23,25 +23,23 @@ const HARMLESS_FIELDS: [&str; 4] = ["user", "moderation", "style", "safety_ident
 
 /// A request that can be read: what it wants and how it wants it.
 #[derive(Debug)]
-pub(crate) struct GenerationRequest {
+pub(crate) struct GenerationRequest<D = Delivery> {
     pub(crate) image: ImageRequest,
-    pub(super) delivery: Delivery,
+    pub(super) previews: PreviewCount,
+    /// Nothing for a job, which is asked for its pictures later.
+    pub(super) delivery: D,
 }
 
 /// How the pictures get to the client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Delivery {
+pub(crate) enum Delivery {
     /// One JSON body when all are done.
     Whole,
     /// Server-sent events.
-    Stream(StreamOptions),
-}
-
-/// Which events a stream has beside the finished pictures.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct StreamOptions {
-    pub(super) previews: PreviewCount,
-    pub(super) progress: bool,
+    Stream {
+        /// Tell how far the request is.
+        progress: bool,
+    },
 }
 
 /// What a request is measured against.
@@ -51,6 +49,7 @@ pub(crate) struct RequestRules<'a> {
     pub(crate) served_model: &'a str,
     /// Longest prompt, and longest negative prompt.
     pub(crate) max_prompt_chars: usize,
+    pub(crate) max_pixels: usize,
     pub(crate) unknown_fields: UnknownFields,
     pub(crate) cache: &'a CacheDefaults,
 }
@@ -58,6 +57,19 @@ pub(crate) struct RequestRules<'a> {
 impl RequestRules<'_> {
     /// The request in these fields; a missing seed is chosen here.
     pub(crate) fn parse(&self, keys: &Map<String, Value>) -> Result<GenerationRequest, ApiError> {
+        self.parse_for(keys, delivery)
+    }
+
+    /// The same for a request whose answer does not wait for the pictures.
+    pub(super) fn parse_job(&self, keys: &Map<String, Value>) -> Result<GenerationRequest<()>, ApiError> {
+        self.parse_for(keys, job_delivery)
+    }
+
+    fn parse_for<D>(
+        &self,
+        keys: &Map<String, Value>,
+        delivery: fn(&mut Fields<'_>) -> Result<(PreviewCount, D), ApiError>,
+    ) -> Result<GenerationRequest<D>, ApiError> {
         let mut fields = Fields::new(keys);
         let prompt = self.prompt(&mut fields)?;
         self.check_model(&mut fields)?;
@@ -65,7 +77,7 @@ impl RequestRules<'_> {
         let image = ImageRequest {
             prompt,
             negative_prompt: self.capped_text(&mut fields, "negative_prompt")?.map(str::to_owned),
-            size: size(&mut fields)?,
+            size: size(&mut fields, self.max_pixels)?,
             seed: seed(&mut fields, images)?,
             images: to_usize(images),
             num_inference_steps: fields.integer("num_inference_steps", 1..=MAX_STEPS)?.map(to_usize),
@@ -75,10 +87,10 @@ impl RequestRules<'_> {
             cache: self.cache.for_request(fields.text("cache_backend")?, fields.object("cache_config")?)?,
         };
         check_output(&mut fields)?;
-        let delivery = delivery(&mut fields)?;
+        let (previews, delivery) = delivery(&mut fields)?;
         HARMLESS_FIELDS.into_iter().for_each(|field| fields.accept(field));
         fields.finish(self.unknown_fields)?;
-        Ok(GenerationRequest { image, delivery })
+        Ok(GenerationRequest { image, previews, delivery })
     }
 
     fn prompt(&self, fields: &mut Fields<'_>) -> Result<String, ApiError> {
@@ -118,15 +130,19 @@ impl RequestRules<'_> {
     }
 }
 
-fn size(fields: &mut Fields<'_>) -> Result<Option<Size>, ApiError> {
-    match fields.text("size")? {
-        None | Some("auto") => Ok(None),
-        Some(text) => text.parse().map(Some).map_err(|_| {
-            let found: String = text.chars().take(40).collect();
-            let message = format!("`size` is \"{found}\"; it must be \"auto\" or WIDTHxHEIGHT, such as \"256x256\"");
-            ApiError::invalid_value("size", message)
-        }),
+fn size(fields: &mut Fields<'_>, max_pixels: usize) -> Result<Option<Size>, ApiError> {
+    let Some(text) = fields.text("size")?.filter(|text| *text != "auto") else { return Ok(None) };
+    let size: Size = text.parse().map_err(|_| {
+        let found: String = text.chars().take(40).collect();
+        let message = format!("`size` is \"{found}\"; it must be \"auto\" or WIDTHxHEIGHT, such as \"256x256\"");
+        ApiError::invalid_value("size", message)
+    })?;
+    let pixels = size.pixels();
+    if pixels > max_pixels {
+        let message = format!("`size` is {size}, {pixels} pixels; at most {max_pixels} are made (--max-pixels)");
+        return Err(ApiError::invalid_value("size", message));
     }
+    Ok(Some(size))
 }
 
 /// Image `k` uses `seed + k`, so the last one must be a seed, too.
@@ -168,17 +184,32 @@ fn check_output(fields: &mut Fields<'_>) -> Result<(), ApiError> {
 
 /// Whether the pictures are streamed is said by the body alone: OpenAI's client accepts only JSON in
 /// its headers, also when it asks for a stream.
-fn delivery(fields: &mut Fields<'_>) -> Result<Delivery, ApiError> {
+fn delivery(fields: &mut Fields<'_>) -> Result<(PreviewCount, Delivery), ApiError> {
     let is_streamed = fields.boolean("stream")?.unwrap_or(false);
-    let count = fields.integer("partial_images", 0..=PreviewCount::MAX as u64)?;
-    let previews = count.and_then(|count| PreviewCount::new(to_usize(count))).unwrap_or_default();
+    let previews = previews(fields)?;
     let progress = fields.boolean("progress")?.unwrap_or(false);
     match (is_streamed, previews.get(), progress) {
-        (true, ..) => Ok(Delivery::Stream(StreamOptions { previews, progress })),
-        (false, 0, false) => Ok(Delivery::Whole),
+        (true, ..) => Ok((previews, Delivery::Stream { progress })),
+        (false, 0, false) => Ok((previews, Delivery::Whole)),
         (false, 0, true) => Err(needs_stream("progress", "true", "false")),
         (false, count, _) => Err(needs_stream("partial_images", &count.to_string(), "0")),
     }
+}
+
+/// A job keeps its previews until they are asked for, and always tells its progress.
+fn job_delivery(fields: &mut Fields<'_>) -> Result<(PreviewCount, ()), ApiError> {
+    if fields.boolean("stream")?.unwrap_or(false) {
+        let message = "`stream` is true, but a job is not streamed; it must be false, and GET /v1/images/jobs/ID tells \
+                       how far the job is";
+        return Err(ApiError::invalid_value("stream", message));
+    }
+    fields.boolean("progress")?;
+    Ok((previews(fields)?, ()))
+}
+
+fn previews(fields: &mut Fields<'_>) -> Result<PreviewCount, ApiError> {
+    let count = fields.integer("partial_images", 0..=PreviewCount::MAX as u64)?;
+    Ok(count.and_then(|count| PreviewCount::new(to_usize(count))).unwrap_or_default())
 }
 
 fn needs_stream(field: &str, found: &str, without: &str) -> ApiError {
@@ -202,6 +233,7 @@ mod tests {
         let rules = RequestRules {
             served_model: "emoji-dit",
             max_prompt_chars: 50,
+            max_pixels: 1024 * 1024,
             unknown_fields: UnknownFields::Reject,
             cache: &cache,
         };
@@ -211,19 +243,17 @@ mod tests {
         })
     }
 
-    fn parse_delivery(request: Value) -> Result<Delivery, ApiError> {
+    fn parse_delivery(request: Value) -> Result<(usize, Delivery), ApiError> {
         let fields = request.as_object().unwrap();
-        delivery(&mut Fields::new(fields))
+        delivery(&mut Fields::new(fields)).map(|(previews, delivery)| (previews.get(), delivery))
     }
 
     #[test]
     fn streams_are_asked_for_in_the_body() {
-        let stream =
-            |count, progress| Delivery::Stream(StreamOptions { previews: PreviewCount::new(count).unwrap(), progress });
-        assert_eq!(parse_delivery(json!({"stream": false, "progress": false})).unwrap(), Delivery::Whole);
-        assert_eq!(parse_delivery(json!({"stream": true})).unwrap(), stream(0, false));
+        assert_eq!(parse_delivery(json!({"stream": false, "progress": false})).unwrap(), (0, Delivery::Whole));
+        assert_eq!(parse_delivery(json!({"stream": true})).unwrap(), (0, Delivery::Stream { progress: false }));
         let all = json!({"stream": true, "partial_images": 3, "progress": true});
-        assert_eq!(parse_delivery(all).unwrap(), stream(3, true));
+        assert_eq!(parse_delivery(all).unwrap(), (3, Delivery::Stream { progress: true }));
         for (request, param) in [
             (json!({"progress": true}), "progress"),
             (json!({"partial_images": 1}), "partial_images"),
@@ -235,6 +265,14 @@ mod tests {
                 other => panic!("{other}"),
             }
         }
+    }
+
+    #[test]
+    fn jobs_have_previews_but_no_stream() {
+        let previews = |request: Value| job_delivery(&mut Fields::new(request.as_object().unwrap()));
+        assert_eq!(previews(json!({"stream": false, "partial_images": 2})).unwrap().0.get(), 2);
+        assert_eq!(previews(json!({"progress": true})).unwrap().0.get(), 0);
+        assert!(previews(json!({"stream": true})).unwrap_err().to_string().contains("/v1/images/jobs"));
     }
 
     /// A good request with one field changed.
@@ -282,6 +320,7 @@ mod tests {
             ("n", json!(11)),
             ("size", json!("1024x")),
             ("size", json!("64 x 64")),
+            ("size", json!("1024x1025")),
             ("size", json!(64)),
             ("seed", json!(-1)),
             ("seed", json!(9_223_372_036_854_775_808_u64)),

@@ -19,7 +19,6 @@ use tracing::Instrument;
 
 use super::error::ApiError;
 use super::generation_events as events;
-use super::generation_request::StreamOptions;
 use super::generations::Accepted;
 use super::state::AppState;
 use crate::metrics::{GenerationRecord, Outcome};
@@ -32,19 +31,19 @@ const PROGRESS_INTERVAL: Duration = Duration::from_millis(100);
 const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Starts the stream.
-pub(super) fn respond(accepted: Accepted, options: StreamOptions, record: GenerationRecord) -> Response {
+pub(super) fn respond(accepted: Accepted, tells_progress: bool, record: GenerationRecord) -> Response {
     let (sender, mut receiver) = mpsc::channel(EVENTS_HELD);
     // Tracked: `accepted` has a token that a server that ends waits for.
-    tokio::spawn(run(accepted, options, record, sender).in_current_span());
+    tokio::spawn(run(accepted, tells_progress, record, sender).in_current_span());
     let events =
         stream::poll_fn(move |context| receiver.poll_recv(context).map(|event| event.map(Ok::<_, Infallible>)));
     let headers = [(CONTENT_TYPE, "text/event-stream"), (CACHE_CONTROL, "no-cache")];
     (headers, Body::from_stream(events)).into_response()
 }
 
-async fn run(accepted: Accepted, options: StreamOptions, record: GenerationRecord, sender: mpsc::Sender<Bytes>) {
+async fn run(accepted: Accepted, tells_progress: bool, record: GenerationRecord, sender: mpsc::Sender<Bytes>) {
     let Accepted { state, ticket, arrived, seed, guards: _guards } = accepted;
-    let stream = EventStream { state, seed, arrived, options, events: sender.clone() };
+    let stream = EventStream { state, seed, arrived, tells_progress, events: sender.clone() };
     let result = tokio::select! {
         biased;
         // The record counts as cancelled when it is dropped.
@@ -64,7 +63,8 @@ struct EventStream {
     state: Arc<AppState>,
     seed: u64,
     arrived: std::time::Instant,
-    options: StreamOptions,
+    /// As events, not only as comments.
+    tells_progress: bool,
     events: mpsc::Sender<Bytes>,
 }
 
@@ -90,7 +90,7 @@ impl EventStream {
             self.send_preview(preview).await?;
         }
         let job = job?;
-        if progress.has_changed().is_ok_and(|changed| changed) || self.options.progress {
+        if progress.has_changed().is_ok_and(|changed| changed) || self.tells_progress {
             let progress = *progress.borrow_and_update();
             self.tell(progress).await?;
         }
@@ -104,14 +104,14 @@ impl EventStream {
     }
 
     async fn send_preview(&self, preview: Preview) -> Result<(), ApiError> {
-        let seed = self.seed + preview.image as u64;
+        let seed = self.seed;
         let event = tokio::task::spawn_blocking(move || events::partial_image(&preview, seed)).await??;
         self.send(event).await;
         Ok(())
     }
 
     async fn tell(&self, progress: Progress) -> Result<(), ApiError> {
-        let text = if self.options.progress { events::progress(progress)? } else { events::comment(progress) };
+        let text = if self.tells_progress { events::progress(progress)? } else { events::comment(progress) };
         self.send(text).await;
         Ok(())
     }

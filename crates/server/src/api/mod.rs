@@ -1,9 +1,14 @@
 //! The HTTP API: OpenAI's image generations with cache control per request, models, health, metrics.
 //!
-//! A request passes the request id and the counters first, whatever its path; then its handler. Each
-//! handler returns a success or an [`error::ApiError`]; nothing else makes an error response.
+//! A request passes the request id and the counters first, whatever its path; then CORS, its key, its
+//! client's limits and its handler. Handlers and middlewares return a success or an [`error::ApiError`];
+//! nothing else makes an error response.
 
+mod auth;
 mod body;
+mod client;
+mod client_limits;
+mod cors;
 mod error;
 mod fields;
 mod generation_events;
@@ -12,9 +17,12 @@ mod generation_response;
 mod generation_stream;
 mod generations;
 mod health;
+mod jobs;
 mod metrics;
 mod models;
+mod rate_limit;
 mod request_id;
+mod security_headers;
 mod state;
 
 use std::sync::Arc;
@@ -23,17 +31,28 @@ use axum::Router;
 use axum::http::{Method, Uri};
 use axum::middleware;
 use axum::routing::{get, post};
+use tower::util::option_layer;
 
+pub(crate) use auth::Access;
 pub(crate) use body::{kind_of, parse_json};
+pub(crate) use client_limits::ClientBounds;
+pub(crate) use cors::AllowedOrigin;
 pub(crate) use error::ApiError;
 pub(crate) use fields::UnknownFields;
 pub(crate) use generation_request::RequestRules;
+pub(crate) use jobs::JobLimits;
 pub(crate) use state::{ApiSettings, AppState};
+
+use crate::playground;
 
 /// Every path of the server.
 pub(crate) fn router(state: Arc<AppState>) -> Router {
+    let page = if state.settings.has_playground { playground::routes() } else { Router::new() };
     Router::new()
+        .merge(page)
         .route("/v1/images/generations", post(generations::create))
+        .route("/v1/images/jobs", post(jobs::create).get(jobs::list))
+        .route("/v1/images/jobs/{id}", get(jobs::retrieve).delete(jobs::delete))
         .route("/v1/models", get(models::list))
         .route("/v1/models/{*id}", get(models::retrieve))
         .route("/health", get(health::ready))
@@ -42,6 +61,10 @@ pub(crate) fn router(state: Arc<AppState>) -> Router {
         .route("/metrics", get(metrics::expose))
         .fallback(path_not_found)
         .method_not_allowed_fallback(method_not_allowed)
+        .layer(middleware::from_fn_with_state(Arc::clone(&state), rate_limit::check))
+        .layer(middleware::from_fn_with_state(Arc::clone(&state), auth::check))
+        .layer(option_layer(cors::layer(&state.settings.allowed_origins)))
+        .layer(middleware::from_fn(security_headers::add))
         .layer(middleware::from_fn_with_state(Arc::clone(&state), metrics::observe))
         .layer(middleware::from_fn(request_id::attach))
         .with_state(state)

@@ -2,14 +2,17 @@
 
 use std::sync::Arc;
 
+use afterimage_cache::{CacheBackend, CacheConfig, CachePlan};
 use afterimage_runner::schedulers::SchedulerKind;
-use afterimage_runner::{Engine, Size};
+use afterimage_runner::{Engine, ModelInfo, PreviewCount, Size};
 use axum::Json;
 use axum::extract::{Path, State};
 use serde_json::{Value, json};
 
 use super::error::ApiError;
+use super::generation_request::{MAX_GUIDANCE_SCALE, MAX_IMAGES, MAX_STEPS};
 use super::state::AppState;
+use crate::cache_defaults::{CacheDefaults, CacheFault};
 
 /// The list.
 pub(super) async fn list(State(state): State<Arc<AppState>>) -> Result<Json<Value>, ApiError> {
@@ -45,6 +48,7 @@ fn card(state: &AppState, engine: &Engine) -> Value {
         })
     };
     let cache = &state.settings.cache;
+    let block_lists = model.block_lists.iter().map(|(name, blocks)| json!({"name": name, "blocks": blocks}));
     json!({
         "id": state.served_model(engine),
         "object": "model",
@@ -63,5 +67,27 @@ fn card(state: &AppState, engine: &Engine) -> Value {
             "cache_backend": cache.backend().as_str(),
             "cache_config": cache.keys(),
         },
+        "limits": {
+            "prompt_chars": state.settings.max_prompt_chars,
+            "n": MAX_IMAGES,
+            "num_inference_steps": MAX_STEPS,
+            "guidance_scale": MAX_GUIDANCE_SCALE,
+            "partial_images": PreviewCount::MAX,
+        },
+        "block_lists": block_lists.collect::<Vec<_>>(),
+        "caches": CacheBackend::ALL.map(|backend| cache_card(cache, backend, model)),
     })
+}
+
+/// What a request gets that names this backend and no key: every key in force, or why it is refused.
+fn cache_card(defaults: &CacheDefaults, backend: CacheBackend, model: &ModelInfo) -> Value {
+    let blocks = model.blocks();
+    let plan = |config: CacheConfig| {
+        CachePlan::new(&config, model.default_steps, model.cache_facts(&blocks)).map_err(CacheFault::from)
+    };
+    let (config, fault) = match defaults.for_request(Some(backend.as_str()), None).and_then(plan) {
+        Ok(plan) => (Value::Object(plan.effective_config()), Value::Null),
+        Err(CacheFault { param, message }) => (Value::Null, json!({"param": param, "message": message})),
+    };
+    json!({"backend": backend.as_str(), "config": config, "fault": fault})
 }

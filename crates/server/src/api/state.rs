@@ -1,15 +1,19 @@
 //! What the handlers share, and where the server stands in its life.
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use afterimage_runner::{Engine, FinishedJob};
 use tokio::sync::watch;
 use tokio_util::task::TaskTracker;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
+use super::auth::Access;
+use super::client_limits::{ClientBounds, ClientLimits};
+use super::cors::AllowedOrigin;
 use super::error::ApiError;
 use super::fields::UnknownFields;
 use super::generation_request::RequestRules;
+use super::jobs::{JobLimits, JobStore};
 use crate::cache_defaults::CacheDefaults;
 use crate::cache_warnings::CacheWarnings;
 use crate::metrics::Metrics;
@@ -21,8 +25,17 @@ pub(crate) struct ApiSettings {
     pub(crate) served_model_name: Option<String>,
     pub(crate) max_prompt_chars: usize,
     pub(crate) max_body_bytes: usize,
+    /// Time for a body to arrive.
+    pub(crate) body_timeout: Duration,
     pub(crate) unknown_fields: UnknownFields,
+    /// There is a page at `/`.
+    pub(crate) has_playground: bool,
     pub(crate) cache: CacheDefaults,
+    pub(crate) jobs: JobLimits,
+    pub(crate) max_pixels: usize,
+    pub(crate) access: Access,
+    pub(crate) client_bounds: ClientBounds,
+    pub(crate) allowed_origins: Vec<AllowedOrigin>,
 }
 
 /// Where the server stands.
@@ -39,6 +52,8 @@ pub(crate) enum Phase {
 pub(crate) struct AppState {
     pub(crate) settings: ApiSettings,
     pub(crate) metrics: Metrics,
+    pub(super) jobs: JobStore,
+    pub(super) client_limits: ClientLimits,
     cache_warnings: CacheWarnings,
     phase: watch::Sender<Phase>,
     generations: TaskTracker,
@@ -48,6 +63,8 @@ pub(crate) struct AppState {
 impl AppState {
     pub(crate) fn new(settings: ApiSettings) -> Self {
         Self {
+            jobs: JobStore::new(settings.jobs),
+            client_limits: ClientLimits::new(settings.client_bounds),
             settings,
             metrics: Metrics::new(),
             cache_warnings: CacheWarnings::default(),
@@ -76,6 +93,11 @@ impl AppState {
         });
         self.generations.close();
         self.generations.wait().await;
+    }
+
+    /// Whether nothing more is accepted.
+    pub(super) fn is_ending(&self) -> bool {
+        matches!(&*self.phase.borrow(), Phase::Draining(_))
     }
 
     /// Accepted generations that have no answer yet.
@@ -128,6 +150,7 @@ impl AppState {
         RequestRules {
             served_model: self.served_model(engine),
             max_prompt_chars: self.settings.max_prompt_chars,
+            max_pixels: self.settings.max_pixels,
             unknown_fields: self.settings.unknown_fields,
             cache: &self.settings.cache,
         }
@@ -147,8 +170,15 @@ impl ApiSettings {
             served_model_name: None,
             max_prompt_chars: 100,
             max_body_bytes: 1000,
+            body_timeout: Duration::from_secs(1000),
             unknown_fields: UnknownFields::Reject,
+            has_playground: true,
             cache: CacheDefaults::new(CacheBackend::None, serde_json::Map::new()).unwrap(),
+            jobs: JobLimits { max_jobs: 4, retention: std::time::Duration::from_secs(60), memory_bytes: 1000 },
+            max_pixels: usize::MAX,
+            access: Access::default(),
+            client_bounds: ClientBounds::default(),
+            allowed_origins: Vec::new(),
         }
     }
 }

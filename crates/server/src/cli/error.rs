@@ -5,9 +5,25 @@ use std::process::ExitCode;
 
 use afterimage_runner::{JobError, RunnerError, SubmitError};
 
+use crate::config::{Origin, Settings};
+use crate::terminal;
+
 /// One line for the person at the terminal.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum CliError {
+    /// clap's own: what it cannot parse, and also help and version.
+    #[error("{0}")]
+    CommandLine(clap::Error),
+    /// A setting that can be parsed and cannot be used.
+    #[error("{origin}: {message}")]
+    Setting {
+        /// The flag without its dashes.
+        flag: &'static str,
+        /// Where the value came from; the flag itself until [`Self::found_in`] knows better.
+        origin: Origin,
+        /// What was found and what would be right.
+        message: String,
+    },
     /// Flags or request are at fault.
     #[error("{0}")]
     Usage(String),
@@ -50,10 +66,34 @@ pub(crate) enum CliError {
 }
 
 impl CliError {
-    pub(crate) fn exit_code(&self) -> ExitCode {
+    pub(crate) fn setting(flag: &'static str, message: impl Into<String>) -> Self {
+        Self::Setting { flag, origin: Origin::Flag(format!("--{flag}")), message: message.into() }
+    }
+
+    /// Names the key of the file or the variable that the setting at fault came from.
+    pub(crate) fn found_in(self, settings: &Settings) -> Self {
         match self {
-            Self::Usage(_) => ExitCode::from(2),
-            _ => ExitCode::FAILURE,
+            Self::Setting { flag, message, .. } => Self::Setting { flag, origin: settings.origin(flag), message },
+            other => other,
+        }
+    }
+
+    /// Tells the person at the terminal, and gives the exit code.
+    pub(crate) fn report(&self) -> ExitCode {
+        match self {
+            Self::CommandLine(error) => {
+                // Nobody reads it: that is no reason to fail otherwise.
+                let _ = error.print();
+                u8::try_from(error.exit_code()).map_or(ExitCode::FAILURE, ExitCode::from)
+            }
+            Self::Usage(_) | Self::Setting { .. } => {
+                terminal::error(self);
+                ExitCode::from(2)
+            }
+            _ => {
+                terminal::error(self);
+                ExitCode::FAILURE
+            }
         }
     }
 }

@@ -103,6 +103,7 @@ impl GenerateArgs {
         let rules = RequestRules {
             served_model: "",
             max_prompt_chars: DEFAULT_MAX_PROMPT_CHARS,
+            max_pixels: usize::MAX,
             unknown_fields: UnknownFields::Reject,
             cache,
         };

@@ -10,7 +10,7 @@ pub(crate) enum LogFormat {
 }
 
 /// What is logged, and how.
-#[derive(Debug, clap::Args)]
+#[derive(Debug, Clone, clap::Args)]
 #[command(next_help_heading = "Logging")]
 pub(crate) struct LogArgs {
     /// How log lines look; they go to standard error

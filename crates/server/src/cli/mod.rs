@@ -1,11 +1,13 @@
-//! The command line. Every flag can also be set by the environment variable named in its help; a flag
-//! wins over the environment.
+//! The command line. Every flag can also be set by the environment variable named in its help, and for
+//! `serve` by a key of a configuration file: defaults < file < environment < flags.
 //!
 //! Exit codes: 0 done, 2 the command line or the request is at fault, 1 everything else.
 
+mod access;
 mod cache;
 mod cache_summary;
 mod calibrate;
+mod completions;
 mod error;
 mod generate;
 mod log;
@@ -14,12 +16,16 @@ mod output_pattern;
 mod random_model;
 mod serve;
 
-use clap::{Parser, Subcommand};
+use std::ffi::OsString;
+
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 pub(crate) use error::CliError;
 pub(crate) use log::{LogArgs, LogFormat};
 pub(crate) use model::ModelArgs;
 pub(crate) use serve::ServeArgs;
+
+use crate::config;
 
 /// Image server for diffusion transformers that computes only the denoising steps that matter
 #[derive(Debug, Parser)]
@@ -39,9 +45,30 @@ enum Command {
     Calibrate(calibrate::CalibrateArgs),
     /// Write a model folder with random weights, for measuring where a real model is out of reach
     RandomModel(random_model::RandomModelArgs),
+    /// Print completions for a shell
+    Completions(completions::CompletionArgs),
 }
 
 impl Cli {
+    /// Reads all layers of the configuration. `arguments` begin with the program's name.
+    pub(crate) fn read(arguments: &[OsString]) -> Result<Self, CliError> {
+        let (matches, settings) = config::read(Self::command(), arguments)?;
+        let mut cli = Self::from_arg_matches(&matches).map_err(CliError::CommandLine)?;
+        if let Command::Serve(args) = &mut cli.command {
+            args.settings = settings;
+        }
+        Ok(cli)
+    }
+
+    /// Whether `serve` would get as far as loading its model.
+    #[cfg(test)]
+    pub(crate) fn check(self) -> Result<(), CliError> {
+        match self.command {
+            Command::Serve(args) => args.options().map(drop),
+            _ => Ok(()),
+        }
+    }
+
     /// Runs the command to its end.
     pub(crate) fn run(self) -> Result<(), CliError> {
         match self.command {
@@ -49,14 +76,13 @@ impl Cli {
             Command::Generate(args) => args.run(),
             Command::Calibrate(args) => args.run(),
             Command::RandomModel(args) => args.run(),
+            Command::Completions(args) => args.run(),
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
 
     fn help(subcommand: &str) -> String {
@@ -80,6 +106,7 @@ mod tests {
         insta::assert_snapshot!("help_generate", help("generate"));
         insta::assert_snapshot!("help_calibrate", help("calibrate"));
         insta::assert_snapshot!("help_random_model", help("random-model"));
+        insta::assert_snapshot!("help_completions", help("completions"));
     }
 
     #[test]

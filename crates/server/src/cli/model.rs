@@ -1,8 +1,10 @@
 //! Flags about the model, and loading it.
 
 use afterimage_runner::{
-    DeviceSpec, DitPipeline, HubOptions, LoadOptions, ModelFolder, Precision, Replicas, RunnerError, Size, resolve,
+    DeviceSpec, DitPipeline, HubOptions, LoadOptions, ModelFolder, Precision, Replicas, Size, resolve,
 };
+
+use super::error::CliError;
 
 /// Precision of weights and activations.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -25,8 +27,8 @@ pub(crate) struct ModelArgs {
     /// [default: the small model inside this program]
     #[arg(long, env = "AFTERIMAGE_MODEL", hide_env_values = true, value_name = "FOLDER|ID")]
     model: Option<String>,
-    /// Branch, tag or commit of a hub model
-    #[arg(long, env = "AFTERIMAGE_REVISION", hide_env_values = true, requires = "model")]
+    /// Branch, tag or commit of a hub model; needs --model
+    #[arg(long, env = "AFTERIMAGE_REVISION", hide_env_values = true)]
     revision: Option<String>,
     /// Precision of weights and activations
     #[arg(long, env = "AFTERIMAGE_DTYPE", hide_env_values = true, value_enum, default_value = "auto")]
@@ -46,24 +48,39 @@ pub(crate) struct DeviceArg {
 }
 
 impl ModelArgs {
+    /// What can be said before anything is loaded.
+    pub(crate) fn check(&self) -> Result<(), CliError> {
+        if self.revision.is_some() && self.model.is_none() {
+            let message = "it has no effect without --model; name the hub model that it is a revision of";
+            return Err(CliError::setting("revision", message));
+        }
+        Ok(())
+    }
+
+    /// The sizes asked for; none for the model's own.
+    pub(crate) fn buckets(&self) -> &[Size] {
+        &self.buckets
+    }
+
     /// Finds and loads the model. Takes its time.
-    pub(crate) fn load(&self, device: &DeviceArg) -> Result<DitPipeline, RunnerError> {
-        DitPipeline::load(&self.folder()?, &LoadOptions { device: device.device, ..self.options() })
+    pub(crate) fn load(&self, device: &DeviceArg) -> Result<DitPipeline, CliError> {
+        Ok(DitPipeline::load(&self.folder()?, &LoadOptions { device: device.device, ..self.options() })?)
     }
 
     /// Finds the model and loads it onto every device.
-    pub(crate) fn load_onto(&self, devices: &[DeviceSpec]) -> Result<Replicas, RunnerError> {
-        Replicas::load(&self.folder()?, &self.options(), devices)
+    pub(crate) fn load_onto(&self, devices: &[DeviceSpec]) -> Result<Replicas, CliError> {
+        Ok(Replicas::load(&self.folder()?, &self.options(), devices)?)
     }
 
-    fn folder(&self) -> Result<ModelFolder, RunnerError> {
+    fn folder(&self) -> Result<ModelFolder, CliError> {
+        self.check()?;
         let Some(model) = &self.model else { return Ok(ModelFolder::embedded()) };
         let hub = HubOptions::from_env();
         let hub = match &self.revision {
             Some(revision) => hub.with_revision(revision),
             None => hub,
         };
-        resolve(model, &hub)
+        Ok(resolve(model, &hub)?)
     }
 
     fn options(&self) -> LoadOptions {

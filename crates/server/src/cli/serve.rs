@@ -1,24 +1,39 @@
 //! `afterimage serve`: its flags.
 
 use std::num::NonZeroUsize;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use afterimage_runner::{BucketPolicy, DeviceSpec, EngineOptions};
 
+use super::access::AccessArgs;
 use super::cache::CacheArgs;
 use super::error::CliError;
 use super::log::LogArgs;
 use super::model::ModelArgs;
-use crate::api::{ApiSettings, UnknownFields};
+use crate::api::{ApiSettings, JobLimits, UnknownFields};
+use crate::config::Settings;
+use crate::connections::ConnectionLimits;
 use crate::logging;
 use crate::server::{self, ServerOptions};
+use crate::terminal;
 
 /// Longest prompt unless told otherwise.
 pub(super) const DEFAULT_MAX_PROMPT_CHARS: usize = 4096;
 
+/// 7680 x 4320, as in vLLM-Omni.
+const DEFAULT_MAX_PIXELS: usize = 7680 * 4320;
+
 /// Flags of `serve`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct ServeArgs {
+    /// Configuration file in TOML. Its keys are the names of these flags, at the top of the file or in the
+    /// table of their group ([limits]); environment and flags win over it
+    #[arg(long, env = "AFTERIMAGE_CONFIG", hide_env_values = true, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Print the configuration in force and where each value came from, and end
+    #[arg(long, env = "AFTERIMAGE_PRINT_CONFIG", hide_env_values = true, action = clap::ArgAction::SetTrue)]
+    print_config: bool,
     /// Address to listen on; 0.0.0.0 is every IPv4 address of the machine
     #[arg(long, env = "AFTERIMAGE_HOST", hide_env_values = true, default_value = "127.0.0.1")]
     host: String,
@@ -29,6 +44,10 @@ pub(crate) struct ServeArgs {
     /// The id that clients know the model by [default: folder name or hub id]
     #[arg(long, env = "AFTERIMAGE_SERVED_MODEL_NAME", hide_env_values = true, value_name = "NAME")]
     served_model_name: Option<String>,
+    /// Serve the playground at `/`, a page that compares cached with uncached pictures
+    #[arg(long, env = "AFTERIMAGE_PLAYGROUND", hide_env_values = true, value_name = "true|false", num_args = 0..=1,
+        action = clap::ArgAction::Set, default_value_t = true, default_missing_value = "true")]
+    playground: bool,
     #[command(flatten)]
     model: ModelArgs,
     /// What happens to a request for a size that is none of the served ones
@@ -48,7 +67,14 @@ pub(crate) struct ServeArgs {
     #[command(flatten)]
     limits: LimitArgs,
     #[command(flatten)]
+    connections: ConnectionArgs,
+    #[command(flatten)]
+    access: AccessArgs,
+    #[command(flatten)]
     log: LogArgs,
+    /// What the layers of the configuration came to.
+    #[arg(skip)]
+    pub(super) settings: Settings,
 }
 
 /// What happens to a request for a size that is none of the served ones.
@@ -103,6 +129,10 @@ struct LimitArgs {
     #[arg(long, env = "AFTERIMAGE_MAX_PROMPT_CHARS", hide_env_values = true, value_name = "CHARS",
         default_value_t = DEFAULT_MAX_PROMPT_CHARS)]
     max_prompt_chars: usize,
+    /// Largest picture, in pixels; sizes the model serves must be within it
+    #[arg(long, env = "AFTERIMAGE_MAX_PIXELS", hide_env_values = true, value_name = "PIXELS",
+        default_value_t = DEFAULT_MAX_PIXELS)]
+    max_pixels: usize,
     /// Largest request body, in bytes
     #[arg(long, env = "AFTERIMAGE_MAX_BODY_BYTES", hide_env_values = true, value_name = "BYTES",
         default_value_t = 1024 * 1024)]
@@ -133,6 +163,19 @@ struct LimitArgs {
     #[arg(long, env = "AFTERIMAGE_PROMPT_CACHE_BYTES", hide_env_values = true, value_name = "BYTES",
         default_value_t = EngineOptions::default().prompt_cache_bytes)]
     prompt_cache_bytes: usize,
+    /// Jobs of /v1/images/jobs that are kept, in whatever state; one more is answered 429 unless the outcome
+    /// of one has been fetched
+    #[arg(long, env = "AFTERIMAGE_MAX_JOBS", hide_env_values = true, value_name = "JOBS", default_value = "256")]
+    max_jobs: NonZeroUsize,
+    /// Seconds that a job is kept once it has ended
+    #[arg(long, env = "AFTERIMAGE_JOB_RETENTION", hide_env_values = true, value_name = "SECONDS",
+        value_parser = positive_seconds, default_value_t = 3600.0)]
+    job_retention: f64,
+    /// Memory for the previews and results of jobs, in bytes; fetched and old ones are forgotten over it,
+    /// the newest never
+    #[arg(long, env = "AFTERIMAGE_JOB_MEMORY_BYTES", hide_env_values = true, value_name = "BYTES",
+        default_value_t = 256 << 20)]
+    job_memory_bytes: usize,
     /// What happens to a request with a field nobody knows
     #[arg(long, env = "AFTERIMAGE_UNKNOWN_FIELDS", hide_env_values = true, value_enum, default_value = "reject")]
     unknown_fields: UnknownFields,
@@ -147,11 +190,53 @@ struct LimitArgs {
     drain_timeout: u64,
 }
 
+/// How many clients there may be, and how slow.
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Connections")]
+struct ConnectionArgs {
+    /// Connections open at a time; further clients wait until one is closed
+    #[arg(
+        long,
+        env = "AFTERIMAGE_MAX_CONNECTIONS",
+        hide_env_values = true,
+        value_name = "CONNECTIONS",
+        default_value = "1024"
+    )]
+    max_connections: NonZeroUsize,
+    /// Seconds a client has for the head of a request, and an idle connection is kept; then it is closed
+    #[arg(long, env = "AFTERIMAGE_HEADER_TIMEOUT", hide_env_values = true, value_name = "SECONDS",
+        value_parser = positive_seconds, default_value_t = 10.0)]
+    header_timeout: f64,
+    /// Seconds a client has for the body of a request; then it is answered 408
+    #[arg(long, env = "AFTERIMAGE_BODY_TIMEOUT", hide_env_values = true, value_name = "SECONDS",
+        value_parser = positive_seconds, default_value_t = 30.0)]
+    body_timeout: f64,
+}
+
 impl ServeArgs {
-    pub(super) fn run(self) -> Result<(), CliError> {
+    pub(super) fn run(mut self) -> Result<(), CliError> {
+        let settings = std::mem::take(&mut self.settings);
+        self.serve(&settings).map_err(|error| error.found_in(&settings))
+    }
+
+    fn serve(self, settings: &Settings) -> Result<(), CliError> {
+        let print_config = self.print_config;
+        let log = self.log.clone();
+        let options = self.options()?;
+        if print_config {
+            terminal::text(settings.to_toml().as_bytes());
+            return Ok(());
+        }
+        logging::start(&log, "info")?;
+        server::run(options)
+    }
+
+    /// Everything that can be checked without the model is checked here.
+    pub(super) fn options(self) -> Result<ServerOptions, CliError> {
+        self.model.check()?;
         let cache = self.cache.defaults()?;
-        logging::start(&self.log, "info")?;
-        server::run(ServerOptions {
+        server::check_sizes(self.model.buckets(), self.limits.max_pixels)?;
+        Ok(ServerOptions {
             host: self.host,
             port: self.port,
             model: self.model,
@@ -166,13 +251,28 @@ impl ServeArgs {
                 bucket_policy: self.bucket_policy.into(),
                 warmup: self.workers.warmup,
             },
+            connections: ConnectionLimits {
+                header_timeout: Duration::from_secs_f64(self.connections.header_timeout),
+                max_connections: self.connections.max_connections.get(),
+            },
             drain_timeout: Duration::from_secs(self.limits.drain_timeout),
             api: ApiSettings {
                 served_model_name: self.served_model_name,
                 max_prompt_chars: self.limits.max_prompt_chars,
                 max_body_bytes: self.limits.max_body_bytes,
+                body_timeout: Duration::from_secs_f64(self.connections.body_timeout),
                 unknown_fields: self.limits.unknown_fields,
+                has_playground: self.playground,
                 cache,
+                jobs: JobLimits {
+                    max_jobs: self.limits.max_jobs.get(),
+                    retention: Duration::from_secs_f64(self.limits.job_retention),
+                    memory_bytes: self.limits.job_memory_bytes,
+                },
+                max_pixels: self.limits.max_pixels,
+                access: self.access.access()?,
+                client_bounds: self.access.bounds(),
+                allowed_origins: self.access.allowed_origins(),
             },
         })
     }

@@ -2,7 +2,7 @@
 //! tests wait for answers, never for a time.
 
 use super::super::pool::{PoolLimits, SubmitError, WorkerPool};
-use super::fake_model::Fault;
+use super::fake_model::{Fault, Forward};
 use super::*;
 
 const LIMITS: PoolLimits =
@@ -39,6 +39,24 @@ fn accepted_work_is_finished_and_the_threads_end() {
     wait_until(|| pool.has_ended());
     assert_eq!((pool.totals().requests, model.living_images()), (0, 0));
     assert_eq!(pool.statistics().finished, 19);
+}
+
+#[test]
+fn one_forward_at_most_begins_after_a_client_has_left() {
+    let (pool, model) = pool(1, PoolLimits { max_queued_seconds: f64::INFINITY, ..LIMITS });
+    let stays = pool.submit(endless(1)).unwrap();
+    for seed in 2..20 {
+        let leaves = pool.submit(endless(seed)).unwrap();
+        wait_until(|| pool.totals().running_rows == 2);
+        drop(leaves);
+        let begun = model.forwards().len();
+        wait_until(|| pool.totals().requests == 1);
+        let has_seed = |forward: &Forward| forward.images.iter().any(|(of, _)| *of == seed);
+        let more = model.forwards()[begun..].iter().filter(|forward| has_seed(forward)).count();
+        assert!(more <= 1, "{more} more forwards of seed {seed}");
+    }
+    drop(stays);
+    wait_until(|| pool.totals().requests == 0);
 }
 
 #[test]

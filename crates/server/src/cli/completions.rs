@@ -1,0 +1,23 @@
+//! `afterimage completions`: what a shell needs to complete this command line.
+
+use clap::CommandFactory;
+use clap_complete::Shell;
+
+use super::{Cli, CliError};
+use crate::terminal;
+
+/// Arguments of `completions`.
+#[derive(Debug, clap::Args)]
+pub(super) struct CompletionArgs {
+    /// The shell, as in `afterimage completions bash > /etc/bash_completion.d/afterimage`
+    shell: Shell,
+}
+
+impl CompletionArgs {
+    pub(super) fn run(self) -> Result<(), CliError> {
+        let mut script = Vec::new();
+        clap_complete::generate(self.shell, &mut Cli::command(), "afterimage", &mut script);
+        terminal::text(&script);
+        Ok(())
+    }
+}

@@ -1,0 +1,321 @@
+"""The playground in a real browser (Chromium), driven as a person would."""
+
+import base64
+import io
+import json
+import math
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from conftest import DEADLINE_SECONDS, PROGRAM, Server, required_program, running_server
+from PIL import Image, ImageChops, ImageStat
+from playwright.sync_api import Browser, Page, Request, Route, expect, sync_playwright
+
+SCREENSHOTS = PROGRAM.parents[1] / "clients" / "screenshots"
+GENERATIONS = "/v1/images/generations"
+PHONE = {"width": 375, "height": 700}
+
+expect.set_options(timeout=DEADLINE_SECONDS * 1000)
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    path = required_program("chromium")
+    SCREENSHOTS.mkdir(parents=True, exist_ok=True)
+    with sync_playwright() as playwright:
+        # Containers have a small /dev/shm.
+        browser = playwright.chromium.launch(executable_path=path, args=["--disable-dev-shm-usage"])
+        yield browser
+        browser.close()
+
+
+class Visit:
+    """One person at the page. What the browser complains about is in `problems`."""
+
+    def __init__(self, page: Page, url: str) -> None:
+        self.page = page
+        self.problems: list[str] = []
+        self.requests: list[Request] = []
+        page.set_default_timeout(DEADLINE_SECONDS * 1000)
+        page.on("console", lambda message: self._note(message.type, message.text))
+        page.on("pageerror", lambda error: self.problems.append(str(error)))
+        page.on("request", self._note_request)
+        page.add_init_script(
+            "addEventListener('securitypolicyviolation', (event) => console.error('CSP', event.blockedURI))"
+        )
+        page.goto(url)
+        expect(page.locator("#backend")).to_have_value("cache_dit")
+
+    def _note(self, kind: str, text: str) -> None:
+        if kind in ("error", "warning"):
+            self.problems.append(text)
+
+    def _note_request(self, request: Request) -> None:
+        if request.url.endswith(GENERATIONS):
+            self.requests.append(request)
+
+    def steps(self, steps: int) -> None:
+        self.page.fill("#steps", str(steps))
+
+    def run(self, button: str = "#compare") -> None:
+        self.page.click(button)
+        self.wait()
+
+    def wait(self) -> None:
+        """Until nothing runs any more."""
+        expect(self.page.locator("#compare")).to_be_enabled()
+
+    def sent(self) -> list[dict]:
+        """The streamed requests so far: not the step that warms the model up."""
+        bodies = [json.loads(request.post_data or "") for request in self.requests]
+        return [body for body in bodies if body.get("stream")]
+
+    def completed(self) -> list[dict]:
+        """What the server answered to them."""
+        streams = [request for request in self.requests if json.loads(request.post_data or "").get("stream")]
+        return [last_event(request.response().text()) for request in streams]
+
+    def text(self, selector: str) -> str:
+        return self.page.locator(selector).inner_text()
+
+    def screenshot(self, name: str) -> None:
+        self.page.screenshot(path=SCREENSHOTS / f"{name}.png", full_page=True)
+
+
+@pytest.fixture
+def visit(browser: Browser, server: Server) -> Iterator[Callable[..., Visit]]:
+    """Opens the page; at the end the browser must not have complained."""
+    visits = []
+
+    def open_page(url: str = server.url, **context: object) -> Visit:
+        page = browser.new_context(**{"viewport": {"width": 1280, "height": 900}, **context}).new_page()
+        visits.append(Visit(page, url))
+        return visits[-1]
+
+    yield open_page
+    for one in visits:
+        one.page.context.close()
+    assert [problem for one in visits for problem in one.problems] == []
+
+
+def last_event(stream: str) -> dict:
+    return json.loads(stream.strip().split("\n\n")[-1].partition("data: ")[2])
+
+
+def psnr(a: dict, b: dict) -> float:
+    """Of the pictures in two events, in dB."""
+    first, second = (Image.open(io.BytesIO(base64.b64decode(event["b64_json"]))).convert("RGB") for event in (a, b))
+    squares = ImageStat.Stat(ImageChops.difference(first, second)).sum2
+    return 10 * math.log10(255**2 / (sum(squares) / (3 * first.width * first.height)))
+
+
+def test_pictures_side_by_side(visit: Callable[..., Visit]) -> None:
+    one = visit()
+    one.page.fill("#prompt", "sunflower")
+    one.page.fill("#seed", "3")
+    one.steps(16)
+    one.page.click("text=Balanced")
+    one.run()
+
+    cached, uncached = one.completed()
+    assert (cached["cache"]["backend"], uncached["cache"]["backend"]) == ("cache_dit", "none")
+    assert all(body["seed"] == 3 and body["partial_images"] == 2 for body in one.sent())
+    for side in ("uncached", "cached"):
+        expect(one.page.get_by_alt_text(f"The {side} picture, finished")).to_have_class("crisp")
+    quotient = uncached["timings"]["denoise_seconds"] / cached["timings"]["denoise_seconds"]
+    assert one.text("#speed-up") == f"{quotient:.2f}x"
+    assert float(one.text("#psnr").removesuffix(" dB")) == pytest.approx(psnr(uncached, cached), abs=0.051)
+    assert one.text("#hit-rate") == f"{math.floor(100 * cached['cache']['hit_rate'] + 0.5)} %"
+    assert one.text("#tag") == cached["cache"]["tag"]
+    check_timeline(one.page, cached["cache"])
+    expect(one.page.locator("#timeline-uncached .cell[data-outcome=computed]")).to_have_count(16)
+    expect(one.page.locator("#history li")).to_have_count(1)
+    expect(one.page.locator("#metrics")).to_contain_text(re.compile(r"Rows per forward\s*\d\.\d\d"))
+    one.screenshot("playground")
+
+
+def check_timeline(page: Page, cache: dict) -> None:
+    """The cells say what the response says."""
+    [context] = cache["images"][0]["contexts"]
+    cells = page.locator("#timeline-cached .cell").evaluate_all("cells => cells.map(cell => ({...cell.dataset}))")
+    assert {cell["step"]: cell["reason"] for cell in cells} == context["reasons"]
+    distances = {cell["step"]: json.loads(cell["distance"]) for cell in cells if "distance" in cell}
+    assert distances == context["residual_diffs"]
+    assert [int(cell["step"]) for cell in cells if cell["outcome"] == "cached"] == context["cached_steps"]
+    step = context["cached_steps"][0]
+    page.hover(f"#timeline-cached .cell[data-step='{step}']")
+    distance = context["residual_diffs"][str(step)]
+    expect(page.locator("#step")).to_have_text(
+        f"Cached, step {step}: reused, distance {distance:.4f}, threshold {cache['config']['residual_diff_threshold']}"
+    )
+
+
+def test_the_keyboard_is_enough(visit: Callable[..., Visit]) -> None:
+    one = visit()
+    keyboard, focused = one.page.keyboard, one.page.locator(":focus")
+
+    def go_to(selector: str) -> None:
+        for _ in range(60):
+            keyboard.press("Tab")
+            assert focused.evaluate("control => getComputedStyle(control).outlineStyle") != "none"
+            if focused.evaluate(f"control => control.matches({json.dumps(selector)})"):
+                return
+        pytest.fail(f"no way to {selector}")
+
+    go_to("#prompt")
+    keyboard.press("Control+a")
+    keyboard.type("fox face")
+    go_to("#steps")
+    keyboard.press("Control+a")
+    keyboard.type("6")
+    keyboard.press("Enter")
+    one.wait()
+    assert [(body["prompt"], body["num_inference_steps"]) for body in one.sent()] == [("fox face", 6)] * 2
+    expect(one.page.locator("#status")).to_contain_text("Done: ")
+    go_to("#timeline-cached .cell")
+    keyboard.press("ArrowRight")
+    expect(one.page.locator("#step")).to_contain_text("Cached, step 1: computed: warm-up")
+    keyboard.press("End")
+    expect(one.page.locator("#step")).to_contain_text("Cached, step 5:")
+
+
+def test_a_phone_and_the_dark(visit: Callable[..., Visit]) -> None:
+    one = visit(viewport=PHONE, color_scheme="dark", has_touch=True)
+    one.steps(30)
+    one.page.click("text=Fast")
+    one.run("#cached-only")
+    one.page.locator("details").evaluate_all("all => all.forEach(details => details.open = true)")
+    assert one.page.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0
+    colours = one.page.evaluate(
+        "(({backgroundColor, color}) => [backgroundColor, color])(getComputedStyle(document.body))"
+    )
+    background, ink = (sum(int(part) for part in re.findall(r"\d+", colour)[:3]) / 3 for colour in colours)
+    assert background < 50 < 200 < ink
+    one.screenshot("phone-dark")
+
+
+def test_faults_stand_at_their_field(visit: Callable[..., Visit]) -> None:
+    one = visit()
+    page = one.page
+
+    def fault(field: str) -> str:
+        one.run()
+        expect(page.locator(".fault")).to_have_count(1)
+        expect(page.locator(f"#{field}")).to_be_focused()
+        assert page.locator(f"#{field}").get_attribute("aria-describedby") == f"fault-of-{field}"
+        return one.text(f"#fault-of-{field}")
+
+    page.fill("#prompt", "no such thing")
+    assert "no such thing" in fault("prompt")
+    page.fill("#prompt", "fox face")
+    page.fill("#steps", "0")
+    assert "`num_inference_steps` is 0" in fault("steps")
+    one.steps(2)
+    page.fill("#seed", "1" * 18)
+    assert "9007199254740991" in fault("seed")
+    page.fill("#seed", "1")
+    page.fill("#cache-Fn_compute_blocks", "99")
+    assert "99" in fault("cache-Fn_compute_blocks")
+    page.click("#json summary")
+    page.fill("#cache-json", '{"Fn_compute_block": 1}')
+    assert "did you mean `Fn_compute_blocks`" in fault("cache-json")
+    page.fill("#cache-json", '{"Fn_compute_blocks": ')
+    assert "not valid JSON" in fault("cache-json")
+    # The browser reports every refused request, too.
+    assert all("400" in problem for problem in one.problems)
+    one.problems.clear()
+
+
+def test_one_configuration_in_three_views(visit: Callable[..., Visit]) -> None:
+    one = visit()
+    page, pressed = one.page, one.page.locator("#presets [aria-pressed=true]")
+    page.click("#json summary")
+    page.click("text=Quality")
+    json_text = page.locator("#cache-json")
+    assert json.loads(json_text.input_value())["enable_taylorseer"] is True
+    expect(pressed).to_have_text("Quality")
+    page.fill("#cache-max_continuous_cached_steps", "-1")
+    assert json.loads(json_text.input_value())["max_continuous_cached_steps"] == -1
+    expect(pressed).to_have_count(0)
+    json_text.fill('{"residual_diff_threshold": 0.05, "cache_type": "DBPrune", "non_prune_block_ids": [1, 2]}')
+    expect(page.locator("#cache-residual_diff_threshold")).to_have_value("0.05")
+    expect(page.locator("#cache-non_prune_block_ids")).to_have_value("1, 2")
+    expect(page.locator("#cache-continuous_counter")).to_have_count(0)
+    page.click("#curl summary")
+    expect(page.locator("#curl-text")).to_contain_text('"cache_type": "DBPrune"')
+    page.select_option("#backend", "mag_cache")
+    assert json.loads(json_text.input_value()) == {}
+    expect(pressed).to_have_text("Fast")
+
+
+def test_the_uncached_picture_can_be_kept(visit: Callable[..., Visit]) -> None:
+    one = visit()
+    one.steps(6)
+    one.page.click("text=How it is run")
+    one.page.check("#keep")
+    one.run()
+    one.page.click("text=Quality")
+    one.run()
+    assert [body["cache_backend"] for body in one.sent()] == ["cache_dit", "none", "cache_dit"]
+    expect(one.page.locator("#speed-up")).to_contain_text("x")
+    one.page.click("#dice")
+    one.page.check("#concurrent")
+    one.run()
+    assert [body["cache_backend"] for body in one.sent()][3:] == ["cache_dit", "none"]
+    expect(one.page.locator("#status")).to_contain_text("while sharing the machine")
+    one.page.get_by_role("button", name="Show").last.click()
+    assert one.page.locator("#history li").count() == 3
+
+
+def test_a_run_can_be_stopped(visit: Callable[..., Visit], server: Server) -> None:
+    one = visit()
+    one.steps(200)
+    one.page.click("#cached-only")
+    expect(one.page.locator("#cached .caption")).to_contain_text("step ")
+    one.page.click("#stop")
+    one.wait()
+    expect(one.page.locator("#status")).to_have_text("Stopped.")
+    server.wait_until("its rows are free", lambda: "afterimage_running_rows 0\n" in server.get("/metrics")[1])
+
+
+def test_caches_that_lack_a_calibration_are_closed(visit: Callable[..., Visit], tiny_model: Path) -> None:
+    with running_server("--model", str(tiny_model)) as server:
+        one = visit(server.url)
+        for backend in ("tea_cache", "mag_cache"):
+            expect(one.page.locator(f"#backend option[value={backend}]")).to_be_disabled()
+            expect(one.page.locator("#unavailable")).to_contain_text(f"{backend}: this model has no ")
+        expect(one.page.locator("#backend option[value=cache_dit]")).to_be_enabled()
+
+
+def test_a_key_is_asked_for(visit: Callable[..., Visit], server: Server, browser: Browser) -> None:
+    def guard(route: Route) -> None:
+        if route.request.headers.get("authorization") == "Bearer opensesame":
+            return route.continue_()
+        error = {"message": "a key, please", "type": "authentication_error", "param": None, "code": "invalid_api_key"}
+        return route.fulfill(status=401, json={"error": error})
+
+    with browser.new_context() as context:
+        context.route("**/v1/**", guard)
+        page = context.new_page()
+        page.goto(server.url)
+        expect(page.locator("#model")).to_have_text("a key, please")
+        page.fill("#api-key", "wrong")
+        page.keyboard.press("Enter")
+        expect(page.locator("#key-form")).to_be_visible()
+        page.fill("#api-key", "opensesame")
+        page.keyboard.press("Enter")
+        expect(page.locator("#key-form")).to_be_hidden()
+        page.fill("#steps", "2")
+        page.click("#cached-only")
+        expect(page.locator("#status")).to_contain_text("Done: ")
+        page.click("#curl summary")
+        expect(page.locator("#curl-text")).to_contain_text("Bearer $AFTERIMAGE_API_KEY")
+        assert "opensesame" not in page.content()
+
+
+def test_it_can_be_left_out(server: Server) -> None:
+    assert server.get("/")[0] == 200
+    with running_server("--playground", "false") as plain:
+        assert [plain.get(path)[0] for path in ("/", "/playground/main.js", "/v1/models")] == [404, 404, 200]

@@ -1,0 +1,169 @@
+//! API keys, other people's web pages, and headers against browsers' good will.
+
+use std::fs::{self, File};
+use std::process::Command;
+
+use serde_json::json;
+
+use crate::http::{self, Response};
+use crate::server::{PROGRAM, Server, shared};
+
+const GENERATIONS: &str = "/v1/images/generations";
+const KEY: &str = "sk-3f9a-first";
+const OTHER_KEY: &str = "sk-77c1-second==";
+
+fn authorized(server: &Server, path: &str, values: &[&str]) -> Response {
+    let headers: Vec<_> = values.iter().map(|value| ("authorization", *value)).collect();
+    http::request(&server.address, "GET", path, &headers, b"")
+}
+
+#[test]
+fn what_is_below_v1_needs_one_of_the_keys() {
+    let server = Server::start(&["--api-key", KEY, "--api-key", OTHER_KEY]);
+    let (first, second) = (format!("Bearer {KEY}"), format!("bearer  {OTHER_KEY}"));
+    for good in [&first, &second] {
+        assert_eq!(authorized(&server, "/v1/models", &[good]).status, 200, "{good}");
+    }
+    let wrong = [
+        vec![],
+        vec![""],
+        vec!["Bearer"],
+        vec!["Bearer "],
+        vec![KEY],
+        vec!["Basic c2stM2Y5YS1maXJzdDo="],
+        vec!["Bearer sk-3f9a-firs"],
+        vec!["Bearer sk-3f9a-first1"],
+        vec![&first, &first],
+    ];
+    let mut bodies: Vec<_> = wrong.iter().map(|values| refused(&authorized(&server, "/v1/models", values))).collect();
+    bodies.push(refused(&server.get("/v1/nothing")));
+    bodies.push(refused(&server.post(json!({"prompt": "red apple"}).to_string().as_bytes())));
+    bodies.dedup();
+    assert_eq!(bodies.len(), 1, "an answer tells what was wrong: {bodies:?}");
+    assert_eq!(server.metric("afterimage_refused_total", &["reason=\"invalid_api_key\""]), 11.0);
+
+    for (path, status) in [("/health", 200), ("/health/live", 200), ("/metrics", 200), ("/nothing", 404)] {
+        assert_eq!(server.get(path).status, status, "{path}");
+    }
+}
+
+/// The body of a 401.
+fn refused(response: &Response) -> String {
+    assert_eq!((response.status, response.error()), (401, (None, "invalid_api_key".to_owned())));
+    assert_eq!(response.header("www-authenticate"), Some("Bearer"));
+    assert!(response.header("x-request-id").is_some());
+    response.text().to_owned()
+}
+
+#[test]
+fn keys_come_from_variable_and_file_and_open_everything() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("keys");
+    fs::write(&file, format!("# people\nalice:{KEY}\n")).unwrap();
+    let flags = ["--api-key-file", file.to_str().unwrap(), "--protect-metrics", "--protect-health", "true"];
+    let server = Server::with_key(Some(KEY), &flags, |command| {
+        command.env("AFTERIMAGE_API_KEY", format!("sk-other,ci:{OTHER_KEY}"));
+    });
+    server.generate(&json!({"prompt": "red apple", "num_inference_steps": 1}));
+    assert_eq!(server.metric("afterimage_images_total", &[]), 1.0);
+    for path in ["/metrics", "/health", "/health/ready", "/v1/models"] {
+        refused(&authorized(&server, path, &[]));
+        assert_eq!(authorized(&server, path, &[&format!("Bearer {OTHER_KEY}")]).status, 200, "{path}");
+    }
+    assert_eq!(authorized(&server, "/health/live", &[]).status, 200);
+}
+
+#[test]
+fn keys_are_shown_to_nobody() {
+    let folder = tempfile::tempdir().unwrap();
+    let log = folder.path().join("log");
+    let flags = ["--api-key", &format!("alice:{KEY}"), "--log-filter", "trace"];
+    let server = Server::with_key(Some(KEY), &flags, |command| {
+        command.stderr(File::create(&log).unwrap());
+    });
+    server.generate(&json!({"prompt": "red apple", "num_inference_steps": 1}));
+    refused(&authorized(&server, "/v1/models", &[&format!("Bearer {OTHER_KEY}")]));
+    server.terminate();
+    assert!(server.wait().success());
+    let log = fs::read_to_string(&log).unwrap();
+    assert!(log.contains("client=\"alice\""), "{log}");
+    assert!(!log.contains(KEY) && !log.contains(OTHER_KEY), "{log}");
+
+    let output = Command::new(PROGRAM).args(["serve", "--print-config", "--api-key", KEY]).output().unwrap();
+    let printed = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success() && printed.contains("# api-key: 1 not shown # --api-key\n"), "{printed}");
+    assert!(!printed.contains(KEY));
+
+    for broken in ["a:b:sk-secret", "sk secret", ","] {
+        let output = Command::new(PROGRAM).args(["serve", "--port", "0", "--api-key", broken]).output().unwrap();
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(2), "{stderr}");
+        assert!(stderr.starts_with("error: --api-key: the key `") && !stderr.contains("secret"), "{stderr}");
+    }
+}
+
+#[test]
+fn settings_that_would_leave_a_door_open_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let empty = folder.path().join("keys");
+    fs::write(&empty, "# nobody\n").unwrap();
+    for (flags, named) in [
+        (vec!["--api-key-file", empty.to_str().unwrap()], "has no keys"),
+        (vec!["--api-key-file", "/nonexistent/keys"], "cannot be read"),
+        (vec!["--api-key="], "is empty"),
+        (vec!["--protect-metrics"], "it has no effect without --api-key"),
+        (vec!["--allowed-origins", "example.com"], "https://app.example.com"),
+    ] {
+        let output = Command::new(PROGRAM).args(["serve", "--port", "0"]).args(&flags).output().unwrap();
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(2), "{flags:?}: {stderr}");
+        assert!(stderr.contains(named), "{flags:?}: {stderr}");
+    }
+}
+
+#[test]
+fn pages_of_allowed_origins_may_ask() {
+    let allowed = "https://app.example.com";
+    let origins = format!("{allowed},http://localhost:3000");
+    let server = Server::start(&["--allowed-origins", &origins, "--api-key", KEY]);
+    let preflight = |origin| {
+        let headers = [
+            ("origin", origin),
+            ("access-control-request-method", "POST"),
+            ("access-control-request-headers", "authorization,content-type,x-stainless-lang"),
+        ];
+        http::request(&server.address, "OPTIONS", GENERATIONS, &headers, b"")
+    };
+    let response = preflight(allowed);
+    assert_eq!(response.status, 200);
+    assert_eq!(response.header("access-control-allow-origin"), Some(allowed));
+    assert_eq!(response.header("access-control-allow-headers"), Some("authorization,content-type,x-stainless-lang"));
+    assert!(response.header("access-control-allow-methods").unwrap().contains("POST"));
+    assert!(response.header("access-control-max-age").is_some());
+    assert_eq!(preflight("https://evil.example.com").header("access-control-allow-origin"), None);
+
+    // An error is an answer, too.
+    let headers = [("origin", "http://localhost:3000")];
+    let response = http::request(&server.address, "GET", "/v1/models", &headers, b"");
+    assert_eq!((response.status, response.header("access-control-allow-origin")), (401, Some(headers[0].1)));
+    let exposed = response.header("access-control-expose-headers").unwrap();
+    assert!(exposed.contains("x-request-id") && exposed.contains("retry-after"), "{exposed}");
+    assert!(response.header("vary").unwrap().contains("origin"));
+}
+
+#[test]
+fn without_a_list_no_page_of_another_origin_may_ask() {
+    let headers = [("origin", "https://app.example.com"), ("access-control-request-method", "POST")];
+    let response = http::request(&shared().address, "OPTIONS", GENERATIONS, &headers, b"");
+    assert_eq!((response.status, response.header("access-control-allow-origin")), (405, None));
+}
+
+#[test]
+fn answers_say_what_browsers_may_not_do() {
+    for path in ["/v1/models", "/metrics", "/health", "/nothing", GENERATIONS] {
+        let response = shared().get(path);
+        assert_eq!(response.header("x-content-type-options"), Some("nosniff"), "{path}");
+        assert_eq!(response.header("referrer-policy"), Some("no-referrer"), "{path}");
+        assert!(response.header("content-security-policy").unwrap().contains("default-src 'none'"), "{path}");
+    }
+}
