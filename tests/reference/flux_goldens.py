@@ -155,6 +155,7 @@ def liven(pipeline) -> None:
     randomise_norms(pipeline.vae)
 
 
+@torch.no_grad()
 def expect(pipeline, model: TinyFlux, folder: Path) -> None:
     """Record the goldens of one model."""
     length = model.max_sequence_length

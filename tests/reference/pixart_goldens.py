@@ -230,6 +230,7 @@ def publish_as_in_2023(folder: Path) -> None:
     write_json(path, config)
 
 
+@torch.no_grad()
 def expect(pipeline, folder: Path, max_length: int, runs: tuple[Run, ...]) -> None:
     """Record the goldens of one model."""
     goldens = Goldens(pipeline, folder, clean_caption=False, use_resolution_binning=False)

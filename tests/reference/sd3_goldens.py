@@ -138,6 +138,7 @@ WITHOUT_T5 = Run("without_t5", "short", "negative", 6, STEPS, 5.0, 64, 64)
 """Run on a pipeline that was loaded without its third text encoder."""
 
 
+@torch.no_grad()
 def expect(pipeline, folder: Path) -> None:
     """Record the goldens of one model."""
     goldens = Goldens(pipeline, folder)
