@@ -7,7 +7,7 @@
 
 use std::num::NonZeroUsize;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use afterimage_runner::{DeviceSpec, Engine, EngineOptions, ImageRequest, Size};
 use tokio::net::TcpListener;
@@ -18,6 +18,7 @@ use crate::api::{self, ApiSettings, AppState};
 use crate::cache_defaults::CacheDefaults;
 use crate::cli::{CliError, ModelArgs};
 use crate::connections::{self, ConnectionLimits};
+use crate::image_store::ImageStore;
 use crate::terminal;
 
 /// How long connections may take to carry away answers that are already made.
@@ -59,6 +60,9 @@ async fn serve(options: ServerOptions) -> Result<(), CliError> {
         let (model, cache, max_pixels) = (options.model, options.api.cache.clone(), options.api.max_pixels);
         tokio::task::spawn_blocking(move || load(&model, &options.devices, options.engine, &cache, max_pixels))
     };
+    if let Some(store) = options.api.store.clone() {
+        tokio::spawn(sweep_regularly(store));
+    }
     let state = Arc::new(AppState::new(options.api));
     let stop = CancellationToken::new();
     let router = api::router(Arc::clone(&state));
@@ -77,6 +81,18 @@ async fn serve(options: ServerOptions) -> Result<(), CliError> {
         tracing::warn!("some connections did not take their answers in time");
     }
     Ok(())
+}
+
+/// Removes stored pictures whose time is over, until the runtime ends.
+async fn sweep_regularly(store: Arc<ImageStore>) {
+    let mut ticks = tokio::time::interval(store.sweep_interval());
+    loop {
+        ticks.tick().await;
+        let store = Arc::clone(&store);
+        if let Ok(Err(error)) = tokio::task::spawn_blocking(move || store.sweep(SystemTime::now())).await {
+            tracing::warn!(%error, "stored pictures cannot be looked through");
+        }
+    }
 }
 
 async fn listen(host: &str, port: u16) -> Result<TcpListener, CliError> {
