@@ -36,6 +36,8 @@ fn the_response_has_every_key_of_the_contract() {
       ],
       "output_format": "png",
       "size": "64x64",
+      "quality": "auto",
+      "background": "opaque",
       "usage": {
         "input_tokens": 0,
         "output_tokens": 0,

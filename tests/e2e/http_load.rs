@@ -10,9 +10,10 @@ use crate::http::{self, Connection};
 use crate::server::Server;
 
 const CONNECTIONS: usize = 64;
-const DURATION: Duration = Duration::from_secs(5);
+const DURATION: Duration = Duration::from_secs(4);
 /// Pause of a client that does not send as fast as it can.
 const PAUSE: Duration = Duration::from_millis(20);
+const PAUSING_CONNECTIONS: usize = 8;
 
 /// A request and the status it gets.
 struct Case {
@@ -24,10 +25,10 @@ struct Case {
 }
 
 const REFUSED: Case = Case {
-    name: "400 of a generation",
+    name: "400: `n` is 0",
     method: "POST",
     path: "/v1/images/generations",
-    body: br#"{"prompt": "red apple", "size": "7x7"}"#,
+    body: br#"{"prompt": "red apple", "n": 0}"#,
     status: 400,
 };
 
@@ -47,7 +48,7 @@ fn http_load() {
     for case in &CASES {
         measure(&server, case, "idle", CONNECTIONS, Duration::ZERO);
     }
-    measure(&server, &REFUSED, "idle", CONNECTIONS, PAUSE);
+    measure(&server, &REFUSED, "idle", PAUSING_CONNECTIONS, PAUSE);
     let has_ended = AtomicBool::new(false);
     thread::scope(|scope| {
         let generate = || {
@@ -63,7 +64,7 @@ fn http_load() {
         for case in &CASES {
             measure(&server, case, "generating", CONNECTIONS, Duration::ZERO);
         }
-        measure(&server, &REFUSED, "generating", CONNECTIONS, PAUSE);
+        measure(&server, &REFUSED, "generating", PAUSING_CONNECTIONS, PAUSE);
         assert_eq!(server.metric("afterimage_running_rows", &[]), 16.0, "the generation ended before the measurement");
         has_ended.store(true, Ordering::Relaxed);
     });

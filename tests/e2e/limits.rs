@@ -75,6 +75,21 @@ fn a_request_holds_its_place_until_it_has_its_answer() {
 }
 
 #[test]
+fn a_job_holds_its_place_until_it_has_ended() {
+    let server = Server::start(&["--max-concurrent-per-key", "1"]);
+    let send = |method, path: &str, body: &str| http::request(&server.address, method, path, &[], body.as_bytes());
+    let long = json!({"prompt": "red apple", "n": 10, "num_inference_steps": 200}).to_string();
+    let job = send("POST", "/v1/images/jobs", &long);
+    assert_eq!(job.status, 202, "{}", job.text());
+    assert_refused(&server.post(b"{"), "too_many_concurrent");
+    assert_refused(&send("POST", "/v1/images/jobs", &long), "too_many_concurrent");
+    let path = job.header("location").unwrap();
+    assert_eq!(send("GET", path, "").status, 200, "looking at it is free");
+    assert_eq!(send("DELETE", path, "").status, 200);
+    server.wait_until("the place is free", || server.post(b"{").status == 400);
+}
+
+#[test]
 fn large_pictures_are_refused() {
     let server = Server::start(&["--max-pixels", "4096"]);
     server.generate(&json!({"prompt": "red apple", "size": "64x64", "num_inference_steps": 1}));

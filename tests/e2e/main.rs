@@ -17,11 +17,16 @@ mod endpoints;
 mod generations;
 mod http;
 mod http_load;
+mod image_files;
 mod jobs;
 mod lifecycle;
 mod limits;
+mod log_lines;
+mod metrics_load;
 mod metrics_page;
 mod mixed_requests;
+#[cfg(feature = "otlp")]
+mod otlp;
 mod picture;
 mod random;
 mod random_bodies;

@@ -23,6 +23,26 @@ impl Picture {
         Self { width: frame.width, height: frame.height, pixels }
     }
 
+    /// A picture in any format the server writes, told by how its file begins.
+    pub(crate) fn from_file(file: &[u8]) -> Self {
+        match file {
+            [0x89, b'P', b'N', b'G', ..] => Self::from_png(file),
+            [b'R', b'I', b'F', b'F', ..] => {
+                let mut decoder = image_webp::WebPDecoder::new(Cursor::new(file)).unwrap();
+                let (width, height) = decoder.dimensions();
+                let mut pixels = vec![0; decoder.output_buffer_size().unwrap()];
+                decoder.read_image(&mut pixels).unwrap();
+                Self { width, height, pixels }
+            }
+            _ => {
+                let mut decoder = zune_jpeg::JpegDecoder::new(Cursor::new(file));
+                let pixels = decoder.decode().unwrap();
+                let info = decoder.info().unwrap();
+                Self { width: info.width.into(), height: info.height.into(), pixels }
+            }
+        }
+    }
+
     /// Picture `index` of a response.
     pub(crate) fn of(response: &Value, index: usize) -> Self {
         Self::in_object(&response["data"][index])

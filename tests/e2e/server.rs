@@ -1,5 +1,6 @@
 //! Servers under test.
 
+use std::fs::File;
 use std::io::{BufRead, BufReader};
 use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
 use std::sync::OnceLock;
@@ -62,6 +63,13 @@ impl Server {
     /// The same on a port that must be free.
     pub(crate) fn start_on(port: &str, flags: &[&str]) -> Self {
         Self::with_key(None, &[&["--port", port], flags].concat(), |_| {})
+    }
+
+    /// A server that writes its log lines as JSON into this file.
+    pub(crate) fn start_logging(filter: &str, log: File) -> Self {
+        let mut command = Command::new(PROGRAM);
+        command.args(["serve", "--log-format", "json", "--log-filter", filter]).stderr(log);
+        Self::from_command(command, None)
     }
 
     /// A server that may need a key, in a process that may need more than flags.

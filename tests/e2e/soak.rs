@@ -212,7 +212,10 @@ impl Soak {
         let alone = self.cases.iter();
         let images_alone: u64 = alone.clone().map(|case| case.request["n"].as_u64().unwrap()).sum();
         let passes_alone: u64 = alone.clone().map(|case| passes(&case.request)).sum();
-        assert_eq!(page.sum("afterimage_requests_total", &[]), (tally.sent + alone.len() as u64) as f64);
+        // A client may be gone before the server has read its request. Nobody counts those.
+        let sent = tally.sent + alone.len() as u64;
+        let counted = page.sum("afterimage_requests_total", &[]);
+        assert!(((sent - tally.left_unknown) as f64..=sent as f64).contains(&counted), "{counted} of {sent}");
         assert_eq!((requests("invalid"), requests("failed"), requests("timed_out")), (0.0, 0.0, 0.0));
         let leavers = tally.sent - tally.answered - tally.refused;
         let known_ok = tally.answered + alone.len() as u64;

@@ -1,10 +1,11 @@
-"""What caching brings and costs on a running server: the table in docs/caching.md.
+"""What caching brings and costs on a running server: the tables in docs/caching.md.
 
 usage: compare_caches.py [URL]     (needs pillow and numpy; the server should have nothing else to do)
 
 Every cache is compared with the uncached picture of the same prompt and seed: hit rate, the median of the
 denoising times' quotient, and the mean PSNR over eight pictures of 28 steps, if no
-other number is named.
+other number is named. Qualities are
+compared with `high`.
 """
 
 import base64
@@ -58,16 +59,26 @@ def main():
     url = sys.argv[1] if len(sys.argv) > 1 else "http://127.0.0.1:8080"
     generate(url, prompt=PROMPTS[0])  # the first request of a server is slower
     for name, (steps, backend, config) in CACHES.items():
-        hits, quotients, qualities = [], [], []
-        for seed, prompt in enumerate(PROMPTS):
-            request = {"prompt": prompt, "seed": seed, "num_inference_steps": steps}
-            plain, response = generate(url, **request)
-            seconds = response["timings"]["denoise_seconds"]
-            cached, response = generate(url, **request, cache_backend=backend, cache_config=config)
-            quotients.append(seconds / response["timings"]["denoise_seconds"])
-            hits.append(response["cache"]["hit_rate"])
-            qualities.append(psnr(plain, cached))
-        print(f"{name:28} hit rate {np.mean(hits):.2f}  {np.median(quotients):.1f} x  {np.mean(qualities):.1f} dB")
+        steps = {"num_inference_steps": steps}
+        compare(url, name, steps, {**steps, "cache_backend": backend, "cache_config": config})
+    for quality in ("medium", "low"):
+        compare(url, f"quality {quality}", {"quality": "high"}, {"quality": quality})
+
+
+def compare(url, name, plain_fields, cached_fields):
+    """Prints the line of one setting, measured turn by turn with the plain one."""
+    hits, seconds, quotients, decibels = [], [], [], []
+    for seed, prompt in enumerate(PROMPTS):
+        plain, plain_response = generate(url, prompt=prompt, seed=seed, **plain_fields)
+        cached, response = generate(url, prompt=prompt, seed=seed, **cached_fields)
+        seconds.append(response["timings"]["denoise_seconds"])
+        quotients.append(plain_response["timings"]["denoise_seconds"] / seconds[-1])
+        hits.append(response["cache"]["hit_rate"])
+        decibels.append(psnr(plain, cached))
+    print(
+        f"{name:28} hit rate {np.mean(hits):.2f}  {np.median(seconds):.2f} s  {np.median(quotients):.1f} x"
+        f"  {np.mean(decibels):.1f} dB"
+    )
 
 
 if __name__ == "__main__":

@@ -33,6 +33,9 @@ pub struct ImageReport {
     /// Passes through a block list by outcome, uncached images included.
     #[serde(skip)]
     pub passes: BTreeMap<Reason, usize>,
+    /// cache-dit's name for this image's run, set by [`CacheReport::new`].
+    #[serde(skip)]
+    pub tag: Option<String>,
 }
 
 /// Decisions of one image for one block list and guidance branch.
@@ -73,14 +76,16 @@ pub struct PrunedBlocks {
 
 impl CacheReport {
     /// Puts the images of one request together.
-    pub fn new(plan: &CachePlan, steps: usize, images: Vec<ImageReport>) -> Self {
+    pub fn new(plan: &CachePlan, steps: usize, mut images: Vec<ImageReport>) -> Self {
+        for image in &mut images {
+            image.tag = image.contexts.first().and_then(|context| context.tag(plan));
+        }
         let hits = images.iter().map(|image| image.passes.get(&Reason::Cached).unwrap_or(&0)).sum::<usize>();
         let passes = images.iter().flat_map(|image| image.passes.values()).sum::<usize>();
-        let first_context = images.first().and_then(|image| image.contexts.first());
         Self {
             backend: plan.backend().as_str(),
             config: plan.effective_config(),
-            tag: first_context.and_then(|context| context.tag(plan)),
+            tag: images.first().and_then(|image| image.tag.clone()),
             steps,
             hit_rate: hits as f64 / passes.max(1) as f64,
             images,

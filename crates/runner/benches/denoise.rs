@@ -1,22 +1,23 @@
 //! One denoising step and one decode of the embedded model, by number of images (two rows each).
 
 use afterimage_cache::{CacheBudget, CachePlan};
-use afterimage_runner::{DitPipeline, ImageSpec, LoadOptions, ModelFolder, RunningImage};
+use afterimage_runner::{ImageSpec, LoadOptions, ModelFolder, Pipeline, RunningImage};
 use divan::Bencher;
 
 fn main() {
     divan::main();
 }
 
-fn pipeline() -> DitPipeline {
-    DitPipeline::load(&ModelFolder::embedded(), &LoadOptions::default()).expect("the embedded model loads")
+fn pipeline() -> Pipeline {
+    Pipeline::load(&ModelFolder::embedded(), &LoadOptions::default()).expect("the embedded model loads")
 }
 
-fn begin(pipeline: &DitPipeline, images: usize) -> Vec<RunningImage> {
+fn begin(pipeline: &Pipeline, images: usize) -> Vec<RunningImage> {
     let info = pipeline.info();
     let begin = |index: usize| {
         let spec = ImageSpec {
-            class: index as u32,
+            prompt: index.to_string(),
+            negative_prompt: None,
             seed: index as u64,
             size: info.buckets[0],
             steps: 200,

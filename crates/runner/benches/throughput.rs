@@ -9,7 +9,7 @@ use std::path::Path;
 use std::sync::OnceLock;
 
 use afterimage_cache::CacheConfig;
-use afterimage_runner::{DitPipeline, Engine, EngineOptions, ImageRequest, LoadOptions, ModelFolder, Ticket};
+use afterimage_runner::{Engine, EngineOptions, ImageRequest, LoadOptions, ModelFolder, Pipeline, Ticket};
 use divan::Bencher;
 use divan::counter::ItemsCount;
 
@@ -32,7 +32,7 @@ fn load() -> &'static Load {
     static LOAD: OnceLock<Load> = OnceLock::new();
     LOAD.get_or_init(|| {
         let engine = |folder: &ModelFolder| {
-            let pipeline = DitPipeline::load(folder, &LoadOptions::default()).expect("the model loads");
+            let pipeline = Pipeline::load(folder, &LoadOptions::default()).expect("the model loads");
             Engine::start(pipeline, EngineOptions::default()).expect("a worker starts")
         };
         match std::env::var_os(MODEL_VARIABLE) {

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use afterimage_cache::{CacheBudget, CachePlan};
-use afterimage_runner::{DitPipeline, ImageSpec, LoadOptions, ModelFolder};
+use afterimage_runner::{ImageSpec, LoadOptions, ModelFolder, Pipeline};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut arguments = std::env::args().skip(1);
@@ -18,7 +18,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 
     let started = Instant::now();
     let folder = ModelFolder::open(&PathBuf::from(folder))?;
-    let pipeline = DitPipeline::load(&folder, &LoadOptions::default())?;
+    let pipeline = Pipeline::load(&folder, &LoadOptions::default())?;
     writeln!(out, "loaded in {:.2} s, peak {}", started.elapsed().as_secs_f64(), peak_memory()?)?;
     let stored: u64 = ["transformer", "vae"]
         .map(|part| folder.weights(part).map(|weights| weights.bytes()))
@@ -28,7 +28,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 
     let info = pipeline.info();
     let spec = ImageSpec {
-        class: 0,
+        prompt: "0".to_owned(),
+        negative_prompt: None,
         seed: 0,
         size: info.buckets[0],
         steps,

@@ -4,10 +4,9 @@ use std::sync::Arc;
 
 use afterimage_cache::{CachePlan, ConfigError};
 
-use crate::conditioning::{Conditioning, ConditioningCache};
-use crate::dit::DitPipeline;
 use crate::error::RunnerError;
 use crate::job::Job;
+use crate::pipeline::{ImageSpec, Pipeline};
 use crate::preview::PreviewCount;
 use crate::request::{ImageRequest, RequestError};
 use crate::schedulers::SchedulerKind;
@@ -16,33 +15,21 @@ use crate::size::{BucketPolicy, Size};
 /// Seeds are signed 64-bit integers in the clients' languages.
 const MAX_SEED: u64 = i64::MAX as u64;
 
-/// What requests are checked against, and what prompts become.
+/// What requests are checked against.
 pub(crate) struct Admission {
-    pub(crate) pipeline: Arc<DitPipeline>,
+    pub(crate) pipeline: Arc<Pipeline>,
     pub(crate) bucket_policy: BucketPolicy,
-    pub(crate) classes: ConditioningCache<Class>,
-}
-
-/// The conditioning of a class-conditional model: a class index.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Class(u32);
-
-impl Conditioning for Class {
-    fn bytes(&self) -> usize {
-        size_of::<Self>()
-    }
 }
 
 impl Admission {
     /// Fills in the model's defaults and refuses what it cannot do.
     pub(crate) fn plan(&self, request: ImageRequest) -> Result<Job, RequestError> {
-        let Self { pipeline, bucket_policy, classes } = self;
+        let Self { pipeline, bucket_policy } = self;
         let info = pipeline.info();
-        let class = classes.get_or_compute(&request.prompt, || info.labels.resolve(&request.prompt).map(Class));
-        let Class(class) = class.map_err(|message| refuse("prompt", "unknown_label", message))?;
-        if request.negative_prompt.is_some() {
+        pipeline.check_prompt(&request.prompt).map_err(|message| refuse("prompt", "unknown_label", message))?;
+        if request.negative_prompt.is_some() && !info.takes_negative_prompt {
             let message = "`negative_prompt` has no effect on a class-conditional model; leave it out, or set \
-                       `guidance_scale` to steer away from the unconditional picture";
+                           `guidance_scale` to steer away from the unconditional picture";
             return Err(invalid("negative_prompt", message));
         }
         if request.true_cfg_scale.is_some_and(|scale| scale != 1.0) {
@@ -51,7 +38,14 @@ impl Admission {
         }
         let steps = request.num_inference_steps.unwrap_or(info.default_steps);
         let guidance_scale = request.guidance_scale.unwrap_or(info.default_guidance_scale);
-        if guidance_scale > 1.0 && !info.has_null_class {
+        if request.negative_prompt.is_some() && ImageSpec::rows_under(guidance_scale) == 1 {
+            let message = format!(
+                "`negative_prompt` has no effect without guidance; leave it out, or set `guidance_scale` (now \
+                 {guidance_scale}) above 1"
+            );
+            return Err(invalid("negative_prompt", message));
+        }
+        if guidance_scale > 1.0 && !info.can_guide {
             let message =
                 format!("`guidance_scale` is {guidance_scale}, but this model has no class for \"none\"; at most 1");
             return Err(invalid("guidance_scale", message));
@@ -59,7 +53,8 @@ impl Admission {
         let scheduler = request.scheduler.unwrap_or(info.default_scheduler);
         check_scheduler(pipeline, scheduler, steps)?;
         Ok(Job {
-            class,
+            prompt: request.prompt,
+            negative_prompt: request.negative_prompt,
             images: request.images,
             seed: check_seed(request.seed, request.images)?,
             size: bucket(request.size, &info.buckets, *bucket_policy)?,
@@ -95,7 +90,7 @@ pub(crate) fn check_work(estimated_seconds: Option<f64>, max_queued_seconds: f64
     Err(refuse("num_inference_steps", "too_much_work", message))
 }
 
-fn check_scheduler(pipeline: &DitPipeline, kind: SchedulerKind, steps: usize) -> Result<(), RequestError> {
+fn check_scheduler(pipeline: &Pipeline, kind: SchedulerKind, steps: usize) -> Result<(), RequestError> {
     match pipeline.schedulers().build(kind, steps) {
         Ok(_) => Ok(()),
         Err(error @ RunnerError::InferenceSteps(_)) => Err(invalid("num_inference_steps", error.to_string())),

@@ -2,8 +2,8 @@
 
 use afterimage_cache::{CacheBudget, CachePlan, Calibration};
 
-use crate::dit::{DitPipeline, ImageSpec};
 use crate::error::RunnerError;
+use crate::pipeline::{ImageSpec, Pipeline};
 
 /// Runs uncached images, one after the other, and fits a calibration to them.
 ///
@@ -13,7 +13,7 @@ use crate::error::RunnerError;
 /// # Errors
 /// If a step fails, or the runs are too few or too short to fit a polynomial to.
 pub fn calibrate(
-    pipeline: &DitPipeline,
+    pipeline: &Pipeline,
     specs: &[ImageSpec],
     mut progress: impl FnMut(usize),
 ) -> Result<Calibration, RunnerError> {

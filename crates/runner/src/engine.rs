@@ -7,12 +7,12 @@ use afterimage_cache::{CacheBudget, CachePlan};
 
 use crate::admission::{self, Admission};
 use crate::batching::{BucketEstimate, EngineStatistics, PoolLimits, SubmitError, SystemClock, WorkerPool};
-use crate::conditioning::{ConditioningCache, ConditioningStatistics};
 use crate::device_spec::DeviceSpec;
-use crate::dit::{DitStepModel, ImageSpec};
 use crate::error::RunnerError;
 use crate::job::{Job, Ticket};
 use crate::model_info::ModelInfo;
+use crate::pipeline::{ImageSpec, PipelineStepModel};
+use crate::prompt_cache::{PromptCache, PromptCacheStatistics};
 use crate::replicas::Replicas;
 use crate::request::{ImageRequest, RequestError};
 use crate::size::BucketPolicy;
@@ -40,7 +40,7 @@ pub struct EngineOptions {
     /// Memory of each device for the cache state of all images running on it; an image that finds none
     /// left runs uncached.
     pub cache_memory_bytes: usize,
-    /// Memory for what the model makes of the prompts of late; 0 keeps none.
+    /// Memory of each device for what the model makes of the prompts of late; 0 keeps none.
     pub prompt_cache_bytes: usize,
     /// What happens to a request for a size that is no bucket.
     pub bucket_policy: BucketPolicy,
@@ -74,7 +74,7 @@ struct Shared {
     admission: Admission,
     pool: WorkerPool,
     /// One per device.
-    cache_budgets: Vec<CacheBudget>,
+    devices: Vec<PipelineStepModel>,
     max_batch_rows: usize,
     max_queued_seconds: f64,
 }
@@ -87,20 +87,22 @@ impl Engine {
     pub fn start(model: impl Into<Replicas>, options: EngineOptions) -> Result<Self, RunnerError> {
         check(&options)?;
         let replicas = model.into();
-        let pipeline = Arc::clone(&replicas.workers()[0].1);
-        let mut budgets: Vec<(DeviceSpec, CacheBudget)> = Vec::new();
+        let mut devices: Vec<(DeviceSpec, PipelineStepModel)> = Vec::new();
         let mut models = Vec::new();
         for (index, (device, pipeline)) in replicas.workers().iter().enumerate() {
-            let budget = match budgets.iter().find(|(other, _)| other == device) {
-                Some((_, budget)) => budget.clone(),
-                None => {
-                    budgets.push((*device, CacheBudget::new(options.cache_memory_bytes)));
-                    budgets[budgets.len() - 1].1.clone()
-                }
-            };
-            let model = Arc::new(DitStepModel { pipeline: Arc::clone(pipeline), budget });
-            models.push((format!("worker-{device}-{index}"), model));
+            let known = devices.iter().find(|(other, _)| other == device).map(|(_, model)| model.clone());
+            let model = known.unwrap_or_else(|| {
+                let model = PipelineStepModel {
+                    pipeline: Arc::clone(pipeline),
+                    budget: CacheBudget::new(options.cache_memory_bytes),
+                    prompts: Arc::new(PromptCache::new(options.prompt_cache_bytes)),
+                };
+                devices.push((*device, model.clone()));
+                model
+            });
+            models.push((format!("worker-{device}-{index}"), Arc::new(model)));
         }
+        let pipeline = Arc::clone(&replicas.workers()[0].1);
         let limits = PoolLimits {
             max_batch_rows: options.max_batch_rows,
             max_queued_requests: options.max_queued_requests,
@@ -109,11 +111,10 @@ impl Engine {
         };
         let warm_up = if options.warmup { warm_up(pipeline.info(), options.max_batch_rows) } else { Vec::new() };
         let pool = WorkerPool::start(models, limits, Arc::new(SystemClock::new()), &warm_up)?;
-        let classes = ConditioningCache::new(options.prompt_cache_bytes);
         let shared = Shared {
-            admission: Admission { pipeline, bucket_policy: options.bucket_policy, classes },
+            admission: Admission { pipeline, bucket_policy: options.bucket_policy },
             pool,
-            cache_budgets: budgets.into_iter().map(|(_, budget)| budget).collect(),
+            devices: devices.into_iter().map(|(_, model)| model).collect(),
             max_batch_rows: limits.max_batch_rows,
             max_queued_seconds: limits.max_queued_seconds,
         };
@@ -171,12 +172,17 @@ impl Engine {
 
     /// Bytes reserved for the cache state of running images.
     pub fn cache_bytes(&self) -> usize {
-        self.shared.cache_budgets.iter().map(CacheBudget::used).sum()
+        self.shared.devices.iter().map(|device| device.budget.used()).sum()
     }
 
-    /// Counters of the memory for prompts.
-    pub fn conditioning_statistics(&self) -> ConditioningStatistics {
-        self.shared.admission.classes.statistics()
+    /// Counters of the memory for prompts, all devices together.
+    pub fn prompt_cache_statistics(&self) -> PromptCacheStatistics {
+        let devices = self.shared.devices.iter().map(|device| device.prompts.statistics());
+        devices.fold(PromptCacheStatistics::default(), |sum, device| PromptCacheStatistics {
+            hits: sum.hits + device.hits,
+            misses: sum.misses + device.misses,
+            bytes: sum.bytes + device.bytes,
+        })
     }
 
     /// Whether every worker lives and jobs are accepted.
@@ -211,9 +217,11 @@ fn check(options: &EngineOptions) -> Result<(), RunnerError> {
 
 /// An image of every bucket, under guidance where there is such.
 fn warm_up(info: &ModelInfo, max_batch_rows: usize) -> Vec<ImageSpec> {
-    let is_guided = info.has_null_class && max_batch_rows > 1;
+    let is_guided = info.can_guide && max_batch_rows > 1;
     let spec = |size: &_| ImageSpec {
-        class: 0,
+        // Class 0 of a class-conditional model, and a text like any other elsewhere.
+        prompt: "0".to_owned(),
+        negative_prompt: None,
         seed: 0,
         size: *size,
         steps: info.default_steps,

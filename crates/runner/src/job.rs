@@ -7,8 +7,8 @@ use std::time::Duration;
 use afterimage_cache::{CachePlan, CacheReport};
 use tokio::sync::{mpsc, oneshot, watch};
 
-use crate::dit::ImageSpec;
 use crate::image::RgbImage;
+use crate::pipeline::ImageSpec;
 use crate::preview::{Preview, PreviewCount};
 use crate::schedulers::SchedulerKind;
 use crate::size::Size;
@@ -16,8 +16,8 @@ use crate::size::Size;
 /// A request that passed every check against the model.
 #[derive(Debug, Clone)]
 pub struct Job {
-    /// Class index.
-    pub(crate) class: u32,
+    pub(crate) prompt: String,
+    pub(crate) negative_prompt: Option<String>,
     /// Number of images.
     pub(crate) images: usize,
     /// Seed of the first image.
@@ -39,10 +39,31 @@ impl Job {
         Self { previews, ..self }
     }
 
+    /// Seed of the first image; image `k` has `seed + k`.
+    pub fn seed(&self) -> u64 {
+        self.seed
+    }
+
+    /// Denoising steps of every image.
+    pub fn steps(&self) -> usize {
+        self.steps
+    }
+
+    /// Strength of classifier-free guidance.
+    pub fn guidance_scale(&self) -> f64 {
+        self.guidance_scale
+    }
+
+    /// Noise scheduler.
+    pub fn scheduler(&self) -> SchedulerKind {
+        self.scheduler
+    }
+
     /// What image `index` is made of.
     pub(crate) fn image(&self, index: usize) -> ImageSpec {
         ImageSpec {
-            class: self.class,
+            prompt: self.prompt.clone(),
+            negative_prompt: self.negative_prompt.clone(),
             seed: self.seed + index as u64,
             size: self.size,
             steps: self.steps,

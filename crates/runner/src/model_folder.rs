@@ -85,6 +85,20 @@ impl ModelFolder {
         }
     }
 
+    /// The content of a file, such as `tokenizer/spiece.model`.
+    ///
+    /// # Errors
+    /// The file is missing or unreadable.
+    pub fn bytes(&self, path: &str) -> Result<Vec<u8>, RunnerError> {
+        let bytes = match &self.place {
+            Place::Directory(folder) => std::fs::read(folder.join(path)),
+            Place::Embedded => {
+                embedded::file(path).map(|file| file.bytes.to_vec()).ok_or(std::io::ErrorKind::NotFound.into())
+            }
+        };
+        bytes.map_err(|source| RunnerError::Read { path: self.display_path(path), source })
+    }
+
     /// The content of a text file, such as `transformer/config.json`.
     ///
     /// # Errors

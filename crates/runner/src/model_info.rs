@@ -24,12 +24,14 @@ pub struct ModelInfo {
     pub default_guidance_scale: f64,
     /// The model's own scheduler.
     pub default_scheduler: SchedulerKind,
-    /// Class labels.
+    /// Class labels; none where prompts are free text.
     pub labels: Labels,
     /// Measured facts that TeaCache and MagCache need.
     pub calibration: Option<Calibration>,
-    /// There is a class for "none", so guidance is possible.
-    pub has_null_class: bool,
+    /// There is a row to steer away from, so guidance is possible.
+    pub can_guide: bool,
+    /// That row can be a text.
+    pub takes_negative_prompt: bool,
 }
 
 impl ModelInfo {

@@ -3,14 +3,14 @@
 use std::sync::Arc;
 
 use crate::device_spec::DeviceSpec;
-use crate::dit::{DitPipeline, LoadOptions};
 use crate::error::RunnerError;
 use crate::model_folder::ModelFolder;
+use crate::pipeline::{LoadOptions, Pipeline};
 
 /// A model loaded onto every device it is to run on.
 pub struct Replicas {
     /// One per worker, at least one; workers on the same device share the pipeline.
-    workers: Vec<(DeviceSpec, Arc<DitPipeline>)>,
+    workers: Vec<(DeviceSpec, Arc<Pipeline>)>,
 }
 
 impl Replicas {
@@ -22,11 +22,11 @@ impl Replicas {
         if devices.is_empty() {
             return Err(RunnerError::Options("an engine needs at least one device".to_owned()));
         }
-        let mut workers: Vec<(DeviceSpec, Arc<DitPipeline>)> = Vec::with_capacity(devices.len());
+        let mut workers: Vec<(DeviceSpec, Arc<Pipeline>)> = Vec::with_capacity(devices.len());
         for device in devices {
             let pipeline = match workers.iter().find(|(loaded, _)| loaded == device) {
                 Some((_, pipeline)) => Arc::clone(pipeline),
-                None => Arc::new(DitPipeline::load(folder, &LoadOptions { device: *device, ..options.clone() })?),
+                None => Arc::new(Pipeline::load(folder, &LoadOptions { device: *device, ..options.clone() })?),
             };
             workers.push((*device, pipeline));
         }
@@ -34,14 +34,14 @@ impl Replicas {
     }
 
     /// Device and pipeline of every worker.
-    pub(crate) fn workers(&self) -> &[(DeviceSpec, Arc<DitPipeline>)] {
+    pub(crate) fn workers(&self) -> &[(DeviceSpec, Arc<Pipeline>)] {
         &self.workers
     }
 }
 
 /// One worker on the pipeline's device.
-impl From<DitPipeline> for Replicas {
-    fn from(pipeline: DitPipeline) -> Self {
+impl From<Pipeline> for Replicas {
+    fn from(pipeline: Pipeline) -> Self {
         Self { workers: vec![(pipeline.device_spec(), Arc::new(pipeline))] }
     }
 }

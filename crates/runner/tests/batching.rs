@@ -163,13 +163,14 @@ fn a_size_that_is_no_bucket_is_refused_or_served_from_the_nearest() {
 }
 
 #[test]
-fn a_prompt_is_understood_once() {
+fn a_prompt_is_encoded_once() {
     let engine = engine(EngineOptions::default());
-    for prompt in ["red apple", "fox face", "red apple", "no such thing", "red apple"] {
-        let _ = engine.plan(request(prompt, 1, 1));
+    for prompt in ["red apple", "fox face", "red apple", "red apple"] {
+        let job = engine.plan(ImageRequest { images: 2, ..request(prompt, 1, 1) }).unwrap();
+        engine.submit(job).unwrap().wait().unwrap();
     }
-    let counted = engine.conditioning_statistics();
-    assert_eq!((counted.hits, counted.misses), (2, 3));
+    let counted = engine.prompt_cache_statistics();
+    assert_eq!((counted.hits, counted.misses), (6, 2), "every image asks");
     assert!(counted.bytes > 0);
 }
 

@@ -82,7 +82,7 @@ fn needs_backend() -> CacheFault {
     CacheFault {
         param: "cache_backend".to_owned(),
         message: format!(
-            "`cache_config` has no effect: this server's cache backend is `none`; set `cache_backend` too ({})",
+            "`cache_config` has no effect: no cache backend is in force; set `cache_backend` too ({})",
             backends.join(", ")
         ),
     }

@@ -1,23 +1,50 @@
-//! Log output: to standard error, as text or as one JSON object per line.
+//! Log output: to standard error, as text or as one JSON object per line; and spans to a collector,
+//! where this program was built for that.
 
 use std::io::IsTerminal;
 
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{EnvFilter, Layer, Registry};
 
 use crate::cli::{CliError, LogArgs, LogFormat};
 
+/// Held until the program ends, so that nothing gets lost.
+#[derive(Debug, Default)]
+pub(crate) struct Logging {
+    #[cfg(feature = "otlp")]
+    _spans: Option<crate::otlp::SpanExport>,
+}
+
 /// Starts logging; `default_filter` holds where neither a flag nor the environment says otherwise.
-pub(crate) fn start(args: &LogArgs, default_filter: &str) -> Result<(), CliError> {
+pub(crate) fn start(args: &LogArgs, default_filter: &str) -> Result<Logging, CliError> {
+    // A second start (in tests) keeps the first subscriber.
+    let _ = tracing_subscriber::registry().with(lines(args, default_filter)?).try_init();
+    Ok(Logging::default())
+}
+
+/// The same, with spans to a collector.
+#[cfg(feature = "otlp")]
+pub(crate) fn start_with_spans(
+    args: &LogArgs,
+    default_filter: &str,
+    otlp_endpoint: Option<&str>,
+) -> Result<Logging, CliError> {
+    let Some(endpoint) = otlp_endpoint else { return start(args, default_filter) };
+    let (layer, spans) = crate::otlp::start(endpoint).map_err(|error| CliError::setting("otlp-endpoint", error))?;
+    let _ = tracing_subscriber::registry().with(lines(args, default_filter)?).with(layer).try_init();
+    Ok(Logging { _spans: Some(spans) })
+}
+
+fn lines(args: &LogArgs, default_filter: &str) -> Result<impl Layer<Registry> + use<>, CliError> {
     let filter = args.log_filter.as_deref().unwrap_or(default_filter);
     let filter: EnvFilter =
         filter.parse().map_err(|error| CliError::setting("log-filter", format!("`{filter}` is no filter: {error}")))?;
     let has_colors = std::io::stderr().is_terminal();
-    let subscriber =
-        tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(has_colors);
-    // A second start (in tests) keeps the first subscriber.
-    let _ = match args.log_format {
-        LogFormat::Text => subscriber.try_init(),
-        LogFormat::Json => subscriber.json().flatten_event(true).try_init(),
+    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(has_colors);
+    let lines = match args.log_format {
+        LogFormat::Text => lines.boxed(),
+        LogFormat::Json => lines.json().flatten_event(true).boxed(),
     };
-    Ok(())
+    Ok(lines.with_filter(filter))
 }

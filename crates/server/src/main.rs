@@ -12,10 +12,14 @@ mod cache_warnings;
 mod cli;
 mod config;
 mod connections;
+mod image_file;
+mod image_store;
 mod logging;
 mod metrics;
+#[cfg(feature = "otlp")]
+mod otlp;
 mod playground;
-mod png_image;
+mod quality;
 mod secret;
 mod server;
 mod terminal;

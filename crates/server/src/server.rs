@@ -5,8 +5,9 @@
 //! have their answers or the drain timeout is over; a second signal ends the wait. Either way the exit
 //! code is 0. A model that cannot be loaded ends the process.
 
+use std::num::NonZeroUsize;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use afterimage_runner::{DeviceSpec, Engine, EngineOptions, ImageRequest, Size};
 use tokio::net::TcpListener;
@@ -17,6 +18,7 @@ use crate::api::{self, ApiSettings, AppState};
 use crate::cache_defaults::CacheDefaults;
 use crate::cli::{CliError, ModelArgs};
 use crate::connections::{self, ConnectionLimits};
+use crate::image_store::ImageStore;
 use crate::terminal;
 
 /// How long connections may take to carry away answers that are already made.
@@ -40,7 +42,10 @@ pub(crate) struct ServerOptions {
 
 /// Serves until a signal comes.
 pub(crate) fn run(options: ServerOptions) -> Result<(), CliError> {
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let cores = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
+    // What runs on blocking threads is work for a core. More threads would only cost memory, and the two
+    // beyond the cores are for a model that loads meanwhile.
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().max_blocking_threads(cores + 2).build();
     let runtime = runtime.map_err(|source| CliError::System { what: "cannot start the async runtime", source })?;
     let result = runtime.block_on(serve(options));
     // A model that is still loading must not hold up the end.
@@ -55,6 +60,9 @@ async fn serve(options: ServerOptions) -> Result<(), CliError> {
         let (model, cache, max_pixels) = (options.model, options.api.cache.clone(), options.api.max_pixels);
         tokio::task::spawn_blocking(move || load(&model, &options.devices, options.engine, &cache, max_pixels))
     };
+    if let Some(store) = options.api.store.clone() {
+        tokio::spawn(sweep_regularly(store));
+    }
     let state = Arc::new(AppState::new(options.api));
     let stop = CancellationToken::new();
     let router = api::router(Arc::clone(&state));
@@ -73,6 +81,18 @@ async fn serve(options: ServerOptions) -> Result<(), CliError> {
         tracing::warn!("some connections did not take their answers in time");
     }
     Ok(())
+}
+
+/// Removes stored pictures whose time is over, until the runtime ends.
+async fn sweep_regularly(store: Arc<ImageStore>) {
+    let mut ticks = tokio::time::interval(store.sweep_interval());
+    loop {
+        ticks.tick().await;
+        let store = Arc::clone(&store);
+        if let Ok(Err(error)) = tokio::task::spawn_blocking(move || store.sweep(SystemTime::now())).await {
+            tracing::warn!(%error, "stored pictures cannot be looked through");
+        }
+    }
 }
 
 async fn listen(host: &str, port: u16) -> Result<TcpListener, CliError> {

@@ -9,6 +9,8 @@ use super::ConfigError;
 
 /// Similarity (0 to 1, Jaro-Winkler) from which a known key is offered for an unknown one.
 const SUGGESTION_SIMILARITY: f64 = 0.75;
+/// Characters of an unknown key that are compared; no known one is longer.
+const COMPARED_CHARS: usize = 64;
 
 pub(super) struct Fields<'a> {
     keys: &'a Map<String, Value>,
@@ -111,7 +113,9 @@ impl<'a> Fields<'a> {
         let Some(unknown) = self.keys.keys().find(|key| !self.known.contains(&key.as_str())) else {
             return Ok(());
         };
-        let similarity = |known: &&&str| strsim::jaro_winkler(unknown, known);
+        // Comparing takes the product of the lengths, and clients may send keys of any length.
+        let start: String = unknown.chars().take(COMPARED_CHARS).collect();
+        let similarity = |known: &&&str| strsim::jaro_winkler(&start, known);
         let nearest = self.known.iter().max_by(|a, b| similarity(a).total_cmp(&similarity(b)));
         let hint = match nearest {
             Some(known) if similarity(&known) >= SUGGESTION_SIMILARITY => format!("; did you mean `{known}`?"),

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use afterimage_cache::{CacheReport, ImageReport};
 
+use super::job_spans::JobSpans;
 use super::step_model::StepModel;
 use super::work_estimate::Work;
 use super::work_ledger::{LedgerEntry, Remaining};
@@ -19,6 +20,7 @@ pub(super) struct AcceptedJob {
     pub(super) accepted: Duration,
     /// The time it has from then on.
     pub(super) timeout: Option<Duration>,
+    pub(super) spans: JobSpans,
 }
 
 /// A request the loop has taken.
@@ -69,6 +71,11 @@ impl<I> JobRecord<I> {
         }
         let timeout = self.accepted.timeout?;
         (now >= self.accepted.accepted + timeout).then_some(JobError::TimedOut { timeout })
+    }
+
+    /// Every image has made all its steps.
+    pub(super) fn has_made_all_steps(&self) -> bool {
+        self.images.iter().all(|image| image.step == self.job().steps)
     }
 
     /// The first image that waits.

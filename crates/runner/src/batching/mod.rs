@@ -20,6 +20,7 @@
 
 mod clock;
 mod job_record;
+mod job_spans;
 mod pool;
 mod shared_step;
 mod statistics;

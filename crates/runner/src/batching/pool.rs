@@ -8,14 +8,15 @@ use std::time::Duration;
 
 use super::clock::Clock;
 use super::job_record::AcceptedJob;
+use super::job_spans::JobSpans;
 use super::statistics::EngineStatistics;
 use super::step_model::StepModel;
 use super::work_estimate::{BucketEstimate, Work};
 use super::work_ledger::Totals;
 use super::worker::{Worker, WorkerOptions};
-use crate::dit::ImageSpec;
 use crate::error::RunnerError;
 use crate::job::{Job, Ticket, ticket};
+use crate::pipeline::ImageSpec;
 
 /// Why a job was not accepted.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
@@ -99,7 +100,8 @@ impl WorkerPool {
         let (ticket, outcome) = ticket(&job);
         let entry = worker.ledger().enter(work);
         let accepted = self.clock.now();
-        let accepted = AcceptedJob { job, outcome, entry, accepted, timeout: self.limits.request_timeout };
+        let spans = JobSpans::accepted();
+        let accepted = AcceptedJob { job, outcome, entry, accepted, timeout: self.limits.request_timeout, spans };
         worker.send(accepted).map(|()| ticket).map_err(|_| SubmitError::Closed)
     }
 

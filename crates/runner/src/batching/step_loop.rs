@@ -10,9 +10,9 @@ use super::statistics::{Counters, count};
 use super::step_model::StepModel;
 use super::work_estimate::row_steps;
 use super::work_ledger::WorkLedger;
-use crate::dit::ImageSpec;
 use crate::error::RunnerError;
 use crate::job::JobError;
+use crate::pipeline::ImageSpec;
 use crate::preview::Preview;
 use crate::size::Size;
 
@@ -151,13 +151,15 @@ impl<M: StepModel> StepLoop<M> {
         if !record.has_begun {
             record.has_begun = true;
             record.timings.queue_seconds = started.saturating_sub(record.accepted.accepted).as_secs_f64();
+            record.accepted.spans.queue_ends();
         }
         let spec = record.job().image(index);
-        match guarded(|| model.begin(&spec)) {
+        match record.accepted.spans.encode(index).in_scope(|| guarded(|| model.begin(&spec))) {
             Ok(image) => record.images[index].state = ImageState::Running(image),
             Err(reason) => return self.fail(id, JobError::Failed(reason)),
         }
         record.timings.encode_seconds += (clock.now() - started).as_secs_f64();
+        record.accepted.spans.denoise_begins();
         count(&shared.counters.images_begun);
         if self.turns.contains(&size) {
             count(&shared.counters.joins);
@@ -250,6 +252,7 @@ impl<M: StepModel> StepLoop<M> {
             Ok(Some(pixels)) => sender.try_send(Preview { image: index, number, step: image.step, pixels }).is_ok(),
             Ok(None) => false,
             Err(reason) => {
+                let _request = record.accepted.spans.request().enter();
                 tracing::warn!(reason, "a preview could not be made");
                 false
             }
@@ -286,9 +289,13 @@ impl<M: StepModel> StepLoop<M> {
     fn decode(&mut self, id: u64, index: usize) {
         let LoopParts { model, clock, shared, .. } = &self.parts;
         let Some(record) = self.requests.get_mut(&id) else { return };
+        if record.has_made_all_steps() {
+            let cached = record.images.iter().map(|image| image.cached).sum();
+            record.accepted.spans.denoise_ends(record.accepted.job.steps, cached);
+        }
         let ImageState::Running(image) = &record.images[index].state else { return };
         let started = clock.now();
-        let pixels = match guarded(|| model.decode(image)) {
+        let pixels = match record.accepted.spans.decode(index).in_scope(|| guarded(|| model.decode(image))) {
             Ok(pixels) => pixels,
             Err(reason) => return self.fail(id, JobError::Failed(reason)),
         };
@@ -312,6 +319,8 @@ impl<M: StepModel> StepLoop<M> {
     /// Ends a request without images.
     fn fail(&mut self, id: u64, error: JobError) {
         let Some(record) = self.requests.remove(&id) else { return };
+        let request = record.accepted.spans.request().clone();
+        let _request = request.enter();
         let counters = &self.parts.shared.counters;
         match &error {
             JobError::Failed(reason) => {

@@ -2,9 +2,9 @@
 
 use afterimage_cache::ImageReport;
 
-use crate::dit::ImageSpec;
 use crate::error::RunnerError;
 use crate::image::RgbImage;
+use crate::pipeline::ImageSpec;
 
 /// A model that makes images step by step, several at a time.
 ///

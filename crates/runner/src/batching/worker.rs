@@ -17,8 +17,8 @@ use super::step_loop::{LoopParts, StepLoop, WorkerShared};
 use super::step_model::StepModel;
 use super::work_estimate::{BucketEstimate, Work};
 use super::work_ledger::{Totals, WorkLedger};
-use crate::dit::ImageSpec;
 use crate::error::RunnerError;
+use crate::pipeline::ImageSpec;
 
 use super::clock::Clock;
 

@@ -8,6 +8,7 @@ use serde::Deserialize;
 
 use crate::component_config;
 use crate::error::RunnerError;
+use crate::layers::Activation;
 
 /// The path inside a model folder.
 const PATH: &str = "transformer/config.json";
@@ -62,14 +63,6 @@ impl Default for TransformerConfig {
     }
 }
 
-/// Activation of the feed-forward.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Activation {
-    /// Tanh approximation.
-    GeluApproximate,
-    Gelu,
-}
-
 impl TransformerConfig {
     pub(super) fn from_json(text: &str) -> Result<Self, RunnerError> {
         let config: Self = component_config::parse(PATH, text)?;
@@ -115,11 +108,8 @@ impl TransformerConfig {
     }
 
     pub(super) fn activation(&self) -> Result<Activation, RunnerError> {
-        match self.activation_fn.as_str() {
-            "gelu-approximate" => Ok(Activation::GeluApproximate),
-            "gelu" => Ok(Activation::Gelu),
-            other => Err(unsupported("activation_fn", other, "gelu-approximate or gelu")),
-        }
+        Activation::named(&self.activation_fn)
+            .ok_or_else(|| unsupported("activation_fn", &self.activation_fn, Activation::NAMES))
     }
 
     pub(super) fn hidden_size(&self) -> usize {

@@ -16,7 +16,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use super::config::{NULL_CLASS, TransformerConfig};
-use super::transformer::{DitTransformer, Rows};
+use super::transformer::{ClassRows, DitTransformer};
 use crate::schedulers::{SchedulerConfig, SchedulerKind};
 use crate::weights::Weights;
 
@@ -133,7 +133,7 @@ fn denoise(fixture: &Fixture, golden: &Golden, sessions: &mut ImageSessions) -> 
         let mut forward = |latents: &[&Tensor], classes: &[u32]| {
             let timesteps = vec![timestep; classes.len()];
             let latents = Tensor::cat(latents, 0).unwrap();
-            let rows = Rows { latents: &latents, timesteps: &timesteps, classes };
+            let rows = ClassRows { latents: &latents, timesteps: &timesteps, classes };
             let lane = Lane { rows: classes.len(), sessions: sessions.list(0) };
             fixture.transformer.forward(&rows, &mut [lane]).unwrap().narrow(1, 0, 4).unwrap()
         };

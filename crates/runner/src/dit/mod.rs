@@ -4,11 +4,9 @@
 mod block;
 mod config;
 mod embeddings;
+mod family;
 #[cfg(test)]
 mod goldens;
-mod pipeline;
-mod step_model;
 mod transformer;
 
-pub use pipeline::{CALIBRATION_FILE, DitPipeline, ImageSpec, LoadOptions, RunningImage};
-pub(crate) use step_model::DitStepModel;
+pub(crate) use family::Dit;

@@ -8,8 +8,9 @@ use candle_nn::{Linear, Module, VarBuilder};
 
 use super::block::DitBlock;
 use super::config::TransformerConfig;
-use super::embeddings::{Conditioning, PatchEmbed, PlainLayerNorm, modulate, positions, timestep_projection};
+use super::embeddings::Conditioning;
 use crate::error::RunnerError;
+use crate::layers::{PatchEmbed, PlainLayerNorm, PositionGrid, Sinusoids, modulate, unpatchify};
 
 /// Epsilon of the last norm; fixed in diffusers.
 const OUTPUT_NORM_EPS: f64 = 1e-6;
@@ -29,7 +30,7 @@ pub(super) struct DitTransformer {
 }
 
 /// One forward's rows.
-pub(super) struct Rows<'a> {
+pub(super) struct ClassRows<'a> {
     /// `[rows, channels, height, width]`, f32.
     pub(super) latents: &'a Tensor,
     /// One per row.
@@ -54,8 +55,8 @@ impl DitTransformer {
         let blocks = (0..config.num_layers).map(|index| DitBlock::new(&config, blocks.pp(index)));
         let mut grids = HashMap::new();
         for (height, width) in sizes.iter().map(|(height, width)| (height / side, width / side)) {
-            let positions = positions(size, height, width, config.sample_size / side)?;
-            grids.insert((height, width), positions.to_device(vb.device())?);
+            let grid = PositionGrid { height, width, base: config.sample_size / side, interpolation_scale: 1.0 };
+            grids.insert((height, width), grid.positions(size)?.to_device(vb.device())?);
         }
         Ok(Self {
             patch_embed: PatchEmbed::new(config.in_channels, side, size, vb.pp("pos_embed"))?,
@@ -78,14 +79,14 @@ impl DitTransformer {
 
     /// Predicts `[rows, out_channels, height, width]`, f32. `lanes` say which rows belong together
     /// and hold their cache state.
-    pub(super) fn forward(&self, rows: &Rows<'_>, lanes: &mut [Lane<'_>]) -> Result<Tensor> {
+    pub(super) fn forward(&self, rows: &ClassRows<'_>, lanes: &mut [Lane<'_>]) -> Result<Tensor> {
         let (_, _, height, width) = rows.latents.dims4()?;
         let grid = (height / self.config.patch_size, width / self.config.patch_size);
         let Some(positions) = self.positions.get(&grid) else {
             candle_core::bail!("the model was not prepared for {height} x {width} latents");
         };
         let conditioning = Conditioning {
-            timesteps: timestep_projection(rows.timesteps, &self.device)?.to_dtype(self.dtype)?,
+            timesteps: Sinusoids::ReachLongest.project(rows.timesteps, &self.device)?.to_dtype(self.dtype)?,
             classes: Tensor::new(rows.classes, &self.device)?,
         };
         let hidden = self.patch_embed.forward(&rows.latents.to_dtype(self.dtype)?, positions)?;
@@ -95,22 +96,14 @@ impl DitTransformer {
     }
 
     /// Last norm, projection, and tokens back to a picture.
-    fn output(&self, hidden: &Tensor, conditioning: &Conditioning, (height, width): (usize, usize)) -> Result<Tensor> {
+    fn output(&self, hidden: &Tensor, conditioning: &Conditioning, grid: (usize, usize)) -> Result<Tensor> {
         // The first block's embedding serves the output as well.
         let embedding = self.blocks[0].embed(conditioning)?;
         let modulation = self.output_modulation.forward(&embedding.silu()?)?;
-        let (size, side, channels) = (self.config.hidden_size(), self.config.patch_size, self.config.out_channels());
+        let size = self.config.hidden_size();
         let (shift, scale) = (modulation.narrow(1, 0, size)?, modulation.narrow(1, size, size)?);
         let hidden = modulate(&self.output_norm.forward(hidden)?, &scale, &shift)?;
-        let patches = self.output_projection.forward(&hidden)?;
-        let rows = patches.dim(0)?;
-        // [rows, height, width, side, side, channels] -> [rows, channels, height * side, width * side]
-        patches.reshape(&[rows, height, width, side, side, channels])?.permute([0, 5, 1, 3, 2, 4])?.reshape((
-            rows,
-            channels,
-            height * side,
-            width * side,
-        ))
+        unpatchify(&self.output_projection.forward(&hidden)?, grid, self.config.patch_size)
     }
 }
 

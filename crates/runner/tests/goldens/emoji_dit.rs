@@ -3,7 +3,7 @@
 use std::sync::OnceLock;
 
 use afterimage_cache::{CacheBackend, CacheBudget, CacheConfig, CachePlan};
-use afterimage_runner::{DitPipeline, ImageSpec, LoadOptions, ModelFolder, RgbImage, RunningImage};
+use afterimage_runner::{ImageSpec, LoadOptions, ModelFolder, Pipeline, RgbImage, RunningImage};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
@@ -36,9 +36,9 @@ struct Request {
     cache_config: Map<String, Value>,
 }
 
-fn pipeline() -> &'static DitPipeline {
-    static PIPELINE: OnceLock<DitPipeline> = OnceLock::new();
-    PIPELINE.get_or_init(|| DitPipeline::load(&ModelFolder::embedded(), &LoadOptions::default()).unwrap())
+fn pipeline() -> &'static Pipeline {
+    static PIPELINE: OnceLock<Pipeline> = OnceLock::new();
+    PIPELINE.get_or_init(|| Pipeline::load(&ModelFolder::embedded(), &LoadOptions::default()).unwrap())
 }
 
 fn goldens(prefix: &str) -> Vec<Golden> {
@@ -51,7 +51,8 @@ fn spec(request: &Request) -> ImageSpec {
     let backend: CacheBackend = request.cache_backend.parse().unwrap();
     let config = CacheConfig::parse(backend, &request.cache_config).unwrap();
     ImageSpec {
-        class: info.labels.resolve(&request.prompt).unwrap(),
+        prompt: request.prompt.clone(),
+        negative_prompt: None,
         seed: request.seed,
         size: info.buckets[0],
         steps: request.num_inference_steps,

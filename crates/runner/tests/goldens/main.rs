@@ -7,6 +7,7 @@
 
 mod emoji_dit;
 mod random_models;
+mod text_to_image;
 
 use std::collections::HashMap;
 use std::path::PathBuf;

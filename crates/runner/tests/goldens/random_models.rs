@@ -2,7 +2,7 @@
 //! old names, several patch sizes, channel counts and VAE layouts.
 
 use afterimage_cache::{CacheBudget, CachePlan};
-use afterimage_runner::{DitPipeline, ImageSpec, LoadOptions, ModelFolder};
+use afterimage_runner::{ImageSpec, LoadOptions, ModelFolder, Pipeline};
 use candle_core::Tensor;
 use serde::Deserialize;
 
@@ -24,13 +24,14 @@ struct Run {
 fn check(model: &str) {
     let path = fixtures().join("models").join(model);
     let folder = ModelFolder::open(&path).unwrap();
-    let pipeline = DitPipeline::load(&folder, &LoadOptions::default()).unwrap();
+    let pipeline = Pipeline::load(&folder, &LoadOptions::default()).unwrap();
     let info = pipeline.info();
     let runs: Vec<Run> = serde_json::from_value(read_json(path.join("expected.json"))).unwrap();
     let expected = read_tensors(path.join("expected.safetensors"));
     for run in runs {
         let spec = ImageSpec {
-            class: info.labels.resolve(&run.prompt).unwrap(),
+            prompt: run.prompt.clone(),
+            negative_prompt: None,
             seed: run.seed,
             size: info.buckets[0],
             steps: run.num_inference_steps,

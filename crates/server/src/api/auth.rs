@@ -1,6 +1,6 @@
 //! Middleware: `Authorization: Bearer KEY` where keys are set.
 //!
-//! `/v1/` needs a key; metrics and readiness do if the server is told so. Liveness never does, because
+//! `/v1/` needs a key, but for stored pictures; metrics and readiness do if the server is told so. Liveness never does, because
 //! whatever restarts the process should not hold a key, and pages for people never do: what they show of
 //! the model they ask the API for, with the key they are given. Whatever is wrong with a key, the answer
 //! is the same.
@@ -19,6 +19,9 @@ use super::state::AppState;
 use crate::api_keys::ApiKeys;
 use crate::metrics::RefusalReason;
 
+/// Below it are pictures of [`super::files`].
+const STORED_PICTURES: &str = "/v1/images/files/";
+
 /// Who gets in.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Access {
@@ -35,7 +38,8 @@ impl Access {
         match path {
             "/metrics" => self.protects_metrics,
             "/health" | "/health/ready" => self.protects_health,
-            _ => path.starts_with("/v1/"),
+            // The id of a stored picture is its own permission, and pages that show it send no headers.
+            _ => path.starts_with("/v1/") && !path.starts_with(STORED_PICTURES),
         }
     }
 }
@@ -95,7 +99,7 @@ mod tests {
         for path in ["/v1/models", "/v1/", "/v1/nothing", "/metrics", "/health", "/health/ready"] {
             assert!(closed.is_protected(path), "{path}");
         }
-        for path in ["/", "/docs", "/openapi.json", "/health/live", "/style.css"] {
+        for path in ["/", "/docs", "/openapi.json", "/health/live", "/style.css", "/v1/images/files/0.png"] {
             assert!(!closed.is_protected(path), "{path}");
         }
         assert!(!Access::default().is_protected("/metrics") && !Access::default().is_protected("/health"));

@@ -15,6 +15,8 @@ use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 
 use crate::cache_defaults::CacheFault;
+use crate::image_file::EncodeError;
+use crate::image_store::StoreError;
 use crate::metrics::Outcome;
 
 /// When a client should ask again while the model loads, the server ends or jobs wait to be fetched.
@@ -79,6 +81,9 @@ pub(crate) enum ApiError {
         /// As asked for.
         path: String,
     },
+    /// A stored picture that was never there, or is there no longer.
+    #[error("there is no such picture, or its time is over (--output-max-age)")]
+    ImageNotFound,
     /// The path exists, the method does not.
     #[error("{path} does not answer {method} requests")]
     MethodNotAllowed {
@@ -126,6 +131,9 @@ pub(crate) enum ApiError {
     /// The job was not done in its time.
     #[error("{0}")]
     TimedOut(JobError),
+    /// The pictures are made and could not be kept.
+    #[error("the pictures could not be stored: {0}")]
+    StorageFailed(#[source] StoreError),
     /// A fault of the server itself.
     #[error("internal error: {0}")]
     Internal(String),
@@ -157,6 +165,16 @@ impl ApiError {
         }
     }
 
+    /// The status of the answer.
+    pub(super) fn status(&self) -> StatusCode {
+        self.shape().status
+    }
+
+    /// The machine-readable reason.
+    pub(super) fn code(&self) -> &'static str {
+        self.shape().code
+    }
+
     /// OpenAI's `{"error": {...}}`; faults of the server are logged here, because it is told once.
     pub(super) fn tell(&self) -> Value {
         let Shape { status, kind, code } = self.shape();
@@ -179,6 +197,7 @@ impl ApiError {
             Self::ModelNotFound { .. } => (StatusCode::NOT_FOUND, "invalid_request_error", "model_not_found"),
             Self::JobNotFound { .. } => (StatusCode::NOT_FOUND, "invalid_request_error", "job_not_found"),
             Self::PathNotFound { .. } => (StatusCode::NOT_FOUND, "invalid_request_error", "not_found"),
+            Self::ImageNotFound => (StatusCode::NOT_FOUND, "invalid_request_error", "image_not_found"),
             Self::MethodNotAllowed { .. } => {
                 (StatusCode::METHOD_NOT_ALLOWED, "invalid_request_error", "method_not_allowed")
             }
@@ -191,6 +210,7 @@ impl ApiError {
             Self::WorkerStopped => (StatusCode::SERVICE_UNAVAILABLE, "server_error", "worker_stopped"),
             Self::TimedOut(_) => (StatusCode::SERVICE_UNAVAILABLE, "server_error", "timed_out"),
             Self::JobFailed(_) => (StatusCode::INTERNAL_SERVER_ERROR, "server_error", "job_failed"),
+            Self::StorageFailed(_) => (StatusCode::INTERNAL_SERVER_ERROR, "server_error", "storage_failed"),
             Self::Internal(_) => (StatusCode::INTERNAL_SERVER_ERROR, "server_error", "internal_error"),
         };
         Shape { status, kind, code }
@@ -269,6 +289,18 @@ impl From<JobError> for ApiError {
             // Nobody but a server that ends cancels a job whose client still waits.
             JobError::Cancelled => Self::ShuttingDown,
         }
+    }
+}
+
+impl From<EncodeError> for ApiError {
+    fn from(error: EncodeError) -> Self {
+        Self::Internal(error.to_string())
+    }
+}
+
+impl From<StoreError> for ApiError {
+    fn from(error: StoreError) -> Self {
+        Self::StorageFailed(error)
     }
 }
 

@@ -11,7 +11,8 @@ use axum::body::Bytes;
 use serde::Serialize;
 
 use super::error::ApiError;
-use super::generation_response::{StageSeconds, Usage, png_base64};
+use super::generation_response::{StageSeconds, Usage};
+use super::output::{Output, PictureData};
 use super::state::unix_seconds;
 
 #[derive(Debug, Serialize)]
@@ -42,7 +43,8 @@ pub(super) struct PartialImage {
 
 #[derive(Debug, Serialize)]
 struct Picture {
-    b64_json: String,
+    #[serde(flatten)]
+    data: PictureData,
     created_at: u64,
     output_format: &'static str,
     size: String,
@@ -59,38 +61,39 @@ struct Summary<'a> {
 }
 
 impl Picture {
-    fn new(pixels: &RgbImage, image_index: usize, seed: u64) -> Result<Self, ApiError> {
-        Ok(Self {
-            b64_json: png_base64(pixels)?,
+    fn new(data: PictureData, pixels: &RgbImage, image_index: usize, seed: u64, output: &Output) -> Self {
+        Self {
+            data,
             created_at: unix_seconds(),
-            output_format: "png",
+            output_format: output.format(),
             size: pixels.size.to_string(),
-            quality: "auto",
+            quality: output.options.quality.as_str(),
             background: "opaque",
             image_index,
             seed,
-        })
+        }
     }
 }
 
 impl PartialImage {
     /// `seed` is the first image's.
-    pub(super) fn new(preview: &Preview, seed: u64) -> Result<Self, ApiError> {
-        let picture = Picture::new(&preview.pixels, preview.image, seed + preview.image as u64)?;
-        Ok(Self { picture, partial_image_index: preview.number })
+    pub(super) fn new(preview: &Preview, seed: u64, output: &Output) -> Result<Self, ApiError> {
+        let Preview { image, number, pixels, .. } = preview;
+        let picture = Picture::new(output.preview(pixels)?, pixels, *image, seed + *image as u64, output);
+        Ok(Self { picture, partial_image_index: *number })
     }
 }
 
 /// A picture on its way; `seed` is the first image's.
-pub(super) fn partial_image(preview: &Preview, seed: u64) -> Result<Bytes, ApiError> {
-    text("image_generation.partial_image", &Event::PartialImage(PartialImage::new(preview, seed)?))
+pub(super) fn partial_image(preview: &Preview, seed: u64, output: &Output) -> Result<Bytes, ApiError> {
+    text("image_generation.partial_image", &Event::PartialImage(PartialImage::new(preview, seed, output)?))
 }
 
 /// One event per finished picture of a request that arrived at `arrived`.
-pub(super) fn completed(job: &FinishedJob, arrived: Instant) -> Result<Vec<Bytes>, ApiError> {
+pub(super) fn completed(job: &FinishedJob, output: &Output, arrived: Instant) -> Result<Vec<Bytes>, ApiError> {
     let mut events = Vec::with_capacity(job.images.len());
-    for (index, image) in job.images.iter().enumerate() {
-        let picture = Picture::new(&image.pixels, index, image.seed)?;
+    for (index, (data, image)) in output.pictures(job)?.into_iter().zip(&job.images).enumerate() {
+        let picture = Picture::new(data, &image.pixels, index, image.seed, output);
         let is_last = index + 1 == job.images.len();
         let summary = is_last.then(|| Summary {
             cache: &job.cache,
@@ -159,7 +162,7 @@ mod tests {
     #[test]
     fn partial_images_have_openais_keys_and_ours() {
         let preview = Preview { image: 1, number: 2, step: 9, pixels: pixels() };
-        let (name, data) = parts(&partial_image(&preview, 42).unwrap());
+        let (name, data) = parts(&partial_image(&preview, 42, &Output::for_tests()).unwrap());
         assert_eq!(name, "image_generation.partial_image");
         let expected = [
             "type",
@@ -190,7 +193,7 @@ mod tests {
             cache: CacheReport::new(&CachePlan::None, 3, Vec::new()),
             timings: Timings::default(),
         };
-        let events: Vec<_> = completed(&job, Instant::now()).unwrap().iter().map(parts).collect();
+        let events: Vec<_> = completed(&job, &Output::for_tests(), Instant::now()).unwrap().iter().map(parts).collect();
         assert!(events.iter().all(|(name, _)| name == "image_generation.completed"));
         assert!(events[0].1.get("cache").is_none() && events[0].1["usage"]["total_tokens"] == 0);
         assert_eq!((&events[1].1["cache"]["steps"], &events[1].1["seed"]), (&json!(3), &json!(8)));

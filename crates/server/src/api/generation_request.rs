@@ -4,6 +4,7 @@
 //! is the engine's. Nothing that could change the picture is silently ignored: what this server does
 //! not do is refused with the value that would be right.
 
+use afterimage_cache::CacheConfig;
 use afterimage_runner::schedulers::SchedulerKind;
 use afterimage_runner::{ImageRequest, PreviewCount, Size};
 use serde_json::{Map, Value};
@@ -11,7 +12,9 @@ use uuid::Uuid;
 
 use super::error::ApiError;
 use super::fields::{Fields, UnknownFields};
+use super::output::OutputOptions;
 use crate::cache_defaults::CacheDefaults;
+use crate::quality::Quality;
 
 pub(super) const MAX_IMAGES: u64 = 10;
 pub(super) const MAX_STEPS: u64 = 200;
@@ -25,6 +28,7 @@ const HARMLESS_FIELDS: [&str; 4] = ["user", "moderation", "style", "safety_ident
 #[derive(Debug)]
 pub(crate) struct GenerationRequest<D = Delivery> {
     pub(crate) image: ImageRequest,
+    pub(crate) output: OutputOptions,
     pub(super) previews: PreviewCount,
     /// Nothing for a job, which is asked for its pictures later.
     pub(super) delivery: D,
@@ -52,12 +56,19 @@ pub(crate) struct RequestRules<'a> {
     pub(crate) max_pixels: usize,
     pub(crate) unknown_fields: UnknownFields,
     pub(crate) cache: &'a CacheDefaults,
+    /// Whether pictures can be answered as URLs.
+    pub(crate) has_store: bool,
 }
 
 impl RequestRules<'_> {
     /// The request in these fields; a missing seed is chosen here.
     pub(crate) fn parse(&self, keys: &Map<String, Value>) -> Result<GenerationRequest, ApiError> {
-        self.parse_for(keys, delivery)
+        let request = self.parse_for(keys, delivery)?;
+        if request.output.is_stored && request.delivery != Delivery::Whole {
+            let message = "`response_format` is \"url\", and `stream` is true; streams carry \"b64_json\"";
+            return Err(ApiError::invalid_value("response_format", message));
+        }
+        Ok(request)
     }
 
     /// The same for a request whose answer does not wait for the pictures.
@@ -74,6 +85,7 @@ impl RequestRules<'_> {
         let prompt = self.prompt(&mut fields)?;
         self.check_model(&mut fields)?;
         let images = fields.integer("n", 1..=MAX_IMAGES)?.unwrap_or(1);
+        let output = OutputOptions::read(&mut fields, self.has_store)?;
         let image = ImageRequest {
             prompt,
             negative_prompt: self.capped_text(&mut fields, "negative_prompt")?.map(str::to_owned),
@@ -84,13 +96,12 @@ impl RequestRules<'_> {
             guidance_scale: fields.number("guidance_scale", 0.0..=MAX_GUIDANCE_SCALE)?,
             true_cfg_scale: fields.number("true_cfg_scale", 0.0..=MAX_GUIDANCE_SCALE)?,
             scheduler: fields.choice("scheduler", &SchedulerKind::ALL.map(|kind| (kind.as_str(), kind)))?,
-            cache: self.cache.for_request(fields.text("cache_backend")?, fields.object("cache_config")?)?,
+            cache: self.cache(&mut fields, output.quality)?,
         };
-        check_output(&mut fields)?;
         let (previews, delivery) = delivery(&mut fields)?;
         HARMLESS_FIELDS.into_iter().for_each(|field| fields.accept(field));
         fields.finish(self.unknown_fields)?;
-        Ok(GenerationRequest { image, previews, delivery })
+        Ok(GenerationRequest { image, output, previews, delivery })
     }
 
     fn prompt(&self, fields: &mut Fields<'_>) -> Result<String, ApiError> {
@@ -117,6 +128,13 @@ impl RequestRules<'_> {
             return Err(ApiError::invalid_value(field, message));
         }
         Ok(text)
+    }
+
+    /// The cache of the server or of the quality, with what the request says over it.
+    fn cache(&self, fields: &mut Fields<'_>, quality: Quality) -> Result<CacheConfig, ApiError> {
+        let preset = quality.cache().map_err(|error| ApiError::Internal(error.to_string()))?;
+        let defaults = preset.as_ref().unwrap_or(self.cache);
+        Ok(defaults.for_request(fields.text("cache_backend")?, fields.object("cache_config")?)?)
     }
 
     fn check_model(&self, fields: &mut Fields<'_>) -> Result<(), ApiError> {
@@ -166,22 +184,6 @@ fn random_seed() -> u64 {
     Uuid::now_v7().as_u64_pair().1 & u64::from(u32::MAX)
 }
 
-/// Fields that say what file a picture is: there is one kind so far.
-fn check_output(fields: &mut Fields<'_>) -> Result<(), ApiError> {
-    let response_format = fields.text("response_format")?;
-    if response_format == Some("url") {
-        let message = "`response_format` is \"url\", but this server does not store pictures; it must be \"b64_json\"";
-        return Err(ApiError::invalid_value("response_format", message));
-    }
-    fields.choice("response_format", &[("b64_json", ())])?;
-    fields.choice("output_format", &[("png", ())])?;
-    // PNG is lossless, so any quality is met.
-    fields.integer("output_compression", 0..=100)?;
-    fields.choice("background", &[("auto", ()), ("opaque", ())])?;
-    fields.choice("quality", &[("auto", ()), ("standard", ())])?;
-    Ok(())
-}
-
 /// Whether the pictures are streamed is said by the body alone: OpenAI's client accepts only JSON in
 /// its headers, also when it asks for a stream.
 fn delivery(fields: &mut Fields<'_>) -> Result<(PreviewCount, Delivery), ApiError> {
@@ -223,7 +225,7 @@ fn to_usize(number: u64) -> usize {
 
 #[cfg(test)]
 mod tests {
-    use afterimage_cache::{CacheBackend, CacheConfig};
+    use afterimage_cache::CacheBackend;
     use serde_json::json;
 
     use super::*;
@@ -236,6 +238,7 @@ mod tests {
             max_pixels: 1024 * 1024,
             unknown_fields: UnknownFields::Reject,
             cache: &cache,
+            has_store: false,
         };
         rules.parse(request.as_object().unwrap()).map(|request| {
             assert_eq!(request.delivery, Delivery::Whole);
@@ -334,10 +337,10 @@ mod tests {
             ("cache_backend", json!("deepcache")),
             ("cache_config", json!("{}")),
             ("response_format", json!("url")),
-            ("output_format", json!("webp")),
+            ("output_format", json!("gif")),
             ("output_compression", json!(101)),
             ("background", json!("transparent")),
-            ("quality", json!("high")),
+            ("quality", json!("ultra")),
             ("partial_images", json!(1)),
             ("promt", json!("red apple")),
         ] {
@@ -356,7 +359,7 @@ mod tests {
                 message(json!({})),
                 message(with("size", json!("1024x"))),
                 message(with("scheduler", json!("EulerDiscreteScheduler"))),
-                message(with("output_format", json!("jpeg"))),
+                message(with("output_format", json!("gif"))),
                 message(with("cache_config", json!({"Fn_compute_blocks": 1}))),
                 message(with("model", json!("gpt-image-1"))),
                 message(with("seeds", json!(1))),
@@ -366,8 +369,8 @@ mod tests {
             `prompt` is missing; say what the picture shall show
             `size` is "1024x"; it must be "auto" or WIDTHxHEIGHT, such as "256x256"
             `scheduler` is "EulerDiscreteScheduler"; it must be one of "DDIMScheduler", "DPMSolverMultistepScheduler"
-            `output_format` is "jpeg"; it must be "png"
-            `cache_config` has no effect: this server's cache backend is `none`; set `cache_backend` too (cache_dit, tea_cache, mag_cache)
+            `output_format` is "gif"; it must be one of "png", "jpeg", "webp"
+            `cache_config` has no effect: no cache backend is in force; set `cache_backend` too (cache_dit, tea_cache, mag_cache)
             there is no model `gpt-image-1` here; this server has `emoji-dit`
             unknown field `seeds`; did you mean `seed`?
             "#

@@ -4,14 +4,12 @@
 use std::time::Instant;
 
 use afterimage_cache::CacheReport;
-use afterimage_runner::{FinishedJob, RgbImage, Timings};
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
+use afterimage_runner::{FinishedJob, Timings};
 use serde::Serialize;
 
 use super::error::ApiError;
+use super::output::{Output, PictureData};
 use super::state::unix_seconds;
-use crate::png_image;
 
 #[derive(Debug, Serialize)]
 struct GenerationResponse<'a> {
@@ -19,6 +17,8 @@ struct GenerationResponse<'a> {
     data: Vec<ImageData>,
     output_format: &'static str,
     size: String,
+    quality: &'static str,
+    background: &'static str,
     usage: Usage,
     cache: &'a CacheReport,
     timings: StageSeconds,
@@ -26,7 +26,8 @@ struct GenerationResponse<'a> {
 
 #[derive(Debug, Serialize)]
 struct ImageData {
-    b64_json: String,
+    #[serde(flatten)]
+    picture: PictureData,
     seed: u64,
 }
 
@@ -62,16 +63,16 @@ impl StageSeconds {
 }
 
 /// The response body of a request that arrived at `arrived`. Takes its time: not for the async runtime.
-pub(super) fn body(job: &FinishedJob, arrived: Instant) -> Result<Vec<u8>, ApiError> {
-    let mut data = Vec::with_capacity(job.images.len());
-    for image in &job.images {
-        data.push(ImageData { b64_json: png_base64(&image.pixels)?, seed: image.seed });
-    }
+pub(super) fn body(job: &FinishedJob, output: &Output, arrived: Instant) -> Result<Vec<u8>, ApiError> {
+    let pictures = output.pictures(job)?.into_iter().zip(&job.images);
+    let data = pictures.map(|(picture, image)| ImageData { picture, seed: image.seed }).collect();
     let response = GenerationResponse {
         created: unix_seconds(),
         data,
-        output_format: "png",
+        output_format: output.format(),
         size: job.size.to_string(),
+        quality: output.options.quality.as_str(),
+        background: "opaque",
         usage: Usage::default(),
         cache: &job.cache,
         timings: StageSeconds::new(job.timings, arrived.elapsed().as_secs_f64()),
@@ -79,17 +80,10 @@ pub(super) fn body(job: &FinishedJob, arrived: Instant) -> Result<Vec<u8>, ApiEr
     serde_json::to_vec(&response).map_err(|error| ApiError::Internal(error.to_string()))
 }
 
-/// A PNG file as text. Takes its time as well.
-pub(super) fn png_base64(pixels: &RgbImage) -> Result<String, ApiError> {
-    let file = png_image::encode(pixels)
-        .map_err(|error| ApiError::Internal(format!("the picture could not be encoded: {error}")))?;
-    Ok(STANDARD.encode(file))
-}
-
 #[cfg(test)]
 mod tests {
     use afterimage_cache::CachePlan;
-    use afterimage_runner::{FinishedImage, Size};
+    use afterimage_runner::{FinishedImage, RgbImage, Size};
     use serde_json::Value;
 
     use super::*;
@@ -103,7 +97,8 @@ mod tests {
             cache: CacheReport::new(&CachePlan::None, 25, vec![afterimage_cache::ImageReport::default()]),
             timings: Timings { denoise_seconds: 1.5, ..Timings::default() },
         };
-        let mut body: Value = serde_json::from_slice(&super::body(&job, Instant::now()).unwrap()).unwrap();
+        let mut body: Value =
+            serde_json::from_slice(&super::body(&job, &Output::for_tests(), Instant::now()).unwrap()).unwrap();
         body["created"] = "[unix seconds]".into();
         body["data"][0]["b64_json"] = "[png]".into();
         body["timings"]["total_seconds"] = "[seconds]".into();
@@ -118,6 +113,8 @@ mod tests {
           ],
           "output_format": "png",
           "size": "2x1",
+          "quality": "auto",
+          "background": "opaque",
           "usage": {
             "input_tokens": 0,
             "output_tokens": 0,

@@ -17,11 +17,13 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until, timeout_at};
 use tracing::Instrument;
 
+use super::blocking;
 use super::error::ApiError;
 use super::generation_events as events;
+use super::generation_record::GenerationRecord;
 use super::generations::Accepted;
+use super::output::Output;
 use super::state::AppState;
-use crate::metrics::{GenerationRecord, Outcome};
 
 /// Events that wait for a slow client before the task waits, too.
 const EVENTS_HELD: usize = 4;
@@ -41,27 +43,25 @@ pub(super) fn respond(accepted: Accepted, tells_progress: bool, record: Generati
     (headers, Body::from_stream(events)).into_response()
 }
 
-async fn run(accepted: Accepted, tells_progress: bool, record: GenerationRecord, sender: mpsc::Sender<Bytes>) {
-    let Accepted { state, ticket, arrived, seed, guards: _guards } = accepted;
-    let stream = EventStream { state, seed, arrived, tells_progress, events: sender.clone() };
+async fn run(accepted: Accepted, tells_progress: bool, mut record: GenerationRecord, sender: mpsc::Sender<Bytes>) {
+    let Accepted { state, ticket, arrived, seed, output, guards: _guards } = accepted;
+    let stream = EventStream { state, seed, output, arrived, tells_progress, events: sender.clone() };
     let result = tokio::select! {
         biased;
         // The record counts as cancelled when it is dropped.
         () = sender.closed() => return,
-        result = stream.send_all(ticket) => result,
+        result = stream.send_all(ticket, &mut record) => result,
     };
-    match result {
-        Ok(()) => record.ends(Outcome::Ok),
-        Err(error) => {
-            stream.send(events::error(&error)).await;
-            record.ends(error.outcome());
-        }
+    if let Err(error) = &result {
+        stream.send(events::error(error)).await;
     }
+    record.ends(result.as_ref());
 }
 
 struct EventStream {
     state: Arc<AppState>,
     seed: u64,
+    output: Arc<Output>,
     arrived: std::time::Instant,
     /// As events, not only as comments.
     tells_progress: bool,
@@ -69,7 +69,7 @@ struct EventStream {
 }
 
 impl EventStream {
-    async fn send_all(&self, mut ticket: Ticket) -> Result<(), ApiError> {
+    async fn send_all(&self, mut ticket: Ticket, record: &mut GenerationRecord) -> Result<(), ApiError> {
         let mut progress = ticket.progress();
         let mut previews = ticket.previews();
         let mut finished = pin!(ticket.finished());
@@ -95,8 +95,9 @@ impl EventStream {
             self.tell(progress).await?;
         }
         self.state.count_job(&job);
-        let arrived = self.arrived;
-        for event in tokio::task::spawn_blocking(move || events::completed(&job, arrived)).await?? {
+        record.has_job(&job);
+        let (arrived, output) = (self.arrived, Arc::clone(&self.output));
+        for event in blocking::run(move || events::completed(&job, &output, arrived)).await?? {
             self.send(event).await;
         }
         self.state.metrics.generation_answered(arrived.elapsed());
@@ -104,8 +105,8 @@ impl EventStream {
     }
 
     async fn send_preview(&self, preview: Preview) -> Result<(), ApiError> {
-        let seed = self.seed;
-        let event = tokio::task::spawn_blocking(move || events::partial_image(&preview, seed)).await??;
+        let (seed, output) = (self.seed, Arc::clone(&self.output));
+        let event = blocking::run(move || events::partial_image(&preview, seed, &output)).await??;
         self.send(event).await;
         Ok(())
     }

@@ -1,9 +1,10 @@
 //! `POST /v1/images/generations`.
 //!
-//! The handler only waits: reading the fields, planning and encoding run on blocking threads, the
-//! picture itself on the engine's worker. A client that goes away drops the handler and with it the
-//! ticket, which cancels the job at its next step. An accepted job that is to be streamed goes on in
-//! [`generation_stream`]; what is wrong before that is a plain answer, streamed or not.
+//! The handler only waits and reads the fields of small bodies: large bodies, planning and encoding are
+//! for blocking threads, the picture itself is for the engine's worker. A client that goes away drops
+//! the handler and with it the ticket, which cancels the job at its next step. An accepted job that is
+//! to be streamed goes on in [`generation_stream`]; what is wrong before that is a plain answer, streamed
+//! or not.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -11,17 +12,26 @@ use std::time::Instant;
 use afterimage_runner::{Engine, Job, Ticket};
 use axum::body::Body;
 use axum::extract::{Extension, State};
-use axum::http::header::CONTENT_TYPE;
+use axum::http::HeaderMap;
+use axum::http::header::{CONTENT_TYPE, HOST};
 use axum::response::{IntoResponse, Response};
 use serde_json::{Map, Value};
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use super::error::ApiError;
+use super::generation_record::GenerationRecord;
 use super::generation_request::{Delivery, GenerationRequest, RequestRules};
+use super::output::{Output, StoredOutput};
+use super::public_url::PublicUrl;
 use super::rate_limit::Admitted;
 use super::state::AppState;
-use super::{body, generation_response, generation_stream};
-use crate::metrics::{InFlight, Outcome};
+use super::{blocking, body, generation_response, generation_stream};
+use crate::image_file::ImageMetadata;
+use crate::metrics::InFlight;
+
+/// Bodies up to this size are read where they arrive, which takes some 20 us. Handing them to another
+/// thread and back takes longer: twice a thread has to wait for a core that the worker keeps busy.
+const SMALL_BODY_BYTES: usize = 2048;
 
 /// A job the engine has accepted.
 pub(super) struct Accepted {
@@ -30,6 +40,7 @@ pub(super) struct Accepted {
     pub(super) arrived: Instant,
     /// Of the first image.
     pub(super) seed: u64,
+    pub(super) output: Arc<Output>,
     /// Held until the answer is made.
     pub(super) guards: (TaskTrackerToken, InFlight, Admitted),
 }
@@ -38,6 +49,7 @@ pub(super) struct Accepted {
 pub(super) struct Planned<D> {
     job: Job,
     seed: u64,
+    output: Output,
     arrived: Instant,
     delivery: D,
 }
@@ -49,32 +61,39 @@ pub(super) type Parse<D> = fn(&RequestRules<'_>, &Map<String, Value>) -> Result<
 pub(super) async fn create(
     State(state): State<Arc<AppState>>,
     Extension(admitted): Extension<Admitted>,
+    headers: HeaderMap,
     body: Body,
 ) -> Result<Response, ApiError> {
-    let record = state.metrics.generation_begins();
-    let answer = match accept(&state, admitted, body).await {
+    let mut record = GenerationRecord::new(state.metrics.generation_begins());
+    let answer = match accept(&state, admitted, &headers, body).await {
         Ok((accepted, Delivery::Stream { progress })) => {
             return Ok(generation_stream::respond(accepted, progress, record));
         }
-        Ok((accepted, Delivery::Whole)) => whole(accepted).await,
+        Ok((accepted, Delivery::Whole)) => whole(accepted, &mut record).await,
         Err(error) => Err(error),
     };
-    record.ends(answer.as_ref().map_or_else(ApiError::outcome, |_| Outcome::Ok));
+    record.ends(answer.as_ref());
     answer
 }
 
-async fn accept(state: &Arc<AppState>, admitted: Admitted, body: Body) -> Result<(Accepted, Delivery), ApiError> {
+async fn accept(
+    state: &Arc<AppState>,
+    admitted: Admitted,
+    headers: &HeaderMap,
+    body: Body,
+) -> Result<(Accepted, Delivery), ApiError> {
     let engine = state.engine()?;
-    let planned = plan(state, &engine, body, |rules, keys| rules.parse(keys)).await?;
+    let planned = plan(state, &engine, headers, body, |rules, keys| rules.parse(keys)).await?;
     let delivery = planned.delivery;
     Ok((submit(state, &engine, planned, admitted)?, delivery))
 }
 
-async fn whole(accepted: Accepted) -> Result<Response, ApiError> {
-    let Accepted { state, ticket, arrived, guards: _guards, .. } = accepted;
+async fn whole(accepted: Accepted, record: &mut GenerationRecord) -> Result<Response, ApiError> {
+    let Accepted { state, ticket, arrived, output, guards: _guards, .. } = accepted;
     let job = ticket.finished().await?;
     state.count_job(&job);
-    let body = tokio::task::spawn_blocking(move || generation_response::body(&job, arrived)).await??;
+    record.has_job(&job);
+    let body = blocking::run(move || generation_response::body(&job, &output, arrived)).await??;
     state.metrics.generation_answered(arrived.elapsed());
     Ok(([(CONTENT_TYPE, "application/json")], body).into_response())
 }
@@ -83,19 +102,33 @@ async fn whole(accepted: Accepted) -> Result<Response, ApiError> {
 pub(super) async fn plan<D: Send + 'static>(
     state: &Arc<AppState>,
     engine: &Engine,
+    headers: &HeaderMap,
     body: Body,
     parse: Parse<D>,
 ) -> Result<Planned<D>, ApiError> {
     let arrived = Instant::now();
     let bytes = body::read(body, state.settings.max_body_bytes, state.settings.body_timeout).await?;
+    let host = headers.get(HOST).and_then(|host| host.to_str().ok()).map(str::to_owned);
     let (state, engine) = (Arc::clone(state), engine.clone());
+    let read = move |rules: &RequestRules<'_>, bytes: &[u8]| parse(rules, &body::parse(bytes)?);
+    let small = if bytes.len() <= SMALL_BODY_BYTES { Some(read(&state.rules(&engine), &bytes)?) } else { None };
     let plan = move || {
-        let GenerationRequest { image, previews, delivery } = parse(&state.rules(&engine), &body::parse(&bytes)?)?;
-        let seed = image.seed;
+        let request = small.map_or_else(|| read(&state.rules(&engine), &bytes), Ok)?;
+        let GenerationRequest { mut image, output: options, previews, delivery } = request;
+        if image.num_inference_steps.is_none() {
+            image.num_inference_steps = options.quality.steps(engine.model().default_steps);
+        }
+        tracing::debug!(prompt = image.prompt, negative_prompt = image.negative_prompt, seed = image.seed, "asked for");
+        let (seed, prompt, negative_prompt) = (image.seed, image.prompt.clone(), image.negative_prompt.clone());
         let job = engine.plan(image)?.with_previews(previews);
-        Ok(Planned { job, seed, arrived, delivery })
+        let metadata = state.settings.image_metadata.then(|| {
+            let model = state.served_model(&engine).to_owned();
+            ImageMetadata { prompt, negative_prompt, ..ImageMetadata::of_job(model, &job) }
+        });
+        let store = if options.is_stored { Some(stored_output(&state, host.as_deref())?) } else { None };
+        Ok(Planned { job, seed, output: Output { options, metadata, store }, arrived, delivery })
     };
-    tokio::task::spawn_blocking(plan).await?
+    blocking::run(plan).await?
 }
 
 /// Hands a request to the engine.
@@ -105,10 +138,24 @@ pub(super) fn submit<D>(
     planned: Planned<D>,
     admitted: Admitted,
 ) -> Result<Accepted, ApiError> {
-    let Planned { job, seed, arrived, .. } = planned;
+    let Planned { job, seed, output, arrived, .. } = planned;
     // Taken before the job is submitted, so that a server that ends never overlooks an accepted job.
     let unanswered = state.generation_accepted();
     let ticket = engine.submit(job)?;
     let guards = (unanswered, state.metrics.job_accepted(), admitted);
-    Ok(Accepted { state: Arc::clone(state), ticket, arrived, seed, guards })
+    Ok(Accepted { state: Arc::clone(state), ticket, arrived, seed, output: Arc::new(output), guards })
+}
+
+/// The store, and its address as this client knows it.
+fn stored_output(state: &AppState, host: Option<&str>) -> Result<StoredOutput, ApiError> {
+    let Some(store) = state.settings.store.clone() else {
+        return Err(ApiError::Internal("a request for URLs passed although there is no store".to_owned()));
+    };
+    let own = state.settings.public_url.clone();
+    let Some(url) = own.or_else(|| host.and_then(PublicUrl::of_host)) else {
+        let message = "`response_format` is \"url\", which takes a Host header that is an address, or a server \
+                       with --public-url";
+        return Err(ApiError::invalid_value("response_format", message));
+    };
+    Ok(StoredOutput { store, base_url: url.as_str().to_owned() })
 }

@@ -8,6 +8,7 @@ use axum::http::header::CONTENT_TYPE;
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
+use super::GENERATIONS_PATH;
 use super::error::ApiError;
 use super::state::AppState;
 
@@ -16,7 +17,7 @@ const UNMATCHED: &str = "unmatched";
 
 /// Prometheus' text format.
 pub(super) async fn expose(State(state): State<Arc<AppState>>) -> Result<Response, ApiError> {
-    state.read_engine();
+    state.catch_up();
     let text = state.metrics.text().map_err(|error| ApiError::Internal(error.to_string()))?;
     Ok(([(CONTENT_TYPE, prometheus::TEXT_FORMAT)], text).into_response())
 }
@@ -30,7 +31,8 @@ pub(super) async fn observe(State(state): State<Arc<AppState>>, request: Request
     let seconds = started.elapsed().as_secs_f64();
     let status = response.status().as_u16();
     state.metrics.http_request(route, status, seconds);
-    if route.starts_with("/v1/") {
+    // A generation has its own line, with more to say.
+    if route.starts_with("/v1/") && route != GENERATIONS_PATH {
         tracing::info!(status, seconds, "answered");
     } else {
         tracing::debug!(status, seconds, "answered");

@@ -5,13 +5,16 @@
 //! nothing else makes an error response.
 
 mod auth;
+mod blocking;
 mod body;
 mod client;
 mod client_limits;
 mod cors;
 mod error;
 mod fields;
+mod files;
 mod generation_events;
+mod generation_record;
 mod generation_request;
 mod generation_response;
 mod generation_stream;
@@ -20,6 +23,8 @@ mod health;
 mod jobs;
 mod metrics;
 mod models;
+mod output;
+mod public_url;
 mod rate_limit;
 mod request_id;
 mod security_headers;
@@ -39,20 +44,25 @@ pub(crate) use client_limits::ClientBounds;
 pub(crate) use cors::AllowedOrigin;
 pub(crate) use error::ApiError;
 pub(crate) use fields::UnknownFields;
-pub(crate) use generation_request::RequestRules;
+pub(crate) use generation_request::{GenerationRequest, RequestRules};
 pub(crate) use jobs::JobLimits;
+pub(crate) use output::OutputOptions;
+pub(crate) use public_url::PublicUrl;
 pub(crate) use state::{ApiSettings, AppState};
 
 use crate::playground;
+
+const GENERATIONS_PATH: &str = "/v1/images/generations";
 
 /// Every path of the server.
 pub(crate) fn router(state: Arc<AppState>) -> Router {
     let page = if state.settings.has_playground { playground::routes() } else { Router::new() };
     Router::new()
         .merge(page)
-        .route("/v1/images/generations", post(generations::create))
+        .route(GENERATIONS_PATH, post(generations::create))
         .route("/v1/images/jobs", post(jobs::create).get(jobs::list))
         .route("/v1/images/jobs/{id}", get(jobs::retrieve).delete(jobs::delete))
+        .route(&format!("{}/{{id}}", output::FILES_PATH), get(files::serve))
         .route("/v1/models", get(models::list))
         .route("/v1/models/{*id}", get(models::retrieve))
         .route("/health", get(health::ready))

@@ -2,7 +2,7 @@
 //!
 //! The id is also a field of the span that everything logged about the request belongs to.
 
-use axum::extract::Request;
+use axum::extract::{MatchedPath, Request};
 use axum::http::HeaderValue;
 use axum::http::header::HeaderName;
 use axum::middleware::Next;
@@ -17,14 +17,19 @@ const MAX_ID_BYTES: usize = 128;
 /// Middleware: finds or makes the id, runs the request inside its span and answers with the id.
 pub(super) async fn attach(request: Request, next: Next) -> Response {
     let id = request.headers().get(X_REQUEST_ID).filter(|id| is_usable(id)).cloned().unwrap_or_else(new_id);
-    let span = tracing::info_span!(
+    let route = request.extensions().get::<MatchedPath>().map_or("unmatched", MatchedPath::as_str);
+    // The route, not the path: the id of a stored picture is a secret. Of the level of errors, because
+    // a filter that drops the span drops the id from every line in it.
+    let span = tracing::error_span!(
         "request",
         id = id.to_str().unwrap_or_default(),
         method = %request.method(),
-        path = request.uri().path(),
+        route,
         // The name of its key.
         client = tracing::field::Empty
     );
+    #[cfg(feature = "otlp")]
+    crate::otlp::adopt_parent(&span, request.headers());
     let mut response = next.run(request).instrument(span).await;
     response.headers_mut().insert(X_REQUEST_ID, id);
     response

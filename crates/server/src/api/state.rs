@@ -1,5 +1,6 @@
 //! What the handlers share, and where the server stands in its life.
 
+use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use afterimage_runner::{Engine, FinishedJob};
@@ -14,8 +15,10 @@ use super::error::ApiError;
 use super::fields::UnknownFields;
 use super::generation_request::RequestRules;
 use super::jobs::{JobLimits, JobStore};
+use super::public_url::PublicUrl;
 use crate::cache_defaults::CacheDefaults;
 use crate::cache_warnings::CacheWarnings;
+use crate::image_store::ImageStore;
 use crate::metrics::Metrics;
 
 /// Settings of the API that hold for the server's life.
@@ -36,6 +39,12 @@ pub(crate) struct ApiSettings {
     pub(crate) access: Access,
     pub(crate) client_bounds: ClientBounds,
     pub(crate) allowed_origins: Vec<AllowedOrigin>,
+    /// Whether PNG files say what made them.
+    pub(crate) image_metadata: bool,
+    /// Where pictures are kept for `response_format: url`.
+    pub(crate) store: Option<Arc<ImageStore>>,
+    /// How clients reach this server, if not by what they put into their `Host` header.
+    pub(crate) public_url: Option<PublicUrl>,
 }
 
 /// Where the server stands.
@@ -120,8 +129,11 @@ impl AppState {
         }
     }
 
-    /// Brings the counters up to what the engine knows.
-    pub(super) fn read_engine(&self) {
+    /// Brings the counters up to what engine and store know.
+    pub(super) fn catch_up(&self) {
+        if let Some(store) = &self.settings.store {
+            self.metrics.read_store(store.usage());
+        }
         match &*self.phase.borrow() {
             Phase::Serving(engine) | Phase::Draining(Some(engine)) => self.metrics.read_engine(engine),
             Phase::Loading | Phase::Draining(None) => {}
@@ -153,6 +165,7 @@ impl AppState {
             max_pixels: self.settings.max_pixels,
             unknown_fields: self.settings.unknown_fields,
             cache: &self.settings.cache,
+            has_store: self.settings.store.is_some(),
         }
     }
 }
@@ -179,6 +192,9 @@ impl ApiSettings {
             access: Access::default(),
             client_bounds: ClientBounds::default(),
             allowed_origins: Vec::new(),
+            image_metadata: true,
+            store: None,
+            public_url: None,
         }
     }
 }

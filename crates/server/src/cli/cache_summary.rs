@@ -96,7 +96,8 @@ mod tests {
         };
         let silent = ContextReport { residual_diffs: BTreeMap::new(), ..context.clone() };
         let passes = BTreeMap::from([(Reason::Cached, 1), (Reason::Warmup, 3)]);
-        let images = [context, silent].map(|context| ImageReport { contexts: vec![context], passes: passes.clone() });
+        let images =
+            [context, silent].map(|context| ImageReport { contexts: vec![context], passes: passes.clone(), tag: None });
         insta::assert_snapshot!(render(&job(images.into())), @r#"
         cache    none: 4 steps, hit rate 25.0 %
         image    blocks                       branch   cached hit rate      P00      P25      P50      P75      P95

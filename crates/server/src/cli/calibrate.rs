@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use afterimage_cache::CachePlan;
-use afterimage_runner::{CALIBRATION_FILE, DitPipeline, ImageSpec, calibrate};
+use afterimage_runner::{CALIBRATION_FILE, ImageSpec, Pipeline, calibrate};
 use indicatif::ProgressBar;
 
 use super::error::CliError;
@@ -33,7 +33,7 @@ pub(super) struct CalibrateArgs {
 
 impl CalibrateArgs {
     pub(super) fn run(self) -> Result<(), CliError> {
-        logging::start(&self.log, "warn")?;
+        let _logging = logging::start(&self.log, "warn")?;
         let pipeline = self.model.load(&self.device)?;
         let specs = self.specs(&pipeline)?;
         let bar = ProgressBar::new(u64::from(self.images));
@@ -50,18 +50,19 @@ impl CalibrateArgs {
     }
 
     /// Classes spread evenly over the model's, with the defaults of a request.
-    fn specs(&self, pipeline: &DitPipeline) -> Result<Vec<ImageSpec>, CliError> {
+    fn specs(&self, pipeline: &Pipeline) -> Result<Vec<ImageSpec>, CliError> {
         let info = pipeline.info();
         let classes: Vec<u32> = info.labels.iter().map(|(class, _)| class).collect();
         if classes.is_empty() || self.images == 0 {
             return Err(CliError::Usage("a calibration needs a model with labels and at least one image".to_owned()));
         }
         let spec = |index: u32| ImageSpec {
-            class: classes[index as usize * classes.len() / self.images as usize],
+            prompt: classes[index as usize * classes.len() / self.images as usize].to_string(),
+            negative_prompt: None,
             seed: u64::from(index),
             size: info.buckets[0],
             steps: self.steps.unwrap_or(info.default_steps),
-            guidance_scale: if info.has_null_class { info.default_guidance_scale } else { 1.0 },
+            guidance_scale: if info.can_guide { info.default_guidance_scale } else { 1.0 },
             scheduler: info.default_scheduler,
             cache: CachePlan::Calibrate,
         };

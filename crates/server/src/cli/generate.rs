@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use afterimage_runner::{Engine, EngineOptions, FinishedJob, ImageRequest, JobError, Ticket};
+use afterimage_runner::{Engine, EngineOptions, FinishedJob, JobError, Ticket};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Map, Value, json};
 
@@ -12,10 +12,12 @@ use super::error::CliError;
 use super::log::LogArgs;
 use super::model::{DeviceArg, ModelArgs};
 use super::output_pattern::OutputPattern;
+use super::pictures::MetadataArgs;
 use super::serve::DEFAULT_MAX_PROMPT_CHARS;
-use crate::api::{ApiError, RequestRules, UnknownFields};
+use crate::api::{ApiError, GenerationRequest, OutputOptions, RequestRules, UnknownFields};
 use crate::cache_defaults::CacheDefaults;
-use crate::{logging, png_image, terminal};
+use crate::image_file::{ImageEncoding, ImageMetadata, MAX_COMPRESSION};
+use crate::{logging, terminal};
 
 /// Flags that are named differently from the request fields they fill.
 const RENAMED_FLAGS: [(&str, &str); 1] = [("num_inference_steps", "steps")];
@@ -56,10 +58,21 @@ pub(super) struct GenerateArgs {
     /// WIDTHxHEIGHT, one of the model's sizes [default: the model's first]
     #[arg(long, env = "AFTERIMAGE_SIZE", hide_env_values = true, value_name = "WxH")]
     size: Option<String>,
-    /// Folder for files named after prompt and seed, or a file name ending in .png, in which {seed} and
-    /// {index} are filled in
+    /// Folder for PNG files named after prompt and seed, or a file name ending in .png, .jpg or .webp, in
+    /// which {seed} and {index} are filled in
     #[arg(long, short, env = "AFTERIMAGE_OUTPUT", hide_env_values = true, default_value = ".")]
     output: String,
+    /// 0 to 100: the quality of JPEG and WebP files; for PNG files 0 is small, 100 is quick
+    #[arg(
+        long,
+        env = "AFTERIMAGE_OUTPUT_COMPRESSION",
+        hide_env_values = true,
+        allow_negative_numbers = true,
+        default_value_t = i64::from(MAX_COMPRESSION)
+    )]
+    output_compression: i64,
+    #[command(flatten)]
+    metadata: MetadataArgs,
     #[command(flatten)]
     model: ModelArgs,
     #[command(flatten)]
@@ -73,9 +86,10 @@ pub(super) struct GenerateArgs {
 impl GenerateArgs {
     pub(super) fn run(self) -> Result<(), CliError> {
         let cache = self.cache.defaults()?;
-        logging::start(&self.log, "warn")?;
+        let _logging = logging::start(&self.log, "warn")?;
         let output = OutputPattern::from(self.output.as_str());
-        let request = self.request(&cache)?;
+        let GenerationRequest { image: request, output: OutputOptions { encoding, .. }, .. } = self.request(&cache)?;
+        let encoding = ImageEncoding { format: output.format(), ..encoding };
         if request.images > 1 && !output.tells_images_apart() {
             let message = format!("--output {} is one file for {} images; add {{seed}}", self.output, request.images);
             return Err(CliError::Usage(message));
@@ -85,10 +99,14 @@ impl GenerateArgs {
             EngineOptions { max_queued_requests: 1, ..Default::default() },
         )?;
         let job = engine.plan(request).map_err(|error| usage(error.into()))?;
+        let metadata =
+            ImageMetadata { prompt: self.prompt.clone(), ..ImageMetadata::of_job(engine.model().id.clone(), &job) };
         let job = watch(engine.submit(job)?)?;
         for (index, image) in job.images.iter().enumerate() {
             let path = output.path(&self.prompt, index, image.seed);
-            let file = png_image::encode(&image.pixels).map_err(|error| cannot_write(&path, &error))?;
+            let metadata = metadata.of_image(image.seed, &job.cache, index);
+            let metadata = self.metadata.image_metadata.then_some(&metadata);
+            let file = encoding.encode(&image.pixels, metadata).map_err(|error| cannot_write(&path, &error))?;
             write(&path, &file).map_err(|error| cannot_write(&path, &error))?;
             terminal::line(path.display());
         }
@@ -96,7 +114,7 @@ impl GenerateArgs {
         Ok(())
     }
 
-    fn request(&self, cache: &CacheDefaults) -> Result<ImageRequest, CliError> {
+    fn request(&self, cache: &CacheDefaults) -> Result<GenerationRequest, CliError> {
         if let Some(scale) = self.guidance_scale.filter(|scale| !scale.is_finite()) {
             return Err(CliError::Usage(format!("--guidance-scale is {scale}; it must be a finite number")));
         }
@@ -106,8 +124,9 @@ impl GenerateArgs {
             max_pixels: usize::MAX,
             unknown_fields: UnknownFields::Reject,
             cache,
+            has_store: false,
         };
-        rules.parse(&self.fields()).map(|request| request.image).map_err(usage)
+        rules.parse(&self.fields()).map_err(usage)
     }
 
     /// The request as a client would send it.
@@ -120,6 +139,7 @@ impl GenerateArgs {
             ("guidance_scale", json!(self.guidance_scale)),
             ("scheduler", json!(self.scheduler)),
             ("size", json!(self.size)),
+            ("output_compression", json!(self.output_compression)),
         ];
         fields.into_iter().map(|(field, value)| (field.to_owned(), value)).collect()
     }
@@ -181,6 +201,7 @@ fn cannot_write(path: &Path, reason: &dyn std::fmt::Display) -> CliError {
 
 #[cfg(test)]
 mod tests {
+    use afterimage_runner::ImageRequest;
     use clap::Parser;
 
     use super::*;
@@ -194,7 +215,7 @@ mod tests {
     fn request(flags: &[&str]) -> Result<ImageRequest, String> {
         let program = Program::try_parse_from([&["generate"], flags].concat()).unwrap();
         let cache = program.args.cache.defaults().unwrap();
-        program.args.request(&cache).map_err(|error| error.to_string())
+        program.args.request(&cache).map(|request| request.image).map_err(|error| error.to_string())
     }
 
     #[test]

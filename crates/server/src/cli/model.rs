@@ -1,7 +1,7 @@
 //! Flags about the model, and loading it.
 
 use afterimage_runner::{
-    DeviceSpec, DitPipeline, HubOptions, LoadOptions, ModelFolder, Precision, Replicas, Size, resolve,
+    DeviceSpec, HubOptions, LoadOptions, ModelFolder, Pipeline, Precision, Replicas, Size, resolve,
 };
 
 use super::error::CliError;
@@ -63,8 +63,8 @@ impl ModelArgs {
     }
 
     /// Finds and loads the model. Takes its time.
-    pub(crate) fn load(&self, device: &DeviceArg) -> Result<DitPipeline, CliError> {
-        Ok(DitPipeline::load(&self.folder()?, &LoadOptions { device: device.device, ..self.options() })?)
+    pub(crate) fn load(&self, device: &DeviceArg) -> Result<Pipeline, CliError> {
+        Ok(Pipeline::load(&self.folder()?, &LoadOptions { device: device.device, ..self.options() })?)
     }
 
     /// Finds the model and loads it onto every device.

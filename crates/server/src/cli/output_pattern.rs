@@ -2,24 +2,25 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::image_file::ImageFormat;
+
 /// Longest piece of a prompt in a file name.
 const NAME_CHARS: usize = 60;
 
 /// The value of `--output`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum OutputPattern {
-    /// Files are named after prompt and seed.
+    /// PNG files, named after prompt and seed.
     Folder(PathBuf),
-    /// Ends in `.png`; `{seed}` and `{index}` are filled in.
-    File(String),
+    /// Ends as files of its format do; `{seed}` and `{index}` are filled in.
+    File(String, ImageFormat),
 }
 
 impl From<&str> for OutputPattern {
     fn from(text: &str) -> Self {
-        if text.to_ascii_lowercase().ends_with(".png") {
-            Self::File(text.to_owned())
-        } else {
-            Self::Folder(PathBuf::from(text))
+        match text.rsplit_once('.').and_then(|(_, extension)| ImageFormat::of_extension(extension)) {
+            Some(format) => Self::File(text.to_owned(), format),
+            None => Self::Folder(PathBuf::from(text)),
         }
     }
 }
@@ -29,7 +30,15 @@ impl OutputPattern {
     pub(super) fn tells_images_apart(&self) -> bool {
         match self {
             Self::Folder(_) => true,
-            Self::File(pattern) => pattern.contains("{seed}") || pattern.contains("{index}"),
+            Self::File(pattern, _) => pattern.contains("{seed}") || pattern.contains("{index}"),
+        }
+    }
+
+    /// What kind of files they are.
+    pub(super) fn format(&self) -> ImageFormat {
+        match self {
+            Self::Folder(_) => ImageFormat::Png,
+            Self::File(_, format) => *format,
         }
     }
 
@@ -37,7 +46,7 @@ impl OutputPattern {
     pub(super) fn path(&self, prompt: &str, index: usize, seed: u64) -> PathBuf {
         match self {
             Self::Folder(folder) => folder.join(format!("{}-{seed}.png", file_name(prompt))),
-            Self::File(pattern) => {
+            Self::File(pattern, _) => {
                 let name = pattern.replace("{seed}", &seed.to_string()).replace("{index}", &index.to_string());
                 Path::new(&name).to_owned()
             }
@@ -70,5 +79,7 @@ mod tests {
         assert_eq!(output.path("x", 1, 7), Path::new("a_1_7.PNG"));
         assert!(output.tells_images_apart());
         assert!(!OutputPattern::from("apple.png").tells_images_apart());
+        assert_eq!((output.format(), OutputPattern::from("a.jpg").format()), (ImageFormat::Png, ImageFormat::Jpeg));
+        assert_eq!(OutputPattern::from("folder.d"), OutputPattern::Folder("folder.d".into()));
     }
 }

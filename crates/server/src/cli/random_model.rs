@@ -30,7 +30,7 @@ pub(super) struct RandomModelArgs {
 
 impl RandomModelArgs {
     pub(super) fn run(self) -> Result<(), CliError> {
-        logging::start(&self.log, "warn")?;
+        let _logging = logging::start(&self.log, "warn")?;
         write_random_model(self.like, &self.out, self.seed, self.dtype.into())?;
         terminal::line(self.out.display());
         Ok(())

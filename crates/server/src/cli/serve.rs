@@ -11,6 +11,7 @@ use super::cache::CacheArgs;
 use super::error::CliError;
 use super::log::LogArgs;
 use super::model::ModelArgs;
+use super::pictures::PictureArgs;
 use crate::api::{ApiSettings, JobLimits, UnknownFields};
 use crate::config::Settings;
 use crate::connections::ConnectionLimits;
@@ -71,7 +72,20 @@ pub(crate) struct ServeArgs {
     #[command(flatten)]
     access: AccessArgs,
     #[command(flatten)]
+    pictures: PictureArgs,
+    #[command(flatten)]
     log: LogArgs,
+    /// OpenTelemetry collector that gets the spans of all requests (OTLP over HTTP), such as
+    /// http://127.0.0.1:4318
+    #[cfg(feature = "otlp")]
+    #[arg(
+        long,
+        env = "AFTERIMAGE_OTLP_ENDPOINT",
+        hide_env_values = true,
+        value_name = "URL",
+        help_heading = "Logging"
+    )]
+    otlp_endpoint: Option<String>,
     /// What the layers of the configuration came to.
     #[arg(skip)]
     pub(super) settings: Settings,
@@ -222,12 +236,19 @@ impl ServeArgs {
     fn serve(self, settings: &Settings) -> Result<(), CliError> {
         let print_config = self.print_config;
         let log = self.log.clone();
-        let options = self.options()?;
+        let pictures = self.pictures.clone();
+        #[cfg(feature = "otlp")]
+        let otlp_endpoint = self.otlp_endpoint.clone();
+        let mut options = self.options()?;
         if print_config {
             terminal::text(settings.to_toml().as_bytes());
             return Ok(());
         }
-        logging::start(&log, "info")?;
+        #[cfg(not(feature = "otlp"))]
+        let _logging = logging::start(&log, "info")?;
+        #[cfg(feature = "otlp")]
+        let _logging = logging::start_with_spans(&log, "info", otlp_endpoint.as_deref())?;
+        options.api.store = pictures.store()?;
         server::run(options)
     }
 
@@ -273,6 +294,9 @@ impl ServeArgs {
                 access: self.access.access()?,
                 client_bounds: self.access.bounds(),
                 allowed_origins: self.access.allowed_origins(),
+                image_metadata: self.pictures.metadata.image_metadata,
+                store: None,
+                public_url: self.pictures.public_url,
             },
         })
     }

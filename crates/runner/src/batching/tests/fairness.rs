@@ -32,7 +32,7 @@ fn images_join_between_steps_and_leave_when_they_are_done() {
 #[test]
 fn the_images_of_a_request_are_admitted_one_by_one_and_come_back_in_order() {
     let mut bench = Bench::new(2);
-    let ticket = bench.submit(Job { images: 3, class: fake_model::REUSING_CLASS, ..job(5) });
+    let ticket = bench.submit(Job { images: 3, prompt: fake_model::REUSING_PROMPT.to_owned(), ..job(5) });
     let progress = ticket.progress();
     bench.iterate(1);
     assert_eq!(bench.model.forwards()[0].images, [(5, 1), (6, 1)]);

@@ -9,17 +9,17 @@ use afterimage_cache::ImageReport;
 
 use super::super::clock::Clock;
 use super::super::step_model::StepModel;
-use crate::dit::ImageSpec;
 use crate::error::RunnerError;
 use crate::image::RgbImage;
+use crate::pipeline::ImageSpec;
 use crate::size::Size;
 
 /// Virtual time of one row in one step, and of decoding.
 pub(super) const ROW_STEP_MILLIS: u64 = 10;
 pub(super) const DECODE_MILLIS: u64 = 5;
 
-/// Images of this class reuse every other step.
-pub(super) const REUSING_CLASS: u32 = 7;
+/// Images with this prompt reuse every other step.
+pub(super) const REUSING_PROMPT: &str = "reuse";
 
 /// Time that moves only when the fake model works or a test says so.
 #[derive(Default)]
@@ -180,7 +180,7 @@ impl StepModel for FakeModel {
         if self.fault(image) == Some(Fault::Loop) {
             panic!("a fault of the loop itself");
         }
-        if image.spec.class == REUSING_CLASS { image.step / 2 } else { 0 }
+        if image.spec.prompt == REUSING_PROMPT { image.step / 2 } else { 0 }
     }
 
     fn report(&self, _image: &FakeImage) -> ImageReport {

@@ -15,6 +15,7 @@ use afterimage_cache::CachePlan;
 use self::fake_model::{FakeModel, VirtualClock};
 use super::clock::Clock;
 use super::job_record::AcceptedJob;
+use super::job_spans::JobSpans;
 use super::statistics::{Counters, EngineStatistics};
 use super::step_loop::{LoopParts, StepLoop, WorkerShared};
 use super::work_estimate::Work;
@@ -31,7 +32,8 @@ const LARGE: Size = Size { width: 128, height: 128 };
 /// A job of one unguided image of four steps.
 fn job(seed: u64) -> Job {
     Job {
-        class: 0,
+        prompt: String::new(),
+        negative_prompt: None,
         images: 1,
         seed,
         size: SMALL,
@@ -70,7 +72,14 @@ impl Bench {
     fn submit(&mut self, job: Job) -> Ticket {
         let (ticket, outcome) = ticket(&job);
         let entry = self.shared.ledger.enter(Work::of(&job));
-        self.steps.submit(AcceptedJob { job, outcome, entry, accepted: self.clock.now(), timeout: self.timeout });
+        self.steps.submit(AcceptedJob {
+            job,
+            outcome,
+            entry,
+            accepted: self.clock.now(),
+            timeout: self.timeout,
+            spans: JobSpans::accepted(),
+        });
         ticket
     }
 

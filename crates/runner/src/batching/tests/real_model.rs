@@ -5,10 +5,11 @@ use serde_json::json;
 
 use super::super::shared_step;
 use super::super::step_model::StepModel;
-use crate::dit::{DitPipeline, DitStepModel, ImageSpec, LoadOptions, RunningImage};
 use crate::error::RunnerError;
 use crate::image::RgbImage;
 use crate::model_folder::ModelFolder;
+use crate::pipeline::{ImageSpec, LoadOptions, Pipeline, PipelineStepModel, RunningImage};
+use crate::prompt_cache::PromptCache;
 use crate::schedulers::SchedulerKind;
 
 const FAULTY_SEED: u64 = 99;
@@ -16,7 +17,7 @@ const FAULTY_SEED: u64 = 99;
 const FAULTY_STEPS: [usize; 4] = [1, 4, 5, 8];
 
 /// Steps all images and then panics if one of them is faulty.
-struct Faulty(DitStepModel);
+struct Faulty(PipelineStepModel);
 
 /// An image that knows its seed.
 #[derive(Clone)]
@@ -60,10 +61,14 @@ impl StepModel for Faulty {
 
 #[test]
 fn an_image_beside_a_panic_goes_on_bit_for_bit_as_if_alone() {
-    let pipeline = DitPipeline::load(&ModelFolder::embedded(), &LoadOptions::default()).unwrap();
+    let pipeline = Pipeline::load(&ModelFolder::embedded(), &LoadOptions::default()).unwrap();
     let info = pipeline.info().clone();
     let budget = CacheBudget::new(1 << 30);
-    let model = Faulty(DitStepModel { pipeline: pipeline.into(), budget: budget.clone() });
+    let model = Faulty(PipelineStepModel {
+        pipeline: pipeline.into(),
+        budget: budget.clone(),
+        prompts: PromptCache::new(0).into(),
+    });
     let caches = [
         (CacheBackend::CacheDit, json!({"max_warmup_steps": 3, "enable_taylorseer": true})),
         (CacheBackend::CacheDit, json!({"max_warmup_steps": 2, "cache_type": "DBPrune"})),
@@ -76,7 +81,8 @@ fn an_image_beside_a_panic_goes_on_bit_for_bit_as_if_alone() {
         let plan = |steps| afterimage_cache::CachePlan::new(&config, steps, info.cache_facts(&info.blocks())).unwrap();
         let scheduler = SchedulerKind::ALL[index % 2];
         let spec = |seed, steps| ImageSpec {
-            class: 1,
+            prompt: "1".to_owned(),
+            negative_prompt: None,
             seed,
             size: info.buckets[0],
             steps,

@@ -16,12 +16,14 @@ use axum::Json;
 use axum::body::Body;
 use axum::extract::{Extension, Path, State};
 use axum::http::header::{CONTENT_TYPE, LOCATION};
-use axum::http::{StatusCode, Uri};
+use axum::http::{HeaderMap, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use tracing::Instrument;
 
+use super::blocking;
 use super::error::ApiError;
+use super::generation_record::GenerationRecord;
 use super::generations::{self, Accepted};
 use super::rate_limit::Admitted;
 use super::state::AppState;
@@ -35,13 +37,14 @@ pub(crate) use store::{JobLimits, JobStore};
 pub(super) async fn create(
     State(state): State<Arc<AppState>>,
     Extension(admitted): Extension<Admitted>,
+    headers: HeaderMap,
     body: Body,
 ) -> Result<Response, ApiError> {
-    let record = state.metrics.generation_begins();
-    let (accepted, job, object) = match accept(&state, admitted, body).await {
+    let record = GenerationRecord::new(state.metrics.generation_begins());
+    let (accepted, job, object) = match accept(&state, admitted, &headers, body).await {
         Ok(accepted) => accepted,
         Err(error) => {
-            record.ends(error.outcome());
+            record.ends(Err::<&(), _>(&error));
             return Err(error);
         }
     };
@@ -65,7 +68,7 @@ pub(super) async fn list(State(state): State<Arc<AppState>>, uri: Uri) -> Result
 pub(super) async fn retrieve(State(state): State<Arc<AppState>>, Path(id): Path<String>) -> Result<Response, ApiError> {
     let job = state.jobs.with_pictures(&id).ok_or_else(|| not_found(&id))?;
     // Copying a result takes its time.
-    let body = tokio::task::spawn_blocking(move || json_bytes(&job)).await??;
+    let body = blocking::run(move || json_bytes(&job)).await??;
     Ok(([(CONTENT_TYPE, "application/json")], body).into_response())
 }
 
@@ -80,10 +83,11 @@ pub(super) async fn delete(
 async fn accept(
     state: &Arc<AppState>,
     admitted: Admitted,
+    headers: &HeaderMap,
     body: Body,
 ) -> Result<(Accepted, RunningJob, JobObject), ApiError> {
     let engine = state.engine()?;
-    let planned = generations::plan(state, &engine, body, |rules, keys| rules.parse_job(keys)).await?;
+    let planned = generations::plan(state, &engine, headers, body, |rules, keys| rules.parse_job(keys)).await?;
     let place = state.jobs.reserve()?;
     let accepted = generations::submit(state, &engine, planned, admitted)?;
     let (job, object) = place.take(state.served_model(&engine), accepted.seed, accepted.ticket.progress());

@@ -1,25 +1,32 @@
-//! The DiT pipeline as the step loop sees it.
+//! A pipeline as the step loop sees it.
 
 use std::sync::Arc;
 
 use afterimage_cache::{CacheBudget, ImageReport};
 
-use super::pipeline::{DitPipeline, ImageSpec, RunningImage};
+use super::{ImageSpec, Pipeline, RunningImage};
 use crate::batching::StepModel;
+use crate::conditioning::Conditioning;
 use crate::error::RunnerError;
 use crate::image::RgbImage;
+use crate::prompt_cache::PromptCache;
 
-/// A pipeline and the memory its images may use for cache state. Workers on one device share both.
-pub(crate) struct DitStepModel {
-    pub(crate) pipeline: Arc<DitPipeline>,
+/// A pipeline and the memory its images may use. Workers on one device share all of it.
+#[derive(Clone)]
+pub(crate) struct PipelineStepModel {
+    pub(crate) pipeline: Arc<Pipeline>,
+    /// For cache state.
     pub(crate) budget: CacheBudget,
+    /// For what the model makes of prompts.
+    pub(crate) prompts: Arc<PromptCache<Conditioning>>,
 }
 
-impl StepModel for DitStepModel {
+impl StepModel for PipelineStepModel {
     type Image = RunningImage;
 
     fn begin(&self, spec: &ImageSpec) -> Result<RunningImage, RunnerError> {
-        self.pipeline.begin(spec, &self.budget)
+        let encode = |prompt: &str| self.prompts.get_or_compute(prompt, || self.pipeline.encode(prompt));
+        self.pipeline.begin_with(spec, &self.budget, encode)
     }
 
     fn step(&self, images: &mut [&mut RunningImage]) -> Result<(), RunnerError> {

@@ -1,39 +1,40 @@
-//! The DiT pipeline: from a class label to a picture, one denoising step at a time.
+//! From a prompt to a picture, one denoising step at a time.
 //!
-//! Pictures equal diffusers' `DiTPipeline` in f32: the noise of image `k` is that of a CPU generator
+//! Pictures equal those of diffusers' pipelines in f32: the noise of image `k` is that of a CPU generator
 //! seeded `seed + k`, guidance mixes the first latent channels only, and there is no second row where
 //! the guidance scale is 1 or less. Scheduler state and VAE output stay f32 whatever the model's dtype.
+//! What differs between models is their [`Family`]'s.
+
+mod family;
+mod image;
+mod model_index;
+mod step_model;
 
 use std::borrow::BorrowMut;
-use std::collections::BTreeMap;
 
-use afterimage_cache::{
-    CacheBudget, CachePlan, Calibration, CalibrationStep, ImageReport, ImageSessions, Lane, ListShape,
-};
+use afterimage_cache::{CacheBudget, Calibration, ImageSessions, Lane, ListShape};
 use candle_core::{DType, Device, Tensor};
-use serde::Deserialize;
 
-use super::config::{NULL_CLASS, TransformerConfig};
-use super::transformer::{DitTransformer, Rows};
+use self::model_index::PipelineClass;
+use crate::conditioning::Conditioning;
 use crate::device_spec::DeviceSpec;
+use crate::dit::Dit;
 use crate::error::RunnerError;
 use crate::image::RgbImage;
 use crate::labels::Labels;
-use crate::lenient_json;
 use crate::model_folder::ModelFolder;
 use crate::model_info::ModelInfo;
 use crate::noise;
+use crate::pixart::PixArt;
 use crate::precision::Precision;
-use crate::schedulers::{Scheduler, SchedulerConfig, SchedulerKind};
+use crate::schedulers::SchedulerConfig;
 use crate::size::Size;
 use crate::vae::{VaeConfig, VaeDecoder};
 
-/// Defaults of diffusers' `DiTPipeline`.
-const DEFAULT_STEPS: usize = 50;
-const DEFAULT_GUIDANCE_SCALE: f64 = 4.0;
-
-/// Classes a picture pipeline's transformer may be registered as.
-const TRANSFORMER_CLASSES: [&str; 2] = ["DiTTransformer2DModel", "Transformer2DModel"];
+pub(crate) use family::{Family, Rows, Unconditional};
+pub use image::{ImageSpec, RunningImage};
+pub(crate) use model_index::ModelIndex;
+pub(crate) use step_model::PipelineStepModel;
 
 /// How a model is loaded.
 #[derive(Debug, Clone, Default)]
@@ -49,20 +50,37 @@ pub struct LoadOptions {
 /// The file a calibration is kept in, beside `model_index.json`.
 pub const CALIBRATION_FILE: &str = "cache_calibration.json";
 
-/// `model_index.json`, as far as it is needed.
-#[derive(Deserialize)]
-struct ModelIndex {
-    #[serde(rename = "_class_name")]
-    class_name: String,
-    #[serde(default)]
-    transformer: (Option<String>, Option<String>),
-    #[serde(default)]
-    id2label: BTreeMap<u32, String>,
+/// What a family finds out about itself while it is loaded.
+pub(crate) struct FamilyFacts {
+    /// Names and numbers of blocks of the block lists.
+    pub(crate) block_lists: Vec<(&'static str, usize)>,
+    /// Channels of the latents.
+    pub(crate) latent_channels: usize,
+    /// Channels of the prediction: as many, or twice that where the model also predicts a variance.
+    pub(crate) out_channels: usize,
+    pub(crate) default_steps: usize,
+    pub(crate) default_guidance_scale: f64,
+    pub(crate) labels: Labels,
+    /// There is a row to steer away from.
+    pub(crate) can_guide: bool,
+    pub(crate) takes_negative_prompt: bool,
+}
+
+/// What a family is loaded from.
+pub(crate) struct FamilyParts<'a> {
+    pub(crate) folder: &'a ModelFolder,
+    pub(crate) index: &'a ModelIndex,
+    /// Sizes asked for; empty: the model's own.
+    pub(crate) buckets: &'a [Size],
+    /// Pixels per latent.
+    pub(crate) vae_scale: usize,
+    pub(crate) dtype: DType,
+    pub(crate) device: &'a Device,
 }
 
 /// A loaded model.
-pub struct DitPipeline {
-    transformer: DitTransformer,
+pub struct Pipeline {
+    family: Box<dyn Family>,
     vae: VaeDecoder,
     vae_config: VaeConfig,
     schedulers: SchedulerConfig,
@@ -74,38 +92,7 @@ pub struct DitPipeline {
     device: Device,
 }
 
-/// What one image is made of, checked.
-#[derive(Debug, Clone)]
-pub struct ImageSpec {
-    /// Class index.
-    pub class: u32,
-    /// Seed of the noise.
-    pub seed: u64,
-    /// A bucket.
-    pub size: Size,
-    /// Denoising steps.
-    pub steps: usize,
-    /// Guidance scale; 1 or less: no guidance.
-    pub guidance_scale: f64,
-    /// Noise scheduler.
-    pub scheduler: SchedulerKind,
-    /// Caching.
-    pub cache: CachePlan,
-}
-
-/// An image on its way from noise to latents. A clone is a snapshot: it shares the tensors, the memory
-/// reserved for cache state included, and goes its own way from then on.
-#[derive(Clone)]
-pub struct RunningImage {
-    spec: ImageSpec,
-    /// `[1, channels, height, width]`, f32
-    latents: Tensor,
-    scheduler: Box<dyn Scheduler>,
-    step: usize,
-    sessions: ImageSessions,
-}
-
-impl DitPipeline {
+impl Pipeline {
     /// Loads a model folder onto a device.
     ///
     /// # Errors
@@ -114,24 +101,30 @@ impl DitPipeline {
     pub fn load(folder: &ModelFolder, options: &LoadOptions) -> Result<Self, RunnerError> {
         let device = options.device.open()?;
         let dtype = options.precision.dtype(&device)?;
-        let index = read_index(folder)?;
-        let config = TransformerConfig::from_json(&folder.text("transformer/config.json")?)?;
+        let index = ModelIndex::read(folder)?;
+        let class = index.pipeline(folder)?;
         let vae_config = VaeConfig::from_json(&folder.text("vae/config.json")?)?;
         let schedulers = SchedulerConfig::from_json(&folder.text("scheduler/scheduler_config.json")?)?;
-        if vae_config.latent_channels != config.in_channels {
+        let parts = FamilyParts {
+            folder,
+            index: &index,
+            buckets: &options.buckets,
+            vae_scale: vae_config.scale(),
+            dtype,
+            device: &device,
+        };
+        let (family, facts, buckets): (Box<dyn Family>, _, _) = match class {
+            PipelineClass::Dit => Dit::load(&parts)?,
+            PipelineClass::PixArt(variant) => PixArt::load(&parts, variant)?,
+        };
+        if vae_config.latent_channels != facts.latent_channels {
             return Err(RunnerError::Model(format!(
                 "{}: the transformer has {} latent channels, the VAE {}",
                 folder.id(),
-                config.in_channels,
+                facts.latent_channels,
                 vae_config.latent_channels
             )));
         }
-        let buckets = buckets(&options.buckets, &config, &vae_config)?;
-        let latent_sizes: Vec<_> = buckets.iter().map(|size| latent_size(*size, vae_config.scale())).collect();
-
-        let weights = folder.weights("transformer")?;
-        let transformer = DitTransformer::new(config.clone(), &latent_sizes, weights.var_builder(dtype, &device))?;
-        weights.finish(&["pos_embed.pos_embed"])?;
         let vae_weights = folder.weights("vae")?;
         let vae_dtype = if vae_config.force_upcast { DType::F32 } else { dtype };
         let vae = VaeDecoder::new(&vae_config, vae_weights.var_builder(vae_dtype, &device))?;
@@ -139,23 +132,24 @@ impl DitPipeline {
 
         let info = ModelInfo {
             id: folder.id().to_owned(),
-            pipeline: "DiTPipeline",
-            block_lists: vec![(DitTransformer::BLOCK_LIST, config.num_layers)],
+            pipeline: class.as_str(),
+            block_lists: facts.block_lists,
             buckets,
-            default_steps: DEFAULT_STEPS,
-            default_guidance_scale: DEFAULT_GUIDANCE_SCALE,
+            default_steps: facts.default_steps,
+            default_guidance_scale: facts.default_guidance_scale,
             default_scheduler: schedulers.kind()?,
-            labels: Labels::new(index.id2label, config.num_classes() as u32),
+            labels: facts.labels,
             calibration: read_calibration(folder)?,
-            has_null_class: config.num_classes() >= NULL_CLASS as usize,
+            can_guide: facts.can_guide,
+            takes_negative_prompt: facts.takes_negative_prompt,
         };
         Ok(Self {
-            transformer,
+            family,
             vae,
             vae_config,
             schedulers,
-            latent_channels: config.in_channels,
-            learns_variance: config.out_channels() == 2 * config.in_channels,
+            latent_channels: facts.latent_channels,
+            learns_variance: facts.out_channels == 2 * facts.latent_channels,
             info,
             device_spec: options.device,
             device,
@@ -177,19 +171,55 @@ impl DitPipeline {
         &self.schedulers
     }
 
-    /// Sets an image up: noise, scheduler, fresh cache state within `budget`.
+    /// What the transformer is told about a prompt. Takes its time.
     ///
     /// # Errors
-    /// If the scheduler cannot do this number of steps.
+    /// If the prompt means nothing to the model, or a tensor operation fails.
+    pub(crate) fn encode(&self, prompt: &str) -> Result<Conditioning, RunnerError> {
+        self.family.encode(prompt)
+    }
+
+    /// Whether a prompt means something to the model.
+    pub(crate) fn check_prompt(&self, prompt: &str) -> Result<(), String> {
+        self.family.check_prompt(prompt)
+    }
+
+    /// Sets an image up: noise, conditioning, scheduler, fresh cache state within `budget`.
+    ///
+    /// # Errors
+    /// If the scheduler cannot do this number of steps, or the prompt cannot be encoded.
     pub fn begin(&self, spec: &ImageSpec, budget: &CacheBudget) -> Result<RunningImage, RunnerError> {
+        self.begin_with(spec, budget, |prompt| self.encode(prompt))
+    }
+
+    /// As [`Self::begin`], with another way to encode prompts.
+    pub(crate) fn begin_with(
+        &self,
+        spec: &ImageSpec,
+        budget: &CacheBudget,
+        encode: impl Fn(&str) -> Result<Conditioning, RunnerError>,
+    ) -> Result<RunningImage, RunnerError> {
+        let mut conditioning = vec![encode(&spec.prompt)?];
+        let mut prompt_row = 0;
+        if spec.rows() > 1 {
+            match self.family.unconditional() {
+                Unconditional::Last(unconditional) => conditioning.push(unconditional),
+                Unconditional::FirstFromNegativePrompt => {
+                    conditioning.insert(0, encode(spec.negative_prompt.as_deref().unwrap_or_default())?);
+                    prompt_row = 1;
+                }
+            }
+        }
         let (height, width) = latent_size(spec.size, self.vae_config.scale());
-        let stream_bytes = spec.rows() * self.transformer.stream_bytes((height, width));
+        let stream_bytes = spec.rows() * self.family.stream_bytes((height, width));
         let lists = self.info.block_lists.iter();
         let lists: Vec<_> = lists.map(|(name, blocks)| ListShape { name, blocks: *blocks, stream_bytes }).collect();
         let shape = [1, self.latent_channels, height, width];
         let latents = Tensor::from_vec(noise::randn(spec.seed, &shape), &shape, &self.device)?;
         Ok(RunningImage {
             spec: spec.clone(),
+            conditioning,
+            prompt_row,
             latents,
             scheduler: self.schedulers.build(spec.scheduler, spec.steps)?,
             step: 0,
@@ -207,8 +237,8 @@ impl DitPipeline {
         let prediction = self.predict(&mut images)?;
         let mut row = 0;
         for image in images {
-            let rows = image.spec.rows();
-            let output = self.guide(&prediction.narrow(0, row, rows)?, image.spec.guidance_scale)?;
+            let rows = image.conditioning.len();
+            let output = self.guide(&prediction.narrow(0, row, rows)?, image)?;
             image.latents = image.scheduler.step(&output, &image.latents)?;
             image.step += 1;
             row += rows;
@@ -218,32 +248,33 @@ impl DitPipeline {
 
     /// The transformer's output for all rows of all images.
     fn predict(&self, images: &mut [&mut RunningImage]) -> Result<Tensor, RunnerError> {
-        let (mut latents, mut timesteps, mut classes) = (Vec::new(), Vec::new(), Vec::new());
-        for image in images.iter() {
-            let timestep = image.scheduler.timesteps().get(image.step);
+        let (mut latents, mut timesteps, mut conditioning, mut lanes) = (vec![], vec![], vec![], vec![]);
+        for image in images {
+            let RunningImage { conditioning: rows, latents: sample, scheduler, step, sessions, .. } = &mut **image;
+            let timestep = scheduler.timesteps().get(*step);
             let timestep = *timestep.ok_or_else(|| RunnerError::Model("the image has no step left".to_owned()))?;
-            for class in [image.spec.class, NULL_CLASS].into_iter().take(image.spec.rows()) {
-                latents.push(image.latents.clone());
+            for row in rows.iter() {
+                latents.push(sample.clone());
                 timesteps.push(timestep);
-                classes.push(class);
+                conditioning.push(row);
             }
+            lanes.push(Lane { rows: rows.len(), sessions: sessions.list(0) });
         }
-        let rows = Rows { latents: &Tensor::cat(&latents, 0)?, timesteps: &timesteps, classes: &classes };
-        let mut lanes: Vec<_> =
-            images.iter_mut().map(|image| Lane { rows: image.spec.rows(), sessions: image.sessions.list(0) }).collect();
-        Ok(self.transformer.forward(&rows, &mut lanes)?)
+        let rows = Rows { latents: &Tensor::cat(&latents, 0)?, timesteps: &timesteps, conditioning: &conditioning };
+        Ok(self.family.predict(&rows, &mut lanes)?)
     }
 
     /// Classifier-free guidance over one image's rows: `[1 or 2, out_channels, h, w]` to
     /// `[1, channels, h, w]`.
-    fn guide(&self, prediction: &Tensor, scale: f64) -> Result<Tensor, RunnerError> {
+    fn guide(&self, prediction: &Tensor, image: &RunningImage) -> Result<Tensor, RunnerError> {
         let prediction =
             if self.learns_variance { prediction.narrow(1, 0, self.latent_channels)? } else { prediction.clone() };
         if prediction.dim(0)? == 1 {
             return Ok(prediction);
         }
-        let (cond, uncond) = (prediction.narrow(0, 0, 1)?, prediction.narrow(0, 1, 1)?);
-        Ok((&uncond + ((cond - &uncond)? * scale)?)?)
+        let row = |index: usize| prediction.narrow(0, index, 1);
+        let (cond, uncond) = (row(image.prompt_row)?, row(1 - image.prompt_row)?);
+        Ok((&uncond + ((cond - &uncond)? * image.spec.guidance_scale)?)?)
     }
 
     /// Turns final latents into a picture.
@@ -266,45 +297,6 @@ impl DitPipeline {
     }
 }
 
-impl ImageSpec {
-    /// Rows in a forward: one, or cond and uncond under guidance.
-    pub fn rows(&self) -> usize {
-        Self::rows_under(self.guidance_scale)
-    }
-
-    /// Rows of an image in a forward under this guidance scale.
-    pub(crate) fn rows_under(guidance_scale: f64) -> usize {
-        if guidance_scale > 1.0 { 2 } else { 1 }
-    }
-}
-
-impl RunningImage {
-    /// `[1, channels, height, width]`, f32
-    pub fn latents(&self) -> &Tensor {
-        &self.latents
-    }
-
-    /// What the last step took for the clean latents; `None` before the first step.
-    pub fn predicted_original(&self) -> Option<&Tensor> {
-        self.scheduler.predicted_original()
-    }
-
-    /// Steps reused so far, as the first block list counts them.
-    pub fn cached_steps(&self) -> usize {
-        self.sessions.cached_steps()
-    }
-
-    /// What was observed for a calibration.
-    pub fn calibration_steps(&self) -> &[CalibrationStep] {
-        self.sessions.calibration_steps()
-    }
-
-    /// What the cache decided so far.
-    pub fn report(&self) -> ImageReport {
-        self.sessions.report()
-    }
-}
-
 /// The model's calibration, if it has one.
 fn read_calibration(folder: &ModelFolder) -> Result<Option<Calibration>, RunnerError> {
     if !folder.contains(CALIBRATION_FILE) {
@@ -314,41 +306,27 @@ fn read_calibration(folder: &ModelFolder) -> Result<Option<Calibration>, RunnerE
     parsed.map(Some).map_err(|error| RunnerError::Model(format!("{}: {CALIBRATION_FILE}: {error}", folder.id())))
 }
 
-fn read_index(folder: &ModelFolder) -> Result<ModelIndex, RunnerError> {
-    let fail = |problem: String| RunnerError::Model(format!("{}: model_index.json: {problem}", folder.id()));
-    let index: ModelIndex = lenient_json::parse(&folder.text("model_index.json")?)
-        .and_then(serde_json::from_value)
-        .map_err(|error| fail(error.to_string()))?;
-    if index.class_name != "DiTPipeline" {
-        return Err(fail(format!("`_class_name` is {}; supported: DiTPipeline", index.class_name)));
-    }
-    match index.transformer.1.as_deref() {
-        Some(class) if TRANSFORMER_CLASSES.contains(&class) => {}
-        class => {
-            let found = class.unwrap_or("absent");
-            return Err(fail(format!("`transformer` is {found}; supported: {}", TRANSFORMER_CLASSES.join(", "))));
-        }
-    }
-    Ok(index)
-}
-
-/// Checks that the model can make these sizes; without any, its own.
-fn buckets(asked: &[Size], config: &TransformerConfig, vae: &VaeConfig) -> Result<Vec<Size>, RunnerError> {
-    if asked.is_empty() {
-        let side = config.sample_size * vae.scale();
+/// Checks that a model with this patch size can make these sizes; without any, its own.
+pub(crate) fn check_buckets(
+    parts: &FamilyParts<'_>,
+    sample_size: usize,
+    patch_size: usize,
+) -> Result<Vec<Size>, RunnerError> {
+    if parts.buckets.is_empty() {
+        let side = sample_size * parts.vae_scale;
         return Ok(vec![Size { width: side, height: side }]);
     }
-    let multiple = config.patch_size * vae.scale();
+    let multiple = patch_size * parts.vae_scale;
     let misfits = |size: &&Size| !size.width.is_multiple_of(multiple) || !size.height.is_multiple_of(multiple);
-    if let Some(size) = asked.iter().find(misfits) {
+    if let Some(size) = parts.buckets.iter().find(misfits) {
         return Err(RunnerError::Model(format!(
             "bucket {size}: width and height must be multiples of {multiple} for this model"
         )));
     }
-    Ok(asked.to_vec())
+    Ok(parts.buckets.to_vec())
 }
 
 /// Height and width of a picture's latents.
-fn latent_size(size: Size, scale: usize) -> (usize, usize) {
+pub(crate) fn latent_size(size: Size, scale: usize) -> (usize, usize) {
     (size.height / scale, size.width / scale)
 }

@@ -1,0 +1,77 @@
+//! DiT as the pipeline sees it: prompts are class labels.
+
+use afterimage_cache::Lane;
+use candle_core::{Result, Tensor};
+
+use super::config::{NULL_CLASS, TransformerConfig};
+use super::transformer::{ClassRows, DitTransformer};
+use crate::conditioning::Conditioning;
+use crate::error::RunnerError;
+use crate::labels::Labels;
+use crate::pipeline::{self, Family, FamilyFacts, FamilyParts, Rows, Unconditional};
+use crate::size::Size;
+
+/// Defaults of diffusers' `DiTPipeline`.
+const DEFAULT_STEPS: usize = 50;
+const DEFAULT_GUIDANCE_SCALE: f64 = 4.0;
+
+/// A class-conditional transformer and its labels.
+pub(crate) struct Dit {
+    transformer: DitTransformer,
+    labels: Labels,
+}
+
+impl Dit {
+    /// Loads the transformer of a model folder.
+    pub(crate) fn load(
+        parts: &FamilyParts<'_>,
+    ) -> std::result::Result<(Box<dyn Family>, FamilyFacts, Vec<Size>), RunnerError> {
+        let config = TransformerConfig::from_json(&parts.folder.text("transformer/config.json")?)?;
+        let buckets = pipeline::check_buckets(parts, config.sample_size, config.patch_size)?;
+        let latents: Vec<_> = buckets.iter().map(|size| pipeline::latent_size(*size, parts.vae_scale)).collect();
+        let weights = parts.folder.weights("transformer")?;
+        let vb = weights.var_builder(parts.dtype, parts.device);
+        let transformer = DitTransformer::new(config.clone(), &latents, vb)?;
+        weights.finish(&["pos_embed.pos_embed"])?;
+        let labels = Labels::new(parts.index.id2label.clone(), config.num_classes() as u32);
+        let facts = FamilyFacts {
+            block_lists: vec![(DitTransformer::BLOCK_LIST, config.num_layers)],
+            latent_channels: config.in_channels,
+            out_channels: config.out_channels(),
+            default_steps: DEFAULT_STEPS,
+            default_guidance_scale: DEFAULT_GUIDANCE_SCALE,
+            labels: labels.clone(),
+            can_guide: config.num_classes() >= NULL_CLASS as usize,
+            takes_negative_prompt: false,
+        };
+        Ok((Box::new(Self { transformer, labels }), facts, buckets))
+    }
+}
+
+impl Family for Dit {
+    fn check_prompt(&self, prompt: &str) -> std::result::Result<(), String> {
+        self.labels.resolve(prompt).map(|_| ())
+    }
+
+    fn encode(&self, prompt: &str) -> std::result::Result<Conditioning, RunnerError> {
+        self.labels.resolve(prompt).map(Conditioning::Class).map_err(RunnerError::Model)
+    }
+
+    fn unconditional(&self) -> Unconditional {
+        Unconditional::Last(Conditioning::Class(NULL_CLASS))
+    }
+
+    fn stream_bytes(&self, latent_size: (usize, usize)) -> usize {
+        self.transformer.stream_bytes(latent_size)
+    }
+
+    fn predict(&self, rows: &Rows<'_>, lanes: &mut [Lane<'_>]) -> Result<Tensor> {
+        let class = |conditioning: &&Conditioning| match conditioning {
+            Conditioning::Class(class) => Ok(*class),
+            Conditioning::Text(_) => candle_core::bail!("a DiT is told classes, not texts"),
+        };
+        let classes = rows.conditioning.iter().map(class).collect::<Result<Vec<_>>>()?;
+        let rows = ClassRows { latents: rows.latents, timesteps: rows.timesteps, classes: &classes };
+        self.transformer.forward(&rows, lanes)
+    }
+}

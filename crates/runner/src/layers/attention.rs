@@ -1,0 +1,47 @@
+//! Attention of one sequence to itself or to another.
+
+use candle_core::{D, Result, Tensor};
+use candle_nn::{Linear, Module, VarBuilder};
+
+/// Multi-head attention under diffusers' names: `to_q`, `to_k`, `to_v`, `to_out.0`.
+#[derive(Debug)]
+pub(crate) struct Attention {
+    to_q: Linear,
+    to_k: Linear,
+    to_v: Linear,
+    to_out: Linear,
+    heads: usize,
+}
+
+impl Attention {
+    /// From tokens of `size` to tokens of `context_size`; `bias` is that of the three projections.
+    pub(crate) fn new(size: usize, context_size: usize, heads: usize, bias: bool, vb: VarBuilder<'_>) -> Result<Self> {
+        let projection = |from: usize, name: &str| candle_nn::linear_b(from, size, bias, vb.pp(name));
+        Ok(Self {
+            to_q: projection(size, "to_q")?,
+            to_k: projection(context_size, "to_k")?,
+            to_v: projection(context_size, "to_v")?,
+            to_out: candle_nn::linear(size, size, vb.pp("to_out").pp(0))?,
+            heads,
+        })
+    }
+
+    /// `x` is `[rows, tokens, size]`, `context` `[rows, context tokens, context size]`; `score_bias`
+    /// `[rows, 1, 1, context tokens]` is added to the scores, so that padding is not attended to.
+    pub(crate) fn forward(&self, x: &Tensor, context: &Tensor, score_bias: Option<&Tensor>) -> Result<Tensor> {
+        let (rows, tokens, size) = x.dims3()?;
+        let head_size = size / self.heads;
+        // [rows, tokens, size] -> [rows, heads, tokens, head_size]
+        let split = |linear: &Linear, from: &Tensor| {
+            linear.forward(from)?.reshape((rows, (), self.heads, head_size))?.transpose(1, 2)?.contiguous()
+        };
+        let query = (split(&self.to_q, x)? * (head_size as f64).powf(-0.5))?;
+        let scores = query.matmul(&split(&self.to_k, context)?.transpose(D::Minus2, D::Minus1)?)?;
+        let scores = match score_bias {
+            Some(bias) => scores.broadcast_add(bias)?,
+            None => scores,
+        };
+        let attended = candle_nn::ops::softmax_last_dim(&scores)?.matmul(&split(&self.to_v, context)?)?;
+        self.to_out.forward(&attended.transpose(1, 2)?.reshape((rows, tokens, size))?)
+    }
+}

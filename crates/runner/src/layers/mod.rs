@@ -1,0 +1,13 @@
+//! Building blocks that the transformers of all families share.
+
+mod attention;
+mod feed_forward;
+mod norm;
+mod patch_embed;
+mod timestep;
+
+pub(crate) use attention::Attention;
+pub(crate) use feed_forward::{Activation, FeedForward};
+pub(crate) use norm::{PlainLayerNorm, modulate};
+pub(crate) use patch_embed::{PatchEmbed, PositionGrid, unpatchify};
+pub(crate) use timestep::{Sinusoids, TimestepEmbedding};

@@ -1,0 +1,37 @@
+//! Layer norms and their modulation (adaLN).
+
+use candle_core::{D, Result, Tensor};
+use candle_nn::VarBuilder;
+
+/// `(1 + scale) * x + shift` with `x` `[rows, tokens, hidden]` and the others `[rows, hidden]`.
+pub(crate) fn modulate(x: &Tensor, scale: &Tensor, shift: &Tensor) -> Result<Tensor> {
+    x.broadcast_mul(&(scale + 1.0)?.unsqueeze(1)?)?.broadcast_add(&shift.unsqueeze(1)?)
+}
+
+/// Layer norm without weight and bias over the last dimension.
+#[derive(Debug)]
+pub(crate) struct PlainLayerNorm {
+    ones: Tensor,
+    zeros: Tensor,
+    eps: f32,
+}
+
+impl PlainLayerNorm {
+    pub(crate) fn new(size: usize, eps: f64, vb: &VarBuilder<'_>) -> Result<Self> {
+        let ones = Tensor::ones(size, vb.dtype(), vb.device())?;
+        Ok(Self { zeros: ones.zeros_like()?, ones, eps: eps as f32 })
+    }
+
+    /// With weight and bias, where `affine`.
+    pub(crate) fn load(size: usize, eps: f64, affine: bool, vb: VarBuilder<'_>) -> Result<Self> {
+        if !affine {
+            return Self::new(size, eps, &vb);
+        }
+        Ok(Self { ones: vb.get(size, "weight")?, zeros: vb.get(size, "bias")?, eps: eps as f32 })
+    }
+
+    pub(crate) fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        debug_assert_eq!(x.dim(D::Minus1)?, self.ones.dim(0)?);
+        candle_nn::ops::layer_norm(&x.contiguous()?, &self.ones, &self.zeros, self.eps)
+    }
+}

@@ -1,0 +1,96 @@
+//! Between latents and tokens: patches, their positions, and back.
+
+use candle_core::{DType, Device, Result, Tensor};
+use candle_nn::{Linear, Module, VarBuilder};
+
+/// Longest period of the sinusoids.
+const MAX_PERIOD: f64 = 10_000.0;
+
+/// Latents to tokens: a convolution whose kernel equals its stride, done as one matrix product.
+#[derive(Debug)]
+pub(crate) struct PatchEmbed {
+    projection: Linear,
+    patch_size: usize,
+}
+
+impl PatchEmbed {
+    pub(crate) fn new(channels: usize, patch_size: usize, hidden_size: usize, vb: VarBuilder<'_>) -> Result<Self> {
+        let vb = vb.pp("proj");
+        let kernel = vb.get((hidden_size, channels, patch_size, patch_size), "weight")?;
+        let projection = Linear::new(kernel.flatten_from(1)?, Some(vb.get(hidden_size, "bias")?));
+        Ok(Self { projection, patch_size })
+    }
+
+    /// `[rows, channels, height, width]` to `[rows, tokens, hidden]`; `positions` is `[tokens, hidden]`.
+    pub(crate) fn forward(&self, latents: &Tensor, positions: &Tensor) -> Result<Tensor> {
+        let (rows, channels, height, width) = latents.dims4()?;
+        let side = self.patch_size;
+        let patches = latents
+            .reshape(&[rows, channels, height / side, side, width / side, side])?
+            .permute([0, 2, 4, 1, 3, 5])?
+            .reshape((rows, height / side * (width / side), channels * side * side))?;
+        let tokens = self.projection.forward(&patches)?;
+        // Positions are added in f32 whatever the model's dtype.
+        tokens.to_dtype(DType::F32)?.broadcast_add(positions)?.to_dtype(latents.dtype())
+    }
+}
+
+/// A grid of patches for which positions are wanted.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct PositionGrid {
+    /// Rows and columns of patches.
+    pub(crate) height: usize,
+    pub(crate) width: usize,
+    /// Side of the grid the model was made for; others are stretched to the same range.
+    pub(crate) base: usize,
+    /// What coordinates are divided by on top of that.
+    pub(crate) interpolation_scale: f64,
+}
+
+impl PositionGrid {
+    /// Sine and cosine positions: `[height * width, hidden]`, f32. The first half encodes the column, the
+    /// second the row.
+    pub(crate) fn positions(&self, hidden_size: usize) -> Result<Tensor> {
+        let quarter = hidden_size / 4;
+        let frequencies: Vec<f64> =
+            (0..quarter).map(|index| MAX_PERIOD.powf(-(index as f64) / quarter as f64)).collect();
+        let coordinate = |index: usize, side: usize| {
+            f64::from(index as f32 / (side as f32 / self.base as f32) / self.interpolation_scale as f32)
+        };
+        let mut values = Vec::with_capacity(self.height * self.width * hidden_size);
+        for row in 0..self.height {
+            for column in 0..self.width {
+                for position in [coordinate(column, self.width), coordinate(row, self.height)] {
+                    values.extend(frequencies.iter().map(|frequency| (position * frequency).sin() as f32));
+                    values.extend(frequencies.iter().map(|frequency| (position * frequency).cos() as f32));
+                }
+            }
+        }
+        Tensor::from_vec(values, (self.height * self.width, hidden_size), &Device::Cpu)
+    }
+}
+
+/// Tokens back to a picture: `[rows, height * width, side * side * channels]` to
+/// `[rows, channels, height * side, width * side]`.
+pub(crate) fn unpatchify(patches: &Tensor, (height, width): (usize, usize), side: usize) -> Result<Tensor> {
+    let (rows, _, values) = patches.dims3()?;
+    let channels = values / (side * side);
+    // [rows, height, width, side, side, channels] -> [rows, channels, height, side, width, side]
+    let patches = patches.reshape(&[rows, height, width, side, side, channels])?.permute([0, 5, 1, 3, 2, 4])?;
+    patches.reshape((rows, channels, height * side, width * side))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn positions_start_with_the_column() {
+        // Hidden size 4: one frequency (1) each; sin, cos of the column, then of the row.
+        let grid = PositionGrid { height: 1, width: 2, base: 2, interpolation_scale: 1.0 };
+        let positions = grid.positions(4).unwrap().to_vec2::<f32>().unwrap();
+        assert_eq!(positions[0], [0.0, 1.0, 0.0, 1.0]);
+        assert_eq!(positions[1][..2], [1f32.sin(), 1f32.cos()]);
+        assert_eq!(positions[1][2..], [0.0, 1.0]);
+    }
+}

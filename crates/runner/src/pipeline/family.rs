@@ -1,0 +1,58 @@
+//! What a family of models adds to the pipeline they all share.
+//!
+//! The pipeline owns noise, schedulers, guidance, cache sessions and the VAE. A family turns texts into
+//! conditioning, and latents with conditioning into a prediction, through a block list that
+//! `afterimage-cache` drives.
+
+use afterimage_cache::Lane;
+use candle_core::Tensor;
+
+use crate::conditioning::Conditioning;
+use crate::error::RunnerError;
+
+/// A loaded transformer with what understands its prompts.
+pub(crate) trait Family: Send + Sync {
+    /// Whether a prompt means something to the model; quick.
+    ///
+    /// # Errors
+    /// A message for whoever wrote the prompt.
+    fn check_prompt(&self, prompt: &str) -> Result<(), String>;
+
+    /// What the transformer is told about a row with this prompt. Takes its time.
+    ///
+    /// # Errors
+    /// If the prompt means nothing, or a tensor operation fails.
+    fn encode(&self, prompt: &str) -> Result<Conditioning, RunnerError>;
+
+    /// What the row of a guided image is told that is steered away from, where its request does not say.
+    fn unconditional(&self) -> Unconditional;
+
+    /// Bytes of one row's streams for latents of this height and width.
+    fn stream_bytes(&self, latent_size: (usize, usize)) -> usize;
+
+    /// Predicts `[rows, out_channels, height, width]`, f32. `lanes` say which rows belong together and
+    /// hold their cache state.
+    ///
+    /// # Errors
+    /// If a tensor operation fails, or the conditioning is another family's.
+    fn predict(&self, rows: &Rows<'_>, lanes: &mut [Lane<'_>]) -> candle_core::Result<Tensor>;
+}
+
+/// The row without the prompt in a guided image.
+#[derive(Debug, Clone)]
+pub(crate) enum Unconditional {
+    /// It follows the row with the prompt, and is always the same.
+    Last(Conditioning),
+    /// It precedes the row with the prompt, and is that of the negative prompt, which may be empty.
+    FirstFromNegativePrompt,
+}
+
+/// One forward's rows.
+pub(crate) struct Rows<'a> {
+    /// `[rows, channels, height, width]`, f32.
+    pub(crate) latents: &'a Tensor,
+    /// One per row.
+    pub(crate) timesteps: &'a [f32],
+    /// One per row.
+    pub(crate) conditioning: &'a [&'a Conditioning],
+}

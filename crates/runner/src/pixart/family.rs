@@ -1,0 +1,127 @@
+//! PixArt as the pipeline sees it: prompts are captions for a T5 encoder.
+
+use afterimage_cache::Lane;
+use candle_core::{DType, Device, Result, Tensor};
+
+use super::config::TransformerConfig;
+use super::transformer::{CaptionRows, PixArtTransformer};
+use crate::conditioning::{Conditioning, EncodedText};
+use crate::error::RunnerError;
+use crate::labels::Labels;
+use crate::pipeline::{self, Family, FamilyFacts, FamilyParts, Rows, Unconditional};
+use crate::size::Size;
+use crate::text::T5TextEncoder;
+
+/// Defaults of diffusers' PixArt pipelines.
+const DEFAULT_STEPS: usize = 20;
+const DEFAULT_GUIDANCE_SCALE: f64 = 4.5;
+/// What diffusers adds to the attention scores of padding.
+const PADDING_BIAS: f32 = -10_000.0;
+
+/// The published kinds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Variant {
+    /// arXiv 2310.00426
+    Alpha,
+    /// arXiv 2403.04692
+    Sigma,
+}
+
+impl Variant {
+    /// Tokens of a caption, longer ones are cut.
+    fn caption_tokens(self) -> usize {
+        match self {
+            Self::Alpha => 120,
+            Self::Sigma => 300,
+        }
+    }
+}
+
+/// A transformer and its text encoder.
+pub(crate) struct PixArt {
+    transformer: PixArtTransformer,
+    text_encoder: T5TextEncoder,
+    variant: Variant,
+    device: Device,
+}
+
+impl PixArt {
+    /// Loads transformer and text encoder of a model folder.
+    pub(crate) fn load(
+        parts: &FamilyParts<'_>,
+        variant: Variant,
+    ) -> std::result::Result<(Box<dyn Family>, FamilyFacts, Vec<Size>), RunnerError> {
+        let config = TransformerConfig::from_json(&parts.folder.text("transformer/config.json")?)?;
+        let buckets = pipeline::check_buckets(parts, config.sample_size, config.patch_size)?;
+        let latents: Vec<_> = buckets.iter().map(|size| pipeline::latent_size(*size, parts.vae_scale)).collect();
+        let text_encoder = T5TextEncoder::load(parts.folder, "text_encoder", "tokenizer", parts.dtype, parts.device)?;
+        if text_encoder.dim() != config.caption_channels() {
+            return Err(RunnerError::Model(format!(
+                "{}: the text encoder's states have size {}, the transformer takes {}",
+                parts.folder.id(),
+                text_encoder.dim(),
+                config.caption_channels()
+            )));
+        }
+        let weights = parts.folder.weights("transformer")?;
+        let vb = weights.var_builder(parts.dtype, parts.device);
+        let transformer = PixArtTransformer::new(config.clone(), &latents, parts.vae_scale, vb)?;
+        weights.finish(&["pos_embed.pos_embed", "caption_projection.y_embedding"])?;
+        let facts = FamilyFacts {
+            block_lists: vec![(PixArtTransformer::BLOCK_LIST, config.num_layers)],
+            latent_channels: config.in_channels,
+            out_channels: config.out_channels(),
+            default_steps: DEFAULT_STEPS,
+            default_guidance_scale: DEFAULT_GUIDANCE_SCALE,
+            labels: Labels::default(),
+            can_guide: true,
+            takes_negative_prompt: true,
+        };
+        let family = Self { transformer, text_encoder, variant, device: parts.device.clone() };
+        Ok((Box::new(family), facts, buckets))
+    }
+}
+
+impl Family for PixArt {
+    fn check_prompt(&self, _prompt: &str) -> std::result::Result<(), String> {
+        Ok(())
+    }
+
+    fn encode(&self, prompt: &str) -> std::result::Result<Conditioning, RunnerError> {
+        // As the pipelines do without their optional cleaning.
+        let caption = prompt.to_lowercase();
+        let states = self.text_encoder.encode(caption.trim(), self.variant.caption_tokens())?;
+        let captions = self.transformer.project_captions(&states)?;
+        let (_, words, _) = captions.dims3()?;
+        let padding = self.variant.caption_tokens() - words;
+        let bias = [vec![0.0; words], vec![PADDING_BIAS; padding]].concat();
+        Ok(Conditioning::Text(EncodedText {
+            states: captions.pad_with_zeros(1, 0, padding)?,
+            bias: Tensor::from_vec(bias, (1, words + padding), &self.device)?,
+        }))
+    }
+
+    fn unconditional(&self) -> Unconditional {
+        Unconditional::FirstFromNegativePrompt
+    }
+
+    fn stream_bytes(&self, latent_size: (usize, usize)) -> usize {
+        self.transformer.stream_bytes(latent_size)
+    }
+
+    fn predict(&self, rows: &Rows<'_>, lanes: &mut [Lane<'_>]) -> Result<Tensor> {
+        let text = |conditioning: &&Conditioning| match conditioning {
+            Conditioning::Text(text) => Ok((text.states.clone(), text.bias.clone())),
+            Conditioning::Class(_) => candle_core::bail!("PixArt is told captions, not classes"),
+        };
+        let (captions, bias): (Vec<_>, Vec<_>) =
+            rows.conditioning.iter().map(text).collect::<Result<Vec<_>>>()?.into_iter().unzip();
+        let rows = CaptionRows {
+            latents: rows.latents,
+            timesteps: rows.timesteps,
+            captions: Tensor::cat(&captions, 0)?,
+            caption_bias: Tensor::cat(&bias, 0)?.to_dtype(DType::F32)?,
+        };
+        self.transformer.forward(rows, lanes)
+    }
+}

@@ -1,0 +1,61 @@
+//! The address under which clients reach this server.
+
+use std::str::FromStr;
+
+use axum::http::Uri;
+use axum::http::uri::Authority;
+
+/// The value of `--public-url`, without a slash at its end.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct PublicUrl(String);
+
+impl PublicUrl {
+    /// The address that a client used, by its `Host` header.
+    pub(super) fn of_host(host: &str) -> Option<Self> {
+        let authority: Authority = host.parse().ok()?;
+        // No name and password, whatever they are for.
+        (!authority.as_str().contains('@')).then(|| Self(format!("http://{authority}")))
+    }
+
+    pub(super) fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for PublicUrl {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wrong = || "it must be an absolute URL such as https://images.example.com/base".to_owned();
+        let uri: Uri = text.parse().map_err(|_| wrong())?;
+        let is_http = matches!(uri.scheme_str(), Some("http" | "https"));
+        if !is_http || uri.authority().is_none() || uri.query().is_some() || text.contains('#') {
+            return Err(wrong());
+        }
+        Ok(Self(text.trim_end_matches('/').to_owned()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn absolute_urls_are_taken() {
+        let parse = |text: &str| text.parse().map(|PublicUrl(url)| url);
+        assert_eq!(parse("https://x.org/a/").unwrap(), "https://x.org/a");
+        assert_eq!(parse("http://[::1]:8080").unwrap(), "http://[::1]:8080");
+        for text in ["", "x.org", "/a", "ftp://x.org", "https://x.org?a=1", "https://x.org/#a", "https://"] {
+            assert!(parse(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_host_header_is_an_address() {
+        let of_host = |host| PublicUrl::of_host(host).map(|PublicUrl(url)| url);
+        assert_eq!(of_host("127.0.0.1:8080").unwrap(), "http://127.0.0.1:8080");
+        for host in ["", "a/b", "a b", "user@x.org", "x.org\"><script>"] {
+            assert_eq!(of_host(host), None, "{host}");
+        }
+    }
+}

@@ -1,0 +1,52 @@
+//! Requests that got no further than their key or their client's limits.
+
+use prometheus::IntCounterVec;
+
+use super::catalog::{Catalog, Family};
+
+/// Why a request did not get as far as its handler.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum RefusalReason {
+    /// It had no key, or none of ours.
+    InvalidApiKey,
+    /// Its client had asked too often.
+    RateLimited,
+    /// Its client had too many requests without an answer.
+    TooManyConcurrent,
+}
+
+/// The metrics of what stands before the handlers.
+pub(super) struct AccessMetrics {
+    refused: IntCounterVec,
+}
+
+impl AccessMetrics {
+    pub(super) fn new(catalog: &mut Catalog) -> Self {
+        let refused = catalog.counters(Family {
+            name: "afterimage_refused_total",
+            unit: "requests",
+            labels: &[("reason", "invalid_api_key, rate_limited, too_many_concurrent")],
+            help: "Requests refused for their key or their client's limits, before anything was read",
+        });
+        for reason in RefusalReason::ALL {
+            refused.with_label_values(&[reason.as_str()]);
+        }
+        Self { refused }
+    }
+
+    pub(super) fn refused(&self, reason: RefusalReason) {
+        self.refused.with_label_values(&[reason.as_str()]).inc();
+    }
+}
+
+impl RefusalReason {
+    const ALL: [Self; 3] = [Self::InvalidApiKey, Self::RateLimited, Self::TooManyConcurrent];
+
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::InvalidApiKey => "invalid_api_key",
+            Self::RateLimited => "rate_limited",
+            Self::TooManyConcurrent => "too_many_concurrent",
+        }
+    }
+}

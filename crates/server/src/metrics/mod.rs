@@ -1,0 +1,205 @@
+//! What the server counts: one registry with a typed field per metric.
+//!
+//! Label sets are closed, so the number of series is fixed: all combinations but those of HTTP routes
+//! and batch sizes exist from the start with value 0. `docs/metrics.md` lists every metric.
+
+mod access;
+mod cache;
+mod catalog;
+mod engine;
+mod generations;
+mod http;
+
+use std::time::Duration;
+
+use afterimage_cache::CacheReport;
+use afterimage_runner::{Engine, FinishedJob};
+
+use crate::image_store::StoreUsage;
+use access::AccessMetrics;
+use cache::CacheMetrics;
+use catalog::Catalog;
+use engine::EngineMetrics;
+use generations::GenerationMetrics;
+use http::HttpMetrics;
+
+pub(crate) use access::RefusalReason;
+pub(crate) use generations::{GenerationRecord, InFlight, Outcome};
+
+/// From a cache-hit answer of a small model to minutes on a large one.
+const SECONDS_BUCKETS: [f64; 14] = [0.001, 0.005, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0];
+
+/// All metrics of the server.
+pub(crate) struct Metrics {
+    catalog: Catalog,
+    access: AccessMetrics,
+    generations: GenerationMetrics,
+    cache: CacheMetrics,
+    engine: EngineMetrics,
+    http: HttpMetrics,
+}
+
+impl Metrics {
+    pub(crate) fn new() -> Self {
+        let mut catalog = Catalog::new();
+        Self {
+            access: AccessMetrics::new(&mut catalog),
+            generations: GenerationMetrics::new(&mut catalog),
+            cache: CacheMetrics::new(&mut catalog),
+            engine: EngineMetrics::new(&mut catalog),
+            http: HttpMetrics::new(&mut catalog),
+            catalog,
+        }
+    }
+
+    /// A request has got no further than its key or its client's limits.
+    pub(crate) fn request_refused(&self, reason: RefusalReason) {
+        self.access.refused(reason);
+    }
+
+    /// A generation request has arrived; the record notices its end.
+    pub(crate) fn generation_begins(&self) -> GenerationRecord {
+        self.generations.begins()
+    }
+
+    /// The engine has accepted a job; the guard is held until its answer is made.
+    pub(crate) fn job_accepted(&self) -> InFlight {
+        self.generations.accepted()
+    }
+
+    /// A job has its pictures.
+    pub(crate) fn job_finished(&self, job: &FinishedJob) {
+        self.generations.finished(job);
+        self.cache.reported(&job.cache);
+    }
+
+    /// A generation request has its answer.
+    pub(crate) fn generation_answered(&self, total: Duration) {
+        self.generations.answered(total);
+    }
+
+    /// `route` is a path of the router, never one a client made up.
+    pub(crate) fn http_request(&self, route: &str, status: u16, seconds: f64) {
+        self.http.request(route, status, seconds);
+    }
+
+    /// A finished request had a cache and reused no step.
+    pub(crate) fn cache_never_engaged(&self, report: &CacheReport) {
+        self.cache.never_engaged(report);
+    }
+
+    /// Catches up with what the engine knows.
+    pub(crate) fn read_engine(&self, engine: &Engine) {
+        self.engine.read(engine);
+    }
+
+    /// Catches up with what is stored.
+    pub(crate) fn read_store(&self, usage: StoreUsage) {
+        self.http.read_store(usage);
+    }
+
+    /// Prometheus' text format.
+    pub(crate) fn text(&self) -> prometheus::Result<String> {
+        self.catalog.text()
+    }
+}
+
+fn count(number: usize) -> u64 {
+    u64::try_from(number).unwrap_or(u64::MAX)
+}
+
+fn gauge_value(number: usize) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use afterimage_cache::report::Recorded;
+    use afterimage_cache::{CacheBackend, CachePlan, ContextReport, ImageReport, Reason};
+    use afterimage_runner::{EngineStatistics, Size, Timings};
+
+    use super::*;
+
+    fn job(images: Vec<ImageReport>) -> FinishedJob {
+        FinishedJob {
+            images: Vec::new(),
+            size: Size { width: 64, height: 64 },
+            cache: CacheReport::new(&CachePlan::None, 3, images),
+            timings: Timings::default(),
+        }
+    }
+
+    #[test]
+    fn series_exist_before_the_first_request() {
+        let text = Metrics::new().text().unwrap();
+        assert!(text.contains("afterimage_requests_total{status=\"cancelled\"} 0\n"), "{text}");
+        assert!(text.contains("afterimage_steps_total{decision=\"cached\",reason=\"cached\"} 0\n"), "{text}");
+        assert!(text.contains("afterimage_stage_seconds_count{stage=\"total\"} 0\n"), "{text}");
+    }
+
+    #[test]
+    fn passes_are_counted_by_decision_and_distances_without_the_signs() {
+        let metrics = Metrics::new();
+        let context = ContextReport {
+            name: "transformer_blocks".to_owned(),
+            branch: "all",
+            cached_steps: vec![2],
+            residual_diffs: [(1, -1.0), (2, 0.03), (3, f64::NAN)]
+                .map(|(step, value)| (step, Recorded::One(value)))
+                .into(),
+            reasons: BTreeMap::new(),
+            pruned_blocks: None,
+        };
+        let passes = BTreeMap::from([(Reason::Warmup, 2), (Reason::Cached, 1)]);
+        let mut job = job(vec![ImageReport { contexts: vec![context], passes, tag: None }]);
+        job.cache.backend = CacheBackend::CacheDit.as_str();
+        metrics.job_finished(&job);
+        let text = metrics.text().unwrap();
+        assert!(text.contains("afterimage_steps_total{decision=\"computed\",reason=\"warmup\"} 2\n"), "{text}");
+        assert!(text.contains("afterimage_steps_total{decision=\"cached\",reason=\"cached\"} 1\n"), "{text}");
+        assert!(text.contains("afterimage_cache_residual_distance_count 1\n"), "{text}");
+        assert!(text.contains("afterimage_cache_hit_rate_count 1\n"), "{text}");
+    }
+
+    #[test]
+    fn an_uncached_job_counts_steps_but_no_hit_rate() {
+        let metrics = Metrics::new();
+        let passes = BTreeMap::from([(Reason::Off, 3)]);
+        metrics.job_finished(&job(vec![ImageReport { contexts: Vec::new(), passes, tag: None }]));
+        let text = metrics.text().unwrap();
+        assert!(text.contains("afterimage_steps_total{decision=\"computed\",reason=\"off\"} 3\n"), "{text}");
+        assert!(text.contains("afterimage_cache_hit_rate_count 0\n"), "{text}");
+    }
+
+    #[test]
+    fn the_engines_counters_only_grow() {
+        let metrics = Metrics::new();
+        let mut statistics = EngineStatistics::default();
+        statistics.batch_rows = vec![0, 4, 2];
+        statistics.joins = 3;
+        metrics.engine.statistics(&statistics);
+        metrics.engine.statistics(&statistics);
+        statistics.joins = 2;
+        metrics.engine.statistics(&statistics);
+        let text = metrics.text().unwrap();
+        assert!(text.contains("afterimage_joins_total 3\n"), "{text}");
+        assert!(text.contains("afterimage_forwards_total{rows=\"1\"} 4\n"), "{text}");
+        assert!(text.contains("afterimage_worker_restarts_total 0\n"), "{text}");
+        assert!(!text.contains("rows=\"0\""), "{text}");
+    }
+
+    #[test]
+    fn a_dropped_request_counts_as_cancelled() {
+        let metrics = Metrics::new();
+        metrics.generation_begins().ends(Outcome::Ok);
+        let running = (metrics.generation_begins(), metrics.job_accepted());
+        assert!(metrics.text().unwrap().contains("afterimage_requests_in_flight 1\n"));
+        drop(running);
+        let text = metrics.text().unwrap();
+        assert!(text.contains("afterimage_requests_in_flight 0\n"), "{text}");
+        assert!(text.contains("afterimage_requests_total{status=\"ok\"} 1\n"), "{text}");
+        assert!(text.contains("afterimage_requests_total{status=\"cancelled\"} 1\n"), "{text}");
+    }
+}

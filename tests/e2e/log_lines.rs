@@ -1,0 +1,100 @@
+//! What a server writes down about its requests.
+
+use std::fs::File;
+use std::io::Write;
+use std::net::TcpStream;
+
+use serde_json::{Value, json};
+
+use crate::http;
+use crate::server::Server;
+
+/// A server with this log filter, its log as far as it is written, and what keeps the file.
+struct Logged {
+    server: Server,
+    folder: tempfile::TempDir,
+}
+
+impl Logged {
+    fn start(filter: &str) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let server = Server::start_logging(filter, File::create(folder.path().join("log")).unwrap());
+        Self { server, folder }
+    }
+
+    fn post(&self, id: &str, body: &Value) -> u16 {
+        let headers = [("x-request-id", id)];
+        let body = body.to_string();
+        http::request(&self.server.address, "POST", "/v1/images/generations", &headers, body.as_bytes()).status
+    }
+
+    fn text(&self) -> String {
+        std::fs::read_to_string(self.folder.path().join("log")).unwrap()
+    }
+
+    /// Lines of the request with this id.
+    fn lines_of(&self, id: &str) -> Vec<Value> {
+        let text = self.text();
+        let lines = text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+        lines.filter(|line| line["span"]["id"] == id || line["spans"][0]["id"] == id).collect()
+    }
+
+    /// The line at a request's end, once it is there.
+    fn summary_of(&self, id: &str) -> Value {
+        let find = || self.lines_of(id).into_iter().find(|line| line["message"] == "generation");
+        self.server.wait_until("the request has its line", || find().is_some());
+        find().unwrap()
+    }
+}
+
+#[test]
+fn every_request_has_one_line_that_says_what_became_of_it() {
+    let logged = Logged::start("info");
+    let request =
+        json!({"prompt": "red apple", "seed": 1, "num_inference_steps": 8, "n": 2, "cache_backend": "cache_dit"});
+    assert_eq!(logged.post("good-1", &request), 200);
+    let line = logged.summary_of("good-1");
+    assert_eq!((&line["outcome"], &line["status"], &line["level"]), (&json!("ok"), &json!(200), &json!("INFO")));
+    assert_eq!((&line["images"], &line["steps"], &line["backend"]), (&json!(2), &json!(8), &json!("cache_dit")));
+    assert!(line["cached"].as_u64().unwrap() > 0, "{line}");
+    assert!(line["tag"].as_str().unwrap().starts_with("DBCache_F1B0"), "{line}");
+    for stage in ["queue", "encode", "denoise", "decode", "total"] {
+        assert!(line[format!("{stage}_seconds")].is_number(), "{stage}: {line}");
+    }
+    assert_eq!(logged.lines_of("good-1").len(), 1);
+
+    let mut streamed = request.clone();
+    streamed["stream"] = json!(true);
+    assert_eq!(logged.post("good-2", &streamed), 200);
+    assert_eq!(logged.summary_of("good-2")["steps"], 8);
+
+    assert_eq!(logged.post("bad-1", &json!({"prompt": "no such thing"})), 400);
+    let line = logged.summary_of("bad-1");
+    assert_eq!((&line["outcome"], &line["status"]), (&json!("invalid"), &json!(400)));
+    assert_eq!(line["error"], "unknown_label");
+    assert!(!logged.text().contains("red apple") && !logged.text().contains("no such"), "a prompt is in the log");
+}
+
+#[test]
+fn lines_of_the_worker_have_the_requests_id() {
+    let logged = Logged::start("info");
+    let body = json!({"prompt": "rocket", "n": 4, "num_inference_steps": 200}).to_string();
+    let head = "POST /v1/images/generations HTTP/1.1\r\nhost: x\r\nx-request-id: left-1\r\n";
+    let mut client = TcpStream::connect(&logged.server.address).unwrap();
+    client.write_all(format!("{head}content-length: {}\r\n\r\n{body}", body.len()).as_bytes()).unwrap();
+    logged.server.wait_until("it runs", || logged.server.metric("afterimage_running_rows", &[]) > 0.0);
+    drop(client);
+    let line = logged.summary_of("left-1");
+    assert_eq!((&line["outcome"], &line["status"]), (&json!("cancelled"), &Value::Null));
+    let from_worker = |line: &Value| line["target"].as_str().unwrap().starts_with("afterimage_runner");
+    logged.server.wait_until("the worker has noticed", || logged.lines_of("left-1").iter().any(from_worker));
+}
+
+#[test]
+fn the_id_survives_any_filter_and_prompts_are_for_debugging() {
+    let logged = Logged::start("warn,afterimage::api=debug");
+    assert_eq!(logged.post("debug-1", &json!({"prompt": "red apple", "num_inference_steps": 1})), 200);
+    let lines = logged.lines_of("debug-1");
+    let asked = lines.iter().find(|line| line["message"] == "asked for").unwrap();
+    assert_eq!((&asked["prompt"], &asked["level"]), (&json!("red apple"), &json!("DEBUG")));
+}

@@ -1,0 +1,173 @@
+"""Tokenizers small enough to commit, trained on made-up captions, saved in the forms that model repositories publish.
+
+`train_t5` trains a sentencepiece unigram model as T5's is: NFKC with the nmt rules, a dummy prefix, `<pad>`, `</s>`
+and `<unk>` first. `write_t5` puts it into a folder as `spiece.model`, with or without a `tokenizer.json`.
+"""
+
+import io
+import json
+import random
+from pathlib import Path
+
+import sentencepiece
+from tokenizers import Tokenizer
+from transformers import T5Tokenizer
+
+EXTRA_IDS = 100
+"""The sentinels `<extra_id_99>` to `<extra_id_0>` that stand behind the pieces of every T5 tokenizer."""
+T5_MAX_LENGTH = 512
+
+
+def phrases(text: str) -> list[str]:
+    """Phrases that semicolons part, with one space between words."""
+    return [" ".join(phrase.split()) for phrase in text.split(";")]
+
+
+THINGS = phrases(
+    """
+    fox; red apple; lighthouse; tiny robot; snow leopard; bicycle; old wooden boat; castle; bowl of ramen; jazz band;
+    astronaut; glass teapot; field of sunflowers; mountain village; steam locomotive; hummingbird; cup of coffee; stone
+    bridge; pair of boots; sleeping cat; golden retriever; market stall; greenhouse; paper crane; hot air balloon; quiet
+    library; street musician; chess board; sailing ship; desert road; waterfall; loaf of bread; clock tower; coral reef;
+    violin; polar bear; campfire; rain forest; space station; wedding cake
+    """
+)
+DOINGS = phrases(
+    """
+    stands in the fog; floats over the water; is lit by the morning sun; waits beside the window; glows in the dark; is
+    covered with snow; rests on a wooden table; moves slowly through the city; looks at the stars; hides behind tall
+    grass; shines after the rain; is painted on an old wall; leans against the door; casts a long shadow; is surrounded
+    by flowers; burns brightly at night; appears between two hills; turns towards the camera
+    """
+)
+PLACES = phrases(
+    """
+    in Kyoto; at the edge of a forest; near the harbour; on the moon; under a bridge; in a small kitchen; by the river;
+    in the year 2045; at 35 mm; inside a museum; on a rooftop; along the coast; in the Alps; below the surface; at the
+    North Pole; in a café; above the clouds; next to a red door; for 10 people; behind the theatre
+    """
+)
+STYLES = phrases(
+    """
+    oil painting; watercolour; photograph, 4k, highly detailed; pencil sketch; pixel art; studio lighting; wide angle,
+    shallow depth of field; black and white film; children's book illustration; low-poly render; soft pastel colours;
+    cinematic, dramatic light; isometric view; "golden hour"; art nouveau poster; close-up; minimalistic; 8-bit; long
+    exposure; hand-drawn comic
+    """
+)
+QUANTITIES = phrases(
+    """
+    a; the; one; two; three; an enormous; a very small; several; a beautiful; a broken; a blue; a green; an ancient; a
+    modern; a transparent; a crowded; 5; 12; 300
+    """
+)
+
+
+def captions(count: int = 800) -> list[str]:
+    """Made-up English captions, the same ones on every call."""
+    pick = random.Random(0).choice
+    patterns = (
+        lambda: f"{pick(QUANTITIES).capitalize()} {pick(THINGS)} {pick(DOINGS)} {pick(PLACES)}.",
+        lambda: f"{pick(STYLES)} of {pick(QUANTITIES)} {pick(THINGS)} and {pick(QUANTITIES)} {pick(THINGS)}",
+        lambda: f"{pick(THINGS)}, {pick(PLACES)}, {pick(STYLES)}, {pick(STYLES)}",
+        lambda: f"Why is there {pick(QUANTITIES)} {pick(THINGS)} {pick(PLACES)}? Because it {pick(DOINGS)}!",
+        lambda: f"{pick(PLACES).capitalize()}: {pick(THINGS)} (not {pick(THINGS)}); {pick(STYLES)} / {pick(STYLES)}",
+    )
+    return [pick(patterns)() for _ in range(count)]
+
+
+def train_t5(pieces: int = 320) -> bytes:
+    """The bytes of a `spiece.model` with this many pieces."""
+    model = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(captions()),
+        model_writer=model,
+        model_type="unigram",
+        vocab_size=pieces,
+        character_coverage=1.0,
+        pad_id=0,
+        eos_id=1,
+        unk_id=2,
+        bos_id=-1,
+        num_threads=1,  # the order of sums, and so the scores, do not depend on the machine's cores
+        minloglevel=2,
+    )
+    return model.getvalue()
+
+
+def write_t5(folder: Path, model: bytes, as_tokenizer_json: bool) -> None:
+    """Write a T5 tokenizer as repositories publish it.
+
+    `spiece.model` and the configs are what transformers 4 saved for its slow tokenizer; `tokenizer.json` is the
+    conversion that transformers 5 makes of them.
+    """
+    folder.mkdir(parents=True)
+    (folder / "spiece.model").write_bytes(model)
+    pieces = sentencepiece.SentencePieceProcessor(model_proto=model).vocab_size()
+    sentinels = [f"<extra_id_{index}>" for index in range(EXTRA_IDS)]
+    ids = {"<pad>": 0, "</s>": 1, "<unk>": 2}
+    ids |= {sentinel: pieces + EXTRA_IDS - 1 - index for index, sentinel in enumerate(sentinels)}
+    flags = {"lstrip": False, "normalized": False, "rstrip": False, "single_word": False, "special": True}
+    config = {
+        "added_tokens_decoder": {str(at): {"content": token, **flags} for token, at in sorted_by_id(ids)},
+        "additional_special_tokens": sentinels,
+        "clean_up_tokenization_spaces": True,
+        "eos_token": "</s>",
+        "extra_ids": EXTRA_IDS,
+        "legacy": True,
+        "model_max_length": T5_MAX_LENGTH,
+        "pad_token": "<pad>",
+        "sp_model_kwargs": {},
+        "tokenizer_class": "T5Tokenizer",
+        "unk_token": "<unk>",
+    }
+    write_json(folder / "tokenizer_config.json", config)
+    special = {name: {"content": config[name], **flags} for name in ("eos_token", "pad_token", "unk_token")}
+    for token in special.values():
+        del token["special"]
+    write_json(folder / "special_tokens_map.json", {"additional_special_tokens": sentinels, **special})
+    write_json(folder / "added_tokens.json", {token: at for token, at in sorted(ids.items()) if at >= pieces})
+    if as_tokenizer_json:
+        tokenizer = T5Tokenizer.from_pretrained(folder)  # there is only spiece.model to read so far
+        tokenizer.backend_tokenizer.save(str(folder / "tokenizer.json"))
+        check_t5(tokenizer, folder)
+
+
+def check_t5(tokenizer: T5Tokenizer, folder: Path) -> None:
+    """`tokenizer.json` says the same as `spiece.model`, and but for special tokens also in sentencepiece's own words."""
+    pieces = sentencepiece.SentencePieceProcessor(model_file=str(folder / "spiece.model"))
+    converted = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    for text in (*UNUSUAL_TEXTS, *captions()):
+        ids = converted.encode(text).ids
+        assert ids == tokenizer(text).input_ids, text
+        assert "<" in text or ids == [*pieces.encode(text), pieces.eos_id()], text
+
+
+def sorted_by_id(ids: dict[str, int]) -> list[tuple[str, int]]:
+    return sorted(ids.items(), key=lambda entry: entry[1])
+
+
+def write_json(path: Path, value) -> None:
+    path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+UNUSUAL_TEXTS = (
+    "",
+    " ",
+    "a red apple",
+    "  spaces   at the  ends \t\n and a line break ",
+    "A Red Apple, UPPER and Title Case",
+    "an unknown 漢字 and ☃ snowman",
+    "emoji 🦊🦊 twice",
+    "ﬁne ligature, ｆｕｌｌ ｗｉｄｔｈ, ½ and ² and ™",
+    "café decomposed: cafe\u0301",
+    "no\u00a0break\u00a0space, zero\u200bwidth, soft\u00adhyphen",
+    "quotes “curly” ‘single’ and dash — en – minus −",
+    "</s> in the middle <pad> of it",
+    "<extra_id_0> and <extra_id_99>",
+    "x" * 40,
+    "antidisestablishmentarianism 1234567890 3.14159",
+    "tabs\tand\r\nwindows line ends",
+    "\u2581 the space mark itself",
+)
+"""Texts on which tokenizers tend to disagree."""
