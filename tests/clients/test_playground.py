@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from conftest import DEADLINE_SECONDS, PROGRAM, Server, required_program, running_server
 from PIL import Image, ImageChops, ImageStat
-from playwright.sync_api import Browser, Page, Request, Route, expect, sync_playwright
+from playwright.sync_api import Browser, Page, Request, expect, sync_playwright
 
 SCREENSHOTS = PROGRAM.parents[1] / "clients" / "screenshots"
 GENERATIONS = "/v1/images/generations"
@@ -289,18 +289,11 @@ def test_caches_that_lack_a_calibration_are_closed(visit: Callable[..., Visit], 
         expect(one.page.locator("#backend option[value=cache_dit]")).to_be_enabled()
 
 
-def test_a_key_is_asked_for(visit: Callable[..., Visit], server: Server, browser: Browser) -> None:
-    def guard(route: Route) -> None:
-        if route.request.headers.get("authorization") == "Bearer opensesame":
-            return route.continue_()
-        error = {"message": "a key, please", "type": "authentication_error", "param": None, "code": "invalid_api_key"}
-        return route.fulfill(status=401, json={"error": error})
-
-    with browser.new_context() as context:
-        context.route("**/v1/**", guard)
+def test_a_key_is_asked_for(browser: Browser) -> None:
+    with running_server("--api-key", "opensesame", "--protect-metrics") as server, browser.new_context() as context:
         page = context.new_page()
         page.goto(server.url)
-        expect(page.locator("#model")).to_have_text("a key, please")
+        expect(page.locator("#api-key")).to_be_focused()
         page.fill("#api-key", "wrong")
         page.keyboard.press("Enter")
         expect(page.locator("#key-form")).to_be_visible()
@@ -310,6 +303,7 @@ def test_a_key_is_asked_for(visit: Callable[..., Visit], server: Server, browser
         page.fill("#steps", "2")
         page.click("#cached-only")
         expect(page.locator("#status")).to_contain_text("Done: ")
+        expect(page.locator("#metrics")).to_contain_text("Hit rate")
         page.click("#curl summary")
         expect(page.locator("#curl-text")).to_contain_text("Bearer $AFTERIMAGE_API_KEY")
         assert "opensesame" not in page.content()

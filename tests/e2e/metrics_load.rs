@@ -32,8 +32,8 @@ fn cache(server: &Server, request: &Value) -> Value {
     let response = server.post(request.to_string().as_bytes());
     assert_eq!(response.status, 200, "{}", response.text());
     if request["stream"] == true {
-        let data = response.text().lines().filter_map(|line| line.strip_prefix("data: "));
-        let last: Value = serde_json::from_str(data.last().unwrap()).unwrap();
+        let mut data = response.text().lines().filter_map(|line| line.strip_prefix("data: "));
+        let last: Value = serde_json::from_str(data.next_back().unwrap()).unwrap();
         return last["cache"].clone();
     }
     response.json()["cache"].take()

@@ -31,10 +31,12 @@ from text_to_image import (
     Run,
     cached_runs,
     quiet,
+    randomise_norms,
+    save,
     silence_fast_frequencies,
     t5_encoder,
 )
-from tiny_models import keep_keys, randomise_norms, read_json, vae_config, write_json
+from tiny_models import keep_keys, read_json, vae_config, write_json
 from tiny_tokenizers import captions, train_t5, write_t5
 from transformers import T5Tokenizer
 
@@ -166,15 +168,6 @@ def teach_noise(pipeline, max_length: int, latents_size: int) -> None:
     transformer.proj_out.bias.view(patch, patch, -1)[:, :, :channels] = solution[-1].view(patch, patch, channels)
 
 
-def save(pipeline, folder: Path) -> None:
-    """Save all but the tokenizer, which is there in its published form."""
-    tokenizer = folder.with_name("tokenizer-as-published")
-    (folder / "tokenizer").rename(tokenizer)
-    pipeline.save_pretrained(folder)
-    shutil.rmtree(folder / "tokenizer")
-    tokenizer.rename(folder / "tokenizer")
-
-
 def publish_as_in_2023(folder: Path) -> None:
     """Class names and configs as in the published PixArt-alpha repositories."""
     index = read_json(folder / "model_index.json")
@@ -237,6 +230,7 @@ def publish_as_in_2023(folder: Path) -> None:
     write_json(path, config)
 
 
+@torch.no_grad()
 def expect(pipeline, folder: Path, max_length: int, runs: tuple[Run, ...]) -> None:
     """Record the goldens of one model."""
     goldens = Goldens(pipeline, folder, clean_caption=False, use_resolution_binning=False)

@@ -7,6 +7,7 @@ A family's script builds a tiny pipeline, saves it under `FOLDER/model`, reads i
 import functools
 import json
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -22,8 +23,8 @@ from cache_dit import DBCacheConfig, steps_mask
 from PIL import Image
 from safetensors.torch import save_file
 from tiny_dit_goldens import LOOSE, db_cache, options_and_margin, size_of, taylor
-from tiny_tokenizers import UNUSUAL_TEXTS, captions
-from transformers import T5Config, T5EncoderModel
+from tiny_tokenizers import CLIP_MAX_LENGTH, UNUSUAL_TEXTS, captions, train_clip
+from transformers import CLIPTextConfig, T5Config, T5EncoderModel
 
 ROOT = Path(__file__).resolve().parents[2]
 STEPS = 20
@@ -132,7 +133,7 @@ class Goldens:
 
     def runs(self, runs: tuple[Run, ...], with_image: tuple[str, ...]) -> None:
         """Each run's noise, final latents and picture; in `with_image` also unrounded pixels and all steps."""
-        self.json["runs"] = []
+        self.json.setdefault("runs", [])
         for run in runs:
             with recorded_steps(self.pipeline) as steps:
                 image = self.pipeline(**run.arguments(), **self.always, output_type="np").images[0]
@@ -287,7 +288,48 @@ def t5_encoder(tokens: int, width: int, heads: int, head_dim: int, feed_forward:
         feed_forward_proj="gated-gelu",
         tie_word_embeddings=False,
     )
-    return T5EncoderModel(config).eval()
+    encoder = T5EncoderModel(config).eval()
+    randomise_norms(encoder)
+    return encoder
+
+
+def clip_encoder(kind, width: int, heads: int, layers: int, activation: str, eos_token_id: int):
+    """A CLIP text encoder of class `kind`; its output is as wide as its layers.
+
+    `eos_token_id` is 2 in old configs, where the end of a text is its largest id.
+    """
+    config = CLIPTextConfig(
+        vocab_size=len(train_clip()[0]),
+        hidden_size=width,
+        intermediate_size=2 * width,
+        projection_dim=width,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        max_position_embeddings=CLIP_MAX_LENGTH,
+        hidden_act=activation,
+        bos_token_id=0,
+        eos_token_id=eos_token_id,
+        pad_token_id=1,
+    )
+    encoder = kind(config).eval()
+    randomise_norms(encoder)
+    with torch.no_grad():
+        for module in encoder.modules():
+            if isinstance(module, torch.nn.Embedding):
+                module.weight.mul_(25)  # they begin at 0.02, too small to show beside the layers
+            if isinstance(module, torch.nn.Linear) and module.bias is not None:
+                module.bias.normal_(std=0.1)
+    return encoder
+
+
+@torch.no_grad()
+def randomise_norms(component: torch.nn.Module) -> None:
+    """Move norms off their initial ones and zeros, where a loader that dropped them would go unnoticed."""
+    for module in component.modules():
+        if type(module).__name__.endswith("Norm") and getattr(module, "weight", None) is not None:
+            module.weight.add_(0.2 * torch.randn_like(module.weight))
+            if getattr(module, "bias", None) is not None:
+                module.bias.add_(0.2 * torch.randn_like(module.bias))
 
 
 @torch.no_grad()
@@ -297,6 +339,17 @@ def silence_fast_frequencies(timestep_embedder: torch.nn.Module) -> None:
     frequencies = weight.shape[1] // 2
     weight[:, : frequencies // 2] = 0
     weight[:, frequencies : frequencies + frequencies // 2] = 0
+
+
+def save(pipeline, folder: Path) -> None:
+    """Save a pipeline whose tokenizers lie in the folder in their published form, and leave those as they are."""
+    published = folder.with_name("published")
+    shutil.move(folder, published)
+    pipeline.save_pretrained(folder)
+    for tokenizer in published.iterdir():
+        shutil.rmtree(folder / tokenizer.name)
+        shutil.move(tokenizer, folder / tokenizer.name)
+    published.rmdir()
 
 
 def quiet() -> None:

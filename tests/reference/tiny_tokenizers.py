@@ -2,16 +2,20 @@
 
 `train_t5` trains a sentencepiece unigram model as T5's is: NFKC with the nmt rules, a dummy prefix, `<pad>`, `</s>`
 and `<unk>` first. `write_t5` puts it into a folder as `spiece.model`, with or without a `tokenizer.json`.
+`write_clip` trains byte pairs as CLIP's are and writes `vocab.json` and `merges.txt`.
 """
 
 import io
 import json
 import random
+from collections import Counter
+from itertools import pairwise
 from pathlib import Path
 
 import sentencepiece
 from tokenizers import Tokenizer
-from transformers import T5Tokenizer
+from tokenizers.pre_tokenizers import ByteLevel
+from transformers import CLIPTokenizer, T5Tokenizer
 
 EXTRA_IDS = 100
 """The sentinels `<extra_id_99>` to `<extra_id_0>` that stand behind the pieces of every T5 tokenizer."""
@@ -134,13 +138,84 @@ def write_t5(folder: Path, model: bytes, as_tokenizer_json: bool) -> None:
 
 
 def check_t5(tokenizer: T5Tokenizer, folder: Path) -> None:
-    """`tokenizer.json` says the same as `spiece.model`, and but for special tokens also in sentencepiece's own words."""
+    """`tokenizer.json` says the same as `spiece.model`, which sentencepiece reads as we do but for special tokens."""
     pieces = sentencepiece.SentencePieceProcessor(model_file=str(folder / "spiece.model"))
     converted = Tokenizer.from_file(str(folder / "tokenizer.json"))
     for text in (*UNUSUAL_TEXTS, *captions()):
         ids = converted.encode(text).ids
         assert ids == tokenizer(text).input_ids, text
         assert "<" in text or ids == [*pieces.encode(text), pieces.eos_id()], text
+
+
+CLIP_START, CLIP_END = "<|startoftext|>", "<|endoftext|>"
+CLIP_MAX_LENGTH = 77
+
+
+def train_clip(merges: int = 300) -> tuple[dict[str, int], list[tuple[str, str]]]:
+    """CLIP's vocabulary and merges: 256 bytes, 256 bytes that end a word, one token per merge, start and end.
+
+    The most frequent pair is merged next; among equals the first in the alphabet.
+    """
+    backend = CLIPTokenizer().backend_tokenizer
+    counts: Counter[tuple[str, ...]] = Counter()
+    for caption in captions():
+        for word, _ in backend.pre_tokenizer.pre_tokenize_str(backend.normalizer.normalize_str(caption)):
+            counts[(*word[:-1], word[-1] + "</w>")] += 1
+    learnt: list[tuple[str, str]] = []
+    for _ in range(merges):
+        pairs: Counter[tuple[str, str]] = Counter()
+        for word, count in counts.items():
+            for pair in pairwise(word):
+                pairs[pair] += count
+        best = min(pairs, key=lambda pair: (-pairs[pair], pair))
+        learnt.append(best)
+        counts = Counter({merged(word, best): count for word, count in counts.items()})
+    alphabet = sorted(ByteLevel.alphabet(), key=lambda symbol: (not symbol.isascii(), symbol))  # "!" is CLIP's first
+    tokens = [*alphabet, *(symbol + "</w>" for symbol in alphabet), *("".join(pair) for pair in learnt)]
+    vocabulary = {token: at for at, token in enumerate([*tokens, CLIP_START, CLIP_END])}
+    assert vocabulary["!"] == 0 and len(vocabulary) == 2 * 256 + merges + 2
+    return vocabulary, learnt
+
+
+def merged(word: tuple[str, ...], pair: tuple[str, str]) -> tuple[str, ...]:
+    """The word with every occurrence of the pair made one symbol."""
+    symbols: list[str] = []
+    for symbol in word:
+        if symbols and (symbols[-1], symbol) == pair:
+            symbols[-1] += symbol
+        else:
+            symbols.append(symbol)
+    return tuple(symbols)
+
+
+def write_clip(folder: Path, pad_token: str) -> None:
+    """Write a CLIP tokenizer as repositories publish it; `pad_token` is the end token, or "!" in the larger CLIP's."""
+    folder.mkdir(parents=True)
+    vocabulary, merges = train_clip()
+    (folder / "vocab.json").write_text(json.dumps(vocabulary, ensure_ascii=False))
+    (folder / "merges.txt").write_text("#version: 0.2\n" + "".join(f"{left} {right}\n" for left, right in merges))
+    flags = {"lstrip": False, "normalized": True, "rstrip": False, "single_word": False}
+    pad_flags = flags | {"normalized": pad_token == CLIP_END}
+    added = {pad_token: pad_flags, CLIP_START: flags, CLIP_END: flags}
+    config = {
+        "add_prefix_space": False,
+        "added_tokens_decoder": {
+            str(at): {"content": token, **added[token], "special": True}
+            for token, at in sorted_by_id({token: vocabulary[token] for token in added})
+        },
+        "bos_token": CLIP_START,
+        "clean_up_tokenization_spaces": True,
+        "do_lower_case": True,
+        "eos_token": CLIP_END,
+        "errors": "replace",
+        "model_max_length": CLIP_MAX_LENGTH,
+        "pad_token": pad_token,
+        "tokenizer_class": "CLIPTokenizer",
+        "unk_token": CLIP_END,
+    }
+    write_json(folder / "tokenizer_config.json", config)
+    special = {name: {"content": config[name], **flags} for name in ("bos_token", "eos_token", "unk_token")}
+    write_json(folder / "special_tokens_map.json", special | {"pad_token": {"content": pad_token, **pad_flags}})
 
 
 def sorted_by_id(ids: dict[str, int]) -> list[tuple[str, int]]:
@@ -169,5 +244,8 @@ UNUSUAL_TEXTS = (
     "antidisestablishmentarianism 1234567890 3.14159",
     "tabs\tand\r\nwindows line ends",
     "\u2581 the space mark itself",
+    "wow!!! it's here! they've won, I'd say",
+    "<|endoftext|> and <|startoftext|>",
+    "İstanbul, Straße, Ελλάδα, Ünïcödé",
 )
 """Texts on which tokenizers tend to disagree."""

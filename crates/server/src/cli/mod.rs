@@ -39,7 +39,7 @@ pub(crate) struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Serve images over HTTP, with OpenAI's API
-    Serve(ServeArgs),
+    Serve(Box<ServeArgs>),
     /// Make images and write them to files
     Generate(generate::GenerateArgs),
     /// Measure what TeaCache and MagCache must know about a model, and print it as JSON
