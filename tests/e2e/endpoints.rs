@@ -99,8 +99,10 @@ fn health_is_good() {
 
 #[test]
 fn unknown_paths_and_methods_have_the_error_shape() {
-    let response = shared().get("/v1/images/edits");
-    assert_eq!((response.status, response.error()), (404, (None, "not_found".to_owned())));
+    for path in ["/v1/images/edits", "/v1/models/%ff", "/v1/images/jobs/%ff"] {
+        let response = shared().get(path);
+        assert_eq!((response.status, response.error()), (404, (None, "not_found".to_owned())), "{path}");
+    }
     let response = shared().get("/v1/images/generations");
     assert_eq!((response.status, response.error()), (405, (None, "method_not_allowed".to_owned())));
     assert_eq!(response.header("allow"), Some("POST"));

@@ -13,6 +13,7 @@ mod cancellation;
 mod command_line;
 mod concurrency;
 mod configuration;
+mod conformance;
 mod endpoints;
 mod generations;
 mod http;

@@ -12,7 +12,8 @@ use axum::Json;
 use axum::http::header::{HeaderName, RETRY_AFTER, WWW_AUTHENTICATE};
 use axum::http::{HeaderValue, Method, StatusCode};
 use axum::response::{IntoResponse, Response};
-use serde_json::{Value, json};
+use serde::Serialize;
+use utoipa::ToSchema;
 
 use crate::cache_defaults::CacheFault;
 use crate::image_file::EncodeError;
@@ -139,6 +140,26 @@ pub(crate) enum ApiError {
     Internal(String),
 }
 
+/// OpenAI's shape of an error
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct ErrorBody {
+    pub(super) error: ErrorObject,
+}
+
+/// What went wrong
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+pub(super) struct ErrorObject {
+    /// What was wrong, what was found and what would be right
+    message: String,
+    #[serde(rename = "type")]
+    kind: &'static str,
+    /// The field at fault, dotted; null for a body that cannot be read, and where no field is
+    #[schema(required)]
+    param: Option<String>,
+    /// Machine-readable reason
+    code: &'static str,
+}
+
 /// How an [`ApiError`] looks on the wire.
 struct Shape {
     status: StatusCode,
@@ -175,14 +196,14 @@ impl ApiError {
         self.shape().code
     }
 
-    /// OpenAI's `{"error": {...}}`; faults of the server are logged here, because it is told once.
-    pub(super) fn tell(&self) -> Value {
+    /// The error object; faults of the server are logged here, because it is told once.
+    pub(super) fn tell(&self) -> ErrorObject {
         let Shape { status, kind, code } = self.shape();
         let message = self.to_string();
         if status == StatusCode::INTERNAL_SERVER_ERROR {
             tracing::error!(code, "{message}");
         }
-        json!({"error": {"message": message, "type": kind, "param": self.param(), "code": code}})
+        ErrorObject { message, kind, param: self.param().map(str::to_owned), code }
     }
 
     /// The one place where errors become statuses.
@@ -246,7 +267,7 @@ fn whole_seconds(duration: Duration) -> u64 {
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         let status = self.shape().status;
-        let mut response = (status, Json(self.tell())).into_response();
+        let mut response = (status, Json(ErrorBody { error: self.tell() })).into_response();
         if let Some(wait) = self.retry_after() {
             response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(whole_seconds(wait)));
         }

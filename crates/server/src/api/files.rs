@@ -6,17 +6,35 @@
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS};
 use axum::response::{IntoResponse, Response};
 
 use super::blocking;
 use super::error::ApiError;
+use super::openapi::{ImageNotFound, ServerFault};
+use super::path_id::PathId;
 use super::state::AppState;
 use crate::image_store::ImageId;
 
-/// The picture, while it is kept.
-pub(super) async fn serve(State(state): State<Arc<AppState>>, Path(id): Path<String>) -> Result<Response, ApiError> {
+/// A picture that was answered as a URL
+///
+/// It is there until it is too old, or others need its room (`--output-max-age`, `--output-max-bytes`).
+#[utoipa::path(
+    get,
+    path = "/v1/images/files/{id}",
+    operation_id = "retrieveFile",
+    tag = "images",
+    params(("id" = String, Path, description = "The last part of the URL")),
+    responses(
+        (status = 200, description = "The file", content(
+            ("image/png"), ("image/jpeg"), ("image/webp")
+        )),
+        (status = 404, response = ImageNotFound),
+        (status = 500, response = ServerFault)
+    )
+)]
+pub(super) async fn serve(State(state): State<Arc<AppState>>, PathId(id): PathId) -> Result<Response, ApiError> {
     let Ok(id) = id.parse::<ImageId>() else { return Err(ApiError::ImageNotFound) };
     let Some(store) = state.settings.store.clone() else { return Err(ApiError::ImageNotFound) };
     let load = move || store.load(id, SystemTime::now());

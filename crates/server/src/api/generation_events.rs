@@ -9,15 +9,21 @@ use afterimage_cache::CacheReport;
 use afterimage_runner::{FinishedJob, Preview, Progress, RgbImage};
 use axum::body::Bytes;
 use serde::Serialize;
+use utoipa::ToSchema;
+use utoipa::openapi::Ref;
+use utoipa::openapi::schema::{ObjectBuilder, OneOfBuilder, Schema, Type};
 
-use super::error::ApiError;
+use super::error::{ApiError, ErrorBody};
 use super::generation_response::{StageSeconds, Usage};
+use super::openapi::CacheReportSchema;
 use super::output::{Output, PictureData};
 use super::state::unix_seconds;
 
-#[derive(Debug, Serialize)]
+/// What the `data` of a server-sent event of a streamed generation holds
+#[derive(Debug, Serialize, ToSchema)]
 #[serde(tag = "type")]
-enum Event<'a> {
+#[schema(as = GenerationEvent)]
+pub(super) enum Event<'a> {
     #[serde(rename = "image_generation.partial_image")]
     PartialImage(PartialImage),
     #[serde(rename = "image_generation.completed")]
@@ -25,7 +31,7 @@ enum Event<'a> {
         #[serde(flatten)]
         picture: Picture,
         usage: Usage,
-        /// With the last picture.
+        /// With the last picture
         #[serde(flatten)]
         summary: Option<Summary<'a>>,
     },
@@ -33,29 +39,52 @@ enum Event<'a> {
     Progress { step: usize, total: usize, cached: usize, queue_position: usize },
 }
 
-/// A picture on its way.
-#[derive(Debug, Serialize)]
+/// A server-sent event of a streamed generation, for its description.
+#[derive(Serialize, ToSchema)]
+#[allow(dead_code, reason = "documentation: the type is never built")]
+pub(super) struct ServerSentEvent {
+    /// The `type` in the data, or `error`
+    event: String,
+    #[schema(schema_with = event_data)]
+    data: String,
+}
+
+fn event_data() -> Schema {
+    let data = OneOfBuilder::new().item(Ref::from_schema_name("GenerationEvent"));
+    let data = Schema::from(data.item(Ref::from_schema_name("ErrorBody")).build());
+    let text = ObjectBuilder::new().schema_type(Type::String).content_media_type("application/json");
+    text.content_schema(Some(data)).build().into()
+}
+
+/// A picture on its way
+#[derive(Debug, Serialize, ToSchema)]
 pub(super) struct PartialImage {
     #[serde(flatten)]
     picture: Picture,
     partial_image_index: usize,
 }
 
-#[derive(Debug, Serialize)]
-struct Picture {
+/// A picture of a stream
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct Picture {
     #[serde(flatten)]
     data: PictureData,
+    /// Unix seconds
     created_at: u64,
     output_format: &'static str,
+    /// `WIDTHxHEIGHT`
     size: String,
     quality: &'static str,
     background: &'static str,
     image_index: usize,
+    /// The seed that gives this picture alone
     seed: u64,
 }
 
-#[derive(Debug, Serialize)]
-struct Summary<'a> {
+/// What the last event adds
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct Summary<'a> {
+    #[schema(value_type = CacheReportSchema)]
     cache: &'a CacheReport,
     timings: StageSeconds,
 }
@@ -123,7 +152,8 @@ pub(super) fn comment(progress: Progress) -> Bytes {
 
 /// The last event of a stream that fails.
 pub(super) fn error(error: &ApiError) -> Bytes {
-    format!("event: error\ndata: {}\n\n", error.tell()).into()
+    let data = serde_json::to_string(&ErrorBody { error: error.tell() }).unwrap_or_default();
+    format!("event: error\ndata: {data}\n\n").into()
 }
 
 fn text(name: &str, event: &Event<'_>) -> Result<Bytes, ApiError> {

@@ -6,33 +6,41 @@ use std::time::Instant;
 use afterimage_cache::CacheReport;
 use afterimage_runner::{FinishedJob, Timings};
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::error::ApiError;
+use super::openapi::CacheReportSchema;
 use super::output::{Output, PictureData};
 use super::state::unix_seconds;
 
-#[derive(Debug, Serialize)]
-struct GenerationResponse<'a> {
+/// Finished pictures
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct GenerationResponse<'a> {
+    /// Unix seconds
     created: u64,
     data: Vec<ImageData>,
     output_format: &'static str,
+    /// `WIDTHxHEIGHT`
     size: String,
     quality: &'static str,
     background: &'static str,
     usage: Usage,
+    #[schema(value_type = CacheReportSchema)]
     cache: &'a CacheReport,
     timings: StageSeconds,
 }
 
-#[derive(Debug, Serialize)]
+/// A finished picture
+#[derive(Debug, Serialize, ToSchema)]
 struct ImageData {
     #[serde(flatten)]
     picture: PictureData,
+    /// The seed that gives this picture alone
     seed: u64,
 }
 
-/// Nothing here is billed by tokens; clients expect the keys.
-#[derive(Debug, Default, Serialize)]
+/// Nothing here is billed by tokens; clients expect the keys
+#[derive(Debug, Default, Serialize, ToSchema)]
 pub(super) struct Usage {
     input_tokens: u64,
     output_tokens: u64,
@@ -40,13 +48,14 @@ pub(super) struct Usage {
     input_tokens_details: InputTokens,
 }
 
-#[derive(Debug, Default, Serialize)]
+#[derive(Debug, Default, Serialize, ToSchema)]
 pub(super) struct InputTokens {
     image_tokens: u64,
     text_tokens: u64,
 }
 
-#[derive(Debug, Serialize)]
+/// Where the time went
+#[derive(Debug, Serialize, ToSchema)]
 pub(super) struct StageSeconds {
     queue_seconds: f64,
     encode_seconds: f64,

@@ -19,8 +19,13 @@ use serde_json::{Map, Value};
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use super::error::ApiError;
+use super::generation_events::ServerSentEvent;
 use super::generation_record::GenerationRecord;
 use super::generation_request::{Delivery, GenerationRequest, RequestRules};
+use super::generation_response::GenerationResponse;
+use super::openapi::{
+    BadRequest, BodyTimedOut, BodyTooLarge, GenerationBody, ModelNotFound, ServerFault, TooManyRequests, Unavailable,
+};
 use super::output::{Output, StoredOutput};
 use super::public_url::PublicUrl;
 use super::rate_limit::Admitted;
@@ -57,7 +62,32 @@ pub(super) struct Planned<D> {
 /// How the fields of a request are read.
 pub(super) type Parse<D> = fn(&RequestRules<'_>, &Map<String, Value>) -> Result<GenerationRequest<D>, ApiError>;
 
-/// Makes pictures and counts the request, also one whose client does not stay for the answer.
+/// Make pictures
+///
+/// Streamed if `stream` is true: server-sent events whose `data` is a `GenerationEvent`, and an event `error` with an
+/// `ErrorBody` if the request fails on its way. What is wrong before that is a plain answer. A client that
+/// leaves cancels its request at the next step.
+#[utoipa::path(
+    post,
+    path = "/v1/images/generations",
+    operation_id = "createImage",
+    tag = "images",
+    request_body = GenerationBody,
+    responses(
+        (status = 200, description = "The pictures, or the stream", content(
+            (GenerationResponse = "application/json"),
+            (ServerSentEvent = "text/event-stream")
+        )),
+        (status = 400, response = BadRequest),
+        (status = 404, response = ModelNotFound),
+        (status = 408, response = BodyTimedOut),
+        (status = 413, response = BodyTooLarge),
+        (status = 429, response = TooManyRequests),
+        (status = 500, response = ServerFault),
+        (status = 503, response = Unavailable)
+    )
+)]
+// Counts the request, also one whose client does not stay for the answer.
 pub(super) async fn create(
     State(state): State<Arc<AppState>>,
     Extension(admitted): Extension<Admitted>,

@@ -4,21 +4,63 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State;
-use serde_json::{Value, json};
+use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::error::ApiError;
+use super::openapi::Unavailable;
 use super::state::AppState;
 
+/// How the server is
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct Health {
+    status: HealthStatus,
+}
+
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+enum HealthStatus {
+    Alive,
+    Ready,
+}
+
+/// Whether the process is worth keeping
+///
 /// Alive unless the worker thread is gone, which only a restart repairs.
-pub(super) async fn live(State(state): State<Arc<AppState>>) -> Result<Json<Value>, ApiError> {
+#[utoipa::path(
+    get,
+    path = "/health/live",
+    tag = "operation",
+    responses((status = 200, description = "It is", body = Health), (status = 503, response = Unavailable))
+)]
+pub(super) async fn live(State(state): State<Arc<AppState>>) -> Result<Json<Health>, ApiError> {
     match state.engine() {
         Err(error @ ApiError::WorkerStopped) => Err(error),
-        _ => Ok(Json(json!({"status": "alive"}))),
+        _ => Ok(Json(Health { status: HealthStatus::Alive })),
     }
 }
 
+/// Whether it may be sent requests
+///
 /// Ready while requests are accepted: the model is there and the server is not ending.
-pub(super) async fn ready(State(state): State<Arc<AppState>>) -> Result<Json<Value>, ApiError> {
+#[utoipa::path(
+    get,
+    path = "/health/ready",
+    tag = "operation",
+    responses((status = 200, description = "It may", body = Health), (status = 503, response = Unavailable))
+)]
+pub(super) async fn ready(State(state): State<Arc<AppState>>) -> Result<Json<Health>, ApiError> {
     state.engine()?;
-    Ok(Json(json!({"status": "ready"})))
+    Ok(Json(Health { status: HealthStatus::Ready }))
+}
+
+/// The same as `/health/ready`
+#[utoipa::path(
+    get,
+    path = "/health",
+    tag = "operation",
+    responses((status = 200, description = "It may", body = Health), (status = 503, response = Unavailable))
+)]
+pub(super) async fn health(state: State<Arc<AppState>>) -> Result<Json<Health>, ApiError> {
+    ready(state).await
 }

@@ -10,12 +10,22 @@ use axum::response::{IntoResponse, Response};
 
 use super::GENERATIONS_PATH;
 use super::error::ApiError;
+use super::openapi::ServerFault;
 use super::state::AppState;
 
 /// Requests to paths that do not exist share one label.
 const UNMATCHED: &str = "unmatched";
 
-/// Prometheus' text format.
+/// Counters for Prometheus
+#[utoipa::path(
+    get,
+    path = "/metrics",
+    tag = "operation",
+    responses(
+        (status = 200, description = "Prometheus' text format", body = String, content_type = "text/plain"),
+        (status = 500, response = ServerFault)
+    )
+)]
 pub(super) async fn expose(State(state): State<Arc<AppState>>) -> Result<Response, ApiError> {
     state.catch_up();
     let text = state.metrics.text().map_err(|error| ApiError::Internal(error.to_string()))?;

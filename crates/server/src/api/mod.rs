@@ -23,7 +23,9 @@ mod health;
 mod jobs;
 mod metrics;
 mod models;
+mod openapi;
 mod output;
+mod path_id;
 mod public_url;
 mod rate_limit;
 mod request_id;
@@ -35,8 +37,10 @@ use std::sync::Arc;
 use axum::Router;
 use axum::http::{Method, Uri};
 use axum::middleware;
-use axum::routing::{get, post};
 use tower::util::option_layer;
+use utoipa::OpenApi;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
 pub(crate) use auth::Access;
 pub(crate) use body::{kind_of, parse_json};
@@ -57,18 +61,8 @@ const GENERATIONS_PATH: &str = "/v1/images/generations";
 /// Every path of the server.
 pub(crate) fn router(state: Arc<AppState>) -> Router {
     let page = if state.settings.has_playground { playground::routes() } else { Router::new() };
-    Router::new()
+    Router::from(routes())
         .merge(page)
-        .route(GENERATIONS_PATH, post(generations::create))
-        .route("/v1/images/jobs", post(jobs::create).get(jobs::list))
-        .route("/v1/images/jobs/{id}", get(jobs::retrieve).delete(jobs::delete))
-        .route(&format!("{}/{{id}}", output::FILES_PATH), get(files::serve))
-        .route("/v1/models", get(models::list))
-        .route("/v1/models/{*id}", get(models::retrieve))
-        .route("/health", get(health::ready))
-        .route("/health/ready", get(health::ready))
-        .route("/health/live", get(health::live))
-        .route("/metrics", get(metrics::expose))
         .fallback(path_not_found)
         .method_not_allowed_fallback(method_not_allowed)
         .layer(middleware::from_fn_with_state(Arc::clone(&state), rate_limit::check))
@@ -78,6 +72,23 @@ pub(crate) fn router(state: Arc<AppState>) -> Router {
         .layer(middleware::from_fn_with_state(Arc::clone(&state), metrics::observe))
         .layer(middleware::from_fn(request_id::attach))
         .with_state(state)
+}
+
+/// Every documented path; paths and methods stand at the handlers.
+fn routes() -> OpenApiRouter<Arc<AppState>> {
+    OpenApiRouter::with_openapi(openapi::Frame::openapi())
+        .routes(routes!(generations::create))
+        .routes(routes!(jobs::create, jobs::list))
+        .routes(routes!(jobs::retrieve, jobs::delete))
+        .routes(routes!(files::serve))
+        .routes(routes!(models::list))
+        .routes(routes!(models::retrieve))
+        .routes(routes!(health::health))
+        .routes(routes!(health::ready))
+        .routes(routes!(health::live))
+        .routes(routes!(metrics::expose))
+        .routes(routes!(openapi::document))
+        .routes(routes!(openapi::docs))
 }
 
 async fn path_not_found(uri: Uri) -> ApiError {

@@ -6,25 +6,152 @@ use afterimage_cache::{CacheBackend, CacheConfig, CachePlan};
 use afterimage_runner::schedulers::SchedulerKind;
 use afterimage_runner::{Engine, ModelInfo, PreviewCount, Size};
 use axum::Json;
-use axum::extract::{Path, State};
-use serde_json::{Value, json};
+use axum::extract::State;
+use serde::Serialize;
+use serde_json::{Map, Value};
+use utoipa::ToSchema;
 
 use super::error::ApiError;
 use super::generation_request::{MAX_GUIDANCE_SCALE, MAX_IMAGES, MAX_STEPS};
+use super::openapi::{CacheBackendName, ModelNotFound, SchedulerName, Unavailable};
+use super::path_id::PathId;
 use super::state::AppState;
 use crate::cache_defaults::{CacheDefaults, CacheFault};
 
-/// The list.
-pub(super) async fn list(State(state): State<Arc<AppState>>) -> Result<Json<Value>, ApiError> {
-    let engine = state.engine()?;
-    Ok(Json(json!({"object": "list", "data": [card(&state, &engine)]})))
+/// What is served
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct ModelList {
+    object: &'static str,
+    data: Vec<ModelCard>,
 }
 
-/// One model by its id, which may contain a slash.
+/// What can be asked of the model
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct ModelCard {
+    id: String,
+    object: &'static str,
+    /// Unix seconds of the server's start
+    created: u64,
+    owned_by: &'static str,
+    /// The pipeline's class in diffusers
+    pipeline: String,
+    /// What a class-conditional model can draw
+    labels: Vec<ModelLabel>,
+    /// `WIDTHxHEIGHT`
+    sizes: Vec<String>,
+    buckets: Vec<ModelBucket>,
+    #[schema(value_type = Vec<SchedulerName>)]
+    schedulers: [&'static str; SchedulerKind::ALL.len()],
+    defaults: ModelDefaults,
+    limits: ModelLimits,
+    block_lists: Vec<BlockListCard>,
+    caches: Vec<CacheCard>,
+}
+
+/// A class and its name
+#[derive(Debug, Serialize, ToSchema)]
+struct ModelLabel {
+    id: u32,
+    label: String,
+}
+
+/// A size, and what a picture of it takes
+#[derive(Debug, Serialize, ToSchema)]
+struct ModelBucket {
+    /// `WIDTHxHEIGHT`
+    size: String,
+    /// Null until a picture of this size was made, or `--warmup`
+    #[schema(required)]
+    seconds_per_row_step: Option<f64>,
+    /// Null as long
+    #[schema(required)]
+    decode_seconds: Option<f64>,
+}
+
+/// What an absent field stands for
+#[derive(Debug, Serialize, ToSchema)]
+struct ModelDefaults {
+    #[schema(required)]
+    size: Option<String>,
+    num_inference_steps: usize,
+    guidance_scale: f64,
+    #[schema(value_type = SchedulerName)]
+    scheduler: &'static str,
+    #[schema(value_type = CacheBackendName)]
+    cache_backend: &'static str,
+    #[schema(value_type = Object)]
+    cache_config: Map<String, Value>,
+}
+
+/// The most a request may ask for
+#[derive(Debug, Serialize, ToSchema)]
+struct ModelLimits {
+    prompt_chars: usize,
+    n: u64,
+    num_inference_steps: u64,
+    guidance_scale: f64,
+    partial_images: usize,
+}
+
+/// A list of transformer blocks
+#[derive(Debug, Serialize, ToSchema)]
+struct BlockListCard {
+    /// Its name in diffusers
+    name: &'static str,
+    blocks: usize,
+}
+
+/// What a request gets that names this backend and no key: every key in force, or why it is refused
+#[derive(Debug, Serialize, ToSchema)]
+struct CacheCard {
+    #[schema(value_type = CacheBackendName)]
+    backend: &'static str,
+    #[schema(required, value_type = Option<Object>)]
+    config: Option<Map<String, Value>>,
+    #[schema(required)]
+    fault: Option<CacheFaultCard>,
+}
+
+/// Why a backend cannot be used without more
+#[derive(Debug, Serialize, ToSchema)]
+struct CacheFaultCard {
+    /// The field that would have to be given
+    param: String,
+    message: String,
+}
+
+/// The served model, as a list
+#[utoipa::path(
+    get,
+    path = "/v1/models",
+    operation_id = "listModels",
+    tag = "models",
+    responses((status = 200, description = "One entry", body = ModelList), (status = 503, response = Unavailable))
+)]
+pub(super) async fn list(State(state): State<Arc<AppState>>) -> Result<Json<ModelList>, ApiError> {
+    let engine = state.engine()?;
+    Ok(Json(ModelList { object: "list", data: vec![card(&state, &engine)] }))
+}
+
+/// A model by its id
+///
+/// The id may contain a slash.
+#[utoipa::path(
+    get,
+    path = "/v1/models/{*id}",
+    operation_id = "retrieveModel",
+    tag = "models",
+    params(("id" = String, Path, description = "The served id")),
+    responses(
+        (status = 200, description = "The model", body = ModelCard),
+        (status = 404, response = ModelNotFound),
+        (status = 503, response = Unavailable)
+    )
+)]
 pub(super) async fn retrieve(
     State(state): State<Arc<AppState>>,
-    Path(requested): Path<String>,
-) -> Result<Json<Value>, ApiError> {
+    PathId(requested): PathId,
+) -> Result<Json<ModelCard>, ApiError> {
     let engine = state.engine()?;
     let served = state.served_model(&engine);
     if requested != served {
@@ -33,61 +160,58 @@ pub(super) async fn retrieve(
     Ok(Json(card(&state, &engine)))
 }
 
-fn card(state: &AppState, engine: &Engine) -> Value {
+fn card(state: &AppState, engine: &Engine) -> ModelCard {
     let model = engine.model();
-    let labels = model.labels.iter().map(|(class, label)| json!({"id": class, "label": label}));
+    let labels = model.labels.iter().map(|(class, label)| ModelLabel { id: class, label: label.to_string() });
     let sizes: Vec<String> = model.buckets.iter().map(ToString::to_string).collect();
     let estimates = engine.bucket_estimates();
     let bucket = |size: &Size| {
         let measured = estimates.iter().find(|estimate| estimate.size == *size);
-        json!({
-            "size": size.to_string(),
-            // Null until a picture of this size was made, or `--warmup`.
-            "seconds_per_row_step": measured.map(|estimate| estimate.seconds_per_row_step),
-            "decode_seconds": measured.map(|estimate| estimate.decode_seconds),
-        })
+        ModelBucket {
+            size: size.to_string(),
+            seconds_per_row_step: measured.map(|estimate| estimate.seconds_per_row_step),
+            decode_seconds: measured.map(|estimate| estimate.decode_seconds),
+        }
     };
     let cache = &state.settings.cache;
-    let block_lists = model.block_lists.iter().map(|(name, blocks)| json!({"name": name, "blocks": blocks}));
-    json!({
-        "id": state.served_model(engine),
-        "object": "model",
-        "created": state.created(),
-        "owned_by": "afterimage",
-        "pipeline": model.pipeline,
-        "labels": labels.collect::<Vec<_>>(),
-        "sizes": sizes,
-        "buckets": model.buckets.iter().map(bucket).collect::<Vec<_>>(),
-        "schedulers": SchedulerKind::ALL.map(SchedulerKind::as_str),
-        "defaults": {
-            "size": sizes.first(),
-            "num_inference_steps": model.default_steps,
-            "guidance_scale": model.default_guidance_scale,
-            "scheduler": model.default_scheduler.as_str(),
-            "cache_backend": cache.backend().as_str(),
-            "cache_config": cache.keys(),
+    ModelCard {
+        id: state.served_model(engine).to_owned(),
+        object: "model",
+        created: state.created(),
+        owned_by: "afterimage",
+        pipeline: model.pipeline.to_string(),
+        labels: labels.collect(),
+        buckets: model.buckets.iter().map(bucket).collect(),
+        schedulers: SchedulerKind::ALL.map(SchedulerKind::as_str),
+        defaults: ModelDefaults {
+            size: sizes.first().cloned(),
+            num_inference_steps: model.default_steps,
+            guidance_scale: model.default_guidance_scale,
+            scheduler: model.default_scheduler.as_str(),
+            cache_backend: cache.backend().as_str(),
+            cache_config: cache.keys().clone(),
         },
-        "limits": {
-            "prompt_chars": state.settings.max_prompt_chars,
-            "n": MAX_IMAGES,
-            "num_inference_steps": MAX_STEPS,
-            "guidance_scale": MAX_GUIDANCE_SCALE,
-            "partial_images": PreviewCount::MAX,
+        limits: ModelLimits {
+            prompt_chars: state.settings.max_prompt_chars,
+            n: MAX_IMAGES,
+            num_inference_steps: MAX_STEPS,
+            guidance_scale: MAX_GUIDANCE_SCALE,
+            partial_images: PreviewCount::MAX,
         },
-        "block_lists": block_lists.collect::<Vec<_>>(),
-        "caches": CacheBackend::ALL.map(|backend| cache_card(cache, backend, model)),
-    })
+        block_lists: model.block_lists.iter().map(|&(name, blocks)| BlockListCard { name, blocks }).collect(),
+        caches: CacheBackend::ALL.map(|backend| cache_card(cache, backend, model)).into(),
+        sizes,
+    }
 }
 
-/// What a request gets that names this backend and no key: every key in force, or why it is refused.
-fn cache_card(defaults: &CacheDefaults, backend: CacheBackend, model: &ModelInfo) -> Value {
+fn cache_card(defaults: &CacheDefaults, backend: CacheBackend, model: &ModelInfo) -> CacheCard {
     let blocks = model.blocks();
     let plan = |config: CacheConfig| {
         CachePlan::new(&config, model.default_steps, model.cache_facts(&blocks)).map_err(CacheFault::from)
     };
     let (config, fault) = match defaults.for_request(Some(backend.as_str()), None).and_then(plan) {
-        Ok(plan) => (Value::Object(plan.effective_config()), Value::Null),
-        Err(CacheFault { param, message }) => (Value::Null, json!({"param": param, "message": message})),
+        Ok(plan) => (Some(plan.effective_config()), None),
+        Err(CacheFault { param, message }) => (None, Some(CacheFaultCard { param, message })),
     };
-    json!({"backend": backend.as_str(), "config": config, "fault": fault})
+    CacheCard { backend: backend.as_str(), config, fault }
 }

@@ -45,8 +45,8 @@ pub(super) struct StoredOutput {
     pub(super) base_url: String,
 }
 
-/// One picture of a response.
-#[derive(Debug, PartialEq, Eq, serde::Serialize)]
+/// The file of a picture: in base64, or where to get it
+#[derive(Debug, PartialEq, Eq, serde::Serialize, utoipa::ToSchema)]
 pub(super) enum PictureData {
     #[serde(rename = "b64_json")]
     Base64(String),

@@ -187,7 +187,7 @@ impl ApiSettings {
             unknown_fields: UnknownFields::Reject,
             has_playground: true,
             cache: CacheDefaults::new(CacheBackend::None, serde_json::Map::new()).unwrap(),
-            jobs: JobLimits { max_jobs: 4, retention: std::time::Duration::from_secs(60), memory_bytes: 1000 },
+            jobs: JobLimits { max_jobs: 4, retention: Duration::from_secs(60), memory_bytes: 1000 },
             max_pixels: usize::MAX,
             access: Access::default(),
             client_bounds: ClientBounds::default(),

@@ -5,12 +5,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use afterimage_runner::Progress;
-use serde_json::Value;
 use serde_json::value::RawValue;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::object::{JobKind, JobObject, JobStatus};
+use crate::api::error::ErrorObject;
 use crate::api::state::unix_seconds;
 
 #[derive(Debug)]
@@ -40,7 +40,7 @@ pub(super) enum Ending {
     /// With this answer.
     Succeeded(Arc<RawValue>),
     /// With this error object.
-    Failed(Value),
+    Failed(ErrorObject),
     /// By its client.
     Cancelled,
 }

@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::body::Body;
-use axum::extract::{Extension, Path, State};
+use axum::extract::{Extension, State};
 use axum::http::header::{CONTENT_TYPE, LOCATION};
 use axum::http::{HeaderMap, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
@@ -25,15 +25,45 @@ use super::blocking;
 use super::error::ApiError;
 use super::generation_record::GenerationRecord;
 use super::generations::{self, Accepted};
+use super::openapi::{
+    BadRequest, BodyTimedOut, BodyTooLarge, JobBody, JobNotFound, ModelNotFound, ServerFault, TooManyRequests,
+    Unavailable,
+};
+use super::path_id::PathId;
 use super::rate_limit::Admitted;
 use super::state::AppState;
 use kept_job::RunningJob;
 use list_query::ListQuery;
-use object::{JobList, JobObject};
+use object::{JobList, JobObject, JobWithPictures};
 
 pub(crate) use store::{JobLimits, JobStore};
 
-/// Accepts a job and answers with its object.
+/// Make pictures without waiting for them
+///
+/// A job is not tied to its connection. A server told to end finishes its jobs and hands out their results.
+#[utoipa::path(
+    post,
+    path = "/v1/images/jobs",
+    operation_id = "createImageJob",
+    tag = "jobs",
+    request_body = JobBody,
+    responses(
+        (status = 202, description = "The job is accepted", body = JobObject,
+            headers(("location" = String, description = "Where to ask for the job")),
+            links(
+                ("retrieve" = (operation_id = "retrieveImageJob", parameters(("id" = "$response.body#/id")))),
+                ("delete" = (operation_id = "deleteImageJob", parameters(("id" = "$response.body#/id")))),
+                ("next" = (operation_id = "listImageJobs", parameters(("after" = "$response.body#/id"))))
+            )),
+        (status = 400, response = BadRequest),
+        (status = 404, response = ModelNotFound),
+        (status = 408, response = BodyTimedOut),
+        (status = 413, response = BodyTooLarge),
+        (status = 429, response = TooManyRequests),
+        (status = 500, response = ServerFault),
+        (status = 503, response = Unavailable)
+    )
+)]
 pub(super) async fn create(
     State(state): State<Arc<AppState>>,
     Extension(admitted): Extension<Admitted>,
@@ -54,7 +84,18 @@ pub(super) async fn create(
     Ok((StatusCode::ACCEPTED, [(LOCATION, location)], Json(object)).into_response())
 }
 
-/// The kept jobs, newest first, without their pictures.
+/// The kept jobs, newest first, without their pictures
+#[utoipa::path(
+    get,
+    path = "/v1/images/jobs",
+    operation_id = "listImageJobs",
+    tag = "jobs",
+    params(
+        ("limit" = Option<u32>, Query, description = "Jobs of one page", minimum = 1, maximum = 100),
+        ("after" = Option<String>, Query, description = "Go on after this job: `last_id` of the page before")
+    ),
+    responses((status = 200, description = "A page", body = JobList), (status = 400, response = BadRequest))
+)]
 pub(super) async fn list(State(state): State<Arc<AppState>>, uri: Uri) -> Result<Json<JobList>, ApiError> {
     let ListQuery { limit, after } = ListQuery::of(&uri)?;
     let (data, has_more) = state.jobs.list(limit, after.as_deref()).ok_or_else(|| {
@@ -64,18 +105,42 @@ pub(super) async fn list(State(state): State<Arc<AppState>>, uri: Uri) -> Result
     Ok(Json(JobList::new(data, has_more)))
 }
 
-/// A job with its previews or its result.
-pub(super) async fn retrieve(State(state): State<Arc<AppState>>, Path(id): Path<String>) -> Result<Response, ApiError> {
+/// A job with its progress, its previews, its result
+///
+/// Previews are there until the job has ended, the result once it has succeeded.
+#[utoipa::path(
+    get,
+    path = "/v1/images/jobs/{id}",
+    operation_id = "retrieveImageJob",
+    tag = "jobs",
+    params(("id" = String, Path, description = "The job's id")),
+    responses(
+        (status = 200, description = "The job", body = JobWithPictures),
+        (status = 404, response = JobNotFound),
+        (status = 500, response = ServerFault)
+    )
+)]
+pub(super) async fn retrieve(State(state): State<Arc<AppState>>, PathId(id): PathId) -> Result<Response, ApiError> {
     let job = state.jobs.with_pictures(&id).ok_or_else(|| not_found(&id))?;
     // Copying a result takes its time.
     let body = blocking::run(move || json_bytes(&job)).await??;
     Ok(([(CONTENT_TYPE, "application/json")], body).into_response())
 }
 
-/// Cancels a job at its next step, or forgets one that has ended. Answers how it stands then.
+/// Cancel a job, or forget one that has ended
+///
+/// An unfinished job is cancelled at its next step and stays to be looked at; answered is how it stands then.
+#[utoipa::path(
+    delete,
+    path = "/v1/images/jobs/{id}",
+    operation_id = "deleteImageJob",
+    tag = "jobs",
+    params(("id" = String, Path, description = "The job's id")),
+    responses((status = 200, description = "The job", body = JobObject), (status = 404, response = JobNotFound))
+)]
 pub(super) async fn delete(
     State(state): State<Arc<AppState>>,
-    Path(id): Path<String>,
+    PathId(id): PathId,
 ) -> Result<Json<JobObject>, ApiError> {
     state.jobs.delete(&id).map(Json).ok_or_else(|| not_found(&id))
 }

@@ -35,7 +35,7 @@ pub(super) async fn run(accepted: Accepted, job: RunningJob, mut record: Generat
     let (ending, end) = match result {
         None => (Ending::Cancelled, None),
         Some(Ok(answer)) => (Ending::Succeeded(answer), Some(Ok(()))),
-        Some(Err(error)) => (Ending::Failed(error.tell()["error"].take()), Some(Err(error))),
+        Some(Err(error)) => (Ending::Failed(error.tell()), Some(Err(error))),
     };
     // A job that was deleted in the last moment stays cancelled.
     let has_ended_so = state.jobs.end(&job.id, ending);

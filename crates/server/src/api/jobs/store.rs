@@ -294,7 +294,7 @@ mod tests {
     fn a_full_store_takes_the_place_of_a_fetched_job_only() {
         let store = store(2, 1000);
         let ((first, _a), (second, _b)) = (add(&store), add(&store));
-        store.end(&first.id, Ending::Failed(json!({"code": "job_failed"})));
+        store.end(&first.id, Ending::Failed(ApiError::JobFailed("no memory".to_owned()).tell()));
         store.end(&second.id, answer());
         assert!(matches!(store.reserve(), Err(ApiError::TooManyJobs { kept: 2 })));
         fetched(&store, &second.id);

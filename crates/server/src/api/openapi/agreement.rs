@@ -1,0 +1,170 @@
+//! The documented fields are the parsed fields: the parser's messages are predicted from the schema.
+
+use afterimage_cache::{CacheBackend, CacheConfig};
+use serde_json::{Map, Value, json};
+
+use crate::api::ApiError;
+use crate::api::fields::UnknownFields;
+use crate::api::generation_request::RequestRules;
+use crate::cache_defaults::CacheDefaults;
+
+/// No field is called anything like it.
+const UNKNOWN: &str = "zzzzzzzzzz";
+
+/// A schema of the document.
+fn schema(name: &str) -> Value {
+    let document: Value = serde_json::from_str(super::text()).unwrap();
+    document["components"]["schemas"][name].clone()
+}
+
+/// The part of a property's schema that is not about null.
+fn not_null(property: &Value) -> Value {
+    let alternatives = ["oneOf", "anyOf"].iter().find_map(|key| property[key].as_array());
+    let Some(alternatives) = alternatives else { return property.clone() };
+    let given: Vec<_> = alternatives.iter().filter(|alternative| alternative["type"] != "null").collect();
+    let [only] = given[..] else { return json!({"type": "object"}) };
+    match only["$ref"].as_str() {
+        Some(target) => schema(target.rsplit('/').next().unwrap()),
+        None => only.clone(),
+    }
+}
+
+fn type_of(schema: &Value) -> &str {
+    let types = schema["type"].as_array();
+    let first = types.and_then(|types| types.iter().find(|name| **name != "null"));
+    first.unwrap_or(&schema["type"]).as_str().unwrap_or("any")
+}
+
+fn quoted(names: &Value) -> String {
+    let names: Vec<_> = names.as_array().unwrap().iter().map(Value::to_string).collect();
+    names.join(", ")
+}
+
+/// What the parser says of this message's list of known names.
+fn known_names<'a>(message: &'a str, before: &str) -> Vec<&'a str> {
+    let (_, names) = message.split_once(before).unwrap_or_else(|| panic!("{message}"));
+    let mut names: Vec<_> = names.split(", ").collect();
+    names.sort_unstable();
+    // A field may be read twice.
+    names.dedup();
+    names
+}
+
+fn property_names(schema: &Value) -> Vec<&str> {
+    let mut names: Vec<_> = schema["properties"].as_object().unwrap().keys().map(String::as_str).collect();
+    names.sort_unstable();
+    names
+}
+
+fn parse_request(field: &str, value: &Value, as_job: bool) -> Result<(), String> {
+    let cache = CacheDefaults::new(CacheBackend::None, Map::new()).unwrap();
+    let rules = RequestRules {
+        served_model: "emoji-dit",
+        max_prompt_chars: 50,
+        max_pixels: usize::MAX,
+        unknown_fields: UnknownFields::Reject,
+        cache: &cache,
+        has_store: true,
+    };
+    let mut request = json!({"prompt": "red apple", "cache_backend": "cache_dit"});
+    request[field] = value.clone();
+    let keys = request.as_object().unwrap();
+    let parsed = if as_job { rules.parse_job(keys).map(drop) } else { rules.parse(keys).map(drop) };
+    parsed.map_err(|error: ApiError| error.to_string())
+}
+
+#[test]
+fn a_body_has_the_parsers_fields() {
+    for (name, as_job) in [("GenerationRequest", false), ("JobRequest", true)] {
+        let schema = schema(name);
+        assert_eq!((&schema["additionalProperties"], &schema["required"]), (&json!(false), &json!(["prompt"])));
+        let message = parse_request(UNKNOWN, &json!(1), as_job).unwrap_err();
+        assert_eq!(property_names(&schema), known_names(&message, "known fields: "));
+    }
+}
+
+#[test]
+fn a_bodys_types_ranges_and_names_are_the_parsers() {
+    for (name, as_job) in [("GenerationRequest", false), ("JobRequest", true)] {
+        for (field, property) in schema(name)["properties"].as_object().unwrap() {
+            let facts = not_null(property);
+            let wrong = json!({"no": "such value"});
+            let (value, right) = match type_of(&facts) {
+                "any" => {
+                    parse_request(field, &wrong, as_job).unwrap();
+                    continue;
+                }
+                "string" if field == "cache_backend" => {
+                    let names = quoted(&facts["enum"]).replace('"', "");
+                    (json!("no such name"), format!("known: {names}"))
+                }
+                "string" if facts["enum"].is_array() => (json!("no such name"), quoted(&facts["enum"])),
+                "string" => (wrong, "a string".to_owned()),
+                "integer" => (wrong, format!("an integer from {} to {}", facts["minimum"], facts["maximum"])),
+                "number" => (wrong, format!("a number from {} to {}", facts["minimum"], facts["maximum"])),
+                "boolean" => (wrong, "true or false".to_owned()),
+                "object" => (json!("{}"), "a JSON object".to_owned()),
+                other => panic!("{field}: {other}"),
+            };
+            let message = parse_request(field, &value, as_job).unwrap_err();
+            assert!(message.ends_with(&right), "{name}.{field}: `{message}` does not end with `{right}`");
+        }
+    }
+}
+
+const BACKENDS: [(CacheBackend, &str); 3] = [
+    (CacheBackend::CacheDit, "CacheDitConfig"),
+    (CacheBackend::TeaCache, "TeaCacheConfig"),
+    (CacheBackend::MagCache, "MagCacheConfig"),
+];
+
+fn parse_cache(backend: CacheBackend, key: &str, value: Value) -> Result<CacheConfig, String> {
+    let keys = Map::from_iter([(key.to_owned(), value)]);
+    CacheConfig::parse(backend, &keys).map_err(|error| error.message)
+}
+
+#[test]
+fn a_cache_config_has_the_parsers_keys() {
+    for (backend, name) in BACKENDS {
+        let schema = schema(name);
+        assert_eq!(schema["additionalProperties"], false);
+        let message = parse_cache(backend, UNKNOWN, json!(1)).unwrap_err();
+        assert_eq!(property_names(&schema), known_names(&message, "known keys: "));
+    }
+}
+
+#[test]
+fn a_cache_configs_types_ranges_and_names_are_the_parsers() {
+    for (backend, name) in BACKENDS {
+        for (key, property) in schema(name)["properties"].as_object().unwrap() {
+            let facts = not_null(property);
+            let right = match (type_of(&facts), &facts["items"]) {
+                ("string", _) => quoted(&facts["enum"]),
+                ("integer", _) => "an integer".to_owned(),
+                ("number", _) => "a number".to_owned(),
+                ("boolean", _) => "true or false".to_owned(),
+                ("array", items) if items["type"] == "number" => "a list of numbers".to_owned(),
+                ("array", items) if items["maximum"].is_null() => {
+                    format!("a list of integers of at least {}", items["minimum"])
+                }
+                ("array", items) => format!("a list of integers from {} to {}", items["minimum"], items["maximum"]),
+                (other, _) => panic!("{key}: {other}"),
+            };
+            let message = parse_cache(backend, key, json!({})).unwrap_err();
+            assert!(message.ends_with(&right), "{name}.{key}: `{message}` does not end with `{right}`");
+            for (bound, beyond) in [("minimum", -1.0), ("maximum", 1.0), ("exclusiveMinimum", 0.0)] {
+                let Some(limit) = facts[bound].as_f64() else { continue };
+                let beyond =
+                    if type_of(&facts) == "integer" { json!((limit + beyond) as i64) } else { json!(limit + beyond) };
+                let message = parse_cache(backend, key, beyond).unwrap_err();
+                assert!(message.contains(&format!("`{key}` is ")), "{name}.{key}: `{message}`");
+            }
+            if !facts["default"].is_null() {
+                let default = parse_cache(backend, key, facts["default"].clone());
+                let needs_prune = default.as_ref().is_err_and(|message| message.contains("DBPrune"));
+                let absent = CacheConfig::parse(backend, &Map::new()).unwrap();
+                assert!(needs_prune || default.unwrap() == absent, "{name}.{key}: the default is another");
+            }
+        }
+    }
+}

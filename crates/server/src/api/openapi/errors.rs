@@ -1,0 +1,64 @@
+//! The error answers that operations share: the status of each is said at the operation.
+
+use serde_json::json;
+use utoipa::openapi::{
+    Content, HeaderBuilder, ObjectBuilder, Ref, RefOr, Response, ResponseBuilder, Type, schema::Schema,
+};
+use utoipa::{ToResponse, ToSchema};
+
+use crate::api::error::ErrorBody;
+
+/// A response with an error body.
+macro_rules! error_responses {
+    ($($name:ident: $description:literal, [$($header:ident),*], $code:literal;)*) => {$(
+        pub(in crate::api) struct $name;
+
+        impl ToResponse<'_> for $name {
+            fn response() -> (&'static str, RefOr<Response>) {
+                (stringify!($name), error($description, &[$($header),*], $code).into())
+            }
+        }
+    )*};
+}
+
+error_responses! {
+    BadRequest: "The request cannot be served as it is; `param` names the field", [], "invalid_value";
+    InvalidApiKey: "The server needs an API key, and this is none of its own", [WWW_AUTHENTICATE], "invalid_api_key";
+    ModelNotFound: "Another model than the one served", [], "model_not_found";
+    JobNotFound: "No such job, or no longer", [], "job_not_found";
+    BodyTimedOut: "The body did not arrive within `--body-timeout`", [], "body_timed_out";
+    ImageNotFound: "No such picture, or no longer", [], "image_not_found";
+    BodyTooLarge: "The body is over `--max-body-bytes`", [], "body_too_large";
+    TooManyRequests: "The queue is full, as many jobs are kept as may be, or the client asks for too much", [RETRY_AFTER], "queue_full";
+    ServerFault: "The job failed, or the server itself", [X_SHOULD_RETRY], "job_failed";
+    Unavailable: "The model is loading, the server is ending, the worker has stopped, or the request took too long",
+        [RETRY_AFTER], "model_loading";
+}
+
+type HeaderFact = (&'static str, &'static str, Type);
+const RETRY_AFTER: HeaderFact = ("retry-after", "Seconds after which it makes sense to ask again", Type::Integer);
+const WWW_AUTHENTICATE: HeaderFact = ("www-authenticate", "`Bearer`", Type::String);
+const X_SHOULD_RETRY: HeaderFact = ("x-should-retry", "`false`: it would fail again", Type::String);
+
+fn error(description: &str, headers: &[HeaderFact], code: &str) -> Response {
+    let mut content = Content::new(Some(RefOr::<Schema>::Ref(Ref::from_schema_name(ErrorBody::name()))));
+    content.example = Some(json!({
+        "error": {"message": "what was wrong, what was found and what would be right", "type": kind(code),
+                  "param": null, "code": code}
+    }));
+    let mut response = ResponseBuilder::new().description(description).content("application/json", content);
+    for (name, description, schema_type) in headers {
+        let schema = ObjectBuilder::new().schema_type(schema_type.clone());
+        response =
+            response.header(*name, HeaderBuilder::new().schema(Some(schema)).description(Some(*description)).build());
+    }
+    response.build()
+}
+
+fn kind(code: &str) -> &'static str {
+    match code {
+        "queue_full" => "rate_limit_error",
+        "job_failed" | "model_loading" => "server_error",
+        _ => "invalid_request_error",
+    }
+}
