@@ -8,8 +8,7 @@ use super::transformer::{ClassRows, DitTransformer};
 use crate::conditioning::Conditioning;
 use crate::error::RunnerError;
 use crate::labels::Labels;
-use crate::pipeline::{self, Family, FamilyFacts, FamilyParts, Rows, Unconditional};
-use crate::size::Size;
+use crate::pipeline::{self, Family, FamilyFacts, FamilyParts, LoadedFamily, Rows, Unconditional};
 
 /// Defaults of diffusers' `DiTPipeline`.
 const DEFAULT_STEPS: usize = 50;
@@ -23,9 +22,7 @@ pub(crate) struct Dit {
 
 impl Dit {
     /// Loads the transformer of a model folder.
-    pub(crate) fn load(
-        parts: &FamilyParts<'_>,
-    ) -> std::result::Result<(Box<dyn Family>, FamilyFacts, Vec<Size>), RunnerError> {
+    pub(crate) fn load(parts: &FamilyParts<'_>) -> std::result::Result<LoadedFamily, RunnerError> {
         let config = TransformerConfig::from_json(&parts.folder.text("transformer/config.json")?)?;
         let buckets = pipeline::check_buckets(parts, config.sample_size, config.patch_size)?;
         let latents: Vec<_> = buckets.iter().map(|size| pipeline::latent_size(*size, parts.vae_scale)).collect();
@@ -44,7 +41,7 @@ impl Dit {
             can_guide: config.num_classes() >= NULL_CLASS as usize,
             takes_negative_prompt: false,
         };
-        Ok((Box::new(Self { transformer, labels }), facts, buckets))
+        Ok(LoadedFamily { family: Box::new(Self { transformer, labels }), facts, buckets })
     }
 }
 

@@ -66,6 +66,14 @@ pub(crate) struct FamilyFacts {
     pub(crate) takes_negative_prompt: bool,
 }
 
+/// A family and what the pipeline has to know about it.
+pub(crate) struct LoadedFamily {
+    pub(crate) family: Box<dyn Family>,
+    pub(crate) facts: FamilyFacts,
+    /// Sizes served, the default first.
+    pub(crate) buckets: Vec<Size>,
+}
+
 /// What a family is loaded from.
 pub(crate) struct FamilyParts<'a> {
     pub(crate) folder: &'a ModelFolder,
@@ -113,7 +121,7 @@ impl Pipeline {
             dtype,
             device: &device,
         };
-        let (family, facts, buckets): (Box<dyn Family>, _, _) = match class {
+        let LoadedFamily { family, facts, buckets } = match class {
             PipelineClass::Dit => Dit::load(&parts)?,
             PipelineClass::PixArt(variant) => PixArt::load(&parts, variant)?,
         };

@@ -8,8 +8,7 @@ use super::transformer::{CaptionRows, PixArtTransformer};
 use crate::conditioning::{Conditioning, EncodedText};
 use crate::error::RunnerError;
 use crate::labels::Labels;
-use crate::pipeline::{self, Family, FamilyFacts, FamilyParts, Rows, Unconditional};
-use crate::size::Size;
+use crate::pipeline::{self, Family, FamilyFacts, FamilyParts, LoadedFamily, Rows, Unconditional};
 use crate::text::T5TextEncoder;
 
 /// Defaults of diffusers' PixArt pipelines.
@@ -47,10 +46,7 @@ pub(crate) struct PixArt {
 
 impl PixArt {
     /// Loads transformer and text encoder of a model folder.
-    pub(crate) fn load(
-        parts: &FamilyParts<'_>,
-        variant: Variant,
-    ) -> std::result::Result<(Box<dyn Family>, FamilyFacts, Vec<Size>), RunnerError> {
+    pub(crate) fn load(parts: &FamilyParts<'_>, variant: Variant) -> std::result::Result<LoadedFamily, RunnerError> {
         let config = TransformerConfig::from_json(&parts.folder.text("transformer/config.json")?)?;
         let buckets = pipeline::check_buckets(parts, config.sample_size, config.patch_size)?;
         let latents: Vec<_> = buckets.iter().map(|size| pipeline::latent_size(*size, parts.vae_scale)).collect();
@@ -78,7 +74,7 @@ impl PixArt {
             takes_negative_prompt: true,
         };
         let family = Self { transformer, text_encoder, variant, device: parts.device.clone() };
-        Ok((Box::new(family), facts, buckets))
+        Ok(LoadedFamily { family: Box::new(family), facts, buckets })
     }
 }
 

@@ -82,11 +82,10 @@ pub(super) fn t5_tokenizer(file: &[u8]) -> Result<Tokenizer, String> {
     let unigram = Unigram::from(vocabulary, Some(unknown), false).map_err(|error| error.to_string())?;
 
     let mut tokenizer = Tokenizer::new(unigram);
-    if let Some(charsmap) = model.normalizer.and_then(|normalizer| normalizer.precompiled_charsmap) {
-        if !charsmap.is_empty() {
-            let normalizer = Precompiled::from(&charsmap).map_err(|error| error.to_string())?;
-            tokenizer.with_normalizer(Some(normalizer)).map_err(|error| error.to_string())?;
-        }
+    let charsmap = model.normalizer.and_then(|normalizer| normalizer.precompiled_charsmap);
+    if let Some(charsmap) = charsmap.filter(|charsmap| !charsmap.is_empty()) {
+        let normalizer = Precompiled::from(&charsmap).map_err(|error| error.to_string())?;
+        tokenizer.with_normalizer(Some(normalizer)).map_err(|error| error.to_string())?;
     }
     let words = Metaspace::new(SPACE, PrependScheme::Always, true);
     tokenizer.with_pre_tokenizer(Some(Sequence::new(vec![WhitespaceSplit.into(), words.into()])));
