@@ -21,14 +21,16 @@ from conftest import Server
 HERE = Path(__file__).resolve().parent
 
 
-def test_every_answer_is_as_documented(start_server: Callable[..., AbstractContextManager[Server]]) -> None:
+def test_every_answer_is_as_documented(
+    start_server: Callable[..., AbstractContextManager[Server]], tmp_path: Path
+) -> None:
     # Nothing shall be refused because there is too much of it, and nobody fetches the jobs that are left.
     flags = ["--max-jobs", "100000", "--max-queued-requests", "10000", "--drain-timeout", "1"]
     with start_server(*flags) as server:
         command = ["-m", "schemathesis.cli", "--config-file", str(HERE / "schemathesis.toml"), "run"]
         run = subprocess.run(
             [sys.executable, *command, f"{server.url}/openapi.json", "--no-color"],
-            cwd=HERE,
+            cwd=tmp_path,  # it leaves a cache behind
             env={**os.environ, "PYTHONPATH": str(HERE)},
             capture_output=True,
             text=True,
