@@ -47,6 +47,25 @@ fn what_is_below_v1_needs_one_of_the_keys() {
     }
 }
 
+#[test]
+fn a_job_is_seen_by_its_key_alone() {
+    let server = Server::start(&["--api-key", KEY, "--api-key", OTHER_KEY]);
+    let ask = |method: &str, path: &str, key: &str, body: &str| {
+        http::request(&server.address, method, path, &[("authorization", &format!("Bearer {key}"))], body.as_bytes())
+    };
+    let body = json!({"prompt": "red apple", "num_inference_steps": 1}).to_string();
+    let created = ask("POST", "/v1/images/jobs", KEY, &body);
+    assert_eq!(created.status, 202, "{}", created.text());
+    let job = created.header("location").unwrap();
+    let listed = |key: &str| ask("GET", "/v1/images/jobs", key, "").json()["data"].as_array().unwrap().len();
+    for method in ["GET", "DELETE"] {
+        assert_eq!(ask(method, job, OTHER_KEY, "").error().1, "job_not_found", "{method}");
+    }
+    assert_eq!((listed(KEY), listed(OTHER_KEY)), (1, 0));
+    assert_eq!(ask("GET", job, KEY, "").status, 200);
+    assert_eq!(ask("DELETE", job, KEY, "").status, 200);
+}
+
 /// The body of a 401.
 fn refused(response: &Response) -> String {
     assert_eq!((response.status, response.error()), (401, (None, "invalid_api_key".to_owned())));

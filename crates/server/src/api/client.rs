@@ -21,6 +21,15 @@ pub(super) enum Client {
 }
 
 impl Client {
+    /// Its key, where there are keys. Jobs belong to keys: an address is not enough to tell clients apart
+    /// for good.
+    pub(super) fn key(self) -> Option<usize> {
+        match self {
+            Self::Key(key) => Some(key),
+            Self::Address(_) | Self::Unknown => None,
+        }
+    }
+
     /// The client of a request without a key.
     pub(super) fn of_connection(request: &Request) -> Self {
         match request.extensions().get::<Peer>() {

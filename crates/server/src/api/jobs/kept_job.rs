@@ -16,6 +16,8 @@ use crate::api::state::unix_seconds;
 #[derive(Debug)]
 pub(super) struct KeptJob {
     pub(super) id: String,
+    /// The key that asked for it; all clients are one where there are no keys.
+    pub(super) owner: Option<usize>,
     pub(super) created_at: u64,
     pub(super) model: String,
     pub(super) seed: u64,

@@ -22,6 +22,7 @@ use serde::Serialize;
 use tracing::Instrument;
 
 use super::blocking;
+use super::client::Client;
 use super::error::ApiError;
 use super::generation_record::GenerationRecord;
 use super::generations::{self, Accepted};
@@ -66,12 +67,13 @@ pub(crate) use store::{JobLimits, JobStore};
 )]
 pub(super) async fn create(
     State(state): State<Arc<AppState>>,
+    Extension(client): Extension<Client>,
     Extension(admitted): Extension<Admitted>,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, ApiError> {
     let record = GenerationRecord::new(state.metrics.generation_begins());
-    let (accepted, job, object) = match accept(&state, admitted, &headers, body).await {
+    let (accepted, job, object) = match accept(&state, (client, admitted), &headers, body).await {
         Ok(accepted) => accepted,
         Err(error) => {
             record.ends(Err::<&(), _>(&error));
@@ -96,9 +98,13 @@ pub(super) async fn create(
     ),
     responses((status = 200, description = "A page", body = JobList), (status = 400, response = BadRequest))
 )]
-pub(super) async fn list(State(state): State<Arc<AppState>>, uri: Uri) -> Result<Json<JobList>, ApiError> {
+pub(super) async fn list(
+    State(state): State<Arc<AppState>>,
+    Extension(client): Extension<Client>,
+    uri: Uri,
+) -> Result<Json<JobList>, ApiError> {
     let ListQuery { limit, after } = ListQuery::of(&uri)?;
-    let (data, has_more) = state.jobs.list(limit, after.as_deref()).ok_or_else(|| {
+    let (data, has_more) = state.jobs.list(client.key(), limit, after.as_deref()).ok_or_else(|| {
         let after = after.unwrap_or_default();
         ApiError::invalid_value("after", format!("`after` is `{after}`; there is no such job, or no longer"))
     })?;
@@ -120,8 +126,12 @@ pub(super) async fn list(State(state): State<Arc<AppState>>, uri: Uri) -> Result
         (status = 500, response = ServerFault)
     )
 )]
-pub(super) async fn retrieve(State(state): State<Arc<AppState>>, PathId(id): PathId) -> Result<Response, ApiError> {
-    let job = state.jobs.with_pictures(&id).ok_or_else(|| not_found(&id))?;
+pub(super) async fn retrieve(
+    State(state): State<Arc<AppState>>,
+    Extension(client): Extension<Client>,
+    PathId(id): PathId,
+) -> Result<Response, ApiError> {
+    let job = state.jobs.with_pictures(client.key(), &id).ok_or_else(|| not_found(&id))?;
     // Copying a result takes its time.
     let body = blocking::run(move || json_bytes(&job)).await??;
     Ok(([(CONTENT_TYPE, "application/json")], body).into_response())
@@ -140,14 +150,15 @@ pub(super) async fn retrieve(State(state): State<Arc<AppState>>, PathId(id): Pat
 )]
 pub(super) async fn delete(
     State(state): State<Arc<AppState>>,
+    Extension(client): Extension<Client>,
     PathId(id): PathId,
 ) -> Result<Json<JobObject>, ApiError> {
-    state.jobs.delete(&id).map(Json).ok_or_else(|| not_found(&id))
+    state.jobs.delete(client.key(), &id).map(Json).ok_or_else(|| not_found(&id))
 }
 
 async fn accept(
     state: &Arc<AppState>,
-    admitted: Admitted,
+    (client, admitted): (Client, Admitted),
     headers: &HeaderMap,
     body: Body,
 ) -> Result<(Accepted, RunningJob, JobObject), ApiError> {
@@ -155,7 +166,8 @@ async fn accept(
     let planned = generations::plan(state, &engine, headers, body, |rules, keys| rules.parse_job(keys)).await?;
     let place = state.jobs.reserve()?;
     let accepted = generations::submit(state, &engine, planned, admitted)?;
-    let (job, object) = place.take(state.served_model(&engine), accepted.seed, accepted.ticket.progress());
+    let (model, progress) = (state.served_model(&engine), accepted.ticket.progress());
+    let (job, object) = place.take(client.key(), model, accepted.seed, progress);
     Ok((accepted, job, object))
 }
 

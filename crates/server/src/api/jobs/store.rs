@@ -30,6 +30,9 @@ pub(crate) struct JobLimits {
     pub(crate) memory_bytes: usize,
 }
 
+/// The key that a job belongs to; `None` where there are no keys.
+type Owner = Option<usize>;
+
 /// All jobs.
 #[derive(Debug)]
 pub(crate) struct JobStore {
@@ -71,23 +74,24 @@ impl JobStore {
         Ok(Place { store: self })
     }
 
-    /// Up to `limit` jobs from the newest on, or those after the job `after`, and whether there are more.
-    /// `None` if there is no such job.
-    pub(super) fn list(&self, limit: usize, after: Option<&str>) -> Option<(Vec<JobObject>, bool)> {
+    /// Up to `limit` of the owner's jobs from the newest on, or those after the job `after`, and whether
+    /// there are more. `None` if the owner has no such job.
+    pub(super) fn list(&self, owner: Owner, limit: usize, after: Option<&str>) -> Option<(Vec<JobObject>, bool)> {
         let kept = self.kept();
+        let owned: Vec<_> = kept.jobs.iter().filter(|job| job.owner == owner).collect();
         let end = match after {
-            None => kept.jobs.len(),
-            Some(id) => kept.position(id)?,
+            None => owned.len(),
+            Some(id) => owned.iter().position(|job| job.id == id)?,
         };
         let start = end.saturating_sub(limit);
-        let page = kept.jobs[start..end].iter().rev().map(|job| job.object(self.limits.retention));
+        let page = owned[start..end].iter().rev().map(|job| job.object(self.limits.retention));
         Some((page.collect(), start > 0))
     }
 
-    /// The job with its previews or its result, which counts as fetched by that.
-    pub(super) fn with_pictures(&self, id: &str) -> Option<JobWithPictures> {
+    /// The owner's job with its previews or its result, which counts as fetched by that.
+    pub(super) fn with_pictures(&self, owner: Owner, id: &str) -> Option<JobWithPictures> {
         let kept = self.kept();
-        let job = &kept.jobs[kept.position(id)?];
+        let job = &kept.jobs[kept.owned_position(owner, id)?];
         let (partial_images, result) = match &job.phase {
             Phase::Unfinished(previews) => (previews.values().cloned().collect(), None),
             Phase::Ended { ending, .. } => {
@@ -102,10 +106,10 @@ impl JobStore {
         Some(JobWithPictures { job: job.object(self.limits.retention), partial_images, result })
     }
 
-    /// Cancels an unfinished job or forgets one that has ended; how it stands afterwards.
-    pub(super) fn delete(&self, id: &str) -> Option<JobObject> {
+    /// Cancels an unfinished job of the owner or forgets one that has ended; how it stands afterwards.
+    pub(super) fn delete(&self, owner: Owner, id: &str) -> Option<JobObject> {
         let mut kept = self.kept();
-        let index = kept.position(id)?;
+        let index = kept.owned_position(owner, id)?;
         let job = &mut kept.jobs[index];
         if !matches!(job.phase, Phase::Unfinished(_)) {
             let object = job.object(self.limits.retention);
@@ -159,6 +163,10 @@ impl Kept {
         self.jobs.iter().position(|job| job.id == id)
     }
 
+    fn owned_position(&self, owner: Owner, id: &str) -> Option<usize> {
+        self.position(id).filter(|index| self.jobs[*index].owner == owner)
+    }
+
     fn forget(&mut self, index: usize) {
         let job = self.jobs.remove(index);
         job.signals.settled.cancel();
@@ -179,8 +187,15 @@ impl Kept {
 
 impl Place<'_> {
     /// Fills the place with a job that the engine has accepted.
-    pub(super) fn take(self, model: &str, seed: u64, progress: watch::Receiver<Progress>) -> (RunningJob, JobObject) {
+    pub(super) fn take(
+        self,
+        owner: Owner,
+        model: &str,
+        seed: u64,
+        progress: watch::Receiver<Progress>,
+    ) -> (RunningJob, JobObject) {
         let job = KeptJob {
+            owner,
             // Random, because the id is all that a client needs to see the pictures.
             id: format!("job_{}", Uuid::new_v4().simple()),
             created_at: unix_seconds(),
@@ -224,11 +239,11 @@ mod tests {
 
     fn add(store: &JobStore) -> (RunningJob, watch::Sender<Progress>) {
         let (sender, progress) = watch::channel(Progress { steps: 9, queue_position: 1, ..Progress::default() });
-        (store.reserve().unwrap().take("a-model", 7, progress).0, sender)
+        (store.reserve().unwrap().take(None, "a-model", 7, progress).0, sender)
     }
 
     fn fetched(store: &JobStore, id: &str) -> Value {
-        serde_json::to_value(store.with_pictures(id).unwrap()).unwrap()
+        serde_json::to_value(store.with_pictures(None, id).unwrap()).unwrap()
     }
 
     #[test]
@@ -281,13 +296,13 @@ mod tests {
     fn an_unfinished_job_is_cancelled_and_an_ended_one_forgotten() {
         let store = store(4, 1000);
         let (job, _sender) = add(&store);
-        store.delete(&job.id).unwrap();
+        store.delete(None, &job.id).unwrap();
         assert!(job.signals.cancelled.is_cancelled() && !job.signals.forgotten.is_cancelled());
         assert!(!store.end(&job.id, answer()), "it stays cancelled");
         assert_eq!(fetched(&store, &job.id)["status"], "cancelled");
-        store.delete(&job.id).unwrap();
+        store.delete(None, &job.id).unwrap();
         assert!(job.signals.forgotten.is_cancelled());
-        assert!(store.with_pictures(&job.id).is_none() && store.delete(&job.id).is_none());
+        assert!(store.with_pictures(None, &job.id).is_none() && store.delete(None, &job.id).is_none());
     }
 
     #[test]
@@ -299,7 +314,7 @@ mod tests {
         assert!(matches!(store.reserve(), Err(ApiError::TooManyJobs { kept: 2 })));
         fetched(&store, &second.id);
         let place = store.reserve().unwrap();
-        assert!(store.with_pictures(&second.id).is_none());
+        assert!(store.with_pictures(None, &second.id).is_none());
         assert!(store.reserve().is_err(), "the place is taken");
         drop(place);
         add(&store);
@@ -315,9 +330,9 @@ mod tests {
         store.end(second, answer());
         fetched(&store, second);
         store.end(third, answer());
-        assert!(store.with_pictures(second).is_none() && store.with_pictures(first).is_some());
+        assert!(store.with_pictures(None, second).is_none() && store.with_pictures(None, first).is_some());
         store.end(fourth, Ending::Succeeded(text(&"x".repeat(100))));
-        assert!(store.with_pictures(first).is_none() && store.with_pictures(third).is_none());
+        assert!(store.with_pictures(None, first).is_none() && store.with_pictures(None, third).is_none());
         assert_eq!(fetched(&store, fourth)["status"], "succeeded");
     }
 
@@ -327,12 +342,27 @@ mod tests {
         let jobs = [(); 3].map(|()| add(&store));
         let [first, second, third] = jobs.each_ref().map(|(job, _)| job.id.as_str());
         let page = |limit, after| {
-            let (jobs, has_more) = store.list(limit, after)?;
+            let (jobs, has_more) = store.list(None, limit, after)?;
             Some((jobs.into_iter().map(|job| job.id).collect::<Vec<_>>(), has_more))
         };
         assert_eq!(page(2, None).unwrap(), (vec![third.to_owned(), second.to_owned()], true));
         assert_eq!(page(2, Some(second)).unwrap(), (vec![first.to_owned()], false));
         assert_eq!(page(2, Some(first)).unwrap(), (Vec::new(), false));
         assert_eq!(page(2, Some("job_0")), None);
+    }
+
+    #[test]
+    fn a_job_is_its_keys_alone() {
+        let store = store(9, 1000);
+        let add = |owner| {
+            let (_, progress) = watch::channel(Progress::default());
+            store.reserve().unwrap().take(owner, "a-model", 7, progress).0.id
+        };
+        let (first, second) = (add(Some(0)), add(Some(1)));
+        assert!(store.with_pictures(Some(1), &first).is_none() && store.delete(Some(1), &first).is_none());
+        assert!(store.list(Some(1), 9, Some(&first)).is_none());
+        let (jobs, has_more) = store.list(Some(1), 9, None).unwrap();
+        assert_eq!((jobs.len(), &jobs[0].id, has_more), (1, &second, false));
+        assert!(store.with_pictures(Some(0), &first).is_some() && store.delete(Some(0), &first).is_some());
     }
 }
