@@ -34,7 +34,7 @@ use super::{blocking, body, generation_response, generation_stream};
 use crate::image_file::ImageMetadata;
 use crate::metrics::InFlight;
 
-/// Bodies up to this size are read where they arrive, which takes some 20 us. Handing them to another
+/// Bodies up to this size are read where they arrive, which is quick. Handing them to another
 /// thread and back takes longer: twice a thread has to wait for a core that the worker keeps busy.
 const SMALL_BODY_BYTES: usize = 2048;
 
