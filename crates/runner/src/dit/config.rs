@@ -6,7 +6,7 @@
 
 use serde::Deserialize;
 
-use crate::component_config;
+use crate::component_config::{self, PatchShape};
 use crate::error::RunnerError;
 use crate::layers::Activation;
 
@@ -80,30 +80,17 @@ impl TransformerConfig {
         if self.num_embeds_ada_norm.is_none() {
             return Err(unsupported("num_embeds_ada_norm", "null", "the number of classes"));
         }
-        let positive = [
-            ("num_attention_heads", self.num_attention_heads),
-            ("attention_head_dim", self.attention_head_dim),
-            ("in_channels", self.in_channels),
-            ("num_layers", self.num_layers),
-            ("patch_size", self.patch_size),
-            ("sample_size", self.sample_size),
-        ];
-        if let Some((key, _)) = positive.iter().find(|(_, value)| *value == 0) {
-            return Err(unsupported(key, "0", "a positive number"));
-        }
-        if !self.sample_size.is_multiple_of(self.patch_size) {
-            let multiple = format!("a multiple of patch_size {}", self.patch_size);
-            return Err(unsupported("sample_size", &self.sample_size.to_string(), &multiple));
-        }
-        if !self.hidden_size().is_multiple_of(4) {
-            let found = self.hidden_size().to_string();
-            return Err(unsupported("num_attention_heads * attention_head_dim", &found, "a multiple of 4"));
-        }
-        let channels = self.out_channels();
-        if channels != self.in_channels && channels != 2 * self.in_channels {
-            let right = format!("in_channels {} or twice that", self.in_channels);
-            return Err(unsupported("out_channels", &channels.to_string(), &right));
-        }
+        let shape = PatchShape {
+            num_attention_heads: self.num_attention_heads,
+            attention_head_dim: self.attention_head_dim,
+            in_channels: self.in_channels,
+            out_channels: self.out_channels(),
+            num_layers: self.num_layers,
+            patch_size: self.patch_size,
+            sample_size: self.sample_size,
+            hidden_multiple: 4,
+        };
+        shape.check(PATH)?;
         self.activation().map(|_| ())
     }
 

@@ -1,7 +1,5 @@
 //! `DiTTransformer2DModel`: latents in, predicted noise out.
 
-use std::collections::HashMap;
-
 use afterimage_cache::{BlockList, Lane, Streams, run_blocks};
 use candle_core::{DType, Device, Result, Tensor};
 use candle_nn::{Linear, Module, VarBuilder};
@@ -10,7 +8,7 @@ use super::block::DitBlock;
 use super::config::TransformerConfig;
 use super::embeddings::Conditioning;
 use crate::error::RunnerError;
-use crate::layers::{PatchEmbed, PlainLayerNorm, PositionGrid, Sinusoids, modulate, unpatchify};
+use crate::layers::{PatchEmbed, PlainLayerNorm, Sinusoids, modulate, unpatchify};
 
 /// Epsilon of the last norm; fixed in diffusers.
 const OUTPUT_NORM_EPS: f64 = 1e-6;
@@ -19,8 +17,6 @@ const OUTPUT_NORM_EPS: f64 = 1e-6;
 pub(super) struct DitTransformer {
     config: TransformerConfig,
     patch_embed: PatchEmbed,
-    /// Positions by height and width of the grid of patches.
-    positions: HashMap<(usize, usize), Tensor>,
     blocks: Vec<DitBlock>,
     output_norm: PlainLayerNorm,
     output_modulation: Linear,
@@ -53,14 +49,9 @@ impl DitTransformer {
         let side = config.patch_size;
         let blocks = vb.pp(Self::BLOCK_LIST);
         let blocks = (0..config.num_layers).map(|index| DitBlock::new(&config, blocks.pp(index)));
-        let mut grids = HashMap::new();
-        for (height, width) in sizes.iter().map(|(height, width)| (height / side, width / side)) {
-            let grid = PositionGrid { height, width, base: config.sample_size / side, interpolation_scale: 1.0 };
-            grids.insert((height, width), grid.positions(size)?.to_device(vb.device())?);
-        }
+        let patch_embed = PatchEmbed::new(config.in_channels, side, size, vb.pp("pos_embed"))?;
         Ok(Self {
-            patch_embed: PatchEmbed::new(config.in_channels, side, size, vb.pp("pos_embed"))?,
-            positions: grids,
+            patch_embed: patch_embed.with_positions(sizes, config.sample_size, 1.0)?,
             blocks: blocks.collect::<std::result::Result<_, _>>()?,
             output_norm: PlainLayerNorm::new(size, OUTPUT_NORM_EPS, &vb)?,
             output_modulation: candle_nn::linear(size, 2 * size, vb.pp("proj_out_1"))?,
@@ -72,24 +63,20 @@ impl DitTransformer {
     }
 
     /// Bytes of one row's hidden stream for latents of this height and width.
-    pub(super) fn stream_bytes(&self, (height, width): (usize, usize)) -> usize {
-        let side = self.config.patch_size;
-        height / side * (width / side) * self.config.hidden_size() * self.dtype.size_in_bytes()
+    pub(super) fn stream_bytes(&self, latent_size: (usize, usize)) -> usize {
+        self.patch_embed.stream_bytes(latent_size)
     }
 
     /// Predicts `[rows, out_channels, height, width]`, f32. `lanes` say which rows belong together
     /// and hold their cache state.
     pub(super) fn forward(&self, rows: &ClassRows<'_>, lanes: &mut [Lane<'_>]) -> Result<Tensor> {
         let (_, _, height, width) = rows.latents.dims4()?;
-        let grid = (height / self.config.patch_size, width / self.config.patch_size);
-        let Some(positions) = self.positions.get(&grid) else {
-            candle_core::bail!("the model was not prepared for {height} x {width} latents");
-        };
+        let grid = self.patch_embed.grid((height, width));
         let conditioning = Conditioning {
             timesteps: Sinusoids::ReachLongest.project(rows.timesteps, &self.device)?.to_dtype(self.dtype)?,
             classes: Tensor::new(rows.classes, &self.device)?,
         };
-        let hidden = self.patch_embed.forward(&rows.latents.to_dtype(self.dtype)?, positions)?;
+        let hidden = self.patch_embed.forward(&rows.latents.to_dtype(self.dtype)?)?;
         let list = PreparedBlocks { blocks: &self.blocks, conditioning };
         let hidden = run_blocks(&list, Streams { hidden, encoder: None }, lanes)?.hidden;
         self.output(&hidden, &list.conditioning, grid)?.to_dtype(DType::F32)

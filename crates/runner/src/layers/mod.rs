@@ -9,5 +9,5 @@ mod timestep;
 pub(crate) use attention::Attention;
 pub(crate) use feed_forward::{Activation, FeedForward};
 pub(crate) use norm::{PlainLayerNorm, modulate};
-pub(crate) use patch_embed::{PatchEmbed, PositionGrid, unpatchify};
+pub(crate) use patch_embed::{PatchEmbed, unpatchify};
 pub(crate) use timestep::{Sinusoids, TimestepEmbedding};

@@ -1,29 +1,67 @@
 //! Between latents and tokens: patches, their positions, and back.
 
+use std::collections::HashMap;
+
 use candle_core::{DType, Device, Result, Tensor};
 use candle_nn::{Linear, Module, VarBuilder};
 
 /// Longest period of the sinusoids.
 const MAX_PERIOD: f64 = 10_000.0;
 
-/// Latents to tokens: a convolution whose kernel equals its stride, done as one matrix product.
+/// Latents to tokens with their positions: a convolution whose kernel equals its stride, done as one
+/// matrix product.
 #[derive(Debug)]
 pub(crate) struct PatchEmbed {
     projection: Linear,
     patch_size: usize,
+    hidden_size: usize,
+    /// `[tokens, hidden]`, f32, by height and width of the grid of patches.
+    positions: HashMap<(usize, usize), Tensor>,
 }
 
 impl PatchEmbed {
+    /// For latents of `channels`, with no positions yet.
     pub(crate) fn new(channels: usize, patch_size: usize, hidden_size: usize, vb: VarBuilder<'_>) -> Result<Self> {
         let vb = vb.pp("proj");
         let kernel = vb.get((hidden_size, channels, patch_size, patch_size), "weight")?;
         let projection = Linear::new(kernel.flatten_from(1)?, Some(vb.get(hidden_size, "bias")?));
-        Ok(Self { projection, patch_size })
+        Ok(Self { projection, patch_size, hidden_size, positions: HashMap::new() })
     }
 
-    /// `[rows, channels, height, width]` to `[rows, tokens, hidden]`; `positions` is `[tokens, hidden]`.
-    pub(crate) fn forward(&self, latents: &Tensor, positions: &Tensor) -> Result<Tensor> {
+    /// With positions for latents of these heights and widths. The model was made for square latents of
+    /// `sample_size`.
+    pub(crate) fn with_positions(
+        mut self,
+        sizes: &[(usize, usize)],
+        sample_size: usize,
+        interpolation_scale: f64,
+    ) -> Result<Self> {
+        for size in sizes {
+            let (height, width) = self.grid(*size);
+            let grid = PositionGrid { height, width, base: sample_size / self.patch_size, interpolation_scale };
+            let positions = grid.positions(self.hidden_size)?.to_device(self.projection.weight().device())?;
+            self.positions.insert((height, width), positions);
+        }
+        Ok(self)
+    }
+
+    /// Rows and columns of patches in latents of this height and width.
+    pub(crate) fn grid(&self, (height, width): (usize, usize)) -> (usize, usize) {
+        (height / self.patch_size, width / self.patch_size)
+    }
+
+    /// Bytes of one row's tokens for latents of this height and width.
+    pub(crate) fn stream_bytes(&self, latent_size: (usize, usize)) -> usize {
+        let (height, width) = self.grid(latent_size);
+        height * width * self.hidden_size * self.projection.weight().dtype().size_in_bytes()
+    }
+
+    /// `[rows, channels, height, width]` to `[rows, tokens, hidden]`.
+    pub(crate) fn forward(&self, latents: &Tensor) -> Result<Tensor> {
         let (rows, channels, height, width) = latents.dims4()?;
+        let Some(positions) = self.positions.get(&self.grid((height, width))) else {
+            candle_core::bail!("the model was not prepared for {height} x {width} latents");
+        };
         let side = self.patch_size;
         let patches = latents
             .reshape(&[rows, channels, height / side, side, width / side, side])?
@@ -37,20 +75,20 @@ impl PatchEmbed {
 
 /// A grid of patches for which positions are wanted.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct PositionGrid {
+struct PositionGrid {
     /// Rows and columns of patches.
-    pub(crate) height: usize,
-    pub(crate) width: usize,
+    height: usize,
+    width: usize,
     /// Side of the grid the model was made for; others are stretched to the same range.
-    pub(crate) base: usize,
+    base: usize,
     /// What coordinates are divided by on top of that.
-    pub(crate) interpolation_scale: f64,
+    interpolation_scale: f64,
 }
 
 impl PositionGrid {
     /// Sine and cosine positions: `[height * width, hidden]`, f32. The first half encodes the column, the
     /// second the row.
-    pub(crate) fn positions(&self, hidden_size: usize) -> Result<Tensor> {
+    fn positions(&self, hidden_size: usize) -> Result<Tensor> {
         let quarter = hidden_size / 4;
         let frequencies: Vec<f64> =
             (0..quarter).map(|index| MAX_PERIOD.powf(-(index as f64) / quarter as f64)).collect();

@@ -5,7 +5,7 @@
 
 use serde::Deserialize;
 
-use crate::component_config;
+use crate::component_config::{self, PatchShape};
 use crate::error::RunnerError;
 use crate::layers::Activation;
 
@@ -93,31 +93,17 @@ impl TransformerConfig {
             let right = format!("{size}, the size that captions are projected to");
             return Err(unsupported("cross_attention_dim", &found, &right));
         }
-        let positive = [
-            ("num_attention_heads", self.num_attention_heads),
-            ("attention_head_dim", self.attention_head_dim),
-            ("in_channels", self.in_channels),
-            ("num_layers", self.num_layers),
-            ("patch_size", self.patch_size),
-            ("sample_size", self.sample_size),
-        ];
-        if let Some((key, _)) = positive.iter().find(|(_, value)| *value == 0) {
-            return Err(unsupported(key, "0", "a positive number"));
-        }
-        if !self.sample_size.is_multiple_of(self.patch_size) {
-            let multiple = format!("a multiple of patch_size {}", self.patch_size);
-            return Err(unsupported("sample_size", &self.sample_size.to_string(), &multiple));
-        }
-        let multiple = if self.knows_the_size() { 12 } else { 4 };
-        if !size.is_multiple_of(multiple) {
-            let right = format!("a multiple of {multiple}");
-            return Err(unsupported("num_attention_heads * attention_head_dim", &size.to_string(), &right));
-        }
-        let channels = self.out_channels();
-        if channels != self.in_channels && channels != 2 * self.in_channels {
-            let right = format!("in_channels {} or twice that", self.in_channels);
-            return Err(unsupported("out_channels", &channels.to_string(), &right));
-        }
+        let shape = PatchShape {
+            num_attention_heads: self.num_attention_heads,
+            attention_head_dim: self.attention_head_dim,
+            in_channels: self.in_channels,
+            out_channels: self.out_channels(),
+            num_layers: self.num_layers,
+            patch_size: self.patch_size,
+            sample_size: self.sample_size,
+            hidden_multiple: if self.knows_the_size() { 12 } else { 4 },
+        };
+        shape.check(PATH)?;
         if !(self.interpolation_scale() > 0.0 && self.interpolation_scale().is_finite()) {
             let found = self.interpolation_scale().to_string();
             return Err(unsupported("interpolation_scale", &found, "a positive number"));

@@ -1,7 +1,5 @@
 //! `PixArtTransformer2DModel`: latents and captions in, predicted noise out.
 
-use std::collections::HashMap;
-
 use afterimage_cache::{BlockList, Lane, Streams, run_blocks};
 use candle_core::{DType, Device, Result, Tensor};
 use candle_nn::{Linear, Module, VarBuilder};
@@ -10,7 +8,7 @@ use super::block::{Conditioning, MODULATIONS, PixArtBlock};
 use super::config::TransformerConfig;
 use crate::activation::gelu_tanh;
 use crate::error::RunnerError;
-use crate::layers::{PatchEmbed, PlainLayerNorm, PositionGrid, Sinusoids, TimestepEmbedding, modulate, unpatchify};
+use crate::layers::{PatchEmbed, PlainLayerNorm, Sinusoids, TimestepEmbedding, modulate, unpatchify};
 
 /// Epsilon of the last norm; fixed in diffusers.
 const OUTPUT_NORM_EPS: f64 = 1e-6;
@@ -19,8 +17,6 @@ const OUTPUT_NORM_EPS: f64 = 1e-6;
 pub(super) struct PixArtTransformer {
     config: TransformerConfig,
     patch_embed: PatchEmbed,
-    /// Positions by height and width of the grid of patches.
-    positions: HashMap<(usize, usize), Tensor>,
     timestep: TimestepEmbedding,
     size: Option<SizeEmbedding>,
     modulation: Linear,
@@ -63,18 +59,12 @@ impl PixArtTransformer {
         let side = config.patch_size;
         let blocks = vb.pp(Self::BLOCK_LIST);
         let blocks = (0..config.num_layers).map(|index| PixArtBlock::new(&config, blocks.pp(index)));
-        let mut grids = HashMap::new();
-        for (height, width) in sizes.iter().map(|(height, width)| (height / side, width / side)) {
-            let (base, interpolation_scale) = (config.sample_size / side, config.interpolation_scale());
-            let grid = PositionGrid { height, width, base, interpolation_scale };
-            grids.insert((height, width), grid.positions(size)?.to_device(vb.device())?);
-        }
+        let patch_embed = PatchEmbed::new(config.in_channels, side, size, vb.pp("pos_embed"))?;
         let adaln = vb.pp("adaln_single");
         let embedding = adaln.pp("emb");
         let size_embedding = || SizeEmbedding::new(size, embedding.clone());
         Ok(Self {
-            patch_embed: PatchEmbed::new(config.in_channels, side, size, vb.pp("pos_embed"))?,
-            positions: grids,
+            patch_embed: patch_embed.with_positions(sizes, config.sample_size, config.interpolation_scale())?,
             timestep: TimestepEmbedding::new(size, embedding.pp("timestep_embedder"))?,
             size: config.knows_the_size().then(size_embedding).transpose()?,
             modulation: candle_nn::linear(size, MODULATIONS * size, adaln.pp("linear"))?,
@@ -96,20 +86,16 @@ impl PixArtTransformer {
     }
 
     /// Bytes of one row's hidden stream for latents of this height and width.
-    pub(super) fn stream_bytes(&self, (height, width): (usize, usize)) -> usize {
-        let side = self.config.patch_size;
-        height / side * (width / side) * self.config.hidden_size() * self.dtype.size_in_bytes()
+    pub(super) fn stream_bytes(&self, latent_size: (usize, usize)) -> usize {
+        self.patch_embed.stream_bytes(latent_size)
     }
 
     /// Predicts `[rows, out_channels, height, width]`, f32. `lanes` say which rows belong together
     /// and hold their cache state.
     pub(super) fn forward(&self, rows: CaptionRows<'_>, lanes: &mut [Lane<'_>]) -> Result<Tensor> {
         let (count, _, height, width) = rows.latents.dims4()?;
-        let grid = (height / self.config.patch_size, width / self.config.patch_size);
-        let Some(positions) = self.positions.get(&grid) else {
-            candle_core::bail!("the model was not prepared for {height} x {width} latents");
-        };
-        let hidden = self.patch_embed.forward(&rows.latents.to_dtype(self.dtype)?, positions)?;
+        let grid = self.patch_embed.grid((height, width));
+        let hidden = self.patch_embed.forward(&rows.latents.to_dtype(self.dtype)?)?;
         let embedding = self.embed(rows.timesteps, (height * self.vae_scale, width * self.vae_scale))?;
         let modulation = self.modulation.forward(&embedding.silu()?)?;
         let conditioning = Conditioning {
