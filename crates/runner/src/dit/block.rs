@@ -1,12 +1,12 @@
 //! One DiT block: self-attention and feed-forward, each wrapped in adaLN-Zero.
 
 use candle_core::{Result, Tensor};
-use candle_nn::{Linear, Module, VarBuilder};
 
 use super::config::TransformerConfig;
 use super::embeddings::{Conditioning, TimestepLabelEmbedding};
 use crate::error::RunnerError;
-use crate::layers::{Attention, FeedForward, PlainLayerNorm, modulate};
+use crate::layers::{Attention, FeedForward, Linear, PlainLayerNorm, modulate};
+use crate::weights::Parameters;
 
 /// Epsilon of the norm before the attention; fixed in diffusers' `AdaLayerNormZero`.
 const ATTENTION_NORM_EPS: f64 = 1e-6;
@@ -22,21 +22,27 @@ pub(super) struct DitBlock {
 }
 
 impl DitBlock {
-    pub(super) fn new(config: &TransformerConfig, vb: VarBuilder<'_>) -> std::result::Result<Self, RunnerError> {
+    pub(super) fn new(config: &TransformerConfig, parameters: Parameters) -> std::result::Result<Self, RunnerError> {
         let size = config.hidden_size();
-        let norm1 = vb.pp("norm1");
+        let norm1 = parameters.pp("norm1");
         Ok(Self {
             embedding: TimestepLabelEmbedding::new(config.num_classes(), size, norm1.pp("emb"))?,
-            modulation: candle_nn::linear(size, 6 * size, norm1.pp("linear"))?,
-            attention_norm: PlainLayerNorm::new(size, ATTENTION_NORM_EPS, &vb)?,
-            attention: Attention::new(size, size, config.num_attention_heads, config.attention_bias, vb.pp("attn1"))?,
+            modulation: Linear::new(size, 6 * size, norm1.pp("linear"))?,
+            attention_norm: PlainLayerNorm::new(size, ATTENTION_NORM_EPS, &parameters)?,
+            attention: Attention::new(
+                size,
+                size,
+                config.num_attention_heads,
+                config.attention_bias,
+                parameters.pp("attn1"),
+            )?,
             feed_forward_norm: PlainLayerNorm::load(
                 size,
                 config.norm_eps,
                 config.norm_elementwise_affine,
-                vb.pp("norm3"),
+                parameters.pp("norm3"),
             )?,
-            feed_forward: FeedForward::new(size, config.activation()?, vb.pp("ff").pp("net"))?,
+            feed_forward: FeedForward::new(size, config.activation()?, parameters.pp("ff").pp("net"))?,
         })
     }
 

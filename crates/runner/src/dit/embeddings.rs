@@ -1,9 +1,10 @@
 //! What enters a DiT block besides the tokens: timesteps and class labels.
 
 use candle_core::{Result, Tensor};
-use candle_nn::{Embedding, Module, VarBuilder};
+use candle_nn::{Embedding, Module};
 
 use crate::layers::TimestepEmbedding;
+use crate::weights::Parameters;
 
 /// What a block is told about its rows.
 #[derive(Debug, Clone)]
@@ -30,11 +31,11 @@ pub(super) struct TimestepLabelEmbedding {
 }
 
 impl TimestepLabelEmbedding {
-    pub(super) fn new(num_classes: usize, hidden_size: usize, vb: VarBuilder<'_>) -> Result<Self> {
-        let table = vb.pp("class_embedder").pp("embedding_table");
+    pub(super) fn new(num_classes: usize, hidden_size: usize, parameters: Parameters) -> Result<Self> {
+        let table = parameters.pp("class_embedder").pp("embedding_table");
         Ok(Self {
-            timestep: TimestepEmbedding::new(hidden_size, vb.pp("timestep_embedder"))?,
-            classes: candle_nn::embedding(num_classes + 1, hidden_size, table)?,
+            timestep: TimestepEmbedding::new(hidden_size, parameters.pp("timestep_embedder"))?,
+            classes: Embedding::new(table.get((num_classes + 1, hidden_size), "weight")?, hidden_size),
         })
     }
 

@@ -27,8 +27,8 @@ impl Dit {
         let buckets = pipeline::check_buckets(parts, config.sample_size, config.patch_size)?;
         let latents: Vec<_> = buckets.iter().map(|size| pipeline::latent_size(*size, parts.vae_scale)).collect();
         let weights = parts.folder.weights("transformer")?;
-        let vb = weights.var_builder(parts.dtype, parts.device);
-        let transformer = DitTransformer::new(config.clone(), &latents, vb)?;
+        let parameters = weights.parameters(parts.dtype, parts.device);
+        let transformer = DitTransformer::new(config.clone(), &latents, parameters)?;
         weights.finish(&["pos_embed.pos_embed"])?;
         let labels = Labels::new(parts.index.id2label.clone(), config.num_classes() as u32);
         let facts = FamilyFacts {

@@ -81,9 +81,9 @@ fn fixture() -> Fixture {
     let text = |name: &str| std::fs::read_to_string(folder.join(name)).unwrap();
     let config = TransformerConfig::from_json(&text("transformer/config.json")).unwrap();
     let weights = Weights::open(&folder.join("transformer")).unwrap();
-    let vb = weights.var_builder(DType::F32, &Device::Cpu);
+    let parameters = weights.parameters(DType::F32, &Device::Cpu);
     let size = config.sample_size;
-    let transformer = DitTransformer::new(config, &[(size, size)], vb).unwrap();
+    let transformer = DitTransformer::new(config, &[(size, size)], parameters).unwrap();
     weights.finish(&[]).unwrap();
     Fixture {
         transformer,

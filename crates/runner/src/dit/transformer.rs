@@ -2,13 +2,13 @@
 
 use afterimage_cache::{BlockList, Lane, Streams, run_blocks};
 use candle_core::{DType, Device, Result, Tensor};
-use candle_nn::{Linear, Module, VarBuilder};
 
 use super::block::DitBlock;
 use super::config::TransformerConfig;
 use super::embeddings::Conditioning;
 use crate::error::RunnerError;
-use crate::layers::{PatchEmbed, PlainLayerNorm, Sinusoids, modulate, unpatchify};
+use crate::layers::{Linear, PatchEmbed, PlainLayerNorm, Sinusoids, modulate, unpatchify};
+use crate::weights::Parameters;
 
 /// Epsilon of the last norm; fixed in diffusers.
 const OUTPUT_NORM_EPS: f64 = 1e-6;
@@ -43,21 +43,21 @@ impl DitTransformer {
     pub(super) fn new(
         config: TransformerConfig,
         sizes: &[(usize, usize)],
-        vb: VarBuilder<'_>,
+        parameters: Parameters,
     ) -> std::result::Result<Self, RunnerError> {
         let size = config.hidden_size();
         let side = config.patch_size;
-        let blocks = vb.pp(Self::BLOCK_LIST);
+        let blocks = parameters.pp(Self::BLOCK_LIST);
         let blocks = (0..config.num_layers).map(|index| DitBlock::new(&config, blocks.pp(index)));
-        let patch_embed = PatchEmbed::new(config.in_channels, side, size, vb.pp("pos_embed"))?;
+        let patch_embed = PatchEmbed::new(config.in_channels, side, size, parameters.pp("pos_embed"))?;
         Ok(Self {
             patch_embed: patch_embed.with_positions(sizes, config.sample_size, 1.0)?,
             blocks: blocks.collect::<std::result::Result<_, _>>()?,
-            output_norm: PlainLayerNorm::new(size, OUTPUT_NORM_EPS, &vb)?,
-            output_modulation: candle_nn::linear(size, 2 * size, vb.pp("proj_out_1"))?,
-            output_projection: candle_nn::linear(size, side * side * config.out_channels(), vb.pp("proj_out_2"))?,
-            dtype: vb.dtype(),
-            device: vb.device().clone(),
+            output_norm: PlainLayerNorm::new(size, OUTPUT_NORM_EPS, &parameters)?,
+            output_modulation: Linear::new(size, 2 * size, parameters.pp("proj_out_1"))?,
+            output_projection: Linear::new(size, side * side * config.out_channels(), parameters.pp("proj_out_2"))?,
+            dtype: parameters.dtype(),
+            device: parameters.device().clone(),
             config,
         })
     }

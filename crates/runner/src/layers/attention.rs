@@ -1,7 +1,9 @@
 //! Attention of one sequence to itself or to another.
 
 use candle_core::{D, Result, Tensor};
-use candle_nn::{Linear, Module, VarBuilder};
+
+use super::linear::Linear;
+use crate::weights::Parameters;
 
 /// Multi-head attention under diffusers' names: `to_q`, `to_k`, `to_v`, `to_out.0`.
 #[derive(Debug)]
@@ -15,13 +17,19 @@ pub(crate) struct Attention {
 
 impl Attention {
     /// From tokens of `size` to tokens of `context_size`; `bias` is that of the three projections.
-    pub(crate) fn new(size: usize, context_size: usize, heads: usize, bias: bool, vb: VarBuilder<'_>) -> Result<Self> {
-        let projection = |from: usize, name: &str| candle_nn::linear_b(from, size, bias, vb.pp(name));
+    pub(crate) fn new(
+        size: usize,
+        context_size: usize,
+        heads: usize,
+        bias: bool,
+        parameters: Parameters,
+    ) -> Result<Self> {
+        let projection = |from: usize, name: &str| Linear::load(from, size, bias, parameters.pp(name));
         Ok(Self {
             to_q: projection(size, "to_q")?,
             to_k: projection(context_size, "to_k")?,
             to_v: projection(context_size, "to_v")?,
-            to_out: candle_nn::linear(size, size, vb.pp("to_out").pp(0))?,
+            to_out: Linear::new(size, size, parameters.pp("to_out").pp(0))?,
             heads,
         })
     }

@@ -1,9 +1,10 @@
 //! The feed-forward part of a block.
 
 use candle_core::{Result, Tensor};
-use candle_nn::{Linear, Module, VarBuilder};
 
+use super::linear::Linear;
 use crate::activation::gelu_tanh;
+use crate::weights::Parameters;
 
 /// Width of the feed-forward relative to the hidden size.
 const FEED_FORWARD_FACTOR: usize = 4;
@@ -39,12 +40,12 @@ pub(crate) struct FeedForward {
 }
 
 impl FeedForward {
-    /// `vb` is that of the block's `ff.net`.
-    pub(crate) fn new(size: usize, activation: Activation, vb: VarBuilder<'_>) -> Result<Self> {
+    /// `parameters` is that of the block's `ff.net`.
+    pub(crate) fn new(size: usize, activation: Activation, parameters: Parameters) -> Result<Self> {
         let width = FEED_FORWARD_FACTOR * size;
         Ok(Self {
-            widen: candle_nn::linear(size, width, vb.pp(0).pp("proj"))?,
-            narrow: candle_nn::linear(width, size, vb.pp(2))?,
+            widen: Linear::new(size, width, parameters.pp(0).pp("proj"))?,
+            narrow: Linear::new(width, size, parameters.pp(2))?,
             activation,
         })
     }

@@ -2,12 +2,14 @@
 
 mod attention;
 mod feed_forward;
+mod linear;
 mod norm;
 mod patch_embed;
 mod timestep;
 
 pub(crate) use attention::Attention;
 pub(crate) use feed_forward::{Activation, FeedForward};
+pub(crate) use linear::Linear;
 pub(crate) use norm::{PlainLayerNorm, modulate};
 pub(crate) use patch_embed::{PatchEmbed, unpatchify};
 pub(crate) use timestep::{Sinusoids, TimestepEmbedding};

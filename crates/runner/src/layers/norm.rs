@@ -1,7 +1,8 @@
 //! Layer norms and their modulation (adaLN).
 
 use candle_core::{D, Result, Tensor};
-use candle_nn::VarBuilder;
+
+use crate::weights::Parameters;
 
 /// `(1 + scale) * x + shift` with `x` `[rows, tokens, hidden]` and the others `[rows, hidden]`.
 pub(crate) fn modulate(x: &Tensor, scale: &Tensor, shift: &Tensor) -> Result<Tensor> {
@@ -17,17 +18,17 @@ pub(crate) struct PlainLayerNorm {
 }
 
 impl PlainLayerNorm {
-    pub(crate) fn new(size: usize, eps: f64, vb: &VarBuilder<'_>) -> Result<Self> {
-        let ones = Tensor::ones(size, vb.dtype(), vb.device())?;
+    pub(crate) fn new(size: usize, eps: f64, parameters: &Parameters) -> Result<Self> {
+        let ones = Tensor::ones(size, parameters.dtype(), parameters.device())?;
         Ok(Self { zeros: ones.zeros_like()?, ones, eps: eps as f32 })
     }
 
     /// With weight and bias, where `affine`.
-    pub(crate) fn load(size: usize, eps: f64, affine: bool, vb: VarBuilder<'_>) -> Result<Self> {
+    pub(crate) fn load(size: usize, eps: f64, affine: bool, parameters: Parameters) -> Result<Self> {
         if !affine {
-            return Self::new(size, eps, &vb);
+            return Self::new(size, eps, &parameters);
         }
-        Ok(Self { ones: vb.get(size, "weight")?, zeros: vb.get(size, "bias")?, eps: eps as f32 })
+        Ok(Self { ones: parameters.get(size, "weight")?, zeros: parameters.get(size, "bias")?, eps: eps as f32 })
     }
 
     pub(crate) fn forward(&self, x: &Tensor) -> Result<Tensor> {

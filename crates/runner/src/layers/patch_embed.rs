@@ -3,7 +3,9 @@
 use std::collections::HashMap;
 
 use candle_core::{DType, Device, Result, Tensor};
-use candle_nn::{Linear, Module, VarBuilder};
+use candle_nn::{Linear, Module};
+
+use crate::weights::Parameters;
 
 /// Longest period of the sinusoids.
 const MAX_PERIOD: f64 = 10_000.0;
@@ -21,10 +23,10 @@ pub(crate) struct PatchEmbed {
 
 impl PatchEmbed {
     /// For latents of `channels`, with no positions yet.
-    pub(crate) fn new(channels: usize, patch_size: usize, hidden_size: usize, vb: VarBuilder<'_>) -> Result<Self> {
-        let vb = vb.pp("proj");
-        let kernel = vb.get((hidden_size, channels, patch_size, patch_size), "weight")?;
-        let projection = Linear::new(kernel.flatten_from(1)?, Some(vb.get(hidden_size, "bias")?));
+    pub(crate) fn new(channels: usize, patch_size: usize, hidden_size: usize, parameters: Parameters) -> Result<Self> {
+        let parameters = parameters.pp("proj");
+        let kernel = parameters.get((hidden_size, channels, patch_size, patch_size), "weight")?;
+        let projection = Linear::new(kernel.flatten_from(1)?, Some(parameters.get(hidden_size, "bias")?));
         Ok(Self { projection, patch_size, hidden_size, positions: HashMap::new() })
     }
 

@@ -1,7 +1,9 @@
 //! Numbers that steer a model, as it is told them: timesteps, and sizes where a model knows them.
 
 use candle_core::{Device, Result, Tensor};
-use candle_nn::{Linear, Module, VarBuilder};
+
+use super::linear::Linear;
+use crate::weights::Parameters;
 
 /// Size of the sinusoidal projection; fixed in diffusers.
 const TIMESTEP_CHANNELS: usize = 256;
@@ -50,10 +52,10 @@ pub(crate) struct TimestepEmbedding {
 }
 
 impl TimestepEmbedding {
-    pub(crate) fn new(size: usize, vb: VarBuilder<'_>) -> Result<Self> {
+    pub(crate) fn new(size: usize, parameters: Parameters) -> Result<Self> {
         Ok(Self {
-            linear_1: candle_nn::linear(TIMESTEP_CHANNELS, size, vb.pp("linear_1"))?,
-            linear_2: candle_nn::linear(size, size, vb.pp("linear_2"))?,
+            linear_1: Linear::new(TIMESTEP_CHANNELS, size, parameters.pp("linear_1"))?,
+            linear_2: Linear::new(size, size, parameters.pp("linear_2"))?,
         })
     }
 

@@ -2,11 +2,11 @@
 //! model's, moved by a table of the block's own.
 
 use candle_core::{Result, Tensor};
-use candle_nn::VarBuilder;
 
 use super::config::TransformerConfig;
 use crate::error::RunnerError;
 use crate::layers::{Attention, FeedForward, PlainLayerNorm, modulate};
+use crate::weights::Parameters;
 
 /// Shift, scale and gate of the self-attention, then of the feed-forward.
 pub(super) const MODULATIONS: usize = 6;
@@ -46,19 +46,21 @@ impl Conditioning {
 }
 
 impl PixArtBlock {
-    pub(super) fn new(config: &TransformerConfig, vb: VarBuilder<'_>) -> std::result::Result<Self, RunnerError> {
+    pub(super) fn new(config: &TransformerConfig, parameters: Parameters) -> std::result::Result<Self, RunnerError> {
         let size = config.hidden_size();
-        let norm =
-            |name: &str| PlainLayerNorm::load(size, config.norm_eps, config.norm_elementwise_affine, vb.pp(name));
-        let attention =
-            |name: &str| Attention::new(size, size, config.num_attention_heads, config.attention_bias, vb.pp(name));
+        let norm = |name: &str| {
+            PlainLayerNorm::load(size, config.norm_eps, config.norm_elementwise_affine, parameters.pp(name))
+        };
+        let attention = |name: &str| {
+            Attention::new(size, size, config.num_attention_heads, config.attention_bias, parameters.pp(name))
+        };
         Ok(Self {
-            scale_shift_table: vb.get((MODULATIONS, size), "scale_shift_table")?,
+            scale_shift_table: parameters.get((MODULATIONS, size), "scale_shift_table")?,
             attention_norm: norm("norm1")?,
             attention: attention("attn1")?,
             caption_attention: attention("attn2")?,
             feed_forward_norm: norm("norm2")?,
-            feed_forward: FeedForward::new(size, config.activation()?, vb.pp("ff").pp("net"))?,
+            feed_forward: FeedForward::new(size, config.activation()?, parameters.pp("ff").pp("net"))?,
         })
     }
 

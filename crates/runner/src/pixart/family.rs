@@ -60,8 +60,8 @@ impl PixArt {
             )));
         }
         let weights = parts.folder.weights("transformer")?;
-        let vb = weights.var_builder(parts.dtype, parts.device);
-        let transformer = PixArtTransformer::new(config.clone(), &latents, parts.vae_scale, vb)?;
+        let parameters = weights.parameters(parts.dtype, parts.device);
+        let transformer = PixArtTransformer::new(config.clone(), &latents, parts.vae_scale, parameters)?;
         weights.finish(&["pos_embed.pos_embed", "caption_projection.y_embedding"])?;
         let facts = FamilyFacts {
             block_lists: vec![(PixArtTransformer::BLOCK_LIST, config.num_layers)],

@@ -85,8 +85,8 @@ fn check_forward(name: &str) {
     let vae: Value = serde_json::from_str(&fixture.folder.text("vae/config.json").unwrap()).unwrap();
     let vae_scale = 1 << (vae["block_out_channels"].as_array().unwrap().len() - 1);
     let weights = fixture.folder.weights("transformer").unwrap();
-    let vb = weights.var_builder(DType::F32, &Device::Cpu);
-    let transformer = PixArtTransformer::new(config, &[(height, width)], vae_scale, vb).unwrap();
+    let parameters = weights.parameters(DType::F32, &Device::Cpu);
+    let transformer = PixArtTransformer::new(config, &[(height, width)], vae_scale, parameters).unwrap();
 
     let captions = transformer.project_captions(given("encoder_hidden_states")).unwrap();
     assert_near(&captions, given("caption_projection"), "caption_projection");

@@ -2,13 +2,13 @@
 
 use afterimage_cache::{BlockList, Lane, Streams, run_blocks};
 use candle_core::{DType, Device, Result, Tensor};
-use candle_nn::{Linear, Module, VarBuilder};
 
 use super::block::{Conditioning, MODULATIONS, PixArtBlock};
 use super::config::TransformerConfig;
 use crate::activation::gelu_tanh;
 use crate::error::RunnerError;
-use crate::layers::{PatchEmbed, PlainLayerNorm, Sinusoids, TimestepEmbedding, modulate, unpatchify};
+use crate::layers::{Linear, PatchEmbed, PlainLayerNorm, Sinusoids, TimestepEmbedding, modulate, unpatchify};
+use crate::weights::Parameters;
 
 /// Epsilon of the last norm; fixed in diffusers.
 const OUTPUT_NORM_EPS: f64 = 1e-6;
@@ -53,29 +53,29 @@ impl PixArtTransformer {
         config: TransformerConfig,
         sizes: &[(usize, usize)],
         vae_scale: usize,
-        vb: VarBuilder<'_>,
+        parameters: Parameters,
     ) -> std::result::Result<Self, RunnerError> {
         let size = config.hidden_size();
         let side = config.patch_size;
-        let blocks = vb.pp(Self::BLOCK_LIST);
+        let blocks = parameters.pp(Self::BLOCK_LIST);
         let blocks = (0..config.num_layers).map(|index| PixArtBlock::new(&config, blocks.pp(index)));
-        let patch_embed = PatchEmbed::new(config.in_channels, side, size, vb.pp("pos_embed"))?;
-        let adaln = vb.pp("adaln_single");
+        let patch_embed = PatchEmbed::new(config.in_channels, side, size, parameters.pp("pos_embed"))?;
+        let adaln = parameters.pp("adaln_single");
         let embedding = adaln.pp("emb");
         let size_embedding = || SizeEmbedding::new(size, embedding.clone());
         Ok(Self {
             patch_embed: patch_embed.with_positions(sizes, config.sample_size, config.interpolation_scale())?,
             timestep: TimestepEmbedding::new(size, embedding.pp("timestep_embedder"))?,
             size: config.knows_the_size().then(size_embedding).transpose()?,
-            modulation: candle_nn::linear(size, MODULATIONS * size, adaln.pp("linear"))?,
-            captions: CaptionProjection::new(config.caption_channels(), size, vb.pp("caption_projection"))?,
+            modulation: Linear::new(size, MODULATIONS * size, adaln.pp("linear"))?,
+            captions: CaptionProjection::new(config.caption_channels(), size, parameters.pp("caption_projection"))?,
             blocks: blocks.collect::<std::result::Result<_, _>>()?,
-            output_norm: PlainLayerNorm::new(size, OUTPUT_NORM_EPS, &vb)?,
-            output_table: vb.get((2, size), "scale_shift_table")?,
-            output_projection: candle_nn::linear(size, side * side * config.out_channels(), vb.pp("proj_out"))?,
+            output_norm: PlainLayerNorm::new(size, OUTPUT_NORM_EPS, &parameters)?,
+            output_table: parameters.get((2, size), "scale_shift_table")?,
+            output_projection: Linear::new(size, side * side * config.out_channels(), parameters.pp("proj_out"))?,
             vae_scale,
-            dtype: vb.dtype(),
-            device: vb.device().clone(),
+            dtype: parameters.dtype(),
+            device: parameters.device().clone(),
             config,
         })
     }
@@ -135,10 +135,10 @@ struct SizeEmbedding {
 }
 
 impl SizeEmbedding {
-    fn new(size: usize, vb: VarBuilder<'_>) -> Result<Self> {
+    fn new(size: usize, parameters: Parameters) -> Result<Self> {
         Ok(Self {
-            resolution: TimestepEmbedding::new(size / 3, vb.pp("resolution_embedder"))?,
-            aspect_ratio: TimestepEmbedding::new(size / 3, vb.pp("aspect_ratio_embedder"))?,
+            resolution: TimestepEmbedding::new(size / 3, parameters.pp("resolution_embedder"))?,
+            aspect_ratio: TimestepEmbedding::new(size / 3, parameters.pp("aspect_ratio_embedder"))?,
         })
     }
 
@@ -159,10 +159,10 @@ struct CaptionProjection {
 }
 
 impl CaptionProjection {
-    fn new(channels: usize, size: usize, vb: VarBuilder<'_>) -> Result<Self> {
+    fn new(channels: usize, size: usize, parameters: Parameters) -> Result<Self> {
         Ok(Self {
-            linear_1: candle_nn::linear(channels, size, vb.pp("linear_1"))?,
-            linear_2: candle_nn::linear(size, size, vb.pp("linear_2"))?,
+            linear_1: Linear::new(channels, size, parameters.pp("linear_1"))?,
+            linear_2: Linear::new(size, size, parameters.pp("linear_2"))?,
         })
     }
 

@@ -10,6 +10,7 @@
 //! [`Weights::finish`] reports every tensor that no part of the model asked for.
 
 mod files;
+mod parameters;
 mod pickle;
 mod safetensors;
 mod source;
@@ -27,6 +28,7 @@ use crate::RunnerError;
 
 use files::Format;
 pub(crate) use files::{WeightFiles, is_plain_name};
+pub(crate) use parameters::Parameters;
 use source::Source;
 use stored::StoredTensor;
 
@@ -79,6 +81,11 @@ impl Weights {
     pub fn var_builder(self: &Arc<Self>, dtype: DType, device: &Device) -> VarBuilder<'static> {
         let backend = Box::new(SharedWeights(Arc::clone(self)));
         VarBuilder::from_backend(backend, dtype, device.clone())
+    }
+
+    /// The same for modules whose weights may be quantised.
+    pub(crate) fn parameters(self: &Arc<Self>, dtype: DType, device: &Device) -> Parameters {
+        Parameters::new(Arc::clone(self), dtype, device)
     }
 
     /// Reports every tensor that was never taken, except those whose name starts with a prefix in

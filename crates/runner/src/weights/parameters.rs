@@ -1,0 +1,41 @@
+//! The parameters of a module, as model code asks for them.
+
+use std::sync::Arc;
+
+use candle_core::{DType, Device, Result, Shape, Tensor};
+use candle_nn::VarBuilder;
+
+use super::Weights;
+
+/// The tensors below one name of a component's weights.
+#[derive(Clone)]
+pub(crate) struct Parameters {
+    /// Where quantised tensors are asked for, which a builder cannot give.
+    weights: Arc<Weights>,
+    builder: VarBuilder<'static>,
+}
+
+impl Parameters {
+    pub(super) fn new(weights: Arc<Weights>, dtype: DType, device: &Device) -> Self {
+        Self { builder: weights.var_builder(dtype, device), weights }
+    }
+
+    /// Those below `name` in turn.
+    pub(crate) fn pp(&self, name: impl ToString) -> Self {
+        Self { weights: Arc::clone(&self.weights), builder: self.builder.pp(name) }
+    }
+
+    /// A tensor in the dtype of [`Self::dtype`].
+    pub(crate) fn get(&self, shape: impl Into<Shape>, name: &str) -> Result<Tensor> {
+        self.builder.get(shape, name)
+    }
+
+    /// Precision of what is computed with these parameters.
+    pub(crate) fn dtype(&self) -> DType {
+        self.builder.dtype()
+    }
+
+    pub(crate) fn device(&self) -> &Device {
+        self.builder.device()
+    }
+}
