@@ -29,7 +29,7 @@ use crate::pixart::PixArt;
 use crate::precision::Precision;
 use crate::schedulers::SchedulerConfig;
 use crate::size::Size;
-use crate::vae::{VaeConfig, VaeDecoder};
+use crate::vae::Vae;
 
 pub(crate) use family::{Family, Rows, Unconditional};
 pub use image::{ImageSpec, RunningImage};
@@ -89,8 +89,7 @@ pub(crate) struct FamilyParts<'a> {
 /// A loaded model.
 pub struct Pipeline {
     family: Box<dyn Family>,
-    vae: VaeDecoder,
-    vae_config: VaeConfig,
+    vae: Vae,
     schedulers: SchedulerConfig,
     latent_channels: usize,
     /// The model predicts a variance beside the noise.
@@ -111,13 +110,13 @@ impl Pipeline {
         let dtype = options.precision.dtype(&device)?;
         let index = ModelIndex::read(folder)?;
         let class = index.pipeline(folder)?;
-        let vae_config = VaeConfig::from_json(&folder.text("vae/config.json")?)?;
+        let vae = Vae::load(folder, dtype, &device)?;
         let schedulers = SchedulerConfig::from_json(&folder.text("scheduler/scheduler_config.json")?)?;
         let parts = FamilyParts {
             folder,
             index: &index,
             buckets: &options.buckets,
-            vae_scale: vae_config.scale(),
+            vae_scale: vae.scale(),
             dtype,
             device: &device,
         };
@@ -125,18 +124,14 @@ impl Pipeline {
             PipelineClass::Dit => Dit::load(&parts)?,
             PipelineClass::PixArt(variant) => PixArt::load(&parts, variant)?,
         };
-        if vae_config.latent_channels != facts.latent_channels {
+        if vae.latent_channels() != facts.latent_channels {
             return Err(RunnerError::Model(format!(
                 "{}: the transformer has {} latent channels, the VAE {}",
                 folder.id(),
                 facts.latent_channels,
-                vae_config.latent_channels
+                vae.latent_channels()
             )));
         }
-        let vae_weights = folder.weights("vae")?;
-        let vae_dtype = if vae_config.force_upcast { DType::F32 } else { dtype };
-        let vae = VaeDecoder::new(&vae_config, vae_weights.var_builder(vae_dtype, &device))?;
-        vae_weights.finish(&VaeDecoder::UNUSED_WEIGHTS)?;
 
         let info = ModelInfo {
             id: folder.id().to_owned(),
@@ -154,7 +149,6 @@ impl Pipeline {
         Ok(Self {
             family,
             vae,
-            vae_config,
             schedulers,
             latent_channels: facts.latent_channels,
             learns_variance: facts.out_channels == 2 * facts.latent_channels,
@@ -218,7 +212,7 @@ impl Pipeline {
                 }
             }
         }
-        let (height, width) = latent_size(spec.size, self.vae_config.scale());
+        let (height, width) = latent_size(spec.size, self.vae.scale());
         let stream_bytes = spec.rows() * self.family.stream_bytes((height, width));
         let lists = self.info.block_lists.iter();
         let lists: Vec<_> = lists.map(|(name, blocks)| ListShape { name, blocks: *blocks, stream_bytes }).collect();
@@ -294,7 +288,7 @@ impl Pipeline {
         if !sum.is_finite() {
             return Err(RunnerError::Model("the latents are not finite".to_owned()));
         }
-        let pixels = self.vae.decode(&(latents * (1.0 / self.vae_config.scaling_factor))?)?;
+        let pixels = self.vae.decode(latents)?;
         // [1, 3, height, width] in -1..1 -> [height, width, 3] in 0..255
         let pixels = ((pixels / 2.0)? + 0.5)?.clamp(0f32, 1f32)?.squeeze(0)?.permute([1, 2, 0])?;
         let (height, width, _) = pixels.dims3()?;
