@@ -27,7 +27,7 @@ use crate::model_info::ModelInfo;
 use crate::noise;
 use crate::pixart::PixArt;
 use crate::precision::Precision;
-use crate::schedulers::SchedulerConfig;
+use crate::schedulers::{FlowSigmas, Schedule, Scheduler, SchedulerConfig, SchedulerKind};
 use crate::size::Size;
 use crate::vae::Vae;
 
@@ -58,6 +58,8 @@ pub(crate) struct FamilyFacts {
     pub(crate) latent_channels: usize,
     /// Channels of the prediction: as many, or twice that where the model also predicts a variance.
     pub(crate) out_channels: usize,
+    /// Where the noise levels of flow matching come from.
+    pub(crate) flow_sigmas: FlowSigmas,
     pub(crate) default_steps: usize,
     pub(crate) default_guidance_scale: f64,
     pub(crate) labels: Labels,
@@ -91,6 +93,7 @@ pub struct Pipeline {
     family: Box<dyn Family>,
     vae: Vae,
     schedulers: SchedulerConfig,
+    flow_sigmas: FlowSigmas,
     latent_channels: usize,
     /// The model predicts a variance beside the noise.
     learns_variance: bool,
@@ -141,6 +144,7 @@ impl Pipeline {
             default_steps: facts.default_steps,
             default_guidance_scale: facts.default_guidance_scale,
             default_scheduler: schedulers.kind()?,
+            schedulers: schedulers.kinds()?,
             labels: facts.labels,
             calibration: read_calibration(folder)?,
             can_guide: facts.can_guide,
@@ -150,6 +154,7 @@ impl Pipeline {
             family,
             vae,
             schedulers,
+            flow_sigmas: facts.flow_sigmas,
             latent_channels: facts.latent_channels,
             learns_variance: facts.out_channels == 2 * facts.latent_channels,
             info,
@@ -168,9 +173,18 @@ impl Pipeline {
         self.device_spec
     }
 
-    /// The model's scheduler configuration.
-    pub fn schedulers(&self) -> &SchedulerConfig {
-        &self.schedulers
+    /// A fresh scheduler for one image of this size.
+    ///
+    /// # Errors
+    /// If the model cannot be sampled like this, or not in so many steps.
+    pub(crate) fn scheduler(
+        &self,
+        kind: SchedulerKind,
+        steps: usize,
+        size: Size,
+    ) -> Result<Box<dyn Scheduler>, RunnerError> {
+        let image_tokens = self.family.image_tokens(latent_size(size, self.vae_config.scale()));
+        self.schedulers.build(kind, &Schedule { steps, image_tokens, sigmas: self.flow_sigmas })
     }
 
     /// What the transformer is told about a prompt. Takes its time.
@@ -223,7 +237,7 @@ impl Pipeline {
             conditioning,
             prompt_row,
             latents,
-            scheduler: self.schedulers.build(spec.scheduler, spec.steps)?,
+            scheduler: self.scheduler(spec.scheduler, spec.steps, spec.size)?,
             step: 0,
             sessions: ImageSessions::new(&spec.cache, &lists, budget),
         })

@@ -9,6 +9,7 @@ use crate::conditioning::{Conditioning, EncodedText};
 use crate::error::RunnerError;
 use crate::labels::Labels;
 use crate::pipeline::{self, Family, FamilyFacts, FamilyParts, LoadedFamily, Rows, Unconditional};
+use crate::schedulers::FlowSigmas;
 use crate::text::T5TextEncoder;
 
 /// Defaults of diffusers' PixArt pipelines.
@@ -67,6 +68,7 @@ impl PixArt {
             block_lists: vec![(PixArtTransformer::BLOCK_LIST, config.num_layers)],
             latent_channels: config.in_channels,
             out_channels: config.out_channels(),
+            flow_sigmas: FlowSigmas::Scheduler,
             default_steps: DEFAULT_STEPS,
             default_guidance_scale: DEFAULT_GUIDANCE_SCALE,
             labels: Labels::default(),
@@ -103,6 +105,10 @@ impl Family for PixArt {
 
     fn stream_bytes(&self, latent_size: (usize, usize)) -> usize {
         self.transformer.stream_bytes(latent_size)
+    }
+
+    fn image_tokens(&self, latent_size: (usize, usize)) -> usize {
+        self.transformer.image_tokens(latent_size)
     }
 
     fn predict(&self, rows: &Rows<'_>, lanes: &mut [Lane<'_>]) -> Result<Tensor> {
