@@ -45,7 +45,7 @@ pub use calibration::calibrate;
 pub use device_spec::{DeviceSpec, ParseDeviceError};
 pub use engine::{Engine, EngineOptions};
 pub use error::RunnerError;
-pub use hub::{HubOptions, resolve};
+pub use hub::{FetchProgress, HubOptions, LoggedProgress, resolve};
 pub use image::RgbImage;
 pub use job::{FinishedImage, FinishedJob, Job, JobError, Progress, Ticket, Timings};
 pub use labels::Labels;

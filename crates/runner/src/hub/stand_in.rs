@@ -14,13 +14,20 @@ pub(super) enum Mood {
     Friendly,
     /// Answers every request with this status.
     Refuses(u16),
+    /// Lists the files, and refuses them with this status and `X-Error-Code`, as for a gated model.
+    RefusesFiles(u16, &'static str),
     /// Breaks the connection half way through the first weight file.
     BreaksOnce,
+    /// Breaks the connection half way through the first weight file, and has nothing more of any.
+    BreaksForGood,
+    /// Sends the whole where a part is asked for.
+    KnowsNoRanges,
 }
 
 /// A request the stand-in has seen.
 #[derive(Clone, Debug)]
 pub(super) struct Seen {
+    pub(super) method: String,
     pub(super) path: String,
     pub(super) authorization: Option<String>,
     pub(super) range: Option<String>,
@@ -28,6 +35,7 @@ pub(super) struct Seen {
 
 pub(super) struct StandInHub {
     pub(super) endpoint: String,
+    mood: Arc<Mutex<Mood>>,
     seen: Arc<Mutex<Vec<Seen>>>,
 }
 
@@ -35,7 +43,7 @@ struct Shared {
     endpoint: String,
     id: String,
     root: PathBuf,
-    mood: Mutex<Mood>,
+    mood: Arc<Mutex<Mood>>,
     seen: Arc<Mutex<Vec<Seen>>>,
 }
 
@@ -44,12 +52,12 @@ impl StandInHub {
     pub(super) fn start(id: &str, root: &Path, mood: Mood) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let endpoint = format!("http://{}", listener.local_addr().unwrap());
-        let seen = Arc::new(Mutex::new(Vec::new()));
+        let (mood, seen) = (Arc::new(Mutex::new(mood)), Arc::new(Mutex::new(Vec::new())));
         let shared = Shared {
             endpoint: endpoint.clone(),
             id: id.to_string(),
             root: root.to_path_buf(),
-            mood: Mutex::new(mood),
+            mood: Arc::clone(&mood),
             seen: Arc::clone(&seen),
         };
         std::thread::spawn(move || {
@@ -58,7 +66,11 @@ impl StandInHub {
                 let _ = shared.answer(stream);
             }
         });
-        Self { endpoint, seen }
+        Self { endpoint, mood, seen }
+    }
+
+    pub(super) fn set_mood(&self, mood: Mood) {
+        *self.mood.lock().unwrap() = mood;
     }
 
     pub(super) fn seen(&self) -> Vec<Seen> {
@@ -70,7 +82,8 @@ impl Shared {
     fn answer(&self, mut stream: TcpStream) -> std::io::Result<()> {
         let request = read_request(&stream)?;
         self.seen.lock().unwrap().push(request.clone());
-        if let Mood::Refuses(status) = *self.mood.lock().unwrap() {
+        let mood = *self.mood.lock().unwrap();
+        if let Mood::Refuses(status) = mood {
             return respond(&mut stream, status, "", b"");
         }
         let info = format!("/api/models/{}/revision/", self.id);
@@ -78,15 +91,20 @@ impl Shared {
         if let Some(revision) = request.path.strip_prefix(&info) {
             match revision {
                 "main" | COMMIT => respond(&mut stream, 200, "", self.info().as_bytes()),
-                _ => respond(&mut stream, 404, "", b""),
+                _ => respond(&mut stream, 404, "X-Error-Code: RevisionNotFound\r\n", b""),
             }
         } else if let Some(file) = request.path.strip_prefix(&resolve) {
-            // As on the hub, large files are elsewhere.
+            if let Mood::RefusesFiles(status, code) = mood {
+                return respond(&mut stream, status, &format!("X-Error-Code: {code}\r\n"), b"");
+            }
+            // As on the hub, large files are elsewhere, with another host.
             if file.ends_with(".safetensors") {
                 let location = format!(
-                    "Location: {}/storage/{file}\r\nX-Linked-Etag: \"large-{}\"\r\nX-Repo-Commit: {COMMIT}\r\n",
-                    self.endpoint,
-                    file.replace('/', "-")
+                    "Location: {}/storage/{file}\r\nX-Linked-Etag: \"large-{}\"\r\nX-Linked-Size: {}\r\n\
+                     X-Repo-Commit: {COMMIT}\r\n",
+                    self.endpoint.replace("127.0.0.1", "localhost"),
+                    file.replace('/', "-"),
+                    self.root.join(file).metadata()?.len()
                 );
                 return respond(&mut stream, 302, &location, b"");
             }
@@ -94,7 +112,7 @@ impl Shared {
         } else if let Some(file) = request.path.strip_prefix("/storage/") {
             self.send(&mut stream, file, &request)
         } else {
-            respond(&mut stream, 404, "", b"")
+            respond(&mut stream, 404, "X-Error-Code: RepoNotFound\r\n", b"")
         }
     }
 
@@ -109,25 +127,31 @@ impl Shared {
         let Ok(content) = fs::read(self.root.join(file)) else {
             return respond(stream, 404, "", b"");
         };
-        let range = request.range.as_deref().unwrap_or("bytes=0-");
-        let (start, end) = range.trim_start_matches("bytes=").split_once('-').unwrap();
-        let start: usize = start.parse().unwrap();
-        let end = end.parse().map_or(content.len(), |end: usize| end + 1);
-        let headers = format!(
-            "Content-Range: bytes {start}-{}/{}\r\nETag: \"{}\"\r\nX-Repo-Commit: {COMMIT}\r\n",
-            end - 1,
-            content.len(),
-            file.replace('/', "-")
-        );
-        let part = &content[start..end];
+        let etag = format!("ETag: \"{}\"\r\nX-Repo-Commit: {COMMIT}\r\n", file.replace('/', "-"));
+        if request.method == "HEAD" {
+            return stream.write_all(head(200, &etag, content.len()).as_bytes());
+        }
         let mut mood = self.mood.lock().unwrap();
-        if *mood == Mood::BreaksOnce && part.len() > 10_000 {
-            *mood = Mood::Friendly;
-            let head = head(206, &headers, part.len());
-            stream.write_all(head.as_bytes())?;
+        let start = match &request.range {
+            Some(range) if *mood != Mood::KnowsNoRanges => {
+                range.trim_start_matches("bytes=").trim_end_matches('-').parse().unwrap()
+            }
+            _ => 0,
+        };
+        let part = &content[start..];
+        let (status, headers) = match start {
+            0 => (200, etag),
+            start => {
+                let range = format!("Content-Range: bytes {start}-{}/{}\r\n", content.len() - 1, content.len());
+                (206, range + &etag)
+            }
+        };
+        if [Mood::BreaksOnce, Mood::BreaksForGood].contains(&*mood) && part.len() > 10_000 {
+            *mood = if *mood == Mood::BreaksOnce { Mood::Friendly } else { Mood::Refuses(503) };
+            stream.write_all(head(status, &headers, part.len()).as_bytes())?;
             return stream.write_all(&part[..part.len() / 2]);
         }
-        respond(stream, 206, &headers, part)
+        respond(stream, status, &headers, part)
     }
 }
 
@@ -145,7 +169,8 @@ fn list(folder: &Path, prefix: &str, files: &mut Vec<String>) {
 fn read_request(stream: &TcpStream) -> std::io::Result<Seen> {
     let mut lines = BufReader::new(stream).lines();
     let first = lines.next().unwrap_or(Ok(String::new()))?;
-    let mut seen = Seen { path: first.split(' ').nth(1).unwrap_or("").to_string(), authorization: None, range: None };
+    let word = |index| first.split(' ').nth(index).unwrap_or("").to_string();
+    let mut seen = Seen { method: word(0), path: word(1), authorization: None, range: None };
     for line in lines {
         let line = line?;
         match line.split_once(": ") {

@@ -6,9 +6,13 @@
 mod attention;
 mod config;
 mod decoder;
+mod feature_map;
 #[cfg(test)]
 mod goldens;
+mod group_norm;
+mod input;
 mod resnet;
+mod stripes;
 
 use candle_core::{DType, Device, Result, Tensor};
 
