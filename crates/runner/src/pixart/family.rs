@@ -95,7 +95,8 @@ impl Family for PixArt {
         let bias = [vec![0.0; words], vec![PADDING_BIAS; padding]].concat();
         Ok(Conditioning::Text(EncodedText {
             states: captions.pad_with_zeros(1, 0, padding)?,
-            bias: Tensor::from_vec(bias, (1, words + padding), &self.device)?,
+            bias: Some(Tensor::from_vec(bias, (1, words + padding), &self.device)?),
+            pooled: None,
         }))
     }
 
@@ -112,12 +113,12 @@ impl Family for PixArt {
     }
 
     fn predict(&self, rows: &Rows<'_>, lanes: &mut [Lane<'_>]) -> Result<Tensor> {
-        let text = |conditioning: &&Conditioning| match conditioning {
-            Conditioning::Text(text) => Ok((text.states.clone(), text.bias.clone())),
-            Conditioning::Class(_) => candle_core::bail!("PixArt is told captions, not classes"),
-        };
-        let (captions, bias): (Vec<_>, Vec<_>) =
-            rows.conditioning.iter().map(text).collect::<Result<Vec<_>>>()?.into_iter().unzip();
+        let (mut captions, mut bias) = (vec![], vec![]);
+        for conditioning in rows.conditioning {
+            let text = conditioning.text()?;
+            captions.push(&text.states);
+            bias.extend(&text.bias);
+        }
         let rows = CaptionRows {
             latents: rows.latents,
             timesteps: rows.timesteps,
