@@ -37,19 +37,33 @@ impl Attention {
     /// `x` is `[rows, tokens, size]`, `context` `[rows, context tokens, context size]`; `score_bias`
     /// `[rows, 1, 1, context tokens]` is added to the scores, so that padding is not attended to.
     pub(crate) fn forward(&self, x: &Tensor, context: &Tensor, score_bias: Option<&Tensor>) -> Result<Tensor> {
-        let (rows, tokens, size) = x.dims3()?;
+        let (rows, _, size) = x.dims3()?;
         let head_size = size / self.heads;
         // [rows, tokens, size] -> [rows, heads, tokens, head_size]
         let split = |linear: &Linear, from: &Tensor| {
             linear.forward(from)?.reshape((rows, (), self.heads, head_size))?.transpose(1, 2)?.contiguous()
         };
-        let query = (split(&self.to_q, x)? * (head_size as f64).powf(-0.5))?;
-        let scores = query.matmul(&split(&self.to_k, context)?.transpose(D::Minus2, D::Minus1)?)?;
-        let scores = match score_bias {
-            Some(bias) => scores.broadcast_add(bias)?,
-            None => scores,
-        };
-        let attended = candle_nn::ops::softmax_last_dim(&scores)?.matmul(&split(&self.to_v, context)?)?;
-        self.to_out.forward(&attended.transpose(1, 2)?.reshape((rows, tokens, size))?)
+        let (query, key, value) = (split(&self.to_q, x)?, split(&self.to_k, context)?, split(&self.to_v, context)?);
+        self.to_out.forward(&scaled_dot_product(&query, &key, &value, score_bias)?)
     }
+}
+
+/// Attention proper, over contiguous tensors `[rows, heads, tokens, head size]`; keys and values have the
+/// same tokens, queries may have others. `score_bias` broadcasts to `[rows, heads, queries, keys]`.
+/// The heads side by side: `[rows, queries, heads * head size]`.
+pub(crate) fn scaled_dot_product(
+    query: &Tensor,
+    key: &Tensor,
+    value: &Tensor,
+    score_bias: Option<&Tensor>,
+) -> Result<Tensor> {
+    let (rows, heads, tokens, head_size) = query.dims4()?;
+    let query = (query * (head_size as f64).powf(-0.5))?;
+    let scores = query.matmul(&key.transpose(D::Minus2, D::Minus1)?)?;
+    let scores = match score_bias {
+        Some(bias) => scores.broadcast_add(bias)?,
+        None => scores,
+    };
+    let attended = candle_nn::ops::softmax_last_dim(&scores)?.matmul(value)?;
+    attended.transpose(1, 2)?.reshape((rows, tokens, heads * head_size))
 }

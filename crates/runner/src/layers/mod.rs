@@ -7,9 +7,9 @@ mod norm;
 mod patch_embed;
 mod timestep;
 
-pub(crate) use attention::Attention;
+pub(crate) use attention::{Attention, scaled_dot_product};
 pub(crate) use feed_forward::{Activation, FeedForward};
 pub(crate) use linear::Linear;
-pub(crate) use norm::{PlainLayerNorm, modulate};
+pub(crate) use norm::{PlainLayerNorm, RmsNorm, modulate};
 pub(crate) use patch_embed::{PatchEmbed, unpatchify};
 pub(crate) use timestep::{Sinusoids, TimestepEmbedding};

@@ -1,6 +1,6 @@
 //! Layer norms and their modulation (adaLN).
 
-use candle_core::{D, Result, Tensor};
+use candle_core::{D, DType, Result, Tensor};
 
 use crate::weights::Parameters;
 
@@ -34,5 +34,26 @@ impl PlainLayerNorm {
     pub(crate) fn forward(&self, x: &Tensor) -> Result<Tensor> {
         debug_assert_eq!(x.dim(D::Minus1)?, self.ones.dim(0)?);
         candle_nn::ops::layer_norm(&x.contiguous()?, &self.ones, &self.zeros, self.eps)
+    }
+}
+
+/// Root mean square norm over the last dimension, taken in f32.
+#[derive(Debug)]
+pub(crate) struct RmsNorm {
+    weight: Tensor,
+    eps: f64,
+}
+
+impl RmsNorm {
+    /// `weight` has the size of the last dimension.
+    pub(crate) fn new(weight: Tensor, eps: f64) -> Self {
+        Self { weight, eps }
+    }
+
+    pub(crate) fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        let wide = x.to_dtype(DType::F32)?;
+        let variance = wide.sqr()?.mean_keepdim(D::Minus1)?;
+        let normed = wide.broadcast_div(&(variance + self.eps)?.sqrt()?)?;
+        normed.to_dtype(x.dtype())?.broadcast_mul(&self.weight)
     }
 }

@@ -4,13 +4,13 @@
 //! A token sees itself and those before it, padding included; there is no other mask. Norms come before
 //! what they belong to, and one more follows the last layer.
 
-use candle_core::{D, DType, Device, Result, Tensor};
+use candle_core::{DType, Device, Result, Tensor};
 use candle_nn::{Embedding, Module};
 use serde::Deserialize;
 
 use crate::component_config;
 use crate::error::RunnerError;
-use crate::layers::{Linear, PlainLayerNorm};
+use crate::layers::{Linear, PlainLayerNorm, scaled_dot_product};
 use crate::weights::Parameters;
 
 /// Configurations of 2021 and 2022 carry this in place of the end token's id.
@@ -223,14 +223,12 @@ impl Layer {
     }
 
     fn attend(&self, x: &Tensor, mask: &Tensor) -> Result<Tensor> {
-        let (rows, tokens, size) = x.dims3()?;
+        let (rows, tokens, _) = x.dims3()?;
         // [rows, tokens, size] -> [rows, heads, tokens, head size]
         let split =
             |linear: &Linear| linear.forward(x)?.reshape((rows, tokens, self.heads, ()))?.transpose(1, 2)?.contiguous();
-        let query = (split(&self.to_q)? * ((size / self.heads) as f64).powf(-0.5))?;
-        let scores = query.matmul(&split(&self.to_k)?.transpose(D::Minus2, D::Minus1)?)?.broadcast_add(mask)?;
-        let attended = candle_nn::ops::softmax_last_dim(&scores)?.matmul(&split(&self.to_v)?)?;
-        self.to_out.forward(&attended.transpose(1, 2)?.reshape((rows, tokens, size))?)
+        let (query, key, value) = (split(&self.to_q)?, split(&self.to_k)?, split(&self.to_v)?);
+        self.to_out.forward(&scaled_dot_product(&query, &key, &value, Some(mask))?)
     }
 }
 

@@ -4,13 +4,14 @@
 //! Scores are not scaled, positions are learned biases of the scores that all blocks share, and norms
 //! neither centre nor shift.
 
-use candle_core::{D, DType, Device, Result, Tensor};
+use candle_core::{D, Device, Result, Tensor};
 use candle_nn::{Embedding, Linear, Module, VarBuilder};
 use serde::Deserialize;
 
 use crate::activation::gelu_tanh;
 use crate::component_config;
 use crate::error::RunnerError;
+use crate::layers::RmsNorm;
 
 /// `config.json` of the encoder; absent keys take transformers' defaults.
 #[derive(Debug, Clone, Deserialize)]
@@ -120,7 +121,7 @@ impl T5Encoder {
             tokens: candle_nn::embedding(config.vocab_size, config.d_model, vb.pp("shared"))?,
             position_bias: candle_nn::embedding(config.relative_attention_num_buckets, config.num_heads, bias)?,
             blocks: (0..config.num_layers).map(|index| Block::new(config, blocks.pp(index))).collect::<Result<_>>()?,
-            norm: RmsNorm::new(config, encoder.pp("final_layer_norm"))?,
+            norm: norm(config, encoder.pp("final_layer_norm"))?,
             config: config.clone(),
             device: vb.device().clone(),
         })
@@ -169,13 +170,13 @@ impl Block {
         let attention = layers.pp(0).pp("SelfAttention");
         let projection = |name: &str| candle_nn::linear_no_bias(size, inner, attention.pp(name));
         Ok(Self {
-            attention_norm: RmsNorm::new(config, layers.pp(0).pp("layer_norm"))?,
+            attention_norm: norm(config, layers.pp(0).pp("layer_norm"))?,
             to_q: projection("q")?,
             to_k: projection("k")?,
             to_v: projection("v")?,
             to_out: candle_nn::linear_no_bias(inner, size, attention.pp("o"))?,
             heads: config.num_heads,
-            feed_forward_norm: RmsNorm::new(config, layers.pp(1).pp("layer_norm"))?,
+            feed_forward_norm: norm(config, layers.pp(1).pp("layer_norm"))?,
             feed_forward: FeedForward::new(config, layers.pp(1).pp("DenseReluDense"))?,
         })
     }
@@ -224,24 +225,8 @@ impl FeedForward {
     }
 }
 
-/// Root mean square norm, taken in f32.
-#[derive(Debug)]
-struct RmsNorm {
-    weight: Tensor,
-    eps: f64,
-}
-
-impl RmsNorm {
-    fn new(config: &T5Config, vb: VarBuilder<'_>) -> Result<Self> {
-        Ok(Self { weight: vb.get(config.d_model, "weight")?, eps: config.layer_norm_epsilon })
-    }
-
-    fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        let wide = x.to_dtype(DType::F32)?;
-        let variance = wide.sqr()?.mean_keepdim(D::Minus1)?;
-        let normed = wide.broadcast_div(&(variance + self.eps)?.sqrt()?)?;
-        normed.to_dtype(x.dtype())?.broadcast_mul(&self.weight)
-    }
+fn norm(config: &T5Config, vb: VarBuilder<'_>) -> Result<RmsNorm> {
+    Ok(RmsNorm::new(vb.get(config.d_model, "weight")?, config.layer_norm_epsilon))
 }
 
 #[cfg(test)]
