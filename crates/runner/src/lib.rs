@@ -17,6 +17,8 @@ mod dit;
 mod embedded;
 mod engine;
 mod error;
+#[cfg(test)]
+mod golden_fixture;
 mod hub;
 mod image;
 mod job;
