@@ -17,6 +17,8 @@ mod dit;
 mod embedded;
 mod engine;
 mod error;
+#[cfg(test)]
+mod golden_fixture;
 mod hub;
 mod image;
 mod job;
@@ -35,6 +37,7 @@ mod random_model;
 mod replicas;
 mod request;
 pub mod schedulers;
+mod sd3;
 mod size;
 mod text;
 mod vae;

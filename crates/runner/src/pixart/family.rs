@@ -10,7 +10,7 @@ use crate::error::RunnerError;
 use crate::labels::Labels;
 use crate::pipeline::{self, Family, FamilyFacts, FamilyParts, LoadedFamily, Rows, Unconditional};
 use crate::schedulers::FlowSigmas;
-use crate::text::T5TextEncoder;
+use crate::text::{T5States, T5TextEncoder};
 
 /// Defaults of diffusers' PixArt pipelines.
 const DEFAULT_STEPS: usize = 20;
@@ -28,8 +28,8 @@ pub(crate) enum Variant {
 }
 
 impl Variant {
-    /// Tokens of a caption, longer ones are cut.
-    fn caption_tokens(self) -> usize {
+    /// Tokens of a caption, longer ones are cut; as in diffusers' pipelines.
+    fn default_caption_tokens(self) -> usize {
         match self {
             Self::Alpha => 120,
             Self::Sigma => 300,
@@ -41,7 +41,7 @@ impl Variant {
 pub(crate) struct PixArt {
     transformer: PixArtTransformer,
     text_encoder: T5TextEncoder,
-    variant: Variant,
+    caption_tokens: usize,
     device: Device,
 }
 
@@ -75,7 +75,8 @@ impl PixArt {
             can_guide: true,
             takes_negative_prompt: true,
         };
-        let family = Self { transformer, text_encoder, variant, device: parts.device.clone() };
+        let caption_tokens = parts.text_tokens(variant.default_caption_tokens())?;
+        let family = Self { transformer, text_encoder, caption_tokens, device: parts.device.clone() };
         Ok(LoadedFamily { family: Box::new(family), facts, buckets })
     }
 }
@@ -88,14 +89,19 @@ impl Family for PixArt {
     fn encode(&self, prompt: &str) -> std::result::Result<Conditioning, RunnerError> {
         // As the pipelines do without their optional cleaning.
         let caption = prompt.to_lowercase();
-        let states = self.text_encoder.encode(caption.trim(), self.variant.caption_tokens())?;
+        let max_tokens = self.caption_tokens;
+        let T5States { states, cut } = self.text_encoder.encode(caption.trim(), max_tokens)?;
+        if cut > 0 {
+            tracing::warn!(cut, max_tokens, "a prompt is too long; its end has no effect");
+        }
         let captions = self.transformer.project_captions(&states)?;
         let (_, words, _) = captions.dims3()?;
-        let padding = self.variant.caption_tokens() - words;
+        let padding = max_tokens - words;
         let bias = [vec![0.0; words], vec![PADDING_BIAS; padding]].concat();
         Ok(Conditioning::Text(EncodedText {
             states: captions.pad_with_zeros(1, 0, padding)?,
-            bias: Tensor::from_vec(bias, (1, words + padding), &self.device)?,
+            bias: Some(Tensor::from_vec(bias, (1, words + padding), &self.device)?),
+            pooled: None,
         }))
     }
 
@@ -112,12 +118,12 @@ impl Family for PixArt {
     }
 
     fn predict(&self, rows: &Rows<'_>, lanes: &mut [Lane<'_>]) -> Result<Tensor> {
-        let text = |conditioning: &&Conditioning| match conditioning {
-            Conditioning::Text(text) => Ok((text.states.clone(), text.bias.clone())),
-            Conditioning::Class(_) => candle_core::bail!("PixArt is told captions, not classes"),
-        };
-        let (captions, bias): (Vec<_>, Vec<_>) =
-            rows.conditioning.iter().map(text).collect::<Result<Vec<_>>>()?.into_iter().unzip();
+        let (mut captions, mut bias) = (vec![], vec![]);
+        for conditioning in rows.conditioning {
+            let text = conditioning.text()?;
+            captions.push(&text.states);
+            bias.extend(&text.bias);
+        }
         let rows = CaptionRows {
             latents: rows.latents,
             timesteps: rows.timesteps,
