@@ -8,6 +8,7 @@
 mod activation;
 mod admission;
 mod batching;
+mod bucket_choice;
 mod calibration;
 mod component_config;
 mod conditioning;
@@ -44,6 +45,7 @@ mod vae;
 mod weights;
 
 pub use batching::{BucketEstimate, EngineStatistics, SubmitError};
+pub use bucket_choice::{BucketChoice, ParseBucketChoiceError};
 pub use calibration::calibrate;
 pub use device_spec::{DeviceSpec, ParseDeviceError};
 pub use engine::{Engine, EngineOptions};

@@ -7,7 +7,6 @@
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use super::cache::{CachedRepository, write_into_folder};
 use super::client::{Client, FileFacts, HubError};
@@ -18,8 +17,6 @@ use crate::RunnerError;
 
 /// Attempts in a row that bring nothing before it is given up.
 const FRUITLESS_ATTEMPTS: u32 = 4;
-/// Before the second fruitless attempt; doubled before each further one.
-const PAUSE: Duration = Duration::from_millis(500);
 const BUFFER_BYTES: usize = 256 << 10;
 
 /// A file to fetch.
@@ -106,7 +103,7 @@ impl Download<'_> {
             }
             if fruitless > 0 {
                 tracing::warn!(file = self.path, "the hub sends nothing, trying again");
-                std::thread::sleep(PAUSE * 2u32.pow(fruitless - 1));
+                std::thread::sleep(self.repository.options.retry_pause * 2u32.pow(fruitless - 1));
             }
         }
     }

@@ -47,7 +47,9 @@ fn refusal(status: u16, code: Option<&str>, what: &str, repository: &Repository<
             format!("{endpoint} has {id}, but not at revision `{revision}` ({status}); check --revision")
         }
         (Some("EntryNotFound"), ..) => {
-            format!("{endpoint} has no {what} at revision `{revision}` ({status}), though it is listed; try again later")
+            format!(
+                "{endpoint} has no {what} at revision `{revision}` ({status}), though it is listed; try again later"
+            )
         }
         (Some("DisabledRepo"), ..) => format!("{endpoint} has disabled {id} ({status}); see {endpoint}/{id}"),
         (_, 404, _) => {

@@ -1,6 +1,7 @@
 use std::fs;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use candle_core::{DType, Device};
 use tempfile::TempDir;
@@ -46,6 +47,7 @@ fn setup(mood: Mood) -> Setup {
         token: None,
         offline: false,
         revision: "main".to_string(),
+        retry_pause: Duration::ZERO,
         progress: Arc::new(LoggedProgress::default()),
     };
     Setup { hub, options, _folder: folder, root }
@@ -152,7 +154,13 @@ fn the_token_is_sent_to_the_hub_alone() {
 
 /// What was asked for from the middle on.
 fn ranges(setup: &Setup) -> Vec<String> {
-    setup.hub.seen().into_iter().filter(|seen| seen.path.starts_with("/storage/")).filter_map(|seen| seen.range).collect()
+    setup
+        .hub
+        .seen()
+        .into_iter()
+        .filter(|seen| seen.path.starts_with("/storage/"))
+        .filter_map(|seen| seen.range)
+        .collect()
 }
 
 #[test]
@@ -167,12 +175,15 @@ fn a_broken_download_is_resumed() {
 fn the_next_start_continues_where_the_last_one_broke_off() {
     let mut setup = setup(Mood::BreaksForGood);
     let error = error_of(&setup);
-    assert!(error.contains("answers 503 for transformer/diffusion_pytorch_model.safetensors of acme/tiny-dit"), "{error}");
+    assert!(
+        error.contains("answers 503 for transformer/diffusion_pytorch_model.safetensors of acme/tiny-dit"),
+        "{error}"
+    );
     let incomplete = setup.options.cache_dir.join(format!("models--acme--tiny-dit/{TRANSFORMER_BLOB}.incomplete"));
     let there = incomplete.metadata().unwrap().len();
     assert!(there > 0);
     setup.options.offline = true;
-    assert!(error_of(&setup).contains("lacks transformer/diffusion_pytorch_model.safetensors"));
+    assert!(error_of(&setup).contains("lacks the repository"), "the revision stands for nothing yet");
 
     setup.options.offline = false;
     setup.hub.set_mood(Mood::Friendly);

@@ -158,3 +158,84 @@ impl UpBlock {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use candle_core::Device;
+
+    use super::*;
+    use crate::model_folder::ModelFolder;
+    use crate::noise::randn;
+
+    /// Of values from -1 to 1; stripes change the order of sums only.
+    const TOLERANCE: f64 = 1e-4;
+
+    fn decoder(stripes: Stripes, dtype: DType) -> VaeDecoder {
+        let folder = ModelFolder::embedded();
+        let config = VaeConfig::from_json(&folder.text("vae/config.json").unwrap()).unwrap();
+        let weights = folder.weights("vae").unwrap();
+        let decoder = VaeDecoder::new(&config, weights.var_builder(dtype, &Device::Cpu)).unwrap();
+        VaeDecoder { stripes, ..decoder }
+    }
+
+    /// Latents of a picture four times as large in each direction.
+    fn latents(rows: usize, height: usize, width: usize) -> Tensor {
+        let shape = [rows, 4, height, width];
+        Tensor::from_vec(randn(5, &shape), &shape, &Device::Cpu).unwrap()
+    }
+
+    fn mean_square(values: &Tensor) -> f64 {
+        f64::from(values.sqr().unwrap().mean_all().unwrap().to_scalar::<f32>().unwrap())
+    }
+
+    /// Squares of the differences between line `index` and the next.
+    fn gradient(picture: &Tensor, index: usize) -> f64 {
+        mean_square(&(picture.narrow(2, index + 1, 1).unwrap() - picture.narrow(2, index, 1).unwrap()).unwrap())
+    }
+
+    #[test]
+    fn stripes_leave_no_seam() {
+        let latents = latents(1, 40, 56);
+        let whole = decoder(Stripes { stripe_values: usize::MAX, most_stored_values: usize::MAX }, DType::F32);
+        let whole = whole.decode(&latents).unwrap();
+        assert_eq!(whole.dims(), [1, 3, 160, 224]);
+        // Lines one by one, and stripes of which the last is shorter; doubled maps stored and made again.
+        for (stripe_values, most_stored_values) in [(1, 0), (100_000, 0), (100_000, usize::MAX)] {
+            let stripes = Stripes { stripe_values, most_stored_values };
+            let picture = decoder(stripes, DType::F32).decode(&latents).unwrap();
+            let difference = (&picture - &whole).unwrap();
+            let largest: f32 = difference.abs().unwrap().max_all().unwrap().to_scalar().unwrap();
+            assert!(f64::from(largest) < TOLERANCE, "{stripes:?}: {largest} off");
+            let psnr = 10.0 * (4.0 / mean_square(&difference)).log10();
+            assert!(psnr > 100.0, "{stripes:?}: {psnr} dB");
+            // Where the last convolution's stripes meet, lines differ as they do in the undivided picture.
+            let channels = 32;
+            for stripe in stripes.of(160, channels * 224).skip(1) {
+                let seam = stripe.lines.start - 1;
+                let (found, expected) = (gradient(&picture, seam), gradient(&whole, seam));
+                assert!((found - expected).abs() <= 1e-3 * expected, "line {seam}: {found} for {expected}");
+            }
+        }
+    }
+
+    #[test]
+    fn rows_are_decoded_one_by_one() {
+        let latents = latents(2, 8, 8);
+        let decoder = decoder(Stripes::default(), DType::F32);
+        let both = decoder.decode(&latents).unwrap();
+        for row in 0..2 {
+            let alone = decoder.decode(&latents.narrow(0, row, 1).unwrap()).unwrap();
+            assert_eq!(mean_square(&(alone - both.narrow(0, row, 1).unwrap()).unwrap()), 0.0);
+        }
+    }
+
+    #[test]
+    fn half_precision_takes_other_ways_to_the_same_picture() {
+        let latents = latents(1, 16, 16);
+        let stripes = Stripes { stripe_values: 20_000, most_stored_values: 0 };
+        let full = decoder(stripes, DType::F32).decode(&latents).unwrap();
+        let half = decoder(stripes, DType::F16).decode(&latents).unwrap();
+        let psnr = 10.0 * (4.0 / mean_square(&(full - half).unwrap())).log10();
+        assert!(psnr > 40.0, "{psnr} dB");
+    }
+}

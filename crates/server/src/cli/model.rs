@@ -1,9 +1,12 @@
 //! Flags about the model, and loading it.
 
+use std::io::IsTerminal;
+
 use afterimage_runner::{
-    DeviceSpec, HubOptions, LoadOptions, ModelFolder, Pipeline, Precision, Replicas, Size, resolve,
+    BucketChoice, DeviceSpec, HubOptions, LoadOptions, ModelFolder, Pipeline, Precision, Replicas, Size, resolve,
 };
 
+use super::download_bars::DownloadBars;
 use super::error::CliError;
 
 /// Precision of weights and activations.
@@ -33,9 +36,10 @@ pub(crate) struct ModelArgs {
     /// Precision of weights and activations
     #[arg(long, env = "AFTERIMAGE_DTYPE", hide_env_values = true, value_enum, default_value = "auto")]
     dtype: Dtype,
-    /// Image sizes served, the default first, such as `64x64,96x64` [default: the model's own size]
-    #[arg(long, env = "AFTERIMAGE_BUCKETS", hide_env_values = true, value_delimiter = ',', value_name = "WxH,...")]
-    buckets: Vec<Size>,
+    /// Image sizes served, the default first, such as `64x64,96x64`; `512`, `768` and `1024` stand for the common
+    /// aspect ratios with about that side squared pixels [default: the model's own size]
+    #[arg(long, env = "AFTERIMAGE_BUCKETS", hide_env_values = true, value_delimiter = ',', value_name = "WxH|SET,...")]
+    buckets: Vec<BucketChoice>,
 }
 
 /// The one device of a command that serves nobody.
@@ -58,8 +62,8 @@ impl ModelArgs {
     }
 
     /// The sizes asked for; none for the model's own.
-    pub(crate) fn buckets(&self) -> &[Size] {
-        &self.buckets
+    pub(crate) fn buckets(&self) -> Vec<Size> {
+        BucketChoice::sizes(&self.buckets)
     }
 
     /// Finds and loads the model. Takes its time.
@@ -80,11 +84,13 @@ impl ModelArgs {
             Some(revision) => hub.with_revision(revision),
             None => hub,
         };
+        // Bars for people, lines for logs.
+        let hub = if std::io::stderr().is_terminal() { hub.with_progress(DownloadBars::default()) } else { hub };
         Ok(resolve(model, &hub)?)
     }
 
     fn options(&self) -> LoadOptions {
-        LoadOptions { precision: self.dtype.into(), buckets: self.buckets.clone(), ..LoadOptions::default() }
+        LoadOptions { precision: self.dtype.into(), buckets: self.buckets(), ..LoadOptions::default() }
     }
 }
 
