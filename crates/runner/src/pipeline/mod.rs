@@ -183,7 +183,7 @@ impl Pipeline {
         steps: usize,
         size: Size,
     ) -> Result<Box<dyn Scheduler>, RunnerError> {
-        let image_tokens = self.family.image_tokens(latent_size(size, self.vae_config.scale()));
+        let image_tokens = self.family.image_tokens(latent_size(size, self.vae.scale()));
         self.schedulers.build(kind, &Schedule { steps, image_tokens, sigmas: self.flow_sigmas })
     }
 
