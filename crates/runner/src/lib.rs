@@ -37,6 +37,7 @@ mod random_model;
 mod replicas;
 mod request;
 pub mod schedulers;
+mod sd3;
 mod size;
 mod text;
 mod vae;

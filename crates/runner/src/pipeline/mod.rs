@@ -28,6 +28,7 @@ use crate::noise;
 use crate::pixart::PixArt;
 use crate::precision::Precision;
 use crate::schedulers::{FlowSigmas, Schedule, Scheduler, SchedulerConfig, SchedulerKind};
+use crate::sd3::Sd3;
 use crate::size::Size;
 use crate::vae::Vae;
 
@@ -126,6 +127,7 @@ impl Pipeline {
         let LoadedFamily { family, facts, buckets } = match class {
             PipelineClass::Dit => Dit::load(&parts)?,
             PipelineClass::PixArt(variant) => PixArt::load(&parts, variant)?,
+            PipelineClass::Sd3 => Sd3::load(&parts)?,
         };
         if vae.latent_channels() != facts.latent_channels {
             return Err(RunnerError::Model(format!(
