@@ -74,6 +74,7 @@ impl PixArt {
             labels: Labels::default(),
             can_guide: true,
             takes_negative_prompt: true,
+            prompt_limits: vec![text_encoder.limit(variant.caption_tokens())],
         };
         let family = Self { transformer, text_encoder, variant, device: parts.device.clone() };
         Ok(LoadedFamily { family: Box::new(family), facts, buckets })
@@ -90,9 +91,6 @@ impl Family for PixArt {
         let caption = prompt.to_lowercase();
         let max_tokens = self.variant.caption_tokens();
         let T5States { states, cut } = self.text_encoder.encode(caption.trim(), max_tokens)?;
-        if cut > 0 {
-            tracing::warn!(cut, max_tokens, "a prompt is too long; its end has no effect");
-        }
         let captions = self.transformer.project_captions(&states)?;
         let (_, words, _) = captions.dims3()?;
         let padding = max_tokens - words;
@@ -101,6 +99,7 @@ impl Family for PixArt {
             states: captions.pad_with_zeros(1, 0, padding)?,
             bias: Some(Tensor::from_vec(bias, (1, words + padding), &self.device)?),
             pooled: None,
+            cuts: cut.into_iter().collect(),
         }))
     }
 
