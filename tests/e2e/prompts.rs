@@ -25,9 +25,7 @@ fn an_answer_says_what_of_its_prompts_had_no_effect() {
     let server = serve("pixart-alpha");
     let limits = &server.get("/v1/models").json()["data"][0]["limits"]["prompt_tokens"];
     assert_eq!(limits, &json!([{"encoder": "T5", "component": "text_encoder", "tokens": 120}]));
-    let request = |prompt: usize, negative: usize| {
-        json!({"prompt": words(prompt), "negative_prompt": words(negative), "num_inference_steps": 2, "seed": 1})
-    };
+    let request = |prompt: usize, negative: usize| json!({"prompt": words(prompt), "negative_prompt": words(negative), "num_inference_steps": 2, "seed": 1});
     let too_long = |param, tokens| {
         let message = "the T5 text encoder (text_encoder) takes 120 tokens;";
         truncated(param, &format!("{message} {tokens} more had no effect"))

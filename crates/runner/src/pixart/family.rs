@@ -28,8 +28,8 @@ pub(crate) enum Variant {
 }
 
 impl Variant {
-    /// Tokens of a caption, longer ones are cut.
-    fn caption_tokens(self) -> usize {
+    /// Tokens of a caption, longer ones are cut; as in diffusers' pipelines.
+    fn default_caption_tokens(self) -> usize {
         match self {
             Self::Alpha => 120,
             Self::Sigma => 300,
@@ -41,7 +41,7 @@ impl Variant {
 pub(crate) struct PixArt {
     transformer: PixArtTransformer,
     text_encoder: T5TextEncoder,
-    variant: Variant,
+    caption_tokens: usize,
     device: Device,
 }
 
@@ -64,6 +64,7 @@ impl PixArt {
         let parameters = weights.parameters(parts.dtype, parts.device);
         let transformer = PixArtTransformer::new(config.clone(), &latents, parts.vae_scale, parameters)?;
         weights.finish(&["pos_embed.pos_embed", "caption_projection.y_embedding"])?;
+        let caption_tokens = parts.text_tokens(variant.default_caption_tokens())?;
         let facts = FamilyFacts {
             block_lists: vec![(PixArtTransformer::BLOCK_LIST, config.num_layers)],
             latent_channels: config.in_channels,
@@ -74,9 +75,9 @@ impl PixArt {
             labels: Labels::default(),
             can_guide: true,
             takes_negative_prompt: true,
-            prompt_limits: vec![text_encoder.limit(variant.caption_tokens())],
+            prompt_limits: vec![text_encoder.limit(caption_tokens)],
         };
-        let family = Self { transformer, text_encoder, variant, device: parts.device.clone() };
+        let family = Self { transformer, text_encoder, caption_tokens, device: parts.device.clone() };
         Ok(LoadedFamily { family: Box::new(family), facts, buckets })
     }
 }
@@ -89,7 +90,7 @@ impl Family for PixArt {
     fn encode(&self, prompt: &str) -> std::result::Result<Conditioning, RunnerError> {
         // As the pipelines do without their optional cleaning.
         let caption = prompt.to_lowercase();
-        let max_tokens = self.variant.caption_tokens();
+        let max_tokens = self.caption_tokens;
         let T5States { states, cut } = self.text_encoder.encode(caption.trim(), max_tokens)?;
         let captions = self.transformer.project_captions(&states)?;
         let (_, words, _) = captions.dims3()?;
