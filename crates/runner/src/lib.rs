@@ -17,6 +17,7 @@ mod dit;
 mod embedded;
 mod engine;
 mod error;
+mod flux;
 mod hub;
 mod image;
 mod job;
