@@ -16,10 +16,12 @@ from pathlib import Path
 import diffusers
 import numpy as np
 import torch
+from diffusers.pipelines.flux.pipeline_flux import calculate_shift
 
 ROOT = Path(__file__).resolve().parents[2]
 FIXTURES = ROOT / "tests" / "fixtures"
 DDIM, DPM = "DDIMScheduler", "DPMSolverMultistepScheduler"
+FLOW_EULER, FLOW_HEUN = "FlowMatchEulerDiscreteScheduler", "FlowMatchHeunDiscreteScheduler"
 
 EMOJI_DIT = (ROOT / "models/emoji-dit/scheduler/scheduler_config.json").read_text()
 # DiT-XL as diffusers' conversion script saves it: linear betas, no clipping, and no timestep_spacing, so that
@@ -53,20 +55,44 @@ def numbers(tensor):
 
 def case(name, config, kind, steps):
     """One run of `kind`, built from the config's text or keys as diffusers' from_config builds it."""
-    text = config if isinstance(config, str) else json.dumps(config)
-    cls = getattr(diffusers, kind)
-    own = json.loads(text).get("_class_name", kind)
-    # As in a pipeline: the file's own class first, then the class asked for from that one's config.
-    scheduler = getattr(diffusers, own).from_config(json.loads(text))
-    scheduler = cls.from_config(scheduler.config)
+    scheduler, text = build(config, kind)
     scheduler.set_timesteps(steps)
+    assert len(scheduler.timesteps) == steps, name
+    return {"name": name, "config": text, "class": kind} | run(name, scheduler, steps)
+
+
+def flow_case(name, config, kind, steps, image_tokens=256, even_sigmas=False):
+    """The same as the flow-matching pipelines build it: `mu` from the picture's tokens, FLUX its own sigmas."""
+    scheduler, text = build(config, kind)
+    arguments = {"num_inference_steps": steps}
+    if kind == FLOW_EULER:
+        shifts = ("base_image_seq_len", "max_image_seq_len", "base_shift", "max_shift")
+        arguments["mu"] = calculate_shift(image_tokens, *(scheduler.config[key] for key in shifts))
+    if even_sigmas:
+        arguments["sigmas"] = np.linspace(1.0, 1 / steps, steps)
+    scheduler.set_timesteps(**arguments)
+    flow = {"steps": steps, "image_tokens": image_tokens, "even_sigmas": even_sigmas}
+    return {"name": name, "config": text, "class": kind, "flow": flow} | run(name, scheduler, steps)
+
+
+def build(config, kind):
+    """The scheduler and the config's text. As in a pipeline: the file's own class first, then the class asked for
+    from that one's config."""
+    text = config if isinstance(config, str) else json.dumps(config)
+    own = json.loads(text).get("_class_name", kind)
+    scheduler = getattr(diffusers, own).from_config(json.loads(text))
+    return getattr(diffusers, kind).from_config(scheduler.config), text
+
+
+def run(name, scheduler, seed):
+    """Timesteps, and the sample after some of them."""
     if hasattr(scheduler, "set_begin_index"):
         # Otherwise diffusers looks the first timestep up, takes its second entry where it is there twice
         # (the Karras schedule of cosine betas), and runs past the end.
         scheduler.set_begin_index(0)
     timesteps = [float(timestep) for timestep in scheduler.timesteps]
-    assert len(timesteps) == steps, name
-    sample = torch.randn((1, 3, 2, 2), generator=torch.Generator("cpu").manual_seed(steps))
+    steps = len(timesteps)
+    sample = torch.randn((1, 3, 2, 2), generator=torch.Generator("cpu").manual_seed(seed))
     initial = numbers(sample)
     kept = {}
     for index, timestep in enumerate(scheduler.timesteps):
@@ -74,14 +100,7 @@ def case(name, config, kind, steps):
         if index in (0, 1, 2, steps // 2, steps - 1):
             assert bool(torch.isfinite(sample).all()), name
             kept[str(index)] = numbers(sample)
-    return {
-        "name": name,
-        "config": text,
-        "class": kind,
-        "timesteps": timesteps,
-        "initial": initial,
-        "samples": kept,
-    }
+    return {"timesteps": timesteps, "initial": initial, "samples": kept}
 
 
 def scheduler_cases():
@@ -160,6 +179,38 @@ def scheduler_cases():
     yield case("values left to defaults", unset, DPM, 10)
 
 
+def flow_cases():
+    sd3 = {"_class_name": FLOW_EULER, "num_train_timesteps": 1000, "shift": 3.0}
+    dev = {"_class_name": FLOW_EULER, "shift": 3.0, "use_dynamic_shifting": True}
+    schnell = {"_class_name": FLOW_EULER, "shift": 1.0, "max_shift": 1.15, "base_shift": 0.5}
+    for steps in (1, 2, 4, 20, 28, 50):
+        yield flow_case(f"SD3, {steps} steps", sd3, FLOW_EULER, steps)
+        yield flow_case(f"SD3 with Heun, {steps} steps", sd3, FLOW_HEUN, steps)
+        yield flow_case(f"FLUX dev, {steps} steps", dev, FLOW_EULER, steps, 4096, even_sigmas=True)
+        yield flow_case(f"FLUX schnell, {steps} steps", schnell, FLOW_EULER, steps, 1024, even_sigmas=True)
+    for tokens in (16, 256, 1000, 6144):
+        yield flow_case(f"FLUX dev, {tokens} tokens", dev, FLOW_EULER, 16, tokens, even_sigmas=True)
+        yield flow_case(f"SD3, dynamic, {tokens} tokens", dev, FLOW_EULER, 16, tokens)
+    others = {
+        "linear shift": {"use_dynamic_shifting": True, "time_shift_type": "linear"},
+        "other bounds": {
+            "use_dynamic_shifting": True,
+            "base_shift": 0.3,
+            "max_shift": 2.0,
+            "base_image_seq_len": 64,
+            "max_image_seq_len": 8192,
+        },
+        "terminal": {"shift": 2.0, "shift_terminal": 0.1},
+        "Karras": {"shift": 3.0, "use_karras_sigmas": True},
+        "exponential": {"shift": 3.0, "use_exponential_sigmas": True},
+        "few train timesteps": {"num_train_timesteps": 100, "shift": 1.5},
+    }
+    for name, keys in others.items():
+        for even in (False, True):
+            own = "even" if even else "own"
+            yield flow_case(f"flow {name}, {own} sigmas", keys, FLOW_EULER, 12, 512, even_sigmas=even)
+
+
 def noise():
     sizes = (1, 5, 15, 16, 17, 31, 32, 100)
     single = []
@@ -192,7 +243,7 @@ def main():
     torch.set_num_threads(1)
     FIXTURES.mkdir(exist_ok=True)
     versions = {"diffusers": diffusers.__version__, "torch": torch.__version__, "numpy": np.__version__}
-    write("schedulers.json", {"versions": versions, "cases": list(scheduler_cases())})
+    write("schedulers.json", {"versions": versions, "cases": [*scheduler_cases(), *flow_cases()]})
     write("noise.json", noise())
 
 

@@ -51,18 +51,20 @@ impl Admission {
             return Err(invalid("guidance_scale", message));
         }
         let scheduler = request.scheduler.unwrap_or(info.default_scheduler);
-        check_scheduler(pipeline, scheduler, steps)?;
+        let size = bucket(request.size, &info.buckets, *bucket_policy)?;
+        check_scheduler(pipeline, scheduler, steps, size)?;
         Ok(Job {
             prompt: request.prompt,
             negative_prompt: request.negative_prompt,
             images: request.images,
             seed: check_seed(request.seed, request.images)?,
-            size: bucket(request.size, &info.buckets, *bucket_policy)?,
+            size,
             steps,
             guidance_scale,
             scheduler,
             previews: PreviewCount::default(),
-            cache: CachePlan::new(&request.cache, steps, info.cache_facts(&info.blocks())).map_err(cache_error)?,
+            cache: CachePlan::new(&request.cache, scheduler.forwards(steps), info.cache_facts(&info.blocks()))
+                .map_err(cache_error)?,
         })
     }
 }
@@ -90,8 +92,8 @@ pub(crate) fn check_work(estimated_seconds: Option<f64>, max_queued_seconds: f64
     Err(refuse("num_inference_steps", "too_much_work", message))
 }
 
-fn check_scheduler(pipeline: &Pipeline, kind: SchedulerKind, steps: usize) -> Result<(), RequestError> {
-    match pipeline.schedulers().build(kind, steps) {
+fn check_scheduler(pipeline: &Pipeline, kind: SchedulerKind, steps: usize, size: Size) -> Result<(), RequestError> {
+    match pipeline.scheduler(kind, steps, size) {
         Ok(_) => Ok(()),
         Err(error @ RunnerError::InferenceSteps(_)) => Err(invalid("num_inference_steps", error.to_string())),
         Err(error) => Err(invalid("scheduler", error.to_string())),

@@ -21,7 +21,7 @@ pub fn calibrate(
     for (index, spec) in specs.iter().enumerate() {
         let spec = ImageSpec { cache: CachePlan::Calibrate, ..spec.clone() };
         let mut images = [pipeline.begin(&spec, &CacheBudget::unlimited())?];
-        for _ in 0..spec.steps {
+        for _ in 0..spec.forwards() {
             pipeline.denoise(&mut images)?;
         }
         runs.push(images[0].calibration_steps().to_vec());

@@ -1,6 +1,6 @@
 //! What a transformer is told about one row beside its latents and timestep.
 
-use candle_core::Tensor;
+use candle_core::{Result, Tensor};
 
 use crate::prompt_cache::Keep;
 
@@ -19,8 +19,20 @@ pub(crate) struct EncodedText {
     /// `[1, tokens, dim]`
     pub(crate) states: Tensor,
     /// `[1, tokens]`, f32: what is added to attention scores of a token; 0 for words, very negative for
-    /// padding.
-    pub(crate) bias: Tensor,
+    /// padding. `None`: all tokens are attended to.
+    pub(crate) bias: Option<Tensor>,
+    /// `[1, dim]`: the whole prompt in one vector, for models that take it.
+    pub(crate) pooled: Option<Tensor>,
+}
+
+impl Conditioning {
+    /// The text, where it is one.
+    pub(crate) fn text(&self) -> Result<&EncodedText> {
+        match self {
+            Self::Text(text) => Ok(text),
+            Self::Class(_) => candle_core::bail!("the model is told texts, not classes"),
+        }
+    }
 }
 
 impl Keep for Conditioning {
@@ -28,7 +40,9 @@ impl Keep for Conditioning {
         let tensor = |tensor: &Tensor| tensor.elem_count() * tensor.dtype().size_in_bytes();
         match self {
             Self::Class(_) => size_of::<u32>(),
-            Self::Text(EncodedText { states, bias }) => tensor(states) + tensor(bias),
+            Self::Text(EncodedText { states, bias, pooled }) => {
+                tensor(states) + [bias, pooled].into_iter().flatten().map(tensor).sum::<usize>()
+            }
         }
     }
 }

@@ -49,6 +49,11 @@ impl Job {
         self.steps
     }
 
+    /// Forwards of every image, which the step loop and the cache count as steps.
+    pub(crate) fn forwards(&self) -> usize {
+        self.scheduler.forwards(self.steps)
+    }
+
     /// Strength of classifier-free guidance.
     pub fn guidance_scale(&self) -> f64 {
         self.guidance_scale
@@ -175,7 +180,7 @@ impl Drop for CancelOnDrop {
 
 /// Both ends for a job.
 pub(crate) fn ticket(job: &Job) -> (Ticket, Outcome) {
-    let steps = job.steps * job.images;
+    let steps = job.forwards() * job.images;
     let (progress_sender, progress) = watch::channel(Progress { steps, ..Progress::default() });
     let (result_sender, result) = oneshot::channel();
     let (preview_sender, previews) = match job.previews.get() {

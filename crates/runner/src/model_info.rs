@@ -24,6 +24,8 @@ pub struct ModelInfo {
     pub default_guidance_scale: f64,
     /// The model's own scheduler.
     pub default_scheduler: SchedulerKind,
+    /// The schedulers it can be sampled with.
+    pub schedulers: Vec<SchedulerKind>,
     /// Class labels; none where prompts are free text.
     pub labels: Labels,
     /// Measured facts that TeaCache and MagCache need.

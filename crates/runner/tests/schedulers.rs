@@ -9,7 +9,7 @@
 
 use std::collections::BTreeMap;
 
-use afterimage_runner::schedulers::{SchedulerConfig, SchedulerKind};
+use afterimage_runner::schedulers::{FlowSigmas, Schedule, SchedulerConfig, SchedulerKind};
 use candle_core::{Device, Tensor};
 
 /// The worst measured is 1.8e-6, a Karras schedule of 8 steps.
@@ -25,10 +25,19 @@ struct Case {
     name: String,
     config: String,
     class: String,
+    /// What a flow-matching pipeline hands in.
+    flow: Option<Flow>,
     timesteps: Vec<f32>,
     initial: Vec<f32>,
     /// Samples after some of the steps.
     samples: BTreeMap<usize, Vec<f32>>,
+}
+
+#[derive(serde::Deserialize)]
+struct Flow {
+    steps: usize,
+    image_tokens: usize,
+    even_sigmas: bool,
 }
 
 /// `fake_model` of `tests/reference/schedulers.py`.
@@ -41,8 +50,14 @@ fn fake_model(sample: &Tensor, timestep: f32) -> Tensor {
 fn run(case: &Case) -> f32 {
     let kind: SchedulerKind = case.class.parse().unwrap();
     let config = SchedulerConfig::from_json(&case.config).unwrap();
-    let mut scheduler =
-        config.build(kind, case.timesteps.len()).unwrap_or_else(|error| panic!("{}: {error}", case.name));
+    let schedule = match case.flow {
+        None => Schedule::new(case.timesteps.len()),
+        Some(Flow { steps, image_tokens, even_sigmas }) => {
+            let sigmas = if even_sigmas { FlowSigmas::Even } else { FlowSigmas::Scheduler };
+            Schedule { steps, image_tokens, sigmas }
+        }
+    };
+    let mut scheduler = config.build(kind, &schedule).unwrap_or_else(|error| panic!("{}: {error}", case.name));
     assert_eq!(scheduler.timesteps(), case.timesteps, "{}", case.name);
 
     let mut sample = Tensor::from_slice(&case.initial, (1, 3, 2, 2), &Device::Cpu).unwrap();

@@ -75,7 +75,7 @@ impl<I> JobRecord<I> {
 
     /// Every image has made all its steps.
     pub(super) fn has_made_all_steps(&self) -> bool {
-        self.images.iter().all(|image| image.step == self.job().steps)
+        self.images.iter().all(|image| image.step == self.job().forwards())
     }
 
     /// The first image that waits.
@@ -85,7 +85,7 @@ impl<I> JobRecord<I> {
 
     /// The first running image with all steps made.
     pub(super) fn next_stepped(&self) -> Option<usize> {
-        self.images.iter().position(|image| image.is_running() && image.step == self.job().steps)
+        self.images.iter().position(|image| image.is_running() && image.step == self.job().forwards())
     }
 
     pub(super) fn running_rows(&self) -> usize {
@@ -98,7 +98,7 @@ impl<I> JobRecord<I> {
 
     pub(super) fn remaining(&self) -> Remaining {
         let job = self.job();
-        let steps_left: usize = self.images.iter().map(|image| job.steps - image.step).sum();
+        let steps_left: usize = self.images.iter().map(|image| job.forwards() - image.step).sum();
         let is_open = |image: &&ImageRecord<I>| !matches!(image.state, ImageState::Done(..));
         let decodes = self.images.iter().filter(is_open).count();
         let work = Work { row_steps: (steps_left * job.rows_per_image()) as f64, decodes, ..Work::of(job) };
@@ -113,7 +113,7 @@ impl<I> JobRecord<I> {
             started: self.has_begun,
             queue_position: if self.has_begun { 0 } else { queue_position },
             step: sum(|image| image.step),
-            steps: self.job().steps * self.images.len(),
+            steps: self.job().forwards() * self.images.len(),
             cached: sum(|image| image.cached),
         };
         self.accepted.outcome.progress.send_if_modified(|shown| std::mem::replace(shown, progress) != progress);
@@ -130,7 +130,7 @@ impl<I> JobRecord<I> {
                 reports.push(report);
             }
         }
-        let cache = CacheReport::new(&job.cache, job.steps, reports);
+        let cache = CacheReport::new(&job.cache, job.forwards(), reports);
         // Struck out first: who has its answer is no longer queued work.
         drop(entry);
         outcome.send(Ok(FinishedJob { images: pictures, size: job.size, cache, timings }));
@@ -159,7 +159,7 @@ impl Work {
         Self {
             size: job.size,
             backend: job.cache.backend(),
-            row_steps: (job.steps * job.images * job.rows_per_image()) as f64,
+            row_steps: (job.forwards() * job.images * job.rows_per_image()) as f64,
             decodes: job.images,
         }
     }

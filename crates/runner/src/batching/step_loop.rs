@@ -246,7 +246,7 @@ impl<M: StepModel> StepLoop<M> {
         let LoopParts { model, shared, .. } = &self.parts;
         let Some(record) = self.requests.get(&id) else { return };
         let (Some(sender), image) = (&record.accepted.outcome.previews, &record.images[index]) else { return };
-        let Some(number) = record.job().previews.due(image.step, record.job().steps) else { return };
+        let Some(number) = record.job().previews.due(image.step, record.job().forwards()) else { return };
         let ImageState::Running(running) = &image.state else { return };
         let sent = match guarded(|| model.preview(running)) {
             Ok(Some(pixels)) => sender.try_send(Preview { image: index, number, step: image.step, pixels }).is_ok(),
@@ -291,7 +291,7 @@ impl<M: StepModel> StepLoop<M> {
         let Some(record) = self.requests.get_mut(&id) else { return };
         if record.has_made_all_steps() {
             let cached = record.images.iter().map(|image| image.cached).sum();
-            record.accepted.spans.denoise_ends(record.accepted.job.steps, cached);
+            record.accepted.spans.denoise_ends(record.accepted.job.forwards(), cached);
         }
         let ImageState::Running(image) = &record.images[index].state else { return };
         let started = clock.now();
@@ -305,13 +305,13 @@ impl<M: StepModel> StepLoop<M> {
         let (job, cached) = (&record.accepted.job, record.images[index].cached);
         shared.ledger.measure(|estimates| {
             estimates.add_decode(job.size, seconds);
-            estimates.add_image(job.cache.backend(), cached, job.steps);
+            estimates.add_image(job.cache.backend(), cached, job.forwards());
         });
     }
 
     fn fail_step(&mut self, id: u64, index: usize, reason: &str) {
         let Some(record) = self.requests.get(&id) else { return };
-        let (step, steps) = (record.images[index].step, record.job().steps);
+        let (step, steps) = (record.images[index].step, record.job().forwards());
         let seed = record.job().seed + index as u64;
         self.fail(id, JobError::Failed(format!("step {step} of {steps}, seed {seed}: {reason}")));
     }

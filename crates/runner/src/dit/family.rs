@@ -9,6 +9,7 @@ use crate::conditioning::Conditioning;
 use crate::error::RunnerError;
 use crate::labels::Labels;
 use crate::pipeline::{self, Family, FamilyFacts, FamilyParts, LoadedFamily, Rows, Unconditional};
+use crate::schedulers::FlowSigmas;
 
 /// Defaults of diffusers' `DiTPipeline`.
 const DEFAULT_STEPS: usize = 50;
@@ -35,6 +36,7 @@ impl Dit {
             block_lists: vec![(DitTransformer::BLOCK_LIST, config.num_layers)],
             latent_channels: config.in_channels,
             out_channels: config.out_channels(),
+            flow_sigmas: FlowSigmas::Scheduler,
             default_steps: DEFAULT_STEPS,
             default_guidance_scale: DEFAULT_GUIDANCE_SCALE,
             labels: labels.clone(),
@@ -60,6 +62,10 @@ impl Family for Dit {
 
     fn stream_bytes(&self, latent_size: (usize, usize)) -> usize {
         self.transformer.stream_bytes(latent_size)
+    }
+
+    fn image_tokens(&self, latent_size: (usize, usize)) -> usize {
+        self.transformer.image_tokens(latent_size)
     }
 
     fn predict(&self, rows: &Rows<'_>, lanes: &mut [Lane<'_>]) -> Result<Tensor> {

@@ -17,7 +17,7 @@ use serde_json::{Map, Value, json};
 
 use super::config::{NULL_CLASS, TransformerConfig};
 use super::transformer::{ClassRows, DitTransformer};
-use crate::schedulers::{SchedulerConfig, SchedulerKind};
+use crate::schedulers::{Schedule, SchedulerConfig, SchedulerKind};
 use crate::weights::Weights;
 
 const LATENTS_TOLERANCE: f32 = 2e-3;
@@ -125,7 +125,7 @@ fn denoise(fixture: &Fixture, golden: &Golden, sessions: &mut ImageSessions) -> 
     let config = r#"{"_class_name": "DDIMScheduler", "clip_sample": false, "beta_start": 0.0001, "beta_end": 0.02,
         "beta_schedule": "linear", "num_train_timesteps": 1000, "prediction_type": "v_prediction"}"#;
     let kind = if golden.scheduler == "ddim" { SchedulerKind::Ddim } else { SchedulerKind::DpmSolverMultistep };
-    let mut scheduler = SchedulerConfig::from_json(config).unwrap().build(kind, golden.steps).unwrap();
+    let mut scheduler = SchedulerConfig::from_json(config).unwrap().build(kind, &Schedule::new(golden.steps)).unwrap();
     let mut latents = fixture.tensors["init_noise"].clone();
     let nulls = [NULL_CLASS; 2];
     for step in 0..golden.steps {

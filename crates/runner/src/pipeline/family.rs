@@ -30,6 +30,9 @@ pub(crate) trait Family: Send + Sync {
     /// Bytes of one row's streams for latents of this height and width.
     fn stream_bytes(&self, latent_size: (usize, usize)) -> usize;
 
+    /// Tokens of latents of this height and width.
+    fn image_tokens(&self, latent_size: (usize, usize)) -> usize;
+
     /// Predicts `[rows, out_channels, height, width]`, f32. `lanes` say which rows belong together and
     /// hold their cache state.
     ///

@@ -45,6 +45,11 @@ pub struct RunningImage {
 }
 
 impl ImageSpec {
+    /// Forwards of the transformer, which the cache counts as steps.
+    pub fn forwards(&self) -> usize {
+        self.scheduler.forwards(self.steps)
+    }
+
     /// Rows in a forward: one, or two under guidance.
     pub fn rows(&self) -> usize {
         Self::rows_under(self.guidance_scale)

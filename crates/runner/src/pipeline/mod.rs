@@ -27,9 +27,9 @@ use crate::model_info::ModelInfo;
 use crate::noise;
 use crate::pixart::PixArt;
 use crate::precision::Precision;
-use crate::schedulers::SchedulerConfig;
+use crate::schedulers::{FlowSigmas, Schedule, Scheduler, SchedulerConfig, SchedulerKind};
 use crate::size::Size;
-use crate::vae::{VaeConfig, VaeDecoder};
+use crate::vae::Vae;
 
 pub(crate) use family::{Family, Rows, Unconditional};
 pub use image::{ImageSpec, RunningImage};
@@ -58,6 +58,8 @@ pub(crate) struct FamilyFacts {
     pub(crate) latent_channels: usize,
     /// Channels of the prediction: as many, or twice that where the model also predicts a variance.
     pub(crate) out_channels: usize,
+    /// Where the noise levels of flow matching come from.
+    pub(crate) flow_sigmas: FlowSigmas,
     pub(crate) default_steps: usize,
     pub(crate) default_guidance_scale: f64,
     pub(crate) labels: Labels,
@@ -89,9 +91,9 @@ pub(crate) struct FamilyParts<'a> {
 /// A loaded model.
 pub struct Pipeline {
     family: Box<dyn Family>,
-    vae: VaeDecoder,
-    vae_config: VaeConfig,
+    vae: Vae,
     schedulers: SchedulerConfig,
+    flow_sigmas: FlowSigmas,
     latent_channels: usize,
     /// The model predicts a variance beside the noise.
     learns_variance: bool,
@@ -111,13 +113,13 @@ impl Pipeline {
         let dtype = options.precision.dtype(&device)?;
         let index = ModelIndex::read(folder)?;
         let class = index.pipeline(folder)?;
-        let vae_config = VaeConfig::from_json(&folder.text("vae/config.json")?)?;
+        let vae = Vae::load(folder, dtype, &device)?;
         let schedulers = SchedulerConfig::from_json(&folder.text("scheduler/scheduler_config.json")?)?;
         let parts = FamilyParts {
             folder,
             index: &index,
             buckets: &options.buckets,
-            vae_scale: vae_config.scale(),
+            vae_scale: vae.scale(),
             dtype,
             device: &device,
         };
@@ -125,18 +127,14 @@ impl Pipeline {
             PipelineClass::Dit => Dit::load(&parts)?,
             PipelineClass::PixArt(variant) => PixArt::load(&parts, variant)?,
         };
-        if vae_config.latent_channels != facts.latent_channels {
+        if vae.latent_channels() != facts.latent_channels {
             return Err(RunnerError::Model(format!(
                 "{}: the transformer has {} latent channels, the VAE {}",
                 folder.id(),
                 facts.latent_channels,
-                vae_config.latent_channels
+                vae.latent_channels()
             )));
         }
-        let vae_weights = folder.weights("vae")?;
-        let vae_dtype = if vae_config.force_upcast { DType::F32 } else { dtype };
-        let vae = VaeDecoder::new(&vae_config, vae_weights.var_builder(vae_dtype, &device))?;
-        vae_weights.finish(&VaeDecoder::UNUSED_WEIGHTS)?;
 
         let info = ModelInfo {
             id: folder.id().to_owned(),
@@ -146,6 +144,7 @@ impl Pipeline {
             default_steps: facts.default_steps,
             default_guidance_scale: facts.default_guidance_scale,
             default_scheduler: schedulers.kind()?,
+            schedulers: schedulers.kinds()?,
             labels: facts.labels,
             calibration: read_calibration(folder)?,
             can_guide: facts.can_guide,
@@ -154,8 +153,8 @@ impl Pipeline {
         Ok(Self {
             family,
             vae,
-            vae_config,
             schedulers,
+            flow_sigmas: facts.flow_sigmas,
             latent_channels: facts.latent_channels,
             learns_variance: facts.out_channels == 2 * facts.latent_channels,
             info,
@@ -174,9 +173,18 @@ impl Pipeline {
         self.device_spec
     }
 
-    /// The model's scheduler configuration.
-    pub fn schedulers(&self) -> &SchedulerConfig {
-        &self.schedulers
+    /// A fresh scheduler for one image of this size.
+    ///
+    /// # Errors
+    /// If the model cannot be sampled like this, or not in so many steps.
+    pub(crate) fn scheduler(
+        &self,
+        kind: SchedulerKind,
+        steps: usize,
+        size: Size,
+    ) -> Result<Box<dyn Scheduler>, RunnerError> {
+        let image_tokens = self.family.image_tokens(latent_size(size, self.vae_config.scale()));
+        self.schedulers.build(kind, &Schedule { steps, image_tokens, sigmas: self.flow_sigmas })
     }
 
     /// What the transformer is told about a prompt. Takes its time.
@@ -218,7 +226,7 @@ impl Pipeline {
                 }
             }
         }
-        let (height, width) = latent_size(spec.size, self.vae_config.scale());
+        let (height, width) = latent_size(spec.size, self.vae.scale());
         let stream_bytes = spec.rows() * self.family.stream_bytes((height, width));
         let lists = self.info.block_lists.iter();
         let lists: Vec<_> = lists.map(|(name, blocks)| ListShape { name, blocks: *blocks, stream_bytes }).collect();
@@ -229,7 +237,7 @@ impl Pipeline {
             conditioning,
             prompt_row,
             latents,
-            scheduler: self.schedulers.build(spec.scheduler, spec.steps)?,
+            scheduler: self.scheduler(spec.scheduler, spec.steps, spec.size)?,
             step: 0,
             sessions: ImageSessions::new(&spec.cache, &lists, budget),
         })
@@ -294,7 +302,7 @@ impl Pipeline {
         if !sum.is_finite() {
             return Err(RunnerError::Model("the latents are not finite".to_owned()));
         }
-        let pixels = self.vae.decode(&(latents * (1.0 / self.vae_config.scaling_factor))?)?;
+        let pixels = self.vae.decode(latents)?;
         // [1, 3, height, width] in -1..1 -> [height, width, 3] in 0..255
         let pixels = ((pixels / 2.0)? + 0.5)?.clamp(0f32, 1f32)?.squeeze(0)?.permute([1, 2, 0])?;
         let (height, width, _) = pixels.dims3()?;

@@ -9,6 +9,7 @@ use crate::conditioning::{Conditioning, EncodedText};
 use crate::error::RunnerError;
 use crate::labels::Labels;
 use crate::pipeline::{self, Family, FamilyFacts, FamilyParts, LoadedFamily, Rows, Unconditional};
+use crate::schedulers::FlowSigmas;
 use crate::text::T5TextEncoder;
 
 /// Defaults of diffusers' PixArt pipelines.
@@ -67,6 +68,7 @@ impl PixArt {
             block_lists: vec![(PixArtTransformer::BLOCK_LIST, config.num_layers)],
             latent_channels: config.in_channels,
             out_channels: config.out_channels(),
+            flow_sigmas: FlowSigmas::Scheduler,
             default_steps: DEFAULT_STEPS,
             default_guidance_scale: DEFAULT_GUIDANCE_SCALE,
             labels: Labels::default(),
@@ -93,7 +95,8 @@ impl Family for PixArt {
         let bias = [vec![0.0; words], vec![PADDING_BIAS; padding]].concat();
         Ok(Conditioning::Text(EncodedText {
             states: captions.pad_with_zeros(1, 0, padding)?,
-            bias: Tensor::from_vec(bias, (1, words + padding), &self.device)?,
+            bias: Some(Tensor::from_vec(bias, (1, words + padding), &self.device)?),
+            pooled: None,
         }))
     }
 
@@ -105,13 +108,17 @@ impl Family for PixArt {
         self.transformer.stream_bytes(latent_size)
     }
 
+    fn image_tokens(&self, latent_size: (usize, usize)) -> usize {
+        self.transformer.image_tokens(latent_size)
+    }
+
     fn predict(&self, rows: &Rows<'_>, lanes: &mut [Lane<'_>]) -> Result<Tensor> {
-        let text = |conditioning: &&Conditioning| match conditioning {
-            Conditioning::Text(text) => Ok((text.states.clone(), text.bias.clone())),
-            Conditioning::Class(_) => candle_core::bail!("PixArt is told captions, not classes"),
-        };
-        let (captions, bias): (Vec<_>, Vec<_>) =
-            rows.conditioning.iter().map(text).collect::<Result<Vec<_>>>()?.into_iter().unzip();
+        let (mut captions, mut bias) = (vec![], vec![]);
+        for conditioning in rows.conditioning {
+            let text = conditioning.text()?;
+            captions.push(&text.states);
+            bias.extend(&text.bias);
+        }
         let rows = CaptionRows {
             latents: rows.latents,
             timesteps: rows.timesteps,

@@ -90,6 +90,12 @@ impl PixArtTransformer {
         self.patch_embed.stream_bytes(latent_size)
     }
 
+    /// Tokens of latents of this height and width.
+    pub(super) fn image_tokens(&self, latent_size: (usize, usize)) -> usize {
+        let (height, width) = self.patch_embed.grid(latent_size);
+        height * width
+    }
+
     /// Predicts `[rows, out_channels, height, width]`, f32. `lanes` say which rows belong together
     /// and hold their cache state.
     pub(super) fn forward(&self, rows: CaptionRows<'_>, lanes: &mut [Lane<'_>]) -> Result<Tensor> {

@@ -10,7 +10,10 @@ use std::fmt::Display;
 
 use serde_json::{Map, Value};
 
-use super::{Scheduler, SchedulerKind, ddim::Ddim, dpm_solver_multistep::DpmSolverMultistep};
+use super::ddim::Ddim;
+use super::dpm_solver_multistep::DpmSolverMultistep;
+use super::flow_match::{FlowMatchEuler, FlowMatchHeun};
+use super::{Schedule, Scheduler, SchedulerKind};
 use crate::{RunnerError, lenient_json};
 
 /// Most training timesteps a config may have: 100 times the usual number, and still a small table.
@@ -55,24 +58,53 @@ impl SchedulerConfig {
             .ok_or_else(|| RunnerError::Model("scheduler_config.json has no _class_name".into()))
     }
 
-    /// Builds a fresh scheduler of class `kind` for one image made in `num_inference_steps` steps.
+    /// The classes that this model can be sampled with: those for what it predicts.
+    ///
+    /// # Errors
+    /// As [`Self::kind`].
+    pub fn kinds(&self) -> Result<Vec<SchedulerKind>, RunnerError> {
+        let own = self.kind()?;
+        Ok(SchedulerKind::ALL.into_iter().filter(|kind| kind.is_flow_match() == own.is_flow_match()).collect())
+    }
+
+    /// Builds a fresh scheduler of class `kind` for one image.
     ///
     /// # Errors
     ///
-    /// [`RunnerError::Model`] when the config has a value the class does not support, and
-    /// [`RunnerError::InferenceSteps`] when it cannot do this number of steps.
-    pub fn build(&self, kind: SchedulerKind, num_inference_steps: usize) -> Result<Box<dyn Scheduler>, RunnerError> {
-        let train_timesteps = self.num_train_timesteps()?;
-        if num_inference_steps == 0 || num_inference_steps > train_timesteps {
+    /// [`RunnerError::Model`] when the config has a value the class does not support or belongs to a model that
+    /// predicts something else, and [`RunnerError::InferenceSteps`] when it cannot do this number of steps.
+    pub fn build(&self, kind: SchedulerKind, schedule: &Schedule) -> Result<Box<dyn Scheduler>, RunnerError> {
+        self.check_kind(kind)?;
+        let (steps, train_timesteps) = (schedule.steps, self.num_train_timesteps()?);
+        if steps == 0 || steps > train_timesteps {
             return Err(RunnerError::InferenceSteps(format!(
-                "num_inference_steps is {num_inference_steps}; the model's noise schedule has \
+                "num_inference_steps is {steps}; the model's noise schedule has \
                  {train_timesteps} timesteps, so 1 to {train_timesteps} steps are possible"
             )));
         }
         Ok(match kind {
-            SchedulerKind::Ddim => Box::new(Ddim::new(self, num_inference_steps)?),
-            SchedulerKind::DpmSolverMultistep => Box::new(DpmSolverMultistep::new(self, num_inference_steps)?),
+            SchedulerKind::Ddim => Box::new(Ddim::new(self, steps)?),
+            SchedulerKind::DpmSolverMultistep => Box::new(DpmSolverMultistep::new(self, steps)?),
+            SchedulerKind::FlowMatchEuler => Box::new(FlowMatchEuler::new(self, schedule)?),
+            SchedulerKind::FlowMatchHeun => Box::new(FlowMatchHeun::new(self, schedule)?),
         })
+    }
+
+    /// A model that predicts noise cannot be sampled as one that predicts the way to it, nor the other way
+    /// round. A config without a class goes with any.
+    fn check_kind(&self, kind: SchedulerKind) -> Result<(), RunnerError> {
+        if !self.is_set("_class_name") {
+            return Ok(());
+        }
+        let possible = self.kinds()?;
+        if possible.contains(&kind) {
+            return Ok(());
+        }
+        let names: Vec<_> = possible.into_iter().map(SchedulerKind::as_str).collect();
+        Err(RunnerError::Model(format!(
+            "{kind} is for models that predict something else; possible with this model: {}",
+            names.join(", ")
+        )))
     }
 
     pub(super) fn num_train_timesteps(&self) -> Result<usize, RunnerError> {
@@ -202,11 +234,11 @@ mod tests {
         let config = config(r#"{"num_train_timesteps": 20}"#);
         for kind in SchedulerKind::ALL {
             for steps in [0, 21, usize::MAX] {
-                let error = config.build(kind, steps).err().unwrap();
+                let error = config.build(kind, &Schedule::new(steps)).err().unwrap();
                 assert!(matches!(error, RunnerError::InferenceSteps(_)), "{error}");
                 assert!(error.to_string().contains(&steps.to_string()), "{error}");
             }
-            assert_eq!(config.build(kind, 10).unwrap().timesteps().len(), 10);
+            assert_eq!(config.build(kind, &Schedule::new(10)).unwrap().timesteps().len(), kind.forwards(10));
         }
     }
 
@@ -229,9 +261,9 @@ mod tests {
             ("thresholding", "true"),
             ("steps_offset", "-1"),
         ];
-        for kind in SchedulerKind::ALL {
+        for kind in [SchedulerKind::Ddim, SchedulerKind::DpmSolverMultistep] {
             for (key, value) in wrong {
-                let error = config(&format!("{{{key:?}: {value}}}")).build(kind, 10).err().unwrap();
+                let error = config(&format!("{{{key:?}: {value}}}")).build(kind, &Schedule::new(10)).err().unwrap();
                 assert!(matches!(error, RunnerError::Model(_)), "{error:?}");
                 assert!(error.to_string().contains(key), "{key}: {error}");
             }

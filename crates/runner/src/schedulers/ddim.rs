@@ -148,10 +148,11 @@ mod tests {
     use candle_core::{DType, Device};
 
     use super::*;
+    use crate::schedulers::Schedule;
     use crate::schedulers::SchedulerKind;
 
     fn build(text: &str, steps: usize) -> Result<Box<dyn Scheduler>, RunnerError> {
-        SchedulerConfig::from_json(text)?.build(SchedulerKind::Ddim, steps)
+        SchedulerConfig::from_json(text)?.build(SchedulerKind::Ddim, &Schedule::new(steps))
     }
 
     #[test]

@@ -12,6 +12,7 @@ mod betas;
 mod config;
 mod ddim;
 mod dpm_solver_multistep;
+mod flow_match;
 mod prediction;
 mod spacing;
 
@@ -30,18 +31,37 @@ pub enum SchedulerKind {
     Ddim,
     /// `DPMSolverMultistepScheduler`, the deterministic algorithms.
     DpmSolverMultistep,
+    /// `FlowMatchEulerDiscreteScheduler`, deterministic.
+    FlowMatchEuler,
+    /// `FlowMatchHeunDiscreteScheduler`: second order, two forwards per step but for the last.
+    FlowMatchHeun,
 }
 
 impl SchedulerKind {
     /// Every kind.
-    pub const ALL: [Self; 2] = [Self::Ddim, Self::DpmSolverMultistep];
+    pub const ALL: [Self; 4] = [Self::Ddim, Self::DpmSolverMultistep, Self::FlowMatchEuler, Self::FlowMatchHeun];
 
     /// The diffusers class name.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Ddim => "DDIMScheduler",
             Self::DpmSolverMultistep => "DPMSolverMultistepScheduler",
+            Self::FlowMatchEuler => "FlowMatchEulerDiscreteScheduler",
+            Self::FlowMatchHeun => "FlowMatchHeunDiscreteScheduler",
         }
+    }
+
+    /// Forwards of the model in so many denoising steps.
+    pub fn forwards(self, steps: usize) -> usize {
+        match self {
+            Self::Ddim | Self::DpmSolverMultistep | Self::FlowMatchEuler => steps,
+            Self::FlowMatchHeun => (2 * steps).saturating_sub(1),
+        }
+    }
+
+    /// For models that predict the way from picture to noise, not the noise.
+    fn is_flow_match(self) -> bool {
+        matches!(self, Self::FlowMatchEuler | Self::FlowMatchHeun)
     }
 }
 
@@ -62,9 +82,38 @@ impl FromStr for SchedulerKind {
     }
 }
 
+/// What a schedule is made for, beside the model's configuration.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Schedule {
+    /// Denoising steps.
+    pub steps: usize,
+    /// Tokens of the picture in the transformer, which dynamic shifting goes by.
+    pub image_tokens: usize,
+    /// Where the noise levels of flow matching come from.
+    pub sigmas: FlowSigmas,
+}
+
+impl Schedule {
+    /// So many steps, where neither the picture's size nor the pipeline counts.
+    pub fn new(steps: usize) -> Self {
+        Self { steps, image_tokens: 0, sigmas: FlowSigmas::Scheduler }
+    }
+}
+
+/// Where the noise levels of flow matching come from, before they are shifted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum FlowSigmas {
+    /// The scheduler spreads them over its training schedule.
+    #[default]
+    Scheduler,
+    /// The pipeline gives them: evenly from 1 to 1 / steps.
+    Even,
+}
+
 /// The denoising of one image: made by [`SchedulerConfig::build`], used for one run over its timesteps.
 pub trait Scheduler: Send {
-    /// The timesteps in the order of the steps, as the model is told them; as many as were asked for.
+    /// The timesteps in the order of the forwards, as the model is told them; [`SchedulerKind::forwards`] of
+    /// the steps asked for.
     fn timesteps(&self) -> &[f32];
 
     /// Makes the next step: the sample at the next lower noise level, in f32.

@@ -1,37 +1,43 @@
 //! `vae/config.json` of an `AutoencoderKL`.
 
 use serde::Deserialize;
+use serde_json::Value;
 
 use crate::component_config;
 use crate::error::RunnerError;
 
 /// The path inside a model folder.
-const PATH: &str = "vae/config.json";
+pub(super) const PATH: &str = "vae/config.json";
 
 /// The keys the decoder depends on; absent ones take diffusers' defaults.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(default)]
-pub(crate) struct VaeConfig {
+pub(super) struct VaeConfig {
     #[serde(rename = "_class_name")]
     class_name: String,
-    pub(crate) out_channels: usize,
+    pub(super) out_channels: usize,
     up_block_types: Vec<String>,
-    pub(crate) block_out_channels: Vec<usize>,
-    pub(crate) layers_per_block: usize,
+    pub(super) block_out_channels: Vec<usize>,
+    pub(super) layers_per_block: usize,
     act_fn: String,
-    pub(crate) latent_channels: usize,
-    pub(crate) norm_num_groups: usize,
-    /// Latents are divided by this before decoding.
-    pub(crate) scaling_factor: f64,
+    pub(super) latent_channels: usize,
+    pub(super) norm_num_groups: usize,
+    /// Latents are divided by this before decoding ...
+    pub(super) scaling_factor: f64,
+    /// ... and this is added to them.
+    shift_factor: Option<f64>,
+    /// Statistics per channel, which no supported pipeline applies; set in VAEs of other pipelines.
+    latents_mean: Option<Value>,
+    latents_std: Option<Value>,
     /// The weights are only good in f32.
-    pub(crate) force_upcast: bool,
-    pub(crate) use_post_quant_conv: bool,
-    pub(crate) mid_block_add_attention: bool,
+    pub(super) force_upcast: bool,
+    pub(super) use_post_quant_conv: bool,
+    pub(super) mid_block_add_attention: bool,
 }
 
 /// Kinds of up-sampling stages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum UpBlockKind {
+pub(super) enum UpBlockKind {
     /// Residual blocks.
     Plain,
     /// Residual blocks, each followed by self-attention.
@@ -50,6 +56,9 @@ impl Default for VaeConfig {
             latent_channels: 4,
             norm_num_groups: 32,
             scaling_factor: 0.18215,
+            shift_factor: None,
+            latents_mean: None,
+            latents_std: None,
             force_upcast: true,
             use_post_quant_conv: true,
             mid_block_add_attention: true,
@@ -58,7 +67,7 @@ impl Default for VaeConfig {
 }
 
 impl VaeConfig {
-    pub(crate) fn from_json(text: &str) -> Result<Self, RunnerError> {
+    pub(super) fn from_json(text: &str) -> Result<Self, RunnerError> {
         let config: Self = component_config::parse(PATH, text)?;
         config.check()?;
         Ok(config)
@@ -87,11 +96,24 @@ impl VaeConfig {
         if !(self.scaling_factor.is_finite() && self.scaling_factor != 0.0) {
             return Err(unsupported("scaling_factor", &self.scaling_factor.to_string(), "a number other than 0"));
         }
+        if !self.shift_factor().is_finite() {
+            return Err(unsupported("shift_factor", &self.shift_factor().to_string(), "a finite number or null"));
+        }
+        for (key, statistics) in [("latents_mean", &self.latents_mean), ("latents_std", &self.latents_std)] {
+            if let Some(statistics) = statistics {
+                return Err(unsupported(key, &statistics.to_string(), "null"));
+            }
+        }
         self.up_blocks().map(|_| ())
     }
 
+    /// What is added to latents before decoding.
+    pub(super) fn shift_factor(&self) -> f64 {
+        self.shift_factor.unwrap_or_default()
+    }
+
     /// The up-sampling stages, coarsest first.
-    pub(crate) fn up_blocks(&self) -> Result<Vec<UpBlockKind>, RunnerError> {
+    pub(super) fn up_blocks(&self) -> Result<Vec<UpBlockKind>, RunnerError> {
         let kind = |name: &String| match name.as_str() {
             "UpDecoderBlock2D" => Ok(UpBlockKind::Plain),
             "AttnUpDecoderBlock2D" => Ok(UpBlockKind::Attention),
@@ -101,7 +123,7 @@ impl VaeConfig {
     }
 
     /// Pixels per latent in each direction: every stage but the last doubles.
-    pub(crate) fn scale(&self) -> usize {
+    pub(super) fn scale(&self) -> usize {
         1 << (self.block_out_channels.len() - 1)
     }
 }
@@ -123,6 +145,8 @@ mod tests {
             (r#"{"block_out_channels": [32, 64]}"#, "up_block_types"),
             (r#"{"block_out_channels": [20]}"#, "norm_num_groups"),
             (r#"{"scaling_factor": 0}"#, "scaling_factor"),
+            (r#"{"latents_mean": [0.1]}"#, "latents_mean"),
+            (r#"{"latents_std": [1.0]}"#, "latents_std"),
         ] {
             let message = VaeConfig::from_json(json).unwrap_err().to_string();
             assert!(message.contains(key) && message.contains(PATH), "{json}: {message}");

@@ -11,7 +11,7 @@ use crate::error::RunnerError;
 
 /// Latents to pixels.
 #[derive(Debug)]
-pub(crate) struct VaeDecoder {
+pub(super) struct VaeDecoder {
     post_quant_conv: Option<Conv2d>,
     conv_in: Conv3x3,
     middle: (ResnetBlock, Option<SpatialAttention>, ResnetBlock),
@@ -30,10 +30,7 @@ struct UpBlock {
 }
 
 impl VaeDecoder {
-    /// Tensors of an `AutoencoderKL` that decoding does not need.
-    pub(crate) const UNUSED_WEIGHTS: [&'static str; 2] = ["encoder.", "quant_conv."];
-
-    pub(crate) fn new(config: &VaeConfig, vb: VarBuilder<'_>) -> std::result::Result<Self, RunnerError> {
+    pub(super) fn new(config: &VaeConfig, vb: VarBuilder<'_>) -> std::result::Result<Self, RunnerError> {
         let groups = config.norm_num_groups;
         let coarsest_first: Vec<_> = config.block_out_channels.iter().rev().copied().collect();
         let (first, last) = (coarsest_first[0], config.block_out_channels[0]);
@@ -75,7 +72,7 @@ impl VaeDecoder {
 
     /// `[rows, latent_channels, height, width]`, scaling already undone, to
     /// `[rows, 3, height * scale, width * scale]` in f32, roughly from -1 to 1.
-    pub(crate) fn decode(&self, latents: &Tensor) -> Result<Tensor> {
+    pub(super) fn decode(&self, latents: &Tensor) -> Result<Tensor> {
         let x = latents.to_dtype(self.dtype)?;
         let x = match &self.post_quant_conv {
             Some(conv) => conv.forward(&x)?,

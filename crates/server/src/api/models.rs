@@ -41,7 +41,7 @@ pub(super) struct ModelCard {
     sizes: Vec<String>,
     buckets: Vec<ModelBucket>,
     #[schema(value_type = Vec<SchedulerName>)]
-    schedulers: [&'static str; SchedulerKind::ALL.len()],
+    schedulers: Vec<&'static str>,
     defaults: ModelDefaults,
     limits: ModelLimits,
     block_lists: Vec<BlockListCard>,
@@ -182,7 +182,7 @@ fn card(state: &AppState, engine: &Engine) -> ModelCard {
         pipeline: model.pipeline.to_string(),
         labels: labels.collect(),
         buckets: model.buckets.iter().map(bucket).collect(),
-        schedulers: SchedulerKind::ALL.map(SchedulerKind::as_str),
+        schedulers: model.schedulers.iter().copied().map(SchedulerKind::as_str).collect(),
         defaults: ModelDefaults {
             size: sizes.first().cloned(),
             num_inference_steps: model.default_steps,

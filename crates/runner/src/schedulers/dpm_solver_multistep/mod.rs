@@ -122,11 +122,12 @@ impl Scheduler for DpmSolverMultistep {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::schedulers::Schedule;
     use crate::schedulers::SchedulerKind;
 
     fn error(text: &str, steps: usize) -> RunnerError {
         let config = SchedulerConfig::from_json(text).unwrap();
-        config.build(SchedulerKind::DpmSolverMultistep, steps).err().unwrap()
+        config.build(SchedulerKind::DpmSolverMultistep, &Schedule::new(steps)).err().unwrap()
     }
 
     #[test]
