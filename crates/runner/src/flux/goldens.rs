@@ -64,7 +64,7 @@ fn check_forward(name: &str) {
     let blocks = config.num_layers + config.num_single_layers;
     let list = ListShape { name: "blocks", blocks, stream_bytes: 0 };
     let mut sessions = ImageSessions::new(&CachePlan::None, &[list], &CacheBudget::unlimited());
-    let lane = Lane { rows, sessions: sessions.list(0) };
+    let lane = Lane { rows, sessions: &mut sessions };
     let output = transformer.forward(rows_given, &mut [lane]).unwrap();
     assert_near(&output, &latents(given("output")), "output");
 }

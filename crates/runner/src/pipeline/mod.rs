@@ -274,7 +274,7 @@ impl Pipeline {
                 timesteps.push(timestep);
                 conditioning.push(row);
             }
-            lanes.push(Lane { rows: rows.len(), sessions: sessions.list(0) });
+            lanes.push(Lane { rows: rows.len(), sessions });
         }
         let rows = Rows { latents: &Tensor::cat(&latents, 0)?, timesteps: &timesteps, conditioning: &conditioning };
         Ok(self.family.predict(&rows, &mut lanes)?)
