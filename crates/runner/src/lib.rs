@@ -18,6 +18,8 @@ mod embedded;
 mod engine;
 mod error;
 mod flux;
+#[cfg(test)]
+mod golden_fixture;
 mod hub;
 mod image;
 mod job;
@@ -36,6 +38,7 @@ mod random_model;
 mod replicas;
 mod request;
 pub mod schedulers;
+mod sd3;
 mod size;
 mod text;
 mod vae;

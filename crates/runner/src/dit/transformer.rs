@@ -69,8 +69,7 @@ impl DitTransformer {
 
     /// Tokens of latents of this height and width.
     pub(super) fn image_tokens(&self, latent_size: (usize, usize)) -> usize {
-        let (height, width) = self.patch_embed.grid(latent_size);
-        height * width
+        self.patch_embed.tokens(latent_size)
     }
 
     /// Predicts `[rows, out_channels, height, width]`, f32. `lanes` say which rows belong together

@@ -47,6 +47,33 @@ impl PatchEmbed {
         Ok(self)
     }
 
+    /// With positions cut from the middle of a stored square of `side` x `side`, for latents of these heights and
+    /// widths. Its parameter is `pos_embed`.
+    pub(crate) fn with_stored_positions(
+        mut self,
+        sizes: &[(usize, usize)],
+        side: usize,
+        parameters: &Parameters,
+    ) -> Result<Self> {
+        let stored = parameters.get((1, side * side, self.hidden_size), "pos_embed")?.to_dtype(DType::F32)?;
+        let stored = stored.reshape((side, side, self.hidden_size))?;
+        for size in sizes {
+            let (height, width) = self.grid(*size);
+            if height > side || width > side {
+                candle_core::bail!("{height} x {width} patches are more than the {side} x {side} that have positions");
+            }
+            let middle = stored.narrow(0, (side - height) / 2, height)?.narrow(1, (side - width) / 2, width)?;
+            self.positions.insert((height, width), middle.reshape((height * width, self.hidden_size))?);
+        }
+        Ok(self)
+    }
+
+    /// Tokens of latents of this height and width.
+    pub(crate) fn tokens(&self, latent_size: (usize, usize)) -> usize {
+        let (height, width) = self.grid(latent_size);
+        height * width
+    }
+
     /// Rows and columns of patches in latents of this height and width.
     pub(crate) fn grid(&self, (height, width): (usize, usize)) -> (usize, usize) {
         (height / self.patch_size, width / self.patch_size)
@@ -54,8 +81,7 @@ impl PatchEmbed {
 
     /// Bytes of one row's tokens for latents of this height and width.
     pub(crate) fn stream_bytes(&self, latent_size: (usize, usize)) -> usize {
-        let (height, width) = self.grid(latent_size);
-        height * width * self.hidden_size * self.projection.weight().dtype().size_in_bytes()
+        self.tokens(latent_size) * self.hidden_size * self.projection.weight().dtype().size_in_bytes()
     }
 
     /// `[rows, channels, height, width]` to `[rows, tokens, hidden]`.

@@ -28,6 +28,7 @@ use crate::noise;
 use crate::pixart::PixArt;
 use crate::precision::Precision;
 use crate::schedulers::{FlowSigmas, Schedule, Scheduler, SchedulerConfig, SchedulerKind};
+use crate::sd3::Sd3;
 use crate::size::Size;
 use crate::vae::Vae;
 
@@ -126,6 +127,7 @@ impl Pipeline {
         let LoadedFamily { family, facts, buckets } = match class {
             PipelineClass::Dit => Dit::load(&parts)?,
             PipelineClass::PixArt(variant) => PixArt::load(&parts, variant)?,
+            PipelineClass::Sd3 => Sd3::load(&parts)?,
         };
         if vae.latent_channels() != facts.latent_channels {
             return Err(RunnerError::Model(format!(
@@ -183,7 +185,7 @@ impl Pipeline {
         steps: usize,
         size: Size,
     ) -> Result<Box<dyn Scheduler>, RunnerError> {
-        let image_tokens = self.family.image_tokens(latent_size(size, self.vae_config.scale()));
+        let image_tokens = self.family.image_tokens(latent_size(size, self.vae.scale()));
         self.schedulers.build(kind, &Schedule { steps, image_tokens, sigmas: self.flow_sigmas })
     }
 

@@ -28,10 +28,11 @@ pub(crate) struct ModelIndex {
 pub(crate) enum PipelineClass {
     Dit,
     PixArt(Variant),
+    Sd3,
 }
 
 impl PipelineClass {
-    const ALL: [Self; 3] = [Self::Dit, Self::PixArt(Variant::Alpha), Self::PixArt(Variant::Sigma)];
+    const ALL: [Self; 4] = [Self::Dit, Self::PixArt(Variant::Alpha), Self::PixArt(Variant::Sigma), Self::Sd3];
 
     /// diffusers' name.
     pub(crate) fn as_str(self) -> &'static str {
@@ -39,6 +40,7 @@ impl PipelineClass {
             Self::Dit => "DiTPipeline",
             Self::PixArt(Variant::Alpha) => "PixArtAlphaPipeline",
             Self::PixArt(Variant::Sigma) => "PixArtSigmaPipeline",
+            Self::Sd3 => "StableDiffusion3Pipeline",
         }
     }
 
@@ -48,6 +50,7 @@ impl PipelineClass {
             // Older repositories name the class that both were once variants of.
             Self::Dit => &["DiTTransformer2DModel", "Transformer2DModel"],
             Self::PixArt(_) => &["PixArtTransformer2DModel", "Transformer2DModel"],
+            Self::Sd3 => &["SD3Transformer2DModel"],
         }
     }
 }

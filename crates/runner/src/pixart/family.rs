@@ -10,7 +10,7 @@ use crate::error::RunnerError;
 use crate::labels::Labels;
 use crate::pipeline::{self, Family, FamilyFacts, FamilyParts, LoadedFamily, Rows, Unconditional};
 use crate::schedulers::FlowSigmas;
-use crate::text::T5TextEncoder;
+use crate::text::{T5States, T5TextEncoder};
 
 /// Defaults of diffusers' PixArt pipelines.
 const DEFAULT_STEPS: usize = 20;
@@ -88,10 +88,14 @@ impl Family for PixArt {
     fn encode(&self, prompt: &str) -> std::result::Result<Conditioning, RunnerError> {
         // As the pipelines do without their optional cleaning.
         let caption = prompt.to_lowercase();
-        let states = self.text_encoder.encode(caption.trim(), self.variant.caption_tokens())?;
+        let max_tokens = self.variant.caption_tokens();
+        let T5States { states, cut } = self.text_encoder.encode(caption.trim(), max_tokens)?;
+        if cut > 0 {
+            tracing::warn!(cut, max_tokens, "a prompt is too long; its end has no effect");
+        }
         let captions = self.transformer.project_captions(&states)?;
         let (_, words, _) = captions.dims3()?;
-        let padding = self.variant.caption_tokens() - words;
+        let padding = max_tokens - words;
         let bias = [vec![0.0; words], vec![PADDING_BIAS; padding]].concat();
         Ok(Conditioning::Text(EncodedText {
             states: captions.pad_with_zeros(1, 0, padding)?,

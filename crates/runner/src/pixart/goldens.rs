@@ -1,77 +1,42 @@
 //! The parts of PixArt against diffusers and transformers in f32: token ids, states of the text
 //! encoder, one forward.
 
-use std::collections::HashMap;
-use std::path::PathBuf;
-
 use afterimage_cache::{CacheBudget, CachePlan, ImageSessions, Lane, ListShape};
-use candle_core::{DType, Device, Tensor};
+use candle_core::{DType, Device};
 use serde_json::Value;
 
 use super::config::TransformerConfig;
 use super::transformer::{CaptionRows, PixArtTransformer};
-use crate::model_folder::ModelFolder;
+use crate::golden_fixture::{Fixture, assert_near, ids};
 use crate::text::T5TextEncoder;
 
-/// Relative to the largest value.
-const TOLERANCE: f32 = 1e-4;
-
-struct Fixture {
-    folder: ModelFolder,
-    golden: Value,
-    tensors: HashMap<String, Tensor>,
-}
-
-impl Fixture {
-    fn open(name: &str) -> Self {
-        let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures").join(name);
-        let golden = std::fs::read_to_string(path.join("golden.json")).unwrap();
-        Self {
-            folder: ModelFolder::open(&path.join("model")).unwrap(),
-            golden: serde_json::from_str(&golden).unwrap(),
-            tensors: candle_core::safetensors::load(path.join("golden.safetensors"), &Device::Cpu).unwrap(),
-        }
-    }
-
-    fn text_encoder(&self) -> T5TextEncoder {
-        T5TextEncoder::load(&self.folder, "text_encoder", "tokenizer", DType::F32, &Device::Cpu).unwrap()
-    }
-}
-
-fn assert_near(ours: &Tensor, expected: &Tensor, what: &str) {
-    assert_eq!(ours.dims(), expected.dims(), "{what}");
-    let largest = |tensor: &Tensor| tensor.abs().unwrap().max_all().unwrap().to_scalar::<f32>().unwrap();
-    let difference = largest(&(ours - expected).unwrap()) / largest(expected);
-    assert!(difference <= TOLERANCE, "{what}: {difference} off");
-}
-
-fn ids(value: &Value) -> Vec<u32> {
-    serde_json::from_value(value.clone()).unwrap()
+fn text_encoder(fixture: &Fixture) -> T5TextEncoder {
+    T5TextEncoder::load(&fixture.folder, "text_encoder", "tokenizer", DType::F32, &Device::Cpu).unwrap()
 }
 
 fn check_tokens(name: &str) {
     let fixture = Fixture::open(name);
-    let encoder = fixture.text_encoder();
+    let encoder = text_encoder(&fixture);
     for text in fixture.golden["texts"]["tokenizer"].as_array().unwrap() {
-        let ours = encoder.tokens(text["text"].as_str().unwrap(), usize::MAX).unwrap();
+        let ours = encoder.tokenizer().tokens(text["text"].as_str().unwrap(), usize::MAX).unwrap();
         assert_eq!((ours.ids, ours.cut), (ids(&text["input_ids"]), 0), "{}", text["text"]);
     }
 }
 
 fn check_text_states(name: &str) {
     let fixture = Fixture::open(name);
-    let encoder = fixture.text_encoder();
+    let encoder = text_encoder(&fixture);
     for prompt in fixture.golden["prompts"].as_array().unwrap() {
         let name = prompt["name"].as_str().unwrap();
         let tokens = &prompt["tokens"]["tokenizer"];
         let words = ids(&tokens["attention_mask"]).iter().sum::<u32>() as usize;
         let max_tokens = tokens["max_length"].as_u64().unwrap() as usize;
         let caption = prompt["text"].as_str().unwrap().to_lowercase();
-        let ours = encoder.tokens(caption.trim(), max_tokens).unwrap();
+        let ours = encoder.tokenizer().tokens(caption.trim(), max_tokens).unwrap();
         assert_eq!(ours.ids, ids(&tokens["input_ids"])[..words], "{name}");
         assert_eq!(ours.cut > 0, name == "long", "{name}");
         let expected = &fixture.tensors[&format!("prompt.{name}.states")].narrow(1, 0, words).unwrap();
-        assert_near(&encoder.encode(caption.trim(), max_tokens).unwrap(), expected, name);
+        assert_near(&encoder.encode(caption.trim(), max_tokens).unwrap().states, expected, name);
     }
 }
 

@@ -3,6 +3,7 @@
 use candle_core::{DType, Device, Tensor};
 
 use super::t5::{T5Config, T5Encoder};
+use super::t5_tokenizer;
 use super::tokenizer::{TextTokenizer, Tokens};
 use crate::error::RunnerError;
 use crate::model_folder::ModelFolder;
@@ -12,6 +13,14 @@ pub(crate) struct T5TextEncoder {
     encoder: T5Encoder,
     tokenizer: TextTokenizer,
     device: Device,
+}
+
+/// What T5 makes of a text.
+pub(crate) struct T5States {
+    /// `[1, tokens, dim]`
+    pub(crate) states: Tensor,
+    /// Tokens that did not fit.
+    pub(crate) cut: usize,
 }
 
 impl T5TextEncoder {
@@ -28,7 +37,7 @@ impl T5TextEncoder {
         let weights = folder.weights(encoder)?;
         let model = T5Encoder::new(&config, weights.var_builder(dtype, device))?;
         weights.finish(&T5Encoder::UNUSED_WEIGHTS)?;
-        let tokenizer = TextTokenizer::t5(folder, tokenizer)?;
+        let tokenizer = t5_tokenizer::load(folder, tokenizer)?;
         Ok(Self { encoder: model, tokenizer, device: device.clone() })
     }
 
@@ -37,21 +46,27 @@ impl T5TextEncoder {
         self.encoder.dim()
     }
 
-    /// The tokens of a text.
-    pub(crate) fn tokens(&self, text: &str, max_tokens: usize) -> Result<Tokens, RunnerError> {
-        self.tokenizer.tokens(text, max_tokens)
+    #[cfg(test)]
+    pub(crate) fn tokenizer(&self) -> &TextTokenizer {
+        &self.tokenizer
     }
 
-    /// `[1, tokens, dim]`, at most `max_tokens` with the one that ends the text; what is over that is cut.
+    /// The states of a text, at most `max_tokens` with the one that ends it.
     ///
-    /// Padding is left to the caller: tokens never attend to it, so their states are those of a padded
+    /// Padding is left to the caller: tokens do not attend to it, so their states are those of a padded
     /// text under its mask.
-    pub(crate) fn encode(&self, text: &str, max_tokens: usize) -> Result<Tensor, RunnerError> {
-        let tokens = self.tokens(text, max_tokens)?;
-        if tokens.cut > 0 {
-            tracing::warn!(cut = tokens.cut, max_tokens, "a prompt is too long; its end has no effect");
-        }
+    pub(crate) fn encode(&self, text: &str, max_tokens: usize) -> Result<T5States, RunnerError> {
+        self.states(self.tokenizer.tokens(text, max_tokens)?)
+    }
+
+    #[allow(dead_code, reason = "the families that need it come next")]
+    /// The states of a text padded to `tokens`, which attend to the padding: a padded text without a mask.
+    pub(crate) fn encode_padded(&self, text: &str, tokens: usize) -> Result<T5States, RunnerError> {
+        self.states(self.tokenizer.padded_tokens(text, tokens)?)
+    }
+
+    fn states(&self, tokens: Tokens) -> Result<T5States, RunnerError> {
         let ids = Tensor::new(tokens.ids, &self.device)?.unsqueeze(0)?;
-        Ok(self.encoder.forward(&ids)?)
+        Ok(T5States { states: self.encoder.forward(&ids)?, cut: tokens.cut })
     }
 }

@@ -1,21 +1,19 @@
-//! Tokenizers in the forms that published repositories keep them in.
+//! From a text to token ids, whatever the tokenizer.
 
-use tokenizers::Tokenizer;
+use tokenizers::{Tokenizer, TruncationDirection};
 
-use super::sentence_piece;
 use crate::error::RunnerError;
 use crate::model_folder::ModelFolder;
 
 /// The file of the tokenizers library.
-const TOKENIZER_JSON: &str = "tokenizer.json";
-/// A SentencePiece model.
-const SENTENCE_PIECE: &str = "spiece.model";
+pub(super) const TOKENIZER_JSON: &str = "tokenizer.json";
 
-/// A tokenizer without padding and without a length of its own.
+/// A tokenizer without a length of its own.
 pub(crate) struct TextTokenizer {
     tokenizer: Tokenizer,
     /// Tokens of an empty text.
     specials: usize,
+    padding: u32,
 }
 
 /// A text as token ids.
@@ -27,28 +25,17 @@ pub(crate) struct Tokens {
 }
 
 impl TextTokenizer {
-    /// That of a T5 encoder: `tokenizer.json`, or else `spiece.model`.
-    pub(crate) fn t5(folder: &ModelFolder, component: &str) -> Result<Self, RunnerError> {
-        let fail =
-            |file: &str, reason: &str| RunnerError::Model(format!("{}: {component}/{file}: {reason}", folder.id()));
-        let json = format!("{component}/{TOKENIZER_JSON}");
-        let spm = format!("{component}/{SENTENCE_PIECE}");
-        if folder.contains(&json) {
-            let tokenizer = folder.text(&json)?.parse::<Tokenizer>();
-            return Self::new(tokenizer.map_err(|error| fail(TOKENIZER_JSON, &error.to_string()))?);
-        }
-        if folder.contains(&spm) {
-            let tokenizer = sentence_piece::t5_tokenizer(&folder.bytes(&spm)?);
-            return Self::new(tokenizer.map_err(|error| fail(SENTENCE_PIECE, &error))?);
-        }
-        Err(fail(TOKENIZER_JSON, "there is neither this file nor spiece.model"))
-    }
-
-    fn new(mut tokenizer: Tokenizer) -> Result<Self, RunnerError> {
+    /// `padding` is the token that fills up texts.
+    ///
+    /// # Errors
+    /// What is wrong with the tokenizer.
+    pub(super) fn new(mut tokenizer: Tokenizer, padding: &str) -> Result<Self, String> {
         tokenizer.with_padding(None);
-        tokenizer.with_truncation(None).map_err(|error| RunnerError::Model(error.to_string()))?;
-        let specials = tokenizer.encode_fast("", true).map_err(|error| RunnerError::Model(error.to_string()))?.len();
-        Ok(Self { tokenizer, specials })
+        tokenizer.with_truncation(None).map_err(|error| error.to_string())?;
+        let specials = tokenizer.encode_fast("", true).map_err(|error| error.to_string())?.len();
+        let id = tokenizer.token_to_id(padding);
+        let padding = id.ok_or_else(|| format!("the padding token `{padding}` is not in the vocabulary"))?;
+        Ok(Self { tokenizer, specials, padding })
     }
 
     /// The ids of a text with its special tokens, at most `max_tokens` of them.
@@ -57,12 +44,27 @@ impl TextTokenizer {
     /// If the text cannot be tokenised.
     pub(crate) fn tokens(&self, text: &str, max_tokens: usize) -> Result<Tokens, RunnerError> {
         let fail = |error: tokenizers::Error| RunnerError::Model(format!("cannot tokenise the prompt: {error}"));
-        let words = self.tokenizer.encode_fast(text, false).map_err(fail)?;
+        let mut words = self.tokenizer.encode_fast(text, false).map_err(fail)?;
         let room = max_tokens.saturating_sub(self.specials);
         let cut = words.len().saturating_sub(room);
-        let mut words = words;
-        words.truncate(room, 0, tokenizers::TruncationDirection::Right);
+        words.truncate(room, 0, TruncationDirection::Right);
         let encoding = self.tokenizer.post_process(words, None, true).map_err(fail)?;
         Ok(Tokens { ids: encoding.get_ids().to_vec(), cut })
     }
+
+    #[allow(dead_code, reason = "the families that need it come next")]
+    /// The same, padded to `tokens` ids.
+    ///
+    /// # Errors
+    /// As [`Self::tokens`].
+    pub(crate) fn padded_tokens(&self, text: &str, tokens: usize) -> Result<Tokens, RunnerError> {
+        let Tokens { mut ids, cut } = self.tokens(text, tokens)?;
+        ids.resize(tokens, self.padding);
+        Ok(Tokens { ids, cut })
+    }
+}
+
+/// A file of a tokenizer is not what it should be.
+pub(super) fn broken(folder: &ModelFolder, component: &str, file: &str, reason: impl ToString) -> RunnerError {
+    RunnerError::Model(format!("{}: {component}/{file}: {}", folder.id(), reason.to_string()))
 }

@@ -1,0 +1,45 @@
+//! A fixture of a text-to-image model, opened for tests of its parts (`tests/reference/README.md`).
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+
+use candle_core::{Device, Tensor};
+use serde_json::Value;
+
+use crate::model_folder::ModelFolder;
+
+/// Relative to the largest value.
+const TOLERANCE: f32 = 1e-4;
+
+/// A folder below `tests/fixtures`.
+pub(crate) struct Fixture {
+    pub(crate) folder: ModelFolder,
+    /// `golden.json`
+    pub(crate) golden: Value,
+    /// `golden.safetensors`
+    pub(crate) tensors: HashMap<String, Tensor>,
+}
+
+impl Fixture {
+    pub(crate) fn open(name: &str) -> Self {
+        let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures").join(name);
+        let golden = std::fs::read_to_string(path.join("golden.json")).unwrap();
+        Self {
+            folder: ModelFolder::open(&path.join("model")).unwrap(),
+            golden: serde_json::from_str(&golden).unwrap(),
+            tensors: candle_core::safetensors::load(path.join("golden.safetensors"), &Device::Cpu).unwrap(),
+        }
+    }
+}
+
+pub(crate) fn assert_near(ours: &Tensor, expected: &Tensor, what: &str) {
+    assert_eq!(ours.dims(), expected.dims(), "{what}");
+    let largest = |tensor: &Tensor| tensor.abs().unwrap().max_all().unwrap().to_scalar::<f32>().unwrap();
+    let difference = largest(&(ours - expected).unwrap()) / largest(expected);
+    assert!(difference <= TOLERANCE, "{what}: {difference} off");
+}
+
+/// Token ids of `golden.json`.
+pub(crate) fn ids(value: &Value) -> Vec<u32> {
+    serde_json::from_value(value.clone()).unwrap()
+}

@@ -1,0 +1,172 @@
+//! Stable Diffusion 3 as the pipeline sees it: prompts go through two CLIPs and, where the folder has it,
+//! a T5.
+
+use afterimage_cache::Lane;
+use candle_core::{DType, Device, Result, Tensor};
+
+use super::config::TransformerConfig;
+use super::transformer::{PromptRows, Sd3Transformer};
+use crate::conditioning::{Conditioning, EncodedText};
+use crate::error::RunnerError;
+use crate::labels::Labels;
+use crate::pipeline::{self, Family, FamilyFacts, FamilyParts, LoadedFamily, Rows, Unconditional};
+use crate::schedulers::FlowSigmas;
+use crate::size::Size;
+use crate::text::{ClipTextEncoder, T5TextEncoder};
+
+/// Defaults of diffusers' `StableDiffusion3Pipeline`.
+const DEFAULT_STEPS: usize = 28;
+const DEFAULT_GUIDANCE_SCALE: f64 = 7.0;
+/// T5 tokens of a prompt, longer ones are cut.
+const T5_TOKENS: usize = 256;
+
+/// A transformer and its text encoders.
+pub(crate) struct Sd3 {
+    transformer: Sd3Transformer,
+    texts: TextEncoders,
+}
+
+/// The encoders of one prompt.
+struct TextEncoders {
+    clips: [ClipTextEncoder; 2],
+    /// Pipelines may go without; its tokens are zeros then.
+    t5: Option<T5TextEncoder>,
+    /// Size of the transformer's text tokens before they are embedded.
+    dim: usize,
+    dtype: DType,
+    device: Device,
+}
+
+impl Sd3 {
+    /// Loads transformer and text encoders of a model folder.
+    pub(crate) fn load(parts: &FamilyParts<'_>) -> std::result::Result<LoadedFamily, RunnerError> {
+        let config = TransformerConfig::from_json(&parts.folder.text("transformer/config.json")?)?;
+        let buckets = pipeline::check_buckets(parts, config.sample_size, config.patch_size)?;
+        check_positions(&config, parts.vae_scale, &buckets)?;
+        let latents: Vec<_> = buckets.iter().map(|size| pipeline::latent_size(*size, parts.vae_scale)).collect();
+        let texts = TextEncoders::load(parts, &config)?;
+        let weights = parts.folder.weights("transformer")?;
+        let transformer = Sd3Transformer::new(&config, &latents, &weights.parameters(parts.dtype, parts.device))?;
+        weights.finish(&Sd3Transformer::unused_weights(&config).each_ref().map(String::as_str))?;
+        let facts = FamilyFacts {
+            block_lists: vec![(Sd3Transformer::BLOCK_LIST, config.num_layers)],
+            latent_channels: config.in_channels,
+            out_channels: config.out_channels(),
+            flow_sigmas: FlowSigmas::Scheduler,
+            default_steps: DEFAULT_STEPS,
+            default_guidance_scale: DEFAULT_GUIDANCE_SCALE,
+            labels: Labels::default(),
+            can_guide: true,
+            takes_negative_prompt: true,
+        };
+        Ok(LoadedFamily { family: Box::new(Self { transformer, texts }), facts, buckets })
+    }
+}
+
+/// Positions are stored, so pictures cannot be of any size.
+fn check_positions(
+    config: &TransformerConfig,
+    vae_scale: usize,
+    buckets: &[Size],
+) -> std::result::Result<(), RunnerError> {
+    let most = config.pos_embed_max_size * config.patch_size * vae_scale;
+    match buckets.iter().find(|size| size.width > most || size.height > most) {
+        Some(size) => {
+            Err(RunnerError::Model(format!("bucket {size}: this model's width and height are at most {most}")))
+        }
+        None => Ok(()),
+    }
+}
+
+impl TextEncoders {
+    fn load(parts: &FamilyParts<'_>, config: &TransformerConfig) -> std::result::Result<Self, RunnerError> {
+        let FamilyParts { folder, index, dtype, device, .. } = *parts;
+        let clip = |number: &str| {
+            let (encoder, tokenizer) = (format!("text_encoder{number}"), format!("tokenizer{number}"));
+            ClipTextEncoder::load(folder, &encoder, &tokenizer, dtype, device)
+        };
+        let clips = [clip("")?, clip("_2")?];
+        let t5 = match index.component("text_encoder_3") {
+            Some(_) => Some(T5TextEncoder::load(folder, "text_encoder_3", "tokenizer_3", dtype, device)?),
+            None => None,
+        };
+        let fail = |what: &str, found: usize, right: usize| {
+            let message = format!("{}: {what} have size {found}, the transformer takes {right}", folder.id());
+            Err(RunnerError::Model(message))
+        };
+        let (states, pooled) =
+            clips.iter().fold((0, 0), |(dim, pooled), clip| (dim + clip.dim(), pooled + clip.pooled_dim()));
+        let dim = config.joint_attention_dim;
+        if pooled != config.pooled_projection_dim {
+            return fail("the pooled outputs of both CLIPs together", pooled, config.pooled_projection_dim);
+        }
+        if states > dim {
+            return fail("the states of both CLIPs together", states, dim);
+        }
+        if let Some(t5) = t5.as_ref().filter(|t5| t5.dim() != dim) {
+            return fail("the states of T5", t5.dim(), dim);
+        }
+        Ok(Self { clips, t5, dim, dtype, device: device.clone() })
+    }
+
+    /// States of all tokens, `[1, tokens, dim]`, CLIP's first, and the pooled outputs side by side.
+    fn encode(&self, prompt: &str) -> std::result::Result<(Tensor, Tensor), RunnerError> {
+        let (mut states, mut pooled) = (vec![], vec![]);
+        for clip in &self.clips {
+            let encoded = clip.encode(prompt)?;
+            states.push(encoded.penultimate);
+            pooled.push(encoded.pooled);
+        }
+        let clips = Tensor::cat(&states, 2)?;
+        let padding = self.dim - clips.dim(2)?;
+        let clips = clips.pad_with_zeros(2, 0, padding)?;
+        let t5 = match &self.t5 {
+            Some(t5) => t5.encode_padded(prompt, T5_TOKENS)?.states,
+            None => Tensor::zeros((1, T5_TOKENS, self.dim), self.dtype, &self.device)?,
+        };
+        Ok((Tensor::cat(&[clips, t5], 1)?, Tensor::cat(&pooled, 1)?))
+    }
+}
+
+impl Family for Sd3 {
+    fn check_prompt(&self, _prompt: &str) -> std::result::Result<(), String> {
+        Ok(())
+    }
+
+    fn encode(&self, prompt: &str) -> std::result::Result<Conditioning, RunnerError> {
+        let (states, pooled) = self.texts.encode(prompt)?;
+        Ok(Conditioning::Text(EncodedText {
+            states: self.transformer.embed_states(&states)?,
+            bias: None,
+            pooled: Some(self.transformer.embed_pooled(&pooled)?),
+        }))
+    }
+
+    fn unconditional(&self) -> Unconditional {
+        Unconditional::FirstFromNegativePrompt
+    }
+
+    fn stream_bytes(&self, latent_size: (usize, usize)) -> usize {
+        self.transformer.stream_bytes(latent_size)
+    }
+
+    fn image_tokens(&self, latent_size: (usize, usize)) -> usize {
+        self.transformer.image_tokens(latent_size)
+    }
+
+    fn predict(&self, rows: &Rows<'_>, lanes: &mut [Lane<'_>]) -> Result<Tensor> {
+        let (mut texts, mut pooled) = (vec![], vec![]);
+        for conditioning in rows.conditioning {
+            let text = conditioning.text()?;
+            texts.push(&text.states);
+            pooled.extend(&text.pooled);
+        }
+        let rows = PromptRows {
+            latents: rows.latents,
+            timesteps: rows.timesteps,
+            texts: Tensor::cat(&texts, 0)?,
+            pooled: Tensor::cat(&pooled, 0)?,
+        };
+        self.transformer.forward(rows, lanes)
+    }
+}

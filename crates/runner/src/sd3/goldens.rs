@@ -1,0 +1,41 @@
+//! The transformer of Stable Diffusion 3 against diffusers in f32: one recorded forward.
+
+use afterimage_cache::{CacheBudget, CachePlan, ImageSessions, Lane, ListShape};
+use candle_core::{DType, Device};
+
+use super::config::TransformerConfig;
+use super::transformer::{PromptRows, Sd3Transformer};
+use crate::golden_fixture::{Fixture, assert_near};
+
+fn check_forward(name: &str) {
+    let fixture = Fixture::open(name);
+    let given = |name: &str| &fixture.tensors[&format!("forward.{name}")];
+    let latents = given("hidden_states");
+    let (rows, _, height, width) = latents.dims4().unwrap();
+    let config = TransformerConfig::from_json(&fixture.folder.text("transformer/config.json").unwrap()).unwrap();
+    let weights = fixture.folder.weights("transformer").unwrap();
+    let parameters = weights.parameters(DType::F32, &Device::Cpu);
+    let transformer = Sd3Transformer::new(&config, &[(height, width)], &parameters).unwrap();
+    let unused = Sd3Transformer::unused_weights(&config);
+    weights.finish(&unused.each_ref().map(String::as_str)).unwrap();
+
+    let texts = transformer.embed_states(given("encoder_hidden_states")).unwrap();
+    assert_near(&texts, given("context_embedder"), "context_embedder");
+    let timesteps = given("timestep").to_vec1::<f32>().unwrap();
+    let pooled = transformer.embed_pooled(given("pooled_projections")).unwrap();
+    let rows_given = PromptRows { latents, timesteps: &timesteps, texts, pooled };
+    let list = ListShape { name: Sd3Transformer::BLOCK_LIST, blocks: config.num_layers, stream_bytes: 0 };
+    let mut sessions = ImageSessions::new(&CachePlan::None, &[list], &CacheBudget::unlimited());
+    let lane = Lane { rows, sessions: sessions.list(0) };
+    assert_near(&transformer.forward(rows_given, &mut [lane]).unwrap(), given("output"), "output");
+}
+
+#[test]
+fn a_forward_of_sd3_equals_diffusers() {
+    check_forward("sd3");
+}
+
+#[test]
+fn a_forward_with_normed_queries_and_second_attentions_equals_diffusers() {
+    check_forward("sd3.5");
+}

@@ -1,0 +1,83 @@
+//! A CLIP text model with its tokenizer: from a text to one vector per token and one for the whole.
+
+use candle_core::{DType, Device, Tensor};
+
+use super::clip::{ClipOutput, ClipTextConfig, ClipTextModel};
+use super::clip_tokenizer;
+use super::tokenizer::TextTokenizer;
+use crate::error::RunnerError;
+use crate::model_folder::ModelFolder;
+
+/// `CLIPTextModel` or `CLIPTextModelWithProjection` and `CLIPTokenizer` of a pipeline.
+pub(crate) struct ClipTextEncoder {
+    model: ClipTextModel,
+    tokenizer: TextTokenizer,
+    max_tokens: usize,
+    dim: usize,
+    pooled_dim: usize,
+}
+
+/// What CLIP makes of a text.
+pub(crate) struct ClipStates {
+    /// `[1, max_tokens, dim]`: states after the last layer but one, without the final norm, padding included.
+    pub(crate) penultimate: Tensor,
+    /// `[1, pooled_dim]`: the last layer's state of the first end token behind the final norm, projected where
+    /// the model's class says so.
+    pub(crate) pooled: Tensor,
+    /// Tokens that did not fit.
+    pub(crate) cut: usize,
+}
+
+impl ClipTextEncoder {
+    /// Loads the components of these names.
+    pub(crate) fn load(
+        folder: &ModelFolder,
+        encoder: &str,
+        tokenizer: &str,
+        dtype: DType,
+        device: &Device,
+    ) -> Result<Self, RunnerError> {
+        let path = format!("{encoder}/config.json");
+        let config = ClipTextConfig::from_json(&path, &folder.text(&path)?)?;
+        let weights = folder.weights(encoder)?;
+        // Transformers 5 saves a model without projection without the prefix.
+        let is_prefixed = weights.names().any(|name| name.starts_with(ClipTextModel::PREFIX));
+        let model = ClipTextModel::new(&config, is_prefixed, &weights.parameters(dtype, device))?;
+        weights.finish(&ClipTextModel::UNUSED_WEIGHTS)?;
+        let max_tokens = clip_tokenizer::max_tokens(folder, tokenizer)?;
+        Ok(Self {
+            model,
+            tokenizer: clip_tokenizer::load(folder, tokenizer)?,
+            max_tokens: max_tokens.unwrap_or(usize::MAX).min(config.max_tokens()),
+            dim: config.dim(),
+            pooled_dim: config.pooled_dim(),
+        })
+    }
+
+    /// Size of a token's state.
+    pub(crate) fn dim(&self) -> usize {
+        self.dim
+    }
+
+    /// Size of the pooled output.
+    pub(crate) fn pooled_dim(&self) -> usize {
+        self.pooled_dim
+    }
+
+    /// Tokens of every text: shorter ones are padded, longer ones cut.
+    pub(crate) fn max_tokens(&self) -> usize {
+        self.max_tokens
+    }
+
+    #[cfg(test)]
+    pub(super) fn tokenizer(&self) -> &TextTokenizer {
+        &self.tokenizer
+    }
+
+    /// The states of a text.
+    pub(crate) fn encode(&self, text: &str) -> Result<ClipStates, RunnerError> {
+        let tokens = self.tokenizer.padded_tokens(text, self.max_tokens)?;
+        let ClipOutput { penultimate, pooled } = self.model.forward(&tokens.ids)?;
+        Ok(ClipStates { penultimate, pooled, cut: tokens.cut })
+    }
+}
