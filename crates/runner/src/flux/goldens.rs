@@ -1,39 +1,11 @@
-//! The parts of FLUX against diffusers and transformers in f32: states of the text encoders, one forward.
-
-use std::collections::HashMap;
-use std::path::PathBuf;
+//! FLUX's transformer against diffusers in f32: one recorded forward.
 
 use afterimage_cache::{CacheBudget, CachePlan, ImageSessions, Lane, ListShape};
 use candle_core::{DType, Device, Tensor};
 
 use super::config::TransformerConfig;
 use super::transformer::{FluxTransformer, TextRows, unpack};
-use crate::model_folder::ModelFolder;
-
-/// Relative to the largest value.
-const TOLERANCE: f32 = 1e-4;
-
-struct Fixture {
-    folder: ModelFolder,
-    tensors: HashMap<String, Tensor>,
-}
-
-impl Fixture {
-    fn open(name: &str) -> Self {
-        let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures").join(name);
-        Self {
-            folder: ModelFolder::open(&path.join("model")).unwrap(),
-            tensors: candle_core::safetensors::load(path.join("golden.safetensors"), &Device::Cpu).unwrap(),
-        }
-    }
-}
-
-fn assert_near(ours: &Tensor, expected: &Tensor, what: &str) {
-    assert_eq!(ours.dims(), expected.dims(), "{what}");
-    let largest = |tensor: &Tensor| tensor.abs().unwrap().max_all().unwrap().to_scalar::<f32>().unwrap();
-    let difference = largest(&(ours - expected).unwrap()) / largest(expected);
-    assert!(difference <= TOLERANCE, "{what}: {difference} off");
-}
+use crate::golden_fixture::{Fixture, assert_near};
 
 fn check_forward(name: &str) {
     let fixture = Fixture::open(name);

@@ -9,8 +9,11 @@ mod attention;
 mod block;
 mod config;
 mod embeddings;
+mod family;
 mod single_block;
 mod transformer;
 
 #[cfg(test)]
 mod goldens;
+
+pub(crate) use family::Flux;

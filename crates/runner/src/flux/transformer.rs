@@ -94,10 +94,15 @@ impl FluxTransformer {
         self.row_embedding.project_pooled(pooled)
     }
 
+    /// Tokens of latents of this height and width.
+    pub(super) fn image_tokens(&self, latent_size: (usize, usize)) -> usize {
+        let (height, width) = grid(latent_size);
+        height * width
+    }
+
     /// Bytes of one row's streams for latents of this height and width.
     pub(super) fn stream_bytes(&self, latent_size: (usize, usize)) -> usize {
-        let (height, width) = grid(latent_size);
-        (height * width + self.text_tokens) * self.hidden_size * self.dtype.size_in_bytes()
+        (self.image_tokens(latent_size) + self.text_tokens) * self.hidden_size * self.dtype.size_in_bytes()
     }
 
     /// Predicts `[rows, channels, height, width]`, f32. `lanes` say which rows belong together and hold

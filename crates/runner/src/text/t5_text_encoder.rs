@@ -59,7 +59,6 @@ impl T5TextEncoder {
         self.states(self.tokenizer.tokens(text, max_tokens)?)
     }
 
-    #[allow(dead_code, reason = "the families that need it come next")]
     /// The states of a text padded to `tokens`, which attend to the padding: a padded text without a mask.
     pub(crate) fn encode_padded(&self, text: &str, tokens: usize) -> Result<T5States, RunnerError> {
         self.states(self.tokenizer.padded_tokens(text, tokens)?)

@@ -34,6 +34,8 @@ struct Run {
     seed: u64,
     num_inference_steps: usize,
     guidance_scale: f64,
+    #[serde(default)]
+    true_cfg_scale: f64,
     height: usize,
     width: usize,
 }
@@ -81,7 +83,7 @@ impl Fixture {
             seed: run.seed,
             size: Size { width: run.width, height: run.height },
             steps: run.num_inference_steps,
-            guidance_scale: run.guidance_scale,
+            guidance: self.pipeline.info().guidance.with(run.guidance_scale, run.true_cfg_scale),
             scheduler: self.pipeline.info().default_scheduler,
             cache: CachePlan::None,
         }
@@ -226,4 +228,34 @@ fn pixart_sigma_caches() {
 #[test]
 fn pixart_sigma_mixed_batch() {
     check_mixed_batch("pixart-sigma");
+}
+
+#[test]
+fn flux_dev_pictures() {
+    check_runs("flux-dev");
+}
+
+#[test]
+fn flux_dev_caches() {
+    check_caches("flux-dev");
+}
+
+#[test]
+fn flux_dev_mixed_batch() {
+    check_mixed_batch("flux-dev");
+}
+
+#[test]
+fn flux_schnell_pictures() {
+    check_runs("flux-schnell");
+}
+
+#[test]
+fn flux_schnell_caches() {
+    check_caches("flux-schnell");
+}
+
+#[test]
+fn flux_schnell_mixed_batch() {
+    check_mixed_batch("flux-schnell");
 }
