@@ -57,7 +57,8 @@ impl Flux {
                 return Err(RunnerError::Model(message));
             }
         }
-        let text_tokens = if config.guidance_embeds { TEXT_TOKENS } else { TEXT_TOKENS_WITHOUT_GUIDANCE };
+        let default_tokens = if config.guidance_embeds { TEXT_TOKENS } else { TEXT_TOKENS_WITHOUT_GUIDANCE };
+        let text_tokens = parts.text_tokens(default_tokens)?;
         let weights = folder.weights("transformer")?;
         let transformer = FluxTransformer::new(&config, &latents, text_tokens, weights.parameters(dtype, device))?;
         weights.finish(&[])?;

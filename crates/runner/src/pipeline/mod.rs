@@ -49,6 +49,8 @@ pub struct LoadOptions {
     pub precision: Precision,
     /// Sizes served, the default first; empty: only the model's own size.
     pub buckets: Vec<Size>,
+    /// Tokens of a prompt in the last text encoder; `None`: the family's default.
+    pub max_sequence_length: Option<usize>,
 }
 
 /// The file a calibration is kept in, beside `model_index.json`.
@@ -56,6 +58,9 @@ pub const CALIBRATION_FILE: &str = "cache_calibration.json";
 
 /// Forwards of a step: one, and one for true classifier-free guidance of a distilled model.
 const MAX_FORWARDS: usize = 2;
+
+/// Most tokens of a prompt, as in diffusers' pipelines.
+const MAX_SEQUENCE_LENGTH: usize = 512;
 
 /// What a family finds out about itself while it is loaded.
 pub(crate) struct FamilyFacts {
@@ -91,8 +96,22 @@ pub(crate) struct FamilyParts<'a> {
     pub(crate) buckets: &'a [Size],
     /// Pixels per latent.
     pub(crate) vae_scale: usize,
+    /// Tokens of a prompt asked for, in the last text encoder.
+    pub(crate) max_sequence_length: Option<usize>,
     pub(crate) dtype: DType,
     pub(crate) device: &'a Device,
+}
+
+impl FamilyParts<'_> {
+    /// Tokens of a prompt in the last text encoder of a family whose pipeline has this default.
+    pub(crate) fn text_tokens(&self, default: usize) -> Result<usize, RunnerError> {
+        match self.max_sequence_length.unwrap_or(default) {
+            tokens @ 1..=MAX_SEQUENCE_LENGTH => Ok(tokens),
+            other => Err(RunnerError::Model(format!(
+                "max_sequence_length is {other}; a prompt has 1 to {MAX_SEQUENCE_LENGTH} tokens"
+            ))),
+        }
+    }
 }
 
 /// A loaded model.
@@ -127,6 +146,7 @@ impl Pipeline {
             index: &index,
             buckets: &options.buckets,
             vae_scale: vae.scale(),
+            max_sequence_length: options.max_sequence_length,
             dtype,
             device: &device,
         };

@@ -28,8 +28,8 @@ pub(crate) enum Variant {
 }
 
 impl Variant {
-    /// Tokens of a caption, longer ones are cut.
-    fn caption_tokens(self) -> usize {
+    /// Tokens of a caption, longer ones are cut; as in diffusers' pipelines.
+    fn default_caption_tokens(self) -> usize {
         match self {
             Self::Alpha => 120,
             Self::Sigma => 300,
@@ -41,7 +41,7 @@ impl Variant {
 pub(crate) struct PixArt {
     transformer: PixArtTransformer,
     text_encoder: T5TextEncoder,
-    variant: Variant,
+    caption_tokens: usize,
     device: Device,
 }
 
@@ -75,7 +75,8 @@ impl PixArt {
             guidance: GuidanceKind::NegativePrompt,
             calibration: None,
         };
-        let family = Self { transformer, text_encoder, variant, device: parts.device.clone() };
+        let caption_tokens = parts.text_tokens(variant.default_caption_tokens())?;
+        let family = Self { transformer, text_encoder, caption_tokens, device: parts.device.clone() };
         Ok(LoadedFamily { family: Box::new(family), facts, buckets })
     }
 }
@@ -88,7 +89,7 @@ impl Family for PixArt {
     fn encode(&self, prompt: &str) -> std::result::Result<Conditioning, RunnerError> {
         // As the pipelines do without their optional cleaning.
         let caption = prompt.to_lowercase();
-        let max_tokens = self.variant.caption_tokens();
+        let max_tokens = self.caption_tokens;
         let T5States { states, cut } = self.text_encoder.encode(caption.trim(), max_tokens)?;
         if cut > 0 {
             tracing::warn!(cut, max_tokens, "a prompt is too long; its end has no effect");

@@ -17,8 +17,8 @@ use crate::text::{ClipTextEncoder, T5TextEncoder};
 /// Defaults of diffusers' `StableDiffusion3Pipeline`.
 const DEFAULT_STEPS: usize = 28;
 const DEFAULT_GUIDANCE_SCALE: f64 = 7.0;
-/// T5 tokens of a prompt, longer ones are cut.
-const T5_TOKENS: usize = 256;
+/// T5 tokens of a prompt, longer ones are cut; as in diffusers' pipeline.
+const DEFAULT_T5_TOKENS: usize = 256;
 
 /// A transformer and its text encoders.
 pub(crate) struct Sd3 {
@@ -31,6 +31,7 @@ struct TextEncoders {
     clips: [ClipTextEncoder; 2],
     /// Pipelines may go without; its tokens are zeros then.
     t5: Option<T5TextEncoder>,
+    t5_tokens: usize,
     /// Size of the transformer's text tokens before they are embedded.
     dim: usize,
     dtype: DType,
@@ -106,7 +107,8 @@ impl TextEncoders {
         if let Some(t5) = t5.as_ref().filter(|t5| t5.dim() != dim) {
             return fail("the states of T5", t5.dim(), dim);
         }
-        Ok(Self { clips, t5, dim, dtype, device: device.clone() })
+        let t5_tokens = parts.text_tokens(DEFAULT_T5_TOKENS)?;
+        Ok(Self { clips, t5, t5_tokens, dim, dtype, device: device.clone() })
     }
 
     /// States of all tokens, `[1, tokens, dim]`, CLIP's first, and the pooled outputs side by side.
@@ -121,8 +123,8 @@ impl TextEncoders {
         let padding = self.dim - clips.dim(2)?;
         let clips = clips.pad_with_zeros(2, 0, padding)?;
         let t5 = match &self.t5 {
-            Some(t5) => t5.encode_padded(prompt, T5_TOKENS)?.states,
-            None => Tensor::zeros((1, T5_TOKENS, self.dim), self.dtype, &self.device)?,
+            Some(t5) => t5.encode_padded(prompt, self.t5_tokens)?.states,
+            None => Tensor::zeros((1, self.t5_tokens, self.dim), self.dtype, &self.device)?,
         };
         Ok((Tensor::cat(&[clips, t5], 1)?, Tensor::cat(&pooled, 1)?))
     }
