@@ -1,10 +1,7 @@
 //! Text encoders and their tokenizers, as transformers lays them out beside a diffusers pipeline.
 
-#[allow(dead_code, reason = "the families that read it come next")]
 mod clip;
-#[allow(dead_code, reason = "the families that read it come next")]
 mod clip_text_encoder;
-#[allow(dead_code, reason = "the families that read it come next")]
 mod clip_tokenizer;
 #[cfg(test)]
 mod goldens;
