@@ -29,6 +29,7 @@ mod mixed_requests;
 #[cfg(feature = "otlp")]
 mod otlp;
 mod picture;
+mod prompts;
 mod random;
 mod random_bodies;
 mod rude_clients;

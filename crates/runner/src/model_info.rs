@@ -6,6 +6,7 @@ use afterimage_cache::plan::ModelFacts;
 use crate::labels::Labels;
 use crate::schedulers::SchedulerKind;
 use crate::size::Size;
+use crate::text::PromptLimit;
 
 /// Facts about a loaded model.
 #[derive(Debug, Clone)]
@@ -34,6 +35,8 @@ pub struct ModelInfo {
     pub can_guide: bool,
     /// That row can be a text.
     pub takes_negative_prompt: bool,
+    /// What its text encoders read of a prompt; none for a class-conditional model.
+    pub prompt_limits: Vec<PromptLimit>,
 }
 
 impl ModelInfo {

@@ -42,6 +42,7 @@ impl Dit {
             labels: labels.clone(),
             can_guide: config.num_classes() >= NULL_CLASS as usize,
             takes_negative_prompt: false,
+            prompt_limits: Vec::new(),
         };
         Ok(LoadedFamily { family: Box::new(Self { transformer, labels }), facts, buckets })
     }

@@ -4,6 +4,7 @@ use afterimage_cache::{CachePlan, CalibrationStep, ImageReport, ImageSessions};
 use candle_core::Tensor;
 
 use crate::conditioning::Conditioning;
+use crate::request::RequestWarning;
 use crate::schedulers::{Scheduler, SchedulerKind};
 use crate::size::Size;
 
@@ -75,6 +76,17 @@ impl RunningImage {
     /// Steps reused so far, as the first block list counts them.
     pub fn cached_steps(&self) -> usize {
         self.sessions.cached_steps()
+    }
+
+    /// What of its request has no effect.
+    pub fn warnings(&self) -> Vec<RequestWarning> {
+        let rows = self.conditioning.iter().enumerate();
+        let warnings = |(row, conditioning): (usize, &Conditioning)| -> Vec<_> {
+            let param = if row == self.prompt_row { "prompt" } else { "negative_prompt" };
+            let cuts = conditioning.cuts().iter();
+            cuts.map(|cut| RequestWarning { param, code: "prompt_truncated", message: cut.to_string() }).collect()
+        };
+        rows.flat_map(warnings).collect()
     }
 
     /// What was observed for a calibration.

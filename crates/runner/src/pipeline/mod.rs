@@ -30,6 +30,7 @@ use crate::precision::Precision;
 use crate::schedulers::{FlowSigmas, Schedule, Scheduler, SchedulerConfig, SchedulerKind};
 use crate::sd3::Sd3;
 use crate::size::Size;
+use crate::text::PromptLimit;
 use crate::vae::Vae;
 
 pub(crate) use family::{Family, Rows, Unconditional};
@@ -72,6 +73,8 @@ pub(crate) struct FamilyFacts {
     /// There is a row to steer away from.
     pub(crate) can_guide: bool,
     pub(crate) takes_negative_prompt: bool,
+    /// What its text encoders read of a prompt.
+    pub(crate) prompt_limits: Vec<PromptLimit>,
 }
 
 /// A family and what the pipeline has to know about it.
@@ -171,6 +174,7 @@ impl Pipeline {
             calibration: read_calibration(folder)?,
             can_guide: facts.can_guide,
             takes_negative_prompt: facts.takes_negative_prompt,
+            prompt_limits: facts.prompt_limits,
         };
         Ok(Self {
             family,
@@ -214,7 +218,11 @@ impl Pipeline {
     /// # Errors
     /// If the prompt means nothing to the model, or a tensor operation fails.
     pub(crate) fn encode(&self, prompt: &str) -> Result<Conditioning, RunnerError> {
-        self.family.encode(prompt)
+        let conditioning = self.family.encode(prompt)?;
+        for cut in conditioning.cuts() {
+            tracing::warn!("a prompt is too long: {cut}");
+        }
+        Ok(conditioning)
     }
 
     /// Whether a prompt means something to the model.
