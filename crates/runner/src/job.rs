@@ -10,6 +10,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use crate::image::RgbImage;
 use crate::pipeline::{Guidance, ImageSpec};
 use crate::preview::{Preview, PreviewCount};
+use crate::request::RequestWarning;
 use crate::schedulers::SchedulerKind;
 use crate::size::Size;
 
@@ -127,6 +128,8 @@ pub struct FinishedJob {
     pub cache: CacheReport,
     /// Where the time went.
     pub timings: Timings,
+    /// What of the request had no effect.
+    pub warnings: Vec<RequestWarning>,
 }
 
 /// One picture.

@@ -62,6 +62,7 @@ pub use preview::{Preview, PreviewCount};
 pub use prompt_cache::PromptCacheStatistics;
 pub use random_model::{RandomModelKind, write_random_model};
 pub use replicas::Replicas;
-pub use request::{ImageRequest, RequestError};
+pub use request::{ImageRequest, RequestError, RequestWarning};
 pub use size::{BucketPolicy, ParseSizeError, Size};
+pub use text::PromptLimit;
 pub use weights::Weights;

@@ -7,6 +7,7 @@ use crate::labels::Labels;
 use crate::pipeline::{Guidance, GuidanceKind};
 use crate::schedulers::SchedulerKind;
 use crate::size::Size;
+use crate::text::PromptLimit;
 
 /// Facts about a loaded model.
 #[derive(Debug, Clone)]
@@ -33,6 +34,8 @@ pub struct ModelInfo {
     pub calibration: Option<Calibration>,
     /// How it can be steered towards prompts.
     pub guidance: GuidanceKind,
+    /// What its text encoders read of a prompt; none for a class-conditional model.
+    pub prompt_limits: Vec<PromptLimit>,
 }
 
 impl ModelInfo {

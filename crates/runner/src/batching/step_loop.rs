@@ -155,7 +155,10 @@ impl<M: StepModel> StepLoop<M> {
         }
         let spec = record.job().image(index);
         match record.accepted.spans.encode(index).in_scope(|| guarded(|| model.begin(&spec))) {
-            Ok(image) => record.images[index].state = ImageState::Running(image),
+            Ok(image) => {
+                record.warnings = model.warnings(&image);
+                record.images[index].state = ImageState::Running(image);
+            }
             Err(reason) => return self.fail(id, JobError::Failed(reason)),
         }
         record.timings.encode_seconds += (clock.now() - started).as_secs_f64();

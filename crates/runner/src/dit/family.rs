@@ -46,6 +46,7 @@ impl Dit {
                 GuidanceKind::None
             },
             calibration: None,
+            prompt_limits: Vec::new(),
         };
         Ok(LoadedFamily { family: Box::new(Self { transformer, labels }), facts, buckets })
     }

@@ -77,6 +77,7 @@ impl Flux {
                 tea_cache_coefficients: TEA_CACHE_COEFFICIENTS,
                 mag_ratios: MAG_RATIOS.to_vec(),
             }),
+            prompt_limits: vec![clip.limit().clone(), t5.limit(text_tokens)],
         };
         Ok(LoadedFamily { family: Box::new(Self { transformer, clip, t5, text_tokens }), facts, buckets })
     }
@@ -88,15 +89,12 @@ impl Family for Flux {
     }
 
     fn encode(&self, prompt: &str) -> std::result::Result<Conditioning, RunnerError> {
-        let t5 = self.t5.encode_padded(prompt, self.text_tokens)?;
-        if t5.cut > 0 {
-            tracing::warn!(cut = t5.cut, max_tokens = self.text_tokens, "a prompt is too long; its end has no effect");
-        }
-        let pooled = self.clip.encode(prompt)?.pooled;
+        let (clip, t5) = (self.clip.encode(prompt)?, self.t5.encode_padded(prompt, self.text_tokens)?);
         Ok(Conditioning::Text(EncodedText {
             states: self.transformer.embed_text(&t5.states)?,
             bias: None,
-            pooled: Some(self.transformer.project_pooled(&pooled)?),
+            pooled: Some(self.transformer.project_pooled(&clip.pooled)?),
+            cuts: clip.cut.into_iter().chain(t5.cut).collect(),
         }))
     }
 

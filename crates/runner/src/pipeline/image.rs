@@ -7,6 +7,7 @@ use candle_core::Tensor;
 
 use super::guidance::Guidance;
 use crate::conditioning::Conditioning;
+use crate::request::RequestWarning;
 use crate::schedulers::{Scheduler, SchedulerKind};
 use crate::size::Size;
 
@@ -62,6 +63,11 @@ impl RunningImage {
         bound(forward)..bound(forward + 1)
     }
 
+    /// What it is made of.
+    pub fn spec(&self) -> &ImageSpec {
+        &self.spec
+    }
+
     /// `[1, channels, height, width]`, f32
     pub fn latents(&self) -> &Tensor {
         &self.latents
@@ -75,6 +81,17 @@ impl RunningImage {
     /// Steps reused so far, as the cache's first context counts them.
     pub fn cached_steps(&self) -> usize {
         self.sessions.cached_steps()
+    }
+
+    /// What of its request has no effect.
+    pub fn warnings(&self) -> Vec<RequestWarning> {
+        let rows = self.conditioning.iter().enumerate();
+        let warnings = |(row, conditioning): (usize, &Conditioning)| -> Vec<_> {
+            let param = if row == self.prompt_row { "prompt" } else { "negative_prompt" };
+            let cuts = conditioning.cuts().iter();
+            cuts.map(|cut| RequestWarning { param, code: "prompt_truncated", message: cut.to_string() }).collect()
+        };
+        rows.flat_map(warnings).collect()
     }
 
     /// What was observed for a calibration.

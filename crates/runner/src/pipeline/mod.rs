@@ -32,6 +32,7 @@ use crate::precision::Precision;
 use crate::schedulers::{FlowSigmas, Schedule, Scheduler, SchedulerConfig, SchedulerKind};
 use crate::sd3::Sd3;
 use crate::size::Size;
+use crate::text::PromptLimit;
 use crate::vae::Vae;
 
 pub(crate) use family::{Family, Rows, Unconditional};
@@ -78,6 +79,8 @@ pub(crate) struct FamilyFacts {
     pub(crate) guidance: GuidanceKind,
     /// Published for models of this kind; a calibration of the model itself goes before it.
     pub(crate) calibration: Option<Calibration>,
+    /// What its text encoders read of a prompt.
+    pub(crate) prompt_limits: Vec<PromptLimit>,
 }
 
 /// A family and what the pipeline has to know about it.
@@ -177,6 +180,7 @@ impl Pipeline {
             labels: facts.labels,
             calibration: read_calibration(folder)?.or(facts.calibration),
             guidance: facts.guidance,
+            prompt_limits: facts.prompt_limits,
         };
         Ok(Self {
             family,
@@ -220,7 +224,11 @@ impl Pipeline {
     /// # Errors
     /// If the prompt means nothing to the model, or a tensor operation fails.
     pub(crate) fn encode(&self, prompt: &str) -> Result<Conditioning, RunnerError> {
-        self.family.encode(prompt)
+        let conditioning = self.family.encode(prompt)?;
+        for cut in conditioning.cuts() {
+            tracing::warn!("a prompt is too long: {cut}");
+        }
+        Ok(conditioning)
     }
 
     /// Whether a prompt means something to the model.

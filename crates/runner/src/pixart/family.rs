@@ -64,6 +64,7 @@ impl PixArt {
         let parameters = weights.parameters(parts.dtype, parts.device);
         let transformer = PixArtTransformer::new(config.clone(), &latents, parts.vae_scale, parameters)?;
         weights.finish(&["pos_embed.pos_embed", "caption_projection.y_embedding"])?;
+        let caption_tokens = parts.text_tokens(variant.default_caption_tokens())?;
         let facts = FamilyFacts {
             block_lists: vec![(PixArtTransformer::BLOCK_LIST, config.num_layers)],
             latent_channels: config.in_channels,
@@ -74,8 +75,8 @@ impl PixArt {
             labels: Labels::default(),
             guidance: GuidanceKind::NegativePrompt,
             calibration: None,
+            prompt_limits: vec![text_encoder.limit(caption_tokens)],
         };
-        let caption_tokens = parts.text_tokens(variant.default_caption_tokens())?;
         let family = Self { transformer, text_encoder, caption_tokens, device: parts.device.clone() };
         Ok(LoadedFamily { family: Box::new(family), facts, buckets })
     }
@@ -91,9 +92,6 @@ impl Family for PixArt {
         let caption = prompt.to_lowercase();
         let max_tokens = self.caption_tokens;
         let T5States { states, cut } = self.text_encoder.encode(caption.trim(), max_tokens)?;
-        if cut > 0 {
-            tracing::warn!(cut, max_tokens, "a prompt is too long; its end has no effect");
-        }
         let captions = self.transformer.project_captions(&states)?;
         let (_, words, _) = captions.dims3()?;
         let padding = max_tokens - words;
@@ -102,6 +100,7 @@ impl Family for PixArt {
             states: captions.pad_with_zeros(1, 0, padding)?,
             bias: Some(Tensor::from_vec(bias, (1, words + padding), &self.device)?),
             pooled: None,
+            cuts: cut.into_iter().collect(),
         }))
     }
 

@@ -13,22 +13,22 @@ use serde_json::{Map, Value, json};
 use crate::{fixtures, max_difference, psnr, read_json, read_tensors};
 
 /// Of latents, relative to their standard deviation; random weights make rough trajectories.
-const LATENTS_TOLERANCE: f64 = 5e-3;
-const DISTANCE_TOLERANCE: f64 = 1e-3;
+pub(crate) const LATENTS_TOLERANCE: f64 = 5e-3;
+pub(crate) const DISTANCE_TOLERANCE: f64 = 1e-3;
 const LEAST_PSNR: f64 = 45.0;
 /// In mixed batches attention sums may be taken in another order, no more.
 const LEAST_PSNR_IN_BATCH: f64 = 60.0;
 
 #[derive(Deserialize)]
-struct Goldens {
-    runs: Vec<Run>,
+pub(crate) struct Goldens {
+    pub(crate) runs: Vec<Run>,
     cached_run: String,
     cached: Vec<Cached>,
 }
 
 #[derive(Deserialize)]
-struct Run {
-    name: String,
+pub(crate) struct Run {
+    pub(crate) name: String,
     prompt: String,
     negative_prompt: String,
     seed: u64,
@@ -53,7 +53,7 @@ impl Run {
 
 /// The cached run once more with a cache.
 #[derive(Deserialize)]
-struct Cached {
+pub(crate) struct Cached {
     name: String,
     tag: String,
     /// How close the closest decision was.
@@ -64,15 +64,16 @@ struct Cached {
     residual_diffs: HashMap<usize, f64>,
 }
 
-struct Fixture {
+/// A model and what diffusers makes of it.
+pub(crate) struct Fixture {
     path: PathBuf,
-    goldens: Goldens,
+    pub(crate) goldens: Goldens,
     tensors: HashMap<String, Tensor>,
-    pipeline: Pipeline,
+    pub(crate) pipeline: Pipeline,
 }
 
 impl Fixture {
-    fn open(name: &str) -> Self {
+    pub(crate) fn open(name: &str) -> Self {
         let path = fixtures().join(name);
         let goldens: Goldens = serde_json::from_value(read_json(path.join("golden.json"))).unwrap();
         let mut buckets: Vec<Size> = Vec::new();
@@ -85,7 +86,7 @@ impl Fixture {
         Self { tensors: read_tensors(path.join("golden.safetensors")), path, goldens, pipeline }
     }
 
-    fn spec(&self, run: &Run) -> ImageSpec {
+    pub(crate) fn spec(&self, run: &Run) -> ImageSpec {
         ImageSpec {
             prompt: run.prompt.clone(),
             negative_prompt: Some(run.negative_prompt.clone()),
@@ -126,11 +127,7 @@ impl Fixture {
 
     /// The worst difference from the latents of this name, relative to their standard deviation.
     fn difference(&self, image: &RunningImage, name: &str) -> f64 {
-        let expected = &self.tensors[name];
-        let deviation: f32 = expected.flatten_all().unwrap().var(0).unwrap().to_scalar().unwrap();
-        // diffusers keeps FLUX's latents packed into tokens.
-        let ours = if expected.rank() == 3 { packed(image.latents()) } else { image.latents().clone() };
-        f64::from(max_difference(&ours, expected) / deviation.sqrt())
+        relative_difference(image.latents(), &self.tensors[name])
     }
 
     /// The cached run with a cache.
@@ -151,6 +148,14 @@ impl Fixture {
         let plan = CachePlan::new(&config, run.num_inference_steps, info.cache_facts(&info.blocks())).unwrap();
         ImageSpec { cache: plan, ..self.spec(run) }
     }
+}
+
+/// The worst difference between final latents, relative to the standard deviation of those expected.
+pub(crate) fn relative_difference(latents: &Tensor, expected: &Tensor) -> f64 {
+    let deviation: f32 = expected.flatten_all().unwrap().var(0).unwrap().to_scalar().unwrap();
+    // diffusers keeps FLUX's latents packed into tokens.
+    let ours = if expected.rank() == 3 { packed(latents) } else { latents.clone() };
+    f64::from(max_difference(&ours, expected) / deviation.sqrt())
 }
 
 /// Latents as tokens of 2 x 2, channels slowest.

@@ -12,6 +12,7 @@ use super::super::step_model::StepModel;
 use crate::error::RunnerError;
 use crate::image::RgbImage;
 use crate::pipeline::ImageSpec;
+use crate::request::RequestWarning;
 use crate::size::Size;
 
 /// Virtual time of one row in one step, and of decoding.
@@ -173,6 +174,10 @@ impl StepModel for FakeModel {
 
     fn preview(&self, image: &FakeImage) -> Result<Option<RgbImage>, RunnerError> {
         self.decode(image).map(Some)
+    }
+
+    fn warnings(&self, _image: &FakeImage) -> Vec<RequestWarning> {
+        Vec::new()
     }
 
     #[allow(clippy::panic, reason = "the fault that is tested")]

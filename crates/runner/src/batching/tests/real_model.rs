@@ -10,6 +10,7 @@ use crate::image::RgbImage;
 use crate::model_folder::ModelFolder;
 use crate::pipeline::{Guidance, ImageSpec, LoadOptions, Pipeline, PipelineStepModel, RunningImage};
 use crate::prompt_cache::PromptCache;
+use crate::request::RequestWarning;
 use crate::schedulers::SchedulerKind;
 
 const FAULTY_SEED: u64 = 99;
@@ -48,6 +49,10 @@ impl StepModel for Faulty {
 
     fn preview(&self, image: &Seeded) -> Result<Option<RgbImage>, RunnerError> {
         self.0.preview(&image.1)
+    }
+
+    fn warnings(&self, image: &Seeded) -> Vec<RequestWarning> {
+        self.0.warnings(&image.1)
     }
 
     fn cached_steps(&self, image: &Seeded) -> usize {
