@@ -36,3 +36,4 @@ mod rude_clients;
 mod server;
 mod soak;
 mod streaming;
+mod text_to_image;

@@ -8,7 +8,7 @@ use afterimage_cache::{CachePlan, CacheReport};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::image::RgbImage;
-use crate::pipeline::ImageSpec;
+use crate::pipeline::{Guidance, ImageSpec};
 use crate::preview::{Preview, PreviewCount};
 use crate::request::RequestWarning;
 use crate::schedulers::SchedulerKind;
@@ -26,7 +26,7 @@ pub struct Job {
     /// A bucket.
     pub(crate) size: Size,
     pub(crate) steps: usize,
-    pub(crate) guidance_scale: f64,
+    pub(crate) guidance: Guidance,
     pub(crate) scheduler: SchedulerKind,
     pub(crate) cache: CachePlan,
     /// Previews of every image.
@@ -55,9 +55,9 @@ impl Job {
         self.scheduler.forwards(self.steps)
     }
 
-    /// Strength of classifier-free guidance.
-    pub fn guidance_scale(&self) -> f64 {
-        self.guidance_scale
+    /// How images are steered towards the prompt.
+    pub fn guidance(&self) -> Guidance {
+        self.guidance
     }
 
     /// Noise scheduler.
@@ -73,7 +73,7 @@ impl Job {
             seed: self.seed + index as u64,
             size: self.size,
             steps: self.steps,
-            guidance_scale: self.guidance_scale,
+            guidance: self.guidance,
             scheduler: self.scheduler,
             cache: self.cache.clone(),
         }
@@ -81,7 +81,7 @@ impl Job {
 
     /// Rows of one of its images in a forward.
     pub(crate) fn rows_per_image(&self) -> usize {
-        ImageSpec::rows_under(self.guidance_scale)
+        self.guidance.rows_per_forward()
     }
 }
 

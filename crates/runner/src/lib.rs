@@ -17,6 +17,7 @@ mod dit;
 mod embedded;
 mod engine;
 mod error;
+mod flux;
 #[cfg(test)]
 mod golden_fixture;
 mod hub;
@@ -55,7 +56,7 @@ pub use labels::Labels;
 pub use model_folder::ModelFolder;
 pub use model_info::ModelInfo;
 pub use noise::{NoiseGenerator, randn};
-pub use pipeline::{CALIBRATION_FILE, ImageSpec, LoadOptions, Pipeline, RunningImage};
+pub use pipeline::{CALIBRATION_FILE, Guidance, GuidanceKind, ImageSpec, LoadOptions, Pipeline, RunningImage};
 pub use precision::Precision;
 pub use preview::{Preview, PreviewCount};
 pub use prompt_cache::PromptCacheStatistics;

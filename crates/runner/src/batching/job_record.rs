@@ -104,7 +104,7 @@ impl<I> JobRecord<I> {
         let steps_left: usize = self.images.iter().map(|image| job.forwards() - image.step).sum();
         let is_open = |image: &&ImageRecord<I>| !matches!(image.state, ImageState::Done(..));
         let decodes = self.images.iter().filter(is_open).count();
-        let work = Work { row_steps: (steps_left * job.rows_per_image()) as f64, decodes, ..Work::of(job) };
+        let work = Work { row_steps: (steps_left * job.guidance.rows()) as f64, decodes, ..Work::of(job) };
         Remaining { work, has_begun: self.has_begun, running_rows: self.running_rows() }
     }
 
@@ -162,7 +162,7 @@ impl Work {
         Self {
             size: job.size,
             backend: job.cache.backend(),
-            row_steps: (job.forwards() * job.images * job.rows_per_image()) as f64,
+            row_steps: (job.forwards() * job.images * job.guidance.rows()) as f64,
             decodes: job.images,
         }
     }

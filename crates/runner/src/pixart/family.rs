@@ -8,7 +8,7 @@ use super::transformer::{CaptionRows, PixArtTransformer};
 use crate::conditioning::{Conditioning, EncodedText};
 use crate::error::RunnerError;
 use crate::labels::Labels;
-use crate::pipeline::{self, Family, FamilyFacts, FamilyParts, LoadedFamily, Rows, Unconditional};
+use crate::pipeline::{self, Family, FamilyFacts, FamilyParts, GuidanceKind, LoadedFamily, Rows, Unconditional};
 use crate::schedulers::FlowSigmas;
 use crate::text::{T5States, T5TextEncoder};
 
@@ -73,8 +73,8 @@ impl PixArt {
             default_steps: DEFAULT_STEPS,
             default_guidance_scale: DEFAULT_GUIDANCE_SCALE,
             labels: Labels::default(),
-            can_guide: true,
-            takes_negative_prompt: true,
+            guidance: GuidanceKind::NegativePrompt,
+            calibration: None,
             prompt_limits: vec![text_encoder.limit(caption_tokens)],
         };
         let family = Self { transformer, text_encoder, caption_tokens, device: parts.device.clone() };

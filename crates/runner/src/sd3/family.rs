@@ -9,7 +9,7 @@ use super::transformer::{PromptRows, Sd3Transformer};
 use crate::conditioning::{Conditioning, EncodedText};
 use crate::error::RunnerError;
 use crate::labels::Labels;
-use crate::pipeline::{self, Family, FamilyFacts, FamilyParts, LoadedFamily, Rows, Unconditional};
+use crate::pipeline::{self, Family, FamilyFacts, FamilyParts, GuidanceKind, LoadedFamily, Rows, Unconditional};
 use crate::schedulers::FlowSigmas;
 use crate::size::Size;
 use crate::text::{ClipTextEncoder, PromptCut, PromptLimit, T5States, T5TextEncoder};
@@ -66,8 +66,8 @@ impl Sd3 {
             default_steps: DEFAULT_STEPS,
             default_guidance_scale: DEFAULT_GUIDANCE_SCALE,
             labels: Labels::default(),
-            can_guide: true,
-            takes_negative_prompt: true,
+            guidance: GuidanceKind::NegativePrompt,
+            calibration: None,
             prompt_limits: texts.limits(),
         };
         Ok(LoadedFamily { family: Box::new(Self { transformer, texts }), facts, buckets })

@@ -134,7 +134,7 @@ impl StepModel for FakeModel {
     #[allow(clippy::panic, reason = "the fault that is tested")]
     fn step(&self, images: &mut [&mut FakeImage]) -> Result<(), RunnerError> {
         let size = images[0].spec.size;
-        let rows = images.iter().map(|image| image.spec.rows()).sum();
+        let rows = images.iter().map(|image| image.spec.guidance.rows()).sum();
         assert!(images.iter().all(|image| image.spec.size == size), "a batch has one size");
         let members = images.iter().map(|image| (image.spec.seed, image.step + 1)).collect();
         self.forwards.lock().unwrap().push(Forward { size, rows, images: members });
