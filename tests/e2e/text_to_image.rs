@@ -112,6 +112,16 @@ fn stable_diffusion_3_5() {
 }
 
 #[test]
+fn flux_dev() {
+    check_family("flux-dev");
+}
+
+#[test]
+fn flux_schnell() {
+    check_family("flux-schnell");
+}
+
+#[test]
 fn schedulers_of_flow_matching() {
     let Family { server, .. } = &Family::serve("sd3", &[]);
     let card = server.get("/v1/models").json()["data"][0].take();
