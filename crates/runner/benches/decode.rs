@@ -7,7 +7,7 @@ use std::sync::OnceLock;
 
 use afterimage_cache::{CacheBudget, CachePlan};
 use afterimage_runner::{
-    ImageSpec, LoadOptions, ModelFolder, Pipeline, Precision, RandomModelKind, Size, write_random_model,
+    Guidance, ImageSpec, LoadOptions, ModelFolder, Pipeline, Precision, RandomModelKind, Size, write_random_model,
 };
 use divan::{AllocProfiler, Bencher};
 
@@ -42,7 +42,7 @@ fn decode(bencher: Bencher<'_, '_>, side: usize) {
         seed: 0,
         size: Size { width: side, height: side },
         steps: 1,
-        guidance_scale: 1.0,
+        guidance: Guidance::Rows(1.0),
         scheduler: pipeline.info().default_scheduler,
         cache: CachePlan::None,
     };

@@ -33,7 +33,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         seed: 0,
         size: info.buckets[0],
         steps,
-        guidance_scale: info.default_guidance_scale,
+        guidance: info.default_guidance(),
         scheduler: info.default_scheduler,
         cache: CachePlan::None,
     };

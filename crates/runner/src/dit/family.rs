@@ -8,7 +8,7 @@ use super::transformer::{ClassRows, DitTransformer};
 use crate::conditioning::Conditioning;
 use crate::error::RunnerError;
 use crate::labels::Labels;
-use crate::pipeline::{self, Family, FamilyFacts, FamilyParts, LoadedFamily, Rows, Unconditional};
+use crate::pipeline::{self, Family, FamilyFacts, FamilyParts, GuidanceKind, LoadedFamily, Rows, Unconditional};
 use crate::schedulers::FlowSigmas;
 
 /// Defaults of diffusers' `DiTPipeline`.
@@ -24,6 +24,10 @@ pub(crate) struct Dit {
 impl Dit {
     /// Loads the transformer of a model folder.
     pub(crate) fn load(parts: &FamilyParts<'_>) -> std::result::Result<LoadedFamily, RunnerError> {
+        if parts.max_sequence_length.is_some() {
+            let message = "max_sequence_length has no effect on a class-conditional model; leave it out";
+            return Err(RunnerError::Model(message.to_owned()));
+        }
         let config = TransformerConfig::from_json(&parts.folder.text("transformer/config.json")?)?;
         let buckets = pipeline::check_buckets(parts, config.sample_size, config.patch_size)?;
         let latents: Vec<_> = buckets.iter().map(|size| pipeline::latent_size(*size, parts.vae_scale)).collect();
@@ -40,8 +44,13 @@ impl Dit {
             default_steps: DEFAULT_STEPS,
             default_guidance_scale: DEFAULT_GUIDANCE_SCALE,
             labels: labels.clone(),
-            can_guide: config.num_classes() >= NULL_CLASS as usize,
-            takes_negative_prompt: false,
+            guidance: if config.num_classes() >= NULL_CLASS as usize {
+                GuidanceKind::Class
+            } else {
+                GuidanceKind::None
+            },
+            calibration: None,
+            prompt_limits: Vec::new(),
         };
         Ok(LoadedFamily { family: Box::new(Self { transformer, labels }), facts, buckets })
     }

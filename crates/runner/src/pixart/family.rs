@@ -8,7 +8,7 @@ use super::transformer::{CaptionRows, PixArtTransformer};
 use crate::conditioning::{Conditioning, EncodedText};
 use crate::error::RunnerError;
 use crate::labels::Labels;
-use crate::pipeline::{self, Family, FamilyFacts, FamilyParts, LoadedFamily, Rows, Unconditional};
+use crate::pipeline::{self, Family, FamilyFacts, FamilyParts, GuidanceKind, LoadedFamily, Rows, Unconditional};
 use crate::schedulers::FlowSigmas;
 use crate::text::{T5States, T5TextEncoder};
 
@@ -51,7 +51,7 @@ impl PixArt {
         let config = TransformerConfig::from_json(&parts.folder.text("transformer/config.json")?)?;
         let buckets = pipeline::check_buckets(parts, config.sample_size, config.patch_size)?;
         let latents: Vec<_> = buckets.iter().map(|size| pipeline::latent_size(*size, parts.vae_scale)).collect();
-        let text_encoder = T5TextEncoder::load(parts.folder, "text_encoder", "tokenizer", parts.dtype, parts.device)?;
+        let text_encoder = T5TextEncoder::load(&parts.text_encoders, "text_encoder", "tokenizer")?;
         if text_encoder.dim() != config.caption_channels() {
             return Err(RunnerError::Model(format!(
                 "{}: the text encoder's states have size {}, the transformer takes {}",
@@ -64,6 +64,7 @@ impl PixArt {
         let parameters = weights.parameters(parts.dtype, parts.device);
         let transformer = PixArtTransformer::new(config.clone(), &latents, parts.vae_scale, parameters)?;
         weights.finish(&["pos_embed.pos_embed", "caption_projection.y_embedding"])?;
+        let caption_tokens = parts.text_tokens(variant.default_caption_tokens())?;
         let facts = FamilyFacts {
             block_lists: vec![(PixArtTransformer::BLOCK_LIST, config.num_layers)],
             latent_channels: config.in_channels,
@@ -72,10 +73,10 @@ impl PixArt {
             default_steps: DEFAULT_STEPS,
             default_guidance_scale: DEFAULT_GUIDANCE_SCALE,
             labels: Labels::default(),
-            can_guide: true,
-            takes_negative_prompt: true,
+            guidance: GuidanceKind::NegativePrompt,
+            calibration: None,
+            prompt_limits: vec![text_encoder.limit(caption_tokens)],
         };
-        let caption_tokens = parts.text_tokens(variant.default_caption_tokens())?;
         let family = Self { transformer, text_encoder, caption_tokens, device: parts.device.clone() };
         Ok(LoadedFamily { family: Box::new(family), facts, buckets })
     }
@@ -91,9 +92,6 @@ impl Family for PixArt {
         let caption = prompt.to_lowercase();
         let max_tokens = self.caption_tokens;
         let T5States { states, cut } = self.text_encoder.encode(caption.trim(), max_tokens)?;
-        if cut > 0 {
-            tracing::warn!(cut, max_tokens, "a prompt is too long; its end has no effect");
-        }
         let captions = self.transformer.project_captions(&states)?;
         let (_, words, _) = captions.dims3()?;
         let padding = max_tokens - words;
@@ -102,6 +100,7 @@ impl Family for PixArt {
             states: captions.pad_with_zeros(1, 0, padding)?,
             bias: Some(Tensor::from_vec(bias, (1, words + padding), &self.device)?),
             pooled: None,
+            cuts: cut.into_iter().collect(),
         }))
     }
 

@@ -11,7 +11,7 @@ use crate::golden_fixture::{Fixture, assert_near, ids};
 use crate::text::T5TextEncoder;
 
 fn text_encoder(fixture: &Fixture) -> T5TextEncoder {
-    T5TextEncoder::load(&fixture.folder, "text_encoder", "tokenizer", DType::F32, &Device::Cpu).unwrap()
+    T5TextEncoder::load(&fixture.text_encoders(), "text_encoder", "tokenizer").unwrap()
 }
 
 fn check_tokens(name: &str) {
@@ -65,7 +65,7 @@ fn check_forward(name: &str) {
     };
     let list = ListShape { name: PixArtTransformer::BLOCK_LIST, blocks, stream_bytes: 0 };
     let mut sessions = ImageSessions::new(&CachePlan::None, &[list], &CacheBudget::unlimited());
-    let lane = Lane { rows, sessions: sessions.list(0) };
+    let lane = Lane { rows, sessions: &mut sessions };
     let output = transformer.forward(rows_given, &mut [lane]).unwrap();
     assert_near(&output, given("output"), "output");
 }

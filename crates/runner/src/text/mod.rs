@@ -1,19 +1,23 @@
 //! Text encoders and their tokenizers, as transformers lays them out beside a diffusers pipeline.
 
-#[allow(dead_code, reason = "the families that read it come next")]
 mod clip;
-#[allow(dead_code, reason = "the families that read it come next")]
 mod clip_text_encoder;
-#[allow(dead_code, reason = "the families that read it come next")]
 mod clip_tokenizer;
+mod encoder_source;
 #[cfg(test)]
 mod goldens;
+mod prompt_limit;
+mod residency;
 mod sentence_piece;
 mod t5;
 mod t5_text_encoder;
 mod t5_tokenizer;
 mod tokenizer;
 
-#[allow(unused_imports, reason = "the families that read it come next")]
-pub(crate) use clip_text_encoder::{ClipStates, ClipTextEncoder};
+pub(crate) use clip_text_encoder::ClipTextEncoder;
+pub(crate) use encoder_source::EncoderSource;
+pub(crate) use prompt_limit::PromptCut;
+pub use prompt_limit::PromptLimit;
+pub use residency::Offload;
+pub(crate) use residency::Residency;
 pub(crate) use t5_text_encoder::{T5States, T5TextEncoder};

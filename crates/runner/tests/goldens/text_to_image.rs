@@ -13,27 +13,29 @@ use serde_json::{Map, Value, json};
 use crate::{fixtures, max_difference, psnr, read_json, read_tensors};
 
 /// Of latents, relative to their standard deviation; random weights make rough trajectories.
-const LATENTS_TOLERANCE: f64 = 5e-3;
-const DISTANCE_TOLERANCE: f64 = 1e-3;
+pub(crate) const LATENTS_TOLERANCE: f64 = 5e-3;
+pub(crate) const DISTANCE_TOLERANCE: f64 = 1e-3;
 const LEAST_PSNR: f64 = 45.0;
 /// In mixed batches attention sums may be taken in another order, no more.
 const LEAST_PSNR_IN_BATCH: f64 = 60.0;
 
 #[derive(Deserialize)]
-struct Goldens {
-    runs: Vec<Run>,
+pub(crate) struct Goldens {
+    pub(crate) runs: Vec<Run>,
     cached_run: String,
     cached: Vec<Cached>,
 }
 
 #[derive(Deserialize)]
-struct Run {
-    name: String,
+pub(crate) struct Run {
+    pub(crate) name: String,
     prompt: String,
     negative_prompt: String,
     seed: u64,
     num_inference_steps: usize,
     guidance_scale: f64,
+    #[serde(default)]
+    true_cfg_scale: f64,
     height: usize,
     width: usize,
     /// T5 tokens of a prompt, where they are not the family's.
@@ -51,7 +53,7 @@ impl Run {
 
 /// The cached run once more with a cache.
 #[derive(Deserialize)]
-struct Cached {
+pub(crate) struct Cached {
     name: String,
     tag: String,
     /// How close the closest decision was.
@@ -62,15 +64,16 @@ struct Cached {
     residual_diffs: HashMap<usize, f64>,
 }
 
-struct Fixture {
+/// A model and what diffusers makes of it.
+pub(crate) struct Fixture {
     path: PathBuf,
-    goldens: Goldens,
+    pub(crate) goldens: Goldens,
     tensors: HashMap<String, Tensor>,
-    pipeline: Pipeline,
+    pub(crate) pipeline: Pipeline,
 }
 
 impl Fixture {
-    fn open(name: &str) -> Self {
+    pub(crate) fn open(name: &str) -> Self {
         let path = fixtures().join(name);
         let goldens: Goldens = serde_json::from_value(read_json(path.join("golden.json"))).unwrap();
         let mut buckets: Vec<Size> = Vec::new();
@@ -83,14 +86,14 @@ impl Fixture {
         Self { tensors: read_tensors(path.join("golden.safetensors")), path, goldens, pipeline }
     }
 
-    fn spec(&self, run: &Run) -> ImageSpec {
+    pub(crate) fn spec(&self, run: &Run) -> ImageSpec {
         ImageSpec {
             prompt: run.prompt.clone(),
             negative_prompt: Some(run.negative_prompt.clone()),
             seed: run.seed,
             size: run.size(),
             steps: run.num_inference_steps,
-            guidance_scale: run.guidance_scale,
+            guidance: self.pipeline.info().guidance.with(run.guidance_scale, run.true_cfg_scale),
             scheduler: self.pipeline.info().default_scheduler,
             cache: CachePlan::None,
         }
@@ -124,9 +127,7 @@ impl Fixture {
 
     /// The worst difference from the latents of this name, relative to their standard deviation.
     fn difference(&self, image: &RunningImage, name: &str) -> f64 {
-        let expected = &self.tensors[name];
-        let deviation: f32 = expected.flatten_all().unwrap().var(0).unwrap().to_scalar().unwrap();
-        f64::from(max_difference(image.latents(), expected) / deviation.sqrt())
+        relative_difference(image.latents(), &self.tensors[name])
     }
 
     /// The cached run with a cache.
@@ -147,6 +148,22 @@ impl Fixture {
         let plan = CachePlan::new(&config, run.num_inference_steps, info.cache_facts(&info.blocks())).unwrap();
         ImageSpec { cache: plan, ..self.spec(run) }
     }
+}
+
+/// The worst difference between final latents, relative to the standard deviation of those expected.
+pub(crate) fn relative_difference(latents: &Tensor, expected: &Tensor) -> f64 {
+    let deviation: f32 = expected.flatten_all().unwrap().var(0).unwrap().to_scalar().unwrap();
+    // diffusers keeps FLUX's latents packed into tokens.
+    let ours = if expected.rank() == 3 { packed(latents) } else { latents.clone() };
+    f64::from(max_difference(&ours, expected) / deviation.sqrt())
+}
+
+/// Latents as tokens of 2 x 2, channels slowest.
+fn packed(latents: &Tensor) -> Tensor {
+    let (rows, channels, height, width) = latents.dims4().unwrap();
+    let squares = latents.reshape(&[rows, channels, height / 2, 2, width / 2, 2]).unwrap();
+    let tokens = squares.permute([0, 2, 4, 1, 3, 5]).unwrap();
+    tokens.reshape((rows, height / 2 * (width / 2), channels * 4)).unwrap()
 }
 
 fn load(folder: &Path, buckets: Vec<Size>, max_sequence_length: Option<usize>) -> Pipeline {
@@ -269,6 +286,36 @@ fn pixart_sigma_caches() {
 #[test]
 fn pixart_sigma_mixed_batch() {
     check_mixed_batch("pixart-sigma");
+}
+
+#[test]
+fn flux_dev_pictures() {
+    check_runs("flux-dev");
+}
+
+#[test]
+fn flux_dev_caches() {
+    check_caches("flux-dev");
+}
+
+#[test]
+fn flux_dev_mixed_batch() {
+    check_mixed_batch("flux-dev");
+}
+
+#[test]
+fn flux_schnell_pictures() {
+    check_runs("flux-schnell");
+}
+
+#[test]
+fn flux_schnell_caches() {
+    check_caches("flux-schnell");
+}
+
+#[test]
+fn flux_schnell_mixed_batch() {
+    check_mixed_batch("flux-schnell");
 }
 
 #[test]
