@@ -3,10 +3,11 @@
 use std::collections::HashMap;
 use std::path::PathBuf;
 
-use candle_core::{Device, Tensor};
+use candle_core::{DType, Device, Tensor};
 use serde_json::Value;
 
 use crate::model_folder::ModelFolder;
+use crate::text::EncoderSource;
 
 /// Relative to the largest value.
 const TOLERANCE: f32 = 1e-4;
@@ -28,6 +29,18 @@ impl Fixture {
             folder: ModelFolder::open(&path.join("model")).unwrap(),
             golden: serde_json::from_str(&golden).unwrap(),
             tensors: candle_core::safetensors::load(path.join("golden.safetensors"), &Device::Cpu).unwrap(),
+        }
+    }
+
+    /// In f32 on the CPU, and there always.
+    pub(crate) fn text_encoders(&self) -> EncoderSource {
+        EncoderSource {
+            folder: self.folder.clone(),
+            device: Device::Cpu,
+            dtype: DType::F32,
+            states_device: Device::Cpu,
+            states_dtype: DType::F32,
+            offloaded_by: None,
         }
     }
 }

@@ -88,6 +88,12 @@ impl Weights {
         Parameters::new(Arc::clone(self), dtype, device)
     }
 
+    /// The same without reading: names, shapes and element types are checked, and every tensor is zeros that
+    /// take no memory. For a model that is to be loaded later.
+    pub(crate) fn unread_parameters(self: &Arc<Self>, dtype: DType, device: &Device) -> Parameters {
+        Parameters::unread(Arc::clone(self), dtype, device)
+    }
+
     /// Reports every tensor that was never taken, except those whose name starts with a prefix in
     /// `ignore` (such as `encoder.` when only a VAE's decoder is loaded).
     ///
@@ -164,6 +170,27 @@ impl Weights {
     }
 
     fn take(&self, name: &str, expected: Option<&Shape>, dtype: DType, device: &Device) -> Result<Tensor, RunnerError> {
+        let (tensor, source) = self.find(name, expected)?;
+        let loaded = tensor.read(name, source, dtype, device)?;
+        tensor.mark_taken();
+        Ok(loaded)
+    }
+
+    /// As [`Self::take`], with zeros for what is in the file.
+    fn take_unread(
+        &self,
+        name: &str,
+        expected: Option<&Shape>,
+        dtype: DType,
+        device: &Device,
+    ) -> Result<Tensor, RunnerError> {
+        let (tensor, source) = self.find(name, expected)?;
+        tensor.check(name, source, dtype)?;
+        tensor.mark_taken();
+        Ok(Tensor::zeros((), dtype, device)?.broadcast_as(tensor.shape.as_slice())?)
+    }
+
+    fn find(&self, name: &str, expected: Option<&Shape>) -> Result<(&StoredTensor, &Source), RunnerError> {
         let Some(tensor) = self.tensors.get(name) else {
             return Err(RunnerError::Model(self.missing(name)));
         };
@@ -177,9 +204,7 @@ impl Weights {
                 expected.dims(),
             )));
         }
-        let loaded = tensor.read(name, source, dtype, device)?;
-        tensor.mark_taken();
-        Ok(loaded)
+        Ok((tensor, source))
     }
 
     fn missing(&self, name: &str) -> String {
@@ -222,6 +247,23 @@ impl SimpleBackend for SharedWeights {
 
     fn get_unchecked(&self, name: &str, dtype: DType, device: &Device) -> candle_core::Result<Tensor> {
         self.0.take(name, None, dtype, device).map_err(into_candle)
+    }
+
+    fn contains_tensor(&self, name: &str) -> bool {
+        self.0.tensors.contains_key(name)
+    }
+}
+
+/// The same without contents.
+struct UnreadWeights(Arc<Weights>);
+
+impl SimpleBackend for UnreadWeights {
+    fn get(&self, shape: Shape, name: &str, _: Init, dtype: DType, device: &Device) -> candle_core::Result<Tensor> {
+        self.0.take_unread(name, Some(&shape), dtype, device).map_err(into_candle)
+    }
+
+    fn get_unchecked(&self, name: &str, dtype: DType, device: &Device) -> candle_core::Result<Tensor> {
+        self.0.take_unread(name, None, dtype, device).map_err(into_candle)
     }
 
     fn contains_tensor(&self, name: &str) -> bool {

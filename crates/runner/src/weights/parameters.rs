@@ -5,7 +5,7 @@ use std::sync::Arc;
 use candle_core::{DType, Device, Result, Shape, Tensor};
 use candle_nn::VarBuilder;
 
-use super::Weights;
+use super::{UnreadWeights, Weights};
 
 /// The tensors below one name of a component's weights.
 #[derive(Clone)]
@@ -20,6 +20,12 @@ impl Parameters {
         Self { builder: weights.var_builder(dtype, device), weights }
     }
 
+    /// Tensors without contents: only what headers say is looked at.
+    pub(super) fn unread(weights: Arc<Weights>, dtype: DType, device: &Device) -> Self {
+        let builder = VarBuilder::from_backend(Box::new(UnreadWeights(Arc::clone(&weights))), dtype, device.clone());
+        Self { builder, weights }
+    }
+
     /// Those below `name` in turn.
     pub(crate) fn pp(&self, name: impl ToString) -> Self {
         Self { weights: Arc::clone(&self.weights), builder: self.builder.pp(name) }
@@ -28,6 +34,11 @@ impl Parameters {
     /// A tensor in the dtype of [`Self::dtype`].
     pub(crate) fn get(&self, shape: impl Into<Shape>, name: &str) -> Result<Tensor> {
         self.builder.get(shape, name)
+    }
+
+    /// Whether there is a tensor of this name.
+    pub(crate) fn contains(&self, name: &str) -> bool {
+        self.builder.contains_tensor(name)
     }
 
     /// Precision of what is computed with these parameters.

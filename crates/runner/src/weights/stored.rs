@@ -61,6 +61,15 @@ impl StoredTensor {
         (self.elements() * self.dtype.bitsize() / 8) as u64
     }
 
+    /// Whether the tensor could be read as `wanted`, as far as its header says.
+    pub(super) fn check(&self, name: &str, source: &Source, wanted: DType) -> Result<(), RunnerError> {
+        let is_stored = matches!(self.dtype, Dtype::F32 | Dtype::F16 | Dtype::BF16);
+        if is_stored && matches!(wanted, DType::F32 | DType::F16 | DType::BF16) {
+            return Ok(());
+        }
+        Err(unreadable(name, source, self.dtype, wanted))
+    }
+
     /// Reads the tensor as `wanted` onto `device`.
     pub(super) fn read(
         &self,
@@ -110,9 +119,7 @@ impl StoredTensor {
                 })?;
                 self.tensor(values, device)
             }
-            (stored, wanted) => Err(source.damaged(format!(
-                "tensor `{name}` is stored as {stored} and asked for as {wanted:?}; f32, f16 and bf16 are supported"
-            ))),
+            (stored, wanted) => Err(unreadable(name, source, stored, wanted)),
         }
     }
 
@@ -135,6 +142,12 @@ impl StoredTensor {
             Some(strides) => strided_span(&self.shape, strides).unwrap_or(0),
         }
     }
+}
+
+fn unreadable(name: &str, source: &Source, stored: Dtype, wanted: DType) -> RunnerError {
+    source.damaged(format!(
+        "tensor `{name}` is stored as {stored} and asked for as {wanted:?}; f32, f16 and bf16 are supported"
+    ))
 }
 
 /// A run of elements in a file.

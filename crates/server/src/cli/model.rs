@@ -1,7 +1,7 @@
 //! Flags about the model, and loading it.
 
 use afterimage_runner::{
-    DeviceSpec, HubOptions, LoadOptions, ModelFolder, Pipeline, Precision, Replicas, Size, resolve,
+    DeviceSpec, HubOptions, LoadOptions, ModelFolder, Offload, Pipeline, Precision, Replicas, Size, resolve,
 };
 
 use super::error::CliError;
@@ -17,6 +17,15 @@ pub(crate) enum Dtype {
     Bf16,
     /// 16 bits, GPUs only
     F16,
+}
+
+/// What leaves the memory while it is not needed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum OffloadArg {
+    /// Nothing
+    None,
+    /// Text encoders: loaded for a prompt that is not kept from an earlier request, and freed behind it
+    TextEncoders,
 }
 
 /// Which model, and how it is loaded.
@@ -36,6 +45,17 @@ pub(crate) struct ModelArgs {
     /// Image sizes served, the default first, such as `64x64,96x64` [default: the model's own size]
     #[arg(long, env = "AFTERIMAGE_BUCKETS", hide_env_values = true, value_delimiter = ',', value_name = "WxH,...")]
     buckets: Vec<Size>,
+    /// What leaves the memory while it is not needed
+    #[arg(long, env = "AFTERIMAGE_OFFLOAD", hide_env_values = true, value_enum, default_value = "none")]
+    offload: OffloadArg,
+    /// Where text encoders compute, such as `cpu` beside a transformer on a GPU [default: where the transformer
+    /// does]
+    #[arg(long, env = "AFTERIMAGE_TEXT_ENCODER_DEVICE", hide_env_values = true, value_name = "DEVICE")]
+    text_encoder_device: Option<DeviceSpec>,
+    /// Tokens of a prompt that the last text encoder reads, 1 to 512; more are cut [default: as in the model's
+    /// pipeline]
+    #[arg(long, env = "AFTERIMAGE_MAX_SEQUENCE_LENGTH", hide_env_values = true, value_name = "TOKENS")]
+    max_sequence_length: Option<usize>,
 }
 
 /// The one device of a command that serves nobody.
@@ -84,7 +104,23 @@ impl ModelArgs {
     }
 
     fn options(&self) -> LoadOptions {
-        LoadOptions { precision: self.dtype.into(), buckets: self.buckets.clone(), ..LoadOptions::default() }
+        LoadOptions {
+            precision: self.dtype.into(),
+            buckets: self.buckets.clone(),
+            offload: self.offload.into(),
+            text_encoder_device: self.text_encoder_device,
+            max_sequence_length: self.max_sequence_length,
+            ..LoadOptions::default()
+        }
+    }
+}
+
+impl From<OffloadArg> for Offload {
+    fn from(offload: OffloadArg) -> Self {
+        match offload {
+            OffloadArg::None => Self::None,
+            OffloadArg::TextEncoders => Self::TextEncoders,
+        }
     }
 }
 
