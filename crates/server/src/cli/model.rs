@@ -52,6 +52,10 @@ pub(crate) struct ModelArgs {
     /// does]
     #[arg(long, env = "AFTERIMAGE_TEXT_ENCODER_DEVICE", hide_env_values = true, value_name = "DEVICE")]
     text_encoder_device: Option<DeviceSpec>,
+    /// Tokens of a prompt that the last text encoder reads, 1 to 512; more are cut [default: as in the model's
+    /// pipeline]
+    #[arg(long, env = "AFTERIMAGE_MAX_SEQUENCE_LENGTH", hide_env_values = true, value_name = "TOKENS")]
+    max_sequence_length: Option<usize>,
 }
 
 /// The one device of a command that serves nobody.
@@ -105,6 +109,7 @@ impl ModelArgs {
             buckets: self.buckets.clone(),
             offload: self.offload.into(),
             text_encoder_device: self.text_encoder_device,
+            max_sequence_length: self.max_sequence_length,
             ..LoadOptions::default()
         }
     }
