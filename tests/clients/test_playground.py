@@ -299,7 +299,8 @@ def test_text_to_image_with_two_kinds_of_guidance(visit: Callable[..., Visit]) -
         person.steps(6)
         person.run()
         for request in person.sent():
-            assert (request["negative_prompt"], request["true_cfg_scale"], request["guidance_scale"]) == ("blurry", 3, 3.5)
+            keys = ("negative_prompt", "true_cfg_scale", "guidance_scale")
+            assert [request[key] for key in keys] == ["blurry", 3, 3.5]
         [cached] = [done["cache"] for done in person.completed() if done["cache"]["backend"] == "cache_dit"]
         assert [context["branch"] for context in cached["images"][0]["contexts"]] == ["cond", "uncond"]
 
