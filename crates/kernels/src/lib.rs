@@ -7,7 +7,9 @@
 
 mod conv3x3;
 mod gelu;
+mod memory;
 mod parallel;
 
 pub use conv3x3::Conv3x3;
 pub use gelu::gelu_tanh;
+pub use memory::return_freed_memory;
