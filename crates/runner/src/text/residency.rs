@@ -153,7 +153,8 @@ mod tests {
         }
 
         fn work(&self) {
-            self.model.with(|_| Ok(assert_eq!(self.living.load(Ordering::SeqCst), 1))).unwrap();
+            let living = self.model.with(|_| Ok(self.living.load(Ordering::SeqCst))).unwrap();
+            assert_eq!(living, 1);
         }
 
         fn living_and_loads(&self) -> (usize, usize) {
