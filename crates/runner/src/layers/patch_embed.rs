@@ -79,9 +79,14 @@ impl PatchEmbed {
         (height / self.patch_size, width / self.patch_size)
     }
 
+    /// Bytes of one token.
+    pub(crate) fn token_bytes(&self) -> usize {
+        self.hidden_size * self.projection.weight().dtype().size_in_bytes()
+    }
+
     /// Bytes of one row's tokens for latents of this height and width.
     pub(crate) fn stream_bytes(&self, latent_size: (usize, usize)) -> usize {
-        self.tokens(latent_size) * self.hidden_size * self.projection.weight().dtype().size_in_bytes()
+        self.tokens(latent_size) * self.token_bytes()
     }
 
     /// `[rows, channels, height, width]` to `[rows, tokens, hidden]`.
