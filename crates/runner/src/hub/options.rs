@@ -3,13 +3,11 @@
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
 use super::progress::{FetchProgress, LoggedProgress};
 
 const DEFAULT_ENDPOINT: &str = "https://huggingface.co";
 const DEFAULT_REVISION: &str = "main";
-const DEFAULT_RETRY_PAUSE: Duration = Duration::from_millis(500);
 
 /// How the hub and its cache are used.
 #[derive(Clone)]
@@ -24,8 +22,6 @@ pub struct HubOptions {
     pub offline: bool,
     /// Branch, tag or commit.
     pub revision: String,
-    /// Before the second attempt in a row that brings nothing; doubled before each further one.
-    pub retry_pause: Duration,
     /// Watches downloads.
     pub progress: Arc<dyn FetchProgress>,
 }
@@ -60,7 +56,6 @@ impl HubOptions {
             token,
             offline: set("HF_HUB_OFFLINE").is_some_and(|value| is_on(&value)),
             revision: DEFAULT_REVISION.to_string(),
-            retry_pause: DEFAULT_RETRY_PAUSE,
             progress: Arc::new(LoggedProgress::default()),
         }
     }
