@@ -30,11 +30,13 @@ pub enum RandomModelKind {
     DitXl2At512,
     /// A DiT of 4 layers with 32 channels and a VAE of two levels, 16x16 pictures: for tests.
     TinyDit,
+    /// The same DiT before the VAE of `DitXl2At256`: decoding at its real size, without gigabytes beside it.
+    TinyDitSdVae,
 }
 
 impl RandomModelKind {
     /// All kinds.
-    pub const ALL: [Self; 3] = [Self::DitXl2At256, Self::DitXl2At512, Self::TinyDit];
+    pub const ALL: [Self; 4] = [Self::DitXl2At256, Self::DitXl2At512, Self::TinyDit, Self::TinyDitSdVae];
 
     /// The name on the command line.
     pub fn name(self) -> &'static str {
@@ -42,6 +44,7 @@ impl RandomModelKind {
             Self::DitXl2At256 => "dit-xl-2-256",
             Self::DitXl2At512 => "dit-xl-2-512",
             Self::TinyDit => "tiny-dit",
+            Self::TinyDitSdVae => "tiny-dit-sd-vae",
         }
     }
 
@@ -49,7 +52,7 @@ impl RandomModelKind {
     fn labels(self) -> usize {
         match self {
             Self::DitXl2At256 | Self::DitXl2At512 => 1000,
-            Self::TinyDit => 10,
+            Self::TinyDit | Self::TinyDitSdVae => 10,
         }
     }
 
@@ -58,6 +61,7 @@ impl RandomModelKind {
             Self::DitXl2At256 => (DitConfig::xl_2(32), VaeConfig::sd_vae_ft()),
             Self::DitXl2At512 => (DitConfig::xl_2(64), VaeConfig::sd_vae_ft()),
             Self::TinyDit => (DitConfig::tiny(), VaeConfig::tiny()),
+            Self::TinyDitSdVae => (DitConfig::tiny(), VaeConfig::sd_vae_ft()),
         }
     }
 }

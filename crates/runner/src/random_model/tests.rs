@@ -79,7 +79,7 @@ fn names_are_parsed_and_typos_answered() {
         assert_eq!(kind.name().parse::<RandomModelKind>().unwrap(), kind);
     }
     let error = "dit-xl".parse::<RandomModelKind>().unwrap_err().to_string();
-    assert_eq!(error, "no random model `dit-xl`; there are dit-xl-2-256, dit-xl-2-512, tiny-dit");
+    assert_eq!(error, "no random model `dit-xl`; there are dit-xl-2-256, dit-xl-2-512, tiny-dit, tiny-dit-sd-vae");
 }
 
 #[test]

@@ -8,6 +8,7 @@ mod cache;
 mod cache_summary;
 mod calibrate;
 mod completions;
+mod download_bars;
 mod error;
 mod generate;
 mod log;

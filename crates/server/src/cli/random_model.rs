@@ -13,7 +13,8 @@ use crate::{logging, terminal};
 #[derive(Debug, clap::Args)]
 pub(super) struct RandomModelArgs {
     /// The model whose configuration is copied: `dit-xl-2-256` or `dit-xl-2-512` (facebook's DiT-XL/2,
-    /// 28 blocks), or `tiny-dit` (a few small blocks, for tests)
+    /// 28 blocks), `tiny-dit` (a few small blocks, for tests), or `tiny-dit-sd-vae` (the same with the VAE of the
+    /// first two)
     #[arg(long, env = "AFTERIMAGE_LIKE", hide_env_values = true, value_name = "MODEL")]
     like: RandomModelKind,
     /// Precision of the stored weights
