@@ -6,8 +6,11 @@
 //! never with the number of threads.
 
 mod conv3x3;
+mod dot_product;
 mod gelu;
 mod parallel;
+mod row_product;
 
 pub use conv3x3::Conv3x3;
 pub use gelu::gelu_tanh;
+pub use row_product::{RowProduct, WeightRows};
