@@ -29,9 +29,11 @@ mod mixed_requests;
 #[cfg(feature = "otlp")]
 mod otlp;
 mod picture;
+mod prompts;
 mod random;
 mod random_bodies;
 mod rude_clients;
 mod server;
 mod soak;
 mod streaming;
+mod text_to_image;

@@ -8,15 +8,15 @@ use candle_core::{Result, Tensor};
 
 use crate::block_list::{BlockList, Probe, Streams};
 use crate::engine::Visit;
-use crate::session::ListSessions;
+use crate::session::ImageSessions;
 
-/// The rows of one image in a batch, and its cache state for this block list.
+/// The rows of one image in a batch, and its cache state.
 #[derive(Debug)]
 pub struct Lane<'a> {
     /// Number of rows; lanes follow each other in the batch.
     pub rows: usize,
     /// The image's state.
-    pub sessions: &'a mut ListSessions,
+    pub sessions: &'a mut ImageSessions,
 }
 
 impl Streams {

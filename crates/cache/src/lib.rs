@@ -58,4 +58,4 @@ pub use decision::Reason;
 pub use driver::{Lane, run_blocks};
 pub use plan::CachePlan;
 pub use report::{CacheReport, ContextReport, ImageReport};
-pub use session::{ImageSessions, ListSessions, ListShape};
+pub use session::{ImageSessions, ListShape};

@@ -1,8 +1,8 @@
 //! The cache state of one image.
 //!
-//! An image owns one [`ListSessions`] per block list of its model; it is made when the image starts
-//! and dropped when it ends. Where the memory for cache state is used up, a new image gets none: it
-//! is computed in full, and says so.
+//! An image owns one context per block list of its model, or one for all of them together; they are made
+//! when the image starts and dropped when it ends. Where the memory for cache state is used up, a new
+//! image gets none: it is computed in full, and says so.
 
 use std::sync::Arc;
 
@@ -11,6 +11,7 @@ use candle_core::Result;
 use crate::block_list::{Probe, Streams};
 use crate::budget::{CacheBudget, Reservation};
 use crate::calibration::CalibrationStep;
+use crate::clock::StepClock;
 use crate::decision::Reason;
 use crate::engine::{self, Engine, Visit};
 use crate::plan::CachePlan;
@@ -33,45 +34,56 @@ pub struct ListShape<'a> {
 /// then on. Putting it in place of the original takes back what was done since.
 #[derive(Debug, Clone)]
 pub struct ImageSessions {
-    lists: Vec<ListSessions>,
+    /// In the order of their blocks, without gaps.
+    contexts: Vec<Context>,
     _reservation: Option<Arc<Reservation>>,
 }
 
 impl ImageSessions {
-    /// Fresh state for a model with these block lists, within `budget`.
+    /// Fresh state for a model that runs these block lists one after the other, within `budget`.
     pub fn new(plan: &CachePlan, lists: &[ListShape<'_>], budget: &CacheBudget) -> Self {
-        let bytes = lists.iter().map(|list| plan.state_bytes(list.blocks, list.stream_bytes)).sum();
+        let shapes = if plan.joins_lists() { vec![ContextShape::joined(lists)] } else { ContextShape::each(lists) };
+        let bytes = shapes.iter().map(|shape| plan.state_bytes(shape.blocks, shape.stream_bytes)).sum();
         let reservation = budget.reserve(bytes);
         let reason = if reservation.is_some() { Reason::Off } else { Reason::Budget };
-        let engine = |list: &ListShape<'_>| reservation.as_ref().and_then(|_| engine::new(plan, list.blocks));
-        let lists = lists.iter().map(|list| ListSessions {
-            name: list.name.to_owned(),
-            state: engine(list).map_or(State::Computed { reason, forwards: 0 }, State::Cached),
+        let branches = StepClock::branches(plan.separate_cfg());
+        let contexts = shapes.into_iter().map(|ContextShape { name, first, blocks, .. }| {
+            let engine = reservation.as_ref().and_then(|_| engine::new(plan, blocks));
+            let state = engine.map_or(State::Computed { reason, branches, forwards: 0 }, State::Cached);
+            Context { name, first, blocks, state }
         });
-        Self { lists: lists.collect(), _reservation: reservation.map(Arc::new) }
+        Self { contexts: contexts.collect(), _reservation: reservation.map(Arc::new) }
     }
 
-    /// The state for one block list, in the model's order.
-    pub fn list(&mut self, index: usize) -> &mut ListSessions {
-        &mut self.lists[index]
+    /// The image's rows stand before block `index` (or behind the last) with these streams.
+    pub(crate) fn visit(&mut self, index: usize, streams: &Streams, probe: &dyn Probe) -> Result<Visit> {
+        // Where two lists meet, the one that ends sees the streams before the one that begins.
+        for context in &mut self.contexts {
+            let own = index.checked_sub(context.first).filter(|own| *own <= context.blocks);
+            let Some(own) = own else { continue };
+            if let Visit::Jump { to, streams } = context.visit(own, streams, probe)? {
+                return Ok(Visit::Jump { to: context.first + to, streams });
+            }
+        }
+        Ok(Visit::Run)
     }
 
     /// Bytes of device memory the state holds.
     pub fn bytes(&self) -> usize {
-        self.lists.iter().map(ListSessions::bytes).sum()
+        self.contexts.iter().map(Context::bytes).sum()
     }
 
-    /// Steps reused so far, as the first block list's first guidance branch counts them.
+    /// Steps reused so far, as the first context's first guidance branch counts them.
     pub fn cached_steps(&self) -> usize {
-        match self.lists.first().map(|list| &list.state) {
+        match self.contexts.first().map(|context| &context.state) {
             Some(State::Cached(engine)) => engine.cached_steps(),
             _ => 0,
         }
     }
 
-    /// What was recorded so far under [`CachePlan::Calibrate`], of the first block list.
+    /// What was recorded so far under [`CachePlan::Calibrate`], of the first context.
     pub fn calibration_steps(&self) -> &[CalibrationStep] {
-        match self.lists.first().map(|list| &list.state) {
+        match self.contexts.first().map(|context| &context.state) {
             Some(State::Cached(engine)) => engine.calibration_steps(),
             _ => &[],
         }
@@ -80,18 +92,29 @@ impl ImageSessions {
     /// What was decided so far.
     pub fn report(&self) -> ImageReport {
         let mut report = ImageReport::default();
-        for list in &self.lists {
-            list.add_to(&mut report);
+        for context in &self.contexts {
+            context.add_to(&mut report);
         }
         report
     }
 }
 
-/// The cache state of one image for one block list, all guidance branches.
+/// The cache state of one image for one block list or several joined ones, all guidance branches.
 #[derive(Debug, Clone)]
-pub struct ListSessions {
+struct Context {
     name: String,
+    /// Index of its first block in the model.
+    first: usize,
+    blocks: usize,
     state: State,
+}
+
+/// What a context is made for.
+struct ContextShape {
+    name: String,
+    first: usize,
+    blocks: usize,
+    stream_bytes: usize,
 }
 
 #[derive(Debug, Clone)]
@@ -99,14 +122,40 @@ enum State {
     /// Every forward is computed, for this reason.
     Computed {
         reason: Reason,
+        branches: &'static [&'static str],
         forwards: usize,
     },
     Cached(Box<dyn Engine>),
 }
 
-impl ListSessions {
-    /// The image's rows stand before block `index` (or behind the last) with these streams.
-    pub(crate) fn visit(&mut self, index: usize, streams: &Streams, probe: &dyn Probe) -> Result<Visit> {
+impl ContextShape {
+    /// One for all lists, named after all.
+    fn joined(lists: &[ListShape<'_>]) -> Self {
+        let names: Vec<_> = lists.iter().map(|list| list.name).collect();
+        Self {
+            name: names.join("+"),
+            first: 0,
+            blocks: lists.iter().map(|list| list.blocks).sum(),
+            stream_bytes: lists.iter().map(|list| list.stream_bytes).max().unwrap_or(0),
+        }
+    }
+
+    /// One for each list.
+    fn each(lists: &[ListShape<'_>]) -> Vec<Self> {
+        let mut first = 0;
+        let shape = |list: &ListShape<'_>| {
+            let shape =
+                Self { name: list.name.to_owned(), first, blocks: list.blocks, stream_bytes: list.stream_bytes };
+            first += list.blocks;
+            shape
+        };
+        lists.iter().map(shape).collect()
+    }
+}
+
+impl Context {
+    /// As [`ImageSessions::visit`], with the context's own index of the block.
+    fn visit(&mut self, index: usize, streams: &Streams, probe: &dyn Probe) -> Result<Visit> {
         match &mut self.state {
             State::Computed { forwards, .. } => {
                 *forwards += usize::from(index == 0);
@@ -125,11 +174,14 @@ impl ListSessions {
 
     fn add_to(&self, report: &mut ImageReport) {
         match &self.state {
-            State::Computed { reason: Reason::Off, forwards } => report.count(Reason::Off, *forwards),
-            State::Computed { reason, forwards } => {
-                let mut context = ContextReport::new("all");
-                (0..*forwards).for_each(|step| context.record(step, *reason));
-                report.add(&self.name, context);
+            State::Computed { reason: Reason::Off, forwards, .. } => report.count(Reason::Off, *forwards),
+            State::Computed { reason, branches, forwards } => {
+                for (branch, name) in branches.iter().enumerate() {
+                    let mut context = ContextReport::new(name);
+                    let steps = (branch..*forwards).step_by(branches.len()).count();
+                    (0..steps).for_each(|step| context.record(step, *reason));
+                    report.add(&self.name, context);
+                }
             }
             State::Cached(engine) => engine.reports().into_iter().for_each(|context| report.add(&self.name, context)),
         }

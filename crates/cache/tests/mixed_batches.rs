@@ -6,6 +6,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
+use std::ops::Range;
+
 use afterimage_cache::plan::ModelFacts;
 use afterimage_cache::{
     BlockList, CacheBackend, CacheBudget, CacheConfig, CachePlan, ImageReport, ImageSessions, Lane, ListShape, Reason,
@@ -129,7 +131,7 @@ fn run_from_snapshots(requests: &[Request], with_encoder: bool, twice: bool) -> 
                 .iter_mut()
                 .enumerate()
                 .filter(|(index, _)| active.contains(index))
-                .map(|(index, sessions)| Lane { rows: requests[index].rows, sessions: sessions.list(0) })
+                .map(|(index, sessions)| Lane { rows: requests[index].rows, sessions })
                 .collect();
             let streams = Streams { hidden: hidden.clone(), encoder: encoder.clone() };
             run_blocks(&list, streams, &mut lanes).unwrap().hidden
@@ -289,7 +291,7 @@ fn a_request_without_memory_for_its_state_is_computed_and_says_so() {
     let first = request.sessions(&budget);
     let mut second = request.sessions(&budget);
     let list = Blocks { conditioning: request.conditioning(0), with_encoder: false };
-    let mut lanes = [Lane { rows: 1, sessions: second.list(0) }];
+    let mut lanes = [Lane { rows: 1, sessions: &mut second }];
     run_blocks(&list, Streams { hidden: request.input(0), encoder: None }, &mut lanes).unwrap();
     let report = second.report();
     assert_eq!(report.contexts[0].reasons[&0], Reason::Budget);
@@ -298,26 +300,117 @@ fn a_request_without_memory_for_its_state_is_computed_and_says_so() {
     assert_eq!(budget.used(), 0);
 }
 
+/// Some of the blocks as a list of their own.
+struct Part {
+    list: Blocks,
+    range: Range<usize>,
+}
+
+impl BlockList for Part {
+    fn blocks(&self) -> usize {
+        self.range.len()
+    }
+
+    fn block(&self, index: usize, streams: &Streams) -> Result<Streams> {
+        self.list.block(self.range.start + index, streams)
+    }
+
+    fn modulated_input(&self, streams: &Streams) -> Result<Tensor> {
+        self.list.modulated_input(streams)
+    }
+
+    fn select(&self, rows: &[usize]) -> Result<Self> {
+        Ok(Self { list: self.list.select(rows)?, range: self.range.clone() })
+    }
+}
+
 #[test]
-fn every_block_list_of_an_image_decides_for_itself() {
-    let keys = json!({"max_warmup_steps": 1, "residual_diff_threshold": 0.1, "max_continuous_cached_steps": -1});
-    let request = Request { rows: 1, phase: 1.0, steps: 8, cache: Some((CacheBackend::CacheDit, keys)) };
-    let lists = ["double", "single"].map(|name| ListShape { name, blocks: BLOCKS, stream_bytes: 0 });
-    let mut sessions = ImageSessions::new(&request.plan(), &lists, &CacheBudget::unlimited());
+fn separate_block_lists_of_an_image_each_decide_for_themselves() {
+    const LISTS: [(&str, Range<usize>); 2] = [("double", 0..2), ("single", 2..BLOCKS)];
+    let shapes = LISTS.map(|(name, range)| ListShape { name, blocks: range.len(), stream_bytes: 0 });
+    let mut differ = false;
+    for keys in [
+        json!({"max_warmup_steps": 1, "residual_diff_threshold": 0.04}),
+        json!({"max_warmup_steps": 1, "residual_diff_threshold": 0.04, "enable_taylorseer": true}),
+        json!({"max_warmup_steps": 1, "residual_diff_threshold": 0.08, "Bn_compute_blocks": 1}),
+        json!({"max_warmup_steps": 1, "residual_diff_threshold": 0.04, "Fn_compute_blocks": 2}),
+        json!({"max_warmup_steps": 1, "residual_diff_threshold": 0.04, "cache_type": "DBPrune"}),
+    ] {
+        let plan = |lists: &str, blocks: &[usize]| {
+            let mut keys = keys.as_object().unwrap().clone();
+            keys.insert("block_lists".to_owned(), json!(lists));
+            let config = CacheConfig::parse(CacheBackend::CacheDit, &keys).unwrap();
+            CachePlan::new(&config, 12, ModelFacts { blocks, ..Default::default() }).unwrap()
+        };
+        let request = Request { rows: 1, phase: 1.0, steps: 12, cache: None };
+        let unlimited = CacheBudget::unlimited();
+        let mut together = ImageSessions::new(&plan("separate", &[2, 4]), &shapes, &unlimited);
+        let mut apart = shapes.map(|shape| ImageSessions::new(&plan("joined", &[shape.blocks]), &[shape], &unlimited));
+        for step in 0..request.steps {
+            let list = Blocks { conditioning: request.conditioning(step), with_encoder: false };
+            let streams = Streams { hidden: request.input(step), encoder: None };
+            let mut expected = streams.clone();
+            for ((_, range), sessions) in LISTS.iter().zip(&mut apart) {
+                let part = Part { list: list.clone(), range: range.clone() };
+                expected = run_blocks(&part, expected, &mut [Lane { rows: 1, sessions }]).unwrap();
+            }
+            let ours = run_blocks(&list, streams, &mut [Lane { rows: 1, sessions: &mut together }]).unwrap();
+            let values = |streams: &Streams| streams.hidden.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+            assert_eq!(values(&ours), values(&expected), "{keys} step {step}");
+        }
+        let report = together.report();
+        let names: Vec<_> = report.contexts.iter().map(|context| context.name.as_str()).collect();
+        assert_eq!(names, ["double", "single"]);
+        for (context, alone) in report.contexts.iter().zip(&apart) {
+            let alone = alone.report().contexts.remove(0);
+            assert_eq!((&context.reasons, &context.residual_diffs), (&alone.reasons, &alone.residual_diffs), "{keys}");
+        }
+        assert_eq!(report.passes.values().sum::<usize>(), 2 * request.steps);
+        differ |= report.contexts[0].cached_steps != report.contexts[1].cached_steps;
+    }
+    assert!(differ, "no two lists decided differently");
+}
+
+#[test]
+fn joined_block_lists_decide_as_one() {
+    let keys = json!({"max_warmup_steps": 1, "residual_diff_threshold": 0.1});
+    let request = Request { rows: 1, phase: 1.0, steps: 6, cache: Some((CacheBackend::CacheDit, keys)) };
+    let shapes = [("double", 2), ("single", 4)].map(|(name, blocks)| ListShape {
+        name,
+        blocks,
+        stream_bytes: TOKENS * SIZE * 4,
+    });
+    let budget = CacheBudget::unlimited();
+    let mut joined = ImageSessions::new(&request.plan(), &shapes, &budget);
+    assert_eq!(budget.used(), 2 * TOKENS * SIZE * 4);
     for step in 0..request.steps {
         let list = Blocks { conditioning: request.conditioning(step), with_encoder: false };
-        // The second list sees faster changing streams, so it reuses less.
-        for (index, speed) in [1, 3].into_iter().enumerate() {
-            let hidden = request.input(step * speed);
-            let mut lanes = [Lane { rows: 1, sessions: sessions.list(index) }];
-            run_blocks(&list, Streams { hidden, encoder: None }, &mut lanes).unwrap();
-        }
+        let streams = Streams { hidden: request.input(step), encoder: None };
+        run_blocks(&list, streams, &mut [Lane { rows: 1, sessions: &mut joined }]).unwrap();
+    }
+    let context = joined.report().contexts.remove(0);
+    let (_, alone) = run_alone(&request, false);
+    assert_eq!(context.name, "double+single");
+    assert_eq!(context.reasons, alone.contexts[0].reasons);
+}
+
+#[test]
+fn branches_without_memory_are_told_apart() {
+    let config = CacheConfig::parse(CacheBackend::CacheDit, &Default::default()).unwrap();
+    let facts = ModelFacts { blocks: &[BLOCKS], separate_cfg: true, ..Default::default() };
+    let plan = CachePlan::new(&config, 3, facts).unwrap();
+    let shape = ListShape { name: "blocks", blocks: BLOCKS, stream_bytes: 1 };
+    let mut sessions = ImageSessions::new(&plan, &[shape], &CacheBudget::new(0));
+    let request = Request { rows: 1, phase: 1.0, steps: 3, cache: None };
+    for forward in 0..6 {
+        let list = Blocks { conditioning: request.conditioning(forward / 2), with_encoder: false };
+        let streams = Streams { hidden: request.input(forward / 2), encoder: None };
+        run_blocks(&list, streams, &mut [Lane { rows: 1, sessions: &mut sessions }]).unwrap();
     }
     let report = sessions.report();
-    let names: Vec<_> = report.contexts.iter().map(|context| context.name.as_str()).collect();
-    assert_eq!(names, ["double", "single"]);
-    assert!(report.contexts[0].cached_steps.len() > report.contexts[1].cached_steps.len());
-    assert_eq!(report.passes.values().sum::<usize>(), 2 * request.steps);
+    let steps: Vec<_> = report.contexts.iter().map(|context| (context.branch, context.reasons.len())).collect();
+    assert_eq!(steps, [("cond", 3), ("uncond", 3)]);
+    assert_eq!(report.passes[&Reason::Budget], 6);
 }
 
 #[test]
@@ -347,7 +440,7 @@ fn state_is_counted_in_bytes() {
     let mut sessions = request.sessions(&CacheBudget::unlimited());
     assert_eq!(sessions.bytes(), 0);
     let list = Blocks { conditioning: request.conditioning(0), with_encoder: false };
-    let mut lanes = [Lane { rows: 2, sessions: sessions.list(0) }];
+    let mut lanes = [Lane { rows: 2, sessions: &mut sessions }];
     run_blocks(&list, Streams { hidden: request.input(0), encoder: None }, &mut lanes).unwrap();
     // What the first blocks added and what the middle added, in f32.
     assert_eq!(sessions.bytes(), 2 * 2 * TOKENS * SIZE * 4);

@@ -1,7 +1,7 @@
 //! One denoising step and one decode of the embedded model, by number of images (two rows each).
 
 use afterimage_cache::{CacheBudget, CachePlan};
-use afterimage_runner::{ImageSpec, LoadOptions, ModelFolder, Pipeline, RunningImage};
+use afterimage_runner::{Guidance, ImageSpec, LoadOptions, ModelFolder, Pipeline, RunningImage};
 use divan::Bencher;
 
 fn main() {
@@ -21,7 +21,7 @@ fn begin(pipeline: &Pipeline, images: usize) -> Vec<RunningImage> {
             seed: index as u64,
             size: info.buckets[0],
             steps: 200,
-            guidance_scale: 4.0,
+            guidance: Guidance::Rows(4.0),
             scheduler: info.default_scheduler,
             cache: CachePlan::None,
         };

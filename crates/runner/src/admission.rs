@@ -2,11 +2,13 @@
 
 use std::sync::Arc;
 
+use afterimage_cache::plan::ModelFacts;
 use afterimage_cache::{CachePlan, ConfigError};
 
 use crate::error::RunnerError;
 use crate::job::Job;
-use crate::pipeline::{ImageSpec, Pipeline};
+use crate::model_info::ModelInfo;
+use crate::pipeline::{Guidance, GuidanceKind, Pipeline};
 use crate::preview::PreviewCount;
 use crate::request::{ImageRequest, RequestError};
 use crate::schedulers::SchedulerKind;
@@ -27,32 +29,13 @@ impl Admission {
         let Self { pipeline, bucket_policy } = self;
         let info = pipeline.info();
         pipeline.check_prompt(&request.prompt).map_err(|message| refuse("prompt", "unknown_label", message))?;
-        if request.negative_prompt.is_some() && !info.takes_negative_prompt {
-            let message = "`negative_prompt` has no effect on a class-conditional model; leave it out, or set \
-                           `guidance_scale` to steer away from the unconditional picture";
-            return Err(invalid("negative_prompt", message));
-        }
-        if request.true_cfg_scale.is_some_and(|scale| scale != 1.0) {
-            let message = "`true_cfg_scale` has no effect on this model; leave it out, or set `guidance_scale`";
-            return Err(invalid("true_cfg_scale", message));
-        }
         let steps = request.num_inference_steps.unwrap_or(info.default_steps);
-        let guidance_scale = request.guidance_scale.unwrap_or(info.default_guidance_scale);
-        if request.negative_prompt.is_some() && ImageSpec::rows_under(guidance_scale) == 1 {
-            let message = format!(
-                "`negative_prompt` has no effect without guidance; leave it out, or set `guidance_scale` (now \
-                 {guidance_scale}) above 1"
-            );
-            return Err(invalid("negative_prompt", message));
-        }
-        if guidance_scale > 1.0 && !info.can_guide {
-            let message =
-                format!("`guidance_scale` is {guidance_scale}, but this model has no class for \"none\"; at most 1");
-            return Err(invalid("guidance_scale", message));
-        }
+        let guidance = guidance(&request, info)?;
         let scheduler = request.scheduler.unwrap_or(info.default_scheduler);
         let size = bucket(request.size, &info.buckets, *bucket_policy)?;
         check_scheduler(pipeline, scheduler, steps, size)?;
+        let blocks = info.blocks();
+        let facts = ModelFacts { separate_cfg: guidance.has_second_forward(), ..info.cache_facts(&blocks) };
         Ok(Job {
             prompt: request.prompt,
             negative_prompt: request.negative_prompt,
@@ -60,13 +43,53 @@ impl Admission {
             seed: check_seed(request.seed, request.images)?,
             size,
             steps,
-            guidance_scale,
+            guidance,
             scheduler,
             previews: PreviewCount::default(),
-            cache: CachePlan::new(&request.cache, scheduler.forwards(steps), info.cache_facts(&info.blocks()))
-                .map_err(cache_error)?,
+            cache: CachePlan::new(&request.cache, scheduler.forwards(steps), facts).map_err(cache_error)?,
         })
     }
+}
+
+/// The guidance asked for. What would have no effect is refused.
+fn guidance(request: &ImageRequest, info: &ModelInfo) -> Result<Guidance, RequestError> {
+    let ImageRequest { guidance_scale, true_cfg_scale, negative_prompt, .. } = request;
+    match (info.guidance, guidance_scale) {
+        (GuidanceKind::None, Some(scale)) if *scale > 1.0 => {
+            let message = format!("`guidance_scale` is {scale}, but this model has no class for \"none\"; at most 1");
+            return Err(invalid("guidance_scale", message));
+        }
+        (GuidanceKind::Distilled { is_told: false }, Some(scale)) if *scale > 1.0 => {
+            let message = format!(
+                "`guidance_scale` is {scale}, but this model was distilled to do without and is told none; leave it \
+                 out, or set `true_cfg_scale`"
+            );
+            return Err(invalid("guidance_scale", message));
+        }
+        _ => {}
+    }
+    let is_distilled = matches!(info.guidance, GuidanceKind::Distilled { .. });
+    if true_cfg_scale.is_some_and(|scale| scale != 1.0) && !is_distilled {
+        let message = "`true_cfg_scale` has no effect on this model; leave it out, or set `guidance_scale`";
+        return Err(invalid("true_cfg_scale", message));
+    }
+    let guidance_scale = guidance_scale.unwrap_or(info.default_guidance().scale());
+    let true_cfg_scale = true_cfg_scale.unwrap_or(1.0);
+    let guidance = info.guidance.with(guidance_scale, true_cfg_scale);
+    if negative_prompt.is_some() && !info.guidance.takes_negative_prompt() {
+        let message = "`negative_prompt` has no effect on a class-conditional model; leave it out, or set \
+                       `guidance_scale` to steer away from the unconditional picture";
+        return Err(invalid("negative_prompt", message));
+    }
+    if negative_prompt.is_some() && guidance.mixing_scale().is_none() {
+        let (field, scale) =
+            if is_distilled { ("true_cfg_scale", true_cfg_scale) } else { ("guidance_scale", guidance_scale) };
+        let message = format!(
+            "`negative_prompt` has no effect without guidance; leave it out, or set `{field}` (now {scale}) above 1"
+        );
+        return Err(invalid("negative_prompt", message));
+    }
+    Ok(guidance)
 }
 
 /// Refuses an image that is larger than a batch.

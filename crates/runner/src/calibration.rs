@@ -7,8 +7,8 @@ use crate::pipeline::{ImageSpec, Pipeline};
 
 /// Runs uncached images, one after the other, and fits a calibration to them.
 ///
-/// `specs` should differ in prompt and seed, and agree in everything else: the magnitude ratios are
-/// those of runs with that number of steps.
+/// `specs` should differ in prompt and seed, and agree in everything else: the magnitude ratios are those
+/// of runs with that number of steps. None may ask for a second forward per step.
 ///
 /// # Errors
 /// If a step fails, or the runs are too few or too short to fit a polynomial to.

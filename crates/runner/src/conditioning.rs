@@ -3,6 +3,7 @@
 use candle_core::{Result, Tensor};
 
 use crate::prompt_cache::Keep;
+use crate::text::PromptCut;
 
 /// Conditioning of one row.
 #[derive(Debug, Clone)]
@@ -23,6 +24,8 @@ pub(crate) struct EncodedText {
     pub(crate) bias: Option<Tensor>,
     /// `[1, dim]`: the whole prompt in one vector, for models that take it.
     pub(crate) pooled: Option<Tensor>,
+    /// What of the prompt had no room, by encoder.
+    pub(crate) cuts: Vec<PromptCut>,
 }
 
 impl Conditioning {
@@ -33,6 +36,14 @@ impl Conditioning {
             Self::Class(_) => candle_core::bail!("the model is told texts, not classes"),
         }
     }
+
+    /// What of the prompt had no effect.
+    pub(crate) fn cuts(&self) -> &[PromptCut] {
+        match self {
+            Self::Class(_) => &[],
+            Self::Text(text) => &text.cuts,
+        }
+    }
 }
 
 impl Keep for Conditioning {
@@ -40,8 +51,9 @@ impl Keep for Conditioning {
         let tensor = |tensor: &Tensor| tensor.elem_count() * tensor.dtype().size_in_bytes();
         match self {
             Self::Class(_) => size_of::<u32>(),
-            Self::Text(EncodedText { states, bias, pooled }) => {
-                tensor(states) + [bias, pooled].into_iter().flatten().map(tensor).sum::<usize>()
+            Self::Text(EncodedText { states, bias, pooled, cuts }) => {
+                let optional = [bias, pooled].into_iter().flatten();
+                tensor(states) + optional.map(tensor).sum::<usize>() + cuts.len() * size_of::<PromptCut>()
             }
         }
     }

@@ -217,7 +217,8 @@ fn check(options: &EngineOptions) -> Result<(), RunnerError> {
 
 /// An image of every bucket, under guidance where there is such.
 fn warm_up(info: &ModelInfo, max_batch_rows: usize) -> Vec<ImageSpec> {
-    let is_guided = info.can_guide && max_batch_rows > 1;
+    let guidance = info.default_guidance();
+    let fits = guidance.rows_per_forward() <= max_batch_rows;
     let spec = |size: &_| ImageSpec {
         // Class 0 of a class-conditional model, and a text like any other elsewhere.
         prompt: "0".to_owned(),
@@ -225,7 +226,7 @@ fn warm_up(info: &ModelInfo, max_batch_rows: usize) -> Vec<ImageSpec> {
         seed: 0,
         size: *size,
         steps: info.default_steps,
-        guidance_scale: if is_guided { info.default_guidance_scale } else { 1.0 },
+        guidance: if fits { guidance } else { info.guidance.with(1.0, 1.0) },
         scheduler: info.default_scheduler,
         cache: CachePlan::None,
     };

@@ -8,8 +8,9 @@ use afterimage_cache::{CachePlan, CacheReport};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::image::RgbImage;
-use crate::pipeline::ImageSpec;
+use crate::pipeline::{Guidance, ImageSpec};
 use crate::preview::{Preview, PreviewCount};
+use crate::request::RequestWarning;
 use crate::schedulers::SchedulerKind;
 use crate::size::Size;
 
@@ -25,7 +26,7 @@ pub struct Job {
     /// A bucket.
     pub(crate) size: Size,
     pub(crate) steps: usize,
-    pub(crate) guidance_scale: f64,
+    pub(crate) guidance: Guidance,
     pub(crate) scheduler: SchedulerKind,
     pub(crate) cache: CachePlan,
     /// Previews of every image.
@@ -54,9 +55,9 @@ impl Job {
         self.scheduler.forwards(self.steps)
     }
 
-    /// Strength of classifier-free guidance.
-    pub fn guidance_scale(&self) -> f64 {
-        self.guidance_scale
+    /// How images are steered towards the prompt.
+    pub fn guidance(&self) -> Guidance {
+        self.guidance
     }
 
     /// Noise scheduler.
@@ -72,7 +73,7 @@ impl Job {
             seed: self.seed + index as u64,
             size: self.size,
             steps: self.steps,
-            guidance_scale: self.guidance_scale,
+            guidance: self.guidance,
             scheduler: self.scheduler,
             cache: self.cache.clone(),
         }
@@ -80,7 +81,7 @@ impl Job {
 
     /// Rows of one of its images in a forward.
     pub(crate) fn rows_per_image(&self) -> usize {
-        ImageSpec::rows_under(self.guidance_scale)
+        self.guidance.rows_per_forward()
     }
 }
 
@@ -127,6 +128,8 @@ pub struct FinishedJob {
     pub cache: CacheReport,
     /// Where the time went.
     pub timings: Timings,
+    /// What of the request had no effect.
+    pub warnings: Vec<RequestWarning>,
 }
 
 /// One picture.

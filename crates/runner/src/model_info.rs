@@ -4,8 +4,10 @@ use afterimage_cache::Calibration;
 use afterimage_cache::plan::ModelFacts;
 
 use crate::labels::Labels;
+use crate::pipeline::{Guidance, GuidanceKind};
 use crate::schedulers::SchedulerKind;
 use crate::size::Size;
+use crate::text::PromptLimit;
 
 /// Facts about a loaded model.
 #[derive(Debug, Clone)]
@@ -30,18 +32,23 @@ pub struct ModelInfo {
     pub labels: Labels,
     /// Measured facts that TeaCache and MagCache need.
     pub calibration: Option<Calibration>,
-    /// There is a row to steer away from, so guidance is possible.
-    pub can_guide: bool,
-    /// That row can be a text.
-    pub takes_negative_prompt: bool,
+    /// How it can be steered towards prompts.
+    pub guidance: GuidanceKind,
+    /// What its text encoders read of a prompt; none for a class-conditional model.
+    pub prompt_limits: Vec<PromptLimit>,
 }
 
 impl ModelInfo {
-    /// What a cache configuration has to fit. `blocks` are the numbers of blocks of the lists.
+    /// Guidance of a request that does not say.
+    pub fn default_guidance(&self) -> Guidance {
+        self.guidance.with(self.default_guidance_scale, 1.0)
+    }
+
+    /// What a cache configuration has to fit, where an image runs one forward per step. `blocks` are the
+    /// numbers of blocks of the lists.
     pub fn cache_facts<'a>(&'a self, blocks: &'a [usize]) -> ModelFacts<'a> {
         ModelFacts {
             blocks,
-            // Cond and uncond of a class-conditional model are rows of one forward.
             separate_cfg: false,
             tea_cache_coefficients: self.calibration.as_ref().map(|calibration| calibration.tea_cache_coefficients),
             mag_ratios: self.calibration.as_ref().map(|calibration| &calibration.mag_ratios[..]),

@@ -30,6 +30,17 @@ pub struct ImageRequest {
     pub cache: CacheConfig,
 }
 
+/// A part of a request that has no effect although the request is served.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RequestWarning {
+    /// The request field.
+    pub param: &'static str,
+    /// Machine-readable reason in snake case.
+    pub code: &'static str,
+    /// What has no effect, and why.
+    pub message: String,
+}
+
 /// A request this model cannot serve.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]

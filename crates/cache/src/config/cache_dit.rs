@@ -39,6 +39,8 @@ pub struct CacheDitConfig {
     pub cfg_compute_first: bool,
     /// With separate forwards: each branch measures its own distance.
     pub cfg_diff_compute_separate: bool,
+    /// Whether block lists that run one after the other are decided about together.
+    pub block_lists: BlockLists,
     /// Prediction instead of plain reuse.
     pub calibrator: Option<CalibratorConfig>,
     /// Where the mask of forced steps comes from.
@@ -71,6 +73,15 @@ pub enum ContinuousCounter {
     V1_5_3,
     /// cache-dit 1.5.0 to 1.5.2, as run by vLLM-Omni 0.30 and SGLang 0.5.23: a gap does not reset it.
     Legacy,
+}
+
+/// How a model with several block lists is looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BlockLists {
+    /// As one list, as cache-dit looks at FLUX.
+    Joined,
+    /// Each list decides for itself, with head and tail blocks of its own, as in vLLM-Omni.
+    Separate,
 }
 
 /// What a step outside the forced steps of a mask does.
@@ -140,6 +151,9 @@ impl CacheDitConfig {
             enable_separate_cfg: fields.boolean("enable_separate_cfg")?,
             cfg_compute_first: fields.boolean("cfg_compute_first")?.unwrap_or(false),
             cfg_diff_compute_separate: fields.boolean("cfg_diff_compute_separate")?.unwrap_or(true),
+            block_lists: fields
+                .choice("block_lists", &[("joined", BlockLists::Joined), ("separate", BlockLists::Separate)])?
+                .unwrap_or(BlockLists::Joined),
             calibrator: parse_calibrator(&mut fields)?,
             steps_mask,
             repeated_mask,
@@ -180,6 +194,10 @@ impl CacheDitConfig {
             "enable_separate_cfg": separate_cfg,
             "cfg_compute_first": self.cfg_compute_first,
             "cfg_diff_compute_separate": self.cfg_diff_compute_separate,
+            "block_lists": match self.block_lists {
+                BlockLists::Joined => "joined",
+                BlockLists::Separate => "separate",
+            },
             "enable_taylorseer": taylorseer_order.is_some(),
             "taylorseer_order": taylorseer_order.unwrap_or(1),
             "enable_foca": matches!(self.calibrator, Some(CalibratorConfig { kind: CalibratorKind::FoCa, .. })),
@@ -303,6 +321,7 @@ mod tests {
             (json!({"warmup_interval": 0}), "warmup_interval"),
             (json!({"residual_diff_threshold": true}), "residual_diff_threshold"),
             (json!({"continuous_counter": "1.5.2"}), "continuous_counter"),
+            (json!({"block_lists": "split"}), "block_lists"),
             (json!({"taylorseer_order": 5}), "taylorseer_order"),
             (json!({"enable_taylorseer": true, "enable_foca": true}), "enable_foca"),
             (json!({"scm_compute_bins": [4]}), "scm_cache_bins"),

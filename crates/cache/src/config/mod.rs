@@ -15,7 +15,7 @@ mod tea_cache;
 use serde_json::{Map, Value};
 
 pub use cache_dit::{
-    CacheDitConfig, CalibratorConfig, CalibratorKind, ContinuousCounter, MaskMode, RefreshConfig, StepsMask,
+    BlockLists, CacheDitConfig, CalibratorConfig, CalibratorKind, ContinuousCounter, MaskMode, RefreshConfig, StepsMask,
 };
 pub use db_prune::{DynamicThreshold, PruneConfig};
 pub use mag_cache::MagCacheConfig;

@@ -2,7 +2,7 @@
 
 use super::{ModelFacts, check_steps};
 use crate::clock::StepClock;
-use crate::config::{CacheDitConfig, ConfigError, MaskMode, StepsMask};
+use crate::config::{BlockLists, CacheDitConfig, ConfigError, MaskMode, StepsMask};
 use crate::steps_mask;
 
 /// The checked options of backend `cache_dit`.
@@ -15,8 +15,9 @@ pub struct CacheDitPlan {
 
 impl CacheDitPlan {
     pub(super) fn new(config: &CacheDitConfig, steps: usize, model: ModelFacts<'_>) -> Result<Self, ConfigError> {
-        check_blocks(config, model.blocks)?;
-        check_prune(config, model.blocks)?;
+        let blocks = fewest_blocks(config.block_lists, model.blocks);
+        check_blocks(config, blocks)?;
+        check_prune(config, blocks)?;
         check_guidance(config, model.separate_cfg)?;
         check_steps(config.num_inference_steps, steps)?;
         let mask = resolve_mask(config.steps_mask.as_ref(), steps)?;
@@ -54,8 +55,15 @@ impl CacheDitPlan {
     }
 }
 
-fn check_blocks(config: &CacheDitConfig, blocks: &[usize]) -> Result<(), ConfigError> {
-    let fewest = blocks.iter().copied().min().unwrap_or(0);
+/// Blocks of the smallest context.
+fn fewest_blocks(lists: BlockLists, blocks: &[usize]) -> usize {
+    match lists {
+        BlockLists::Joined => blocks.iter().sum(),
+        BlockLists::Separate => blocks.iter().copied().min().unwrap_or(0),
+    }
+}
+
+fn check_blocks(config: &CacheDitConfig, fewest: usize) -> Result<(), ConfigError> {
     let (head, tail) = (config.fn_compute_blocks, config.bn_compute_blocks);
     if head > fewest {
         let message = format!("`Fn_compute_blocks` is {head}, but the model has {fewest} blocks");
@@ -71,9 +79,8 @@ fn check_blocks(config: &CacheDitConfig, blocks: &[usize]) -> Result<(), ConfigE
     Ok(())
 }
 
-fn check_prune(config: &CacheDitConfig, blocks: &[usize]) -> Result<(), ConfigError> {
+fn check_prune(config: &CacheDitConfig, fewest: usize) -> Result<(), ConfigError> {
     let Some(prune) = &config.prune else { return Ok(()) };
-    let fewest = blocks.iter().copied().min().unwrap_or(0);
     if let Some(block) = prune.non_prune_blocks.iter().find(|block| **block >= fewest) {
         let message = format!("`non_prune_block_ids` names block {block}, but the model has {fewest} blocks");
         return Err(ConfigError::at("non_prune_block_ids", message));
@@ -144,6 +151,18 @@ mod tests {
     }
 
     #[test]
+    fn separate_block_lists_must_each_have_the_blocks() {
+        let plan = |keys: Value| {
+            let config = CacheConfig::parse(CacheBackend::CacheDit, keys.as_object().unwrap())?;
+            CachePlan::new(&config, 28, ModelFacts { blocks: &[19, 38], ..Default::default() })
+        };
+        assert!(plan(json!({"Fn_compute_blocks": 30})).is_ok());
+        let error = plan(json!({"Fn_compute_blocks": 30, "block_lists": "separate"})).unwrap_err();
+        assert_eq!(error.key.as_deref(), Some("Fn_compute_blocks"));
+        assert!(error.message.contains("19 blocks"), "{error}");
+    }
+
+    #[test]
     fn a_configuration_in_force_can_be_asked_for_again() {
         for keys in [
             json!({}),
@@ -151,6 +170,7 @@ mod tests {
             json!({"scm_compute_bins": [4, 1], "scm_cache_bins": [3, 20], "scm_steps_policy": "static"}),
             json!({"steps_computation_mask": [1, 0, 1], "enable_foca": true, "max_cached_steps": 3}),
             json!({"cache_type": "DBPrune", "non_prune_block_ids": [2], "enable_dynamic_prune_threshold": true}),
+            json!({"block_lists": "separate"}),
         ] {
             let once = plan(keys.clone(), 28, 8).unwrap().effective_config();
             let again = plan(Value::Object(once.clone()), 28, 8).unwrap().effective_config();

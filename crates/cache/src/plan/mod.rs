@@ -14,7 +14,7 @@ use std::sync::Arc;
 use serde_json::{Map, Value};
 
 use crate::clock::StepClock;
-use crate::config::{CacheBackend, CacheConfig, ConfigError, TEA_CACHE_COEFFICIENTS};
+use crate::config::{BlockLists, CacheBackend, CacheConfig, ConfigError, TEA_CACHE_COEFFICIENTS};
 
 pub use cache_dit::CacheDitPlan;
 pub use mag_cache::MagCachePlan;
@@ -23,7 +23,7 @@ pub use tea_cache::TeaCachePlan;
 /// What the cache needs to know about a request's model.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct ModelFacts<'a> {
-    /// Number of blocks of every block list.
+    /// Number of blocks of every block list; they run one after the other.
     pub blocks: &'a [usize],
     /// Cond and uncond run as two forwards per step in this request.
     pub separate_cfg: bool,
@@ -91,18 +91,38 @@ impl CachePlan {
         }
     }
 
-    /// The most bytes of state one image can come to hold for a list of `blocks` blocks.
+    /// Cond and uncond run as two forwards per step.
+    pub fn separate_cfg(&self) -> bool {
+        match self {
+            Self::None | Self::Calibrate => false,
+            Self::CacheDit(plan) => plan.separate_cfg,
+            Self::TeaCache(plan) => plan.separate_cfg,
+            Self::MagCache(plan) => plan.separate_cfg,
+        }
+    }
+
+    /// Of two forwards per step, the unconditional one has to come first.
+    pub fn uncond_comes_first(&self) -> bool {
+        matches!(self, Self::CacheDit(plan) if plan.separate_cfg && plan.config.cfg_compute_first)
+    }
+
+    /// All block lists of the model share one context.
+    pub(crate) fn joins_lists(&self) -> bool {
+        !matches!(self, Self::CacheDit(plan) if plan.config.block_lists == BlockLists::Separate)
+    }
+
+    /// The most bytes of state one image can come to hold for a context of `blocks` blocks.
     pub(crate) fn state_bytes(&self, blocks: usize, stream_bytes: usize) -> usize {
-        let (copies, separate_cfg) = match self {
-            Self::None => (0, false),
+        let copies = match self {
+            Self::None => 0,
             // Modulated input, output and residual, the last in f32.
-            Self::Calibrate => (4, false),
-            Self::CacheDit(plan) => (plan.stored_streams(blocks), plan.separate_cfg),
+            Self::Calibrate => 4,
+            Self::CacheDit(plan) => plan.stored_streams(blocks),
             // The modulated input and the residual; the residual alone.
-            Self::TeaCache(plan) => (2, plan.separate_cfg),
-            Self::MagCache(plan) => (1, plan.separate_cfg),
+            Self::TeaCache(_) => 2,
+            Self::MagCache(_) => 1,
         };
-        copies * StepClock::branches(separate_cfg).len() * stream_bytes
+        copies * StepClock::branches(self.separate_cfg()).len() * stream_bytes
     }
 }
 

@@ -10,6 +10,7 @@ use super::work_estimate::Work;
 use super::work_ledger::{LedgerEntry, Remaining};
 use crate::image::RgbImage;
 use crate::job::{FinishedImage, FinishedJob, Job, JobError, Outcome, Progress, Timings};
+use crate::request::RequestWarning;
 
 /// An accepted request on its way to the loop. Dropped there, its client is told that it failed.
 pub(super) struct AcceptedJob {
@@ -30,6 +31,8 @@ pub(super) struct JobRecord<I> {
     pub(super) images: Vec<ImageRecord<I>>,
     pub(super) has_begun: bool,
     pub(super) timings: Timings,
+    /// The same for all its images.
+    pub(super) warnings: Vec<RequestWarning>,
 }
 
 /// One image of a request.
@@ -57,7 +60,7 @@ impl<I> JobRecord<I> {
     pub(super) fn new(accepted: AcceptedJob) -> Self {
         let waiting = || ImageRecord { state: ImageState::Waiting, step: 0, cached: 0 };
         let images = std::iter::repeat_with(waiting).take(accepted.job.images).collect();
-        Self { accepted, images, has_begun: false, timings: Timings::default() }
+        Self { accepted, images, has_begun: false, timings: Timings::default(), warnings: Vec::new() }
     }
 
     pub(super) fn job(&self) -> &Job {
@@ -101,7 +104,7 @@ impl<I> JobRecord<I> {
         let steps_left: usize = self.images.iter().map(|image| job.forwards() - image.step).sum();
         let is_open = |image: &&ImageRecord<I>| !matches!(image.state, ImageState::Done(..));
         let decodes = self.images.iter().filter(is_open).count();
-        let work = Work { row_steps: (steps_left * job.rows_per_image()) as f64, decodes, ..Work::of(job) };
+        let work = Work { row_steps: (steps_left * job.guidance.rows()) as f64, decodes, ..Work::of(job) };
         Remaining { work, has_begun: self.has_begun, running_rows: self.running_rows() }
     }
 
@@ -121,7 +124,7 @@ impl<I> JobRecord<I> {
 
     /// Sends the images, all of which are done.
     pub(super) fn finish(self) {
-        let Self { accepted: AcceptedJob { job, outcome, entry, .. }, images, timings, .. } = self;
+        let Self { accepted: AcceptedJob { job, outcome, entry, .. }, images, timings, warnings, .. } = self;
         let mut pictures = Vec::with_capacity(images.len());
         let mut reports = Vec::with_capacity(images.len());
         for (index, image) in images.into_iter().enumerate() {
@@ -133,7 +136,7 @@ impl<I> JobRecord<I> {
         let cache = CacheReport::new(&job.cache, job.forwards(), reports);
         // Struck out first: who has its answer is no longer queued work.
         drop(entry);
-        outcome.send(Ok(FinishedJob { images: pictures, size: job.size, cache, timings }));
+        outcome.send(Ok(FinishedJob { images: pictures, size: job.size, cache, timings, warnings }));
     }
 
     /// Sends why there are no images. State and memory of its images are gone by then.
@@ -159,7 +162,7 @@ impl Work {
         Self {
             size: job.size,
             backend: job.cache.backend(),
-            row_steps: (job.forwards() * job.images * job.rows_per_image()) as f64,
+            row_steps: (job.forwards() * job.images * job.guidance.rows()) as f64,
             decodes: job.images,
         }
     }

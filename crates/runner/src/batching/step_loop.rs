@@ -106,7 +106,7 @@ impl<M: StepModel> StepLoop<M> {
             let decoded = clock.now();
             shared.ledger.measure(|estimates| {
                 let seconds = (stepped - started).as_secs_f64();
-                estimates.add_step(spec.size, row_steps(spec.rows(), false), seconds);
+                estimates.add_step(spec.size, row_steps(spec.guidance.rows(), false), seconds);
                 estimates.add_decode(spec.size, (decoded - stepped).as_secs_f64());
             });
         }
@@ -155,7 +155,10 @@ impl<M: StepModel> StepLoop<M> {
         }
         let spec = record.job().image(index);
         match record.accepted.spans.encode(index).in_scope(|| guarded(|| model.begin(&spec))) {
-            Ok(image) => record.images[index].state = ImageState::Running(image),
+            Ok(image) => {
+                record.warnings = model.warnings(&image);
+                record.images[index].state = ImageState::Running(image);
+            }
             Err(reason) => return self.fail(id, JobError::Failed(reason)),
         }
         record.timings.encode_seconds += (clock.now() - started).as_secs_f64();
@@ -204,7 +207,7 @@ impl<M: StepModel> StepLoop<M> {
         let mut images = Vec::new();
         let mut records = Vec::new();
         for (id, record) in self.requests.iter_mut().filter(|(_, record)| record.accepted.job.size == size) {
-            let rows = record.accepted.job.rows_per_image();
+            let rows = record.accepted.job.guidance.rows();
             for (index, image) in record.images.iter_mut().enumerate() {
                 if let ImageState::Running(running) = &mut image.state {
                     members.push(Stepped { request: *id, index, failure: None });

@@ -5,6 +5,7 @@ use afterimage_cache::ImageReport;
 use crate::error::RunnerError;
 use crate::image::RgbImage;
 use crate::pipeline::ImageSpec;
+use crate::request::RequestWarning;
 
 /// A model that makes images step by step, several at a time.
 ///
@@ -28,6 +29,9 @@ pub(crate) trait StepModel: Send + Sync + 'static {
 
     /// The picture as far as it is known; `None` before the first step.
     fn preview(&self, image: &Self::Image) -> Result<Option<RgbImage>, RunnerError>;
+
+    /// What of the image's request has no effect.
+    fn warnings(&self, image: &Self::Image) -> Vec<RequestWarning>;
 
     /// Steps reused so far.
     fn cached_steps(&self, image: &Self::Image) -> usize;

@@ -8,7 +8,7 @@ use super::transformer::{ClassRows, DitTransformer};
 use crate::conditioning::Conditioning;
 use crate::error::RunnerError;
 use crate::labels::Labels;
-use crate::pipeline::{self, Family, FamilyFacts, FamilyParts, LoadedFamily, Rows, Unconditional};
+use crate::pipeline::{self, Family, FamilyFacts, FamilyParts, GuidanceKind, LoadedFamily, Rows, Unconditional};
 use crate::schedulers::FlowSigmas;
 
 /// Defaults of diffusers' `DiTPipeline`.
@@ -40,8 +40,13 @@ impl Dit {
             default_steps: DEFAULT_STEPS,
             default_guidance_scale: DEFAULT_GUIDANCE_SCALE,
             labels: labels.clone(),
-            can_guide: config.num_classes() >= NULL_CLASS as usize,
-            takes_negative_prompt: false,
+            guidance: if config.num_classes() >= NULL_CLASS as usize {
+                GuidanceKind::Class
+            } else {
+                GuidanceKind::None
+            },
+            calibration: None,
+            prompt_limits: Vec::new(),
         };
         Ok(LoadedFamily { family: Box::new(Self { transformer, labels }), facts, buckets })
     }

@@ -134,7 +134,7 @@ fn denoise(fixture: &Fixture, golden: &Golden, sessions: &mut ImageSessions) -> 
             let timesteps = vec![timestep; classes.len()];
             let latents = Tensor::cat(latents, 0).unwrap();
             let rows = ClassRows { latents: &latents, timesteps: &timesteps, classes };
-            let lane = Lane { rows: classes.len(), sessions: sessions.list(0) };
+            let lane = Lane { rows: classes.len(), sessions };
             fixture.transformer.forward(&rows, &mut [lane]).unwrap().narrow(1, 0, 4).unwrap()
         };
         let (cond, uncond) = if golden.separate_cfg {

@@ -5,11 +5,13 @@ mod feed_forward;
 mod linear;
 mod norm;
 mod patch_embed;
+mod rope;
 mod timestep;
 
 pub(crate) use attention::{Attention, scaled_dot_product};
 pub(crate) use feed_forward::{Activation, FeedForward};
 pub(crate) use linear::Linear;
 pub(crate) use norm::{PlainLayerNorm, RmsNorm, modulate};
-pub(crate) use patch_embed::{PatchEmbed, unpatchify};
+pub(crate) use patch_embed::{PatchEmbed, patchify, unpatchify};
+pub(crate) use rope::RotaryPositions;
 pub(crate) use timestep::{Sinusoids, TimestepEmbedding};

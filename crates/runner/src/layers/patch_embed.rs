@@ -86,16 +86,11 @@ impl PatchEmbed {
 
     /// `[rows, channels, height, width]` to `[rows, tokens, hidden]`.
     pub(crate) fn forward(&self, latents: &Tensor) -> Result<Tensor> {
-        let (rows, channels, height, width) = latents.dims4()?;
+        let (_, _, height, width) = latents.dims4()?;
         let Some(positions) = self.positions.get(&self.grid((height, width))) else {
             candle_core::bail!("the model was not prepared for {height} x {width} latents");
         };
-        let side = self.patch_size;
-        let patches = latents
-            .reshape(&[rows, channels, height / side, side, width / side, side])?
-            .permute([0, 2, 4, 1, 3, 5])?
-            .reshape((rows, height / side * (width / side), channels * side * side))?;
-        let tokens = self.projection.forward(&patches)?;
+        let tokens = self.projection.forward(&patchify(latents, self.patch_size)?)?;
         // Positions are added in f32 whatever the model's dtype.
         tokens.to_dtype(DType::F32)?.broadcast_add(positions)?.to_dtype(latents.dtype())
     }
@@ -134,6 +129,16 @@ impl PositionGrid {
         }
         Tensor::from_vec(values, (self.height * self.width, hidden_size), &Device::Cpu)
     }
+}
+
+/// A picture to tokens: `[rows, channels, height * side, width * side]` to
+/// `[rows, height * width, channels * side * side]`.
+pub(crate) fn patchify(picture: &Tensor, side: usize) -> Result<Tensor> {
+    let (rows, channels, height, width) = picture.dims4()?;
+    let (height, width) = (height / side, width / side);
+    // [rows, channels, height, side, width, side] -> [rows, height, width, channels, side, side]
+    let patches = picture.reshape(&[rows, channels, height, side, width, side])?.permute([0, 2, 4, 1, 3, 5])?;
+    patches.reshape((rows, height * width, channels * side * side))
 }
 
 /// Tokens back to a picture: `[rows, height * width, side * side * channels]` to

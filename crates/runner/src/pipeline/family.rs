@@ -46,7 +46,8 @@ pub(crate) trait Family: Send + Sync {
 pub(crate) enum Unconditional {
     /// It follows the row with the prompt, and is always the same.
     Last(Conditioning),
-    /// It precedes the row with the prompt, and is that of the negative prompt, which may be empty.
+    /// It is that of the negative prompt, which may be empty. In one forward it precedes the row with the
+    /// prompt; a forward of its own comes second, unless the cache is told otherwise.
     FirstFromNegativePrompt,
 }
 
@@ -56,6 +57,8 @@ pub(crate) struct Rows<'a> {
     pub(crate) latents: &'a Tensor,
     /// One per row.
     pub(crate) timesteps: &'a [f32],
+    /// One per row: what distilled models are told.
+    pub(crate) guidance_scales: &'a [f32],
     /// One per row.
     pub(crate) conditioning: &'a [&'a Conditioning],
 }

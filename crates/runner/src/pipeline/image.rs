@@ -1,9 +1,13 @@
 //! One image on its way from noise to latents.
 
+use std::ops::Range;
+
 use afterimage_cache::{CachePlan, CalibrationStep, ImageReport, ImageSessions};
 use candle_core::Tensor;
 
+use super::guidance::Guidance;
 use crate::conditioning::Conditioning;
+use crate::request::RequestWarning;
 use crate::schedulers::{Scheduler, SchedulerKind};
 use crate::size::Size;
 
@@ -20,8 +24,8 @@ pub struct ImageSpec {
     pub size: Size,
     /// Denoising steps.
     pub steps: usize,
-    /// Guidance scale; 1 or less: no guidance.
-    pub guidance_scale: f64,
+    /// How it is steered towards the prompt.
+    pub guidance: Guidance,
     /// Noise scheduler.
     pub scheduler: SchedulerKind,
     /// Caching.
@@ -33,7 +37,7 @@ pub struct ImageSpec {
 #[derive(Clone)]
 pub struct RunningImage {
     pub(super) spec: ImageSpec,
-    /// One per row, in the order of the rows.
+    /// One per row, in the order of the rows and of the forwards they are in.
     pub(super) conditioning: Vec<Conditioning>,
     /// The row with the prompt.
     pub(super) prompt_row: usize,
@@ -49,19 +53,21 @@ impl ImageSpec {
     pub fn forwards(&self) -> usize {
         self.scheduler.forwards(self.steps)
     }
-
-    /// Rows in a forward: one, or two under guidance.
-    pub fn rows(&self) -> usize {
-        Self::rows_under(self.guidance_scale)
-    }
-
-    /// Rows of an image in a forward under this guidance scale.
-    pub(crate) fn rows_under(guidance_scale: f64) -> usize {
-        if guidance_scale > 1.0 { 2 } else { 1 }
-    }
 }
 
 impl RunningImage {
+    /// The rows that are in this forward of a step, counted from 0.
+    pub(super) fn rows_in(&self, forward: usize) -> Range<usize> {
+        let rows = self.spec.guidance.rows_per_forward();
+        let bound = |forward: usize| (forward * rows).min(self.conditioning.len());
+        bound(forward)..bound(forward + 1)
+    }
+
+    /// What it is made of.
+    pub fn spec(&self) -> &ImageSpec {
+        &self.spec
+    }
+
     /// `[1, channels, height, width]`, f32
     pub fn latents(&self) -> &Tensor {
         &self.latents
@@ -72,9 +78,20 @@ impl RunningImage {
         self.scheduler.predicted_original()
     }
 
-    /// Steps reused so far, as the first block list counts them.
+    /// Steps reused so far, as the cache's first context counts them.
     pub fn cached_steps(&self) -> usize {
         self.sessions.cached_steps()
+    }
+
+    /// What of its request has no effect.
+    pub fn warnings(&self) -> Vec<RequestWarning> {
+        let rows = self.conditioning.iter().enumerate();
+        let warnings = |(row, conditioning): (usize, &Conditioning)| -> Vec<_> {
+            let param = if row == self.prompt_row { "prompt" } else { "negative_prompt" };
+            let cuts = conditioning.cuts().iter();
+            cuts.map(|cut| RequestWarning { param, code: "prompt_truncated", message: cut.to_string() }).collect()
+        };
+        rows.flat_map(warnings).collect()
     }
 
     /// What was observed for a calibration.

@@ -6,6 +6,7 @@
 //! What differs between models is their [`Family`]'s.
 
 mod family;
+mod guidance;
 mod image;
 mod model_index;
 mod step_model;
@@ -20,6 +21,7 @@ use crate::conditioning::Conditioning;
 use crate::device_spec::DeviceSpec;
 use crate::dit::Dit;
 use crate::error::RunnerError;
+use crate::flux::Flux;
 use crate::image::RgbImage;
 use crate::labels::Labels;
 use crate::model_folder::ModelFolder;
@@ -30,9 +32,11 @@ use crate::precision::Precision;
 use crate::schedulers::{FlowSigmas, Schedule, Scheduler, SchedulerConfig, SchedulerKind};
 use crate::sd3::Sd3;
 use crate::size::Size;
+use crate::text::PromptLimit;
 use crate::vae::Vae;
 
 pub(crate) use family::{Family, Rows, Unconditional};
+pub use guidance::{Guidance, GuidanceKind};
 pub use image::{ImageSpec, RunningImage};
 pub(crate) use model_index::ModelIndex;
 pub(crate) use step_model::PipelineStepModel;
@@ -46,10 +50,18 @@ pub struct LoadOptions {
     pub precision: Precision,
     /// Sizes served, the default first; empty: only the model's own size.
     pub buckets: Vec<Size>,
+    /// Tokens of a prompt in the last text encoder; `None`: the family's default.
+    pub max_sequence_length: Option<usize>,
 }
 
 /// The file a calibration is kept in, beside `model_index.json`.
 pub const CALIBRATION_FILE: &str = "cache_calibration.json";
+
+/// Forwards of a step: one, and one for true classifier-free guidance of a distilled model.
+const MAX_FORWARDS: usize = 2;
+
+/// Most tokens of a prompt, as in diffusers' pipelines.
+const MAX_SEQUENCE_LENGTH: usize = 512;
 
 /// What a family finds out about itself while it is loaded.
 pub(crate) struct FamilyFacts {
@@ -64,9 +76,11 @@ pub(crate) struct FamilyFacts {
     pub(crate) default_steps: usize,
     pub(crate) default_guidance_scale: f64,
     pub(crate) labels: Labels,
-    /// There is a row to steer away from.
-    pub(crate) can_guide: bool,
-    pub(crate) takes_negative_prompt: bool,
+    pub(crate) guidance: GuidanceKind,
+    /// Published for models of this kind; a calibration of the model itself goes before it.
+    pub(crate) calibration: Option<Calibration>,
+    /// What its text encoders read of a prompt.
+    pub(crate) prompt_limits: Vec<PromptLimit>,
 }
 
 /// A family and what the pipeline has to know about it.
@@ -85,8 +99,22 @@ pub(crate) struct FamilyParts<'a> {
     pub(crate) buckets: &'a [Size],
     /// Pixels per latent.
     pub(crate) vae_scale: usize,
+    /// Tokens of a prompt asked for, in the last text encoder.
+    pub(crate) max_sequence_length: Option<usize>,
     pub(crate) dtype: DType,
     pub(crate) device: &'a Device,
+}
+
+impl FamilyParts<'_> {
+    /// Tokens of a prompt in the last text encoder of a family whose pipeline has this default.
+    pub(crate) fn text_tokens(&self, default: usize) -> Result<usize, RunnerError> {
+        match self.max_sequence_length.unwrap_or(default) {
+            tokens @ 1..=MAX_SEQUENCE_LENGTH => Ok(tokens),
+            other => Err(RunnerError::Model(format!(
+                "max_sequence_length is {other}; a prompt has 1 to {MAX_SEQUENCE_LENGTH} tokens"
+            ))),
+        }
+    }
 }
 
 /// A loaded model.
@@ -121,6 +149,7 @@ impl Pipeline {
             index: &index,
             buckets: &options.buckets,
             vae_scale: vae.scale(),
+            max_sequence_length: options.max_sequence_length,
             dtype,
             device: &device,
         };
@@ -128,6 +157,7 @@ impl Pipeline {
             PipelineClass::Dit => Dit::load(&parts)?,
             PipelineClass::PixArt(variant) => PixArt::load(&parts, variant)?,
             PipelineClass::Sd3 => Sd3::load(&parts)?,
+            PipelineClass::Flux => Flux::load(&parts)?,
         };
         if vae.latent_channels() != facts.latent_channels {
             return Err(RunnerError::Model(format!(
@@ -148,9 +178,9 @@ impl Pipeline {
             default_scheduler: schedulers.kind()?,
             schedulers: schedulers.kinds()?,
             labels: facts.labels,
-            calibration: read_calibration(folder)?,
-            can_guide: facts.can_guide,
-            takes_negative_prompt: facts.takes_negative_prompt,
+            calibration: read_calibration(folder)?.or(facts.calibration),
+            guidance: facts.guidance,
+            prompt_limits: facts.prompt_limits,
         };
         Ok(Self {
             family,
@@ -194,7 +224,11 @@ impl Pipeline {
     /// # Errors
     /// If the prompt means nothing to the model, or a tensor operation fails.
     pub(crate) fn encode(&self, prompt: &str) -> Result<Conditioning, RunnerError> {
-        self.family.encode(prompt)
+        let conditioning = self.family.encode(prompt)?;
+        for cut in conditioning.cuts() {
+            tracing::warn!("a prompt is too long: {cut}");
+        }
+        Ok(conditioning)
     }
 
     /// Whether a prompt means something to the model.
@@ -219,17 +253,19 @@ impl Pipeline {
     ) -> Result<RunningImage, RunnerError> {
         let mut conditioning = vec![encode(&spec.prompt)?];
         let mut prompt_row = 0;
-        if spec.rows() > 1 {
-            match self.family.unconditional() {
-                Unconditional::Last(unconditional) => conditioning.push(unconditional),
-                Unconditional::FirstFromNegativePrompt => {
-                    conditioning.insert(0, encode(spec.negative_prompt.as_deref().unwrap_or_default())?);
-                    prompt_row = 1;
-                }
-            }
+        if spec.guidance.mixing_scale().is_some() {
+            let (unconditional, comes_first) = match self.family.unconditional() {
+                Unconditional::Last(unconditional) => (unconditional, false),
+                Unconditional::FirstFromNegativePrompt => (
+                    encode(spec.negative_prompt.as_deref().unwrap_or_default())?,
+                    !spec.guidance.has_second_forward() || spec.cache.uncond_comes_first(),
+                ),
+            };
+            prompt_row = usize::from(comes_first);
+            conditioning.insert(1 - prompt_row, unconditional);
         }
         let (height, width) = latent_size(spec.size, self.vae.scale());
-        let stream_bytes = spec.rows() * self.family.stream_bytes((height, width));
+        let stream_bytes = spec.guidance.rows_per_forward() * self.family.stream_bytes((height, width));
         let lists = self.info.block_lists.iter();
         let lists: Vec<_> = lists.map(|(name, blocks)| ListShape { name, blocks: *blocks, stream_bytes }).collect();
         let shape = [1, self.latent_channels, height, width];
@@ -245,54 +281,76 @@ impl Pipeline {
         })
     }
 
-    /// Advances every image by one step, in one forward. All must have the same size; all else may
-    /// differ.
+    /// Advances every image by one step, in one forward; those that ask for a second share that. All must
+    /// have the same size; all else may differ.
     ///
     /// # Errors
     /// If a tensor operation fails, or an image has no step left.
     pub fn denoise<I: BorrowMut<RunningImage>>(&self, images: &mut [I]) -> Result<(), RunnerError> {
         let mut images: Vec<&mut RunningImage> = images.iter_mut().map(I::borrow_mut).collect();
-        let prediction = self.predict(&mut images)?;
-        let mut row = 0;
-        for image in images {
-            let rows = image.conditioning.len();
-            let output = self.guide(&prediction.narrow(0, row, rows)?, image)?;
+        // Of every image, one per row.
+        let mut predictions = vec![Vec::new(); images.len()];
+        for forward in 0..MAX_FORWARDS {
+            let members = images.iter_mut().zip(&mut predictions);
+            let (mut members, mut predictions): (Vec<_>, Vec<_>) =
+                members.filter(|(image, _)| !image.rows_in(forward).is_empty()).unzip();
+            if members.is_empty() {
+                break;
+            }
+            let prediction = self.predict(&mut members, forward)?;
+            let mut rows = (0..prediction.dim(0)?).map(|row| prediction.narrow(0, row, 1));
+            for (image, predictions) in members.iter().zip(&mut predictions) {
+                for row in rows.by_ref().take(image.rows_in(forward).len()) {
+                    predictions.push(row?);
+                }
+            }
+        }
+        for (image, predictions) in images.into_iter().zip(predictions) {
+            let output = self.guide(&predictions, image)?;
             image.latents = image.scheduler.step(&output, &image.latents)?;
             image.step += 1;
-            row += rows;
         }
         Ok(())
     }
 
-    /// The transformer's output for all rows of all images.
-    fn predict(&self, images: &mut [&mut RunningImage]) -> Result<Tensor, RunnerError> {
-        let (mut latents, mut timesteps, mut conditioning, mut lanes) = (vec![], vec![], vec![], vec![]);
+    /// The transformer's output for all rows that all images have in a forward.
+    fn predict(&self, images: &mut [&mut &mut RunningImage], forward: usize) -> Result<Tensor, RunnerError> {
+        let (mut latents, mut timesteps, mut guidance_scales) = (vec![], vec![], vec![]);
+        let (mut conditioning, mut lanes) = (vec![], vec![]);
         for image in images {
-            let RunningImage { conditioning: rows, latents: sample, scheduler, step, sessions, .. } = &mut **image;
+            let rows = image.rows_in(forward);
+            let RunningImage { spec, conditioning: all_rows, latents: sample, scheduler, step, sessions, .. } =
+                &mut ***image;
             let timestep = scheduler.timesteps().get(*step);
             let timestep = *timestep.ok_or_else(|| RunnerError::Model("the image has no step left".to_owned()))?;
-            for row in rows.iter() {
+            lanes.push(Lane { rows: rows.len(), sessions });
+            for row in &all_rows[rows] {
                 latents.push(sample.clone());
                 timesteps.push(timestep);
+                guidance_scales.push(spec.guidance.scale() as f32);
                 conditioning.push(row);
             }
-            lanes.push(Lane { rows: rows.len(), sessions: sessions.list(0) });
         }
-        let rows = Rows { latents: &Tensor::cat(&latents, 0)?, timesteps: &timesteps, conditioning: &conditioning };
+        let rows = Rows {
+            latents: &Tensor::cat(&latents, 0)?,
+            timesteps: &timesteps,
+            guidance_scales: &guidance_scales,
+            conditioning: &conditioning,
+        };
         Ok(self.family.predict(&rows, &mut lanes)?)
     }
 
-    /// Classifier-free guidance over one image's rows: `[1 or 2, out_channels, h, w]` to
+    /// Classifier-free guidance over one image's predictions, `[1, out_channels, h, w]` each, to
     /// `[1, channels, h, w]`.
-    fn guide(&self, prediction: &Tensor, image: &RunningImage) -> Result<Tensor, RunnerError> {
-        let prediction =
-            if self.learns_variance { prediction.narrow(1, 0, self.latent_channels)? } else { prediction.clone() };
-        if prediction.dim(0)? == 1 {
-            return Ok(prediction);
-        }
-        let row = |index: usize| prediction.narrow(0, index, 1);
-        let (cond, uncond) = (row(image.prompt_row)?, row(1 - image.prompt_row)?);
-        Ok((&uncond + ((cond - &uncond)? * image.spec.guidance_scale)?)?)
+    fn guide(&self, predictions: &[Tensor], image: &RunningImage) -> Result<Tensor, RunnerError> {
+        let row = |index: usize| {
+            let prediction = &predictions[index];
+            if self.learns_variance { prediction.narrow(1, 0, self.latent_channels) } else { Ok(prediction.clone()) }
+        };
+        let cond = row(image.prompt_row)?;
+        let Some(scale) = image.spec.guidance.mixing_scale() else { return Ok(cond) };
+        let uncond = row(1 - image.prompt_row)?;
+        Ok((&uncond + ((cond - &uncond)? * scale)?)?)
     }
 
     /// Turns final latents into a picture.

@@ -29,10 +29,12 @@ pub(crate) enum PipelineClass {
     Dit,
     PixArt(Variant),
     Sd3,
+    Flux,
 }
 
 impl PipelineClass {
-    const ALL: [Self; 4] = [Self::Dit, Self::PixArt(Variant::Alpha), Self::PixArt(Variant::Sigma), Self::Sd3];
+    const ALL: [Self; 5] =
+        [Self::Dit, Self::PixArt(Variant::Alpha), Self::PixArt(Variant::Sigma), Self::Sd3, Self::Flux];
 
     /// diffusers' name.
     pub(crate) fn as_str(self) -> &'static str {
@@ -41,6 +43,7 @@ impl PipelineClass {
             Self::PixArt(Variant::Alpha) => "PixArtAlphaPipeline",
             Self::PixArt(Variant::Sigma) => "PixArtSigmaPipeline",
             Self::Sd3 => "StableDiffusion3Pipeline",
+            Self::Flux => "FluxPipeline",
         }
     }
 
@@ -51,6 +54,7 @@ impl PipelineClass {
             Self::Dit => &["DiTTransformer2DModel", "Transformer2DModel"],
             Self::PixArt(_) => &["PixArtTransformer2DModel", "Transformer2DModel"],
             Self::Sd3 => &["SD3Transformer2DModel"],
+            Self::Flux => &["FluxTransformer2DModel"],
         }
     }
 }

@@ -10,6 +10,7 @@ use crate::conditioning::Conditioning;
 use crate::error::RunnerError;
 use crate::image::RgbImage;
 use crate::prompt_cache::PromptCache;
+use crate::request::RequestWarning;
 
 /// A pipeline and the memory its images may use. Workers on one device share all of it.
 #[derive(Clone)]
@@ -44,6 +45,10 @@ impl StepModel for PipelineStepModel {
 
     fn preview(&self, image: &RunningImage) -> Result<Option<RgbImage>, RunnerError> {
         image.predicted_original().map(|latents| self.pipeline.decode(latents)).transpose()
+    }
+
+    fn warnings(&self, image: &RunningImage) -> Vec<RequestWarning> {
+        image.warnings()
     }
 
     fn cached_steps(&self, image: &RunningImage) -> usize {

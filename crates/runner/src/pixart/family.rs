@@ -8,7 +8,7 @@ use super::transformer::{CaptionRows, PixArtTransformer};
 use crate::conditioning::{Conditioning, EncodedText};
 use crate::error::RunnerError;
 use crate::labels::Labels;
-use crate::pipeline::{self, Family, FamilyFacts, FamilyParts, LoadedFamily, Rows, Unconditional};
+use crate::pipeline::{self, Family, FamilyFacts, FamilyParts, GuidanceKind, LoadedFamily, Rows, Unconditional};
 use crate::schedulers::FlowSigmas;
 use crate::text::{T5States, T5TextEncoder};
 
@@ -28,8 +28,8 @@ pub(crate) enum Variant {
 }
 
 impl Variant {
-    /// Tokens of a caption, longer ones are cut.
-    fn caption_tokens(self) -> usize {
+    /// Tokens of a caption, longer ones are cut; as in diffusers' pipelines.
+    fn default_caption_tokens(self) -> usize {
         match self {
             Self::Alpha => 120,
             Self::Sigma => 300,
@@ -41,7 +41,7 @@ impl Variant {
 pub(crate) struct PixArt {
     transformer: PixArtTransformer,
     text_encoder: T5TextEncoder,
-    variant: Variant,
+    caption_tokens: usize,
     device: Device,
 }
 
@@ -64,6 +64,7 @@ impl PixArt {
         let parameters = weights.parameters(parts.dtype, parts.device);
         let transformer = PixArtTransformer::new(config.clone(), &latents, parts.vae_scale, parameters)?;
         weights.finish(&["pos_embed.pos_embed", "caption_projection.y_embedding"])?;
+        let caption_tokens = parts.text_tokens(variant.default_caption_tokens())?;
         let facts = FamilyFacts {
             block_lists: vec![(PixArtTransformer::BLOCK_LIST, config.num_layers)],
             latent_channels: config.in_channels,
@@ -72,10 +73,11 @@ impl PixArt {
             default_steps: DEFAULT_STEPS,
             default_guidance_scale: DEFAULT_GUIDANCE_SCALE,
             labels: Labels::default(),
-            can_guide: true,
-            takes_negative_prompt: true,
+            guidance: GuidanceKind::NegativePrompt,
+            calibration: None,
+            prompt_limits: vec![text_encoder.limit(caption_tokens)],
         };
-        let family = Self { transformer, text_encoder, variant, device: parts.device.clone() };
+        let family = Self { transformer, text_encoder, caption_tokens, device: parts.device.clone() };
         Ok(LoadedFamily { family: Box::new(family), facts, buckets })
     }
 }
@@ -88,11 +90,8 @@ impl Family for PixArt {
     fn encode(&self, prompt: &str) -> std::result::Result<Conditioning, RunnerError> {
         // As the pipelines do without their optional cleaning.
         let caption = prompt.to_lowercase();
-        let max_tokens = self.variant.caption_tokens();
+        let max_tokens = self.caption_tokens;
         let T5States { states, cut } = self.text_encoder.encode(caption.trim(), max_tokens)?;
-        if cut > 0 {
-            tracing::warn!(cut, max_tokens, "a prompt is too long; its end has no effect");
-        }
         let captions = self.transformer.project_captions(&states)?;
         let (_, words, _) = captions.dims3()?;
         let padding = max_tokens - words;
@@ -101,6 +100,7 @@ impl Family for PixArt {
             states: captions.pad_with_zeros(1, 0, padding)?,
             bias: Some(Tensor::from_vec(bias, (1, words + padding), &self.device)?),
             pooled: None,
+            cuts: cut.into_iter().collect(),
         }))
     }
 

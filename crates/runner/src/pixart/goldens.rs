@@ -65,7 +65,7 @@ fn check_forward(name: &str) {
     };
     let list = ListShape { name: PixArtTransformer::BLOCK_LIST, blocks, stream_bytes: 0 };
     let mut sessions = ImageSessions::new(&CachePlan::None, &[list], &CacheBudget::unlimited());
-    let lane = Lane { rows, sessions: sessions.list(0) };
+    let lane = Lane { rows, sessions: &mut sessions };
     let output = transformer.forward(rows_given, &mut [lane]).unwrap();
     assert_near(&output, given("output"), "output");
 }

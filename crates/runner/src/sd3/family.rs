@@ -9,16 +9,16 @@ use super::transformer::{PromptRows, Sd3Transformer};
 use crate::conditioning::{Conditioning, EncodedText};
 use crate::error::RunnerError;
 use crate::labels::Labels;
-use crate::pipeline::{self, Family, FamilyFacts, FamilyParts, LoadedFamily, Rows, Unconditional};
+use crate::pipeline::{self, Family, FamilyFacts, FamilyParts, GuidanceKind, LoadedFamily, Rows, Unconditional};
 use crate::schedulers::FlowSigmas;
 use crate::size::Size;
-use crate::text::{ClipTextEncoder, T5TextEncoder};
+use crate::text::{ClipTextEncoder, PromptCut, PromptLimit, T5States, T5TextEncoder};
 
 /// Defaults of diffusers' `StableDiffusion3Pipeline`.
 const DEFAULT_STEPS: usize = 28;
 const DEFAULT_GUIDANCE_SCALE: f64 = 7.0;
-/// T5 tokens of a prompt, longer ones are cut.
-const T5_TOKENS: usize = 256;
+/// T5 tokens of a prompt, longer ones are cut; as in diffusers' pipeline.
+const DEFAULT_T5_TOKENS: usize = 256;
 
 /// A transformer and its text encoders.
 pub(crate) struct Sd3 {
@@ -31,10 +31,20 @@ struct TextEncoders {
     clips: [ClipTextEncoder; 2],
     /// Pipelines may go without; its tokens are zeros then.
     t5: Option<T5TextEncoder>,
+    t5_tokens: usize,
     /// Size of the transformer's text tokens before they are embedded.
     dim: usize,
     dtype: DType,
     device: Device,
+}
+
+/// What the encoders make of a prompt together.
+struct PromptStates {
+    /// `[1, tokens, dim]`, CLIP's first.
+    states: Tensor,
+    /// `[1, dim]`, the pooled outputs side by side.
+    pooled: Tensor,
+    cuts: Vec<PromptCut>,
 }
 
 impl Sd3 {
@@ -56,8 +66,9 @@ impl Sd3 {
             default_steps: DEFAULT_STEPS,
             default_guidance_scale: DEFAULT_GUIDANCE_SCALE,
             labels: Labels::default(),
-            can_guide: true,
-            takes_negative_prompt: true,
+            guidance: GuidanceKind::NegativePrompt,
+            calibration: None,
+            prompt_limits: texts.limits(),
         };
         Ok(LoadedFamily { family: Box::new(Self { transformer, texts }), facts, buckets })
     }
@@ -106,25 +117,35 @@ impl TextEncoders {
         if let Some(t5) = t5.as_ref().filter(|t5| t5.dim() != dim) {
             return fail("the states of T5", t5.dim(), dim);
         }
-        Ok(Self { clips, t5, dim, dtype, device: device.clone() })
+        let t5_tokens = parts.text_tokens(DEFAULT_T5_TOKENS)?;
+        Ok(Self { clips, t5, t5_tokens, dim, dtype, device: device.clone() })
     }
 
-    /// States of all tokens, `[1, tokens, dim]`, CLIP's first, and the pooled outputs side by side.
-    fn encode(&self, prompt: &str) -> std::result::Result<(Tensor, Tensor), RunnerError> {
-        let (mut states, mut pooled) = (vec![], vec![]);
+    fn limits(&self) -> Vec<PromptLimit> {
+        let clips = self.clips.iter().map(|clip| clip.limit().clone());
+        clips.chain(self.t5.iter().map(|t5| t5.limit(self.t5_tokens))).collect()
+    }
+
+    fn encode(&self, prompt: &str) -> std::result::Result<PromptStates, RunnerError> {
+        let (mut states, mut pooled, mut cuts) = (vec![], vec![], vec![]);
         for clip in &self.clips {
             let encoded = clip.encode(prompt)?;
             states.push(encoded.penultimate);
             pooled.push(encoded.pooled);
+            cuts.extend(encoded.cut);
         }
         let clips = Tensor::cat(&states, 2)?;
         let padding = self.dim - clips.dim(2)?;
         let clips = clips.pad_with_zeros(2, 0, padding)?;
         let t5 = match &self.t5 {
-            Some(t5) => t5.encode_padded(prompt, T5_TOKENS)?.states,
-            None => Tensor::zeros((1, T5_TOKENS, self.dim), self.dtype, &self.device)?,
+            Some(t5) => {
+                let T5States { states, cut } = t5.encode_padded(prompt, self.t5_tokens)?;
+                cuts.extend(cut);
+                states
+            }
+            None => Tensor::zeros((1, self.t5_tokens, self.dim), self.dtype, &self.device)?,
         };
-        Ok((Tensor::cat(&[clips, t5], 1)?, Tensor::cat(&pooled, 1)?))
+        Ok(PromptStates { states: Tensor::cat(&[clips, t5], 1)?, pooled: Tensor::cat(&pooled, 1)?, cuts })
     }
 }
 
@@ -134,11 +155,12 @@ impl Family for Sd3 {
     }
 
     fn encode(&self, prompt: &str) -> std::result::Result<Conditioning, RunnerError> {
-        let (states, pooled) = self.texts.encode(prompt)?;
+        let PromptStates { states, pooled, cuts } = self.texts.encode(prompt)?;
         Ok(Conditioning::Text(EncodedText {
             states: self.transformer.embed_states(&states)?,
             bias: None,
             pooled: Some(self.transformer.embed_pooled(&pooled)?),
+            cuts,
         }))
     }
 

@@ -26,7 +26,7 @@ fn check_forward(name: &str) {
     let rows_given = PromptRows { latents, timesteps: &timesteps, texts, pooled };
     let list = ListShape { name: Sd3Transformer::BLOCK_LIST, blocks: config.num_layers, stream_bytes: 0 };
     let mut sessions = ImageSessions::new(&CachePlan::None, &[list], &CacheBudget::unlimited());
-    let lane = Lane { rows, sessions: sessions.list(0) };
+    let lane = Lane { rows, sessions: &mut sessions };
     assert_near(&transformer.forward(rows_given, &mut [lane]).unwrap(), given("output"), "output");
 }
 

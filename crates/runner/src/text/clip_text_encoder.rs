@@ -4,6 +4,7 @@ use candle_core::{DType, Device, Tensor};
 
 use super::clip::{ClipOutput, ClipTextConfig, ClipTextModel};
 use super::clip_tokenizer;
+use super::prompt_limit::{PromptCut, PromptLimit};
 use super::tokenizer::TextTokenizer;
 use crate::error::RunnerError;
 use crate::model_folder::ModelFolder;
@@ -12,7 +13,7 @@ use crate::model_folder::ModelFolder;
 pub(crate) struct ClipTextEncoder {
     model: ClipTextModel,
     tokenizer: TextTokenizer,
-    max_tokens: usize,
+    limit: PromptLimit,
     dim: usize,
     pooled_dim: usize,
 }
@@ -24,8 +25,8 @@ pub(crate) struct ClipStates {
     /// `[1, pooled_dim]`: the last layer's state of the first end token behind the final norm, projected where
     /// the model's class says so.
     pub(crate) pooled: Tensor,
-    /// Tokens that did not fit.
-    pub(crate) cut: usize,
+    /// What did not fit.
+    pub(crate) cut: Option<PromptCut>,
 }
 
 impl ClipTextEncoder {
@@ -48,7 +49,11 @@ impl ClipTextEncoder {
         Ok(Self {
             model,
             tokenizer: clip_tokenizer::load(folder, tokenizer)?,
-            max_tokens: max_tokens.unwrap_or(usize::MAX).min(config.max_tokens()),
+            limit: PromptLimit {
+                encoder: "CLIP",
+                component: encoder.to_owned(),
+                max_tokens: max_tokens.unwrap_or(usize::MAX).min(config.max_tokens()),
+            },
             dim: config.dim(),
             pooled_dim: config.pooled_dim(),
         })
@@ -65,8 +70,8 @@ impl ClipTextEncoder {
     }
 
     /// Tokens of every text: shorter ones are padded, longer ones cut.
-    pub(crate) fn max_tokens(&self) -> usize {
-        self.max_tokens
+    pub(crate) fn limit(&self) -> &PromptLimit {
+        &self.limit
     }
 
     #[cfg(test)]
@@ -76,8 +81,8 @@ impl ClipTextEncoder {
 
     /// The states of a text.
     pub(crate) fn encode(&self, text: &str) -> Result<ClipStates, RunnerError> {
-        let tokens = self.tokenizer.padded_tokens(text, self.max_tokens)?;
+        let tokens = self.tokenizer.padded_tokens(text, self.limit.max_tokens)?;
         let ClipOutput { penultimate, pooled } = self.model.forward(&tokens.ids)?;
-        Ok(ClipStates { penultimate, pooled, cut: tokens.cut })
+        Ok(ClipStates { penultimate, pooled, cut: self.limit.cut(tokens.cut) })
     }
 }

@@ -34,7 +34,7 @@ fn check_tokens(fixture: &Fixture, tokenizer: &str, tokenize: impl Fn(&str, Opti
 
 fn check_clip_tokens(fixture: &Fixture, encoder: &str, tokenizer: &str) {
     let clip = clip(fixture, encoder, tokenizer);
-    assert_eq!(clip.max_tokens(), CLIP_TOKENS);
+    assert_eq!(clip.limit().max_tokens, CLIP_TOKENS);
     check_tokens(fixture, tokenizer, |text, length| {
         let tokens = match length {
             Some(length) => clip.tokenizer().padded_tokens(text, length),

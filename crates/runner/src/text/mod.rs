@@ -1,19 +1,18 @@
 //! Text encoders and their tokenizers, as transformers lays them out beside a diffusers pipeline.
 
-#[allow(dead_code, reason = "the families that read it come next")]
 mod clip;
-#[allow(dead_code, reason = "the families that read it come next")]
 mod clip_text_encoder;
-#[allow(dead_code, reason = "the families that read it come next")]
 mod clip_tokenizer;
 #[cfg(test)]
 mod goldens;
+mod prompt_limit;
 mod sentence_piece;
 mod t5;
 mod t5_text_encoder;
 mod t5_tokenizer;
 mod tokenizer;
 
-#[allow(unused_imports, reason = "the families that read it come next")]
-pub(crate) use clip_text_encoder::{ClipStates, ClipTextEncoder};
+pub(crate) use clip_text_encoder::ClipTextEncoder;
+pub(crate) use prompt_limit::PromptCut;
+pub use prompt_limit::PromptLimit;
 pub(crate) use t5_text_encoder::{T5States, T5TextEncoder};

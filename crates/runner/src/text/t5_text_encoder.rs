@@ -2,6 +2,7 @@
 
 use candle_core::{DType, Device, Tensor};
 
+use super::prompt_limit::{PromptCut, PromptLimit};
 use super::t5::{T5Config, T5Encoder};
 use super::t5_tokenizer;
 use super::tokenizer::{TextTokenizer, Tokens};
@@ -13,14 +14,15 @@ pub(crate) struct T5TextEncoder {
     encoder: T5Encoder,
     tokenizer: TextTokenizer,
     device: Device,
+    component: String,
 }
 
 /// What T5 makes of a text.
 pub(crate) struct T5States {
     /// `[1, tokens, dim]`
     pub(crate) states: Tensor,
-    /// Tokens that did not fit.
-    pub(crate) cut: usize,
+    /// What did not fit.
+    pub(crate) cut: Option<PromptCut>,
 }
 
 impl T5TextEncoder {
@@ -38,7 +40,7 @@ impl T5TextEncoder {
         let model = T5Encoder::new(&config, weights.var_builder(dtype, device))?;
         weights.finish(&T5Encoder::UNUSED_WEIGHTS)?;
         let tokenizer = t5_tokenizer::load(folder, tokenizer)?;
-        Ok(Self { encoder: model, tokenizer, device: device.clone() })
+        Ok(Self { encoder: model, tokenizer, device: device.clone(), component: encoder.to_owned() })
     }
 
     /// Size of the vectors.
@@ -56,17 +58,21 @@ impl T5TextEncoder {
     /// Padding is left to the caller: tokens do not attend to it, so their states are those of a padded
     /// text under its mask.
     pub(crate) fn encode(&self, text: &str, max_tokens: usize) -> Result<T5States, RunnerError> {
-        self.states(self.tokenizer.tokens(text, max_tokens)?)
+        self.states(self.tokenizer.tokens(text, max_tokens)?, max_tokens)
     }
 
-    #[allow(dead_code, reason = "the families that need it come next")]
     /// The states of a text padded to `tokens`, which attend to the padding: a padded text without a mask.
     pub(crate) fn encode_padded(&self, text: &str, tokens: usize) -> Result<T5States, RunnerError> {
-        self.states(self.tokenizer.padded_tokens(text, tokens)?)
+        self.states(self.tokenizer.padded_tokens(text, tokens)?, tokens)
     }
 
-    fn states(&self, tokens: Tokens) -> Result<T5States, RunnerError> {
+    /// What is said of texts that are cut at `max_tokens`.
+    pub(crate) fn limit(&self, max_tokens: usize) -> PromptLimit {
+        PromptLimit { encoder: "T5", component: self.component.clone(), max_tokens }
+    }
+
+    fn states(&self, tokens: Tokens, max_tokens: usize) -> Result<T5States, RunnerError> {
         let ids = Tensor::new(tokens.ids, &self.device)?.unsqueeze(0)?;
-        Ok(T5States { states: self.encoder.forward(&ids)?, cut: tokens.cut })
+        Ok(T5States { states: self.encoder.forward(&ids)?, cut: self.limit(max_tokens).cut(tokens.cut) })
     }
 }

@@ -52,7 +52,6 @@ impl TextTokenizer {
         Ok(Tokens { ids: encoding.get_ids().to_vec(), cut })
     }
 
-    #[allow(dead_code, reason = "the families that need it come next")]
     /// The same, padded to `tokens` ids.
     ///
     /// # Errors

@@ -52,6 +52,11 @@ impl Entry {
         self.parts.iter().map(|part| part.bytes() as u64).sum()
     }
 
+    /// `source` is the index of the file that holds it.
+    pub(super) fn set_source(&mut self, source: usize) {
+        self.parts.iter_mut().for_each(|part| part.source = source);
+    }
+
     /// The file that holds it.
     pub(super) fn source<'a>(&self, sources: &'a [Source]) -> &'a Source {
         &sources[self.parts[0].source]

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use candle_core::{DType, Device, Result, Shape, Tensor};
 use candle_nn::VarBuilder;
 
-use super::Weights;
+use super::{Matrix, Weights, into_candle};
 
 /// The tensors below one name of a component's weights.
 #[derive(Clone)]
@@ -28,6 +28,15 @@ impl Parameters {
     /// A tensor in the dtype of [`Self::dtype`].
     pub(crate) fn get(&self, shape: impl Into<Shape>, name: &str) -> Result<Tensor> {
         self.builder.get(shape, name)
+    }
+
+    /// The weight of a linear layer, `[outputs, inputs]`.
+    pub(crate) fn matrix(&self, outputs: usize, inputs: usize, name: &str) -> Result<Matrix> {
+        let name = match self.builder.prefix() {
+            prefix if prefix.is_empty() => name.to_owned(),
+            prefix => format!("{prefix}.{name}"),
+        };
+        self.weights.take_matrix(&name, (outputs, inputs), self.dtype(), self.device()).map_err(into_candle)
     }
 
     /// Precision of what is computed with these parameters.

@@ -56,7 +56,7 @@ fn spec(request: &Request) -> ImageSpec {
         seed: request.seed,
         size: info.buckets[0],
         steps: request.num_inference_steps,
-        guidance_scale: request.guidance_scale,
+        guidance: info.guidance.with(request.guidance_scale, 1.0),
         scheduler: request.scheduler.parse().unwrap(),
         cache: CachePlan::new(&config, request.num_inference_steps, info.cache_facts(&info.blocks())).unwrap(),
     }

@@ -6,6 +6,7 @@
 #![allow(clippy::print_stdout, reason = "the margins are worth seeing under --nocapture")]
 
 mod emoji_dit;
+mod flux_caches;
 mod random_models;
 mod text_to_image;
 

@@ -35,7 +35,7 @@ fn check(model: &str) {
             seed: run.seed,
             size: info.buckets[0],
             steps: run.num_inference_steps,
-            guidance_scale: run.guidance_scale,
+            guidance: info.guidance.with(run.guidance_scale, 1.0),
             scheduler: info.default_scheduler,
             cache: CachePlan::None,
         };

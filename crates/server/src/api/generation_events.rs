@@ -18,6 +18,7 @@ use super::generation_response::{StageSeconds, Usage};
 use super::openapi::CacheReportSchema;
 use super::output::{Output, PictureData};
 use super::state::unix_seconds;
+use super::warning::{self, Warning};
 
 /// What the `data` of a server-sent event of a streamed generation holds
 #[derive(Debug, Serialize, ToSchema)]
@@ -87,6 +88,10 @@ pub(super) struct Summary<'a> {
     #[schema(value_type = CacheReportSchema)]
     cache: &'a CacheReport,
     timings: StageSeconds,
+    /// What of the request had no effect; absent where there is no such thing
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schema(min_items = 1)]
+    warnings: Vec<Warning<'a>>,
 }
 
 impl Picture {
@@ -127,6 +132,7 @@ pub(super) fn completed(job: &FinishedJob, output: &Output, arrived: Instant) ->
         let summary = is_last.then(|| Summary {
             cache: &job.cache,
             timings: StageSeconds::new(job.timings, arrived.elapsed().as_secs_f64()),
+            warnings: warning::of_job(job),
         });
         let event = Event::Completed { picture, usage: Usage::default(), summary };
         events.push(text("image_generation.completed", &event)?);
@@ -164,7 +170,7 @@ fn text(name: &str, event: &Event<'_>) -> Result<Bytes, ApiError> {
 #[cfg(test)]
 mod tests {
     use afterimage_cache::CachePlan;
-    use afterimage_runner::{FinishedImage, Size, Timings};
+    use afterimage_runner::{FinishedImage, RequestWarning, Size, Timings};
     use serde_json::{Value, json};
 
     use super::*;
@@ -222,12 +228,19 @@ mod tests {
             size: SIZE,
             cache: CacheReport::new(&CachePlan::None, 3, Vec::new()),
             timings: Timings::default(),
+            warnings: vec![RequestWarning {
+                param: "prompt",
+                code: "prompt_truncated",
+                message: "too long".to_owned(),
+            }],
         };
         let events: Vec<_> = completed(&job, &Output::for_tests(), Instant::now()).unwrap().iter().map(parts).collect();
         assert!(events.iter().all(|(name, _)| name == "image_generation.completed"));
         assert!(events[0].1.get("cache").is_none() && events[0].1["usage"]["total_tokens"] == 0);
         assert_eq!((&events[1].1["cache"]["steps"], &events[1].1["seed"]), (&json!(3), &json!(8)));
         assert!(events[1].1["timings"]["total_seconds"].is_number());
+        let warnings = json!([{"param": "prompt", "code": "prompt_truncated", "message": "too long"}]);
+        assert_eq!((events[0].1.get("warnings"), &events[1].1["warnings"]), (None, &warnings));
     }
 
     #[test]

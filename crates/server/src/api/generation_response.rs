@@ -12,6 +12,7 @@ use super::error::ApiError;
 use super::openapi::CacheReportSchema;
 use super::output::{Output, PictureData};
 use super::state::unix_seconds;
+use super::warning::{self, Warning};
 
 /// Finished pictures
 #[derive(Debug, Serialize, ToSchema)]
@@ -28,6 +29,10 @@ pub(super) struct GenerationResponse<'a> {
     #[schema(value_type = CacheReportSchema)]
     cache: &'a CacheReport,
     timings: StageSeconds,
+    /// What of the request had no effect; absent where there is no such thing
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schema(min_items = 1)]
+    warnings: Vec<Warning<'a>>,
 }
 
 /// A finished picture
@@ -85,6 +90,7 @@ pub(super) fn body(job: &FinishedJob, output: &Output, arrived: Instant) -> Resu
         usage: Usage::default(),
         cache: &job.cache,
         timings: StageSeconds::new(job.timings, arrived.elapsed().as_secs_f64()),
+        warnings: warning::of_job(job),
     };
     serde_json::to_vec(&response).map_err(|error| ApiError::Internal(error.to_string()))
 }
@@ -92,7 +98,7 @@ pub(super) fn body(job: &FinishedJob, output: &Output, arrived: Instant) -> Resu
 #[cfg(test)]
 mod tests {
     use afterimage_cache::CachePlan;
-    use afterimage_runner::{FinishedImage, RgbImage, Size};
+    use afterimage_runner::{FinishedImage, RequestWarning, RgbImage, Size};
     use serde_json::Value;
 
     use super::*;
@@ -105,6 +111,11 @@ mod tests {
             size,
             cache: CacheReport::new(&CachePlan::None, 25, vec![afterimage_cache::ImageReport::default()]),
             timings: Timings { denoise_seconds: 1.5, ..Timings::default() },
+            warnings: vec![RequestWarning {
+                param: "negative_prompt",
+                code: "prompt_truncated",
+                message: "the T5 text encoder (text_encoder) takes 120 tokens; 7 more had no effect".to_owned(),
+            }],
         };
         let mut body: Value =
             serde_json::from_slice(&super::body(&job, &Output::for_tests(), Instant::now()).unwrap()).unwrap();
@@ -151,7 +162,14 @@ mod tests {
             "denoise_seconds": 1.5,
             "decode_seconds": 0.0,
             "total_seconds": "[seconds]"
-          }
+          },
+          "warnings": [
+            {
+              "param": "negative_prompt",
+              "code": "prompt_truncated",
+              "message": "the T5 text encoder (text_encoder) takes 120 tokens; 7 more had no effect"
+            }
+          ]
         }
         "#);
     }

@@ -31,6 +31,7 @@ mod rate_limit;
 mod request_id;
 mod security_headers;
 mod state;
+mod warning;
 
 use std::sync::Arc;
 

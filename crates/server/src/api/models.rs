@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use afterimage_cache::{CacheBackend, CacheConfig, CachePlan};
 use afterimage_runner::schedulers::SchedulerKind;
-use afterimage_runner::{Engine, ModelInfo, PreviewCount, Size};
+use afterimage_runner::{Engine, ModelInfo, PreviewCount, PromptLimit, Size};
 use axum::Json;
 use axum::extract::State;
 use serde::Serialize;
@@ -91,6 +91,20 @@ struct ModelLimits {
     num_inference_steps: u64,
     guidance_scale: f64,
     partial_images: usize,
+    /// What the text encoders read of a prompt; the rest has no effect, and a generation says so. None for a
+    /// class-conditional model
+    prompt_tokens: Vec<PromptTokens>,
+}
+
+/// The longest text that a text encoder reads
+#[derive(Debug, Serialize, ToSchema)]
+struct PromptTokens {
+    /// `CLIP` or `T5`
+    encoder: &'static str,
+    /// Its folder in the model
+    component: String,
+    /// With those that begin and end a text
+    tokens: usize,
 }
 
 /// A list of transformer blocks
@@ -197,10 +211,17 @@ fn card(state: &AppState, engine: &Engine) -> ModelCard {
             num_inference_steps: MAX_STEPS,
             guidance_scale: MAX_GUIDANCE_SCALE,
             partial_images: PreviewCount::MAX,
+            prompt_tokens: model.prompt_limits.iter().map(PromptTokens::from).collect(),
         },
         block_lists: model.block_lists.iter().map(|&(name, blocks)| BlockListCard { name, blocks }).collect(),
         caches: CacheBackend::ALL.map(|backend| cache_card(cache, backend, model)).into(),
         sizes,
+    }
+}
+
+impl From<&PromptLimit> for PromptTokens {
+    fn from(limit: &PromptLimit) -> Self {
+        Self { encoder: limit.encoder, component: limit.component.clone(), tokens: limit.max_tokens }
     }
 }
 

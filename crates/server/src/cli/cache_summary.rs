@@ -81,6 +81,7 @@ mod tests {
             size: Size { width: 64, height: 64 },
             cache: CacheReport::new(&CachePlan::None, 4, images),
             timings: Timings { queue_seconds: 0.0, encode_seconds: 0.001, denoise_seconds: 1.5, decode_seconds: 0.25 },
+            warnings: Vec::new(),
         }
     }
 

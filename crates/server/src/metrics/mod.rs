@@ -128,6 +128,7 @@ mod tests {
             size: Size { width: 64, height: 64 },
             cache: CacheReport::new(&CachePlan::None, 3, images),
             timings: Timings::default(),
+            warnings: Vec::new(),
         }
     }
 

@@ -17,7 +17,7 @@ fn images_join_between_steps_and_leave_when_they_are_done() {
     let mut bench = Bench::new(8);
     let first = bench.submit(job(1));
     bench.iterate(2);
-    let second = bench.submit(Job { steps: 3, guidance_scale: 4.0, ..job(2) });
+    let second = bench.submit(Job { steps: 3, guidance: Guidance::Rows(4.0), ..job(2) });
     bench.run_out();
     let batches: Vec<_> = bench.model.forwards().into_iter().map(|forward| forward.images).collect();
     assert_eq!(batches, [vec![(1, 1)], vec![(1, 2)], vec![(1, 3), (2, 1)], vec![(1, 4), (2, 2)], vec![(2, 3)]]);
@@ -48,7 +48,7 @@ fn the_images_of_a_request_are_admitted_one_by_one_and_come_back_in_order() {
 #[test]
 fn a_full_bucket_keeps_its_order_and_holds_up_no_other() {
     let mut bench = Bench::new(2);
-    let guided = |seed| Job { guidance_scale: 4.0, ..job(seed) };
+    let guided = |seed| Job { guidance: Guidance::Rows(4.0), ..job(seed) };
     let tickets = [bench.submit(job(1)), bench.submit(guided(2)), bench.submit(job(3))];
     let other = bench.submit(Job { size: WIDE, ..job(4) });
     bench.iterate(2);
@@ -78,7 +78,7 @@ fn buckets_take_turns() {
 #[test]
 fn work_left_is_estimated_from_measured_steps() {
     let mut bench = Bench::new(8);
-    let _first = bench.submit(Job { guidance_scale: 4.0, ..job(1) });
+    let _first = bench.submit(Job { guidance: Guidance::Rows(4.0), ..job(1) });
     bench.iterate(1);
     // Three of four steps and the decoding are left; the first step of two rows was 20 ms.
     let seconds = bench.shared.ledger.totals().seconds;
@@ -103,7 +103,7 @@ fn arrivals() -> impl Strategy<Value = Vec<(Job, usize)>> {
     let request = (1..4usize, size, 1..7usize, prop_oneof![Just(1.0), Just(4.0)], 0..30usize);
     prop::collection::vec(request, 1..16).prop_map(|requests| {
         let arrival = |(index, (images, size, steps, guidance_scale, before)): (usize, (_, _, _, _, _))| {
-            (Job { images, size, steps, guidance_scale, ..job(10 * index as u64) }, before)
+            (Job { images, size, steps, guidance: Guidance::Rows(guidance_scale), ..job(10 * index as u64) }, before)
         };
         requests.into_iter().enumerate().map(arrival).collect()
     })

@@ -12,6 +12,7 @@ use super::super::step_model::StepModel;
 use crate::error::RunnerError;
 use crate::image::RgbImage;
 use crate::pipeline::ImageSpec;
+use crate::request::RequestWarning;
 use crate::size::Size;
 
 /// Virtual time of one row in one step, and of decoding.
@@ -133,7 +134,7 @@ impl StepModel for FakeModel {
     #[allow(clippy::panic, reason = "the fault that is tested")]
     fn step(&self, images: &mut [&mut FakeImage]) -> Result<(), RunnerError> {
         let size = images[0].spec.size;
-        let rows = images.iter().map(|image| image.spec.rows()).sum();
+        let rows = images.iter().map(|image| image.spec.guidance.rows()).sum();
         assert!(images.iter().all(|image| image.spec.size == size), "a batch has one size");
         let members = images.iter().map(|image| (image.spec.seed, image.step + 1)).collect();
         self.forwards.lock().unwrap().push(Forward { size, rows, images: members });
@@ -173,6 +174,10 @@ impl StepModel for FakeModel {
 
     fn preview(&self, image: &FakeImage) -> Result<Option<RgbImage>, RunnerError> {
         self.decode(image).map(Some)
+    }
+
+    fn warnings(&self, _image: &FakeImage) -> Vec<RequestWarning> {
+        Vec::new()
     }
 
     #[allow(clippy::panic, reason = "the fault that is tested")]

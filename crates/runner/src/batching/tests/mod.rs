@@ -21,6 +21,7 @@ use super::step_loop::{LoopParts, StepLoop, WorkerShared};
 use super::work_estimate::Work;
 use super::work_ledger::WorkLedger;
 use crate::job::{FinishedJob, Job, JobError, Ticket, ticket};
+use crate::pipeline::Guidance;
 use crate::preview::PreviewCount;
 use crate::schedulers::SchedulerKind;
 use crate::size::Size;
@@ -38,7 +39,7 @@ fn job(seed: u64) -> Job {
         seed,
         size: SMALL,
         steps: 4,
-        guidance_scale: 1.0,
+        guidance: Guidance::Rows(1.0),
         scheduler: SchedulerKind::Ddim,
         cache: CachePlan::None,
         previews: PreviewCount::default(),

@@ -8,8 +8,9 @@ use super::super::step_model::StepModel;
 use crate::error::RunnerError;
 use crate::image::RgbImage;
 use crate::model_folder::ModelFolder;
-use crate::pipeline::{ImageSpec, LoadOptions, Pipeline, PipelineStepModel, RunningImage};
+use crate::pipeline::{Guidance, ImageSpec, LoadOptions, Pipeline, PipelineStepModel, RunningImage};
 use crate::prompt_cache::PromptCache;
+use crate::request::RequestWarning;
 use crate::schedulers::SchedulerKind;
 
 const FAULTY_SEED: u64 = 99;
@@ -50,6 +51,10 @@ impl StepModel for Faulty {
         self.0.preview(&image.1)
     }
 
+    fn warnings(&self, image: &Seeded) -> Vec<RequestWarning> {
+        self.0.warnings(&image.1)
+    }
+
     fn cached_steps(&self, image: &Seeded) -> usize {
         self.0.cached_steps(&image.1)
     }
@@ -86,7 +91,7 @@ fn an_image_beside_a_panic_goes_on_bit_for_bit_as_if_alone() {
             seed,
             size: info.buckets[0],
             steps,
-            guidance_scale: 4.0,
+            guidance: Guidance::Rows(4.0),
             scheduler,
             cache: plan(steps),
         };

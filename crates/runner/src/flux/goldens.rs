@@ -1,0 +1,48 @@
+//! FLUX's transformer against diffusers in f32: one recorded forward.
+
+use afterimage_cache::{CacheBudget, CachePlan, ImageSessions, Lane, ListShape};
+use candle_core::{DType, Device, Tensor};
+
+use super::config::TransformerConfig;
+use super::transformer::{FluxTransformer, TextRows, unpack};
+use crate::golden_fixture::{Fixture, assert_near};
+
+fn check_forward(name: &str) {
+    let fixture = Fixture::open(name);
+    let given = |name: &str| &fixture.tensors[&format!("forward.{name}")];
+    let config = TransformerConfig::from_json(&fixture.folder.text("transformer/config.json").unwrap()).unwrap();
+    let (tokens, states) = (given("hidden_states"), given("encoder_hidden_states"));
+    let (rows, image_tokens, _) = tokens.dims3().unwrap();
+    let side = image_tokens.isqrt();
+    let latents = |tokens: &Tensor| unpack(tokens, (side, side), config.latent_channels()).unwrap();
+    let sizes = [(2 * side, 2 * side)];
+    let weights = fixture.folder.weights("transformer").unwrap();
+    let parameters = weights.parameters(DType::F32, &Device::Cpu);
+    let transformer = FluxTransformer::new(&config, &sizes, states.dim(1).unwrap(), parameters).unwrap();
+    weights.finish(&[]).unwrap();
+
+    let text = transformer.embed_text(states).unwrap();
+    assert_near(&text, given("context_embedder"), "context_embedder");
+    let timesteps: Vec<f32> = given("timestep").to_vec1::<f32>().unwrap().iter().map(|t| t * 1000.0).collect();
+    let guidance = fixture.tensors.get("forward.guidance").map(|scales| scales.to_vec1::<f32>().unwrap());
+    assert_eq!(guidance.is_some(), config.guidance_embeds);
+    let rows_given = TextRows {
+        latents: &latents(tokens),
+        timesteps: &timesteps,
+        guidance_scales: &guidance.unwrap_or(vec![0.0; rows]),
+        text,
+        pooled: transformer.project_pooled(given("pooled_projections")).unwrap(),
+    };
+    let blocks = config.num_layers + config.num_single_layers;
+    let list = ListShape { name: "blocks", blocks, stream_bytes: 0 };
+    let mut sessions = ImageSessions::new(&CachePlan::None, &[list], &CacheBudget::unlimited());
+    let lane = Lane { rows, sessions: &mut sessions };
+    let output = transformer.forward(rows_given, &mut [lane]).unwrap();
+    assert_near(&output, &latents(given("output")), "output");
+}
+
+#[test]
+fn a_forward_equals_diffusers() {
+    check_forward("flux-dev");
+    check_forward("flux-schnell");
+}

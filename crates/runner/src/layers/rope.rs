@@ -1,0 +1,64 @@
+//! Rotary position embeddings over several axes: the channels of a head are shared out among the axes,
+//! and each axis turns its neighbouring pairs of channels by angles that grow with the position.
+
+use candle_core::{DType, Device, Result, Tensor};
+
+/// Longest period of the angles.
+const THETA: f64 = 10_000.0;
+
+/// The angles of a sequence of tokens, the same in every row.
+#[derive(Debug, Clone)]
+pub(crate) struct RotaryPositions {
+    /// `[tokens, head size / 2]`, f32.
+    cosines: Tensor,
+    sines: Tensor,
+}
+
+impl RotaryPositions {
+    /// For tokens at these places, one coordinate per axis; `channels` are those of a head that each axis
+    /// has.
+    pub(crate) fn new<const AXES: usize>(
+        places: &[[usize; AXES]],
+        channels: &[usize; AXES],
+        device: &Device,
+    ) -> Result<Self> {
+        // As the reference: f64 until sine and cosine are taken.
+        let angles = places.iter().flat_map(|place| {
+            place.iter().zip(channels).flat_map(|(coordinate, channels)| {
+                (0..channels / 2)
+                    .map(|pair| *coordinate as f64 / THETA.powf(2.0 * pair as f64 / *channels as f64))
+                    .collect::<Vec<_>>()
+            })
+        });
+        let angles: Vec<f64> = angles.collect();
+        let shape = (places.len(), channels.iter().sum::<usize>() / 2);
+        let table = |function: fn(f64) -> f64| {
+            let values: Vec<f32> = angles.iter().map(|angle| function(*angle) as f32).collect();
+            Tensor::from_vec(values, shape, device)
+        };
+        Ok(Self { cosines: table(f64::cos)?, sines: table(f64::sin)? })
+    }
+
+    /// Turns `[rows, heads, tokens, head size]`, contiguous; in f32 whatever the dtype.
+    pub(crate) fn rotate(&self, x: &Tensor) -> Result<Tensor> {
+        candle_nn::rotary_emb::rope_i(&x.to_dtype(DType::F32)?, &self.cosines, &self.sines)?.to_dtype(x.dtype())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pairs_are_turned_by_the_position_on_their_axis() {
+        let positions = RotaryPositions::new(&[[0, 0], [2, 1]], &[2, 4], &Device::Cpu).unwrap();
+        let x = Tensor::new(&[[[[1f32, 0.0, 1.0, 0.0, 1.0, 0.0]; 2]]], &Device::Cpu).unwrap();
+        let turned = positions.rotate(&x).unwrap().squeeze(0).unwrap().squeeze(0).unwrap().to_vec2::<f32>().unwrap();
+        assert_eq!(turned[0], [1.0, 0.0, 1.0, 0.0, 1.0, 0.0], "the first position turns nothing");
+        // Axis 0 has one pair, axis 1 two: the second is a hundred times slower.
+        let expected = [2f32, 1.0, 0.01].map(|angle| [angle.cos(), angle.sin()]).concat();
+        for (found, expected) in turned[1].iter().zip(expected) {
+            assert!((found - expected).abs() < 1e-6, "{found} for {expected}");
+        }
+    }
+}

@@ -1,0 +1,128 @@
+//! Text-to-image models over HTTP: the pictures of diffusers' pipelines and the steps of cache-dit, asked for
+//! all at once, so that prompts of every length, sizes, guidance and caches share batches.
+
+use std::path::PathBuf;
+use std::thread;
+
+use serde_json::{Map, Value, json};
+
+use crate::picture::Picture;
+use crate::server::Server;
+
+const LEAST_PSNR: f64 = 45.0;
+
+/// A folder below `tests/fixtures` and a server of its model.
+struct Family {
+    path: PathBuf,
+    golden: Value,
+    server: Server,
+}
+
+impl Family {
+    fn serve(name: &str, flags: &[&str]) -> Self {
+        let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures").join(name);
+        let golden = serde_json::from_str(&std::fs::read_to_string(path.join("golden.json")).unwrap()).unwrap();
+        let model = path.join("model");
+        let flags = [&["--model", model.to_str().unwrap(), "--buckets", "64x64,96x64,64x96"], flags].concat();
+        Self { golden, server: Server::start(&flags), path }
+    }
+
+    fn list(&self, key: &str) -> &[Value] {
+        self.golden[key].as_array().unwrap()
+    }
+
+    /// The request for a run; `None` for one that needs another server.
+    fn request(&self, run: &Value) -> Option<Value> {
+        if run.get("without").is_some() || run.get("max_sequence_length").is_some() {
+            return None;
+        }
+        let mut request = json!({"size": format!("{}x{}", run["width"], run["height"])});
+        for key in ["prompt", "seed", "num_inference_steps", "guidance_scale", "true_cfg_scale"] {
+            if let Some(value) = run.get(key) {
+                request[key] = value.clone();
+            }
+        }
+        let guided = if self.golden["pipeline"] == "FluxPipeline" { "true_cfg_scale" } else { "guidance_scale" };
+        if run[guided].as_f64().is_some_and(|scale| scale > 1.0) {
+            request["negative_prompt"] = run["negative_prompt"].clone();
+        }
+        Some(request)
+    }
+
+    fn run(&self, name: &str) -> &Value {
+        self.list("runs").iter().find(|run| run["name"] == name).unwrap()
+    }
+
+    /// A run under cache-dit as a request.
+    fn cached_request(&self, cached: &Value) -> Value {
+        let mut request = self.request(self.run(self.golden["cached_run"].as_str().unwrap())).unwrap();
+        let mut config: Map<String, Value> = cached["config"].as_object().unwrap().clone();
+        if let Some(policy) = config.remove("steps_computation_policy") {
+            config.insert("scm_steps_policy".to_owned(), policy);
+        }
+        if let Some(calibrator) = cached["calibrator"].as_object() {
+            config.insert("enable_taylorseer".to_owned(), json!(true));
+            config.insert("taylorseer_order".to_owned(), calibrator["taylorseer_order"].clone());
+        }
+        request["cache_backend"] = json!("cache_dit");
+        request["cache_config"] = json!(config);
+        request
+    }
+
+    fn check_run(&self, run: &Value) {
+        let Some(request) = self.request(run) else { return };
+        let picture = Picture::of(&self.server.generate(&request), 0);
+        let file = self.path.join(format!("{}.png", run["name"].as_str().unwrap()));
+        let psnr = picture.psnr(&Picture::from_png(&std::fs::read(file).unwrap()));
+        assert!(psnr >= LEAST_PSNR, "{request}: {psnr} dB");
+    }
+
+    fn check_cached(&self, cached: &Value) {
+        let request = self.cached_request(cached);
+        let report = self.server.generate(&request)["cache"].take();
+        assert_eq!(report["tag"], cached["tag"], "{request}");
+        assert_eq!(report["images"][0]["contexts"][0]["cached_steps"], cached["cached_steps"], "{request}");
+    }
+}
+
+/// All runs and caches of a model at once.
+fn check_family(name: &str) {
+    let family = Family::serve(name, &[]);
+    thread::scope(|scope| {
+        for run in family.list("runs") {
+            scope.spawn(|| family.check_run(run));
+        }
+        for cached in family.list("cached") {
+            scope.spawn(|| family.check_cached(cached));
+        }
+    });
+    let card = family.server.get("/v1/models").json()["data"][0].take();
+    assert_eq!(card["pipeline"], family.golden["pipeline"]);
+    assert_eq!(card["labels"], json!([]));
+}
+
+#[test]
+fn pixart_alpha() {
+    check_family("pixart-alpha");
+}
+
+#[test]
+fn stable_diffusion_3_5() {
+    check_family("sd3.5");
+}
+
+#[test]
+fn schedulers_of_flow_matching() {
+    let Family { server, .. } = &Family::serve("sd3", &[]);
+    let card = server.get("/v1/models").json()["data"][0].take();
+    let flow = ["FlowMatchEulerDiscreteScheduler", "FlowMatchHeunDiscreteScheduler"];
+    assert_eq!((&card["defaults"]["scheduler"], &card["schedulers"]), (&json!(flow[0]), &json!(flow)));
+    let request =
+        |scheduler: &str| json!({"prompt": "a cat", "seed": 1, "num_inference_steps": 6, "scheduler": scheduler});
+    // Heun makes two forwards per step but for the last, and the cache sees forwards.
+    for (scheduler, forwards) in [(flow[0], 6), (flow[1], 11)] {
+        assert_eq!(server.generate(&request(scheduler))["cache"]["steps"], forwards, "{scheduler}");
+    }
+    let refused = server.post(request("DDIMScheduler").to_string().as_bytes());
+    assert_eq!((refused.status, refused.error().0.as_deref()), (400, Some("scheduler")), "{}", refused.text());
+}
