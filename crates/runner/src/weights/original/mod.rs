@@ -137,7 +137,8 @@ impl Names {
             format!("tensor `{name}` of shape {:?} cannot be split as those of {} are", tensor.shape, self.family)
         })?;
         let entry = |(target, ranges): (&str, Vec<Range<usize>>)| {
-            let name = [&target.replace('*', index), parameter.map_or("", |_| "."), parameter.unwrap_or("")].concat();
+            let target = target.replace('*', index);
+            let name = parameter.map_or(target.clone(), |parameter| format!("{target}.{parameter}"));
             Some((name, Entry::rows_of(tensor, &ranges)?))
         };
         let entries: Option<_> = split.into_iter().map(entry).collect();
