@@ -35,6 +35,10 @@ cancellation:
 http-load:
     cargo test --package afterimage-server --test e2e --locked http_load -- --ignored --nocapture
 
+# Memory and seconds with and without `--offload text-encoders`; prints a table
+text-encoder-memory:
+    cargo test --package afterimage-server --test e2e --locked text_encoder_memory -- --ignored --nocapture
+
 # Other people's clients against the built server; arguments go to pytest
 clients *arguments:
     tests/clients/run {{ arguments }}

@@ -36,4 +36,5 @@ mod rude_clients;
 mod server;
 mod soak;
 mod streaming;
+mod text_encoder_memory;
 mod text_to_image;

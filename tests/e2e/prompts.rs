@@ -1,14 +1,19 @@
-//! Prompts that are longer than what a text encoder takes.
+//! Prompts that are longer than what a text encoder takes, and text encoders that come and go.
 
 use serde_json::{Value, json};
 
 use crate::http;
+use crate::picture::Picture;
 use crate::server::Server;
 
 /// A server of a fixture's model.
 fn serve(fixture: &str) -> Server {
+    serve_with(fixture, &[])
+}
+
+fn serve_with(fixture: &str, flags: &[&str]) -> Server {
     let model = format!("{}/../../tests/fixtures/{fixture}/model", env!("CARGO_MANIFEST_DIR"));
-    Server::start(&["--model", &model, "--buckets", "64x64", "--log-filter", "error"])
+    Server::start(&[&["--model", &model, "--buckets", "64x64", "--log-filter", "error"], flags].concat())
 }
 
 /// Five tokens of CLIP and four of T5, `times` times.
@@ -67,4 +72,17 @@ fn every_encoder_speaks_for_itself() {
     let message = |component| format!("the CLIP text encoder ({component}) takes 77 tokens; 25 more had no effect");
     let cut = ["text_encoder", "text_encoder_2"].map(|component| truncated("prompt", &message(component)));
     assert_eq!(answer["warnings"], json!(cut));
+}
+
+#[test]
+fn offloaded_text_encoders_make_the_same_picture() {
+    let offloaded = serve_with("sd3", &["--offload", "text-encoders", "--text-encoder-device", "cpu"]);
+    let always = serve("sd3");
+    for (prompt, negative) in [("a red apple", ""), ("a red apple", "blurry"), ("a fox", "")] {
+        let request = json!({
+            "prompt": prompt, "negative_prompt": negative, "num_inference_steps": 2, "guidance_scale": 7, "seed": 1
+        });
+        let [ours, expected] = [&offloaded, &always].map(|server| Picture::of(&server.generate(&request), 0));
+        assert_eq!(ours, expected, "{prompt}");
+    }
 }

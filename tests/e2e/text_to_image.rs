@@ -16,6 +16,8 @@ struct Family {
     path: PathBuf,
     golden: Value,
     server: Server,
+    /// What `--max-sequence-length` is.
+    max_sequence_length: Option<Value>,
 }
 
 impl Family {
@@ -24,16 +26,16 @@ impl Family {
         let golden = serde_json::from_str(&std::fs::read_to_string(path.join("golden.json")).unwrap()).unwrap();
         let model = path.join("model");
         let flags = [&["--model", model.to_str().unwrap(), "--buckets", "64x64,96x64,64x96"], flags].concat();
-        Self { golden, server: Server::start(&flags), path }
+        Self { golden, server: Server::start(&flags), path, max_sequence_length: None }
     }
 
     fn list(&self, key: &str) -> &[Value] {
         self.golden[key].as_array().unwrap()
     }
 
-    /// The request for a run; `None` for one that needs another server.
+    /// The request for a run; `None` for one that needs another folder or another length of prompts.
     fn request(&self, run: &Value) -> Option<Value> {
-        if run.get("without").is_some() || run.get("max_sequence_length").is_some() {
+        if run.get("without").is_some() || run.get("max_sequence_length") != self.max_sequence_length.as_ref() {
             return None;
         }
         let mut request = json!({"size": format!("{}x{}", run["width"], run["height"])});
@@ -109,6 +111,24 @@ fn pixart_alpha() {
 #[test]
 fn stable_diffusion_3_5() {
     check_family("sd3.5");
+}
+
+#[test]
+fn flux_dev() {
+    check_family("flux-dev");
+}
+
+#[test]
+fn flux_schnell() {
+    check_family("flux-schnell");
+}
+
+#[test]
+fn a_length_of_prompts_that_is_not_the_pipeline_s() {
+    let family = Family::serve("sd3", &["--max-sequence-length", "77"]);
+    let family = Family { max_sequence_length: Some(json!(77)), ..family };
+    assert!(family.request(family.run("long_negative")).is_some());
+    family.list("runs").iter().for_each(|run| family.check_run(run));
 }
 
 #[test]

@@ -138,20 +138,20 @@ def with_cache_dit(pipeline, study: Study, run: Run, length: int) -> tuple[list[
     ENV.CACHE_DIT_FLUX_ENABLE_DUMMY_BLOCKS = not is_separate
     cache_dit.enable_cache(pipeline, cache_config=db_cache(**options), calibrator_config=calibrator)
     latents = final_latents(pipeline, run, length)
-    stats = cache_dit.summary(pipeline, logging=False)
-    cache_dit.disable_cache(pipeline)
+    stats = cache_dit.summary(pipeline, logging=False)[-1]
     if is_separate:
-        # One per list; what follows is the transformer's own, equal to the last.
+        # The summary has the lists by alphabet and without their names; they keep theirs themselves.
+        lists = {name: getattr(pipeline.transformer, name) for name in LISTS}
         contexts = [
-            context(name, "all", of_list.cached_steps, of_list.residual_diffs)
-            for name, of_list in zip(LISTS, stats, strict=False)
+            context(name, "all", blocks._cached_steps, blocks._residual_diffs) for name, blocks in lists.items()
         ]
     else:
         joined = "+".join(LISTS)
         contexts = [
-            context(joined, "cond", stats[-1].cached_steps, stats[-1].residual_diffs),
-            context(joined, "uncond", stats[-1].cfg_cached_steps, stats[-1].cfg_residual_diffs),
+            context(joined, "cond", stats.cached_steps, stats.residual_diffs),
+            context(joined, "uncond", stats.cfg_cached_steps, stats.cfg_residual_diffs),
         ]
+    cache_dit.disable_cache(pipeline)
     return contexts, latents
 
 

@@ -211,7 +211,10 @@ mod tests {
                     let x = &x[index / outputs * inputs..][..inputs];
                     let expected: f64 =
                         x.iter().zip(&weights[index % outputs]).map(|(x, w)| f64::from(*x) * f64::from(*w)).sum();
-                    assert!((f64::from(*found) - expected).abs() < 2e-6 * (1.0 + expected.abs()), "{product:?}: {found} for {expected}");
+                    assert!(
+                        (f64::from(*found) - expected).abs() < 2e-6 * (1.0 + expected.abs()),
+                        "{product:?}: {found} for {expected}"
+                    );
                 }
             }
         }

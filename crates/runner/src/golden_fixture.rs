@@ -3,10 +3,11 @@
 use std::collections::HashMap;
 use std::path::PathBuf;
 
-use candle_core::{Device, Tensor};
+use candle_core::{DType, Device, Tensor};
 use serde_json::Value;
 
 use crate::model_folder::ModelFolder;
+use crate::text::EncoderSource;
 
 /// Relative to the largest value.
 const TOLERANCE: f32 = 1e-4;
@@ -28,6 +29,29 @@ impl Fixture {
             folder: ModelFolder::open(&path.join("model")).unwrap(),
             golden: serde_json::from_str(&golden).unwrap(),
             tensors: candle_core::safetensors::load(path.join("golden.safetensors"), &Device::Cpu).unwrap(),
+        }
+    }
+
+    /// With the transformer from a file of `tests/fixtures/single-files`, and what is expected of that.
+    pub(crate) fn with_single_file(mut self, name: &str, file: &str) -> Self {
+        let files = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/single-files");
+        let golden = candle_core::safetensors::load(files.join("golden.safetensors"), &Device::Cpu).unwrap();
+        for tensor in ["output", "context_embedder"] {
+            self.tensors.insert(format!("forward.{tensor}"), golden[&format!("{name}.{tensor}")].clone());
+        }
+        self.folder = self.folder.with_transformer(&files.join(file)).unwrap();
+        self
+    }
+
+    /// In f32 on the CPU, and there always.
+    pub(crate) fn text_encoders(&self) -> EncoderSource {
+        EncoderSource {
+            folder: self.folder.clone(),
+            device: Device::Cpu,
+            dtype: DType::F32,
+            states_device: Device::Cpu,
+            states_dtype: DType::F32,
+            offloaded_by: None,
         }
     }
 }

@@ -64,5 +64,5 @@ pub use random_model::{RandomModelKind, write_random_model};
 pub use replicas::Replicas;
 pub use request::{ImageRequest, RequestError, RequestWarning};
 pub use size::{BucketPolicy, ParseSizeError, Size};
-pub use text::PromptLimit;
+pub use text::{Offload, PromptLimit};
 pub use weights::Weights;

@@ -24,6 +24,10 @@ pub(crate) struct Dit {
 impl Dit {
     /// Loads the transformer of a model folder.
     pub(crate) fn load(parts: &FamilyParts<'_>) -> std::result::Result<LoadedFamily, RunnerError> {
+        if parts.max_sequence_length.is_some() {
+            let message = "max_sequence_length has no effect on a class-conditional model; leave it out";
+            return Err(RunnerError::Model(message.to_owned()));
+        }
         let config = TransformerConfig::from_json(&parts.folder.text("transformer/config.json")?)?;
         let buckets = pipeline::check_buckets(parts, config.sample_size, config.patch_size)?;
         let latents: Vec<_> = buckets.iter().map(|size| pipeline::latent_size(*size, parts.vae_scale)).collect();

@@ -46,8 +46,8 @@ impl Flux {
         let config = TransformerConfig::from_json(&folder.text("transformer/config.json")?)?;
         let buckets = pipeline::check_buckets(parts, SAMPLE_SIZE, PACK_SIDE)?;
         let latents: Vec<_> = buckets.iter().map(|size| pipeline::latent_size(*size, parts.vae_scale)).collect();
-        let clip = ClipTextEncoder::load(folder, "text_encoder", "tokenizer", dtype, device)?;
-        let t5 = T5TextEncoder::load(folder, "text_encoder_2", "tokenizer_2", dtype, device)?;
+        let clip = ClipTextEncoder::load(&parts.text_encoders, "text_encoder", "tokenizer")?;
+        let t5 = T5TextEncoder::load(&parts.text_encoders, "text_encoder_2", "tokenizer_2")?;
         for (what, found, right) in [
             ("CLIP's pooled output has", clip.pooled_dim(), config.pooled_projection_dim),
             ("T5's states have", t5.dim(), config.joint_attention_dim),

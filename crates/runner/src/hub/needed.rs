@@ -5,7 +5,7 @@ use std::path::Path;
 use serde_json::Value;
 
 use crate::RunnerError;
-use crate::model_folder::MODEL_INDEX;
+use crate::model_folder::{MODEL_INDEX, TRANSFORMER};
 use crate::weights::{WeightFiles, is_plain_name};
 
 /// What tokenizers of the supported text encoders are stored as; those that are there are needed.
@@ -46,8 +46,8 @@ impl Files for Snapshot<'_> {
 }
 
 /// The needed files, whether or not they are all there: `model_index.json`, the configuration of
-/// each component, and the weights of each model in one form.
-pub(super) fn needed_files(files: &impl Files) -> Result<Vec<String>, RunnerError> {
+/// each component, and the weights of each model in one form, `without_transformer` but for that one's.
+pub(super) fn needed_files(files: &impl Files, without_transformer: bool) -> Result<Vec<String>, RunnerError> {
     let index: serde_json::Map<String, Value> = serde_json::from_str(&files.text(MODEL_INDEX)?)
         .map_err(|error| RunnerError::Model(format!("{MODEL_INDEX} is damaged: {error}")))?;
     let mut needed = vec![MODEL_INDEX.to_string()];
@@ -62,6 +62,10 @@ pub(super) fn needed_files(files: &impl Files) -> Result<Vec<String>, RunnerErro
             return Err(RunnerError::Model(format!(
                 "{MODEL_INDEX}: `{component}` cannot be the name of a component's folder"
             )));
+        }
+        if without_transformer && component == TRANSFORMER {
+            needed.push(format!("{component}/config.json"));
+            continue;
         }
         add_component(files, component, class, &mut needed)?;
     }
@@ -148,7 +152,7 @@ mod tests {
             ],
         );
         assert_eq!(
-            needed_files(&files).unwrap(),
+            needed_files(&files, false).unwrap(),
             [
                 "model_index.json",
                 "vae/config.json",
@@ -156,6 +160,13 @@ mod tests {
                 "scheduler/scheduler_config.json",
             ]
         );
+    }
+
+    #[test]
+    fn a_transformer_from_elsewhere_needs_its_configuration_only() {
+        let index = r#"{"transformer": ["diffusers", "FluxTransformer2DModel"]}"#;
+        let files = repository(index, &["transformer/diffusion_pytorch_model.safetensors"]);
+        assert_eq!(needed_files(&files, true).unwrap(), ["model_index.json", "transformer/config.json"]);
     }
 
     #[test]
@@ -167,7 +178,7 @@ mod tests {
         let shards = r#"{"weight_map": {"a": "model-1.safetensors", "b": "model-2.safetensors"}}"#;
         files.insert("text_encoder/model.safetensors.index.json", shards);
         assert_eq!(
-            needed_files(&files).unwrap(),
+            needed_files(&files, false).unwrap(),
             [
                 "model_index.json",
                 "text_encoder/config.json",
@@ -186,7 +197,7 @@ mod tests {
             (r#"{"../../etc": ["diffusers", "X"]}"#, "cannot be the name"),
             ("[]", "model_index.json is damaged"),
         ] {
-            let error = needed_files(&repository(index, &[])).unwrap_err().to_string();
+            let error = needed_files(&repository(index, &[]), false).unwrap_err().to_string();
             assert!(error.contains(expected), "{error}");
         }
     }

@@ -19,6 +19,8 @@ pub struct HubOptions {
     pub offline: bool,
     /// Branch, tag or commit.
     pub revision: String,
+    /// Leave out the weights of the transformer, which come from elsewhere.
+    pub without_transformer: bool,
 }
 
 impl HubOptions {
@@ -47,7 +49,13 @@ impl HubOptions {
             token,
             offline: set("HF_HUB_OFFLINE").is_some_and(|value| is_on(&value)),
             revision: DEFAULT_REVISION.to_string(),
+            without_transformer: false,
         }
+    }
+
+    /// The same options without the weights of the transformer.
+    pub fn without_transformer(self) -> Self {
+        Self { without_transformer: true, ..self }
     }
 
     /// The same options for another branch, tag or commit.
@@ -70,6 +78,7 @@ impl fmt::Debug for HubOptions {
             .field("token", &self.token.as_ref().map(|_| "(hidden)"))
             .field("offline", &self.offline)
             .field("revision", &self.revision)
+            .field("without_transformer", &self.without_transformer)
             .finish()
     }
 }

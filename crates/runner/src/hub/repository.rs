@@ -41,7 +41,7 @@ impl<'a> Repository<'a> {
     pub(super) fn snapshot(&self) -> Result<PathBuf, RunnerError> {
         let lacking = match self.cached_snapshot() {
             None => "the repository".to_string(),
-            Some(folder) => match first_lacking(&folder) {
+            Some(folder) => match first_lacking(&folder, self.options.without_transformer) {
                 None => return Ok(folder),
                 Some(lacking) => lacking,
             },
@@ -100,7 +100,7 @@ impl<'a> Repository<'a> {
             folder: self.cached(&info.sha),
             api: api.repo(self.repo(&info.sha)),
         };
-        let needed = needed_files(&remote).map_err(|error| self.about(error))?;
+        let needed = needed_files(&remote, self.options.without_transformer).map_err(|error| self.about(error))?;
         for path in &needed {
             remote.fetch(path)?;
         }
@@ -124,9 +124,9 @@ impl<'a> Repository<'a> {
 }
 
 /// The first needed file that a snapshot lacks.
-fn first_lacking(folder: &Path) -> Option<String> {
+fn first_lacking(folder: &Path, without_transformer: bool) -> Option<String> {
     let snapshot = Snapshot(folder);
-    match needed_files(&snapshot) {
+    match needed_files(&snapshot, without_transformer) {
         Ok(needed) => needed.into_iter().find(|path| !snapshot.has(path)),
         Err(_) if !snapshot.has(crate::model_folder::MODEL_INDEX) => Some(crate::model_folder::MODEL_INDEX.to_string()),
         Err(error) => Some(format!("files ({error})")),

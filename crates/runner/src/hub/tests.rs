@@ -31,6 +31,7 @@ fn setup(mood: Mood) -> Setup {
         token: None,
         offline: false,
         revision: "main".to_string(),
+        without_transformer: false,
     };
     Setup { hub, options, _folder: folder, root }
 }

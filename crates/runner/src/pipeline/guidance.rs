@@ -59,6 +59,11 @@ impl Guidance {
         }
     }
 
+    /// By what a distilled model is guided with a second forward; `None` without one.
+    pub fn true_cfg_scale(self) -> Option<f64> {
+        self.mixing_scale().filter(|_| self.has_second_forward())
+    }
+
     /// The strength of classifier-free guidance; `None` where there is only the prompt's prediction.
     pub(crate) fn mixing_scale(self) -> Option<f64> {
         let (Self::Rows(scale) | Self::Distilled { true_cfg_scale: scale, .. }) = self;

@@ -12,6 +12,7 @@ mod model_index;
 mod step_model;
 
 use std::borrow::BorrowMut;
+use std::sync::Arc;
 
 use afterimage_cache::{CacheBudget, Calibration, ImageSessions, Lane, ListShape};
 use candle_core::{DType, Device, Tensor};
@@ -32,7 +33,7 @@ use crate::precision::Precision;
 use crate::schedulers::{FlowSigmas, Schedule, Scheduler, SchedulerConfig, SchedulerKind};
 use crate::sd3::Sd3;
 use crate::size::Size;
-use crate::text::PromptLimit;
+use crate::text::{EncoderSource, Offload, PromptLimit, Residency};
 use crate::vae::Vae;
 
 pub(crate) use family::{Family, Rows, Unconditional};
@@ -52,6 +53,10 @@ pub struct LoadOptions {
     pub buckets: Vec<Size>,
     /// Tokens of a prompt in the last text encoder; `None`: the family's default.
     pub max_sequence_length: Option<usize>,
+    /// What leaves the memory while it is not needed.
+    pub offload: Offload,
+    /// Where text encoders live; `None`: where the transformer does.
+    pub text_encoder_device: Option<DeviceSpec>,
 }
 
 /// The file a calibration is kept in, beside `model_index.json`.
@@ -103,6 +108,7 @@ pub(crate) struct FamilyParts<'a> {
     pub(crate) max_sequence_length: Option<usize>,
     pub(crate) dtype: DType,
     pub(crate) device: &'a Device,
+    pub(crate) text_encoders: EncoderSource,
 }
 
 impl FamilyParts<'_> {
@@ -127,6 +133,8 @@ pub struct Pipeline {
     /// The model predicts a variance beside the noise.
     learns_variance: bool,
     info: ModelInfo,
+    /// Of text encoders that are offloaded.
+    residency: Arc<Residency>,
     device_spec: DeviceSpec,
     device: Device,
 }
@@ -142,6 +150,19 @@ impl Pipeline {
         let dtype = options.precision.dtype(&device)?;
         let index = ModelIndex::read(folder)?;
         let class = index.pipeline(folder)?;
+        let text_device = match options.text_encoder_device {
+            Some(spec) if spec != options.device => spec.open()?,
+            _ => device.clone(),
+        };
+        let residency = Arc::<Residency>::default();
+        let text_encoders = EncoderSource {
+            folder: folder.clone(),
+            dtype: options.precision.dtype(&text_device)?,
+            device: text_device,
+            states_device: device.clone(),
+            states_dtype: dtype,
+            offloaded_by: (options.offload == Offload::TextEncoders).then(|| Arc::clone(&residency)),
+        };
         let vae = Vae::load(folder, dtype, &device)?;
         let schedulers = SchedulerConfig::from_json(&folder.text("scheduler/scheduler_config.json")?)?;
         let parts = FamilyParts {
@@ -152,6 +173,7 @@ impl Pipeline {
             max_sequence_length: options.max_sequence_length,
             dtype,
             device: &device,
+            text_encoders,
         };
         let LoadedFamily { family, facts, buckets } = match class {
             PipelineClass::Dit => Dit::load(&parts)?,
@@ -168,6 +190,9 @@ impl Pipeline {
             )));
         }
 
+        if facts.prompt_limits.is_empty() && (options.offload, options.text_encoder_device) != (Offload::None, None) {
+            tracing::warn!("the model has no text encoder to be offloaded or put on another device");
+        }
         let info = ModelInfo {
             id: folder.id().to_owned(),
             pipeline: class.as_str(),
@@ -190,6 +215,7 @@ impl Pipeline {
             latent_channels: facts.latent_channels,
             learns_variance: facts.out_channels == 2 * facts.latent_channels,
             info,
+            residency,
             device_spec: options.device,
             device,
         })
@@ -251,6 +277,8 @@ impl Pipeline {
         budget: &CacheBudget,
         encode: impl Fn(&str) -> Result<Conditioning, RunnerError>,
     ) -> Result<RunningImage, RunnerError> {
+        // The negative prompt finds the encoders that the prompt had loaded.
+        let stay = self.residency.stay();
         let mut conditioning = vec![encode(&spec.prompt)?];
         let mut prompt_row = 0;
         if spec.guidance.mixing_scale().is_some() {
@@ -264,6 +292,7 @@ impl Pipeline {
             prompt_row = usize::from(comes_first);
             conditioning.insert(1 - prompt_row, unconditional);
         }
+        drop(stay);
         let (height, width) = latent_size(spec.size, self.vae.scale());
         let stream_bytes = spec.guidance.rows_per_forward() * self.family.stream_bytes((height, width));
         let lists = self.info.block_lists.iter();

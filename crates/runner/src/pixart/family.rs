@@ -51,7 +51,7 @@ impl PixArt {
         let config = TransformerConfig::from_json(&parts.folder.text("transformer/config.json")?)?;
         let buckets = pipeline::check_buckets(parts, config.sample_size, config.patch_size)?;
         let latents: Vec<_> = buckets.iter().map(|size| pipeline::latent_size(*size, parts.vae_scale)).collect();
-        let text_encoder = T5TextEncoder::load(parts.folder, "text_encoder", "tokenizer", parts.dtype, parts.device)?;
+        let text_encoder = T5TextEncoder::load(&parts.text_encoders, "text_encoder", "tokenizer")?;
         if text_encoder.dim() != config.caption_channels() {
             return Err(RunnerError::Model(format!(
                 "{}: the text encoder's states have size {}, the transformer takes {}",

@@ -11,7 +11,7 @@ use crate::golden_fixture::{Fixture, assert_near, ids};
 use crate::text::T5TextEncoder;
 
 fn text_encoder(fixture: &Fixture) -> T5TextEncoder {
-    T5TextEncoder::load(&fixture.folder, "text_encoder", "tokenizer", DType::F32, &Device::Cpu).unwrap()
+    T5TextEncoder::load(&fixture.text_encoders(), "text_encoder", "tokenizer").unwrap()
 }
 
 fn check_tokens(name: &str) {

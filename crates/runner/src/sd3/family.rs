@@ -91,14 +91,14 @@ fn check_positions(
 
 impl TextEncoders {
     fn load(parts: &FamilyParts<'_>, config: &TransformerConfig) -> std::result::Result<Self, RunnerError> {
-        let FamilyParts { folder, index, dtype, device, .. } = *parts;
+        let FamilyParts { folder, index, dtype, device, ref text_encoders, .. } = *parts;
         let clip = |number: &str| {
             let (encoder, tokenizer) = (format!("text_encoder{number}"), format!("tokenizer{number}"));
-            ClipTextEncoder::load(folder, &encoder, &tokenizer, dtype, device)
+            ClipTextEncoder::load(text_encoders, &encoder, &tokenizer)
         };
         let clips = [clip("")?, clip("_2")?];
         let t5 = match index.component("text_encoder_3") {
-            Some(_) => Some(T5TextEncoder::load(folder, "text_encoder_3", "tokenizer_3", dtype, device)?),
+            Some(_) => Some(T5TextEncoder::load(text_encoders, "text_encoder_3", "tokenizer_3")?),
             None => None,
         };
         let fail = |what: &str, found: usize, right: usize| {

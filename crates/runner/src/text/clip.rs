@@ -125,17 +125,16 @@ pub(super) struct ClipTextModel {
 }
 
 impl ClipTextModel {
-    /// What the names of all tensors but the projection's may begin with.
-    pub(super) const PREFIX: &'static str = "text_model";
     /// Tensors of published files that the model has no use for: the numbers 0 to 76, and the projection
     /// where the class has none.
-    pub(super) const UNUSED_WEIGHTS: [&'static str; 3] =
-        ["text_model.embeddings.position_ids", "embeddings.position_ids", "text_projection.weight"];
+    pub(super) const UNUSED_WEIGHTS: &[&str] =
+        &["text_model.embeddings.position_ids", "embeddings.position_ids", "text_projection.weight"];
 
-    /// `parameters` is that of the file, `is_prefixed` says whether names in it begin with
-    /// [`Self::PREFIX`].
-    pub(super) fn new(config: &ClipTextConfig, is_prefixed: bool, parameters: &Parameters) -> Result<Self> {
-        let model = if is_prefixed { parameters.pp(Self::PREFIX) } else { parameters.clone() };
+    /// `parameters` is that of the file.
+    pub(super) fn new(config: &ClipTextConfig, parameters: &Parameters) -> Result<Self> {
+        // Transformers 5 saves a model without projection without the prefix.
+        let prefixed = parameters.pp("text_model");
+        let model = if prefixed.contains("final_layer_norm.weight") { prefixed } else { parameters.clone() };
         let embeddings = model.pp("embeddings");
         let (size, eps) = (config.hidden_size, config.layer_norm_eps);
         let tokens = embeddings.pp("token_embedding").get((config.vocab_size, size), "weight")?;

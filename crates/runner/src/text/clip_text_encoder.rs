@@ -1,18 +1,21 @@
 //! A CLIP text model with its tokenizer: from a text to one vector per token and one for the whole.
 
-use candle_core::{DType, Device, Tensor};
+use candle_core::Tensor;
 
 use super::clip::{ClipOutput, ClipTextConfig, ClipTextModel};
 use super::clip_tokenizer;
+use super::encoder_source::{EncoderSource, Recipe};
 use super::prompt_limit::{PromptCut, PromptLimit};
+use super::residency::Resident;
 use super::tokenizer::TextTokenizer;
 use crate::error::RunnerError;
-use crate::model_folder::ModelFolder;
+use crate::weights::Parameters;
 
 /// `CLIPTextModel` or `CLIPTextModelWithProjection` and `CLIPTokenizer` of a pipeline.
 pub(crate) struct ClipTextEncoder {
-    model: ClipTextModel,
+    model: Resident<ClipTextModel>,
     tokenizer: TextTokenizer,
+    source: EncoderSource,
     limit: PromptLimit,
     dim: usize,
     pooled_dim: usize,
@@ -31,31 +34,26 @@ pub(crate) struct ClipStates {
 
 impl ClipTextEncoder {
     /// Loads the components of these names.
-    pub(crate) fn load(
-        folder: &ModelFolder,
-        encoder: &str,
-        tokenizer: &str,
-        dtype: DType,
-        device: &Device,
-    ) -> Result<Self, RunnerError> {
+    pub(crate) fn load(source: &EncoderSource, encoder: &str, tokenizer: &str) -> Result<Self, RunnerError> {
+        let folder = &source.folder;
         let path = format!("{encoder}/config.json");
         let config = ClipTextConfig::from_json(&path, &folder.text(&path)?)?;
-        let weights = folder.weights(encoder)?;
-        // Transformers 5 saves a model without projection without the prefix.
-        let is_prefixed = weights.names().any(|name| name.starts_with(ClipTextModel::PREFIX));
-        let model = ClipTextModel::new(&config, is_prefixed, &weights.parameters(dtype, device))?;
-        weights.finish(&ClipTextModel::UNUSED_WEIGHTS)?;
-        let max_tokens = clip_tokenizer::max_tokens(folder, tokenizer)?;
+        let max_tokens = clip_tokenizer::max_tokens(folder, tokenizer)?.unwrap_or(usize::MAX);
         Ok(Self {
-            model,
             tokenizer: clip_tokenizer::load(folder, tokenizer)?,
             limit: PromptLimit {
                 encoder: "CLIP",
                 component: encoder.to_owned(),
-                max_tokens: max_tokens.unwrap_or(usize::MAX).min(config.max_tokens()),
+                max_tokens: max_tokens.min(config.max_tokens()),
             },
             dim: config.dim(),
             pooled_dim: config.pooled_dim(),
+            model: source.resident(Recipe {
+                component: encoder.to_owned(),
+                build: move |parameters: &Parameters| ClipTextModel::new(&config, parameters),
+                unused: ClipTextModel::UNUSED_WEIGHTS,
+            })?,
+            source: source.clone(),
         })
     }
 
@@ -82,7 +80,8 @@ impl ClipTextEncoder {
     /// The states of a text.
     pub(crate) fn encode(&self, text: &str) -> Result<ClipStates, RunnerError> {
         let tokens = self.tokenizer.padded_tokens(text, self.limit.max_tokens)?;
-        let ClipOutput { penultimate, pooled } = self.model.forward(&tokens.ids)?;
+        let ClipOutput { penultimate, pooled } = self.model.with(|model| Ok(model.forward(&tokens.ids)?))?;
+        let (penultimate, pooled) = (self.source.hand_over(&penultimate)?, self.source.hand_over(&pooled)?);
         Ok(ClipStates { penultimate, pooled, cut: self.limit.cut(tokens.cut) })
     }
 }

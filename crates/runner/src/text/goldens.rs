@@ -1,20 +1,23 @@
 //! CLIP and T5 as Stable Diffusion 3 and FLUX use them, against transformers in f32: token ids, states and
 //! pooled outputs.
 
-use candle_core::{DType, Device};
+use std::sync::Arc;
 
-use super::{ClipTextEncoder, T5TextEncoder};
+use candle_core::Tensor;
+
+use super::{ClipTextEncoder, EncoderSource, Residency, T5TextEncoder};
 use crate::golden_fixture::{Fixture, assert_near, ids};
+use crate::model_folder::ModelFolder;
 
 /// Tokens of every CLIP text.
 const CLIP_TOKENS: usize = 77;
 
 fn clip(fixture: &Fixture, encoder: &str, tokenizer: &str) -> ClipTextEncoder {
-    ClipTextEncoder::load(&fixture.folder, encoder, tokenizer, DType::F32, &Device::Cpu).unwrap()
+    ClipTextEncoder::load(&fixture.text_encoders(), encoder, tokenizer).unwrap()
 }
 
 fn t5(fixture: &Fixture, encoder: &str, tokenizer: &str) -> T5TextEncoder {
-    T5TextEncoder::load(&fixture.folder, encoder, tokenizer, DType::F32, &Device::Cpu).unwrap()
+    T5TextEncoder::load(&fixture.text_encoders(), encoder, tokenizer).unwrap()
 }
 
 /// Unusual texts as they are, and the prompts padded and cut.
@@ -91,6 +94,51 @@ fn check_flux_states(name: &str) {
         let ours = t5.encode_padded(text, states.dim(1).unwrap()).unwrap();
         assert_near(&ours.states, states, name);
     }
+}
+
+#[test]
+fn offloaded_encoders_give_the_same_states() {
+    let fixture = Fixture::open("sd3");
+    let residency = Arc::<Residency>::default();
+    let always = fixture.text_encoders();
+    let offloaded = EncoderSource { offloaded_by: Some(Arc::clone(&residency)), ..always.clone() };
+    let values = |tensor: Tensor| tensor.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+    let states = |source: &EncoderSource| {
+        let clip = ClipTextEncoder::load(source, "text_encoder_2", "tokenizer_2").unwrap();
+        let t5 = T5TextEncoder::load(source, "text_encoder_3", "tokenizer_3").unwrap();
+        let _stay = residency.stay();
+        let clip = clip.encode("a red apple").unwrap();
+        [clip.penultimate, clip.pooled, t5.encode("a red apple", 256).unwrap().states].map(values)
+    };
+    assert_eq!(states(&always), states(&offloaded));
+}
+
+#[test]
+fn an_offloaded_encoder_that_could_not_be_loaded_is_refused_at_the_start() {
+    let fixture = Fixture::open("sd3");
+    let place = tempfile::tempdir().unwrap();
+    std::fs::write(place.path().join("model_index.json"), "{}").unwrap();
+    let source = EncoderSource {
+        folder: ModelFolder::open(place.path()).unwrap(),
+        offloaded_by: Some(Arc::default()),
+        ..fixture.text_encoders()
+    };
+    let copy = |from: &str, to: &str| {
+        let to = place.path().join(to);
+        std::fs::create_dir_all(to.parent().unwrap()).unwrap();
+        std::fs::write(to, fixture.folder.bytes(from).unwrap()).unwrap();
+    };
+    let refusal = || ClipTextEncoder::load(&source, "text_encoder", "tokenizer").err().unwrap().to_string();
+    // That of the larger CLIP describes another model.
+    copy("text_encoder_2/config.json", "text_encoder/config.json");
+    assert!(refusal().contains("tokenizer.json"));
+    for file in ["tokenizer/vocab.json", "tokenizer/merges.txt", "tokenizer/tokenizer_config.json"] {
+        copy(file, file);
+    }
+    assert!(refusal().contains("text_encoder"));
+    copy("text_encoder/model.safetensors", "text_encoder/model.safetensors");
+    let error = refusal();
+    assert!(error.contains("has shape [814, 16], but config.json describes a model that needs [814, 24]"), "{error}");
 }
 
 #[test]

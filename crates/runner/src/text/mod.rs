@@ -3,9 +3,11 @@
 mod clip;
 mod clip_text_encoder;
 mod clip_tokenizer;
+mod encoder_source;
 #[cfg(test)]
 mod goldens;
 mod prompt_limit;
+mod residency;
 mod sentence_piece;
 mod t5;
 mod t5_text_encoder;
@@ -13,6 +15,9 @@ mod t5_tokenizer;
 mod tokenizer;
 
 pub(crate) use clip_text_encoder::ClipTextEncoder;
+pub(crate) use encoder_source::EncoderSource;
 pub(crate) use prompt_limit::PromptCut;
 pub use prompt_limit::PromptLimit;
+pub use residency::Offload;
+pub(crate) use residency::Residency;
 pub(crate) use t5_text_encoder::{T5States, T5TextEncoder};

@@ -5,13 +5,14 @@
 //! neither centre nor shift.
 
 use candle_core::{D, Device, Result, Tensor};
-use candle_nn::{Embedding, Linear, Module, VarBuilder};
+use candle_nn::{Embedding, Module};
 use serde::Deserialize;
 
 use crate::activation::gelu_tanh;
 use crate::component_config;
 use crate::error::RunnerError;
-use crate::layers::RmsNorm;
+use crate::layers::{Linear, RmsNorm};
+use crate::weights::Parameters;
 
 /// `config.json` of the encoder; absent keys take transformers' defaults.
 #[derive(Debug, Clone, Deserialize)]
@@ -73,6 +74,11 @@ impl T5Config {
         Ok(config)
     }
 
+    /// Size of a token's state.
+    pub(super) fn dim(&self) -> usize {
+        self.d_model
+    }
+
     fn feed_forward_kind(&self) -> Option<FeedForwardKind> {
         match self.feed_forward_proj.as_str() {
             "relu" => Some(FeedForwardKind::Relu),
@@ -110,26 +116,21 @@ pub(super) struct T5Encoder {
 
 impl T5Encoder {
     /// Tensors of published files that the encoder has no use for: copies of the embeddings.
-    pub(super) const UNUSED_WEIGHTS: [&'static str; 3] =
-        ["encoder.embed_tokens.weight", "decoder.embed_tokens.weight", "lm_head.weight"];
+    pub(super) const UNUSED_WEIGHTS: &[&str] =
+        &["encoder.embed_tokens.weight", "decoder.embed_tokens.weight", "lm_head.weight"];
 
-    pub(super) fn new(config: &T5Config, vb: VarBuilder<'_>) -> Result<Self> {
-        let encoder = vb.pp("encoder");
+    pub(super) fn new(config: &T5Config, parameters: &Parameters) -> Result<Self> {
+        let encoder = parameters.pp("encoder");
         let blocks = encoder.pp("block");
         let bias = blocks.pp(0).pp("layer").pp(0).pp("SelfAttention").pp("relative_attention_bias");
         Ok(Self {
-            tokens: candle_nn::embedding(config.vocab_size, config.d_model, vb.pp("shared"))?,
-            position_bias: candle_nn::embedding(config.relative_attention_num_buckets, config.num_heads, bias)?,
-            blocks: (0..config.num_layers).map(|index| Block::new(config, blocks.pp(index))).collect::<Result<_>>()?,
-            norm: norm(config, encoder.pp("final_layer_norm"))?,
+            tokens: embedding(config.vocab_size, config.d_model, &parameters.pp("shared"))?,
+            position_bias: embedding(config.relative_attention_num_buckets, config.num_heads, &bias)?,
+            blocks: (0..config.num_layers).map(|index| Block::new(config, &blocks.pp(index))).collect::<Result<_>>()?,
+            norm: norm(config, &encoder.pp("final_layer_norm"))?,
             config: config.clone(),
-            device: vb.device().clone(),
+            device: parameters.device().clone(),
         })
-    }
-
-    /// Size of a token's state.
-    pub(super) fn dim(&self) -> usize {
-        self.config.d_model
     }
 
     /// `[1, tokens]` of ids to `[1, tokens, dim]`.
@@ -164,20 +165,20 @@ struct Block {
 }
 
 impl Block {
-    fn new(config: &T5Config, vb: VarBuilder<'_>) -> Result<Self> {
+    fn new(config: &T5Config, parameters: &Parameters) -> Result<Self> {
         let (size, inner) = (config.d_model, config.num_heads * config.d_kv);
-        let layers = vb.pp("layer");
+        let layers = parameters.pp("layer");
         let attention = layers.pp(0).pp("SelfAttention");
-        let projection = |name: &str| candle_nn::linear_no_bias(size, inner, attention.pp(name));
+        let projection = |name: &str| Linear::load(size, inner, false, attention.pp(name));
         Ok(Self {
-            attention_norm: norm(config, layers.pp(0).pp("layer_norm"))?,
+            attention_norm: norm(config, &layers.pp(0).pp("layer_norm"))?,
             to_q: projection("q")?,
             to_k: projection("k")?,
             to_v: projection("v")?,
-            to_out: candle_nn::linear_no_bias(inner, size, attention.pp("o"))?,
+            to_out: Linear::load(inner, size, false, attention.pp("o"))?,
             heads: config.num_heads,
-            feed_forward_norm: norm(config, layers.pp(1).pp("layer_norm"))?,
-            feed_forward: FeedForward::new(config, layers.pp(1).pp("DenseReluDense"))?,
+            feed_forward_norm: norm(config, &layers.pp(1).pp("layer_norm"))?,
+            feed_forward: FeedForward::new(config, &layers.pp(1).pp("DenseReluDense"))?,
         })
     }
 
@@ -204,9 +205,9 @@ enum FeedForward {
 }
 
 impl FeedForward {
-    fn new(config: &T5Config, vb: VarBuilder<'_>) -> Result<Self> {
-        let widen = |name: &str| candle_nn::linear_no_bias(config.d_model, config.d_ff, vb.pp(name));
-        let narrow = candle_nn::linear_no_bias(config.d_ff, config.d_model, vb.pp("wo"))?;
+    fn new(config: &T5Config, parameters: &Parameters) -> Result<Self> {
+        let widen = |name: &str| Linear::load(config.d_model, config.d_ff, false, parameters.pp(name));
+        let narrow = Linear::load(config.d_ff, config.d_model, false, parameters.pp("wo"))?;
         match config.feed_forward_kind() {
             Some(FeedForwardKind::GatedGelu) => {
                 Ok(Self::GatedGelu { gate: widen("wi_0")?, widen: widen("wi_1")?, narrow })
@@ -225,8 +226,12 @@ impl FeedForward {
     }
 }
 
-fn norm(config: &T5Config, vb: VarBuilder<'_>) -> Result<RmsNorm> {
-    Ok(RmsNorm::new(vb.get(config.d_model, "weight")?, config.layer_norm_epsilon))
+fn norm(config: &T5Config, parameters: &Parameters) -> Result<RmsNorm> {
+    Ok(RmsNorm::new(parameters.get(config.d_model, "weight")?, config.layer_norm_epsilon))
+}
+
+fn embedding(tokens: usize, size: usize, parameters: &Parameters) -> Result<Embedding> {
+    Ok(Embedding::new(parameters.get((tokens, size), "weight")?, size))
 }
 
 #[cfg(test)]

@@ -1,20 +1,23 @@
 //! A T5 encoder with its tokenizer: from a text to one vector per token.
 
-use candle_core::{DType, Device, Tensor};
+use candle_core::Tensor;
 
+use super::encoder_source::{EncoderSource, Recipe};
 use super::prompt_limit::{PromptCut, PromptLimit};
+use super::residency::Resident;
 use super::t5::{T5Config, T5Encoder};
 use super::t5_tokenizer;
 use super::tokenizer::{TextTokenizer, Tokens};
 use crate::error::RunnerError;
-use crate::model_folder::ModelFolder;
+use crate::weights::Parameters;
 
 /// `T5EncoderModel` and `T5Tokenizer` of a pipeline.
 pub(crate) struct T5TextEncoder {
-    encoder: T5Encoder,
+    encoder: Resident<T5Encoder>,
     tokenizer: TextTokenizer,
-    device: Device,
+    source: EncoderSource,
     component: String,
+    dim: usize,
 }
 
 /// What T5 makes of a text.
@@ -27,25 +30,26 @@ pub(crate) struct T5States {
 
 impl T5TextEncoder {
     /// Loads the components of these names.
-    pub(crate) fn load(
-        folder: &ModelFolder,
-        encoder: &str,
-        tokenizer: &str,
-        dtype: DType,
-        device: &Device,
-    ) -> Result<Self, RunnerError> {
+    pub(crate) fn load(source: &EncoderSource, encoder: &str, tokenizer: &str) -> Result<Self, RunnerError> {
+        let folder = &source.folder;
         let path = format!("{encoder}/config.json");
         let config = T5Config::from_json(&path, &folder.text(&path)?)?;
-        let weights = folder.weights(encoder)?;
-        let model = T5Encoder::new(&config, weights.var_builder(dtype, device))?;
-        weights.finish(&T5Encoder::UNUSED_WEIGHTS)?;
-        let tokenizer = t5_tokenizer::load(folder, tokenizer)?;
-        Ok(Self { encoder: model, tokenizer, device: device.clone(), component: encoder.to_owned() })
+        Ok(Self {
+            dim: config.dim(),
+            tokenizer: t5_tokenizer::load(folder, tokenizer)?,
+            encoder: source.resident(Recipe {
+                component: encoder.to_owned(),
+                build: move |parameters: &Parameters| T5Encoder::new(&config, parameters),
+                unused: T5Encoder::UNUSED_WEIGHTS,
+            })?,
+            source: source.clone(),
+            component: encoder.to_owned(),
+        })
     }
 
     /// Size of the vectors.
     pub(crate) fn dim(&self) -> usize {
-        self.encoder.dim()
+        self.dim
     }
 
     #[cfg(test)]
@@ -72,7 +76,8 @@ impl T5TextEncoder {
     }
 
     fn states(&self, tokens: Tokens, max_tokens: usize) -> Result<T5States, RunnerError> {
-        let ids = Tensor::new(tokens.ids, &self.device)?.unsqueeze(0)?;
-        Ok(T5States { states: self.encoder.forward(&ids)?, cut: self.limit(max_tokens).cut(tokens.cut) })
+        let ids = Tensor::new(tokens.ids, &self.source.device)?.unsqueeze(0)?;
+        let states = self.encoder.with(|encoder| Ok(encoder.forward(&ids)?))?;
+        Ok(T5States { states: self.source.hand_over(&states)?, cut: self.limit(max_tokens).cut(tokens.cut) })
     }
 }

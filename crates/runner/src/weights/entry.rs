@@ -1,6 +1,7 @@
 //! One tensor of a component, as model code knows it: a stored tensor, or rows of stored tensors one
 //! after the other.
 
+use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use ::safetensors::Dtype;
@@ -32,7 +33,7 @@ impl Entry {
     }
 
     /// Rows of one stored tensor, one range after the other; `None` where it has no such rows.
-    pub(super) fn rows_of(tensor: &StoredTensor, ranges: &[std::ops::Range<usize>]) -> Option<Self> {
+    pub(super) fn rows_of(tensor: &StoredTensor, ranges: &[Range<usize>]) -> Option<Self> {
         let parts: Vec<_> = ranges.iter().map(|rows| tensor.rows(rows.clone())).collect::<Option<_>>()?;
         let mut shape = parts.first()?.shape.clone();
         shape[0] = parts.iter().map(|part| part.shape[0]).sum();
@@ -60,6 +61,11 @@ impl Entry {
     /// The file that holds it.
     pub(super) fn source<'a>(&self, sources: &'a [Source]) -> &'a Source {
         &sources[self.parts[0].source]
+    }
+
+    /// Whether it could be read as `dtype`, as far as headers say.
+    pub(super) fn check(&self, name: &str, sources: &[Source], dtype: DType) -> Result<(), RunnerError> {
+        self.parts.iter().try_for_each(|part| part.check(name, self.source(sources), dtype))
     }
 
     /// Reads all elements as `dtype` onto `device`.

@@ -66,8 +66,8 @@ fn fits(encoding: Encoding, shape: &[usize], offset: u64, file_bytes: u64) -> bo
         return false;
     }
     let elements = shape.iter().try_fold(1usize, |elements, size| elements.checked_mul(*size));
-    // No encoding takes more than 8 bytes an element.
-    let elements = elements.filter(|elements| elements.checked_mul(8).is_some());
+    // No encoding takes more than 64 bits an element.
+    let elements = elements.filter(|elements| elements.checked_mul(64).is_some());
     let end = elements.and_then(|elements| offset.checked_add(encoding.bytes(elements) as u64));
     end.is_some_and(|end| end <= file_bytes)
 }

@@ -79,11 +79,23 @@ impl Matrix {
         Ok(Self { outputs, inputs, weights })
     }
 
+    /// Bytes that the weights take.
+    #[cfg(test)]
+    pub(super) fn bytes(&self) -> usize {
+        match &self.weights {
+            Weights::Plain(weights) => weights.elem_count() * weights.dtype().size_in_bytes(),
+            Weights::Blocks(blocks) => blocks.bytes().len(),
+            Weights::OnDevice { weights, .. } => weights.storage_size_in_bytes(),
+        }
+    }
+
     /// `x * weights^T`: `[.., inputs]` to `[.., outputs]`, in the dtype of `x`. A tensor of two
     /// dimensions is taken for vectors, one of more for tokens.
     pub(crate) fn product(&self, x: &Tensor) -> Result<Tensor> {
         match &self.weights {
-            Weights::OnDevice { weights, device, dtype } => plain_product(x, &weights.dequantize(device)?.to_dtype(*dtype)?),
+            Weights::OnDevice { weights, device, dtype } => {
+                plain_product(x, &weights.dequantize(device)?.to_dtype(*dtype)?)
+            }
             Weights::Plain(weights) if !x.device().is_cpu() => plain_product(x, weights),
             _ => x.to_dtype(DType::F32)?.contiguous()?.apply_op1_no_bwd(&Product(self))?.to_dtype(x.dtype()),
         }
@@ -145,7 +157,9 @@ impl<'a> Rows<'a> {
     fn plain(storage: &'a Storage, layout: &Layout, columns: usize) -> Result<Self> {
         match (storage, layout.contiguous_offsets()) {
             (Storage::Cpu(CpuStorage::F32(values)), Some((start, end))) => Ok(Self::F32(&values[start..end], columns)),
-            (Storage::Cpu(CpuStorage::BF16(values)), Some((start, end))) => Ok(Self::Bf16(&values[start..end], columns)),
+            (Storage::Cpu(CpuStorage::BF16(values)), Some((start, end))) => {
+                Ok(Self::Bf16(&values[start..end], columns))
+            }
             (Storage::Cpu(CpuStorage::F16(values)), Some((start, end))) => Ok(Self::F16(&values[start..end], columns)),
             _ => candle_core::bail!("weights are contiguous floats in main memory"),
         }

@@ -12,6 +12,7 @@
 //! Loading is strict. A missing or wrongly shaped tensor is an error that names it, and
 //! [`Weights::finish`] reports every tensor that no part of the model asked for.
 
+mod builders;
 mod encoding;
 mod entry;
 mod files;
@@ -29,11 +30,11 @@ use std::path::Path;
 use std::sync::Arc;
 
 use candle_core::{DType, Device, Shape, Tensor};
-use candle_nn::var_builder::SimpleBackend;
-use candle_nn::{Init, VarBuilder};
+use candle_nn::VarBuilder;
 
 use crate::RunnerError;
 
+use builders::SharedWeights;
 use entry::Entry;
 use files::Format;
 pub(crate) use files::{WeightFiles, is_plain_name};
@@ -62,11 +63,14 @@ pub struct Weights {
 impl Weights {
     /// Opens the weights in `folder`: the first form found of
     /// `diffusion_pytorch_model.safetensors`, `.safetensors.index.json`, `.bin` and `.bin.index.json`,
-    /// then the same of `model.safetensors` and `pytorch_model.bin`.
+    /// then the same of `model.safetensors` and `pytorch_model.bin`, then the only `.gguf` file.
     ///
     /// # Errors
     /// None of them exists, a shard is missing, or a file is damaged or of a kind that is not read.
     pub fn open(folder: &Path) -> Result<Arc<Self>, RunnerError> {
+        if let Some(file) = files::only_gguf(folder)? {
+            return Self::open_file(&file, folder);
+        }
         let files = WeightFiles::in_folder(folder)?;
         let mut weights = Self::empty(folder.display().to_string());
         for name in &files.names {
@@ -82,11 +86,12 @@ impl Weights {
     }
 
     /// Opens a file that holds a transformer, GGUF or safetensors, under diffusers' names or those of
-    /// its makers. `class` is diffusers' name of the transformer.
+    /// its makers. `folder` holds the `config.json` that describes the transformer.
     ///
     /// # Errors
     /// The file is damaged, or holds something else.
-    pub fn open_file(path: &Path, class: &str) -> Result<Arc<Self>, RunnerError> {
+    pub fn open_file(path: &Path, folder: &Path) -> Result<Arc<Self>, RunnerError> {
+        let class = files::class_of(folder)?;
         let source = Source::open(path)?;
         let mut magic = GGUF_MAGIC.map(|byte| !byte);
         if source.len() >= magic.len() as u64 {
@@ -98,7 +103,8 @@ impl Weights {
         } else {
             (safetensors::tensors(&source)?, None)
         };
-        let entries = original::entries(tensors, class, architecture.as_deref()).map_err(|what| source.damaged(what))?;
+        let entries = original::entries(tensors, &class, architecture.as_deref());
+        let entries = entries.map_err(|what| source.damaged(what))?;
         let mut weights = Self { shapes_are_loose: true, ..Self::empty(path.display().to_string()) };
         weights.add(source, entries)?;
         Ok(Arc::new(weights))
@@ -125,6 +131,12 @@ impl Weights {
     /// The same for modules whose weights may be quantised.
     pub(crate) fn parameters(self: &Arc<Self>, dtype: DType, device: &Device) -> Parameters {
         Parameters::new(Arc::clone(self), dtype, device)
+    }
+
+    /// The same without reading: names, shapes and element types are checked, and every tensor is zeros that
+    /// take no memory. For a model that is to be loaded later.
+    pub(crate) fn unread_parameters(self: &Arc<Self>, dtype: DType, device: &Device) -> Parameters {
+        Parameters::unread(Arc::clone(self), dtype, device)
     }
 
     /// Reports every tensor that was never taken, except those whose name starts with a prefix in
@@ -226,6 +238,21 @@ impl Weights {
         Ok(loaded)
     }
 
+    /// As [`Self::take`], with zeros for what is in the file.
+    fn take_unread(
+        &self,
+        name: &str,
+        expected: Option<&Shape>,
+        dtype: DType,
+        device: &Device,
+    ) -> Result<Tensor, RunnerError> {
+        let entry = self.find(name, expected.map(Shape::dims))?;
+        entry.check(name, &self.sources, dtype)?;
+        entry.mark_taken();
+        let shape = expected.map_or(entry.shape.as_slice(), Shape::dims);
+        Ok(Tensor::zeros((), dtype, device)?.broadcast_as(shape)?)
+    }
+
     fn find(&self, name: &str, expected: Option<&[usize]>) -> Result<&Entry, RunnerError> {
         let Some(entry) = self.tensors.get(name) else {
             return Err(RunnerError::Model(self.missing(name)));
@@ -281,30 +308,7 @@ fn current_name(name: String) -> String {
     }
 }
 
-/// Lets one [`Weights`] back any number of builders.
-struct SharedWeights(Arc<Weights>);
-
-impl SimpleBackend for SharedWeights {
-    fn get(&self, shape: Shape, name: &str, _: Init, dtype: DType, device: &Device) -> candle_core::Result<Tensor> {
-        self.0.take(name, Some(&shape), dtype, device).map_err(into_candle)
-    }
-
-    fn get_unchecked(&self, name: &str, dtype: DType, device: &Device) -> candle_core::Result<Tensor> {
-        self.0.take(name, None, dtype, device).map_err(into_candle)
-    }
-
-    fn contains_tensor(&self, name: &str) -> bool {
-        self.0.tensors.contains_key(name)
-    }
-}
-
-/// The message alone, without the backtrace that candle's own constructors add.
-fn into_candle(error: RunnerError) -> candle_core::Error {
-    match error {
-        RunnerError::Tensor(error) => error,
-        other => candle_core::Error::Msg(other.to_string()),
-    }
-}
-
+#[cfg(test)]
+mod single_file_tests;
 #[cfg(test)]
 mod tests;

@@ -72,6 +72,15 @@ impl StoredTensor {
         Span { source, offset: self.offset, elements: self.bytes() / 2 }.same::<u16>()
     }
 
+    /// Whether the tensor could be read as `wanted`, as far as its header says.
+    pub(super) fn check(&self, name: &str, source: &Source, wanted: DType) -> Result<(), RunnerError> {
+        let is_wanted = matches!(wanted, DType::F32 | DType::F16 | DType::BF16);
+        match self.encoding {
+            Encoding::Plain(Dtype::F32 | Dtype::F16 | Dtype::BF16) | Encoding::Blocks(_) if is_wanted => Ok(()),
+            stored => Err(unreadable(name, source, stored, wanted)),
+        }
+    }
+
     /// Reads the tensor as `wanted` onto `device`.
     pub(super) fn read(
         &self,
@@ -128,9 +137,7 @@ impl StoredTensor {
                 })?;
                 self.tensor(values, device)
             }
-            (stored, wanted) => Err(source.damaged(format!(
-                "tensor `{name}` is stored as {stored} and asked for as {wanted:?}; f32, f16 and bf16 are supported"
-            ))),
+            (_, wanted) => Err(unreadable(name, source, self.encoding, wanted)),
         }
     }
 
@@ -161,6 +168,12 @@ pub(super) fn dequantised(dtype: GgmlDType, blocks: &[u8], elements: usize) -> c
         CpuStorage::F32(values) => Ok(values),
         _ => candle_core::bail!("{dtype:?} does not dequantise to f32"),
     }
+}
+
+fn unreadable(name: &str, source: &Source, stored: Encoding, wanted: DType) -> RunnerError {
+    source.damaged(format!(
+        "tensor `{name}` is stored as {stored} and asked for as {wanted:?}; f32, f16 and bf16 are supported"
+    ))
 }
 
 /// A run of elements in a file.

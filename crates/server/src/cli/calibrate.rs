@@ -62,7 +62,7 @@ impl CalibrateArgs {
             seed: u64::from(index),
             size: info.buckets[0],
             steps: self.steps.unwrap_or(info.default_steps),
-            guidance_scale: if info.can_guide { info.default_guidance_scale } else { 1.0 },
+            guidance: info.default_guidance(),
             scheduler: info.default_scheduler,
             cache: CachePlan::Calibrate,
         };

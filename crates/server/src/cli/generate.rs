@@ -27,6 +27,9 @@ const RENAMED_FLAGS: [(&str, &str); 1] = [("num_inference_steps", "steps")];
 pub(super) struct GenerateArgs {
     /// What the picture shall show; for a class-conditional model one of its labels
     prompt: String,
+    /// What it shall not show, for models that are guided away from a text
+    #[arg(long, env = "AFTERIMAGE_NEGATIVE_PROMPT", hide_env_values = true, value_name = "TEXT")]
+    negative_prompt: Option<String>,
     /// Number of images; image k uses seed + k
     #[arg(
         short,
@@ -52,6 +55,15 @@ pub(super) struct GenerateArgs {
         value_name = "SCALE"
     )]
     guidance_scale: Option<f64>,
+    /// Strength of guidance by a second forward, for FLUX: 0 to 20; up to 1 it is off [default: 1]
+    #[arg(
+        long,
+        env = "AFTERIMAGE_TRUE_CFG_SCALE",
+        hide_env_values = true,
+        allow_negative_numbers = true,
+        value_name = "SCALE"
+    )]
+    true_cfg_scale: Option<f64>,
     /// Noise scheduler, by its diffusers class name [default: the model's]
     #[arg(long, env = "AFTERIMAGE_SCHEDULER", hide_env_values = true, value_name = "CLASS")]
     scheduler: Option<String>,
@@ -99,8 +111,11 @@ impl GenerateArgs {
             EngineOptions { max_queued_requests: 1, ..Default::default() },
         )?;
         let job = engine.plan(request).map_err(|error| usage(error.into()))?;
-        let metadata =
-            ImageMetadata { prompt: self.prompt.clone(), ..ImageMetadata::of_job(engine.model().id.clone(), &job) };
+        let metadata = ImageMetadata {
+            prompt: self.prompt.clone(),
+            negative_prompt: self.negative_prompt.clone(),
+            ..ImageMetadata::of_job(engine.model().id.clone(), &job)
+        };
         let job = watch(engine.submit(job)?)?;
         for (index, image) in job.images.iter().enumerate() {
             let path = output.path(&self.prompt, index, image.seed);
@@ -115,8 +130,10 @@ impl GenerateArgs {
     }
 
     fn request(&self, cache: &CacheDefaults) -> Result<GenerationRequest, CliError> {
-        if let Some(scale) = self.guidance_scale.filter(|scale| !scale.is_finite()) {
-            return Err(CliError::Usage(format!("--guidance-scale is {scale}; it must be a finite number")));
+        for (flag, scale) in [("--guidance-scale", self.guidance_scale), ("--true-cfg-scale", self.true_cfg_scale)] {
+            if let Some(scale) = scale.filter(|scale| !scale.is_finite()) {
+                return Err(CliError::Usage(format!("{flag} is {scale}; it must be a finite number")));
+            }
         }
         let rules = RequestRules {
             served_model: "",
@@ -133,10 +150,12 @@ impl GenerateArgs {
     fn fields(&self) -> Map<String, Value> {
         let fields = [
             ("prompt", json!(self.prompt)),
+            ("negative_prompt", json!(self.negative_prompt)),
             ("n", json!(self.n)),
             ("seed", json!(self.seed)),
             ("num_inference_steps", json!(self.steps)),
             ("guidance_scale", json!(self.guidance_scale)),
+            ("true_cfg_scale", json!(self.true_cfg_scale)),
             ("scheduler", json!(self.scheduler)),
             ("size", json!(self.size)),
             ("output_compression", json!(self.output_compression)),

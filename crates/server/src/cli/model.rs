@@ -1,7 +1,9 @@
 //! Flags about the model, and loading it.
 
+use std::path::PathBuf;
+
 use afterimage_runner::{
-    DeviceSpec, HubOptions, LoadOptions, ModelFolder, Pipeline, Precision, Replicas, Size, resolve,
+    DeviceSpec, HubOptions, LoadOptions, ModelFolder, Offload, Pipeline, Precision, Replicas, Size, resolve,
 };
 
 use super::error::CliError;
@@ -19,6 +21,15 @@ pub(crate) enum Dtype {
     F16,
 }
 
+/// What leaves the memory while it is not needed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum OffloadArg {
+    /// Nothing
+    None,
+    /// Text encoders: loaded for a prompt that is not kept from an earlier request, and freed behind it
+    TextEncoders,
+}
+
 /// Which model, and how it is loaded.
 #[derive(Debug, Clone, clap::Args)]
 #[command(next_help_heading = "Model")]
@@ -30,12 +41,27 @@ pub(crate) struct ModelArgs {
     /// Branch, tag or commit of a hub model; needs --model
     #[arg(long, env = "AFTERIMAGE_REVISION", hide_env_values = true)]
     revision: Option<String>,
+    /// The transformer's weights: a GGUF file, or a single-file checkpoint in safetensors, such as
+    /// `flux1-dev-Q4_K_S.gguf`. All else comes from --model
+    #[arg(long, env = "AFTERIMAGE_TRANSFORMER", hide_env_values = true, value_name = "FILE")]
+    transformer: Option<PathBuf>,
     /// Precision of weights and activations
     #[arg(long, env = "AFTERIMAGE_DTYPE", hide_env_values = true, value_enum, default_value = "auto")]
     dtype: Dtype,
     /// Image sizes served, the default first, such as `64x64,96x64` [default: the model's own size]
     #[arg(long, env = "AFTERIMAGE_BUCKETS", hide_env_values = true, value_delimiter = ',', value_name = "WxH,...")]
     buckets: Vec<Size>,
+    /// What leaves the memory while it is not needed
+    #[arg(long, env = "AFTERIMAGE_OFFLOAD", hide_env_values = true, value_enum, default_value = "none")]
+    offload: OffloadArg,
+    /// Where text encoders compute, such as `cpu` beside a transformer on a GPU [default: where the transformer
+    /// does]
+    #[arg(long, env = "AFTERIMAGE_TEXT_ENCODER_DEVICE", hide_env_values = true, value_name = "DEVICE")]
+    text_encoder_device: Option<DeviceSpec>,
+    /// Tokens of a prompt that the last text encoder reads, 1 to 512; more are cut [default: as in the model's
+    /// pipeline]
+    #[arg(long, env = "AFTERIMAGE_MAX_SEQUENCE_LENGTH", hide_env_values = true, value_name = "TOKENS")]
+    max_sequence_length: Option<usize>,
 }
 
 /// The one device of a command that serves nobody.
@@ -53,6 +79,10 @@ impl ModelArgs {
         if self.revision.is_some() && self.model.is_none() {
             let message = "it has no effect without --model; name the hub model that it is a revision of";
             return Err(CliError::setting("revision", message));
+        }
+        if self.transformer.is_some() && self.model.is_none() {
+            let message = "it has no effect without --model; name the model that has all but the transformer";
+            return Err(CliError::setting("transformer", message));
         }
         Ok(())
     }
@@ -80,11 +110,30 @@ impl ModelArgs {
             Some(revision) => hub.with_revision(revision),
             None => hub,
         };
-        Ok(resolve(model, &hub)?)
+        match &self.transformer {
+            Some(file) => Ok(resolve(model, &hub.without_transformer())?.with_transformer(file)?),
+            None => Ok(resolve(model, &hub)?),
+        }
     }
 
     fn options(&self) -> LoadOptions {
-        LoadOptions { precision: self.dtype.into(), buckets: self.buckets.clone(), ..LoadOptions::default() }
+        LoadOptions {
+            precision: self.dtype.into(),
+            buckets: self.buckets.clone(),
+            offload: self.offload.into(),
+            text_encoder_device: self.text_encoder_device,
+            max_sequence_length: self.max_sequence_length,
+            ..LoadOptions::default()
+        }
+    }
+}
+
+impl From<OffloadArg> for Offload {
+    fn from(offload: OffloadArg) -> Self {
+        match offload {
+            OffloadArg::None => Self::None,
+            OffloadArg::TextEncoders => Self::TextEncoders,
+        }
     }
 }
 

@@ -11,6 +11,8 @@ pub(crate) struct ImageMetadata {
     pub(crate) seed: u64,
     pub(crate) num_inference_steps: usize,
     pub(crate) guidance_scale: f64,
+    /// Where a distilled model was guided by a second forward.
+    pub(crate) true_cfg_scale: Option<f64>,
     pub(crate) scheduler: &'static str,
     pub(crate) cache_backend: &'static str,
     /// Every key in force, as JSON; none without a cache.
@@ -28,7 +30,8 @@ impl ImageMetadata {
             negative_prompt: None,
             seed: job.seed(),
             num_inference_steps: job.steps(),
-            guidance_scale: job.guidance_scale(),
+            guidance_scale: job.guidance().scale(),
+            true_cfg_scale: job.guidance().true_cfg_scale(),
             scheduler: job.scheduler().as_str(),
             cache_backend: "none",
             cache_config: None,
@@ -48,6 +51,7 @@ impl ImageMetadata {
             ("scheduler", self.scheduler.to_owned()),
             ("cache_backend", self.cache_backend.to_owned()),
         ];
+        entries.extend(self.true_cfg_scale.map(|scale| ("true_cfg_scale", scale.to_string())));
         entries.extend(self.negative_prompt.clone().map(|text| ("negative_prompt", text)));
         entries.extend(self.cache_config.clone().map(|config| ("cache_config", config)));
         entries.extend(self.cache_tag.clone().map(|tag| ("cache_tag", tag)));
@@ -65,6 +69,7 @@ impl ImageMetadata {
             seed: 42,
             num_inference_steps: 25,
             guidance_scale: 4.0,
+            true_cfg_scale: Some(2.5),
             scheduler: "DDIMScheduler",
             cache_backend: "cache_dit",
             cache_config: Some("{}".to_owned()),

@@ -159,11 +159,7 @@ fn block_index<'a>(pattern: &str, stem: &'a str) -> Option<&'a str> {
 
 impl Becomes {
     /// Names and their rows; `None` where the rows cannot be divided so.
-    fn split(
-        &self,
-        rows: usize,
-        width: impl Fn() -> Option<usize>,
-    ) -> Option<Vec<(&'static str, Vec<Range<usize>>)>> {
+    fn split(&self, rows: usize, width: impl Fn() -> Option<usize>) -> Option<Vec<(&'static str, Vec<Range<usize>>)>> {
         let halves = || rows.is_multiple_of(2).then(|| vec![rows / 2..rows, 0..rows / 2]);
         match self {
             Self::One(name) => Some(vec![(*name, vec![0..rows])]),

@@ -63,6 +63,9 @@ pub(super) struct CacheDitSettings {
     /// How a row is counted: as cache-dit 1.5.3 does, or as 1.5.0 to 1.5.2 do
     #[schema(inline, default = "1.5.3")]
     continuous_counter: Option<ContinuousCounterName>,
+    /// One context for all block lists, as cache-dit has for FLUX, or one for each, as vLLM-Omni has
+    #[schema(inline, default = "joined")]
+    block_lists: Option<BlockListsName>,
     /// No more reuse once the recorded distances add up to this
     max_accumulated_residual_diff_threshold: Option<f64>,
     /// Predict by a Taylor expansion instead of repeating
@@ -171,6 +174,13 @@ enum ContinuousCounterName {
     V1_5_3,
     #[serde(rename = "legacy")]
     Legacy,
+}
+
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+enum BlockListsName {
+    Joined,
+    Separate,
 }
 
 #[derive(Serialize, ToSchema)]

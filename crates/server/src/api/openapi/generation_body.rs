@@ -48,10 +48,11 @@ pub(in crate::api) struct GenerationBody {
     /// Denoising steps; absent: the model's default
     #[schema(minimum = 1, maximum = 200)]
     num_inference_steps: Option<i64>,
-    /// Strength of classifier-free guidance; absent: the model's default
+    /// Strength of guidance; up to 1 classifier-free guidance is off. Distilled models (FLUX dev) are told it.
+    /// Absent: the model's default
     #[schema(minimum = 0, maximum = 20)]
     guidance_scale: Option<f64>,
-    /// Second-forward guidance of FLUX and Qwen style models
+    /// FLUX: classifier-free guidance away from `negative_prompt` by a second forward per step; up to 1 it is off
     #[schema(minimum = 0, maximum = 20)]
     true_cfg_scale: Option<f64>,
     /// Absent: the model's own

@@ -26,6 +26,7 @@ export const BACKENDS = {
           { key: "max_cached_steps", title: "Reused steps in all, at most", kind: "limit" },
           { key: "max_accumulated_residual_diff_threshold", title: "Distances may add up to", kind: "number", only: "DBCache" },
           { key: "continuous_counter", title: "Counting rows as cache-dit", kind: "choice", choices: ["1.5.3", "legacy"], only: "DBCache" },
+          { key: "block_lists", title: "Several block lists", kind: "choice", choices: ["joined", "separate"] },
           { key: "enable_dynamic_prune_threshold", title: "Threshold follows the first distances", kind: "boolean", only: "DBPrune" },
           { key: "max_dynamic_prune_threshold", title: "... up to", kind: "number", only: "DBPrune" },
           { key: "dynamic_prune_threshold_relax_ratio", title: "... times", kind: "number", only: "DBPrune" },

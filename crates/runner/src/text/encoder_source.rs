@@ -1,0 +1,69 @@
+//! What the text encoders of a pipeline are loaded from, where they live and for how long.
+
+use std::sync::Arc;
+
+use candle_core::{DType, Device, Tensor};
+
+use super::residency::{Residency, Resident};
+use crate::error::RunnerError;
+use crate::model_folder::ModelFolder;
+use crate::weights::Parameters;
+
+/// Where a text encoder comes from and where it computes.
+#[derive(Clone)]
+pub(crate) struct EncoderSource {
+    pub(crate) folder: ModelFolder,
+    /// Where encoders live, and their precision.
+    pub(crate) device: Device,
+    pub(crate) dtype: DType,
+    /// Where the transformer wants states, and their precision.
+    pub(crate) states_device: Device,
+    pub(crate) states_dtype: DType,
+    /// `None`: encoders are there always.
+    pub(crate) offloaded_by: Option<Arc<Residency>>,
+}
+
+/// How a component's tensors become a model.
+pub(super) struct Recipe<B> {
+    pub(super) component: String,
+    pub(super) build: B,
+    /// Prefixes of tensors that the model has no use for.
+    pub(super) unused: &'static [&'static str],
+}
+
+impl EncoderSource {
+    /// Loads a model, or, where it is offloaded, makes sure that it can be loaded.
+    ///
+    /// # Errors
+    /// If a tensor is missing, is not of the shape that the configuration describes, or is left over.
+    pub(super) fn resident<M, B>(&self, recipe: Recipe<B>) -> Result<Resident<M>, RunnerError>
+    where
+        M: Send + Sync + 'static,
+        B: Fn(&Parameters) -> candle_core::Result<M> + Send + Sync + 'static,
+    {
+        let Some(residency) = &self.offloaded_by else { return self.load(&recipe).map(Resident::Always) };
+        let weights = self.folder.weights(&recipe.component)?;
+        (recipe.build)(&weights.unread_parameters(self.dtype, &self.device))?;
+        weights.finish(recipe.unused)?;
+        let source = self.clone();
+        Ok(residency.on_demand(move || source.load(&recipe)))
+    }
+
+    fn load<M, B>(&self, recipe: &Recipe<B>) -> Result<M, RunnerError>
+    where
+        B: Fn(&Parameters) -> candle_core::Result<M>,
+    {
+        let started = std::time::Instant::now();
+        let weights = self.folder.weights(&recipe.component)?;
+        let model = (recipe.build)(&weights.parameters(self.dtype, &self.device))?;
+        weights.finish(recipe.unused)?;
+        let seconds = started.elapsed().as_secs_f64();
+        tracing::debug!(component = recipe.component, bytes = weights.bytes(), seconds, "text encoder loaded");
+        Ok(model)
+    }
+
+    /// Takes what an encoder made to the transformer.
+    pub(super) fn hand_over(&self, states: &Tensor) -> candle_core::Result<Tensor> {
+        states.to_device(&self.states_device)?.to_dtype(self.states_dtype)
+    }
+}

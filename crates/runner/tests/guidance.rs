@@ -1,0 +1,120 @@
+//! What requests for FLUX, whose guidance is distilled, may ask for, and that a second forward needs no larger
+//! batch.
+
+#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
+use std::path::PathBuf;
+
+use afterimage_cache::{CacheBackend, CacheConfig};
+use afterimage_runner::{
+    Engine, EngineOptions, Guidance, ImageRequest, LoadOptions, ModelFolder, Pipeline, RequestError, Size,
+};
+use serde_json::json;
+
+fn engine(name: &str) -> Engine {
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures").join(name).join("model");
+    let buckets = vec![Size { width: 64, height: 64 }];
+    let folder = ModelFolder::open(&path).unwrap();
+    let pipeline = Pipeline::load(&folder, &LoadOptions { buckets, ..LoadOptions::default() }).unwrap();
+    // No room for two rows in one forward.
+    Engine::start(pipeline, EngineOptions { max_batch_rows: 1, ..EngineOptions::default() }).unwrap()
+}
+
+fn request() -> ImageRequest {
+    ImageRequest {
+        prompt: "a red apple".to_owned(),
+        negative_prompt: None,
+        images: 1,
+        size: None,
+        seed: 1,
+        num_inference_steps: Some(2),
+        guidance_scale: None,
+        true_cfg_scale: None,
+        scheduler: None,
+        cache: CacheConfig::None,
+    }
+}
+
+fn cache_dit(keys: serde_json::Value) -> CacheConfig {
+    CacheConfig::parse(CacheBackend::CacheDit, keys.as_object().unwrap()).unwrap()
+}
+
+#[test]
+fn absent_fields_take_the_defaults_of_the_model() {
+    for (name, scale) in [("flux-dev", 3.5), ("flux-schnell", 0.0)] {
+        let engine = engine(name);
+        assert_eq!(engine.model().default_steps, 28);
+        let job = engine.plan(request()).unwrap();
+        assert_eq!(job.guidance(), Guidance::Distilled { scale, true_cfg_scale: 1.0 }, "{name}");
+    }
+}
+
+#[test]
+fn what_would_have_no_effect_is_refused() {
+    let (dev, schnell) = (engine("flux-dev"), engine("flux-schnell"));
+    let negative_prompt = || Some("blurry".to_owned());
+    let refusal = |engine: &Engine, request| -> RequestError { engine.plan(request).unwrap_err() };
+
+    let refused = refusal(&dev, ImageRequest { negative_prompt: negative_prompt(), ..request() });
+    assert_eq!(refused.param, "negative_prompt");
+    assert!(refused.message.contains("set `true_cfg_scale` (now 1) above 1"), "{refused}");
+    let off = ImageRequest { negative_prompt: negative_prompt(), true_cfg_scale: Some(0.5), ..request() };
+    assert_eq!(refusal(&dev, off).param, "negative_prompt");
+
+    let refused = refusal(&schnell, ImageRequest { guidance_scale: Some(3.5), ..request() });
+    assert_eq!(refused.param, "guidance_scale");
+    assert!(refused.message.contains("`true_cfg_scale`"), "{refused}");
+    for scale in [0.0, 1.0] {
+        schnell.plan(ImageRequest { guidance_scale: Some(scale), ..request() }).unwrap();
+        dev.plan(ImageRequest { guidance_scale: Some(scale), ..request() }).unwrap();
+    }
+
+    let one_forward = ImageRequest { cache: cache_dit(json!({"enable_separate_cfg": true})), ..request() };
+    assert_eq!(refusal(&dev, one_forward).param, "cache_config.enable_separate_cfg");
+    let small_list = cache_dit(json!({"Fn_compute_blocks": 5, "block_lists": "separate"}));
+    assert_eq!(refusal(&dev, ImageRequest { cache: small_list, ..request() }).param, "cache_config.Fn_compute_blocks");
+}
+
+#[test]
+fn a_second_forward_has_a_branch_of_its_own_and_no_need_of_a_second_row() {
+    let engine = engine("flux-schnell");
+    // Without a negative prompt it is the empty one.
+    let two_forwards = ImageRequest { true_cfg_scale: Some(3.0), ..request() };
+    for (keys, first_diffs) in [(json!({}), 0), (json!({"max_warmup_steps": 1}), 1)] {
+        let job = engine.plan(ImageRequest { cache: cache_dit(keys), ..two_forwards.clone() }).unwrap();
+        assert_eq!(job.guidance().true_cfg_scale(), Some(3.0));
+        let finished = engine.submit(job).unwrap().wait().unwrap();
+        let contexts = &finished.cache.images[0].contexts;
+        let branches: Vec<_> = contexts.iter().map(|context| context.branch).collect();
+        assert_eq!(branches, ["cond", "uncond"]);
+        for context in contexts {
+            assert_eq!(context.name, "transformer_blocks+single_transformer_blocks");
+            assert_eq!((context.reasons.len(), context.residual_diffs.len()), (2, first_diffs));
+        }
+    }
+}
+
+#[test]
+fn the_unconditional_forward_may_come_first() {
+    let engine = engine("flux-dev");
+    let request = ImageRequest {
+        negative_prompt: Some("blurry".to_owned()),
+        true_cfg_scale: Some(3.0),
+        num_inference_steps: Some(6),
+        ..request()
+    };
+    let run = |uncond_first: bool| {
+        let keys =
+            json!({"max_warmup_steps": 2, "cfg_compute_first": uncond_first, "cfg_diff_compute_separate": false});
+        let job = engine.plan(ImageRequest { cache: cache_dit(keys), ..request.clone() }).unwrap();
+        engine.submit(job).unwrap().wait().unwrap()
+    };
+    let (first, second) = (run(true), run(false));
+    let diffs = |job: &afterimage_runner::FinishedJob, branch: usize| {
+        job.cache.images[0].contexts[branch].residual_diffs.clone()
+    };
+    // Whoever comes first measures, and the unconditional one shares only what is there.
+    assert_eq!(diffs(&second, 0), diffs(&second, 1));
+    assert_ne!(diffs(&first, 0), diffs(&first, 1));
+    assert_eq!(diffs(&first, 0)[&2], diffs(&second, 0)[&2]);
+}
