@@ -68,8 +68,8 @@ fn guidance(request: &ImageRequest, info: &ModelInfo) -> Result<Guidance, Reques
         }
         _ => {}
     }
-    let is_distilled = matches!(info.guidance, GuidanceKind::Distilled { .. });
-    if true_cfg_scale.is_some_and(|scale| scale != 1.0) && !is_distilled {
+    let takes_true_cfg = info.guidance.takes_true_cfg();
+    if true_cfg_scale.is_some_and(|scale| scale != 1.0) && !takes_true_cfg {
         let message = "`true_cfg_scale` has no effect on this model; leave it out, or set `guidance_scale`";
         return Err(invalid("true_cfg_scale", message));
     }
@@ -83,7 +83,7 @@ fn guidance(request: &ImageRequest, info: &ModelInfo) -> Result<Guidance, Reques
     }
     if negative_prompt.is_some() && guidance.mixing_scale().is_none() {
         let (field, scale) =
-            if is_distilled { ("true_cfg_scale", true_cfg_scale) } else { ("guidance_scale", guidance_scale) };
+            if takes_true_cfg { ("true_cfg_scale", true_cfg_scale) } else { ("guidance_scale", guidance_scale) };
         let message = format!(
             "`negative_prompt` has no effect without guidance; leave it out, or set `{field}` (now {scale}) above 1"
         );

@@ -3,9 +3,11 @@
 use afterimage_cache::Streams;
 use candle_core::{DType, Result, Tensor};
 
-use super::attention::{ProjectionNames, Projections};
 use super::config::TransformerConfig;
-use crate::layers::{Activation, FeedForward, Linear, PlainLayerNorm, RotaryPositions, modulate};
+use crate::layers::{
+    Activation, FeedForward, HeadProjections, Heads, Linear, PlainLayerNorm, ProjectionNames, RotaryPositions,
+    modulate, scaled_dot_product,
+};
 use crate::weights::Parameters;
 
 /// Epsilon of all layer norms; fixed in diffusers.
@@ -42,7 +44,7 @@ pub(super) struct DoubleBlock {
 struct StreamPart {
     modulation: Linear,
     norm: PlainLayerNorm,
-    projections: Projections,
+    projections: HeadProjections,
     to_out: Linear,
     feed_forward: FeedForward,
 }
@@ -65,7 +67,7 @@ impl DoubleBlock {
             Ok::<_, candle_core::Error>(StreamPart {
                 modulation: Linear::new(size, MODULATIONS * size, parameters.pp(modulation).pp("linear"))?,
                 norm: PlainLayerNorm::new(size, NORM_EPS, &parameters)?,
-                projections: Projections::new(config, &names, &attention)?,
+                projections: HeadProjections::new(config.heads(), &names, &attention)?,
                 to_out: Linear::new(size, size, to_out)?,
                 feed_forward: FeedForward::new(
                     size,
@@ -75,7 +77,7 @@ impl DoubleBlock {
             })
         };
         Ok(Self {
-            image: part("norm1", ProjectionNames::IMAGE, attention.pp("to_out").pp(0), "ff")?,
+            image: part("norm1", ProjectionNames::PICTURE, attention.pp("to_out").pp(0), "ff")?,
             text: part("norm1_context", ProjectionNames::TEXT, attention.pp("to_add_out"), "ff_context")?,
         })
     }
@@ -92,7 +94,7 @@ impl DoubleBlock {
             (self.image.modulate(conditioning)?, self.text.modulate(conditioning)?);
         let image_projected = self.image.projections.forward(&self.image.attention_input(image, &image_modulation)?)?;
         let text_projected = self.text.projections.forward(&self.text.attention_input(text, &text_modulation)?)?;
-        let attended = text_projected.followed_by(&image_projected)?.attend(&conditioning.positions)?;
+        let attended = attend(&text_projected.followed_by(&image_projected)?, &conditioning.positions)?;
         let of_text = attended.narrow(1, 0, text_tokens)?;
         let of_image = attended.narrow(1, text_tokens, image.dim(1)?)?;
         let text = self.text.finish(text, &of_text, &text_modulation)?;
@@ -130,6 +132,12 @@ impl StreamPart {
         let inner = self.feed_forward.forward(&inner)?;
         x + inner.broadcast_mul(&modulation.mlp_gate.unsqueeze(1)?)?
     }
+}
+
+/// Every token's attention to all, by their positions: `[rows, tokens, hidden]`.
+pub(super) fn attend(heads: &Heads, positions: &RotaryPositions) -> Result<Tensor> {
+    let (query, key) = (positions.rotate(&heads.query)?, positions.rotate(&heads.key)?);
+    scaled_dot_product(&query, &key, &heads.value, None)
 }
 
 /// Keeps a stream in f16 from becoming infinite, as diffusers does.

@@ -5,6 +5,7 @@ use serde::Deserialize;
 
 use crate::component_config;
 use crate::error::RunnerError;
+use crate::layers::HeadShape;
 
 /// The path inside a model folder.
 const PATH: &str = "transformer/config.json";
@@ -103,6 +104,10 @@ impl TransformerConfig {
 
     pub(super) fn hidden_size(&self) -> usize {
         self.num_attention_heads * self.attention_head_dim
+    }
+
+    pub(super) fn heads(&self) -> HeadShape {
+        HeadShape { heads: self.num_attention_heads, head_size: self.attention_head_dim, is_normed: true }
     }
 
     pub(super) fn latent_channels(&self) -> usize {

@@ -5,10 +5,8 @@
 //! `dev` is told its guidance scale, `schnell` was distilled to do without; both make one forward per
 //! step unless a second one is asked for.
 
-mod attention;
 mod block;
 mod config;
-mod embeddings;
 mod family;
 mod single_block;
 mod transformer;

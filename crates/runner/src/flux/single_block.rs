@@ -3,11 +3,10 @@
 use afterimage_cache::Streams;
 use candle_core::{Result, Tensor};
 
-use super::attention::{ProjectionNames, Projections};
-use super::block::{Conditioning, NORM_EPS, clip_to_f16};
+use super::block::{Conditioning, NORM_EPS, attend, clip_to_f16};
 use super::config::TransformerConfig;
 use crate::activation::gelu_tanh;
-use crate::layers::{Linear, PlainLayerNorm, modulate};
+use crate::layers::{HeadProjections, Linear, PlainLayerNorm, ProjectionNames, modulate};
 use crate::weights::Parameters;
 
 /// Shift, scale and gate.
@@ -19,7 +18,7 @@ const FEED_FORWARD_FACTOR: usize = 4;
 pub(super) struct SingleBlock {
     modulation: Linear,
     norm: PlainLayerNorm,
-    projections: Projections,
+    projections: HeadProjections,
     widen: Linear,
     /// From attention and feed-forward side by side.
     to_out: Linear,
@@ -32,7 +31,7 @@ impl SingleBlock {
         Ok(Self {
             modulation: Linear::new(size, MODULATIONS * size, parameters.pp("norm").pp("linear"))?,
             norm: PlainLayerNorm::new(size, NORM_EPS, &parameters)?,
-            projections: Projections::new(config, &ProjectionNames::IMAGE, &parameters.pp("attn"))?,
+            projections: HeadProjections::new(config.heads(), &ProjectionNames::PICTURE, &parameters.pp("attn"))?,
             widen: Linear::new(size, width, parameters.pp("proj_mlp"))?,
             to_out: Linear::new(size + width, size, parameters.pp("proj_out"))?,
         })
@@ -47,7 +46,7 @@ impl SingleBlock {
         let part = |index: usize| modulation.narrow(1, index * size, size);
         let (shift, scale, gate) = (part(0)?, part(1)?, part(2)?);
         let normed = modulate(&self.norm.forward(&x)?, &scale, &shift)?;
-        let attended = self.projections.forward(&normed)?.attend(&conditioning.positions)?;
+        let attended = attend(&self.projections.forward(&normed)?, &conditioning.positions)?;
         let widened = gelu_tanh(self.widen.forward(&normed)?)?;
         let out = self.to_out.forward(&Tensor::cat(&[attended, widened], 2)?)?;
         let x = clip_to_f16((x + out.broadcast_mul(&gate.unsqueeze(1)?)?)?)?;

@@ -7,10 +7,9 @@ use candle_core::{DType, Device, Result, Tensor};
 
 use super::block::{Conditioning, DoubleBlock, NORM_EPS};
 use super::config::{AXES, PACK_SIDE, TransformerConfig};
-use super::embeddings::RowEmbedding;
 use super::single_block::SingleBlock;
 use crate::error::RunnerError;
-use crate::layers::{Linear, PlainLayerNorm, RotaryPositions, modulate, patchify};
+use crate::layers::{Linear, PlainLayerNorm, RotaryPositions, TimeTextEmbedding, modulate, patchify};
 use crate::weights::Parameters;
 
 #[derive(Debug)]
@@ -21,7 +20,7 @@ pub(super) struct FluxTransformer {
     text_tokens: usize,
     image_embedder: Linear,
     text_embedder: Linear,
-    row_embedding: RowEmbedding,
+    time_text_embed: TimeTextEmbedding,
     blocks: Vec<DoubleBlock>,
     single_blocks: Vec<SingleBlock>,
     output_modulation: Linear,
@@ -73,7 +72,12 @@ impl FluxTransformer {
             text_tokens,
             image_embedder: Linear::new(config.in_channels, size, parameters.pp("x_embedder"))?,
             text_embedder: Linear::new(config.joint_attention_dim, size, parameters.pp("context_embedder"))?,
-            row_embedding: RowEmbedding::new(config, parameters.pp("time_text_embed"))?,
+            time_text_embed: TimeTextEmbedding::new(
+                size,
+                config.pooled_projection_dim,
+                config.guidance_embeds,
+                parameters.pp("time_text_embed"),
+            )?,
             blocks: blocks.collect::<Result<_>>()?,
             single_blocks: single_blocks.collect::<Result<_>>()?,
             output_modulation: Linear::new(size, 2 * size, parameters.pp("norm_out").pp("linear"))?,
@@ -91,7 +95,7 @@ impl FluxTransformer {
 
     /// CLIP's pooled output, `[rows, size]`, to the size of the transformer.
     pub(super) fn project_pooled(&self, pooled: &Tensor) -> Result<Tensor> {
-        self.row_embedding.project_pooled(pooled)
+        self.time_text_embed.embed_text(&pooled.to_dtype(self.dtype)?)
     }
 
     /// Tokens of latents of this height and width.
@@ -115,7 +119,7 @@ impl FluxTransformer {
         };
         let tokens = patchify(&rows.latents.to_dtype(self.dtype)?, PACK_SIDE)?;
         let hidden = self.image_embedder.forward(&tokens)?;
-        let embedding = self.row_embedding.forward(rows.timesteps, rows.guidance_scales, &rows.pooled)?.silu()?;
+        let embedding = self.time_text_embed.forward(rows.timesteps, rows.guidance_scales, &rows.pooled)?.silu()?;
         let conditioning = Conditioning { embedding, positions: positions.clone() };
         let list = PreparedBlocks { transformer: self, conditioning };
         let hidden = run_blocks(&list, Streams { hidden, encoder: Some(rows.text) }, lanes)?.hidden;

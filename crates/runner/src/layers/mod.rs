@@ -2,16 +2,20 @@
 
 mod attention;
 mod feed_forward;
+mod joint_attention;
 mod linear;
 mod norm;
 mod patch_embed;
 mod rope;
+mod time_text;
 mod timestep;
 
 pub(crate) use attention::{Attention, scaled_dot_product};
 pub(crate) use feed_forward::{Activation, FeedForward};
+pub(crate) use joint_attention::{HeadProjections, HeadShape, Heads, ProjectionNames};
 pub(crate) use linear::Linear;
 pub(crate) use norm::{PlainLayerNorm, RmsNorm, modulate};
 pub(crate) use patch_embed::{PatchEmbed, patchify, unpatchify};
 pub(crate) use rope::RotaryPositions;
+pub(crate) use time_text::TimeTextEmbedding;
 pub(crate) use timestep::{Sinusoids, TimestepEmbedding};

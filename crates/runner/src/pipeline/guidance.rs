@@ -45,6 +45,11 @@ impl GuidanceKind {
         }
     }
 
+    /// It can be guided by a second forward.
+    pub fn takes_true_cfg(self) -> bool {
+        matches!(self, Self::Distilled { .. })
+    }
+
     /// What is steered away from can be a text.
     pub fn takes_negative_prompt(self) -> bool {
         matches!(self, Self::NegativePrompt | Self::Distilled { .. })

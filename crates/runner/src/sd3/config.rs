@@ -5,6 +5,7 @@ use serde::Deserialize;
 
 use crate::component_config::{self, PatchShape};
 use crate::error::RunnerError;
+use crate::layers::HeadShape;
 
 /// The path inside a model folder.
 const PATH: &str = "transformer/config.json";
@@ -99,6 +100,14 @@ impl TransformerConfig {
         Ok(())
     }
 
+    pub(super) fn heads(&self) -> HeadShape {
+        HeadShape {
+            heads: self.num_attention_heads,
+            head_size: self.attention_head_dim,
+            is_normed: self.norms_queries(),
+        }
+    }
+
     pub(super) fn hidden_size(&self) -> usize {
         self.num_attention_heads * self.attention_head_dim
     }
@@ -108,7 +117,7 @@ impl TransformerConfig {
     }
 
     /// Queries and keys are normed before they meet.
-    pub(super) fn norms_queries(&self) -> bool {
+    fn norms_queries(&self) -> bool {
         self.qk_norm.is_some()
     }
 

@@ -5,7 +5,6 @@
 mod attention;
 mod block;
 mod config;
-mod embedding;
 mod family;
 mod transformer;
 

@@ -5,8 +5,7 @@ use candle_core::{DType, Result, Tensor};
 
 use super::block::{JointBlock, NORM_EPS};
 use super::config::TransformerConfig;
-use super::embedding::TimeTextEmbedding;
-use crate::layers::{Linear, PatchEmbed, PlainLayerNorm, modulate, unpatchify};
+use crate::layers::{Linear, PatchEmbed, PlainLayerNorm, TimeTextEmbedding, modulate, unpatchify};
 use crate::weights::Parameters;
 
 #[derive(Debug)]
@@ -51,7 +50,12 @@ impl Sd3Transformer {
                 config.pos_embed_max_size,
                 &parameters.pp("pos_embed"),
             )?,
-            time_text_embed: TimeTextEmbedding::new(config, parameters.pp("time_text_embed"))?,
+            time_text_embed: TimeTextEmbedding::new(
+                size,
+                config.pooled_projection_dim,
+                false,
+                parameters.pp("time_text_embed"),
+            )?,
             context_embedder: Linear::new(config.joint_attention_dim, size, parameters.pp("context_embedder"))?,
             blocks: blocks.collect::<Result<_>>()?,
             output_norm: PlainLayerNorm::new(size, NORM_EPS, parameters)?,
@@ -93,7 +97,7 @@ impl Sd3Transformer {
     pub(super) fn forward(&self, rows: PromptRows<'_>, lanes: &mut [Lane<'_>]) -> Result<Tensor> {
         let (_, _, height, width) = rows.latents.dims4()?;
         let hidden = self.patch_embed.forward(&rows.latents.to_dtype(self.dtype)?)?;
-        let embedding = self.time_text_embed.forward(rows.timesteps, &rows.pooled)?.silu()?;
+        let embedding = self.time_text_embed.forward(rows.timesteps, &[], &rows.pooled)?.silu()?;
         let list = PreparedBlocks { blocks: &self.blocks, embedding };
         let hidden = run_blocks(&list, Streams { hidden, encoder: Some(rows.texts) }, lanes)?.hidden;
         let modulation = self.output_modulation.forward(&list.embedding)?.chunk(2, 1)?;

@@ -16,8 +16,8 @@ use crate::{fixtures, max_difference, psnr, read_json, read_tensors};
 pub(crate) const LATENTS_TOLERANCE: f64 = 5e-3;
 pub(crate) const DISTANCE_TOLERANCE: f64 = 1e-3;
 const LEAST_PSNR: f64 = 45.0;
-/// In mixed batches attention sums may be taken in another order, no more.
-const LEAST_PSNR_IN_BATCH: f64 = 60.0;
+/// Of latents from mixed batches: sums may be taken in another order than alone, no more.
+const IN_BATCH_TOLERANCE: f64 = 1e-4;
 
 #[derive(Deserialize)]
 pub(crate) struct Goldens {
@@ -224,37 +224,41 @@ fn check_caches(name: &str) {
     }
 }
 
-/// All runs of one size and all caches in one batch, joining one step after the other.
+/// All runs of one size and all caches in one batch, joining one step after the other. Each must end where it
+/// ends alone, which is what the references are: the other tests compare them with runs alone.
 fn check_mixed_batch(name: &str) {
     let fixture = Fixture::open(name);
     let size = fixture.pipeline.info().buckets[0];
-    let common = fixture.goldens.runs.iter().filter(|run| run.without.is_empty() && run.max_sequence_length.is_none());
-    let runs = common.map(|run| fixture.spec(run)).filter(|spec| spec.size == size);
-    let caches = fixture.goldens.cached.iter().map(|cached| fixture.cached_spec(cached));
-    let specs: Vec<_> = runs.chain(caches).collect();
+    let Goldens { runs, cached, .. } = &fixture.goldens;
+    let common = runs.iter().filter(|run| run.without.is_empty() && run.max_sequence_length.is_none());
+    let runs = common.map(|run| (fixture.spec(run), format!("{}.latents", run.name), None));
+    let caches = cached.iter().map(|cached| {
+        (fixture.cached_spec(cached), format!("cached.{}.latents", cached.name), Some(&cached.cached_steps))
+    });
+    let members: Vec<_> = runs.filter(|(spec, ..)| spec.size == size).chain(caches).collect();
     let (mut running, mut done): (Vec<(usize, RunningImage)>, Vec<_>) = Default::default();
-    for step in 0..3 * specs.len() {
-        if let Some(spec) = specs.get(step) {
+    for step in 0..3 * members.len() {
+        if let Some((spec, ..)) = members.get(step) {
             running.push((step, fixture.pipeline.begin(spec, &CacheBudget::unlimited()).unwrap()));
         }
         let mut images: Vec<_> = running.iter_mut().map(|(_, image)| image).collect();
         fixture.pipeline.denoise(&mut images).unwrap();
-        let steps = |index: usize, begun: usize| step + 1 - begun == specs[index].steps;
-        let (ended, going) = running.into_iter().partition(|(index, _)| steps(*index, *index));
+        // Member k joined at step k.
+        let has_ended = |member: usize| step + 1 - member == members[member].0.steps;
+        let (ended, going) = running.into_iter().partition(|(member, _)| has_ended(*member));
         running = going;
         done.extend::<Vec<_>>(ended);
         if running.is_empty() {
             break;
         }
     }
-    assert_eq!(done.len(), specs.len());
-    for (index, together) in &done {
-        let alone = fixture.run(&specs[*index]);
-        let picture = |image: &RunningImage| fixture.pipeline.decode(image.latents()).unwrap().data;
-        let psnr = psnr(&picture(&alone), &picture(together));
-        assert!(psnr >= LEAST_PSNR_IN_BATCH, "{name} {index}: {psnr} dB");
-        let cached = |image: &RunningImage| image.report().contexts.first().map(|context| context.cached_steps.clone());
-        assert_eq!(cached(&alone), cached(together), "{name} {index}");
+    assert_eq!(done.len(), members.len());
+    for (member, image) in &done {
+        let (_, latents, cached_steps) = &members[*member];
+        let difference = fixture.difference(image, latents);
+        assert!(difference <= IN_BATCH_TOLERANCE, "{name} {latents} is {difference} off");
+        let context = image.report().contexts.first().map(|context| context.cached_steps.clone());
+        assert_eq!(context.as_ref(), *cached_steps, "{name} {latents}");
     }
 }
 
@@ -326,6 +330,25 @@ fn sd3_pictures() {
 #[test]
 fn sd3_caches() {
     check_caches("sd3");
+}
+
+/// cache-dit crashes here: its calibrator of the text stream never gets a value from the last block, which
+/// gives no text.
+#[test]
+fn sd3_predicts_without_tail_blocks_and_with_a_calibrator_of_the_text() {
+    let fixture = Fixture::open("sd3");
+    let cached = fixture.goldens.cached.iter().find(|cached| cached.name == "Taylor1_R0.12").unwrap();
+    let keys = json!({
+        "enable_taylorseer": true, "enable_encoder_calibrator": true, "Fn_compute_blocks": 1, "Bn_compute_blocks": 0,
+        "residual_diff_threshold": 0.12, "max_continuous_cached_steps": -1,
+    });
+    let config = CacheConfig::parse(CacheBackend::CacheDit, keys.as_object().unwrap()).unwrap();
+    let spec = fixture.cached_spec(cached);
+    let info = fixture.pipeline.info();
+    let plan = CachePlan::new(&config, spec.steps, info.cache_facts(&info.blocks())).unwrap();
+    let image = fixture.run(&ImageSpec { cache: plan, ..spec });
+    assert_eq!(image.report().contexts[0].cached_steps, cached.cached_steps);
+    assert!(fixture.difference(&image, "cached.Taylor1_R0.12.latents") <= LATENTS_TOLERANCE);
 }
 
 #[test]

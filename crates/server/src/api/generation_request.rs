@@ -368,7 +368,7 @@ mod tests {
             @r#"
             `prompt` is missing; say what the picture shall show
             `size` is "1024x"; it must be "auto" or WIDTHxHEIGHT, such as "256x256"
-            `scheduler` is "EulerDiscreteScheduler"; it must be one of "DDIMScheduler", "DPMSolverMultistepScheduler"
+            `scheduler` is "EulerDiscreteScheduler"; it must be one of "DDIMScheduler", "DPMSolverMultistepScheduler", "FlowMatchEulerDiscreteScheduler", "FlowMatchHeunDiscreteScheduler"
             `output_format` is "gif"; it must be one of "png", "jpeg", "webp"
             `cache_config` has no effect: no cache backend is in force; set `cache_backend` too (cache_dit, tea_cache, mag_cache)
             there is no model `gpt-image-1` here; this server has `emoji-dit`

@@ -75,6 +75,9 @@ struct ModelDefaults {
     size: Option<String>,
     num_inference_steps: usize,
     guidance_scale: f64,
+    /// Null for a model that is guided by `guidance_scale` alone
+    #[schema(required)]
+    true_cfg_scale: Option<f64>,
     #[schema(value_type = SchedulerName)]
     scheduler: &'static str,
     #[schema(value_type = CacheBackendName)]
@@ -201,6 +204,7 @@ fn card(state: &AppState, engine: &Engine) -> ModelCard {
             size: sizes.first().cloned(),
             num_inference_steps: model.default_steps,
             guidance_scale: model.default_guidance_scale,
+            true_cfg_scale: model.guidance.takes_true_cfg().then_some(1.0),
             scheduler: model.default_scheduler.as_str(),
             cache_backend: cache.backend().as_str(),
             cache_config: cache.keys().clone(),

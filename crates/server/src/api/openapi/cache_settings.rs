@@ -28,6 +28,10 @@ pub(in crate::api) enum SchedulerName {
     Ddim,
     #[serde(rename = "DPMSolverMultistepScheduler")]
     DpmSolverMultistep,
+    #[serde(rename = "FlowMatchEulerDiscreteScheduler")]
+    FlowMatchEuler,
+    #[serde(rename = "FlowMatchHeunDiscreteScheduler")]
+    FlowMatchHeun,
 }
 
 /// `cache_config` of the backend `cache_dit`: DBCache or DBPrune

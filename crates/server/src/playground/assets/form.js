@@ -14,6 +14,7 @@ export function offer(card) {
   byId("prompt").value = names[0] ?? (isClassConditional ? "class:0" : "");
   byId("prompt-hint").textContent = names.length > 0 ? `One of ${card.labels.length} labels; typing completes.` : "";
   byId("negative-field").hidden = isClassConditional;
+  byId("true-cfg-field").hidden = card.defaults.true_cfg_scale === null;
   byId("size").append(...card.sizes.map((size) => element("option", {}, size)));
   byId("scheduler").append(...card.schedulers.map((name) => element("option", {}, name)));
   byId("steps").max = card.limits.num_inference_steps;
@@ -44,6 +45,7 @@ export function current(form) {
     seed: number("seed"),
     num_inference_steps: number("num_inference_steps"),
     guidance_scale: number("guidance_scale"),
+    true_cfg_scale: byId("true-cfg-field").hidden ? undefined : number("true_cfg_scale"),
     scheduler: text("scheduler"),
   };
   return Object.fromEntries(Object.entries(request).filter(([, value]) => value !== undefined));
@@ -57,11 +59,22 @@ export function faultOf(form) {
   return { param: "seed", message: `This page takes seeds up to ${LARGEST_SEED}; the API takes any up to 2^63 - 1.` };
 }
 
+const NAMES = [
+  "prompt",
+  "negative_prompt",
+  "size",
+  "seed",
+  "num_inference_steps",
+  "guidance_scale",
+  "true_cfg_scale",
+  "scheduler",
+];
+
 /** Puts the fields of an earlier request into the form. */
 export function fill(request) {
   const form = byId("request");
-  for (const name of ["prompt", "negative_prompt", "size", "seed", "num_inference_steps", "guidance_scale", "scheduler"]) {
-    if (request[name] === undefined) continue;
+  for (const name of NAMES) {
+    if (request[name] == null) continue;
     const control = form.elements.namedItem(name);
     control.value = request[name];
     control.dispatchEvent(new Event("input", { bubbles: true }));
