@@ -24,6 +24,8 @@ pub struct HubOptions {
     pub revision: String,
     /// Watches downloads.
     pub progress: Arc<dyn FetchProgress>,
+    /// Leave out the weights of the transformer, which come from elsewhere.
+    pub without_transformer: bool,
 }
 
 impl HubOptions {
@@ -57,7 +59,13 @@ impl HubOptions {
             offline: set("HF_HUB_OFFLINE").is_some_and(|value| is_on(&value)),
             revision: DEFAULT_REVISION.to_string(),
             progress: Arc::new(LoggedProgress::default()),
+            without_transformer: false,
         }
+    }
+
+    /// The same options without the weights of the transformer.
+    pub fn without_transformer(self) -> Self {
+        Self { without_transformer: true, ..self }
     }
 
     /// The same options for another branch, tag or commit.
@@ -85,6 +93,7 @@ impl fmt::Debug for HubOptions {
             .field("token", &self.token.as_ref().map(|_| "(hidden)"))
             .field("offline", &self.offline)
             .field("revision", &self.revision)
+            .field("without_transformer", &self.without_transformer)
             .finish_non_exhaustive()
     }
 }

@@ -36,7 +36,11 @@ impl<'a> Repository<'a> {
     /// The folder of a complete snapshot, fetched if need be.
     pub(super) fn snapshot(&self) -> Result<PathBuf, RunnerError> {
         let folder = self.folder(&self.cached_commit());
-        let lacking = if folder.is_dir() { first_lacking(&folder) } else { Some("the repository".to_string()) };
+        let lacking = if folder.is_dir() {
+            first_lacking(&folder, self.options.without_transformer)
+        } else {
+            Some("the repository".to_string())
+        };
         let Some(lacking) = lacking else { return Ok(folder) };
         if self.options.offline {
             return Err(RunnerError::Model(format!(
@@ -90,7 +94,7 @@ impl<'a> Repository<'a> {
             folder: self.folder(&info.sha),
             downloads: Downloads::new(self, api, self.repo(&info.sha)),
         };
-        let needed = needed_files(&remote).map_err(|error| self.about(error))?;
+        let needed = needed_files(&remote, self.options.without_transformer).map_err(|error| self.about(error))?;
         for path in &needed {
             remote.fetch(path)?;
         }
@@ -112,9 +116,9 @@ impl<'a> Repository<'a> {
 }
 
 /// The first needed file that a snapshot lacks.
-fn first_lacking(folder: &Path) -> Option<String> {
+fn first_lacking(folder: &Path, without_transformer: bool) -> Option<String> {
     let snapshot = Snapshot(folder);
-    match needed_files(&snapshot) {
+    match needed_files(&snapshot, without_transformer) {
         Ok(needed) => needed.into_iter().find(|path| !snapshot.has(path)),
         Err(_) if !snapshot.has(MODEL_INDEX) => Some(MODEL_INDEX.to_string()),
         Err(error) => Some(format!("files ({error})")),

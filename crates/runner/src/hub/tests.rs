@@ -48,6 +48,7 @@ fn setup(mood: Mood) -> Setup {
         offline: false,
         revision: "main".to_string(),
         progress: Arc::new(LoggedProgress::default()),
+        without_transformer: false,
     };
     Setup { hub, options, _folder: folder, root }
 }
