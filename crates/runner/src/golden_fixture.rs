@@ -32,6 +32,17 @@ impl Fixture {
         }
     }
 
+    /// With the transformer from a file of `tests/fixtures/single-files`, and what is expected of that.
+    pub(crate) fn with_single_file(mut self, name: &str, file: &str) -> Self {
+        let files = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/single-files");
+        let golden = candle_core::safetensors::load(files.join("golden.safetensors"), &Device::Cpu).unwrap();
+        for tensor in ["output", "context_embedder"] {
+            self.tensors.insert(format!("forward.{tensor}"), golden[&format!("{name}.{tensor}")].clone());
+        }
+        self.folder = self.folder.with_transformer(&files.join(file)).unwrap();
+        self
+    }
+
     /// In f32 on the CPU, and there always.
     pub(crate) fn text_encoders(&self) -> EncoderSource {
         EncoderSource {

@@ -13,11 +13,16 @@ use crate::weights::Weights;
 /// The file that makes a directory a model folder.
 pub(crate) const MODEL_INDEX: &str = "model_index.json";
 
+/// The component whose weights may come from elsewhere.
+pub(crate) const TRANSFORMER: &str = "transformer";
+
 /// A folder with a diffusers model.
 #[derive(Debug, Clone)]
 pub struct ModelFolder {
     id: String,
     place: Place,
+    /// Holds the transformer's weights in the place of the folder.
+    transformer_file: Option<PathBuf>,
 }
 
 #[derive(Debug, Clone)]
@@ -44,7 +49,7 @@ impl ModelFolder {
     pub(crate) fn directory(id: String, path: PathBuf) -> Result<Self, RunnerError> {
         if path.join(MODEL_INDEX).is_file() {
             let place = Place::Directory(path);
-            return Ok(Self { id, place });
+            return Ok(Self { id, place, transformer_file: None });
         }
         let found = match path {
             ref path if path.is_file() => "it is a file",
@@ -61,7 +66,24 @@ impl ModelFolder {
 
     /// The model that is part of the program.
     pub fn embedded() -> Self {
-        Self { id: embedded::ID.to_string(), place: Place::Embedded }
+        Self { id: embedded::ID.to_string(), place: Place::Embedded, transformer_file: None }
+    }
+
+    /// The same folder with the transformer's weights from a file, GGUF or safetensors, under
+    /// diffusers' names or those of the model's makers. All else, also the transformer's configuration,
+    /// is the folder's.
+    ///
+    /// # Errors
+    /// There is no such file, or the model is the embedded one.
+    pub fn with_transformer(self, file: &Path) -> Result<Self, RunnerError> {
+        if matches!(self.place, Place::Embedded) {
+            return Err(RunnerError::Model(format!(
+                "{}: a transformer from a file needs a model folder for all else; the embedded model has none",
+                file.display()
+            )));
+        }
+        std::fs::metadata(file).map_err(|source| RunnerError::Read { path: file.to_path_buf(), source })?;
+        Ok(Self { transformer_file: Some(file.to_path_buf()), ..self })
     }
 
     /// The name of the directory, the hub id (`org/name`), or `emoji-dit` for the embedded model.
@@ -120,9 +142,12 @@ impl ModelFolder {
     /// # Errors
     /// As [`Weights::open`].
     pub fn weights(&self, component: &str) -> Result<Arc<Weights>, RunnerError> {
-        match &self.place {
-            Place::Directory(folder) => Weights::open(&folder.join(component)),
-            Place::Embedded => {
+        match (&self.place, &self.transformer_file) {
+            (Place::Directory(folder), Some(file)) if component == TRANSFORMER => {
+                Weights::open_file(file, &folder.join(component))
+            }
+            (Place::Directory(folder), _) => Weights::open(&folder.join(component)),
+            (Place::Embedded, _) => {
                 let path = format!("{component}/diffusion_pytorch_model.safetensors");
                 let file = embedded::file(&path).ok_or_else(|| {
                     RunnerError::Model(format!("the embedded model {} has no component `{component}`", self.id))

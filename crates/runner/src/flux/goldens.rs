@@ -7,8 +7,7 @@ use super::config::TransformerConfig;
 use super::transformer::{FluxTransformer, TextRows, unpack};
 use crate::golden_fixture::{Fixture, assert_near};
 
-fn check_forward(name: &str) {
-    let fixture = Fixture::open(name);
+fn check_forward(fixture: &Fixture) {
     let given = |name: &str| &fixture.tensors[&format!("forward.{name}")];
     let config = TransformerConfig::from_json(&fixture.folder.text("transformer/config.json").unwrap()).unwrap();
     let (tokens, states) = (given("hidden_states"), given("encoder_hidden_states"));
@@ -43,6 +42,11 @@ fn check_forward(name: &str) {
 
 #[test]
 fn a_forward_equals_diffusers() {
-    check_forward("flux-dev");
-    check_forward("flux-schnell");
+    check_forward(&Fixture::open("flux-dev"));
+    check_forward(&Fixture::open("flux-schnell"));
+}
+
+#[test]
+fn a_forward_with_quantised_weights_equals_diffusers_with_dequantised_ones() {
+    check_forward(&Fixture::open("flux-dev").with_single_file("flux-dev", "flux-dev.gguf"));
 }

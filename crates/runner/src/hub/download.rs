@@ -1,15 +1,18 @@
-//! One file from the hub into the cache.
+//! One file from the hub into the cache, by way of hf-hub.
 //!
-//! What has arrived stays in a file beside the finished contents, also when the connection breaks or the
-//! process ends: the next attempt asks for the rest. The file is locked while it grows, so that of two
-//! processes one waits for the other.
+//! hf-hub appends what arrives to `blobs/ETAG.part` and asks for the rest of what is there. Its own
+//! retries are off: within a call they take a part file from an earlier start for an empty one, so that
+//! the whole may be appended to a half. Every attempt here is a new call, which looks at the file.
 
-use std::fs::{self, File, OpenOptions, TryLockError};
-use std::io::{Read, Write};
-use std::path::{Path, PathBuf};
+use std::cell::Cell;
+use std::fs::{self, OpenOptions, TryLockError};
+use std::path::Path;
+use std::time::Duration;
 
-use super::cache::{CachedRepository, write_into_folder};
-use super::client::{Client, FileFacts, HubError};
+use hf_hub::api::Progress;
+use hf_hub::api::sync::{Api, ApiError, ApiRepo};
+use hf_hub::{CacheRepo, Repo};
+
 use super::progress::FetchProgress;
 use super::refusal;
 use super::repository::Repository;
@@ -17,144 +20,153 @@ use crate::RunnerError;
 
 /// Attempts in a row that bring nothing before it is given up.
 const FRUITLESS_ATTEMPTS: u32 = 4;
-const BUFFER_BYTES: usize = 256 << 10;
+/// Before the second of them; doubled before each further one.
+const PAUSE: Duration = Duration::from_millis(500);
 
-/// A file to fetch.
-pub(super) struct Download<'a> {
-    pub(super) repository: &'a Repository<'a>,
-    pub(super) cache: &'a CachedRepository,
-    pub(super) client: &'a Client,
-    pub(super) commit: &'a str,
-    pub(super) path: &'a str,
+/// The files of a repository at one commit.
+pub(super) struct Downloads<'a> {
+    repository: &'a Repository<'a>,
+    cache: CacheRepo,
+    api: Api,
+    files: ApiRepo,
 }
 
-/// Why an attempt did not bring all that was missing.
-enum Broken {
-    Hub(HubError),
-    /// The connection broke while the content came.
-    Connection(std::io::Error),
-    /// The content cannot be kept.
-    Disk(std::io::Error),
+/// What to do after an attempt that failed.
+enum Remedy {
+    /// Another attempt may do better.
+    TryAgain,
+    /// Another process fetches the file.
+    Wait,
+    /// What is there of the file is as long as the file, or longer.
+    DropPart,
+    GiveUp,
 }
 
-impl Download<'_> {
-    /// Fetches the file, or what is missing of it, and gives its path in the snapshot.
-    pub(super) fn run(&self) -> Result<PathBuf, RunnerError> {
-        let facts = self.client.facts(self.repository.id, self.commit, self.path);
-        let facts = facts.map_err(|error| self.explain(error))?;
-        if !crate::weights::is_plain_name(&facts.etag) {
-            return Err(self.explain(HubError::Odd(format!("its ETag `{}` cannot name a file", facts.etag))));
-        }
-        let blob = self.cache.blob(&facts.etag);
-        if blob.metadata().map_or(true, |blob| blob.len() != facts.bytes) {
-            self.fill(&facts, &blob)?;
-        }
-        self.cache.link(&facts.etag, self.commit, self.path)
+impl<'a> Downloads<'a> {
+    pub(super) fn new(repository: &'a Repository<'a>, api: Api, commit: Repo) -> Self {
+        let cache = repository.cache.repo(commit.clone());
+        Self { repository, cache, files: api.repo(commit), api }
     }
 
-    /// Makes the content whole.
-    fn fill(&self, facts: &FileFacts, blob: &Path) -> Result<(), RunnerError> {
-        let incomplete = self.cache.incomplete(&facts.etag);
-        let failed = |source| RunnerError::Write { path: incomplete.clone(), source };
-        let open = |path: &Path| OpenOptions::new().append(true).create(true).open(path);
-        let mut file = write_into_folder(&incomplete, open)?;
-        match file.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => {
-                tracing::info!(file = self.path, "another process is fetching it; waiting");
-                file.lock().map_err(failed)?;
-                if blob.exists() {
-                    return Ok(());
-                }
-                // The other process gave up, and may have left the file under another name or none.
-                file = write_into_folder(&incomplete, open)?;
-            }
-            Err(TryLockError::Error(error)) => return Err(failed(error)),
+    /// Fetches the file `path`, or what is missing of it, to `target`, where its snapshot has it.
+    pub(super) fn fetch(&self, path: &str, target: &Path) -> Result<(), RunnerError> {
+        let failed = |error| refusal::explain(error, &self.files.url(path), self.repository, Some(path));
+        // A link whose content was deleted would be in the way.
+        if target.is_symlink() && !target.exists() {
+            fs::remove_file(target).map_err(|source| RunnerError::Write { path: target.to_path_buf(), source })?;
         }
-        self.append_all(&mut file, facts.bytes)?;
-        file.sync_all().and_then(|()| fs::rename(&incomplete, blob)).map_err(failed)
-    }
-
-    /// Appends what is missing, in as many attempts as it takes while each brings something.
-    fn append_all(&self, file: &mut File, bytes: u64) -> Result<(), RunnerError> {
-        let failed = |source| RunnerError::Write { path: self.repository.options.cache_dir.clone(), source };
-        let mut fruitless = 0;
-        loop {
-            let there = file.metadata().map_err(failed)?.len();
-            if there == bytes {
-                self.progress().fetched(self.path, there, bytes);
-                return Ok(());
-            }
-            let outcome = self.append(file, there, bytes);
-            let arrived = file.metadata().map_err(failed)?.len();
-            fruitless = if arrived > there { 0 } else { fruitless + 1 };
-            match outcome {
-                Err(Broken::Disk(error)) => return Err(failed(error)),
-                Err(Broken::Hub(error)) if fruitless >= FRUITLESS_ATTEMPTS || !is_passing(&error) => {
-                    return Err(self.explain(error));
+        let (mut fruitless, mut dropped_part) = (0, false);
+        while !target.is_file() {
+            let arrival = Arrival::default();
+            let watch =
+                Watch { file: path, progress: &*self.repository.options.progress, arrival: &arrival, done: None };
+            let error = match self.files.download_with_progress(path, watch) {
+                Ok(fetched) => return check_length(&fetched, arrival.total_bytes.get()),
+                Err(error) => error,
+            };
+            match remedy(&error) {
+                Remedy::Wait => tracing::info!(file = path, "another process is fetching it; waiting"),
+                Remedy::DropPart if !dropped_part => {
+                    dropped_part = true;
+                    self.drop_part(path).map_err(failed)?;
                 }
-                Err(Broken::Connection(error)) if fruitless >= FRUITLESS_ATTEMPTS => {
-                    return Err(self.broken_off(arrived, bytes, &error.to_string()));
+                Remedy::TryAgain => {
+                    fruitless = if arrival.new_bytes.get() > 0 { 0 } else { fruitless + 1 };
+                    if fruitless == FRUITLESS_ATTEMPTS {
+                        return Err(failed(error));
+                    }
+                    tracing::warn!(file = path, %error, "the download broke off; trying again");
+                    if fruitless > 0 {
+                        std::thread::sleep(PAUSE * 2u32.pow(fruitless - 1));
+                    }
                 }
-                Ok(()) if fruitless >= FRUITLESS_ATTEMPTS => {
-                    return Err(self.broken_off(arrived, bytes, "the hub sends no more"));
-                }
-                _ => {}
-            }
-            if fruitless > 0 {
-                tracing::warn!(file = self.path, "the hub sends nothing, trying again");
-                std::thread::sleep(self.repository.options.retry_pause * 2u32.pow(fruitless - 1));
+                Remedy::DropPart | Remedy::GiveUp => return Err(failed(error)),
             }
         }
+        Ok(())
     }
 
-    /// One attempt: appends to the `there` bytes what a connection brings, at most up to `bytes`.
-    fn append(&self, file: &mut File, there: u64, bytes: u64) -> Result<(), Broken> {
-        // More than there should be is not the beginning of this content.
-        let there = if there > bytes { 0 } else { there };
-        let content = self.client.content(self.repository.id, self.commit, self.path, there).map_err(Broken::Hub)?;
-        if content.offset != there && content.offset != 0 {
-            let problem = format!("asked for bytes from {there} on, it sends those from {} on", content.offset);
-            return Err(Broken::Hub(HubError::Odd(problem)));
-        }
-        file.set_len(content.offset).map_err(Broken::Disk)?;
-        let mut done = content.offset;
-        let mut reader = content.reader.take(bytes - done);
-        let mut buffer = vec![0; BUFFER_BYTES];
-        loop {
-            self.progress().fetched(self.path, done, bytes);
-            match reader.read(&mut buffer).map_err(Broken::Connection)? {
-                0 => return Ok(()),
-                read => {
-                    file.write_all(&buffer[..read]).map_err(Broken::Disk)?;
-                    done += read as u64;
-                }
-            }
-        }
-    }
-
-    fn progress(&self) -> &dyn FetchProgress {
-        &*self.repository.options.progress
-    }
-
-    fn explain(&self, error: HubError) -> RunnerError {
-        refusal::explain(error, self.repository, Some(self.path))
-    }
-
-    fn broken_off(&self, arrived: u64, bytes: u64, why: &str) -> RunnerError {
-        RunnerError::Model(format!(
-            "{} of {}: {arrived} of {bytes} bytes arrived, then nothing in {FRUITLESS_ATTEMPTS} attempts ({why}); what \
-             is there is kept, try again later",
-            self.path, self.repository.id
-        ))
+    /// Removes what is there of a file.
+    fn drop_part(&self, path: &str) -> Result<(), ApiError> {
+        let metadata = self.api.metadata(&self.files.url(path))?;
+        let part = self.cache.blob_path(metadata.etag()).with_extension("part");
+        tracing::warn!(file = path, part = %part.display(), "it is no beginning of the file; fetching it anew");
+        Ok(fs::remove_file(part)?)
     }
 }
 
-/// Whether another attempt may do better.
-fn is_passing(error: &HubError) -> bool {
+fn remedy(error: &ApiError) -> Remedy {
     match error {
-        HubError::Refused { status, .. } => *status == 429 || *status >= 500,
-        HubError::Unreachable(_) => true,
-        HubError::Odd(_) => false,
+        ApiError::LockAcquisition(lock) if !cannot_be_locked(lock) => Remedy::Wait,
+        ApiError::InvalidResume => Remedy::DropPart,
+        ApiError::IoError(_) => Remedy::TryAgain,
+        ApiError::RequestError(error) => match **error {
+            // Nothing follows the end of the file.
+            ureq::Error::StatusCode(416) => Remedy::DropPart,
+            ureq::Error::StatusCode(status) if status != 429 && status < 500 => Remedy::GiveUp,
+            _ => Remedy::TryAgain,
+        },
+        _ => Remedy::GiveUp,
     }
+}
+
+/// Whether it is not another process that is in the way, but the file system.
+fn cannot_be_locked(lock: &Path) -> bool {
+    let outcome = OpenOptions::new().write(true).open(lock).map(|file| file.try_lock());
+    matches!(outcome, Ok(Err(TryLockError::Error(_))) | Err(_))
+}
+
+/// hf-hub does not compare; a file of the wrong length would stay in the cache for good.
+fn check_length(path: &Path, announced: u64) -> Result<(), RunnerError> {
+    let read_error = |source| RunnerError::Read { path: path.to_path_buf(), source };
+    let found = path.metadata().map_err(read_error)?.len();
+    if found == announced {
+        return Ok(());
+    }
+    let blob = path.canonicalize().map_err(read_error)?;
+    for file in [path, &blob] {
+        fs::remove_file(file).map_err(read_error)?;
+    }
+    Err(RunnerError::Model(format!(
+        "{}: {found} of {announced} bytes arrived; it was removed, try again",
+        path.display()
+    )))
+}
+
+/// What an attempt brought.
+#[derive(Default)]
+struct Arrival {
+    total_bytes: Cell<u64>,
+    new_bytes: Cell<u64>,
+}
+
+/// Hears from hf-hub how an attempt goes.
+struct Watch<'a> {
+    file: &'a str,
+    progress: &'a dyn FetchProgress,
+    arrival: &'a Arrival,
+    /// Nothing is known until hf-hub says how much was there before.
+    done: Option<u64>,
+}
+
+impl Progress for Watch<'_> {
+    fn init(&mut self, size: usize, _: &str) {
+        self.arrival.total_bytes.set(size as u64);
+        self.done = None;
+    }
+
+    fn update(&mut self, size: usize) {
+        let size = size as u64;
+        let done = match self.done {
+            None => size,
+            Some(done) => {
+                self.arrival.new_bytes.update(|bytes| bytes + size);
+                done + size
+            }
+        };
+        self.done = Some(done);
+        self.progress.fetched(self.file, done, self.arrival.total_bytes.get());
+    }
+
+    fn finish(&mut self) {}
 }

@@ -6,8 +6,6 @@
 //! moved branch, name its new revision. Otherwise the files a pipeline reads are fetched, one form of
 //! the weights per component, all from the commit that the revision stood for at the start.
 
-mod cache;
-mod client;
 mod download;
 mod needed;
 mod options;

@@ -5,7 +5,7 @@ use std::path::Path;
 use serde_json::Value;
 
 use crate::RunnerError;
-use crate::model_folder::MODEL_INDEX;
+use crate::model_folder::{MODEL_INDEX, TRANSFORMER};
 use crate::pipeline::CALIBRATION_FILE;
 use crate::weights::{WeightFiles, is_plain_name};
 
@@ -46,9 +46,10 @@ impl Files for Snapshot<'_> {
     }
 }
 
-/// The needed files, whether or not they are all there: `model_index.json`, the
-/// calibration where there is one, the configuration of each component, and the weights of each model in one form.
-pub(super) fn needed_files(files: &impl Files) -> Result<Vec<String>, RunnerError> {
+/// The needed files, whether or not they are all there: `model_index.json`, the calibration where there is
+/// one, the configuration of each component, and the weights of each model in one form, `without_transformer`
+/// but for that one's.
+pub(super) fn needed_files(files: &impl Files, without_transformer: bool) -> Result<Vec<String>, RunnerError> {
     let index: serde_json::Map<String, Value> = serde_json::from_str(&files.text(MODEL_INDEX)?)
         .map_err(|error| RunnerError::Model(format!("{MODEL_INDEX} is damaged: {error}")))?;
     let mut needed = vec![MODEL_INDEX.to_string()];
@@ -64,6 +65,10 @@ pub(super) fn needed_files(files: &impl Files) -> Result<Vec<String>, RunnerErro
             return Err(RunnerError::Model(format!(
                 "{MODEL_INDEX}: `{component}` cannot be the name of a component's folder"
             )));
+        }
+        if without_transformer && component == TRANSFORMER {
+            needed.push(format!("{component}/config.json"));
+            continue;
         }
         add_component(files, component, class, &mut needed)?;
     }
@@ -150,7 +155,7 @@ mod tests {
             ],
         );
         assert_eq!(
-            needed_files(&files).unwrap(),
+            needed_files(&files, false).unwrap(),
             [
                 "model_index.json",
                 "vae/config.json",
@@ -158,6 +163,13 @@ mod tests {
                 "scheduler/scheduler_config.json",
             ]
         );
+    }
+
+    #[test]
+    fn a_transformer_from_elsewhere_needs_its_configuration_only() {
+        let index = r#"{"transformer": ["diffusers", "FluxTransformer2DModel"]}"#;
+        let files = repository(index, &["transformer/diffusion_pytorch_model.safetensors"]);
+        assert_eq!(needed_files(&files, true).unwrap(), ["model_index.json", "transformer/config.json"]);
     }
 
     #[test]
@@ -169,7 +181,7 @@ mod tests {
         let shards = r#"{"weight_map": {"a": "model-1.safetensors", "b": "model-2.safetensors"}}"#;
         files.insert("text_encoder/model.safetensors.index.json", shards);
         assert_eq!(
-            needed_files(&files).unwrap(),
+            needed_files(&files, false).unwrap(),
             [
                 "model_index.json",
                 "text_encoder/config.json",
@@ -220,7 +232,7 @@ mod tests {
         let shards = r#"{"weight_map": {"a": "model-00001-of-00002.safetensors",
             "b": "model-00002-of-00002.safetensors"}}"#;
         files.insert("text_encoder_3/model.safetensors.index.json", shards);
-        let mut found = needed_files(&files).unwrap();
+        let mut found = needed_files(&files, false).unwrap();
         found.retain(|path| !path.ends_with("config.json") || path.starts_with("tokenizer"));
         found.retain(|path| path != MODEL_INDEX);
         found.sort();
@@ -234,7 +246,7 @@ mod tests {
             (r#"{"../../etc": ["diffusers", "X"]}"#, "cannot be the name"),
             ("[]", "model_index.json is damaged"),
         ] {
-            let error = needed_files(&repository(index, &[])).unwrap_err().to_string();
+            let error = needed_files(&repository(index, &[]), false).unwrap_err().to_string();
             assert!(error.contains(expected), "{error}");
         }
     }

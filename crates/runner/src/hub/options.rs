@@ -3,13 +3,11 @@
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
 use super::progress::{FetchProgress, LoggedProgress};
 
 const DEFAULT_ENDPOINT: &str = "https://huggingface.co";
 const DEFAULT_REVISION: &str = "main";
-const DEFAULT_RETRY_PAUSE: Duration = Duration::from_millis(500);
 
 /// How the hub and its cache are used.
 #[derive(Clone)]
@@ -24,10 +22,10 @@ pub struct HubOptions {
     pub offline: bool,
     /// Branch, tag or commit.
     pub revision: String,
-    /// Before the second attempt in a row that brings nothing; doubled before each further one.
-    pub retry_pause: Duration,
     /// Watches downloads.
     pub progress: Arc<dyn FetchProgress>,
+    /// Leave out the weights of the transformer, which come from elsewhere.
+    pub without_transformer: bool,
 }
 
 impl HubOptions {
@@ -60,9 +58,14 @@ impl HubOptions {
             token,
             offline: set("HF_HUB_OFFLINE").is_some_and(|value| is_on(&value)),
             revision: DEFAULT_REVISION.to_string(),
-            retry_pause: DEFAULT_RETRY_PAUSE,
             progress: Arc::new(LoggedProgress::default()),
+            without_transformer: false,
         }
+    }
+
+    /// The same options without the weights of the transformer.
+    pub fn without_transformer(self) -> Self {
+        Self { without_transformer: true, ..self }
     }
 
     /// The same options for another branch, tag or commit.
@@ -90,6 +93,7 @@ impl fmt::Debug for HubOptions {
             .field("token", &self.token.as_ref().map(|_| "(hidden)"))
             .field("offline", &self.offline)
             .field("revision", &self.revision)
+            .field("without_transformer", &self.without_transformer)
             .finish_non_exhaustive()
     }
 }

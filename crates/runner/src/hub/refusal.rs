@@ -1,25 +1,62 @@
 //! What the hub's refusals mean, and what to do about them.
 
-use super::client::HubError;
+use std::time::Duration;
+
+use hf_hub::api::sync::ApiError;
+use ureq::Agent;
+use ureq::http::header::AUTHORIZATION;
+
+use super::options::HubOptions;
 use super::repository::Repository;
 use crate::RunnerError;
 
-/// Explains an error that came up while `path`, or the list of files, was asked for.
-pub(super) fn explain(error: HubError, repository: &Repository<'_>, path: Option<&str>) -> RunnerError {
+/// The header that says in one word why the hub refuses.
+const ERROR_CODE: &str = "X-Error-Code";
+/// For the word, which makes an error clearer but is not worth a long wait.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Explains an error that came up while `path`, or the list of files, was asked for at `url`.
+pub(super) fn explain(error: ApiError, url: &str, repository: &Repository<'_>, path: Option<&str>) -> RunnerError {
     let what = match path {
         Some(path) => format!("{path} of {}", repository.id),
         None => repository.id.to_string(),
     };
     let endpoint = &repository.options.endpoint;
     RunnerError::Model(match error {
-        HubError::Refused { status, code } => refusal(status, code.as_deref(), &what, repository),
-        HubError::Unreachable(error) => format!(
-            "cannot reach {endpoint} for {what}: {error}; check the network and HF_ENDPOINT, or give a local folder"
+        ApiError::RequestError(error) => match *error {
+            ureq::Error::StatusCode(status) => {
+                refusal(status, error_code(url, repository.options).as_deref(), &what, repository)
+            }
+            error => format!(
+                "cannot reach {endpoint} for {what}: {error}; check the network and HF_ENDPOINT, or give a local folder"
+            ),
+        },
+        // The connection broke while the content came, or the cache cannot be written.
+        ApiError::IoError(error) => format!(
+            "fetching {what} into {} failed: {error}; what arrived is kept; check network, space and permissions, and \
+             try again",
+            repository.options.cache_dir.display()
         ),
-        HubError::Odd(problem) => {
-            format!("{endpoint} does not answer as a hub does when asked for {what}: {problem}; check HF_ENDPOINT")
+        ApiError::LockAcquisition(lock) => format!(
+            "fetching {what} failed: {} cannot be locked; set HF_HUB_CACHE to a folder on a file system with locks",
+            lock.display()
+        ),
+        other => {
+            format!("{endpoint} does not answer as a hub does when asked for {what}: {other}; check HF_ENDPOINT")
         }
     })
+}
+
+/// Asks once more, as hf-hub's errors keep only the status. None where the hub has no word for it.
+fn error_code(url: &str, options: &HubOptions) -> Option<String> {
+    let config =
+        Agent::config_builder().http_status_as_error(false).max_redirects(0).timeout_global(Some(PATIENCE)).build();
+    let mut request = Agent::new_with_config(config).get(url);
+    if let Some(token) = &options.token {
+        request = request.header(AUTHORIZATION, format!("Bearer {token}"));
+    }
+    let response = request.call().ok()?;
+    Some(response.headers().get(ERROR_CODE)?.to_str().ok()?.to_owned())
 }
 
 /// `code` is the hub's `X-Error-Code`, which says more than the status where there is one.

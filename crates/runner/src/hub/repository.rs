@@ -3,9 +3,10 @@
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
-use super::cache::CachedRepository;
-use super::client::Client;
-use super::download::Download;
+use hf_hub::api::sync::ApiBuilder;
+use hf_hub::{Cache, Repo, RepoType};
+
+use super::download::Downloads;
 use super::needed::{Files, Snapshot, needed_files};
 use super::options::HubOptions;
 use super::refusal;
@@ -17,7 +18,7 @@ use crate::weights::is_plain_name;
 pub(super) struct Repository<'a> {
     pub(super) id: &'a str,
     pub(super) options: &'a HubOptions,
-    cache: CachedRepository,
+    pub(super) cache: Cache,
 }
 
 impl<'a> Repository<'a> {
@@ -29,13 +30,17 @@ impl<'a> Repository<'a> {
                 options.revision
             )));
         }
-        Ok(Self { id, options, cache: CachedRepository::new(&options.cache_dir, id) })
+        Ok(Self { id, options, cache: Cache::new(options.cache_dir.clone()) })
     }
 
     /// The folder of a complete snapshot, fetched if need be.
     pub(super) fn snapshot(&self) -> Result<PathBuf, RunnerError> {
-        let folder = self.cache.snapshot(&self.cache.commit(&self.options.revision));
-        let lacking = if folder.is_dir() { first_lacking(&folder) } else { Some("the repository".to_string()) };
+        let folder = self.folder(&self.cached_commit());
+        let lacking = if folder.is_dir() {
+            first_lacking(&folder, self.options.without_transformer)
+        } else {
+            Some("the repository".to_string())
+        };
         let Some(lacking) = lacking else { return Ok(folder) };
         if self.options.offline {
             return Err(RunnerError::Model(format!(
@@ -49,29 +54,55 @@ impl<'a> Repository<'a> {
         self.fetch()
     }
 
-    fn fetch(&self) -> Result<PathBuf, RunnerError> {
-        let client = Client::new(self.options);
+    /// The commit the revision stood for when it was fetched; without such a note, the revision itself.
+    fn cached_commit(&self) -> String {
         let revision = &self.options.revision;
-        let info = client.revision(self.id, revision).map_err(|error| refusal::explain(error, self, None))?;
+        let repository = self.options.cache_dir.join(self.repo(revision).folder_name());
+        let commit = std::fs::read_to_string(repository.join("refs").join(revision));
+        commit.map_or_else(|_| revision.clone(), |commit| commit.trim().to_string())
+    }
+
+    /// The folder of a commit's snapshot.
+    fn folder(&self, commit: &str) -> PathBuf {
+        self.cache.repo(self.repo(commit)).pointer_path(commit)
+    }
+
+    fn repo(&self, revision: &str) -> Repo {
+        Repo::with_revision(self.id.to_string(), RepoType::Model, revision.to_string())
+    }
+
+    fn fetch(&self) -> Result<PathBuf, RunnerError> {
+        let endpoint = &self.options.endpoint;
+        let at_revision = self.repo(&self.options.revision);
+        let url = format!("{endpoint}/api/{}", at_revision.api_url());
+        let failed = |error| refusal::explain(error, &url, self, None);
+        let builder = ApiBuilder::from_cache(self.cache.clone())
+            .with_endpoint(endpoint.clone())
+            .with_token(self.options.token.clone())
+            .with_user_agent("afterimage", env!("CARGO_PKG_VERSION"));
+        let api = builder.build().map_err(failed)?;
+        let info = api.repo(at_revision.clone()).info().map_err(failed)?;
         if !is_plain_name(&info.sha) {
             return Err(RunnerError::Model(format!(
-                "{} named the commit `{}` for {}, which is none",
-                self.options.endpoint, info.sha, self.id
+                "{endpoint} named the commit `{}` for {}, which is none",
+                info.sha, self.id
             )));
         }
         let remote = Remote {
             repository: self,
             listing: info.siblings.into_iter().map(|file| file.rfilename).collect(),
-            folder: self.cache.snapshot(&info.sha),
-            commit: &info.sha,
-            client,
+            folder: self.folder(&info.sha),
+            downloads: Downloads::new(self, api, self.repo(&info.sha)),
         };
-        let needed = needed_files(&remote).map_err(|error| self.about(error))?;
+        let needed = needed_files(&remote, self.options.without_transformer).map_err(|error| self.about(error))?;
         for path in &needed {
             remote.fetch(path)?;
         }
         // Only now does the revision stand for this commit in the cache.
-        self.cache.set_commit(revision, &info.sha)?;
+        self.cache
+            .repo(at_revision)
+            .create_ref(&info.sha)
+            .map_err(|source| RunnerError::Write { path: self.options.cache_dir.clone(), source })?;
         Ok(remote.folder)
     }
 
@@ -85,9 +116,9 @@ impl<'a> Repository<'a> {
 }
 
 /// The first needed file that a snapshot lacks.
-fn first_lacking(folder: &Path) -> Option<String> {
+fn first_lacking(folder: &Path, without_transformer: bool) -> Option<String> {
     let snapshot = Snapshot(folder);
-    match needed_files(&snapshot) {
+    match needed_files(&snapshot, without_transformer) {
         Ok(needed) => needed.into_iter().find(|path| !snapshot.has(path)),
         Err(_) if !snapshot.has(MODEL_INDEX) => Some(MODEL_INDEX.to_string()),
         Err(error) => Some(format!("files ({error})")),
@@ -99,8 +130,7 @@ struct Remote<'a> {
     repository: &'a Repository<'a>,
     listing: HashSet<String>,
     folder: PathBuf,
-    commit: &'a str,
-    client: Client,
+    downloads: Downloads<'a>,
 }
 
 impl Remote<'_> {
@@ -109,14 +139,14 @@ impl Remote<'_> {
         if cached.is_file() {
             return Ok(cached);
         }
-        let Self { repository, client, commit, .. } = self;
         if !self.has(path) {
             return Err(RunnerError::Model(format!(
                 "{} has no {path}, so it is no complete model in diffusers layout",
-                repository.id
+                self.repository.id
             )));
         }
-        Download { repository, cache: &repository.cache, client, commit, path }.run()
+        self.downloads.fetch(path, &cached)?;
+        Ok(cached)
     }
 }
 

@@ -20,14 +20,13 @@ pub(super) enum Mood {
     BreaksOnce,
     /// Breaks the connection half way through the first weight file, and has nothing more of any.
     BreaksForGood,
-    /// Sends the whole where a part is asked for.
-    KnowsNoRanges,
+    /// Answers 503 when first asked for a weight file, and breaks the connection half way through it the next time.
+    StumblesTwice,
 }
 
 /// A request the stand-in has seen.
 #[derive(Clone, Debug)]
 pub(super) struct Seen {
-    pub(super) method: String,
     pub(super) path: String,
     pub(super) authorization: Option<String>,
     pub(super) range: Option<String>,
@@ -97,14 +96,12 @@ impl Shared {
             if let Mood::RefusesFiles(status, code) = mood {
                 return respond(&mut stream, status, &format!("X-Error-Code: {code}\r\n"), b"");
             }
-            // As on the hub, large files are elsewhere, with another host.
+            // As on the hub, large files are elsewhere.
             if file.ends_with(".safetensors") {
                 let location = format!(
-                    "Location: {}/storage/{file}\r\nX-Linked-Etag: \"large-{}\"\r\nX-Linked-Size: {}\r\n\
-                     X-Repo-Commit: {COMMIT}\r\n",
-                    self.endpoint.replace("127.0.0.1", "localhost"),
-                    file.replace('/', "-"),
-                    self.root.join(file).metadata()?.len()
+                    "Location: {}/storage/{file}\r\nX-Linked-Etag: \"large-{}\"\r\nX-Repo-Commit: {COMMIT}\r\n",
+                    self.endpoint,
+                    etag(file)
                 );
                 return respond(&mut stream, 302, &location, b"");
             }
@@ -127,32 +124,42 @@ impl Shared {
         let Ok(content) = fs::read(self.root.join(file)) else {
             return respond(stream, 404, "", b"");
         };
-        let etag = format!("ETag: \"{}\"\r\nX-Repo-Commit: {COMMIT}\r\n", file.replace('/', "-"));
-        if request.method == "HEAD" {
-            return stream.write_all(head(200, &etag, content.len()).as_bytes());
+        let range = request.range.as_deref().unwrap_or("bytes=0-");
+        let (start, end) = range.trim_start_matches("bytes=").split_once('-').unwrap();
+        let start: usize = start.parse().unwrap();
+        let end = end.parse().map_or(content.len(), |end: usize| end + 1);
+        if start >= content.len() {
+            return respond(stream, 416, "", b"");
         }
+        let headers = format!(
+            "Content-Range: bytes {start}-{}/{}\r\nETag: \"{}\"\r\nX-Repo-Commit: {COMMIT}\r\n",
+            end - 1,
+            content.len(),
+            etag(file)
+        );
+        let part = &content[start..end];
         let mut mood = self.mood.lock().unwrap();
-        let start = match &request.range {
-            Some(range) if *mood != Mood::KnowsNoRanges => {
-                range.trim_start_matches("bytes=").trim_end_matches('-').parse().unwrap()
-            }
-            _ => 0,
-        };
-        let part = &content[start..];
-        let (status, headers) = match start {
-            0 => (200, etag),
-            start => {
-                let range = format!("Content-Range: bytes {start}-{}/{}\r\n", content.len() - 1, content.len());
-                (206, range + &etag)
-            }
-        };
-        if [Mood::BreaksOnce, Mood::BreaksForGood].contains(&*mood) && part.len() > 10_000 {
-            *mood = if *mood == Mood::BreaksOnce { Mood::Friendly } else { Mood::Refuses(503) };
-            stream.write_all(head(status, &headers, part.len()).as_bytes())?;
-            return stream.write_all(&part[..part.len() / 2]);
+        if part.len() < 10_000 {
+            return respond(stream, 206, &headers, part);
         }
-        respond(stream, status, &headers, part)
+        let (next, sent) = match *mood {
+            Mood::StumblesTwice => {
+                *mood = Mood::BreaksOnce;
+                return respond(stream, 503, "", b"");
+            }
+            Mood::BreaksOnce => (Mood::Friendly, part.len() / 2),
+            Mood::BreaksForGood => (Mood::Refuses(503), part.len() / 2),
+            other => (other, part.len()),
+        };
+        *mood = next;
+        stream.write_all(head(206, &headers, part.len()).as_bytes())?;
+        stream.write_all(&part[..sent])
     }
+}
+
+/// Names a content; without dots, as on the hub.
+fn etag(file: &str) -> String {
+    file.replace(['/', '.'], "-")
 }
 
 fn list(folder: &Path, prefix: &str, files: &mut Vec<String>) {
@@ -169,8 +176,7 @@ fn list(folder: &Path, prefix: &str, files: &mut Vec<String>) {
 fn read_request(stream: &TcpStream) -> std::io::Result<Seen> {
     let mut lines = BufReader::new(stream).lines();
     let first = lines.next().unwrap_or(Ok(String::new()))?;
-    let word = |index| first.split(' ').nth(index).unwrap_or("").to_string();
-    let mut seen = Seen { method: word(0), path: word(1), authorization: None, range: None };
+    let mut seen = Seen { path: first.split(' ').nth(1).unwrap_or("").to_string(), authorization: None, range: None };
     for line in lines {
         let line = line?;
         match line.split_once(": ") {

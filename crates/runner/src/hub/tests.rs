@@ -1,7 +1,6 @@
 use std::fs;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 use candle_core::{DType, Device};
 use tempfile::TempDir;
@@ -22,8 +21,9 @@ const NOT_NEEDED: [&str; 6] = [
     "vae/diffusion_pytorch_model.fp16.bin",
 ];
 
-/// Where the transformer's weights are kept.
-const TRANSFORMER_BLOB: &str = "blobs/large-transformer-diffusion_pytorch_model.safetensors";
+const TRANSFORMER: &str = "transformer/diffusion_pytorch_model.safetensors";
+/// Where their content is kept.
+const TRANSFORMER_BLOB: &str = "blobs/large-transformer-diffusion_pytorch_model-safetensors";
 
 /// A hub with a tiny model, and an empty cache.
 struct Setup {
@@ -47,10 +47,29 @@ fn setup(mood: Mood) -> Setup {
         token: None,
         offline: false,
         revision: "main".to_string(),
-        retry_pause: Duration::ZERO,
         progress: Arc::new(LoggedProgress::default()),
+        without_transformer: false,
     };
     Setup { hub, options, _folder: folder, root }
+}
+
+impl Setup {
+    /// What there is of the transformer's weights until they are complete.
+    fn part(&self) -> PathBuf {
+        self.options.cache_dir.join(format!("models--acme--tiny-dit/{TRANSFORMER_BLOB}.part"))
+    }
+
+    /// As an earlier start left it.
+    fn leave_part(&self, content: &[u8]) {
+        fs::create_dir_all(self.part().parent().unwrap()).unwrap();
+        fs::write(self.part(), content).unwrap();
+    }
+
+    fn assert_transformer(&self, folder: &ModelFolder) {
+        let fetched = fs::read(folder.path().unwrap().join(TRANSFORMER)).unwrap();
+        assert!(fetched == fs::read(self.root.join(TRANSFORMER)).unwrap(), "{} bytes", fetched.len());
+        assert!(!self.part().exists());
+    }
 }
 
 fn error_of(setup: &Setup) -> String {
@@ -90,11 +109,11 @@ fn a_repository_is_fetched_into_the_standard_cache() {
         assert!(!folder.contains(path), "{path}");
     }
     // As other clients leave it: contents under their names, linked to by the snapshot.
-    let link = folder.path().unwrap().join("transformer/diffusion_pytorch_model.safetensors");
+    let link = folder.path().unwrap().join(TRANSFORMER);
     assert_eq!(link.canonicalize().unwrap(), repository.join(TRANSFORMER_BLOB).canonicalize().unwrap());
     assert!(link.symlink_metadata().unwrap().is_symlink() || cfg!(not(unix)));
     let blobs = fs::read_dir(repository.join("blobs")).unwrap().flatten();
-    assert_eq!(blobs.filter(|blob| blob.path().extension().is_some_and(|end| end == "incomplete")).count(), 0);
+    assert_eq!(blobs.filter(|blob| blob.path().extension().is_some_and(|end| end == "part")).count(), 0);
     assert_complete(&folder);
 }
 
@@ -128,6 +147,12 @@ fn only_what_is_missing_is_fetched() {
     assert_complete(&resolve(ID, &setup.options).unwrap());
     let seen = setup.hub.seen();
     assert!(seen[before..].iter().skip(1).all(|seen| seen.path.ends_with(missing)), "{seen:?}");
+
+    // The content alone was deleted: its link leads nowhere.
+    let link = folder.path().unwrap().join(missing);
+    fs::remove_file(link.canonicalize().unwrap()).unwrap();
+    assert_complete(&resolve(ID, &setup.options).unwrap());
+    assert!(link.is_file());
 }
 
 #[test]
@@ -140,34 +165,27 @@ fn offline_with_an_empty_cache_says_so() {
 }
 
 #[test]
-fn the_token_is_sent_to_the_hub_alone() {
+fn the_token_is_sent_to_the_hub() {
     let mut setup = setup(Mood::Friendly);
     setup.options.token = Some("hf_secret".to_string());
     resolve(ID, &setup.options).unwrap();
-    let seen = setup.hub.seen();
-    assert!(seen.iter().any(|seen| seen.path.starts_with("/storage/")));
-    for seen in seen {
-        let expected = (!seen.path.starts_with("/storage/")).then_some("Bearer hf_secret");
-        assert_eq!(seen.authorization.as_deref(), expected, "{seen:?}");
-    }
+    let expected = Some("Bearer hf_secret");
+    assert_eq!(setup.hub.seen()[0].authorization.as_deref(), expected);
 }
 
 /// What was asked for from the middle on.
 fn ranges(setup: &Setup) -> Vec<String> {
-    setup
-        .hub
-        .seen()
-        .into_iter()
-        .filter(|seen| seen.path.starts_with("/storage/"))
-        .filter_map(|seen| seen.range)
-        .collect()
+    let ranges = setup.hub.seen().into_iter().filter(|seen| seen.path.starts_with("/storage/"));
+    ranges.filter_map(|seen| seen.range).filter(|range| !range.starts_with("bytes=0-")).collect()
 }
 
 #[test]
 fn a_broken_download_is_resumed() {
     let setup = setup(Mood::BreaksOnce);
-    assert_complete(&resolve(ID, &setup.options).unwrap());
-    let whole = setup.root.join("transformer/diffusion_pytorch_model.safetensors").metadata().unwrap().len();
+    let folder = resolve(ID, &setup.options).unwrap();
+    setup.assert_transformer(&folder);
+    assert_complete(&folder);
+    let whole = setup.root.join(TRANSFORMER).metadata().unwrap().len();
     assert_eq!(ranges(&setup), [format!("bytes={}-", whole / 2)]);
 }
 
@@ -175,12 +193,8 @@ fn a_broken_download_is_resumed() {
 fn the_next_start_continues_where_the_last_one_broke_off() {
     let mut setup = setup(Mood::BreaksForGood);
     let error = error_of(&setup);
-    assert!(
-        error.contains("answers 503 for transformer/diffusion_pytorch_model.safetensors of acme/tiny-dit"),
-        "{error}"
-    );
-    let incomplete = setup.options.cache_dir.join(format!("models--acme--tiny-dit/{TRANSFORMER_BLOB}.incomplete"));
-    let there = incomplete.metadata().unwrap().len();
+    assert!(error.contains(&format!("answers 503 for {TRANSFORMER} of {ID}")), "{error}");
+    let there = setup.part().metadata().unwrap().len();
     assert!(there > 0);
     setup.options.offline = true;
     assert!(error_of(&setup).contains("lacks the repository"), "the revision stands for nothing yet");
@@ -188,20 +202,48 @@ fn the_next_start_continues_where_the_last_one_broke_off() {
     setup.options.offline = false;
     setup.hub.set_mood(Mood::Friendly);
     let before = ranges(&setup).len();
-    assert_complete(&resolve(ID, &setup.options).unwrap());
+    setup.assert_transformer(&resolve(ID, &setup.options).unwrap());
     assert_eq!(ranges(&setup)[before..], [format!("bytes={there}-")]);
-    assert!(!incomplete.exists());
+}
+
+#[test]
+fn what_an_earlier_start_left_survives_a_hub_that_stumbles() {
+    let setup = setup(Mood::StumblesTwice);
+    let whole = fs::read(setup.root.join(TRANSFORMER)).unwrap();
+    let there = whole.len() / 4;
+    setup.leave_part(&whole[..there]);
+    setup.assert_transformer(&resolve(ID, &setup.options).unwrap());
+    let half = there + (whole.len() - there) / 2;
+    assert_eq!(ranges(&setup), [there, there, half].map(|start| format!("bytes={start}-")));
 }
 
 #[test]
 fn what_is_no_beginning_of_the_file_is_fetched_again() {
-    for (mood, bytes) in [(Mood::KnowsNoRanges, 100), (Mood::Friendly, 10_000_000)] {
-        let setup = setup(mood);
-        let incomplete = setup.options.cache_dir.join(format!("models--acme--tiny-dit/{TRANSFORMER_BLOB}.incomplete"));
-        fs::create_dir_all(incomplete.parent().unwrap()).unwrap();
-        fs::write(&incomplete, vec![7; bytes]).unwrap();
-        assert_complete(&resolve(ID, &setup.options).unwrap());
+    for surplus in [0, 1, 1_000_000] {
+        let setup = setup(Mood::Friendly);
+        let whole = setup.root.join(TRANSFORMER).metadata().unwrap().len() as usize;
+        setup.leave_part(&vec![7; whole + surplus]);
+        setup.assert_transformer(&resolve(ID, &setup.options).unwrap());
     }
+}
+
+#[test]
+fn the_download_of_another_process_is_waited_for() {
+    let setup = setup(Mood::Friendly);
+    setup.leave_part(b"");
+    let lock = fs::File::create(setup.part().with_extension("lock")).unwrap();
+    lock.lock().unwrap();
+    let told = Arc::new(Mutex::new(Vec::new()));
+    let options = setup.options.clone().with_progress(Told(Arc::clone(&told)));
+    std::thread::scope(|scope| {
+        let waiting = scope.spawn(|| resolve(ID, &options));
+        // hf-hub gives up after five seconds.
+        std::thread::sleep(std::time::Duration::from_secs(7));
+        assert!(!waiting.is_finished());
+        assert!(told.lock().unwrap().iter().all(|told| told.0 != TRANSFORMER));
+        lock.unlock().unwrap();
+        setup.assert_transformer(&waiting.join().unwrap().unwrap());
+    });
 }
 
 /// Remembers what it is told.
@@ -219,9 +261,9 @@ fn progress_is_told_from_beginning_to_end() {
     let told = Arc::new(Mutex::new(Vec::new()));
     setup.options = setup.options.clone().with_progress(Told(Arc::clone(&told)));
     resolve(ID, &setup.options).unwrap();
-    let file = "transformer/diffusion_pytorch_model.safetensors";
-    let bytes = setup.root.join(file).metadata().unwrap().len();
-    let told: Vec<_> = told.lock().unwrap().iter().filter(|told| told.0 == file).map(|told| (told.1, told.2)).collect();
+    let bytes = setup.root.join(TRANSFORMER).metadata().unwrap().len();
+    let told: Vec<_> =
+        told.lock().unwrap().iter().filter(|told| told.0 == TRANSFORMER).map(|told| (told.1, told.2)).collect();
     assert_eq!((told[0], *told.last().unwrap()), ((0, bytes), (bytes, bytes)));
     assert!(told.is_sorted());
 }

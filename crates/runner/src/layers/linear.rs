@@ -1,14 +1,14 @@
 //! The linear layer of all transformers.
 
 use candle_core::{Result, Tensor};
-use candle_nn::Module;
 
-use crate::weights::Parameters;
+use crate::weights::{Matrix, Parameters};
 
 /// `x * weight^T + bias`
 #[derive(Debug)]
 pub(crate) struct Linear {
-    dense: candle_nn::Linear,
+    weight: Matrix,
+    bias: Option<Tensor>,
 }
 
 impl Linear {
@@ -19,13 +19,17 @@ impl Linear {
 
     /// With a bias, where `bias`.
     pub(crate) fn load(input: usize, output: usize, bias: bool, parameters: Parameters) -> Result<Self> {
-        let weight = parameters.get((output, input), "weight")?;
+        let weight = parameters.matrix(output, input, "weight")?;
         let bias = if bias { Some(parameters.get(output, "bias")?) } else { None };
-        Ok(Self { dense: candle_nn::Linear::new(weight, bias) })
+        Ok(Self { weight, bias })
     }
 
-    /// `[.., input]` to `[.., output]`
+    /// `[rows, input]` to `[rows, output]`, or `[.., tokens, input]` to `[.., tokens, output]`.
     pub(crate) fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        self.dense.forward(x)
+        let product = self.weight.product(x)?;
+        match &self.bias {
+            Some(bias) => product.broadcast_add(bias),
+            None => Ok(product),
+        }
     }
 }

@@ -1,8 +1,11 @@
 //! Configuration and tensors of diffusers' `DiTTransformer2DModel`.
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
+use super::recipe::{Component, DIFFUSERS_VERSION, Recipe, Storage};
+use super::schedulers;
 use super::tensors::TensorList;
+use super::vae::VaeConfig;
 
 /// Width of the sinusoidal timestep embedding, fixed in diffusers' `TimestepEmbedding` for DiT.
 const TIMESTEP_CHANNELS: usize = 256;
@@ -40,10 +43,27 @@ impl DitConfig {
         }
     }
 
-    pub(super) fn to_json(&self) -> Value {
+    /// The transformer with this many named classes and a VAE.
+    pub(super) fn model(&self, vae: &VaeConfig, labels: usize) -> Recipe {
+        let id2label: Map<String, Value> =
+            (0..labels).map(|class| (class.to_string(), json!(format!("class {class}")))).collect();
+        let transformer = (self.to_json(), self.tensors());
+        Recipe {
+            pipeline: "DiTPipeline",
+            components: vec![
+                Component::new("transformer", "DiTTransformer2DModel", Storage::Diffusers, transformer),
+                Component::new("vae", "AutoencoderKL", Storage::Diffusers, vae.parts()),
+            ],
+            tokenizers: Vec::new(),
+            scheduler: schedulers::ddim(),
+            index: Map::from_iter([("id2label".to_owned(), Value::Object(id2label))]),
+        }
+    }
+
+    fn to_json(&self) -> Value {
         json!({
             "_class_name": "DiTTransformer2DModel",
-            "_diffusers_version": "0.42.1",
+            "_diffusers_version": DIFFUSERS_VERSION,
             "activation_fn": "gelu-approximate",
             "attention_bias": true,
             "attention_head_dim": self.head_dim,

@@ -3,23 +3,36 @@
 //! Speed and memory do not depend on what the weights say, so benchmarks of the real sizes need no
 //! download. The pictures are noise. The same seed gives the same files on every machine.
 
+mod clip;
 mod dit;
+mod flux;
+mod gguf;
+mod pixart;
+mod recipe;
+mod schedulers;
+mod sd3;
+mod t5;
 mod tensors;
+mod tokenizers;
 mod vae;
 
 use std::fs;
 use std::path::Path;
 use std::str::FromStr;
 
-use candle_core::DType;
-use serde_json::{Value, json};
-
 use crate::RunnerError;
-use crate::model_folder::MODEL_INDEX;
 use crate::precision::Precision;
+use clip::ClipConfig;
 use dit::DitConfig;
-use tensors::TensorList;
+use flux::FluxConfig;
+use pixart::PixArtConfig;
+use recipe::Recipe;
+use sd3::Sd3Config;
+use t5::T5Config;
 use vae::VaeConfig;
+
+/// Classes of the published DiT models: ImageNet's.
+const IMAGENET_CLASSES: usize = 1000;
 
 /// A configuration that [`write_random_model`] knows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,6 +41,14 @@ pub enum RandomModelKind {
     DitXl2At256,
     /// `facebook/DiT-XL-2-512`: the same at 512x512.
     DitXl2At512,
+    /// `PixArt-alpha/PixArt-Sigma-XL-2-1024-MS` with its T5-XXL encoder.
+    PixArtSigma,
+    /// `stabilityai/stable-diffusion-3-medium-diffusers` with all of its text encoders.
+    Sd3Medium,
+    /// `black-forest-labs/FLUX.1-dev`, its transformer of 12 billion parameters as a GGUF file in Q4_K.
+    FluxDev,
+    /// `black-forest-labs/FLUX.1-schnell`, likewise.
+    FluxSchnell,
     /// A DiT of 4 layers with 32 channels and a VAE of two levels, 16x16 pictures: for tests.
     TinyDit,
     /// The same DiT before the VAE of `DitXl2At256`: decoding at its real size, without gigabytes beside it.
@@ -36,32 +57,47 @@ pub enum RandomModelKind {
 
 impl RandomModelKind {
     /// All kinds.
-    pub const ALL: [Self; 4] = [Self::DitXl2At256, Self::DitXl2At512, Self::TinyDit, Self::TinyDitSdVae];
+    pub const ALL: [Self; 8] = [
+        Self::DitXl2At256,
+        Self::DitXl2At512,
+        Self::PixArtSigma,
+        Self::Sd3Medium,
+        Self::FluxDev,
+        Self::FluxSchnell,
+        Self::TinyDit,
+        Self::TinyDitSdVae,
+    ];
 
     /// The name on the command line.
     pub fn name(self) -> &'static str {
         match self {
             Self::DitXl2At256 => "dit-xl-2-256",
             Self::DitXl2At512 => "dit-xl-2-512",
+            Self::PixArtSigma => "pixart-sigma",
+            Self::Sd3Medium => "sd3-medium",
+            Self::FluxDev => "flux-dev",
+            Self::FluxSchnell => "flux-schnell",
             Self::TinyDit => "tiny-dit",
             Self::TinyDitSdVae => "tiny-dit-sd-vae",
         }
     }
 
-    /// Named classes; those of the published models are ImageNet's.
-    fn labels(self) -> usize {
+    fn recipe(self) -> Recipe {
+        let flux = |has_guidance| {
+            FluxConfig::flux_1(has_guidance).model(&ClipConfig::large(false), &T5Config::xxl(), &VaeConfig::flux())
+        };
         match self {
-            Self::DitXl2At256 | Self::DitXl2At512 => 1000,
-            Self::TinyDit | Self::TinyDitSdVae => 10,
-        }
-    }
-
-    fn configs(self) -> (DitConfig, VaeConfig) {
-        match self {
-            Self::DitXl2At256 => (DitConfig::xl_2(32), VaeConfig::sd_vae_ft()),
-            Self::DitXl2At512 => (DitConfig::xl_2(64), VaeConfig::sd_vae_ft()),
-            Self::TinyDit => (DitConfig::tiny(), VaeConfig::tiny()),
-            Self::TinyDitSdVae => (DitConfig::tiny(), VaeConfig::sd_vae_ft()),
+            Self::DitXl2At256 => DitConfig::xl_2(32).model(&VaeConfig::sd_vae_ft(), IMAGENET_CLASSES),
+            Self::DitXl2At512 => DitConfig::xl_2(64).model(&VaeConfig::sd_vae_ft(), IMAGENET_CLASSES),
+            Self::PixArtSigma => PixArtConfig::sigma_xl().model(&T5Config::xxl(), &VaeConfig::sdxl()),
+            Self::Sd3Medium => {
+                let clips = [&ClipConfig::large(true), &ClipConfig::big_g()];
+                Sd3Config::medium().model(clips, &T5Config::xxl(), &VaeConfig::sd3())
+            }
+            Self::FluxDev => flux(true),
+            Self::FluxSchnell => flux(false),
+            Self::TinyDit => DitConfig::tiny().model(&VaeConfig::tiny(), 10),
+            Self::TinyDitSdVae => DitConfig::tiny().model(&VaeConfig::sd_vae_ft(), 10),
         }
     }
 }
@@ -77,8 +113,8 @@ impl FromStr for RandomModelKind {
     }
 }
 
-/// Writes a diffusers model folder with random weights of this precision into `out`, which must be
-/// empty or absent. Tensors are made and written one by one.
+/// Writes a diffusers model folder with random weights of this precision (but for quantised ones) into
+/// `out`, which must be empty or absent. Tensors are made and written one by one.
 ///
 /// # Errors
 /// `out` holds something already or cannot be written.
@@ -94,63 +130,7 @@ pub fn write_random_model(
             out.display()
         )));
     }
-    let (dit, vae) = kind.configs();
-    let components = [("transformer", dit.to_json(), dit.tensors()), ("vae", vae.to_json(), vae.tensors())];
-    for (name, config, tensors) in components {
-        write_component(&out.join(name), &config, &tensors, seed, precision.stored())?;
-    }
-    let scheduler = out.join("scheduler/scheduler_config.json");
-    write_json(&scheduler, &scheduler_config())?;
-    // Last, so that an interrupted run does not leave something that looks like a model.
-    write_json(&out.join(MODEL_INDEX), &model_index(kind.labels()))
-}
-
-fn write_component(
-    folder: &Path,
-    config: &Value,
-    tensors: &TensorList,
-    seed: u64,
-    dtype: DType,
-) -> Result<(), RunnerError> {
-    write_json(&folder.join("config.json"), config)?;
-    let path = folder.join("diffusion_pytorch_model.safetensors");
-    tensors.write(&path, seed, dtype)
-}
-
-fn write_json(path: &Path, value: &Value) -> Result<(), RunnerError> {
-    let folder = path.parent().unwrap_or(Path::new("."));
-    fs::create_dir_all(folder)
-        .and_then(|()| fs::write(path, format!("{value:#}\n")))
-        .map_err(|source| RunnerError::Write { path: path.to_path_buf(), source })
-}
-
-fn model_index(labels: usize) -> Value {
-    let id2label: serde_json::Map<String, Value> =
-        (0..labels).map(|class| (class.to_string(), json!(format!("class {class}")))).collect();
-    json!({
-        "_class_name": "DiTPipeline",
-        "_diffusers_version": "0.42.1",
-        "id2label": id2label,
-        "scheduler": ["diffusers", "DDIMScheduler"],
-        "transformer": ["diffusers", "DiTTransformer2DModel"],
-        "vae": ["diffusers", "AutoencoderKL"],
-    })
-}
-
-fn scheduler_config() -> Value {
-    json!({
-        "_class_name": "DDIMScheduler",
-        "_diffusers_version": "0.42.1",
-        "beta_end": 0.02,
-        "beta_schedule": "linear",
-        "beta_start": 0.0001,
-        "clip_sample": false,
-        "num_train_timesteps": 1000,
-        "prediction_type": "epsilon",
-        "set_alpha_to_one": true,
-        "steps_offset": 0,
-        "trained_betas": null,
-    })
+    kind.recipe().write(out, seed, precision.stored())
 }
 
 #[cfg(test)]

@@ -17,14 +17,14 @@ use crate::RunnerError;
 #[derive(Default)]
 pub(super) struct TensorList(Vec<TensorSpec>);
 
-struct TensorSpec {
-    name: String,
-    shape: Vec<usize>,
-    init: Init,
+pub(super) struct TensorSpec {
+    pub(super) name: String,
+    pub(super) shape: Vec<usize>,
+    pub(super) init: Init,
 }
 
 #[derive(Clone, Copy)]
-enum Init {
+pub(super) enum Init {
     Zeros,
     Ones,
     /// Uniform between `-bound` and `bound`.
@@ -40,6 +40,11 @@ impl TensorList {
         self.push(format!("{name}.bias"), vec![outputs], Init::Zeros);
     }
 
+    /// A linear layer without bias.
+    pub(super) fn matrix(&mut self, name: &str, inputs: usize, outputs: usize) {
+        self.weight(name, vec![outputs, inputs], inputs);
+    }
+
     /// A convolution with a square kernel.
     pub(super) fn conv(&mut self, name: &str, inputs: usize, outputs: usize, kernel: usize) {
         let fan_in = inputs * kernel * kernel;
@@ -53,15 +58,24 @@ impl TensorList {
         self.push(format!("{name}.bias"), vec![channels], Init::Zeros);
     }
 
+    /// What a normalisation multiplies with; `name` is that of the tensor.
+    pub(super) fn scale(&mut self, name: &str, channels: usize) {
+        self.push(name.to_owned(), vec![channels], Init::Ones);
+    }
+
+    /// Positions or modulations that are stored; `name` is that of the tensor.
+    pub(super) fn table(&mut self, name: &str, shape: Vec<usize>) {
+        let channels = shape.last().copied().unwrap_or(1);
+        self.push(name.to_owned(), shape, Init::Uniform { bound: bound(channels) });
+    }
+
     /// A table with one row per entry.
     pub(super) fn embedding(&mut self, name: &str, rows: usize, channels: usize) {
         self.weight(name, vec![rows, channels], channels);
     }
 
-    /// The bound is that of torch's default initialisation of linear layers and convolutions.
     fn weight(&mut self, name: &str, shape: Vec<usize>, fan_in: usize) {
-        let bound = 1.0 / (fan_in as f32).sqrt();
-        self.push(format!("{name}.weight"), shape, Init::Uniform { bound });
+        self.push(format!("{name}.weight"), shape, Init::Uniform { bound: bound(fan_in) });
     }
 
     fn push(&mut self, name: String, shape: Vec<usize>, init: Init) {
@@ -71,8 +85,11 @@ impl TensorList {
     /// Parameters of the component.
     #[cfg(test)]
     pub(super) fn elements(&self) -> usize {
-        let elements = |spec: &TensorSpec| spec.shape.iter().product::<usize>();
-        self.0.iter().map(elements).sum()
+        self.0.iter().map(TensorSpec::elements).sum()
+    }
+
+    pub(super) fn specs(&self) -> &[TensorSpec] {
+        &self.0
     }
 
     /// Writes a safetensors file; one tensor at a time is in memory.
@@ -126,7 +143,7 @@ impl View for RandomTensor<'_> {
 
     fn data(&self) -> Cow<'_, [u8]> {
         let mut bytes = vec![0; self.data_len()];
-        let values = self.values();
+        let values = self.spec.values(self.seed);
         match self.dtype {
             Dtype::F16 => fill(&mut bytes, values, |value| f16::from_f32(value).to_le_bytes()),
             Dtype::BF16 => fill(&mut bytes, values, |value| bf16::from_f32(value).to_le_bytes()),
@@ -136,21 +153,35 @@ impl View for RandomTensor<'_> {
     }
 
     fn data_len(&self) -> usize {
-        self.spec.shape.iter().product::<usize>() * self.dtype.bitsize() / 8
+        self.spec.elements() * self.dtype.bitsize() / 8
     }
 }
 
-impl RandomTensor<'_> {
+impl TensorSpec {
+    pub(super) fn elements(&self) -> usize {
+        self.shape.iter().product()
+    }
+
+    /// Where the tensor's random numbers begin.
+    pub(super) fn state(&self, seed: u64) -> u64 {
+        self.name.bytes().fold(seed, |state, byte| splitmix64(state ^ u64::from(byte)))
+    }
+
     /// Element `i` depends on the seed, the tensor's name and `i` only.
-    fn values(&self) -> impl Fn(usize) -> f32 + use<> {
-        let state = self.spec.name.bytes().fold(self.seed, |state, byte| splitmix64(state ^ u64::from(byte)));
-        let (base, bound) = match self.spec.init {
+    pub(super) fn values(&self, seed: u64) -> impl Fn(usize) -> f32 + use<> {
+        let state = self.state(seed);
+        let (base, bound) = match self.init {
             Init::Zeros => (0.0, 0.0),
             Init::Ones => (1.0, 0.0),
             Init::Uniform { bound } => (0.0, bound),
         };
         move |index| base + bound * uniform(splitmix64(state.wrapping_add(index as u64)))
     }
+}
+
+/// That of torch's default initialisation of linear layers and convolutions.
+fn bound(fan_in: usize) -> f32 {
+    1.0 / (fan_in as f32).sqrt()
 }
 
 fn fill<const N: usize>(bytes: &mut [u8], value_at: impl Fn(usize) -> f32, encode: impl Fn(f32) -> [u8; N]) {
@@ -167,7 +198,7 @@ fn uniform(bits: u64) -> f32 {
 }
 
 /// The output function of SplitMix64 (Steele, Lea and Flood, 2014), used as a hash of a counter.
-fn splitmix64(counter: u64) -> u64 {
+pub(super) fn splitmix64(counter: u64) -> u64 {
     let mut z = counter.wrapping_mul(0x9e37_79b9_7f4a_7c15);
     z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);

@@ -1,7 +1,11 @@
 use super::*;
-use candle_core::Device;
+use afterimage_cache::{CacheBudget, CachePlan};
+use candle_core::{DType, Device};
 
+use super::tensors::TensorList;
 use crate::ModelFolder;
+use crate::pipeline::{ImageSpec, LoadOptions, Pipeline};
+use crate::size::Size;
 
 fn written(seed: u64, precision: Precision) -> (tempfile::TempDir, ModelFolder) {
     let parent = tempfile::tempdir().unwrap();
@@ -65,12 +69,93 @@ fn half_precision_rounds_the_same_values() {
     });
 }
 
+/// diffusers and transformers: `sum(t.numel() for t in model.state_dict().values())`
 #[test]
-fn dit_xl_has_its_published_size() {
-    let (dit, vae) = RandomModelKind::DitXl2At256.configs();
-    // diffusers: sum(p.numel() for p in model.parameters())
-    assert_eq!(dit.tensors().elements(), 749_826_464);
-    assert_eq!(vae.tensors().elements(), 83_653_863);
+fn models_have_their_published_sizes() {
+    const T5_XXL: usize = 4_762_310_656;
+    for (kind, sizes) in [
+        (RandomModelKind::DitXl2At256, vec![749_826_464, 83_653_863]),
+        (RandomModelKind::PixArtSigma, vec![610_856_096, 83_653_863, T5_XXL]),
+        (RandomModelKind::Sd3Medium, vec![2_084_951_104, 83_819_683, 123_650_304, 694_659_840, T5_XXL]),
+        (RandomModelKind::FluxDev, vec![11_901_408_320, 83_819_683, 123_060_480, T5_XXL]),
+        (RandomModelKind::FluxSchnell, vec![11_891_178_560, 83_819_683, 123_060_480, T5_XXL]),
+    ] {
+        let found: Vec<_> = kind.recipe().components.iter().map(|component| component.tensors.elements()).collect();
+        assert_eq!(found, sizes, "{kind:?}");
+    }
+}
+
+const TINY_T5: T5Config = T5Config { size: 256, heads: 2, head_size: 8, inner_size: 32, layers: 2, tokens: 128 };
+
+fn tiny_clip(has_projection: bool) -> ClipConfig {
+    ClipConfig { size: 256, heads: 2, inner_size: 32, layers: 2, has_projection, ..ClipConfig::large(true) }
+}
+
+/// Every tensor, configuration and tokenizer is one that the pipeline reads.
+fn assert_it_makes_pictures(recipe: &Recipe) {
+    let place = tempfile::tempdir().unwrap();
+    recipe.write(place.path(), 0, DType::F32).unwrap();
+    let folder = ModelFolder::open(place.path()).unwrap();
+    let size = Size { width: 64, height: 64 };
+    let options = LoadOptions { buckets: vec![size], ..LoadOptions::default() };
+    let pipeline = Pipeline::load(&folder, &options).unwrap();
+    let info = pipeline.info();
+    let spec = ImageSpec {
+        prompt: "A cat!".to_owned(),
+        negative_prompt: None,
+        seed: 0,
+        size,
+        steps: 1,
+        guidance: info.default_guidance(),
+        scheduler: info.default_scheduler,
+        cache: CachePlan::None,
+    };
+    let mut images = [pipeline.begin(&spec, &CacheBudget::unlimited()).unwrap()];
+    pipeline.denoise(&mut images).unwrap();
+    let picture = pipeline.decode(images[0].latents()).unwrap();
+    assert_eq!(picture.size, size);
+}
+
+#[test]
+fn pixart_sigma_runs() {
+    let config = PixArtConfig { layers: 2, heads: 2, head_dim: 16, sample_size: 8, ..PixArtConfig::sigma_xl() };
+    assert_it_makes_pictures(&config.model(&TINY_T5, &VaeConfig::tiny()));
+}
+
+#[test]
+fn sd3_runs() {
+    let config = Sd3Config { layers: 2, heads: 2, head_dim: 16, sample_size: 8, positions: 12 };
+    let clips = [&tiny_clip(true), &tiny_clip(true)];
+    // The larger CLIP fills texts up to the width of both.
+    let t5 = T5Config { size: 512, ..TINY_T5 };
+    assert_it_makes_pictures(&config.model(clips, &t5, &VaeConfig::tiny_with_16_channels()));
+}
+
+#[test]
+fn flux_runs_from_its_gguf_file() {
+    for has_guidance in [true, false] {
+        let config =
+            FluxConfig { layers: 2, single_layers: 2, heads: 2, head_dim: 128, axes: [16, 56, 56], has_guidance };
+        assert_it_makes_pictures(&config.model(&tiny_clip(false), &TINY_T5, &VaeConfig::tiny_with_16_channels()));
+    }
+}
+
+/// Quantised weights are spread like others.
+#[test]
+fn blocks_are_spread() {
+    let mut list = TensorList::default();
+    list.matrix("transformer_blocks.0.x", 256, 64);
+    let place = tempfile::tempdir().unwrap();
+    list.write_gguf(&place.path().join("x.gguf"), 0).unwrap();
+    std::fs::write(place.path().join("config.json"), "{}").unwrap();
+    let weights = crate::weights::Weights::open(place.path()).unwrap();
+    assert_eq!(weights.bytes(), 64 * 144);
+    let weight = weights.var_builder(DType::F32, &Device::Cpu).get((64, 256), "transformer_blocks.0.x.weight").unwrap();
+    let weight: Vec<f32> = weight.flatten_all().unwrap().to_vec1().unwrap();
+    let mean_square = weight.iter().map(|value| value * value).sum::<f32>() / weight.len() as f32;
+    assert!((mean_square / (1.0 / 256.0 / 3.0) - 1.0).abs() < 0.15, "{mean_square}");
+    let mean = weight.iter().sum::<f32>() / weight.len() as f32;
+    assert!(mean.abs() < 0.05 * mean_square.sqrt(), "{mean}");
 }
 
 #[test]
@@ -79,7 +164,11 @@ fn names_are_parsed_and_typos_answered() {
         assert_eq!(kind.name().parse::<RandomModelKind>().unwrap(), kind);
     }
     let error = "dit-xl".parse::<RandomModelKind>().unwrap_err().to_string();
-    assert_eq!(error, "no random model `dit-xl`; there are dit-xl-2-256, dit-xl-2-512, tiny-dit, tiny-dit-sd-vae");
+    assert_eq!(
+        error,
+        "no random model `dit-xl`; there are dit-xl-2-256, dit-xl-2-512, pixart-sigma, sd3-medium, flux-dev, flux-schnell, tiny-dit, \
+         tiny-dit-sd-vae"
+    );
 }
 
 #[test]

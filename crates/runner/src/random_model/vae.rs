@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 
+use super::recipe::DIFFUSERS_VERSION;
 use super::tensors::TensorList;
 
 const IMAGE_CHANNELS: usize = 3;
@@ -13,6 +14,12 @@ pub(super) struct VaeConfig {
     latent_channels: usize,
     norm_groups: usize,
     sample_size: usize,
+    scaling_factor: f64,
+    /// Added to latents before the decoder.
+    shift_factor: Option<f64>,
+    /// 1x1 convolutions next to the latents.
+    has_quant_convs: bool,
+    force_upcast: bool,
 }
 
 impl VaeConfig {
@@ -24,29 +31,68 @@ impl VaeConfig {
             latent_channels: 4,
             norm_groups: 32,
             sample_size: 256,
+            scaling_factor: 0.18215,
+            shift_factor: None,
+            has_quant_convs: true,
+            force_upcast: false,
         }
     }
 
-    pub(super) fn tiny() -> Self {
-        Self { channels: vec![8, 16], layers_per_block: 1, latent_channels: 4, norm_groups: 4, sample_size: 16 }
+    /// That of SDXL, which PixArt-Sigma uses.
+    pub(super) fn sdxl() -> Self {
+        Self { sample_size: 1024, scaling_factor: 0.13025, force_upcast: true, ..Self::sd_vae_ft() }
     }
 
-    pub(super) fn to_json(&self) -> Value {
+    /// That of Stable Diffusion 3.
+    pub(super) fn sd3() -> Self {
+        Self {
+            latent_channels: 16,
+            scaling_factor: 1.5305,
+            shift_factor: Some(0.0609),
+            has_quant_convs: false,
+            ..Self::sdxl()
+        }
+    }
+
+    /// That of FLUX.1.
+    pub(super) fn flux() -> Self {
+        Self { scaling_factor: 0.3611, shift_factor: Some(0.1159), ..Self::sd3() }
+    }
+
+    pub(super) fn tiny() -> Self {
+        Self { channels: vec![8, 16], layers_per_block: 1, norm_groups: 4, sample_size: 16, ..Self::sd_vae_ft() }
+    }
+
+    /// As many latent channels and levels as Stable Diffusion 3 and FLUX.1 have.
+    #[cfg(test)]
+    pub(super) fn tiny_with_16_channels() -> Self {
+        Self { channels: vec![8, 8, 16, 16], layers_per_block: 1, norm_groups: 4, sample_size: 16, ..Self::flux() }
+    }
+
+    pub(super) fn parts(&self) -> (Value, TensorList) {
+        (self.to_json(), self.tensors())
+    }
+
+    fn to_json(&self) -> Value {
         let levels = self.channels.len();
         json!({
             "_class_name": "AutoencoderKL",
-            "_diffusers_version": "0.42.1",
+            "_diffusers_version": DIFFUSERS_VERSION,
             "act_fn": "silu",
             "block_out_channels": self.channels,
             "down_block_types": vec!["DownEncoderBlock2D"; levels],
+            "force_upcast": self.force_upcast,
             "in_channels": IMAGE_CHANNELS,
             "latent_channels": self.latent_channels,
             "layers_per_block": self.layers_per_block,
             "norm_num_groups": self.norm_groups,
             "out_channels": IMAGE_CHANNELS,
             "sample_size": self.sample_size,
-            "scaling_factor": 0.18215,
+            "scaling_factor": self.scaling_factor,
+            "shift_factor": self.shift_factor,
             "up_block_types": vec!["UpDecoderBlock2D"; levels],
+            "use_post_quant_conv": self.has_quant_convs,
+            "use_quant_conv": self.has_quant_convs,
         })
     }
 
@@ -56,8 +102,10 @@ impl VaeConfig {
         self.push_decoder(&mut list);
         // The encoder gives mean and logarithm of the variance.
         let moments = 2 * self.latent_channels;
-        list.conv("quant_conv", moments, moments, 1);
-        list.conv("post_quant_conv", self.latent_channels, self.latent_channels, 1);
+        if self.has_quant_convs {
+            list.conv("quant_conv", moments, moments, 1);
+            list.conv("post_quant_conv", self.latent_channels, self.latent_channels, 1);
+        }
         list
     }
 

@@ -7,8 +7,7 @@ use super::config::TransformerConfig;
 use super::transformer::{PromptRows, Sd3Transformer};
 use crate::golden_fixture::{Fixture, assert_near};
 
-fn check_forward(name: &str) {
-    let fixture = Fixture::open(name);
+fn check_forward(fixture: &Fixture) {
     let given = |name: &str| &fixture.tensors[&format!("forward.{name}")];
     let latents = given("hidden_states");
     let (rows, _, height, width) = latents.dims4().unwrap();
@@ -32,10 +31,16 @@ fn check_forward(name: &str) {
 
 #[test]
 fn a_forward_of_sd3_equals_diffusers() {
-    check_forward("sd3");
+    check_forward(&Fixture::open("sd3"));
 }
 
 #[test]
 fn a_forward_with_normed_queries_and_second_attentions_equals_diffusers() {
-    check_forward("sd3.5");
+    check_forward(&Fixture::open("sd3.5"));
+}
+
+#[test]
+fn forwards_with_single_files_equal_diffusers() {
+    check_forward(&Fixture::open("sd3").with_single_file("sd3", "sd3.gguf"));
+    check_forward(&Fixture::open("sd3.5").with_single_file("sd3.5", "sd3.5.safetensors"));
 }

@@ -4,11 +4,12 @@
 //! first that is there is used, and nothing of the others.
 
 use std::collections::{BTreeSet, HashMap};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
 use crate::RunnerError;
+use crate::lenient_json;
 
 /// How a weight file is encoded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -98,6 +99,41 @@ impl WeightFiles {
     /// The forms that were looked for, for errors.
     pub(crate) fn looked_for() -> String {
         FORMS.map(|(name, _)| name).join(", ")
+    }
+}
+
+/// The GGUF file of a folder that has no weights of another form.
+pub(super) fn only_gguf(folder: &Path) -> Result<Option<PathBuf>, RunnerError> {
+    if FORMS.iter().any(|(name, _)| folder.join(name).is_file()) {
+        return Ok(None);
+    }
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
+    let mut found: Vec<_> = entries.filter(|path| path.extension().is_some_and(|end| end == "gguf")).collect();
+    found.sort();
+    match found.as_slice() {
+        [] | [_] => Ok(found.pop()),
+        several => Err(RunnerError::Model(format!(
+            "{}: there are several GGUF files; give the one to use as --transformer: {}",
+            folder.display(),
+            several.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(", ")
+        ))),
+    }
+}
+
+/// The class that a component's `config.json` is for.
+pub(super) fn class_of(folder: &Path) -> Result<String, RunnerError> {
+    #[derive(Deserialize)]
+    struct Config {
+        #[serde(rename = "_class_name", default)]
+        class_name: String,
+    }
+    let path = folder.join("config.json");
+    let text = std::fs::read_to_string(&path).map_err(|source| RunnerError::Read { path: path.clone(), source })?;
+    let parsed: Result<Config, _> = lenient_json::parse(&text).and_then(serde_json::from_value);
+    match parsed {
+        Ok(config) if config.class_name.is_empty() => Ok("model that its config.json does not name".to_owned()),
+        Ok(config) => Ok(config.class_name),
+        Err(error) => Err(RunnerError::Model(format!("{}: {error}", path.display()))),
     }
 }
 

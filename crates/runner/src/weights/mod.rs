@@ -6,10 +6,19 @@
 //! its final buffer, so loading needs the memory of the weights and of about one tensor more.
 //! Nothing is memory-mapped: mapped pages would count against the process a second time.
 //!
+//! A transformer may also come from one file of its own, `.gguf` or `.safetensors`, under the names of
+//! its makers ([`Weights::open_file`]).
+//!
 //! Loading is strict. A missing or wrongly shaped tensor is an error that names it, and
 //! [`Weights::finish`] reports every tensor that no part of the model asked for.
 
+mod builders;
+mod encoding;
+mod entry;
 mod files;
+mod gguf;
+mod matrix;
+mod original;
 mod parameters;
 mod pickle;
 mod safetensors;
@@ -21,13 +30,15 @@ use std::path::Path;
 use std::sync::Arc;
 
 use candle_core::{DType, Device, Shape, Tensor};
-use candle_nn::var_builder::SimpleBackend;
-use candle_nn::{Init, VarBuilder};
+use candle_nn::VarBuilder;
 
 use crate::RunnerError;
 
+use builders::SharedWeights;
+use entry::Entry;
 use files::Format;
 pub(crate) use files::{WeightFiles, is_plain_name};
+pub(crate) use matrix::Matrix;
 pub(crate) use parameters::Parameters;
 use source::Source;
 use stored::StoredTensor;
@@ -35,22 +46,31 @@ use stored::StoredTensor;
 /// How many surplus tensors an error lists by name.
 const NAMES_LISTED: usize = 10;
 
+/// What a GGUF file starts with.
+const GGUF_MAGIC: [u8; 4] = *b"GGUF";
+
 /// All tensors of one component, on disk or embedded in the program.
 #[derive(Debug)]
 pub struct Weights {
     place: String,
     sources: Vec<Source>,
-    tensors: BTreeMap<String, StoredTensor>,
+    tensors: BTreeMap<String, Entry>,
+    /// Dimensions of one may be left out and kernels be stored as matrices, as in files of other
+    /// programs.
+    shapes_are_loose: bool,
 }
 
 impl Weights {
     /// Opens the weights in `folder`: the first form found of
     /// `diffusion_pytorch_model.safetensors`, `.safetensors.index.json`, `.bin` and `.bin.index.json`,
-    /// then the same of `model.safetensors` and `pytorch_model.bin`.
+    /// then the same of `model.safetensors` and `pytorch_model.bin`, then the only `.gguf` file.
     ///
     /// # Errors
     /// None of them exists, a shard is missing, or a file is damaged or of a kind that is not read.
     pub fn open(folder: &Path) -> Result<Arc<Self>, RunnerError> {
+        if let Some(file) = files::only_gguf(folder)? {
+            return Self::open_file(&file, folder);
+        }
         let files = WeightFiles::in_folder(folder)?;
         let mut weights = Self::empty(folder.display().to_string());
         for name in &files.names {
@@ -59,9 +79,34 @@ impl Weights {
                 Format::Safetensors => safetensors::tensors(&source)?,
                 Format::Pickle => pickle::tensors(&source)?,
             };
-            weights.add(source, tensors)?;
+            weights.add(source, whole(tensors))?;
         }
         weights.check_index(&files.index)?;
+        Ok(Arc::new(weights))
+    }
+
+    /// Opens a file that holds a transformer, GGUF or safetensors, under diffusers' names or those of
+    /// its makers. `folder` holds the `config.json` that describes the transformer.
+    ///
+    /// # Errors
+    /// The file is damaged, or holds something else.
+    pub fn open_file(path: &Path, folder: &Path) -> Result<Arc<Self>, RunnerError> {
+        let class = files::class_of(folder)?;
+        let source = Source::open(path)?;
+        let mut magic = GGUF_MAGIC.map(|byte| !byte);
+        if source.len() >= magic.len() as u64 {
+            source.read_exact_at(&mut magic, 0)?;
+        }
+        let (tensors, architecture) = if magic == GGUF_MAGIC {
+            let file = gguf::open(&source)?;
+            (file.tensors, file.architecture)
+        } else {
+            (safetensors::tensors(&source)?, None)
+        };
+        let entries = original::entries(tensors, &class, architecture.as_deref());
+        let entries = entries.map_err(|what| source.damaged(what))?;
+        let mut weights = Self { shapes_are_loose: true, ..Self::empty(path.display().to_string()) };
+        weights.add(source, entries)?;
         Ok(Arc::new(weights))
     }
 
@@ -73,7 +118,7 @@ impl Weights {
         let source = Source::embedded(name, bytes);
         let tensors = safetensors::tensors(&source)?;
         let mut weights = Self::empty(name.to_string());
-        weights.add(source, tensors)?;
+        weights.add(source, whole(tensors))?;
         Ok(Arc::new(weights))
     }
 
@@ -103,7 +148,7 @@ impl Weights {
         let surplus: Vec<&str> = self
             .tensors
             .iter()
-            .filter(|(_, tensor)| !tensor.is_taken())
+            .filter(|(_, entry)| !entry.is_taken())
             .map(|(name, _)| name.as_str())
             .filter(|name| !ignore.iter().any(|prefix| name.starts_with(prefix)))
             .collect();
@@ -125,7 +170,7 @@ impl Weights {
 
     /// Bytes of all tensors as they are stored.
     pub fn bytes(&self) -> u64 {
-        self.tensors.values().map(StoredTensor::bytes).sum()
+        self.tensors.values().map(Entry::bytes).sum()
     }
 
     /// The names of all tensors, sorted.
@@ -135,18 +180,18 @@ impl Weights {
 
     /// The stored shape of the tensor `name`.
     pub fn shape(&self, name: &str) -> Option<&[usize]> {
-        self.tensors.get(name).map(|tensor| tensor.shape.as_slice())
+        self.tensors.get(name).map(|entry| entry.shape.as_slice())
     }
 
     fn empty(place: String) -> Self {
-        Self { place, sources: Vec::new(), tensors: BTreeMap::new() }
+        Self { place, sources: Vec::new(), tensors: BTreeMap::new(), shapes_are_loose: false }
     }
 
-    fn add(&mut self, source: Source, tensors: Vec<(String, StoredTensor)>) -> Result<(), RunnerError> {
-        for (name, mut tensor) in tensors {
-            tensor.source = self.sources.len();
+    fn add(&mut self, source: Source, entries: Vec<(String, Entry)>) -> Result<(), RunnerError> {
+        for (name, mut entry) in entries {
+            entry.set_source(self.sources.len());
             let name = current_name(name);
-            if self.tensors.insert(name.clone(), tensor).is_some() {
+            if self.tensors.insert(name.clone(), entry).is_some() {
                 return Err(RunnerError::Model(format!(
                     "{source}: tensor `{name}` is stored a second time, also in this or an earlier shard"
                 )));
@@ -170,9 +215,26 @@ impl Weights {
     }
 
     fn take(&self, name: &str, expected: Option<&Shape>, dtype: DType, device: &Device) -> Result<Tensor, RunnerError> {
-        let (tensor, source) = self.find(name, expected)?;
-        let loaded = tensor.read(name, source, dtype, device)?;
-        tensor.mark_taken();
+        let entry = self.find(name, expected.map(Shape::dims))?;
+        let loaded = entry.read(name, &self.sources, dtype, device)?;
+        entry.mark_taken();
+        match expected {
+            Some(expected) => Ok(loaded.reshape(expected)?),
+            None => Ok(loaded),
+        }
+    }
+
+    /// The weight of a linear layer, `[outputs, inputs]`, for products in `dtype`.
+    fn take_matrix(
+        &self,
+        name: &str,
+        expected: (usize, usize),
+        dtype: DType,
+        device: &Device,
+    ) -> Result<Matrix, RunnerError> {
+        let entry = self.find(name, Some(&[expected.0, expected.1]))?;
+        let loaded = entry.matrix(name, &self.sources, dtype, device)?;
+        entry.mark_taken();
         Ok(loaded)
     }
 
@@ -184,27 +246,32 @@ impl Weights {
         dtype: DType,
         device: &Device,
     ) -> Result<Tensor, RunnerError> {
-        let (tensor, source) = self.find(name, expected)?;
-        tensor.check(name, source, dtype)?;
-        tensor.mark_taken();
-        Ok(Tensor::zeros((), dtype, device)?.broadcast_as(tensor.shape.as_slice())?)
+        let entry = self.find(name, expected.map(Shape::dims))?;
+        entry.check(name, &self.sources, dtype)?;
+        entry.mark_taken();
+        let shape = expected.map_or(entry.shape.as_slice(), Shape::dims);
+        Ok(Tensor::zeros((), dtype, device)?.broadcast_as(shape)?)
     }
 
-    fn find(&self, name: &str, expected: Option<&Shape>) -> Result<(&StoredTensor, &Source), RunnerError> {
-        let Some(tensor) = self.tensors.get(name) else {
+    fn find(&self, name: &str, expected: Option<&[usize]>) -> Result<&Entry, RunnerError> {
+        let Some(entry) = self.tensors.get(name) else {
             return Err(RunnerError::Model(self.missing(name)));
         };
-        let source = &self.sources[tensor.source];
-        if let Some(expected) = expected
-            && expected.dims() != tensor.shape
-        {
-            return Err(RunnerError::Model(format!(
-                "{source}: tensor `{name}` has shape {:?}, but config.json describes a model that needs {:?}",
-                tensor.shape,
-                expected.dims(),
-            )));
+        match expected {
+            Some(expected) if !self.fits(&entry.shape, expected) => Err(RunnerError::Model(format!(
+                "{}: tensor `{name}` has shape {:?}, but config.json describes a model that needs {expected:?}",
+                entry.source(&self.sources),
+                entry.shape,
+            ))),
+            _ => Ok(entry),
         }
-        Ok((tensor, source))
+    }
+
+    fn fits(&self, stored: &[usize], expected: &[usize]) -> bool {
+        let outer = |shape: &[usize]| shape.iter().copied().find(|size| *size != 1);
+        let elements = |shape: &[usize]| shape.iter().product::<usize>();
+        stored == expected
+            || self.shapes_are_loose && elements(stored) == elements(expected) && outer(stored) == outer(expected)
     }
 
     fn missing(&self, name: &str) -> String {
@@ -215,6 +282,10 @@ impl Weights {
         };
         format!("{}: tensor `{name}` is missing; {hint}", self.place)
     }
+}
+
+fn whole(tensors: Vec<(String, StoredTensor)>) -> Vec<(String, Entry)> {
+    tensors.into_iter().map(|(name, tensor)| (name, Entry::whole(tensor))).collect()
 }
 
 /// Gives tensors the names of today's diffusers.
@@ -237,47 +308,7 @@ fn current_name(name: String) -> String {
     }
 }
 
-/// Lets one [`Weights`] back any number of builders.
-struct SharedWeights(Arc<Weights>);
-
-impl SimpleBackend for SharedWeights {
-    fn get(&self, shape: Shape, name: &str, _: Init, dtype: DType, device: &Device) -> candle_core::Result<Tensor> {
-        self.0.take(name, Some(&shape), dtype, device).map_err(into_candle)
-    }
-
-    fn get_unchecked(&self, name: &str, dtype: DType, device: &Device) -> candle_core::Result<Tensor> {
-        self.0.take(name, None, dtype, device).map_err(into_candle)
-    }
-
-    fn contains_tensor(&self, name: &str) -> bool {
-        self.0.tensors.contains_key(name)
-    }
-}
-
-/// The same without contents.
-struct UnreadWeights(Arc<Weights>);
-
-impl SimpleBackend for UnreadWeights {
-    fn get(&self, shape: Shape, name: &str, _: Init, dtype: DType, device: &Device) -> candle_core::Result<Tensor> {
-        self.0.take_unread(name, Some(&shape), dtype, device).map_err(into_candle)
-    }
-
-    fn get_unchecked(&self, name: &str, dtype: DType, device: &Device) -> candle_core::Result<Tensor> {
-        self.0.take_unread(name, None, dtype, device).map_err(into_candle)
-    }
-
-    fn contains_tensor(&self, name: &str) -> bool {
-        self.0.tensors.contains_key(name)
-    }
-}
-
-/// The message alone, without the backtrace that candle's own constructors add.
-fn into_candle(error: RunnerError) -> candle_core::Error {
-    match error {
-        RunnerError::Tensor(error) => error,
-        other => candle_core::Error::Msg(other.to_string()),
-    }
-}
-
+#[cfg(test)]
+mod single_file_tests;
 #[cfg(test)]
 mod tests;

@@ -5,35 +5,49 @@ use std::sync::Arc;
 use candle_core::{DType, Device, Result, Shape, Tensor};
 use candle_nn::VarBuilder;
 
-use super::{UnreadWeights, Weights};
+use super::builders::{UnreadWeights, into_candle};
+use super::{Matrix, Weights};
 
 /// The tensors below one name of a component's weights.
 #[derive(Clone)]
 pub(crate) struct Parameters {
-    /// Where quantised tensors are asked for, which a builder cannot give.
+    /// Where matrices are asked for, which may be quantised: a builder gives tensors only.
     weights: Arc<Weights>,
     builder: VarBuilder<'static>,
+    is_unread: bool,
 }
 
 impl Parameters {
     pub(super) fn new(weights: Arc<Weights>, dtype: DType, device: &Device) -> Self {
-        Self { builder: weights.var_builder(dtype, device), weights }
+        Self { builder: weights.var_builder(dtype, device), weights, is_unread: false }
     }
 
     /// Tensors without contents: only what headers say is looked at.
     pub(super) fn unread(weights: Arc<Weights>, dtype: DType, device: &Device) -> Self {
         let builder = VarBuilder::from_backend(Box::new(UnreadWeights(Arc::clone(&weights))), dtype, device.clone());
-        Self { builder, weights }
+        Self { builder, weights, is_unread: true }
     }
 
     /// Those below `name` in turn.
     pub(crate) fn pp(&self, name: impl ToString) -> Self {
-        Self { weights: Arc::clone(&self.weights), builder: self.builder.pp(name) }
+        Self { weights: Arc::clone(&self.weights), builder: self.builder.pp(name), is_unread: self.is_unread }
     }
 
     /// A tensor in the dtype of [`Self::dtype`].
     pub(crate) fn get(&self, shape: impl Into<Shape>, name: &str) -> Result<Tensor> {
         self.builder.get(shape, name)
+    }
+
+    /// The weight of a linear layer, `[outputs, inputs]`.
+    pub(crate) fn matrix(&self, outputs: usize, inputs: usize, name: &str) -> Result<Matrix> {
+        if self.is_unread {
+            return Ok(Matrix::dense(self.get((outputs, inputs), name)?));
+        }
+        let name = match self.builder.prefix() {
+            prefix if prefix.is_empty() => name.to_owned(),
+            prefix => format!("{prefix}.{name}"),
+        };
+        self.weights.take_matrix(&name, (outputs, inputs), self.dtype(), self.device()).map_err(into_candle)
     }
 
     /// Whether there is a tensor of this name.

@@ -7,6 +7,7 @@ use std::collections::HashMap;
 
 use ::safetensors::tensor::Metadata;
 
+use super::encoding::Encoding;
 use super::source::Source;
 use super::stored::StoredTensor;
 use crate::RunnerError;
@@ -39,7 +40,7 @@ pub(super) fn tensors(source: &Source) -> Result<Vec<(String, StoredTensor)>, Ru
         .into_iter()
         .map(|(name, info)| {
             let offset = data_start + info.data_offsets.0 as u64;
-            let tensor = StoredTensor::contiguous(info.dtype, info.shape.clone(), offset);
+            let tensor = StoredTensor::contiguous(Encoding::Plain(info.dtype), info.shape.clone(), offset);
             (name, tensor)
         })
         .collect())

@@ -1,14 +1,17 @@
 //! One tensor inside a weight file, and reading it in the dtype the model runs in.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::borrow::Cow;
+use std::ops::Range;
 
 use ::safetensors::Dtype;
 use bytemuck::Pod;
-use candle_core::{DType, Device, Tensor, WithDType};
+use candle_core::quantized::GgmlDType;
+use candle_core::{CpuStorage, DType, Device, Tensor, WithDType};
 use half::slice::{HalfBitsSliceExt, HalfFloatSliceExt};
 use half::vec::HalfBitsVecExt;
 use half::{bf16, f16};
 
+use super::encoding::Encoding;
 use super::source::Source;
 use crate::RunnerError;
 
@@ -20,54 +23,62 @@ compile_error!("weight files can only be read on little-endian machines");
 const CHUNK_ELEMENTS: usize = 1 << 20;
 
 /// Where a tensor lies and what it is.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct StoredTensor {
     /// Index of the file that holds it.
     pub(super) source: usize,
-    /// Element type in the file.
-    pub(super) dtype: Dtype,
+    /// What the elements are in the file.
+    pub(super) encoding: Encoding,
     /// Dimensions.
     pub(super) shape: Vec<usize>,
     /// Element strides, where the elements are not stored in row-major order without gaps.
     strides: Option<Vec<usize>>,
     /// Offset of the first element in the file, in bytes.
     offset: u64,
-    taken: AtomicBool,
 }
 
 impl StoredTensor {
     /// A tensor stored in row-major order from `offset` on.
-    pub(super) fn contiguous(dtype: Dtype, shape: Vec<usize>, offset: u64) -> Self {
-        Self { source: 0, dtype, shape, strides: None, offset, taken: AtomicBool::new(false) }
+    pub(super) fn contiguous(encoding: Encoding, shape: Vec<usize>, offset: u64) -> Self {
+        Self { source: 0, encoding, shape, strides: None, offset }
     }
 
     /// A tensor whose element `[i, j, ..]` lies `i * strides[0] + j * strides[1] + ..` elements
     /// after `offset`.
     pub(super) fn strided(dtype: Dtype, shape: Vec<usize>, strides: Vec<usize>, offset: u64) -> Self {
         let strides = (strides != row_major_strides(&shape)).then_some(strides);
-        Self { strides, ..Self::contiguous(dtype, shape, offset) }
+        Self { strides, ..Self::contiguous(Encoding::Plain(dtype), shape, offset) }
     }
 
-    pub(super) fn is_taken(&self) -> bool {
-        self.taken.load(Ordering::Relaxed)
-    }
-
-    pub(super) fn mark_taken(&self) {
-        self.taken.store(true, Ordering::Relaxed);
+    /// Some rows, where they lie one after the other; a row is what has one index of the first
+    /// dimension.
+    pub(super) fn rows(&self, rows: Range<usize>) -> Option<Self> {
+        let (count, row_shape) = self.shape.split_first()?;
+        if self.strides.is_some() || rows.start > rows.end || rows.end > *count {
+            return None;
+        }
+        let before = self.encoding.bytes(rows.start * row_shape.iter().product::<usize>());
+        let shape = [&[rows.len()], row_shape].concat();
+        Some(Self { shape, offset: self.offset + before as u64, ..self.clone() })
     }
 
     /// Bytes of all elements.
-    pub(super) fn bytes(&self) -> u64 {
-        (self.elements() * self.dtype.bitsize() / 8) as u64
+    pub(super) fn bytes(&self) -> usize {
+        self.encoding.bytes(self.elements())
+    }
+
+    /// The bytes of blocks, two by two, which is how they are aligned.
+    pub(super) fn blocks(&self, source: &Source) -> Result<Vec<u16>, RunnerError> {
+        Span { source, offset: self.offset, elements: self.bytes() / 2 }.same::<u16>()
     }
 
     /// Whether the tensor could be read as `wanted`, as far as its header says.
     pub(super) fn check(&self, name: &str, source: &Source, wanted: DType) -> Result<(), RunnerError> {
-        let is_stored = matches!(self.dtype, Dtype::F32 | Dtype::F16 | Dtype::BF16);
-        if is_stored && matches!(wanted, DType::F32 | DType::F16 | DType::BF16) {
-            return Ok(());
+        let is_wanted = matches!(wanted, DType::F32 | DType::F16 | DType::BF16);
+        match self.encoding {
+            Encoding::Plain(Dtype::F32 | Dtype::F16 | Dtype::BF16) | Encoding::Blocks(_) if is_wanted => Ok(()),
+            stored => Err(unreadable(name, source, stored, wanted)),
         }
-        Err(unreadable(name, source, self.dtype, wanted))
     }
 
     /// Reads the tensor as `wanted` onto `device`.
@@ -78,8 +89,15 @@ impl StoredTensor {
         wanted: DType,
         device: &Device,
     ) -> Result<Tensor, RunnerError> {
+        let stored = match self.encoding {
+            Encoding::Plain(stored) => stored,
+            Encoding::Blocks(blocks) => {
+                let values = dequantised(blocks, bytemuck::cast_slice(&self.blocks(source)?), self.elements())?;
+                return Ok(Tensor::from_vec(values, self.shape.as_slice(), device)?.to_dtype(wanted)?);
+            }
+        };
         let span = Span { source, offset: self.offset, elements: self.span_elements() };
-        match (self.dtype, wanted) {
+        match (stored, wanted) {
             (Dtype::F32, DType::F32) => self.tensor(span.same::<f32>()?, device),
             (Dtype::F16, DType::F16) => self.tensor(span.same::<u16>()?.reinterpret_into::<f16>(), device),
             (Dtype::BF16, DType::BF16) => self.tensor(span.same::<u16>()?.reinterpret_into::<bf16>(), device),
@@ -119,7 +137,7 @@ impl StoredTensor {
                 })?;
                 self.tensor(values, device)
             }
-            (stored, wanted) => Err(unreadable(name, source, stored, wanted)),
+            (_, wanted) => Err(unreadable(name, source, self.encoding, wanted)),
         }
     }
 
@@ -144,7 +162,15 @@ impl StoredTensor {
     }
 }
 
-fn unreadable(name: &str, source: &Source, stored: Dtype, wanted: DType) -> RunnerError {
+/// The numbers in whole blocks.
+pub(super) fn dequantised(dtype: GgmlDType, blocks: &[u8], elements: usize) -> candle_core::Result<Vec<f32>> {
+    match dtype.from_data(Cow::Borrowed(blocks)).dequantize(elements)? {
+        CpuStorage::F32(values) => Ok(values),
+        _ => candle_core::bail!("{dtype:?} does not dequantise to f32"),
+    }
+}
+
+fn unreadable(name: &str, source: &Source, stored: Encoding, wanted: DType) -> RunnerError {
     source.damaged(format!(
         "tensor `{name}` is stored as {stored} and asked for as {wanted:?}; f32, f16 and bf16 are supported"
     ))

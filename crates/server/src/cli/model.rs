@@ -1,6 +1,7 @@
 //! Flags about the model, and loading it.
 
 use std::io::IsTerminal;
+use std::path::PathBuf;
 
 use afterimage_runner::{
     BucketChoice, DeviceSpec, HubOptions, LoadOptions, ModelFolder, Offload, Pipeline, Precision, Replicas, Size,
@@ -43,6 +44,10 @@ pub(crate) struct ModelArgs {
     /// Branch, tag or commit of a hub model; needs --model
     #[arg(long, env = "AFTERIMAGE_REVISION", hide_env_values = true)]
     revision: Option<String>,
+    /// The transformer's weights: a GGUF file, or a single-file checkpoint in safetensors, such as
+    /// `flux1-dev-Q4_K_S.gguf`. All else comes from --model
+    #[arg(long, env = "AFTERIMAGE_TRANSFORMER", hide_env_values = true, value_name = "FILE")]
+    transformer: Option<PathBuf>,
     /// Precision of weights and activations
     #[arg(long, env = "AFTERIMAGE_DTYPE", hide_env_values = true, value_enum, default_value = "auto")]
     dtype: Dtype,
@@ -79,6 +84,10 @@ impl ModelArgs {
             let message = "it has no effect without --model; name the hub model that it is a revision of";
             return Err(CliError::setting("revision", message));
         }
+        if self.transformer.is_some() && self.model.is_none() {
+            let message = "it has no effect without --model; name the model that has all but the transformer";
+            return Err(CliError::setting("transformer", message));
+        }
         Ok(())
     }
 
@@ -107,7 +116,10 @@ impl ModelArgs {
         };
         // Bars for people, lines for logs.
         let hub = if std::io::stderr().is_terminal() { hub.with_progress(DownloadBars::default()) } else { hub };
-        Ok(resolve(model, &hub)?)
+        match &self.transformer {
+            Some(file) => Ok(resolve(model, &hub.without_transformer())?.with_transformer(file)?),
+            None => Ok(resolve(model, &hub)?),
+        }
     }
 
     fn options(&self) -> LoadOptions {

@@ -1,0 +1,69 @@
+//! Configurations of noise schedulers, as published.
+
+use serde_json::{Value, json};
+
+use super::recipe::DIFFUSERS_VERSION;
+
+/// Of DiT.
+pub(super) fn ddim() -> Value {
+    json!({
+        "_class_name": "DDIMScheduler",
+        "_diffusers_version": DIFFUSERS_VERSION,
+        "beta_end": 0.02,
+        "beta_schedule": "linear",
+        "beta_start": 0.0001,
+        "clip_sample": false,
+        "num_train_timesteps": 1000,
+        "prediction_type": "epsilon",
+        "set_alpha_to_one": true,
+        "steps_offset": 0,
+        "trained_betas": null,
+    })
+}
+
+/// Of PixArt.
+pub(super) fn dpm_solver() -> Value {
+    json!({
+        "_class_name": "DPMSolverMultistepScheduler",
+        "_diffusers_version": DIFFUSERS_VERSION,
+        "algorithm_type": "dpmsolver++",
+        "beta_end": 0.02,
+        "beta_schedule": "linear",
+        "beta_start": 0.0001,
+        "lower_order_final": true,
+        "num_train_timesteps": 1000,
+        "prediction_type": "epsilon",
+        "solver_order": 2,
+        "solver_type": "midpoint",
+        "steps_offset": 0,
+        "thresholding": false,
+        "timestep_spacing": "linspace",
+        "trained_betas": null,
+        "use_karras_sigmas": false,
+    })
+}
+
+/// Of Stable Diffusion 3 (shift 3) and FLUX.1-schnell (shift 1).
+pub(super) fn flow_match(shift: f64) -> Value {
+    json!({
+        "_class_name": "FlowMatchEulerDiscreteScheduler",
+        "_diffusers_version": DIFFUSERS_VERSION,
+        "num_train_timesteps": 1000,
+        "shift": shift,
+    })
+}
+
+/// Of FLUX.1-dev: shifted by the number of image tokens.
+pub(super) fn dynamic_flow_match() -> Value {
+    json!({
+        "_class_name": "FlowMatchEulerDiscreteScheduler",
+        "_diffusers_version": DIFFUSERS_VERSION,
+        "base_image_seq_len": 256,
+        "base_shift": 0.5,
+        "max_image_seq_len": 4096,
+        "max_shift": 1.15,
+        "num_train_timesteps": 1000,
+        "shift": 3.0,
+        "use_dynamic_shifting": true,
+    })
+}
