@@ -18,7 +18,7 @@ impl FetchProgress for DownloadBars {
         let bar = match &*current {
             Some((name, bar)) if name == file => bar.clone(),
             _ => {
-                let style = ProgressStyle::with_template("{bar:30} {bytes:>10}/{total_bytes:10} {eta:>4} {msg}")
+                let style = ProgressStyle::with_template("{bar:20} {bytes:>10}/{total_bytes:10} {eta:>4} {msg}")
                     .expect("the template is a constant that indicatif understands");
                 let bar = ProgressBar::new(total_bytes).with_style(style).with_message(file.to_owned());
                 // The rate, and with it the time left, is that of what is fetched now.
