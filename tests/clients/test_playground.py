@@ -289,6 +289,22 @@ def test_caches_that_lack_a_calibration_are_closed(visit: Callable[..., Visit], 
         expect(one.page.locator("#backend option[value=cache_dit]")).to_be_enabled()
 
 
+def test_text_to_image_with_two_kinds_of_guidance(visit: Callable[..., Visit]) -> None:
+    model = Path(__file__).parents[1] / "fixtures/flux-dev/model"
+    with running_server("--model", str(model), "--buckets", "64x64") as flux:
+        person = visit(flux.url)
+        person.page.fill("#prompt", "A red apple on a wooden table")
+        person.page.fill("#negative", "blurry")
+        person.page.fill("#true-cfg", "3")
+        person.steps(6)
+        person.run()
+        for request in person.sent():
+            keys = ("negative_prompt", "true_cfg_scale", "guidance_scale")
+            assert [request[key] for key in keys] == ["blurry", 3, 3.5]
+        [cached] = [done["cache"] for done in person.completed() if done["cache"]["backend"] == "cache_dit"]
+        assert [context["branch"] for context in cached["images"][0]["contexts"]] == ["cond", "uncond"]
+
+
 def test_a_key_is_asked_for(browser: Browser) -> None:
     with running_server("--api-key", "opensesame", "--protect-metrics") as server, browser.new_context() as context:
         page = context.new_page()

@@ -5,7 +5,7 @@ use std::process::Command;
 use serde_json::json;
 
 use crate::picture::Picture;
-use crate::server::{PROGRAM, shared};
+use crate::server::{PROGRAM, Server, shared};
 
 /// Exit code, standard output and standard error of a run.
 fn run(arguments: &[&str]) -> (i32, String, String) {
@@ -84,4 +84,28 @@ fn a_random_model_can_be_used() {
     let (code, _, stderr) = run(&[&["generate", "class:1"], &flags[..]].concat());
     assert_eq!(code, 0, "{stderr}");
     Picture::from_png(&std::fs::read(folder.path().join("0.png")).unwrap());
+}
+
+#[test]
+fn a_text_to_image_model_is_calibrated_with_prompts() {
+    let folder = tempfile::tempdir().unwrap();
+    let fixture = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/fixtures/pixart-sigma/model");
+    let model = folder.path().join("model");
+    std::fs::create_dir(&model).unwrap();
+    for entry in std::fs::read_dir(fixture).unwrap().map(Result::unwrap) {
+        std::os::unix::fs::symlink(entry.path(), model.join(entry.file_name())).unwrap();
+    }
+    let (model, calibration) = (model.to_str().unwrap(), model.join("cache_calibration.json"));
+    let prompts = folder.path().join("prompts.txt");
+    std::fs::write(&prompts, "A red apple\n\nA fox in the snow\n").unwrap();
+
+    let calibrate = ["calibrate", "--model", model, "--buckets", "64x64", "--images", "3", "--steps", "8"];
+    assert_fails(&calibrate, 2, &["--prompts", "no labels"]);
+    let files = ["--prompts", prompts.to_str().unwrap(), "--output", calibration.to_str().unwrap()];
+    let (code, _, stderr) = run(&[&calibrate[..], &files].concat());
+    assert_eq!(code, 0, "{stderr}");
+
+    let server = Server::start(&["--model", model, "--buckets", "64x64"]);
+    let request = json!({"prompt": "a cat", "seed": 1, "num_inference_steps": 8, "cache_backend": "mag_cache"});
+    assert_eq!(server.generate(&request)["cache"]["steps"], 8);
 }

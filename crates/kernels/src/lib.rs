@@ -7,10 +7,15 @@
 
 mod conv3x3;
 mod dot_tile;
+mod exponential;
 mod gelu;
+mod group_norm;
+mod memory;
 mod parallel;
 mod row_product;
 
 pub use conv3x3::Conv3x3;
 pub use gelu::gelu_tanh;
+pub use group_norm::{Sums, group_sums, scale_shift_silu};
+pub use memory::return_freed_memory;
 pub use row_product::{RowProduct, WeightRows};

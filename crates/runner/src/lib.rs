@@ -8,6 +8,7 @@
 mod activation;
 mod admission;
 mod batching;
+mod bucket_choice;
 mod calibration;
 mod component_config;
 mod conditioning;
@@ -45,11 +46,12 @@ mod vae;
 mod weights;
 
 pub use batching::{BucketEstimate, EngineStatistics, SubmitError};
+pub use bucket_choice::{BucketChoice, ParseBucketChoiceError};
 pub use calibration::calibrate;
 pub use device_spec::{DeviceSpec, ParseDeviceError};
 pub use engine::{Engine, EngineOptions};
 pub use error::RunnerError;
-pub use hub::{HubOptions, resolve};
+pub use hub::{FetchProgress, HubOptions, LoggedProgress, resolve};
 pub use image::RgbImage;
 pub use job::{FinishedImage, FinishedJob, Job, JobError, Progress, Ticket, Timings};
 pub use labels::Labels;

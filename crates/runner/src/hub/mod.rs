@@ -6,14 +6,17 @@
 //! moved branch, name its new revision. Otherwise the files a pipeline reads are fetched, one form of
 //! the weights per component, all from the commit that the revision stood for at the start.
 
-mod api_error;
+mod download;
 mod needed;
 mod options;
+mod progress;
+mod refusal;
 mod repository;
 
 use std::path::Path;
 
 pub use options::HubOptions;
+pub use progress::{FetchProgress, LoggedProgress};
 
 use crate::model_folder::ModelFolder;
 use crate::{RunnerError, embedded};

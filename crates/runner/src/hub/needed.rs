@@ -6,6 +6,7 @@ use serde_json::Value;
 
 use crate::RunnerError;
 use crate::model_folder::{MODEL_INDEX, TRANSFORMER};
+use crate::pipeline::CALIBRATION_FILE;
 use crate::weights::{WeightFiles, is_plain_name};
 
 /// What tokenizers of the supported text encoders are stored as; those that are there are needed.
@@ -45,12 +46,14 @@ impl Files for Snapshot<'_> {
     }
 }
 
-/// The needed files, whether or not they are all there: `model_index.json`, the configuration of
-/// each component, and the weights of each model in one form, `without_transformer` but for that one's.
+/// The needed files, whether or not they are all there: `model_index.json`, the calibration where there is
+/// one, the configuration of each component, and the weights of each model in one form, `without_transformer`
+/// but for that one's.
 pub(super) fn needed_files(files: &impl Files, without_transformer: bool) -> Result<Vec<String>, RunnerError> {
     let index: serde_json::Map<String, Value> = serde_json::from_str(&files.text(MODEL_INDEX)?)
         .map_err(|error| RunnerError::Model(format!("{MODEL_INDEX} is damaged: {error}")))?;
     let mut needed = vec![MODEL_INDEX.to_string()];
+    needed.extend(files.has(CALIBRATION_FILE).then(|| CALIBRATION_FILE.to_string()));
     for (component, value) in &index {
         let Some(class) = component_class(value) else {
             continue;
@@ -188,6 +191,52 @@ mod tests {
                 "tokenizer/spiece.model",
             ]
         );
+    }
+
+    #[test]
+    fn stable_diffusion_3_needs_no_single_files_and_no_second_precision() {
+        let index = r#"{"_class_name": "StableDiffusion3Pipeline", "vae": ["diffusers", "AutoencoderKL"],
+            "scheduler": ["diffusers", "FlowMatchEulerDiscreteScheduler"],
+            "feature_extractor": [null, null], "image_encoder": [null, null],
+            "text_encoder": ["transformers", "CLIPTextModelWithProjection"],
+            "text_encoder_3": ["transformers", "T5EncoderModel"],
+            "tokenizer": ["transformers", "CLIPTokenizer"], "tokenizer_3": ["transformers", "T5TokenizerFast"],
+            "transformer": ["diffusers", "SD3Transformer2DModel"]}"#;
+        let needed = [
+            "cache_calibration.json",
+            "text_encoder/model.safetensors",
+            "text_encoder_3/model-00001-of-00002.safetensors",
+            "text_encoder_3/model-00002-of-00002.safetensors",
+            "text_encoder_3/model.safetensors.index.json",
+            "tokenizer/merges.txt",
+            "tokenizer/special_tokens_map.json",
+            "tokenizer/tokenizer_config.json",
+            "tokenizer/vocab.json",
+            "tokenizer_3/spiece.model",
+            "tokenizer_3/tokenizer.json",
+            "transformer/diffusion_pytorch_model.safetensors",
+            "vae/diffusion_pytorch_model.safetensors",
+        ];
+        let others = [
+            "LICENSE.md",
+            "sd3_medium.safetensors",
+            "sd3_medium_incl_clips_t5xxlfp8.safetensors",
+            "text_encoder/model.fp16.safetensors",
+            "text_encoder_3/model.fp16-00001-of-00002.safetensors",
+            "text_encoder_3/model.safetensors.index.fp16.json",
+            "text_encoders/t5xxl_fp16.safetensors",
+            "transformer/flax_model.msgpack",
+        ];
+        let mut files = repository(index, &needed);
+        files.extend(others.map(|path| (path, "")));
+        let shards = r#"{"weight_map": {"a": "model-00001-of-00002.safetensors",
+            "b": "model-00002-of-00002.safetensors"}}"#;
+        files.insert("text_encoder_3/model.safetensors.index.json", shards);
+        let mut found = needed_files(&files, false).unwrap();
+        found.retain(|path| !path.ends_with("config.json") || path.starts_with("tokenizer"));
+        found.retain(|path| path != MODEL_INDEX);
+        found.sort();
+        assert_eq!(found, needed);
     }
 
     #[test]

@@ -2,6 +2,9 @@
 
 use std::fmt;
 use std::path::PathBuf;
+use std::sync::Arc;
+
+use super::progress::{FetchProgress, LoggedProgress};
 
 const DEFAULT_ENDPOINT: &str = "https://huggingface.co";
 const DEFAULT_REVISION: &str = "main";
@@ -19,13 +22,16 @@ pub struct HubOptions {
     pub offline: bool,
     /// Branch, tag or commit.
     pub revision: String,
+    /// Watches downloads.
+    pub progress: Arc<dyn FetchProgress>,
     /// Leave out the weights of the transformer, which come from elsewhere.
     pub without_transformer: bool,
 }
 
 impl HubOptions {
     /// Reads `HF_ENDPOINT`, `HF_HUB_CACHE`, `HF_HOME`, `XDG_CACHE_HOME`, `HF_TOKEN` (or the token file
-    /// that `hf auth login` writes) and `HF_HUB_OFFLINE`. The revision is `main`.
+    /// that `hf auth login` writes, `HF_TOKEN_PATH`) and `HF_HUB_OFFLINE`. The revision is `main`, and
+    /// downloads are logged.
     pub fn from_env() -> Self {
         Self::from_lookup(|name| std::env::var(name).ok(), std::env::home_dir())
     }
@@ -39,7 +45,10 @@ impl HubOptions {
                 .join("huggingface")
         });
         let token = set("HF_TOKEN")
-            .or_else(|| std::fs::read_to_string(hub_home.join("token")).ok())
+            .or_else(|| {
+                let file = set("HF_TOKEN_PATH").map_or_else(|| hub_home.join("token"), PathBuf::from);
+                std::fs::read_to_string(file).ok()
+            })
             .map(|token| token.trim().to_string())
             .filter(|token| !token.is_empty());
         let endpoint = set("HF_ENDPOINT").unwrap_or_else(|| DEFAULT_ENDPOINT.to_string());
@@ -49,6 +58,7 @@ impl HubOptions {
             token,
             offline: set("HF_HUB_OFFLINE").is_some_and(|value| is_on(&value)),
             revision: DEFAULT_REVISION.to_string(),
+            progress: Arc::new(LoggedProgress::default()),
             without_transformer: false,
         }
     }
@@ -61,6 +71,11 @@ impl HubOptions {
     /// The same options for another branch, tag or commit.
     pub fn with_revision(self, revision: impl Into<String>) -> Self {
         Self { revision: revision.into(), ..self }
+    }
+
+    /// The same options with another watcher of downloads.
+    pub fn with_progress(self, progress: impl FetchProgress + 'static) -> Self {
+        Self { progress: Arc::new(progress), ..self }
     }
 }
 
@@ -79,7 +94,7 @@ impl fmt::Debug for HubOptions {
             .field("offline", &self.offline)
             .field("revision", &self.revision)
             .field("without_transformer", &self.without_transformer)
-            .finish()
+            .finish_non_exhaustive()
     }
 }
 
@@ -128,6 +143,8 @@ mod tests {
         std::fs::write(home.path().join("token"), "hf_file\n").unwrap();
         let home = ("HF_HOME", home.path().to_str().unwrap());
         assert_eq!(from(&[home]).token.as_deref(), Some("hf_file"));
+        let file = format!("{}/token", home.1);
+        assert_eq!(from(&[("HF_TOKEN_PATH", &file)]).token.as_deref(), Some("hf_file"));
         let options = from(&[home, ("HF_TOKEN", "hf_variable"), ("HF_ENDPOINT", "http://hub/")]);
         assert_eq!(options.token.as_deref(), Some("hf_variable"));
         assert_eq!(options.endpoint, "http://hub");

@@ -1,27 +1,24 @@
 //! One repository of the hub at one revision, and its snapshot in the cache.
 
-use std::cell::Cell;
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
-use hf_hub::api::Progress;
-use hf_hub::api::sync::{ApiBuilder, ApiRepo};
+use hf_hub::api::sync::ApiBuilder;
 use hf_hub::{Cache, Repo, RepoType};
 
-use super::api_error;
+use super::download::Downloads;
 use super::needed::{Files, Snapshot, needed_files};
 use super::options::HubOptions;
+use super::refusal;
 use crate::RunnerError;
+use crate::model_folder::MODEL_INDEX;
 use crate::weights::is_plain_name;
-
-/// How often a broken download is taken up again.
-const RETRIES: usize = 3;
 
 /// A repository at the revision of the options.
 pub(super) struct Repository<'a> {
     pub(super) id: &'a str,
     pub(super) options: &'a HubOptions,
-    cache: Cache,
+    pub(super) cache: Cache,
 }
 
 impl<'a> Repository<'a> {
@@ -33,19 +30,18 @@ impl<'a> Repository<'a> {
                 options.revision
             )));
         }
-        let cache = Cache::new(options.cache_dir.clone());
-        Ok(Self { id, options, cache })
+        Ok(Self { id, options, cache: Cache::new(options.cache_dir.clone()) })
     }
 
     /// The folder of a complete snapshot, fetched if need be.
     pub(super) fn snapshot(&self) -> Result<PathBuf, RunnerError> {
-        let lacking = match self.cached_snapshot() {
-            None => "the repository".to_string(),
-            Some(folder) => match first_lacking(&folder, self.options.without_transformer) {
-                None => return Ok(folder),
-                Some(lacking) => lacking,
-            },
+        let folder = self.folder(&self.cached_commit());
+        let lacking = if folder.is_dir() {
+            first_lacking(&folder, self.options.without_transformer)
+        } else {
+            Some("the repository".to_string())
         };
+        let Some(lacking) = lacking else { return Ok(folder) };
         if self.options.offline {
             return Err(RunnerError::Model(format!(
                 "HF_HUB_OFFLINE is set, and the cache {} lacks {lacking} of {} ({}); start once \
@@ -58,17 +54,16 @@ impl<'a> Repository<'a> {
         self.fetch()
     }
 
-    /// The folder the cache has for the revision, complete or not.
-    fn cached_snapshot(&self) -> Option<PathBuf> {
+    /// The commit the revision stood for when it was fetched; without such a note, the revision itself.
+    fn cached_commit(&self) -> String {
         let revision = &self.options.revision;
         let repository = self.options.cache_dir.join(self.repo(revision).folder_name());
-        let commit = std::fs::read_to_string(repository.join("refs").join(revision))
-            .map_or_else(|_| revision.clone(), |commit| commit.trim().to_string());
-        let folder = self.cached(&commit);
-        folder.is_dir().then_some(folder)
+        let commit = std::fs::read_to_string(repository.join("refs").join(revision));
+        commit.map_or_else(|_| revision.clone(), |commit| commit.trim().to_string())
     }
 
-    fn cached(&self, commit: &str) -> PathBuf {
+    /// The folder of a commit's snapshot.
+    fn folder(&self, commit: &str) -> PathBuf {
         self.cache.repo(self.repo(commit)).pointer_path(commit)
     }
 
@@ -77,28 +72,27 @@ impl<'a> Repository<'a> {
     }
 
     fn fetch(&self) -> Result<PathBuf, RunnerError> {
-        let mut builder = ApiBuilder::from_cache(self.cache.clone())
-            .with_endpoint(self.options.endpoint.clone())
-            .with_retries(RETRIES)
+        let endpoint = &self.options.endpoint;
+        let at_revision = self.repo(&self.options.revision);
+        let url = format!("{endpoint}/api/{}", at_revision.api_url());
+        let failed = |error| refusal::explain(error, &url, self, None);
+        let builder = ApiBuilder::from_cache(self.cache.clone())
+            .with_endpoint(endpoint.clone())
+            .with_token(self.options.token.clone())
             .with_user_agent("afterimage", env!("CARGO_PKG_VERSION"));
-        if let Some(token) = &self.options.token {
-            builder = builder.with_token(Some(token.clone()));
-        }
-        let failed = |error| api_error::explain(error, self, None);
         let api = builder.build().map_err(failed)?;
-        let revision = &self.options.revision;
-        let info = api.repo(self.repo(revision)).info().map_err(failed)?;
+        let info = api.repo(at_revision.clone()).info().map_err(failed)?;
         if !is_plain_name(&info.sha) {
             return Err(RunnerError::Model(format!(
-                "{} named the commit `{}` for {}, which is none",
-                self.options.endpoint, info.sha, self.id
+                "{endpoint} named the commit `{}` for {}, which is none",
+                info.sha, self.id
             )));
         }
         let remote = Remote {
             repository: self,
             listing: info.siblings.into_iter().map(|file| file.rfilename).collect(),
-            folder: self.cached(&info.sha),
-            api: api.repo(self.repo(&info.sha)),
+            folder: self.folder(&info.sha),
+            downloads: Downloads::new(self, api, self.repo(&info.sha)),
         };
         let needed = needed_files(&remote, self.options.without_transformer).map_err(|error| self.about(error))?;
         for path in &needed {
@@ -106,7 +100,7 @@ impl<'a> Repository<'a> {
         }
         // Only now does the revision stand for this commit in the cache.
         self.cache
-            .repo(self.repo(revision))
+            .repo(at_revision)
             .create_ref(&info.sha)
             .map_err(|source| RunnerError::Write { path: self.options.cache_dir.clone(), source })?;
         Ok(remote.folder)
@@ -115,9 +109,7 @@ impl<'a> Repository<'a> {
     /// Says which repository an error is about.
     fn about(&self, error: RunnerError) -> RunnerError {
         match error {
-            RunnerError::Model(text) if !text.starts_with(self.id) => {
-                RunnerError::Model(format!("{}: {text}", self.id))
-            }
+            RunnerError::Model(text) if !text.contains(self.id) => RunnerError::Model(format!("{}: {text}", self.id)),
             other => other,
         }
     }
@@ -128,7 +120,7 @@ fn first_lacking(folder: &Path, without_transformer: bool) -> Option<String> {
     let snapshot = Snapshot(folder);
     match needed_files(&snapshot, without_transformer) {
         Ok(needed) => needed.into_iter().find(|path| !snapshot.has(path)),
-        Err(_) if !snapshot.has(crate::model_folder::MODEL_INDEX) => Some(crate::model_folder::MODEL_INDEX.to_string()),
+        Err(_) if !snapshot.has(MODEL_INDEX) => Some(MODEL_INDEX.to_string()),
         Err(error) => Some(format!("files ({error})")),
     }
 }
@@ -138,7 +130,7 @@ struct Remote<'a> {
     repository: &'a Repository<'a>,
     listing: HashSet<String>,
     folder: PathBuf,
-    api: ApiRepo,
+    downloads: Downloads<'a>,
 }
 
 impl Remote<'_> {
@@ -147,21 +139,14 @@ impl Remote<'_> {
         if cached.is_file() {
             return Ok(cached);
         }
-        let id = self.repository.id;
         if !self.has(path) {
             return Err(RunnerError::Model(format!(
-                "{id} has no {path}, so it is no complete model in diffusers layout"
+                "{} has no {path}, so it is no complete model in diffusers layout",
+                self.repository.id
             )));
         }
-        tracing::info!(model = id, file = path, "fetching");
-        let announced = Cell::new(0);
-        let progress = LoggedProgress { announced: &announced, done: 0, logged_tenths: 0 };
-        let fetched = self
-            .api
-            .download_with_progress(path, progress)
-            .map_err(|error| api_error::explain(error, self.repository, Some(path)))?;
-        check_length(&fetched, announced.get())?;
-        Ok(fetched)
+        self.downloads.fetch(path, &cached)?;
+        Ok(cached)
     }
 }
 
@@ -174,47 +159,4 @@ impl Files for Remote<'_> {
         let path = self.fetch(path)?;
         std::fs::read_to_string(&path).map_err(|source| RunnerError::Read { path, source })
     }
-}
-
-/// hf-hub does not compare; a file of the wrong length would stay in the cache for good.
-fn check_length(path: &Path, announced: u64) -> Result<(), RunnerError> {
-    let read_error = |source| RunnerError::Read { path: path.to_path_buf(), source };
-    let found = path.metadata().map_err(read_error)?.len();
-    if found == announced {
-        return Ok(());
-    }
-    let blob = path.canonicalize().map_err(read_error)?;
-    for file in [path, &blob] {
-        std::fs::remove_file(file).map_err(read_error)?;
-    }
-    Err(RunnerError::Model(format!(
-        "{}: {found} of {announced} bytes arrived; it was removed, try again",
-        path.display()
-    )))
-}
-
-/// Logs every tenth of a download and remembers its length.
-struct LoggedProgress<'a> {
-    announced: &'a Cell<u64>,
-    done: u64,
-    logged_tenths: u64,
-}
-
-impl Progress for LoggedProgress<'_> {
-    fn init(&mut self, size: usize, _: &str) {
-        self.announced.set(size as u64);
-        self.done = 0;
-    }
-
-    fn update(&mut self, size: usize) {
-        self.done += size as u64;
-        let total = self.announced.get();
-        let tenths = (10 * self.done).checked_div(total).unwrap_or(0);
-        if tenths > self.logged_tenths {
-            self.logged_tenths = tenths;
-            tracing::debug!(done_bytes = self.done, total_bytes = total, "fetching");
-        }
-    }
-
-    fn finish(&mut self) {}
 }

@@ -14,8 +14,14 @@ pub(super) enum Mood {
     Friendly,
     /// Answers every request with this status.
     Refuses(u16),
+    /// Lists the files, and refuses them with this status and `X-Error-Code`, as for a gated model.
+    RefusesFiles(u16, &'static str),
     /// Breaks the connection half way through the first weight file.
     BreaksOnce,
+    /// Breaks the connection half way through the first weight file, and has nothing more of any.
+    BreaksForGood,
+    /// Answers 503 when first asked for a weight file, and breaks the connection half way through it the next time.
+    StumblesTwice,
 }
 
 /// A request the stand-in has seen.
@@ -28,6 +34,7 @@ pub(super) struct Seen {
 
 pub(super) struct StandInHub {
     pub(super) endpoint: String,
+    mood: Arc<Mutex<Mood>>,
     seen: Arc<Mutex<Vec<Seen>>>,
 }
 
@@ -35,7 +42,7 @@ struct Shared {
     endpoint: String,
     id: String,
     root: PathBuf,
-    mood: Mutex<Mood>,
+    mood: Arc<Mutex<Mood>>,
     seen: Arc<Mutex<Vec<Seen>>>,
 }
 
@@ -44,12 +51,12 @@ impl StandInHub {
     pub(super) fn start(id: &str, root: &Path, mood: Mood) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let endpoint = format!("http://{}", listener.local_addr().unwrap());
-        let seen = Arc::new(Mutex::new(Vec::new()));
+        let (mood, seen) = (Arc::new(Mutex::new(mood)), Arc::new(Mutex::new(Vec::new())));
         let shared = Shared {
             endpoint: endpoint.clone(),
             id: id.to_string(),
             root: root.to_path_buf(),
-            mood: Mutex::new(mood),
+            mood: Arc::clone(&mood),
             seen: Arc::clone(&seen),
         };
         std::thread::spawn(move || {
@@ -58,7 +65,11 @@ impl StandInHub {
                 let _ = shared.answer(stream);
             }
         });
-        Self { endpoint, seen }
+        Self { endpoint, mood, seen }
+    }
+
+    pub(super) fn set_mood(&self, mood: Mood) {
+        *self.mood.lock().unwrap() = mood;
     }
 
     pub(super) fn seen(&self) -> Vec<Seen> {
@@ -70,7 +81,8 @@ impl Shared {
     fn answer(&self, mut stream: TcpStream) -> std::io::Result<()> {
         let request = read_request(&stream)?;
         self.seen.lock().unwrap().push(request.clone());
-        if let Mood::Refuses(status) = *self.mood.lock().unwrap() {
+        let mood = *self.mood.lock().unwrap();
+        if let Mood::Refuses(status) = mood {
             return respond(&mut stream, status, "", b"");
         }
         let info = format!("/api/models/{}/revision/", self.id);
@@ -78,15 +90,18 @@ impl Shared {
         if let Some(revision) = request.path.strip_prefix(&info) {
             match revision {
                 "main" | COMMIT => respond(&mut stream, 200, "", self.info().as_bytes()),
-                _ => respond(&mut stream, 404, "", b""),
+                _ => respond(&mut stream, 404, "X-Error-Code: RevisionNotFound\r\n", b""),
             }
         } else if let Some(file) = request.path.strip_prefix(&resolve) {
+            if let Mood::RefusesFiles(status, code) = mood {
+                return respond(&mut stream, status, &format!("X-Error-Code: {code}\r\n"), b"");
+            }
             // As on the hub, large files are elsewhere.
             if file.ends_with(".safetensors") {
                 let location = format!(
                     "Location: {}/storage/{file}\r\nX-Linked-Etag: \"large-{}\"\r\nX-Repo-Commit: {COMMIT}\r\n",
                     self.endpoint,
-                    file.replace('/', "-")
+                    etag(file)
                 );
                 return respond(&mut stream, 302, &location, b"");
             }
@@ -94,7 +109,7 @@ impl Shared {
         } else if let Some(file) = request.path.strip_prefix("/storage/") {
             self.send(&mut stream, file, &request)
         } else {
-            respond(&mut stream, 404, "", b"")
+            respond(&mut stream, 404, "X-Error-Code: RepoNotFound\r\n", b"")
         }
     }
 
@@ -113,22 +128,38 @@ impl Shared {
         let (start, end) = range.trim_start_matches("bytes=").split_once('-').unwrap();
         let start: usize = start.parse().unwrap();
         let end = end.parse().map_or(content.len(), |end: usize| end + 1);
+        if start >= content.len() {
+            return respond(stream, 416, "", b"");
+        }
         let headers = format!(
             "Content-Range: bytes {start}-{}/{}\r\nETag: \"{}\"\r\nX-Repo-Commit: {COMMIT}\r\n",
             end - 1,
             content.len(),
-            file.replace('/', "-")
+            etag(file)
         );
         let part = &content[start..end];
         let mut mood = self.mood.lock().unwrap();
-        if *mood == Mood::BreaksOnce && part.len() > 10_000 {
-            *mood = Mood::Friendly;
-            let head = head(206, &headers, part.len());
-            stream.write_all(head.as_bytes())?;
-            return stream.write_all(&part[..part.len() / 2]);
+        if part.len() < 10_000 {
+            return respond(stream, 206, &headers, part);
         }
-        respond(stream, 206, &headers, part)
+        let (next, sent) = match *mood {
+            Mood::StumblesTwice => {
+                *mood = Mood::BreaksOnce;
+                return respond(stream, 503, "", b"");
+            }
+            Mood::BreaksOnce => (Mood::Friendly, part.len() / 2),
+            Mood::BreaksForGood => (Mood::Refuses(503), part.len() / 2),
+            other => (other, part.len()),
+        };
+        *mood = next;
+        stream.write_all(head(206, &headers, part.len()).as_bytes())?;
+        stream.write_all(&part[..sent])
     }
+}
+
+/// Names a content; without dots, as on the hub.
+fn etag(file: &str) -> String {
+    file.replace(['/', '.'], "-")
 }
 
 fn list(folder: &Path, prefix: &str, files: &mut Vec<String>) {

@@ -1,5 +1,6 @@
 use std::fs;
 use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
 
 use candle_core::{DType, Device};
 use tempfile::TempDir;
@@ -9,6 +10,20 @@ use super::*;
 use crate::{Precision, RandomModelKind, write_random_model};
 
 const ID: &str = "acme/tiny-dit";
+
+/// What repositories of published models have beside what a pipeline reads.
+const NOT_NEEDED: [&str; 6] = [
+    "README.md",
+    "tiny_dit.safetensors",
+    "transformer/diffusion_flax_model.msgpack",
+    "transformer/diffusion_pytorch_model.fp16.safetensors",
+    "vae/diffusion_pytorch_model.bin",
+    "vae/diffusion_pytorch_model.fp16.bin",
+];
+
+const TRANSFORMER: &str = "transformer/diffusion_pytorch_model.safetensors";
+/// Where their content is kept.
+const TRANSFORMER_BLOB: &str = "blobs/large-transformer-diffusion_pytorch_model-safetensors";
 
 /// A hub with a tiny model, and an empty cache.
 struct Setup {
@@ -22,8 +37,9 @@ fn setup(mood: Mood) -> Setup {
     let folder = tempfile::tempdir().unwrap();
     let root = folder.path().join("repository");
     write_random_model(RandomModelKind::TinyDit, &root, 0, Precision::F32).unwrap();
-    fs::write(root.join("README.md"), "not needed").unwrap();
-    fs::write(root.join("vae/diffusion_pytorch_model.bin"), "not needed").unwrap();
+    for path in NOT_NEEDED {
+        fs::write(root.join(path), "not needed").unwrap();
+    }
     let hub = StandInHub::start(ID, &root, mood);
     let options = HubOptions {
         endpoint: hub.endpoint.clone(),
@@ -31,9 +47,29 @@ fn setup(mood: Mood) -> Setup {
         token: None,
         offline: false,
         revision: "main".to_string(),
+        progress: Arc::new(LoggedProgress::default()),
         without_transformer: false,
     };
     Setup { hub, options, _folder: folder, root }
+}
+
+impl Setup {
+    /// What there is of the transformer's weights until they are complete.
+    fn part(&self) -> PathBuf {
+        self.options.cache_dir.join(format!("models--acme--tiny-dit/{TRANSFORMER_BLOB}.part"))
+    }
+
+    /// As an earlier start left it.
+    fn leave_part(&self, content: &[u8]) {
+        fs::create_dir_all(self.part().parent().unwrap()).unwrap();
+        fs::write(self.part(), content).unwrap();
+    }
+
+    fn assert_transformer(&self, folder: &ModelFolder) {
+        let fetched = fs::read(folder.path().unwrap().join(TRANSFORMER)).unwrap();
+        assert!(fetched == fs::read(self.root.join(TRANSFORMER)).unwrap(), "{} bytes", fetched.len());
+        assert!(!self.part().exists());
+    }
 }
 
 fn error_of(setup: &Setup) -> String {
@@ -69,8 +105,15 @@ fn a_repository_is_fetched_into_the_standard_cache() {
         let fetched = fs::read(folder.path().unwrap().join(path)).unwrap();
         assert_eq!(fetched, fs::read(setup.root.join(path)).unwrap(), "{path}");
     }
-    assert!(!folder.contains("README.md"));
-    assert!(!folder.contains("vae/diffusion_pytorch_model.bin"));
+    for path in NOT_NEEDED {
+        assert!(!folder.contains(path), "{path}");
+    }
+    // As other clients leave it: contents under their names, linked to by the snapshot.
+    let link = folder.path().unwrap().join(TRANSFORMER);
+    assert_eq!(link.canonicalize().unwrap(), repository.join(TRANSFORMER_BLOB).canonicalize().unwrap());
+    assert!(link.symlink_metadata().unwrap().is_symlink() || cfg!(not(unix)));
+    let blobs = fs::read_dir(repository.join("blobs")).unwrap().flatten();
+    assert_eq!(blobs.filter(|blob| blob.path().extension().is_some_and(|end| end == "part")).count(), 0);
     assert_complete(&folder);
 }
 
@@ -104,6 +147,12 @@ fn only_what_is_missing_is_fetched() {
     assert_complete(&resolve(ID, &setup.options).unwrap());
     let seen = setup.hub.seen();
     assert!(seen[before..].iter().skip(1).all(|seen| seen.path.ends_with(missing)), "{seen:?}");
+
+    // The content alone was deleted: its link leads nowhere.
+    let link = folder.path().unwrap().join(missing);
+    fs::remove_file(link.canonicalize().unwrap()).unwrap();
+    assert_complete(&resolve(ID, &setup.options).unwrap());
+    assert!(link.is_file());
 }
 
 #[test]
@@ -124,12 +173,99 @@ fn the_token_is_sent_to_the_hub() {
     assert_eq!(setup.hub.seen()[0].authorization.as_deref(), expected);
 }
 
+/// What was asked for from the middle on.
+fn ranges(setup: &Setup) -> Vec<String> {
+    let ranges = setup.hub.seen().into_iter().filter(|seen| seen.path.starts_with("/storage/"));
+    ranges.filter_map(|seen| seen.range).filter(|range| !range.starts_with("bytes=0-")).collect()
+}
+
 #[test]
 fn a_broken_download_is_resumed() {
     let setup = setup(Mood::BreaksOnce);
-    assert_complete(&resolve(ID, &setup.options).unwrap());
-    let resumed = |range: &String| !range.starts_with("bytes=0-");
-    assert!(setup.hub.seen().iter().any(|seen| seen.range.as_ref().is_some_and(resumed)));
+    let folder = resolve(ID, &setup.options).unwrap();
+    setup.assert_transformer(&folder);
+    assert_complete(&folder);
+    let whole = setup.root.join(TRANSFORMER).metadata().unwrap().len();
+    assert_eq!(ranges(&setup), [format!("bytes={}-", whole / 2)]);
+}
+
+#[test]
+fn the_next_start_continues_where_the_last_one_broke_off() {
+    let mut setup = setup(Mood::BreaksForGood);
+    let error = error_of(&setup);
+    assert!(error.contains(&format!("answers 503 for {TRANSFORMER} of {ID}")), "{error}");
+    let there = setup.part().metadata().unwrap().len();
+    assert!(there > 0);
+    setup.options.offline = true;
+    assert!(error_of(&setup).contains("lacks the repository"), "the revision stands for nothing yet");
+
+    setup.options.offline = false;
+    setup.hub.set_mood(Mood::Friendly);
+    let before = ranges(&setup).len();
+    setup.assert_transformer(&resolve(ID, &setup.options).unwrap());
+    assert_eq!(ranges(&setup)[before..], [format!("bytes={there}-")]);
+}
+
+#[test]
+fn what_an_earlier_start_left_survives_a_hub_that_stumbles() {
+    let setup = setup(Mood::StumblesTwice);
+    let whole = fs::read(setup.root.join(TRANSFORMER)).unwrap();
+    let there = whole.len() / 4;
+    setup.leave_part(&whole[..there]);
+    setup.assert_transformer(&resolve(ID, &setup.options).unwrap());
+    let half = there + (whole.len() - there) / 2;
+    assert_eq!(ranges(&setup), [there, there, half].map(|start| format!("bytes={start}-")));
+}
+
+#[test]
+fn what_is_no_beginning_of_the_file_is_fetched_again() {
+    for surplus in [0, 1, 1_000_000] {
+        let setup = setup(Mood::Friendly);
+        let whole = setup.root.join(TRANSFORMER).metadata().unwrap().len() as usize;
+        setup.leave_part(&vec![7; whole + surplus]);
+        setup.assert_transformer(&resolve(ID, &setup.options).unwrap());
+    }
+}
+
+#[test]
+fn the_download_of_another_process_is_waited_for() {
+    let setup = setup(Mood::Friendly);
+    setup.leave_part(b"");
+    let lock = fs::File::create(setup.part().with_extension("lock")).unwrap();
+    lock.lock().unwrap();
+    let told = Arc::new(Mutex::new(Vec::new()));
+    let options = setup.options.clone().with_progress(Told(Arc::clone(&told)));
+    std::thread::scope(|scope| {
+        let waiting = scope.spawn(|| resolve(ID, &options));
+        // hf-hub gives up after five seconds.
+        std::thread::sleep(std::time::Duration::from_secs(7));
+        assert!(!waiting.is_finished());
+        assert!(told.lock().unwrap().iter().all(|told| told.0 != TRANSFORMER));
+        lock.unlock().unwrap();
+        setup.assert_transformer(&waiting.join().unwrap().unwrap());
+    });
+}
+
+/// Remembers what it is told.
+struct Told(Arc<Mutex<Vec<(String, u64, u64)>>>);
+
+impl FetchProgress for Told {
+    fn fetched(&self, file: &str, done_bytes: u64, total_bytes: u64) {
+        self.0.lock().unwrap().push((file.to_owned(), done_bytes, total_bytes));
+    }
+}
+
+#[test]
+fn progress_is_told_from_beginning_to_end() {
+    let mut setup = setup(Mood::Friendly);
+    let told = Arc::new(Mutex::new(Vec::new()));
+    setup.options = setup.options.clone().with_progress(Told(Arc::clone(&told)));
+    resolve(ID, &setup.options).unwrap();
+    let bytes = setup.root.join(TRANSFORMER).metadata().unwrap().len();
+    let told: Vec<_> =
+        told.lock().unwrap().iter().filter(|told| told.0 == TRANSFORMER).map(|told| (told.1, told.2)).collect();
+    assert_eq!((told[0], *told.last().unwrap()), ((0, bytes), (bytes, bytes)));
+    assert!(told.is_sorted());
 }
 
 #[test]
@@ -153,10 +289,28 @@ fn refusals_say_what_to_do() {
 }
 
 #[test]
+fn gated_models_say_what_to_do() {
+    for (status, code, token, expected) in [
+        (401, "GatedRepo", None, "the model is gated; accept its licence at http://127.0.0.1"),
+        (403, "GatedRepo", Some("hf_other"), "the account of the token in HF_TOKEN has no access"),
+        (403, "DisabledRepo", None, "has disabled acme/tiny-dit"),
+        (404, "EntryNotFound", None, "has no model_index.json of acme/tiny-dit at revision `main`"),
+    ] {
+        let mut setup = setup(Mood::RefusesFiles(status, code));
+        setup.options.token = token.map(str::to_owned);
+        let error = error_of(&setup);
+        assert!(error.contains(expected) && error.contains(&status.to_string()), "{error}");
+    }
+    let setup = setup(Mood::Friendly);
+    let error = resolve("acme/other", &setup.options).unwrap_err().to_string();
+    assert!(error.contains("has no acme/other (404), or it is private"), "{error}");
+}
+
+#[test]
 fn an_unknown_revision_is_named() {
     let mut setup = setup(Mood::Friendly);
     setup.options = setup.options.clone().with_revision("fp16");
-    assert!(error_of(&setup).contains("at revision `fp16` (404)"));
+    assert!(error_of(&setup).contains("has acme/tiny-dit, but not at revision `fp16` (404); check --revision"));
     setup.options.revision = "../main".to_string();
     assert!(error_of(&setup).contains("cannot be a revision"));
 }

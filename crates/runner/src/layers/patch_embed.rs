@@ -79,9 +79,14 @@ impl PatchEmbed {
         (height / self.patch_size, width / self.patch_size)
     }
 
+    /// Bytes of one token.
+    pub(crate) fn token_bytes(&self) -> usize {
+        self.hidden_size * self.projection.weight().dtype().size_in_bytes()
+    }
+
     /// Bytes of one row's tokens for latents of this height and width.
     pub(crate) fn stream_bytes(&self, latent_size: (usize, usize)) -> usize {
-        self.tokens(latent_size) * self.hidden_size * self.projection.weight().dtype().size_in_bytes()
+        self.tokens(latent_size) * self.token_bytes()
     }
 
     /// `[rows, channels, height, width]` to `[rows, tokens, hidden]`.
@@ -118,13 +123,19 @@ impl PositionGrid {
         let coordinate = |index: usize, side: usize| {
             f64::from(index as f32 / (side as f32 / self.base as f32) / self.interpolation_scale as f32)
         };
+        // A row or column has the same values everywhere: computing them once keeps many buckets cheap.
+        let axis = |side: usize| -> Vec<Vec<f32>> {
+            let coordinates = (0..side).map(|index| coordinate(index, side));
+            let angles = |position: f64| frequencies.iter().map(move |frequency| position * frequency);
+            let both = |position| angles(position).map(f64::sin).chain(angles(position).map(f64::cos));
+            coordinates.map(|position| both(position).map(|value| value as f32).collect()).collect()
+        };
+        let (rows, columns) = (axis(self.height), axis(self.width));
         let mut values = Vec::with_capacity(self.height * self.width * hidden_size);
-        for row in 0..self.height {
-            for column in 0..self.width {
-                for position in [coordinate(column, self.width), coordinate(row, self.height)] {
-                    values.extend(frequencies.iter().map(|frequency| (position * frequency).sin() as f32));
-                    values.extend(frequencies.iter().map(|frequency| (position * frequency).cos() as f32));
-                }
+        for row in &rows {
+            for column in &columns {
+                values.extend_from_slice(column);
+                values.extend_from_slice(row);
             }
         }
         Tensor::from_vec(values, (self.height * self.width, hidden_size), &Device::Cpu)

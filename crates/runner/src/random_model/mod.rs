@@ -51,11 +51,13 @@ pub enum RandomModelKind {
     FluxSchnell,
     /// A DiT of 4 layers with 32 channels and a VAE of two levels, 16x16 pictures: for tests.
     TinyDit,
+    /// The same DiT before the VAE of `DitXl2At256`: decoding at its real size, without gigabytes beside it.
+    TinyDitSdVae,
 }
 
 impl RandomModelKind {
     /// All kinds.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::DitXl2At256,
         Self::DitXl2At512,
         Self::PixArtSigma,
@@ -63,6 +65,7 @@ impl RandomModelKind {
         Self::FluxDev,
         Self::FluxSchnell,
         Self::TinyDit,
+        Self::TinyDitSdVae,
     ];
 
     /// The name on the command line.
@@ -75,6 +78,7 @@ impl RandomModelKind {
             Self::FluxDev => "flux-dev",
             Self::FluxSchnell => "flux-schnell",
             Self::TinyDit => "tiny-dit",
+            Self::TinyDitSdVae => "tiny-dit-sd-vae",
         }
     }
 
@@ -93,6 +97,7 @@ impl RandomModelKind {
             Self::FluxDev => flux(true),
             Self::FluxSchnell => flux(false),
             Self::TinyDit => DitConfig::tiny().model(&VaeConfig::tiny(), 10),
+            Self::TinyDitSdVae => DitConfig::tiny().model(&VaeConfig::sd_vae_ft(), 10),
         }
     }
 }

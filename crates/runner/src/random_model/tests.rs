@@ -166,7 +166,8 @@ fn names_are_parsed_and_typos_answered() {
     let error = "dit-xl".parse::<RandomModelKind>().unwrap_err().to_string();
     assert_eq!(
         error,
-        "no random model `dit-xl`; there are dit-xl-2-256, dit-xl-2-512, pixart-sigma, sd3-medium, flux-dev, flux-schnell, tiny-dit"
+        "no random model `dit-xl`; there are dit-xl-2-256, dit-xl-2-512, pixart-sigma, sd3-medium, flux-dev, flux-schnell, tiny-dit, \
+         tiny-dit-sd-vae"
     );
 }
 

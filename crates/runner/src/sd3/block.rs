@@ -33,7 +33,7 @@ struct Stream {
 
 #[derive(Debug)]
 enum TextStream {
-    Full(Stream),
+    Full(Box<Stream>),
     /// That of the last block is only attended to. Its modulation is scale, then shift.
     Attended {
         modulation: Linear,
@@ -79,7 +79,7 @@ impl JointBlock {
         let gives_text = layer != config.last_layer();
         let dual = config.is_dual(layer);
         let text = if gives_text {
-            TextStream::Full(Stream::new(size, MODULATIONS, parameters, "_context")?)
+            TextStream::Full(Box::new(Stream::new(size, MODULATIONS, parameters, "_context")?))
         } else {
             TextStream::Attended {
                 modulation: Linear::new(size, 2 * size, parameters.pp("norm1_context").pp("linear"))?,

@@ -121,6 +121,12 @@ impl TextEncoders {
         Ok(Self { clips, t5, t5_tokens, dim, dtype, device: device.clone() })
     }
 
+    /// Tokens of every prompt: the CLIPs' share theirs.
+    fn tokens(&self) -> usize {
+        let [clip, _] = &self.clips;
+        clip.limit().max_tokens + self.t5_tokens
+    }
+
     fn limits(&self) -> Vec<PromptLimit> {
         let clips = self.clips.iter().map(|clip| clip.limit().clone());
         clips.chain(self.t5.iter().map(|t5| t5.limit(self.t5_tokens))).collect()
@@ -169,7 +175,7 @@ impl Family for Sd3 {
     }
 
     fn stream_bytes(&self, latent_size: (usize, usize)) -> usize {
-        self.transformer.stream_bytes(latent_size)
+        self.transformer.stream_bytes(latent_size, self.texts.tokens())
     }
 
     fn image_tokens(&self, latent_size: (usize, usize)) -> usize {

@@ -82,9 +82,9 @@ impl Sd3Transformer {
         self.time_text_embed.embed_text(&pooled.to_dtype(self.dtype)?)
     }
 
-    /// Bytes of one row's picture stream for latents of this height and width.
-    pub(super) fn stream_bytes(&self, latent_size: (usize, usize)) -> usize {
-        self.patch_embed.stream_bytes(latent_size)
+    /// Bytes of both streams of a row with so many tokens of text.
+    pub(super) fn stream_bytes(&self, latent_size: (usize, usize), text_tokens: usize) -> usize {
+        (self.image_tokens(latent_size) + text_tokens) * self.patch_embed.token_bytes()
     }
 
     /// Tokens of latents of this height and width.

@@ -48,7 +48,8 @@ pub(super) struct OnDemand<M> {
 type Loader<M> = dyn Fn() -> Result<M, RunnerError> + Send + Sync;
 
 trait Unload: Send + Sync {
-    fn unload(&self);
+    /// Says whether there was something to free.
+    fn unload(&self) -> bool;
 }
 
 impl Residency {
@@ -73,13 +74,23 @@ impl Residency {
     }
 }
 
+impl State {
+    /// Ends a stay. The number of models that were freed.
+    fn leave(&mut self) -> usize {
+        self.stays -= 1;
+        if self.stays > 0 {
+            return 0;
+        }
+        self.models.iter().filter_map(Weak::upgrade).filter(|model| model.unload()).count()
+    }
+}
+
 impl Drop for Stay<'_> {
     fn drop(&mut self) {
-        let mut state = self.0.state();
-        state.stays -= 1;
-        if state.stays == 0 {
-            // Under the lock, so that nobody begins to stay and loses what it has loaded.
-            state.models.iter().filter_map(Weak::upgrade).for_each(|model| model.unload());
+        // Under the lock, so that nobody begins to stay and loses what it has loaded.
+        let freed = self.0.state().leave();
+        if freed > 0 {
+            afterimage_kernels::return_freed_memory();
         }
     }
 }
@@ -111,8 +122,8 @@ impl<M> OnDemand<M> {
 }
 
 impl<M: Send + Sync> Unload for OnDemand<M> {
-    fn unload(&self) {
-        self.loaded.lock().unwrap_or_else(PoisonError::into_inner).take();
+    fn unload(&self) -> bool {
+        self.loaded.lock().unwrap_or_else(PoisonError::into_inner).take().is_some()
     }
 }
 
@@ -153,7 +164,8 @@ mod tests {
         }
 
         fn work(&self) {
-            self.model.with(|_| Ok(assert_eq!(self.living.load(Ordering::SeqCst), 1))).unwrap();
+            let living = self.model.with(|_| Ok(self.living.load(Ordering::SeqCst))).unwrap();
+            assert_eq!(living, 1);
         }
 
         fn living_and_loads(&self) -> (usize, usize) {

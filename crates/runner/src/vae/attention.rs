@@ -1,9 +1,11 @@
 //! Self-attention over all positions of a feature map, one head.
 
-use candle_core::{D, Result, Tensor};
-use candle_nn::{GroupNorm, Linear, Module, VarBuilder};
+use candle_core::{Result, Tensor};
+use candle_nn::{Linear, Module, VarBuilder};
 
-use super::resnet::NORM_EPS;
+use super::feature_map::{FeatureMap, MapShape};
+use super::group_norm::GroupNorm;
+use super::stripes::Stripes;
 
 #[derive(Debug)]
 pub(super) struct SpatialAttention {
@@ -15,10 +17,10 @@ pub(super) struct SpatialAttention {
 }
 
 impl SpatialAttention {
-    pub(super) fn new(channels: usize, groups: usize, vb: VarBuilder<'_>) -> Result<Self> {
+    pub(super) fn new(channels: usize, vb: VarBuilder<'_>) -> Result<Self> {
         let projection = |name: &str| candle_nn::linear(channels, channels, vb.pp(name));
         Ok(Self {
-            norm: candle_nn::group_norm(groups, channels, NORM_EPS, vb.pp("group_norm"))?,
+            norm: GroupNorm::new(channels, vb.pp("group_norm"))?,
             to_q: projection("to_q")?,
             to_k: projection("to_k")?,
             to_v: projection("to_v")?,
@@ -26,15 +28,21 @@ impl SpatialAttention {
         })
     }
 
-    /// `[rows, channels, height, width]`
-    pub(super) fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        let (rows, channels, height, width) = x.dims4()?;
-        // -> [rows, height * width, channels]
-        let tokens = self.norm.forward(x)?.flatten_from(2)?.transpose(1, 2)?.contiguous()?;
+    /// Queries are taken in parts, so that their scores are no larger than a stripe.
+    pub(super) fn forward(&self, x: FeatureMap, stripes: Stripes) -> Result<FeatureMap> {
+        let (MapShape { channels, height, width }, groups) = (x.shape(), x.moments().len());
+        let norm = self.norm.fit(x.moments());
+        // -> [height * width, channels]
+        let tokens = norm.apply(x.values())?.flatten_from(2)?.squeeze(0)?.t()?.contiguous()?;
         let query = (self.to_q.forward(&tokens)? * (channels as f64).powf(-0.5))?;
-        let scores = query.matmul(&self.to_k.forward(&tokens)?.transpose(D::Minus2, D::Minus1)?)?;
-        let attended = candle_nn::ops::softmax_last_dim(&scores)?.matmul(&self.to_v.forward(&tokens)?)?;
-        let out = self.to_out.forward(&attended)?;
-        out.transpose(1, 2)?.reshape((rows, channels, height, width))? + x
+        let (key, value) = (self.to_k.forward(&tokens)?.t()?, self.to_v.forward(&tokens)?);
+        drop(tokens);
+        let attended = stripes.of(height * width, height * width).map(|part| {
+            let scores = query.narrow(0, part.lines.start, part.lines.len())?.matmul(&key)?;
+            candle_nn::ops::softmax_last_dim(&scores)?.matmul(&value)
+        });
+        let attended = Tensor::cat(&attended.collect::<Result<Vec<_>>>()?, 0)?;
+        let out = self.to_out.forward(&attended)?.t()?.reshape((1, channels, height, width))?;
+        FeatureMap::of((out + x.into_values())?, groups)
     }
 }

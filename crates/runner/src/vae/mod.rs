@@ -6,9 +6,13 @@
 mod attention;
 mod config;
 mod decoder;
+mod feature_map;
 #[cfg(test)]
 mod goldens;
+mod group_norm;
+mod input;
 mod resnet;
+mod stripes;
 
 use candle_core::{DType, Device, Result, Tensor};
 
@@ -28,11 +32,12 @@ pub(crate) struct Vae {
 }
 
 impl Vae {
-    /// Loads the decoder of a model folder, in `dtype` if its weights are good in that.
+    /// Loads the decoder of a model folder, in `dtype` if its weights are good in that; on a CPU, where f32 is
+    /// as fast, in f32.
     pub(crate) fn load(folder: &ModelFolder, dtype: DType, device: &Device) -> std::result::Result<Self, RunnerError> {
         let config = VaeConfig::from_json(&folder.text(config::PATH)?)?;
         let weights = folder.weights("vae")?;
-        let dtype = if config.force_upcast { DType::F32 } else { dtype };
+        let dtype = if config.force_upcast || device.is_cpu() { DType::F32 } else { dtype };
         let decoder = VaeDecoder::new(&config, weights.var_builder(dtype, device))?;
         weights.finish(&UNUSED_WEIGHTS)?;
         Ok(Self { config, decoder })

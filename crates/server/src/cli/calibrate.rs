@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use afterimage_cache::CachePlan;
-use afterimage_runner::{CALIBRATION_FILE, ImageSpec, Pipeline, calibrate};
+use afterimage_runner::{CALIBRATION_FILE, ImageSpec, ModelInfo, Pipeline, calibrate};
 use indicatif::ProgressBar;
 
 use super::error::CliError;
@@ -14,12 +14,15 @@ use crate::{logging, terminal};
 /// Flags of `calibrate`.
 #[derive(Debug, clap::Args)]
 pub(super) struct CalibrateArgs {
-    /// Images to run; each has its own class and seed
+    /// Images to run; each has its own class or prompt, and its own seed
     #[arg(long, env = "AFTERIMAGE_IMAGES", hide_env_values = true, default_value_t = 16)]
     images: u32,
     /// Denoising steps; MagCache's ratios are stretched to other numbers of steps [default: the model's]
     #[arg(long, env = "AFTERIMAGE_STEPS", hide_env_values = true)]
     steps: Option<usize>,
+    /// Text file with a prompt in every line, for a model without labels; images take them in turn
+    #[arg(long, env = "AFTERIMAGE_PROMPTS", hide_env_values = true, value_name = "FILE")]
+    prompts: Option<PathBuf>,
     /// File to write; a model folder keeps it as `cache_calibration.json` [default: standard output]
     #[arg(long, short, env = "AFTERIMAGE_OUTPUT", hide_env_values = true)]
     output: Option<PathBuf>,
@@ -49,15 +52,12 @@ impl CalibrateArgs {
         Ok(())
     }
 
-    /// Classes spread evenly over the model's, with the defaults of a request.
+    /// Prompts as a user would give them, with the defaults of a request.
     fn specs(&self, pipeline: &Pipeline) -> Result<Vec<ImageSpec>, CliError> {
         let info = pipeline.info();
-        let classes: Vec<u32> = info.labels.iter().map(|(class, _)| class).collect();
-        if classes.is_empty() || self.images == 0 {
-            return Err(CliError::Usage("a calibration needs a model with labels and at least one image".to_owned()));
-        }
+        let prompts = self.prompts(info)?;
         let spec = |index: u32| ImageSpec {
-            prompt: classes[index as usize * classes.len() / self.images as usize].to_string(),
+            prompt: prompts[index as usize % prompts.len()].clone(),
             negative_prompt: None,
             seed: u64::from(index),
             size: info.buckets[0],
@@ -67,6 +67,30 @@ impl CalibrateArgs {
             cache: CachePlan::Calibrate,
         };
         Ok((0..self.images).map(spec).collect())
+    }
+
+    /// At least one: those of the file, or classes spread evenly over the model's.
+    fn prompts(&self, info: &ModelInfo) -> Result<Vec<String>, CliError> {
+        if self.images == 0 {
+            return Err(CliError::setting("images", "it is 0; a calibration needs at least one"));
+        }
+        if let Some(path) = &self.prompts {
+            let text = std::fs::read_to_string(path);
+            let text = text.map_err(|error| CliError::setting("prompts", format!("{}: {error}", path.display())))?;
+            let lines: Vec<_> =
+                text.lines().map(str::trim).filter(|line| !line.is_empty()).map(str::to_owned).collect();
+            if lines.is_empty() {
+                return Err(CliError::setting("prompts", format!("{} has no line with a prompt", path.display())));
+            }
+            return Ok(lines);
+        }
+        let classes: Vec<u32> = info.labels.iter().map(|(class, _)| class).collect();
+        if classes.is_empty() {
+            let message = "this model has no labels, so a calibration needs a file with prompts, one in every line";
+            return Err(CliError::setting("prompts", message));
+        }
+        let spread = |index: u32| classes[index as usize * classes.len() / self.images as usize].to_string();
+        Ok((0..self.images).map(spread).collect())
     }
 }
 

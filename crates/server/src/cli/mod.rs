@@ -8,6 +8,7 @@ mod cache;
 mod cache_summary;
 mod calibrate;
 mod completions;
+mod download_bars;
 mod error;
 mod generate;
 mod log;
@@ -41,7 +42,7 @@ enum Command {
     /// Serve images over HTTP, with OpenAI's API
     Serve(Box<ServeArgs>),
     /// Make images and write them to files
-    Generate(generate::GenerateArgs),
+    Generate(Box<generate::GenerateArgs>),
     /// Measure what TeaCache and MagCache must know about a model, and print it as JSON
     Calibrate(calibrate::CalibrateArgs),
     /// Write a model folder with random weights, for measuring where a real model is out of reach

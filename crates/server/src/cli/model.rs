@@ -1,11 +1,14 @@
 //! Flags about the model, and loading it.
 
+use std::io::IsTerminal;
 use std::path::PathBuf;
 
 use afterimage_runner::{
-    DeviceSpec, HubOptions, LoadOptions, ModelFolder, Offload, Pipeline, Precision, Replicas, Size, resolve,
+    BucketChoice, DeviceSpec, HubOptions, LoadOptions, ModelFolder, Offload, Pipeline, Precision, Replicas, Size,
+    resolve,
 };
 
+use super::download_bars::DownloadBars;
 use super::error::CliError;
 
 /// Precision of weights and activations.
@@ -48,9 +51,10 @@ pub(crate) struct ModelArgs {
     /// Precision of weights and activations
     #[arg(long, env = "AFTERIMAGE_DTYPE", hide_env_values = true, value_enum, default_value = "auto")]
     dtype: Dtype,
-    /// Image sizes served, the default first, such as `64x64,96x64` [default: the model's own size]
-    #[arg(long, env = "AFTERIMAGE_BUCKETS", hide_env_values = true, value_delimiter = ',', value_name = "WxH,...")]
-    buckets: Vec<Size>,
+    /// Image sizes served, the default first, such as `64x64,96x64`; `512`, `768` and `1024` stand for the common
+    /// aspect ratios with about that side squared pixels [default: the model's own size]
+    #[arg(long, env = "AFTERIMAGE_BUCKETS", hide_env_values = true, value_delimiter = ',', value_name = "WxH|SET,...")]
+    buckets: Vec<BucketChoice>,
     /// What leaves the memory while it is not needed
     #[arg(long, env = "AFTERIMAGE_OFFLOAD", hide_env_values = true, value_enum, default_value = "none")]
     offload: OffloadArg,
@@ -88,8 +92,8 @@ impl ModelArgs {
     }
 
     /// The sizes asked for; none for the model's own.
-    pub(crate) fn buckets(&self) -> &[Size] {
-        &self.buckets
+    pub(crate) fn buckets(&self) -> Vec<Size> {
+        BucketChoice::sizes(&self.buckets)
     }
 
     /// Finds and loads the model. Takes its time.
@@ -110,6 +114,8 @@ impl ModelArgs {
             Some(revision) => hub.with_revision(revision),
             None => hub,
         };
+        // Bars for people, lines for logs.
+        let hub = if std::io::stderr().is_terminal() { hub.with_progress(DownloadBars::default()) } else { hub };
         match &self.transformer {
             Some(file) => Ok(resolve(model, &hub.without_transformer())?.with_transformer(file)?),
             None => Ok(resolve(model, &hub)?),
@@ -119,7 +125,7 @@ impl ModelArgs {
     fn options(&self) -> LoadOptions {
         LoadOptions {
             precision: self.dtype.into(),
-            buckets: self.buckets.clone(),
+            buckets: self.buckets(),
             offload: self.offload.into(),
             text_encoder_device: self.text_encoder_device,
             max_sequence_length: self.max_sequence_length,

@@ -13,8 +13,8 @@ use crate::{logging, terminal};
 #[derive(Debug, clap::Args)]
 pub(super) struct RandomModelArgs {
     /// The model whose configuration is copied: `dit-xl-2-256`, `dit-xl-2-512`, `pixart-sigma`, `sd3-medium`,
-    /// `flux-dev` or `flux-schnell` (these two with the transformer as a GGUF file in Q4_K), or `tiny-dit` (a few
-    /// small blocks, for tests)
+    /// `flux-dev` or `flux-schnell` (these two with the transformer as a GGUF file in Q4_K), `tiny-dit` (a few small
+    /// blocks, for tests), or `tiny-dit-sd-vae` (the same with the VAE of the first two)
     #[arg(long, env = "AFTERIMAGE_LIKE", hide_env_values = true, value_name = "MODEL")]
     like: RandomModelKind,
     /// Precision of the stored weights, but for quantised ones

@@ -256,7 +256,7 @@ impl ServeArgs {
     pub(super) fn options(self) -> Result<ServerOptions, CliError> {
         self.model.check()?;
         let cache = self.cache.defaults()?;
-        server::check_sizes(self.model.buckets(), self.limits.max_pixels)?;
+        server::check_sizes(&self.model.buckets(), self.limits.max_pixels)?;
         Ok(ServerOptions {
             host: self.host,
             port: self.port,

@@ -46,6 +46,11 @@ fn a_list_replaces_the_list_below_it() {
     let printed = read(file, &["--buckets", "32x32"]).unwrap();
     assert_line(&printed, "devices = [\"cpu\", \"cpu\"] # `devices` in FILE, line 1");
     assert_line(&printed, "buckets = [\"32x32\"] # --buckets");
+    // A set of sizes is named by a number, bare or quoted.
+    for set in ["512", "\"512\""] {
+        let printed = read(&format!("buckets = [{set}, \"64x64\"]"), &[]).unwrap();
+        assert_line(&printed, "buckets = [512, \"64x64\"] # `buckets` in FILE, line 1");
+    }
 }
 
 #[test]

@@ -43,6 +43,9 @@ const OTHERS: [(&str, &str); 4] = [
     ("enc.blk.0.attn_q.weight", "a text encoder"),
 ];
 
+/// A tensor of diffusers and the rows of a stored one that make it.
+type Part = (&'static str, Vec<Range<usize>>);
+
 /// What diffusers makes of a stored tensor.
 enum Becomes {
     One(&'static str),
@@ -159,24 +162,25 @@ fn block_index<'a>(pattern: &str, stem: &'a str) -> Option<&'a str> {
 
 impl Becomes {
     /// Names and their rows; `None` where the rows cannot be divided so.
-    fn split(&self, rows: usize, width: impl Fn() -> Option<usize>) -> Option<Vec<(&'static str, Vec<Range<usize>>)>> {
+    fn split(&self, rows: usize, width: impl Fn() -> Option<usize>) -> Option<Vec<Part>> {
         let halves = || rows.is_multiple_of(2).then(|| vec![rows / 2..rows, 0..rows / 2]);
+        let part = |name: &'static str, range: Range<usize>| -> Part { (name, std::iter::once(range).collect()) };
         match self {
-            Self::One(name) => Some(vec![(*name, vec![0..rows])]),
+            Self::One(name) => Some(vec![part(name, 0..rows)]),
             Self::Swapped(name) => Some(vec![(*name, halves()?)]),
             Self::SwappedIfTwo(name) if rows == 2 * width()? => Some(vec![(*name, halves()?)]),
-            Self::SwappedIfTwo(name) => Some(vec![(*name, vec![0..rows])]),
+            Self::SwappedIfTwo(name) => Some(vec![part(name, 0..rows)]),
             Self::Parts(names) => {
-                let part = rows / names.len();
-                let range = |(index, name): (usize, &&'static str)| (*name, vec![index * part..(index + 1) * part]);
-                rows.is_multiple_of(names.len()).then(|| names.iter().enumerate().map(range).collect())
+                let length = rows / names.len();
+                let nth = |(index, name): (usize, &&'static str)| part(name, index * length..(index + 1) * length);
+                rows.is_multiple_of(names.len()).then(|| names.iter().enumerate().map(nth).collect())
             }
             Self::SquaresAndRest(names) => {
                 let (last, squares) = names.split_last()?;
                 let width = width()?;
-                let range = |(index, name): (usize, &&'static str)| (*name, vec![index * width..(index + 1) * width]);
+                let nth = |(index, name): (usize, &&'static str)| part(name, index * width..(index + 1) * width);
                 let rest = squares.len() * width..rows;
-                let split = squares.iter().enumerate().map(range).chain([(*last, vec![rest.clone()])]);
+                let split = squares.iter().enumerate().map(nth).chain([part(last, rest.clone())]);
                 (rest.start < rest.end).then(|| split.collect())
             }
         }

@@ -1,0 +1,171 @@
+//! Group norm (arXiv 1803.08494) and the SiLU behind it, in two halves: what a part of a feature map says
+//! about its groups, and the norm with statistics that are known. A feature map can so be normalised
+//! stripe by stripe with the statistics of the whole.
+
+use rayon::prelude::*;
+
+use crate::exponential::exp;
+
+/// Sums are kept in as many lanes, so that the compiler can vectorise them.
+const LANES: usize = 16;
+
+/// Sums over some values, in f64: they are added up over a whole feature map.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Sums {
+    /// Of the values.
+    pub values: f64,
+    /// Of their squares.
+    pub squares: f64,
+}
+
+/// The sums of each of `groups` equal parts of `values`.
+///
+/// # Panics
+/// If the parts are not equal.
+pub fn group_sums(values: &[f32], groups: usize) -> Vec<Sums> {
+    assert!(groups > 0 && values.len().is_multiple_of(groups), "{} values in {groups} groups", values.len());
+    match values.len() / groups {
+        0 => vec![Sums::default(); groups],
+        length => values.par_chunks_exact(length).map(sums).collect(),
+    }
+}
+
+fn sums(values: &[f32]) -> Sums {
+    let (mut sum, mut squares) = ([0f64; LANES], [0f64; LANES]);
+    let mut chunks = values.chunks_exact(LANES);
+    for chunk in &mut chunks {
+        for lane in 0..LANES {
+            let value = f64::from(chunk[lane]);
+            sum[lane] += value;
+            squares[lane] += value * value;
+        }
+    }
+    for (lane, value) in chunks.remainder().iter().enumerate() {
+        let value = f64::from(*value);
+        sum[lane] += value;
+        squares[lane] += value * value;
+    }
+    Sums { values: sum.iter().sum(), squares: squares.iter().sum() }
+}
+
+/// The norm of some pixels of every channel `c`, and SiLU: `y / (1 + exp(-y))` of
+/// `y = scale[c] * x + shift[c]`. Channel `c` of the input begins at `c * stride`; `output` is
+/// `[channels, pixels]`.
+///
+/// # Panics
+/// If there are not as many shifts as scales, the output is not equal parts of as many channels, or the
+/// input ends before the last channel's pixels.
+pub fn scale_shift_silu(input: &[f32], stride: usize, scale: &[f32], shift: &[f32], output: &mut [f32]) {
+    assert_eq!(scale.len(), shift.len(), "scales and shifts");
+    assert!(output.len().is_multiple_of(scale.len().max(1)), "{} values of {} channels", output.len(), scale.len());
+    let pixels = output.len() / scale.len().max(1);
+    if pixels == 0 {
+        return;
+    }
+    output.par_chunks_exact_mut(pixels).enumerate().for_each(|(channel, values)| {
+        values.copy_from_slice(&input[channel * stride..][..pixels]);
+        dispatch(values, scale[channel], shift[channel]);
+    });
+}
+
+#[cfg(target_arch = "x86_64")]
+fn dispatch(values: &mut [f32], scale: f32, shift: f32) {
+    if is_x86_feature_detected!("avx512f") {
+        // SAFETY: the CPU has the features the function is compiled for.
+        unsafe { avx512(values, scale, shift) }
+    } else if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
+        // SAFETY: the CPU has the features the function is compiled for.
+        unsafe { avx2(values, scale, shift) }
+    } else {
+        plain(values, scale, shift);
+    }
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn dispatch(values: &mut [f32], scale: f32, shift: f32) {
+    plain(values, scale, shift);
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f")]
+fn avx512(values: &mut [f32], scale: f32, shift: f32) {
+    for value in values {
+        *value = silu(f32::mul_add(*value, scale, shift), f32::mul_add);
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2,fma")]
+fn avx2(values: &mut [f32], scale: f32, shift: f32) {
+    for value in values {
+        *value = silu(f32::mul_add(*value, scale, shift), f32::mul_add);
+    }
+}
+
+fn plain(values: &mut [f32], scale: f32, shift: f32) {
+    for value in values {
+        *value = silu(*value * scale + shift, |a, b, c| a * b + c);
+    }
+}
+
+#[inline(always)]
+fn silu(x: f32, multiply_add: impl Fn(f32, f32, f32) -> f32) -> f32 {
+    x / (1.0 + exp(-x, multiply_add))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn values(length: usize) -> Vec<f32> {
+        (0..length).map(|index| (index as f32 * 0.731).sin() * 20.0).collect()
+    }
+
+    #[test]
+    fn sums_are_those_of_each_group() {
+        let values = values(3 * 37);
+        for (group, found) in group_sums(&values, 3).into_iter().enumerate() {
+            let group: Vec<f64> = values[group * 37..][..37].iter().map(|value| f64::from(*value)).collect();
+            assert!((found.values - group.iter().sum::<f64>()).abs() < 1e-9);
+            assert!((found.squares - group.iter().map(|value| value * value).sum::<f64>()).abs() < 1e-9);
+        }
+        assert_eq!(group_sums(&[], 2), [Sums::default(); 2]);
+    }
+
+    #[test]
+    fn channels_are_moved_and_activated() {
+        let (scale, shift) = ([2.0, -0.5], [0.25, 1.0]);
+        let values = values(2 * 100);
+        let (mut dispatched, mut plain_values) = (vec![f32::NAN; 200], values.clone());
+        scale_shift_silu(&values, 100, &scale, &shift, &mut dispatched);
+        for (channel, part) in plain_values.chunks_mut(100).enumerate() {
+            plain(part, scale[channel], shift[channel]);
+        }
+        for (index, value) in values.iter().enumerate() {
+            let y = f64::from(*value) * f64::from(scale[index / 100]) + f64::from(shift[index / 100]);
+            let expected = y / (1.0 + (-y).exp());
+            for found in [dispatched[index], plain_values[index]] {
+                // Rounding of y moves the exponential by that much of itself.
+                assert!((f64::from(found) - expected).abs() <= 1e-5 * (1.0 + expected.abs()), "{found}, {expected}");
+            }
+        }
+        scale_shift_silu(&[], 0, &scale, &shift, &mut []);
+    }
+
+    #[test]
+    fn some_pixels_of_every_channel_are_taken() {
+        let (values, mut output) = (values(3 * 50), [f32::NAN; 3 * 20]);
+        scale_shift_silu(&values[7..], 50, &[1.0; 3], &[0.0; 3], &mut output);
+        for (index, found) in output.iter().enumerate() {
+            let x = values[7 + index / 20 * 50 + index % 20];
+            assert!((found - x / (1.0 + (-x).exp())).abs() < 1e-5, "{index}: {found} for {x}");
+        }
+    }
+
+    #[test]
+    fn nan_stays_nan() {
+        let mut output = [0.0; 2];
+        scale_shift_silu(&[f32::NAN, 1.0], 2, &[1.0], &[0.0], &mut output);
+        assert!(output[0].is_nan() && output[1] > 0.73);
+    }
+}
