@@ -6,7 +6,7 @@
 //! never with the number of threads.
 
 mod conv3x3;
-mod dot_product;
+mod dot_tile;
 mod exponential;
 mod gelu;
 mod group_norm;

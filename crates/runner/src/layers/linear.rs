@@ -24,7 +24,7 @@ impl Linear {
         Ok(Self { weight, bias })
     }
 
-    /// `[rows, input]` to `[rows, output]`, or `[.., tokens, input]` to `[.., tokens, output]`.
+    /// `[.., input]` to `[.., output]`
     pub(crate) fn forward(&self, x: &Tensor) -> Result<Tensor> {
         let product = self.weight.product(x)?;
         match &self.bias {

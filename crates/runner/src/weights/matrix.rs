@@ -89,8 +89,7 @@ impl Matrix {
         }
     }
 
-    /// `x * weights^T`: `[.., inputs]` to `[.., outputs]`, in the dtype of `x`. A tensor of two
-    /// dimensions is taken for vectors, one of more for tokens.
+    /// `x * weights^T`: `[.., inputs]` to `[.., outputs]`, in the dtype of `x`.
     pub(crate) fn product(&self, x: &Tensor) -> Result<Tensor> {
         match &self.weights {
             Weights::OnDevice { weights, device, dtype } => {
@@ -131,14 +130,13 @@ impl CustomOp1 for Product<'_> {
         }
         let rows = shape.iter().rev().skip(1).product();
         let product = RowProduct { rows, inputs: *inputs, outputs: *outputs };
-        let run = if shape.len() > 2 { RowProduct::run::<Rows<'_>> } else { RowProduct::run_few::<Rows<'_>> };
         let mut output = vec![0f32; rows * outputs];
         match weights {
             Weights::Plain(weights) => {
                 let (storage, layout) = weights.storage_and_layout();
-                run(product, &x[start..end], &Rows::plain(&storage, layout, *inputs)?, &mut output)?;
+                product.run(&x[start..end], &Rows::plain(&storage, layout, *inputs)?, &mut output)?;
             }
-            Weights::Blocks(blocks) => run(product, &x[start..end], &Rows::Blocks(blocks), &mut output)?,
+            Weights::Blocks(blocks) => product.run(&x[start..end], &Rows::Blocks(blocks), &mut output)?,
             Weights::OnDevice { .. } => candle_core::bail!("the weights are on another device"),
         }
         Ok((CpuStorage::F32(output), Shape::from(shape)))

@@ -56,7 +56,6 @@ fn every_quantisation_has_the_values_of_ggufs_reference() {
     assert_eq!(weights.bytes(), 2 * 512 / 32 * (18 + 20 + 22 + 24 + 34) + 2 * 512 / 256 * (84 + 110 + 144 + 176 + 210));
 }
 
-/// Tokens, and vectors, which take another way.
 #[test]
 fn products_are_those_of_dequantised_weights() {
     let weights = blocks();
