@@ -102,6 +102,7 @@ unsafe fn all<V: Lanes, const LEFT: usize, const RIGHT: usize>(
 /// # Safety
 /// `LEFT` and `RIGHT` rows from `left` and `right` on end within the slices, and the CPU has registers `V`.
 #[inline(always)]
+#[allow(clippy::needless_range_loop, reason = "iterators would be closures")]
 unsafe fn block<V: Lanes, const LEFT: usize, const RIGHT: usize>(
     sides: Sides<'_>,
     left: usize,
@@ -277,9 +278,11 @@ mod tests {
     fn every_instruction_set_equals_the_definition() {
         type Run = unsafe fn(Sides<'_>, &mut dyn FnMut(usize, usize, f32));
         let mut runs: Vec<Run> =
+            // SAFETY: `products` passes sides that fit, and arrays need no feature.
             vec![|sides, each| dot_products(sides, each), |sides, each| unsafe { all::<[f32; 4], 2, 2>(sides, each) }];
         #[cfg(target_arch = "x86_64")]
         if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
+            // SAFETY: `products` passes sides that fit, and the features are there.
             runs.push(|sides, each| unsafe { x86::all_avx2(sides, each) });
         }
         for (left_rows, right_rows, length) in [(1, 1, 1), (4, 6, 16), (5, 7, 37), (3, 13, 130), (0, 2, 3), (9, 2, 0)] {
