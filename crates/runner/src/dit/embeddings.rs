@@ -3,7 +3,7 @@
 use candle_core::{Result, Tensor};
 use candle_nn::{Embedding, Module};
 
-use crate::layers::TimestepEmbedding;
+use crate::layers::{TimestepEmbedding, row_indices};
 use crate::weights::Parameters;
 
 /// What a block is told about its rows.
@@ -17,8 +17,7 @@ pub(super) struct Conditioning {
 
 impl Conditioning {
     pub(super) fn select(&self, rows: &[usize]) -> Result<Self> {
-        let rows: Vec<u32> = rows.iter().map(|row| *row as u32).collect();
-        let rows = Tensor::new(rows, self.classes.device())?;
+        let rows = row_indices(rows, self.classes.device())?;
         Ok(Self { timesteps: self.timesteps.index_select(&rows, 0)?, classes: self.classes.index_select(&rows, 0)? })
     }
 }

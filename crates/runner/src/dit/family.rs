@@ -30,7 +30,7 @@ impl Dit {
         }
         let config = TransformerConfig::from_json(&parts.folder.text("transformer/config.json")?)?;
         let buckets = pipeline::check_buckets(parts, config.sample_size, config.patch_size)?;
-        let latents: Vec<_> = buckets.iter().map(|size| pipeline::latent_size(*size, parts.vae_scale)).collect();
+        let latents = parts.latent_sizes(&buckets);
         let weights = parts.folder.weights("transformer")?;
         let parameters = weights.parameters(parts.dtype, parts.device);
         let transformer = DitTransformer::new(config.clone(), &latents, parameters)?;

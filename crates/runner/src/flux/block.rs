@@ -6,7 +6,7 @@ use candle_core::{DType, Result, Tensor};
 use super::config::TransformerConfig;
 use crate::layers::{
     Activation, FeedForward, HeadProjections, Heads, Linear, PlainLayerNorm, ProjectionNames, RotaryPositions,
-    modulate, scaled_dot_product,
+    modulate, row_indices, scaled_dot_product,
 };
 use crate::weights::Parameters;
 
@@ -27,8 +27,7 @@ pub(super) struct Conditioning {
 
 impl Conditioning {
     pub(super) fn select(&self, rows: &[usize]) -> Result<Self> {
-        let rows: Vec<u32> = rows.iter().map(|row| *row as u32).collect();
-        let rows = Tensor::new(rows, self.embedding.device())?;
+        let rows = row_indices(rows, self.embedding.device())?;
         Ok(Self { embedding: self.embedding.index_select(&rows, 0)?, positions: self.positions.clone() })
     }
 }

@@ -8,7 +8,7 @@ use super::transformer::{FluxTransformer, TextRows};
 use crate::conditioning::{Conditioning, EncodedText};
 use crate::error::RunnerError;
 use crate::labels::Labels;
-use crate::pipeline::{self, Family, FamilyFacts, FamilyParts, GuidanceKind, LoadedFamily, Rows, Unconditional};
+use crate::pipeline::{self, Family, FamilyFacts, FamilyParts, GuidanceKind, LoadedFamily, Rows};
 use crate::schedulers::FlowSigmas;
 use crate::text::{ClipTextEncoder, T5TextEncoder};
 
@@ -45,18 +45,11 @@ impl Flux {
         let FamilyParts { folder, dtype, device, .. } = *parts;
         let config = TransformerConfig::from_json(&folder.text("transformer/config.json")?)?;
         let buckets = pipeline::check_buckets(parts, SAMPLE_SIZE, PACK_SIDE)?;
-        let latents: Vec<_> = buckets.iter().map(|size| pipeline::latent_size(*size, parts.vae_scale)).collect();
+        let latents = parts.latent_sizes(&buckets);
         let clip = ClipTextEncoder::load(&parts.text_encoders, "text_encoder", "tokenizer")?;
         let t5 = T5TextEncoder::load(&parts.text_encoders, "text_encoder_2", "tokenizer_2")?;
-        for (what, found, right) in [
-            ("CLIP's pooled output has", clip.pooled_dim(), config.pooled_projection_dim),
-            ("T5's states have", t5.dim(), config.joint_attention_dim),
-        ] {
-            if found != right {
-                let message = format!("{}: {what} size {found}, the transformer takes {right}", folder.id());
-                return Err(RunnerError::Model(message));
-            }
-        }
+        parts.check_size("CLIP's pooled output has", clip.pooled_dim(), config.pooled_projection_dim)?;
+        parts.check_size("T5's states have", t5.dim(), config.joint_attention_dim)?;
         let default_tokens = if config.guidance_embeds { TEXT_TOKENS } else { TEXT_TOKENS_WITHOUT_GUIDANCE };
         let text_tokens = parts.text_tokens(default_tokens)?;
         let weights = folder.weights("transformer")?;
@@ -84,10 +77,6 @@ impl Flux {
 }
 
 impl Family for Flux {
-    fn check_prompt(&self, _prompt: &str) -> std::result::Result<(), String> {
-        Ok(())
-    }
-
     fn encode(&self, prompt: &str) -> std::result::Result<Conditioning, RunnerError> {
         let (clip, t5) = (self.clip.encode(prompt)?, self.t5.encode_padded(prompt, self.text_tokens)?);
         Ok(Conditioning::Text(EncodedText {
@@ -96,10 +85,6 @@ impl Family for Flux {
             pooled: Some(self.transformer.project_pooled(&clip.pooled)?),
             cuts: clip.cut.into_iter().chain(t5.cut).collect(),
         }))
-    }
-
-    fn unconditional(&self) -> Unconditional {
-        Unconditional::FirstFromNegativePrompt
     }
 
     fn stream_bytes(&self, latent_size: (usize, usize)) -> usize {
@@ -111,18 +96,12 @@ impl Family for Flux {
     }
 
     fn predict(&self, rows: &Rows<'_>, lanes: &mut [Lane<'_>]) -> Result<Tensor> {
-        let (mut texts, mut pooled) = (vec![], vec![]);
-        for conditioning in rows.conditioning {
-            let text = conditioning.text()?;
-            texts.push(&text.states);
-            pooled.extend(&text.pooled);
-        }
         let rows = TextRows {
             latents: rows.latents,
             timesteps: rows.timesteps,
             guidance_scales: rows.guidance_scales,
-            text: Tensor::cat(&texts, 0)?,
-            pooled: Tensor::cat(&pooled, 0)?,
+            text: rows.texts(|text| Some(&text.states))?,
+            pooled: rows.texts(|text| text.pooled.as_ref())?,
         };
         self.transformer.forward(rows, lanes)
     }

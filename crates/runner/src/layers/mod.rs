@@ -7,6 +7,7 @@ mod linear;
 mod norm;
 mod patch_embed;
 mod rope;
+mod rows;
 mod time_text;
 mod timestep;
 
@@ -17,5 +18,6 @@ pub(crate) use linear::Linear;
 pub(crate) use norm::{PlainLayerNorm, RmsNorm, modulate};
 pub(crate) use patch_embed::{PatchEmbed, patchify, unpatchify};
 pub(crate) use rope::RotaryPositions;
+pub(crate) use rows::row_indices;
 pub(crate) use time_text::TimeTextEmbedding;
 pub(crate) use timestep::{Sinusoids, TimestepEmbedding};

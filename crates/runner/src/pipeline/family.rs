@@ -7,7 +7,7 @@
 use afterimage_cache::Lane;
 use candle_core::Tensor;
 
-use crate::conditioning::Conditioning;
+use crate::conditioning::{Conditioning, EncodedText};
 use crate::error::RunnerError;
 
 /// A loaded transformer with what understands its prompts.
@@ -16,7 +16,9 @@ pub(crate) trait Family: Send + Sync {
     ///
     /// # Errors
     /// A message for whoever wrote the prompt.
-    fn check_prompt(&self, prompt: &str) -> Result<(), String>;
+    fn check_prompt(&self, _prompt: &str) -> Result<(), String> {
+        Ok(())
+    }
 
     /// What the transformer is told about a row with this prompt. Takes its time.
     ///
@@ -25,7 +27,9 @@ pub(crate) trait Family: Send + Sync {
     fn encode(&self, prompt: &str) -> Result<Conditioning, RunnerError>;
 
     /// What the row of a guided image is told that is steered away from, where its request does not say.
-    fn unconditional(&self) -> Unconditional;
+    fn unconditional(&self) -> Unconditional {
+        Unconditional::FirstFromNegativePrompt
+    }
 
     /// Bytes of one row's streams for latents of this height and width.
     fn stream_bytes(&self, latent_size: (usize, usize)) -> usize;
@@ -61,4 +65,15 @@ pub(crate) struct Rows<'a> {
     pub(crate) guidance_scales: &'a [f32],
     /// One per row.
     pub(crate) conditioning: &'a [&'a Conditioning],
+}
+
+impl Rows<'_> {
+    /// A part of all rows' texts, `[1, ..]` each, as one tensor.
+    pub(crate) fn texts(&self, part: impl Fn(&EncodedText) -> Option<&Tensor>) -> candle_core::Result<Tensor> {
+        let mut parts = Vec::with_capacity(self.conditioning.len());
+        for conditioning in self.conditioning {
+            parts.extend(part(conditioning.text()?));
+        }
+        Tensor::cat(&parts, 0)
+    }
 }

@@ -112,6 +112,20 @@ pub(crate) struct FamilyParts<'a> {
 }
 
 impl FamilyParts<'_> {
+    /// Heights and widths of the latents of these sizes.
+    pub(crate) fn latent_sizes(&self, sizes: &[Size]) -> Vec<(usize, usize)> {
+        sizes.iter().map(|size| latent_size(*size, self.vae_scale)).collect()
+    }
+
+    /// Refuses what an encoder gives in another size than the transformer takes; `what` ends in "has" or "have".
+    pub(crate) fn check_size(&self, what: &str, found: usize, right: usize) -> Result<(), RunnerError> {
+        if found == right {
+            return Ok(());
+        }
+        let id = self.folder.id();
+        Err(RunnerError::Model(format!("{id}: {what} size {found}, the transformer takes {right}")))
+    }
+
     /// Tokens of a prompt in the last text encoder of a family whose pipeline has this default.
     pub(crate) fn text_tokens(&self, default: usize) -> Result<usize, RunnerError> {
         match self.max_sequence_length.unwrap_or(default) {
@@ -432,6 +446,6 @@ pub(crate) fn check_buckets(
 }
 
 /// Height and width of a picture's latents.
-pub(crate) fn latent_size(size: Size, scale: usize) -> (usize, usize) {
+fn latent_size(size: Size, scale: usize) -> (usize, usize) {
     (size.height / scale, size.width / scale)
 }

@@ -5,7 +5,7 @@ use candle_core::{Result, Tensor};
 
 use super::config::TransformerConfig;
 use crate::error::RunnerError;
-use crate::layers::{Attention, FeedForward, PlainLayerNorm, modulate};
+use crate::layers::{Attention, FeedForward, PlainLayerNorm, modulate, row_indices};
 use crate::weights::Parameters;
 
 /// Shift, scale and gate of the self-attention, then of the feed-forward.
@@ -35,8 +35,7 @@ pub(super) struct Conditioning {
 
 impl Conditioning {
     pub(super) fn select(&self, rows: &[usize]) -> Result<Self> {
-        let rows: Vec<u32> = rows.iter().map(|row| *row as u32).collect();
-        let rows = Tensor::new(rows, self.modulation.device())?;
+        let rows = row_indices(rows, self.modulation.device())?;
         Ok(Self {
             modulation: self.modulation.index_select(&rows, 0)?,
             captions: self.captions.index_select(&rows, 0)?,

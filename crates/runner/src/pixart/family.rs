@@ -8,7 +8,7 @@ use super::transformer::{CaptionRows, PixArtTransformer};
 use crate::conditioning::{Conditioning, EncodedText};
 use crate::error::RunnerError;
 use crate::labels::Labels;
-use crate::pipeline::{self, Family, FamilyFacts, FamilyParts, GuidanceKind, LoadedFamily, Rows, Unconditional};
+use crate::pipeline::{self, Family, FamilyFacts, FamilyParts, GuidanceKind, LoadedFamily, Rows};
 use crate::schedulers::FlowSigmas;
 use crate::text::{T5States, T5TextEncoder};
 
@@ -50,16 +50,9 @@ impl PixArt {
     pub(crate) fn load(parts: &FamilyParts<'_>, variant: Variant) -> std::result::Result<LoadedFamily, RunnerError> {
         let config = TransformerConfig::from_json(&parts.folder.text("transformer/config.json")?)?;
         let buckets = pipeline::check_buckets(parts, config.sample_size, config.patch_size)?;
-        let latents: Vec<_> = buckets.iter().map(|size| pipeline::latent_size(*size, parts.vae_scale)).collect();
+        let latents = parts.latent_sizes(&buckets);
         let text_encoder = T5TextEncoder::load(&parts.text_encoders, "text_encoder", "tokenizer")?;
-        if text_encoder.dim() != config.caption_channels() {
-            return Err(RunnerError::Model(format!(
-                "{}: the text encoder's states have size {}, the transformer takes {}",
-                parts.folder.id(),
-                text_encoder.dim(),
-                config.caption_channels()
-            )));
-        }
+        parts.check_size("the text encoder's states have", text_encoder.dim(), config.caption_channels())?;
         let weights = parts.folder.weights("transformer")?;
         let parameters = weights.parameters(parts.dtype, parts.device);
         let transformer = PixArtTransformer::new(config.clone(), &latents, parts.vae_scale, parameters)?;
@@ -83,10 +76,6 @@ impl PixArt {
 }
 
 impl Family for PixArt {
-    fn check_prompt(&self, _prompt: &str) -> std::result::Result<(), String> {
-        Ok(())
-    }
-
     fn encode(&self, prompt: &str) -> std::result::Result<Conditioning, RunnerError> {
         // As the pipelines do without their optional cleaning.
         let caption = prompt.to_lowercase();
@@ -104,10 +93,6 @@ impl Family for PixArt {
         }))
     }
 
-    fn unconditional(&self) -> Unconditional {
-        Unconditional::FirstFromNegativePrompt
-    }
-
     fn stream_bytes(&self, latent_size: (usize, usize)) -> usize {
         self.transformer.stream_bytes(latent_size)
     }
@@ -117,17 +102,11 @@ impl Family for PixArt {
     }
 
     fn predict(&self, rows: &Rows<'_>, lanes: &mut [Lane<'_>]) -> Result<Tensor> {
-        let (mut captions, mut bias) = (vec![], vec![]);
-        for conditioning in rows.conditioning {
-            let text = conditioning.text()?;
-            captions.push(&text.states);
-            bias.extend(&text.bias);
-        }
         let rows = CaptionRows {
             latents: rows.latents,
             timesteps: rows.timesteps,
-            captions: Tensor::cat(&captions, 0)?,
-            caption_bias: Tensor::cat(&bias, 0)?.to_dtype(DType::F32)?,
+            captions: rows.texts(|text| Some(&text.states))?,
+            caption_bias: rows.texts(|text| text.bias.as_ref())?.to_dtype(DType::F32)?,
         };
         self.transformer.forward(rows, lanes)
     }

@@ -9,7 +9,7 @@ use super::transformer::{PromptRows, Sd3Transformer};
 use crate::conditioning::{Conditioning, EncodedText};
 use crate::error::RunnerError;
 use crate::labels::Labels;
-use crate::pipeline::{self, Family, FamilyFacts, FamilyParts, GuidanceKind, LoadedFamily, Rows, Unconditional};
+use crate::pipeline::{self, Family, FamilyFacts, FamilyParts, GuidanceKind, LoadedFamily, Rows};
 use crate::schedulers::FlowSigmas;
 use crate::size::Size;
 use crate::text::{ClipTextEncoder, PromptCut, PromptLimit, T5States, T5TextEncoder};
@@ -53,7 +53,7 @@ impl Sd3 {
         let config = TransformerConfig::from_json(&parts.folder.text("transformer/config.json")?)?;
         let buckets = pipeline::check_buckets(parts, config.sample_size, config.patch_size)?;
         check_positions(&config, parts.vae_scale, &buckets)?;
-        let latents: Vec<_> = buckets.iter().map(|size| pipeline::latent_size(*size, parts.vae_scale)).collect();
+        let latents = parts.latent_sizes(&buckets);
         let texts = TextEncoders::load(parts, &config)?;
         let weights = parts.folder.weights("transformer")?;
         let transformer = Sd3Transformer::new(&config, &latents, &weights.parameters(parts.dtype, parts.device))?;
@@ -91,7 +91,7 @@ fn check_positions(
 
 impl TextEncoders {
     fn load(parts: &FamilyParts<'_>, config: &TransformerConfig) -> std::result::Result<Self, RunnerError> {
-        let FamilyParts { folder, index, dtype, device, ref text_encoders, .. } = *parts;
+        let FamilyParts { index, dtype, device, ref text_encoders, .. } = *parts;
         let clip = |number: &str| {
             let (encoder, tokenizer) = (format!("text_encoder{number}"), format!("tokenizer{number}"));
             ClipTextEncoder::load(text_encoders, &encoder, &tokenizer)
@@ -101,21 +101,14 @@ impl TextEncoders {
             Some(_) => Some(T5TextEncoder::load(text_encoders, "text_encoder_3", "tokenizer_3")?),
             None => None,
         };
-        let fail = |what: &str, found: usize, right: usize| {
-            let message = format!("{}: {what} have size {found}, the transformer takes {right}", folder.id());
-            Err(RunnerError::Model(message))
-        };
         let (states, pooled) =
             clips.iter().fold((0, 0), |(dim, pooled), clip| (dim + clip.dim(), pooled + clip.pooled_dim()));
         let dim = config.joint_attention_dim;
-        if pooled != config.pooled_projection_dim {
-            return fail("the pooled outputs of both CLIPs together", pooled, config.pooled_projection_dim);
-        }
-        if states > dim {
-            return fail("the states of both CLIPs together", states, dim);
-        }
-        if let Some(t5) = t5.as_ref().filter(|t5| t5.dim() != dim) {
-            return fail("the states of T5", t5.dim(), dim);
+        parts.check_size("the pooled outputs of both CLIPs together have", pooled, config.pooled_projection_dim)?;
+        // Smaller ones are padded.
+        parts.check_size("the states of both CLIPs together have", states.max(dim), dim)?;
+        if let Some(t5) = &t5 {
+            parts.check_size("the states of T5 have", t5.dim(), dim)?;
         }
         let t5_tokens = parts.text_tokens(DEFAULT_T5_TOKENS)?;
         Ok(Self { clips, t5, t5_tokens, dim, dtype, device: device.clone() })
@@ -156,10 +149,6 @@ impl TextEncoders {
 }
 
 impl Family for Sd3 {
-    fn check_prompt(&self, _prompt: &str) -> std::result::Result<(), String> {
-        Ok(())
-    }
-
     fn encode(&self, prompt: &str) -> std::result::Result<Conditioning, RunnerError> {
         let PromptStates { states, pooled, cuts } = self.texts.encode(prompt)?;
         Ok(Conditioning::Text(EncodedText {
@@ -168,10 +157,6 @@ impl Family for Sd3 {
             pooled: Some(self.transformer.embed_pooled(&pooled)?),
             cuts,
         }))
-    }
-
-    fn unconditional(&self) -> Unconditional {
-        Unconditional::FirstFromNegativePrompt
     }
 
     fn stream_bytes(&self, latent_size: (usize, usize)) -> usize {
@@ -183,17 +168,11 @@ impl Family for Sd3 {
     }
 
     fn predict(&self, rows: &Rows<'_>, lanes: &mut [Lane<'_>]) -> Result<Tensor> {
-        let (mut texts, mut pooled) = (vec![], vec![]);
-        for conditioning in rows.conditioning {
-            let text = conditioning.text()?;
-            texts.push(&text.states);
-            pooled.extend(&text.pooled);
-        }
         let rows = PromptRows {
             latents: rows.latents,
             timesteps: rows.timesteps,
-            texts: Tensor::cat(&texts, 0)?,
-            pooled: Tensor::cat(&pooled, 0)?,
+            texts: rows.texts(|text| Some(&text.states))?,
+            pooled: rows.texts(|text| text.pooled.as_ref())?,
         };
         self.transformer.forward(rows, lanes)
     }

@@ -5,7 +5,7 @@ use candle_core::{DType, Result, Tensor};
 
 use super::block::{JointBlock, NORM_EPS};
 use super::config::TransformerConfig;
-use crate::layers::{Linear, PatchEmbed, PlainLayerNorm, TimeTextEmbedding, modulate, unpatchify};
+use crate::layers::{Linear, PatchEmbed, PlainLayerNorm, TimeTextEmbedding, modulate, row_indices, unpatchify};
 use crate::weights::Parameters;
 
 #[derive(Debug)]
@@ -130,8 +130,7 @@ impl BlockList for PreparedBlocks<'_> {
     }
 
     fn select(&self, rows: &[usize]) -> Result<Self> {
-        let rows: Vec<u32> = rows.iter().map(|row| *row as u32).collect();
-        let rows = Tensor::new(rows, self.embedding.device())?;
+        let rows = row_indices(rows, self.embedding.device())?;
         Ok(Self { blocks: self.blocks, embedding: self.embedding.index_select(&rows, 0)? })
     }
 }

@@ -14,9 +14,8 @@ const KARRAS_RHO: f64 = 7.0;
 #[derive(Debug, Clone, Copy)]
 enum Shift {
     Fixed(f64),
-    /// By a number that depends on the picture's size.
-    Exponential(f64),
-    Linear(f64),
+    /// By a weight that depends on the picture's size.
+    Dynamic(f64),
 }
 
 /// Levels in the arithmetic of NumPy arrays: f64, or f32 with every result rounded. (Rounding the f64
@@ -28,9 +27,14 @@ struct Levels {
 }
 
 impl Levels {
-    fn map(&mut self, formula: impl Fn(&dyn Fn(f64) -> f64, f64) -> f64) {
+    /// The rounding of every result.
+    fn rounding(&self) -> impl Fn(f64) -> f64 + use<> {
         let single = self.single;
-        let round = move |value: f64| if single { f64::from(value as f32) } else { value };
+        move |value| if single { f64::from(value as f32) } else { value }
+    }
+
+    fn map(&mut self, formula: impl Fn(&dyn Fn(f64) -> f64, f64) -> f64) {
+        let round = self.rounding();
         self.values.iter_mut().for_each(|value| *value = formula(&round, *value));
     }
 
@@ -40,8 +44,8 @@ impl Levels {
                 let (shift, less) = (round(shift), round(shift - 1.0));
                 round(round(shift * sigma) / round(1.0 + round(less * sigma)))
             }
-            Shift::Exponential(mu) | Shift::Linear(mu) => {
-                let weight = round(if matches!(shift, Shift::Exponential(_)) { mu.exp() } else { mu });
+            Shift::Dynamic(weight) => {
+                let weight = round(weight);
                 round(weight / round(weight + round(round(1.0 / sigma) - 1.0)))
             }
         });
@@ -50,8 +54,7 @@ impl Levels {
     /// Stretches the levels so that the last one is `terminal`.
     fn stretch(&mut self, terminal: f64) {
         let Some(last) = self.values.last().copied() else { return };
-        let single = self.single;
-        let round = move |value: f64| if single { f64::from(value as f32) } else { value };
+        let round = self.rounding();
         let factor = round(round(1.0 - last) / round(1.0 - terminal));
         self.map(|round, sigma| round(1.0 - round(round(1.0 - sigma) / factor)));
     }
@@ -124,15 +127,15 @@ fn shift(config: &SchedulerConfig, schedule: &Schedule) -> Result<Shift, RunnerE
     }
     let slope = (max_shift - base_shift) / (max_tokens - base_tokens) as f64;
     let mu = schedule.image_tokens as f64 * slope + (base_shift - slope * base_tokens as f64);
-    let kinds = [("exponential", Shift::Exponential(mu)), ("linear", Shift::Linear(mu))];
-    config.choice("time_shift_type", &kinds, Shift::Exponential(mu))
+    let exponential = Shift::Dynamic(mu.exp());
+    config.choice("time_shift_type", &[("exponential", exponential), ("linear", Shift::Dynamic(mu))], exponential)
 }
 
 /// What the ends of the training schedule are shifted by: dynamic shifting leaves them alone.
 fn fixed_part(shift: Shift) -> f32 {
     match shift {
         Shift::Fixed(shift) => shift as f32,
-        Shift::Exponential(_) | Shift::Linear(_) => 1.0,
+        Shift::Dynamic(_) => 1.0,
     }
 }
 
