@@ -126,7 +126,6 @@ fn what_this_server_would_have_to_ignore_is_refused() {
     assert!(refusal(json!({"negative_prompt": "blurry"}), 400, "negative_prompt").contains("negative_prompt"));
     assert!(refusal(json!({"true_cfg_scale": 5.5}), 400, "true_cfg_scale").contains("true_cfg_scale"));
     assert!(refusal(json!({"response_format": "url"}), 400, "response_format").contains("response_format"));
-    assert!(refusal(json!({"response_format": "file"}), 400, "response_format").contains("b64_json"));
     let message = refusal(json!({"model": "stabilityai/stable-diffusion-3.5-medium"}), 404, "model");
     assert!(message.contains("emoji-dit"), "{message}");
 }

@@ -142,7 +142,7 @@ fn pictures_that_cannot_be_stored_are_a_clean_500() {
     assert_eq!((response.status, response.error().1.as_str()), (500, "storage_failed"));
     assert!(response.text().contains("--output-max-bytes is 1000"), "{}", response.text());
     assert_eq!(response.header("x-should-retry"), Some("false"));
-    assert_eq!(server.generate(&request(json!({})))["data"].as_array().unwrap().len(), 1);
+    assert_eq!(server.generate(&request(json!({"response_format": "b64_json"})))["data"].as_array().unwrap().len(), 1);
 }
 
 #[test]
@@ -162,6 +162,115 @@ fn urls_that_cannot_be_given_are_refused() {
     );
     let response = http::try_raw(&server.address, format!("{head}\r\n\r\n{body}").as_bytes()).unwrap();
     assert_eq!((response.status, response.error().0.as_deref()), (400, Some("response_format")));
+}
+
+fn ask_for_file(server: &Server, accept: &str, fields: Value) -> http::Response {
+    let body = request(fields).to_string();
+    http::request(&server.address, "POST", "/v1/images/generations", &[("accept", accept)], body.as_bytes())
+}
+
+#[test]
+fn where_pictures_are_kept_an_answer_has_them_and_their_urls() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = keeping_server(folder.path(), &[]);
+    let response = server.generate(&request(json!({"n": 2})));
+    for picture in response["data"].as_array().unwrap() {
+        let kept = server.get(path_of(&picture["url"]));
+        assert_eq!((kept.status, kept.body()), (200, &*file_of(picture)));
+    }
+    let told = server.generate(&request(json!({"response_format": "b64_json"})));
+    assert!(told["data"][0].get("url").is_none());
+    assert_eq!(server.metric("afterimage_stored_images", &[]), 2.0);
+    let streamed = server.post(request(json!({"stream": true})).to_string().as_bytes()).events();
+    assert!(streamed[0]["b64_json"].is_string() && streamed[0].get("url").is_none());
+}
+
+#[test]
+fn a_job_has_urls_by_default_too() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = keeping_server(folder.path(), &["--default-response-format", "url"]);
+    let body = request(json!({})).to_string();
+    let created =
+        http::request(&server.address, "POST", "/v1/images/jobs", &[("accept", "image/png")], body.as_bytes());
+    assert_eq!(created.status, 202, "{}", created.text());
+    let job = created.header("location").unwrap();
+    server.wait_until("the job has ended", || server.get(job).json()["status"] == "succeeded");
+    let picture = server.get(job).json()["result"]["data"][0].take();
+    assert!(picture.get("b64_json").is_none());
+    assert_eq!(server.get(path_of(&picture["url"])).status, 200);
+}
+
+#[test]
+fn urls_that_nobody_asked_for_cost_nobody_the_pictures() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = keeping_server(folder.path(), &["--output-max-bytes", "1000"]);
+    let response = server.generate(&request(json!({})));
+    assert_eq!(Picture::of(&response, 0).width, 64);
+    assert!(response["data"][0].get("url").is_none());
+    let warning = &response["warnings"][0];
+    assert_eq!((&warning["param"], &warning["code"]), (&json!("response_format"), &json!("not_stored")));
+    assert!(warning["message"].as_str().unwrap().contains("--output-max-bytes is 1000"), "{warning}");
+}
+
+#[test]
+fn a_picture_can_be_the_whole_answer() {
+    let fields = || json!({"cache_backend": "cache_dit", "num_inference_steps": 8, "seed": 7});
+    let json = shared().generate(&request(fields()));
+    for (accept, with, content_type) in [
+        ("image/png", json!({}), "image/png"),
+        ("image/jpeg", json!({}), "image/jpeg"),
+        ("image/webp, */*;q=0.1", json!({}), "image/webp"),
+        ("image/*", json!({"output_format": "jpeg"}), "image/jpeg"),
+        ("application/json", json!({"response_format": "file"}), "image/png"),
+        ("*/*", json!({"response_format": "file", "output_format": "webp"}), "image/webp"),
+    ] {
+        let mut fields = fields();
+        fields.as_object_mut().unwrap().extend(with.as_object().unwrap().clone());
+        let answer = ask_for_file(shared(), accept, fields);
+        assert_eq!((answer.status, answer.header("content-type")), (200, Some(content_type)), "{accept}");
+        assert_eq!(Picture::from_file(answer.body()).width, 64);
+        if content_type == "image/png" {
+            assert_eq!(answer.body(), file_of(&json["data"][0]), "the same file as in JSON");
+        }
+        let header = |name: &str| answer.header(name).unwrap_or_else(|| panic!("no {name}")).to_owned();
+        assert_eq!((&*header("x-afterimage-seed"), &*header("x-afterimage-steps")), ("7", "8"));
+        assert_eq!(header("x-afterimage-cache-backend"), "cache_dit");
+        assert_eq!(header("x-afterimage-cache-hit-rate"), json["cache"]["hit_rate"].to_string());
+        assert_eq!(json["cache"]["tag"], header("x-afterimage-cache-tag"));
+        let name = content_type.strip_prefix("image/").unwrap();
+        assert_eq!(header("content-disposition"), format!("inline; filename=\"afterimage-7.{name}\""));
+        assert!(answer.header("x-afterimage-warnings").is_none() && answer.header("x-request-id").is_some());
+    }
+}
+
+#[test]
+fn json_is_the_answer_to_all_other_clients() {
+    for accept in ["*/*", "application/json", "application/json, text/plain, */*", "text/html", "image/png;q=0, */*"] {
+        let answer = ask_for_file(shared(), accept, json!({}));
+        assert_eq!((answer.status, answer.header("content-type")), (200, Some("application/json")), "{accept}");
+    }
+    let told = ask_for_file(shared(), "image/png", json!({"response_format": "b64_json"}));
+    assert!(told.json()["data"][0]["b64_json"].is_string());
+}
+
+#[test]
+fn a_file_that_cannot_be_the_answer_is_refused_in_json() {
+    for (accept, fields, param) in [
+        ("*/*", json!({"response_format": "file", "n": 2}), Some("n")),
+        ("image/png", json!({"n": 3}), Some("n")),
+        ("*/*", json!({"response_format": "file", "stream": true}), Some("stream")),
+        ("image/png", json!({"stream": true}), Some("stream")),
+        ("image/png", json!({"output_format": "jpeg"}), Some("output_format")),
+        ("image/png", json!({"prompt": "no such thing"}), Some("prompt")),
+        ("image/gif", json!({}), None),
+    ] {
+        let answer = ask_for_file(shared(), accept, fields.clone());
+        assert_eq!((answer.status, answer.error().0.as_deref()), (400, param), "{accept} {fields}");
+        assert_eq!(answer.header("content-type"), Some("application/json"));
+    }
+    let body = request(json!({"response_format": "file"})).to_string();
+    let job = http::request(&shared().address, "POST", "/v1/images/jobs", &[], body.as_bytes());
+    assert_eq!((job.status, job.error().0.as_deref()), (400, Some("response_format")));
 }
 
 #[test]

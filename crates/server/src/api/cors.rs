@@ -8,6 +8,7 @@ use axum::http::{HeaderValue, Method};
 use tower_http::cors::{AllowHeaders, AllowOrigin, CorsLayer};
 
 use super::error::X_SHOULD_RETRY;
+use super::picture_response::PICTURE_HEADERS;
 use super::request_id::X_REQUEST_ID;
 
 /// How long a browser may remember the answer to a preflight.
@@ -53,14 +54,14 @@ pub(super) fn layer(allowed: &[AllowedOrigin]) -> Option<CorsLayer> {
             AllowedOrigin::Origin(origin) => Some(origin.clone()),
         })
         .collect();
-    let exposed: [HeaderName; 4] = [X_REQUEST_ID, RETRY_AFTER, X_SHOULD_RETRY, LOCATION];
+    let exposed = [X_REQUEST_ID, RETRY_AFTER, X_SHOULD_RETRY, LOCATION].into_iter().chain(PICTURE_HEADERS);
     Some(
         CorsLayer::new()
             .allow_origin(origins.map_or_else(AllowOrigin::any, AllowOrigin::list))
             .allow_methods([Method::GET, Method::POST, Method::DELETE])
             // OpenAI's client sends a good dozen of its own.
             .allow_headers(AllowHeaders::mirror_request())
-            .expose_headers(exposed)
+            .expose_headers(exposed.collect::<Vec<HeaderName>>())
             .max_age(PREFLIGHT_MAX_AGE),
     )
 }

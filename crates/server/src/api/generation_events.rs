@@ -126,7 +126,7 @@ pub(super) fn partial_image(preview: &Preview, seed: u64, output: &Output) -> Re
 /// One event per finished picture of a request that arrived at `arrived`.
 pub(super) fn completed(job: &FinishedJob, output: &Output, arrived: Instant) -> Result<Vec<Bytes>, ApiError> {
     let mut events = Vec::with_capacity(job.images.len());
-    for (index, (data, image)) in output.pictures(job)?.into_iter().zip(&job.images).enumerate() {
+    for (index, (data, image)) in output.pictures(job)?.data.into_iter().zip(&job.images).enumerate() {
         let picture = Picture::new(data, &image.pixels, index, image.seed, output);
         let is_last = index + 1 == job.images.len();
         let summary = is_last.then(|| Summary {

@@ -10,9 +10,10 @@ use afterimage_runner::{ImageRequest, PreviewCount, Size};
 use serde_json::{Map, Value};
 use uuid::Uuid;
 
+use super::accept::Accept;
 use super::error::ApiError;
 use super::fields::{Fields, UnknownFields};
-use super::output::OutputOptions;
+use super::output::{AnswerFacts, Carrier, OutputOptions, ResponseFormat};
 use crate::cache_defaults::CacheDefaults;
 use crate::quality::Quality;
 
@@ -58,17 +59,23 @@ pub(crate) struct RequestRules<'a> {
     pub(crate) cache: &'a CacheDefaults,
     /// Whether pictures can be answered as URLs.
     pub(crate) has_store: bool,
+    /// How pictures are answered to a request that does not say.
+    pub(crate) default_response_format: ResponseFormat,
+    /// What the request's headers say of it.
+    pub(crate) accept: Accept,
+}
+
+/// What the fields about the way to the client came to.
+struct Way<D> {
+    previews: PreviewCount,
+    delivery: D,
+    carrier: Carrier,
 }
 
 impl RequestRules<'_> {
     /// The request in these fields; a missing seed is chosen here.
     pub(crate) fn parse(&self, keys: &Map<String, Value>) -> Result<GenerationRequest, ApiError> {
-        let request = self.parse_for(keys, delivery)?;
-        if request.output.is_stored && request.delivery != Delivery::Whole {
-            let message = "`response_format` is \"url\", and `stream` is true; streams carry \"b64_json\"";
-            return Err(ApiError::invalid_value("response_format", message));
-        }
-        Ok(request)
+        self.parse_for(keys, delivery)
     }
 
     /// The same for a request whose answer does not wait for the pictures.
@@ -79,13 +86,14 @@ impl RequestRules<'_> {
     fn parse_for<D>(
         &self,
         keys: &Map<String, Value>,
-        delivery: fn(&mut Fields<'_>) -> Result<(PreviewCount, D), ApiError>,
+        way: fn(&mut Fields<'_>) -> Result<Way<D>, ApiError>,
     ) -> Result<GenerationRequest<D>, ApiError> {
         let mut fields = Fields::new(keys);
         let prompt = self.prompt(&mut fields)?;
         self.check_model(&mut fields)?;
         let images = fields.integer("n", 1..=MAX_IMAGES)?.unwrap_or(1);
-        let output = OutputOptions::read(&mut fields, self.has_store)?;
+        let Way { previews, delivery, carrier } = way(&mut fields)?;
+        let output = OutputOptions::read(&mut fields, self.answer_facts(carrier, images))?;
         let image = ImageRequest {
             prompt,
             negative_prompt: self.capped_text(&mut fields, "negative_prompt")?.map(str::to_owned),
@@ -98,10 +106,14 @@ impl RequestRules<'_> {
             scheduler: fields.choice("scheduler", &SchedulerKind::ALL.map(|kind| (kind.as_str(), kind)))?,
             cache: self.cache(&mut fields, output.quality)?,
         };
-        let (previews, delivery) = delivery(&mut fields)?;
         HARMLESS_FIELDS.into_iter().for_each(|field| fields.accept(field));
         fields.finish(self.unknown_fields)?;
         Ok(GenerationRequest { image, output, previews, delivery })
+    }
+
+    fn answer_facts(&self, carrier: Carrier, images: u64) -> AnswerFacts {
+        let (accept, default_format, has_store) = (self.accept, self.default_response_format, self.has_store);
+        AnswerFacts { carrier, images, accept, default_format, has_store }
     }
 
     fn prompt(&self, fields: &mut Fields<'_>) -> Result<String, ApiError> {
@@ -186,27 +198,27 @@ fn random_seed() -> u64 {
 
 /// Whether the pictures are streamed is said by the body alone: OpenAI's client accepts only JSON in
 /// its headers, also when it asks for a stream.
-fn delivery(fields: &mut Fields<'_>) -> Result<(PreviewCount, Delivery), ApiError> {
+fn delivery(fields: &mut Fields<'_>) -> Result<Way<Delivery>, ApiError> {
     let is_streamed = fields.boolean("stream")?.unwrap_or(false);
     let previews = previews(fields)?;
     let progress = fields.boolean("progress")?.unwrap_or(false);
     match (is_streamed, previews.get(), progress) {
-        (true, ..) => Ok((previews, Delivery::Stream { progress })),
-        (false, 0, false) => Ok((previews, Delivery::Whole)),
+        (true, ..) => Ok(Way { previews, delivery: Delivery::Stream { progress }, carrier: Carrier::Stream }),
+        (false, 0, false) => Ok(Way { previews, delivery: Delivery::Whole, carrier: Carrier::Response }),
         (false, 0, true) => Err(needs_stream("progress", "true", "false")),
         (false, count, _) => Err(needs_stream("partial_images", &count.to_string(), "0")),
     }
 }
 
 /// A job keeps its previews until they are asked for, and always tells its progress.
-fn job_delivery(fields: &mut Fields<'_>) -> Result<(PreviewCount, ()), ApiError> {
+fn job_delivery(fields: &mut Fields<'_>) -> Result<Way<()>, ApiError> {
     if fields.boolean("stream")?.unwrap_or(false) {
         let message = "`stream` is true, but a job is not streamed; it must be false, and GET /v1/images/jobs/ID tells \
                        how far the job is";
         return Err(ApiError::invalid_value("stream", message));
     }
     fields.boolean("progress")?;
-    Ok((previews(fields)?, ()))
+    Ok(Way { previews: previews(fields)?, delivery: (), carrier: Carrier::Job })
 }
 
 fn previews(fields: &mut Fields<'_>) -> Result<PreviewCount, ApiError> {
@@ -239,6 +251,8 @@ mod tests {
             unknown_fields: UnknownFields::Reject,
             cache: &cache,
             has_store: false,
+            default_response_format: ResponseFormat::Base64,
+            accept: Accept::Json,
         };
         rules.parse(request.as_object().unwrap()).map(|request| {
             assert_eq!(request.delivery, Delivery::Whole);
@@ -248,7 +262,7 @@ mod tests {
 
     fn parse_delivery(request: Value) -> Result<(usize, Delivery), ApiError> {
         let fields = request.as_object().unwrap();
-        delivery(&mut Fields::new(fields)).map(|(previews, delivery)| (previews.get(), delivery))
+        delivery(&mut Fields::new(fields)).map(|way| (way.previews.get(), way.delivery))
     }
 
     #[test]
@@ -272,9 +286,10 @@ mod tests {
 
     #[test]
     fn jobs_have_previews_but_no_stream() {
-        let previews = |request: Value| job_delivery(&mut Fields::new(request.as_object().unwrap()));
-        assert_eq!(previews(json!({"stream": false, "partial_images": 2})).unwrap().0.get(), 2);
-        assert_eq!(previews(json!({"progress": true})).unwrap().0.get(), 0);
+        let previews =
+            |request: Value| job_delivery(&mut Fields::new(request.as_object().unwrap())).map(|way| way.previews.get());
+        assert_eq!(previews(json!({"stream": false, "partial_images": 2})).unwrap(), 2);
+        assert_eq!(previews(json!({"progress": true})).unwrap(), 0);
         assert!(previews(json!({"stream": true})).unwrap_err().to_string().contains("/v1/images/jobs"));
     }
 

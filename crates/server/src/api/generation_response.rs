@@ -10,7 +10,7 @@ use utoipa::ToSchema;
 
 use super::error::ApiError;
 use super::openapi::CacheReportSchema;
-use super::output::{Output, PictureData};
+use super::output::{Output, PictureData, Pictures};
 use super::state::unix_seconds;
 use super::warning::{self, Warning};
 
@@ -78,8 +78,11 @@ impl StageSeconds {
 
 /// The response body of a request that arrived at `arrived`. Takes its time: not for the async runtime.
 pub(super) fn body(job: &FinishedJob, output: &Output, arrived: Instant) -> Result<Vec<u8>, ApiError> {
-    let pictures = output.pictures(job)?.into_iter().zip(&job.images);
-    let data = pictures.map(|(picture, image)| ImageData { picture, seed: image.seed }).collect();
+    let Pictures { data, without_urls } = output.pictures(job)?;
+    let data = data.into_iter().zip(&job.images);
+    let data = data.map(|(picture, image)| ImageData { picture, seed: image.seed }).collect();
+    let mut warnings = warning::of_job(job);
+    warnings.extend(without_urls.map(Warning::not_stored));
     let response = GenerationResponse {
         created: unix_seconds(),
         data,
@@ -90,7 +93,7 @@ pub(super) fn body(job: &FinishedJob, output: &Output, arrived: Instant) -> Resu
         usage: Usage::default(),
         cache: &job.cache,
         timings: StageSeconds::new(job.timings, arrived.elapsed().as_secs_f64()),
-        warnings: warning::of_job(job),
+        warnings,
     };
     serde_json::to_vec(&response).map_err(|error| ApiError::Internal(error.to_string()))
 }

@@ -18,6 +18,7 @@ use axum::response::{IntoResponse, Response};
 use serde_json::{Map, Value};
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
+use super::accept::Accept;
 use super::error::ApiError;
 use super::generation_events::ServerSentEvent;
 use super::generation_record::GenerationRecord;
@@ -26,11 +27,11 @@ use super::generation_response::GenerationResponse;
 use super::openapi::{
     BadRequest, BodyTimedOut, BodyTooLarge, GenerationBody, ModelNotFound, ServerFault, TooManyRequests, Unavailable,
 };
-use super::output::{Output, StoredOutput};
+use super::output::{Output, ResponseFormat, StoredOutput};
 use super::public_url::PublicUrl;
 use super::rate_limit::Admitted;
 use super::state::AppState;
-use super::{blocking, body, generation_response, generation_stream};
+use super::{blocking, body, generation_response, generation_stream, output, picture_response};
 use crate::image_file::ImageMetadata;
 use crate::metrics::InFlight;
 
@@ -67,6 +68,8 @@ pub(super) type Parse<D> = fn(&RequestRules<'_>, &Map<String, Value>) -> Result<
 /// Streamed if `stream` is true: server-sent events whose `data` is a `GenerationEvent`, and an event `error` with an
 /// `ErrorBody` if the request fails on its way. What is wrong before that is a plain answer. A client that
 /// leaves cancels its request at the next step.
+///
+/// `"response_format": "file"`, or a header such as `Accept: image/png`, is answered with the bytes of the one picture.
 #[utoipa::path(
     post,
     path = "/v1/images/generations",
@@ -74,9 +77,11 @@ pub(super) type Parse<D> = fn(&RequestRules<'_>, &Map<String, Value>) -> Result<
     tag = "images",
     request_body = GenerationBody,
     responses(
-        (status = 200, description = "The pictures, or the stream", content(
+        (status = 200, description = "The pictures, the stream, or the picture itself, which has what there is to \
+            say of it in headers: `x-afterimage-seed`, `x-afterimage-cache-hit-rate` and others", content(
             (GenerationResponse = "application/json"),
-            (ServerSentEvent = "text/event-stream")
+            (ServerSentEvent = "text/event-stream"),
+            ("image/png"), ("image/jpeg"), ("image/webp")
         )),
         (status = 400, response = BadRequest),
         (status = 404, response = ModelNotFound),
@@ -113,7 +118,8 @@ async fn accept(
     body: Body,
 ) -> Result<(Accepted, Delivery), ApiError> {
     let engine = state.engine()?;
-    let planned = plan(state, &engine, headers, body, |rules, keys| rules.parse(keys)).await?;
+    let accept = Accept::of(headers)?;
+    let planned = plan(state, &engine, (headers, accept), body, |rules, keys| rules.parse(keys)).await?;
     let delivery = planned.delivery;
     Ok((submit(state, &engine, planned, admitted)?, delivery))
 }
@@ -123,16 +129,23 @@ async fn whole(accepted: Accepted, record: &mut GenerationRecord) -> Result<Resp
     let job = ticket.finished().await?;
     state.count_job(&job);
     record.has_job(&job);
-    let body = blocking::run(move || generation_response::body(&job, &output, arrived)).await??;
+    let respond = move || match output.options.response_format {
+        ResponseFormat::File => picture_response::respond(&job, &output, arrived),
+        _ => {
+            let body = generation_response::body(&job, &output, arrived)?;
+            Ok(([(CONTENT_TYPE, "application/json")], body).into_response())
+        }
+    };
+    let response = blocking::run(respond).await??;
     state.metrics.generation_answered(arrived.elapsed());
-    Ok(([(CONTENT_TYPE, "application/json")], body).into_response())
+    Ok(response)
 }
 
-/// Reads and checks a request.
+/// Reads and checks a request, whose answer may be what the client accepts.
 pub(super) async fn plan<D: Send + 'static>(
     state: &Arc<AppState>,
     engine: &Engine,
-    headers: &HeaderMap,
+    (headers, accept): (&HeaderMap, Accept),
     body: Body,
     parse: Parse<D>,
 ) -> Result<Planned<D>, ApiError> {
@@ -140,10 +153,11 @@ pub(super) async fn plan<D: Send + 'static>(
     let bytes = body::read(body, state.settings.max_body_bytes, state.settings.body_timeout).await?;
     let host = headers.get(HOST).and_then(|host| host.to_str().ok()).map(str::to_owned);
     let (state, engine) = (Arc::clone(state), engine.clone());
-    let read = move |rules: &RequestRules<'_>, bytes: &[u8]| parse(rules, &body::parse(bytes)?);
-    let small = if bytes.len() <= SMALL_BODY_BYTES { Some(read(&state.rules(&engine), &bytes)?) } else { None };
+    let read =
+        move |rules: RequestRules<'_>, bytes: &[u8]| parse(&RequestRules { accept, ..rules }, &body::parse(bytes)?);
+    let small = if bytes.len() <= SMALL_BODY_BYTES { Some(read(state.rules(&engine), &bytes)?) } else { None };
     let plan = move || {
-        let request = small.map_or_else(|| read(&state.rules(&engine), &bytes), Ok)?;
+        let request = small.map_or_else(|| read(state.rules(&engine), &bytes), Ok)?;
         let GenerationRequest { mut image, output: options, previews, delivery } = request;
         if image.num_inference_steps.is_none() {
             image.num_inference_steps = options.quality.steps(engine.model().default_steps);
@@ -155,7 +169,13 @@ pub(super) async fn plan<D: Send + 'static>(
             let model = state.served_model(&engine).to_owned();
             ImageMetadata { prompt, negative_prompt, ..ImageMetadata::of_job(model, &job) }
         });
-        let store = if options.is_stored { Some(stored_output(&state, host.as_deref())?) } else { None };
+        let store = match options.response_format.is_stored() {
+            true => stored_output(&state, host.as_deref()),
+            false => None,
+        };
+        if store.is_none() && options.response_format == ResponseFormat::Url {
+            return Err(output::no_address());
+        }
         Ok(Planned { job, seed, output: Output { options, metadata, store }, arrived, delivery })
     };
     blocking::run(plan).await?
@@ -176,16 +196,10 @@ pub(super) fn submit<D>(
     Ok(Accepted { state: Arc::clone(state), ticket, arrived, seed, output: Arc::new(output), guards })
 }
 
-/// The store, and its address as this client knows it.
-fn stored_output(state: &AppState, host: Option<&str>) -> Result<StoredOutput, ApiError> {
-    let Some(store) = state.settings.store.clone() else {
-        return Err(ApiError::Internal("a request for URLs passed although there is no store".to_owned()));
-    };
+/// The store, and its address as this client knows it, if there are both.
+fn stored_output(state: &AppState, host: Option<&str>) -> Option<StoredOutput> {
+    let store = state.settings.store.clone()?;
     let own = state.settings.public_url.clone();
-    let Some(url) = own.or_else(|| host.and_then(PublicUrl::of_host)) else {
-        let message = "`response_format` is \"url\", which takes a Host header that is an address, or a server \
-                       with --public-url";
-        return Err(ApiError::invalid_value("response_format", message));
-    };
-    Ok(StoredOutput { store, base_url: url.as_str().to_owned() })
+    let url = own.or_else(|| host.and_then(PublicUrl::of_host))?;
+    Some(StoredOutput { store, base_url: url.as_str().to_owned() })
 }

@@ -4,6 +4,7 @@
 //! client's limits and its handler. Handlers and middlewares return a success or an [`error::ApiError`];
 //! nothing else makes an error response.
 
+mod accept;
 mod auth;
 mod blocking;
 mod body;
@@ -26,6 +27,7 @@ mod models;
 mod openapi;
 mod output;
 mod path_id;
+mod picture_response;
 mod public_url;
 mod rate_limit;
 mod request_id;
@@ -43,6 +45,7 @@ use utoipa::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
+pub(crate) use accept::Accept;
 pub(crate) use auth::Access;
 pub(crate) use body::{kind_of, parse_json};
 pub(crate) use client_limits::ClientBounds;
@@ -51,7 +54,7 @@ pub(crate) use error::ApiError;
 pub(crate) use fields::UnknownFields;
 pub(crate) use generation_request::{GenerationRequest, RequestRules};
 pub(crate) use jobs::JobLimits;
-pub(crate) use output::OutputOptions;
+pub(crate) use output::{OutputOptions, ResponseFormat};
 pub(crate) use public_url::PublicUrl;
 pub(crate) use state::{ApiSettings, AppState};
 

@@ -8,6 +8,7 @@ use tokio::sync::watch;
 use tokio_util::task::TaskTracker;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
+use super::accept::Accept;
 use super::auth::Access;
 use super::client_limits::{ClientBounds, ClientLimits};
 use super::cors::AllowedOrigin;
@@ -15,6 +16,7 @@ use super::error::ApiError;
 use super::fields::UnknownFields;
 use super::generation_request::RequestRules;
 use super::jobs::{JobLimits, JobStore};
+use super::output::ResponseFormat;
 use super::public_url::PublicUrl;
 use crate::cache_defaults::CacheDefaults;
 use crate::cache_warnings::CacheWarnings;
@@ -43,6 +45,8 @@ pub(crate) struct ApiSettings {
     pub(crate) image_metadata: bool,
     /// Where pictures are kept for `response_format: url`.
     pub(crate) store: Option<Arc<ImageStore>>,
+    /// How pictures are answered to a request that does not say.
+    pub(crate) default_response_format: ResponseFormat,
     /// How clients reach this server, if not by what they put into their `Host` header.
     pub(crate) public_url: Option<PublicUrl>,
 }
@@ -166,6 +170,8 @@ impl AppState {
             unknown_fields: self.settings.unknown_fields,
             cache: &self.settings.cache,
             has_store: self.settings.store.is_some(),
+            default_response_format: self.settings.default_response_format,
+            accept: Accept::Json,
         }
     }
 }
@@ -194,6 +200,7 @@ impl ApiSettings {
             allowed_origins: Vec::new(),
             image_metadata: true,
             store: None,
+            default_response_format: ResponseFormat::Base64,
             public_url: None,
         }
     }

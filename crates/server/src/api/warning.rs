@@ -1,6 +1,8 @@
 //! What an answer says of the parts of its request that had no effect.
 
-use afterimage_runner::FinishedJob;
+use std::borrow::Cow;
+
+use afterimage_runner::{FinishedJob, RequestWarning};
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -9,13 +11,25 @@ use utoipa::ToSchema;
 pub(super) struct Warning<'a> {
     /// The request field
     param: &'static str,
-    /// `prompt_truncated`: a text encoder takes fewer tokens
+    /// `prompt_truncated`: a text encoder takes fewer tokens; `not_stored`: pictures have no URLs
     code: &'static str,
-    message: &'a str,
+    message: Cow<'a, str>,
+}
+
+impl Warning<'_> {
+    /// The server gives URLs, and could not.
+    pub(super) fn not_stored(message: String) -> Self {
+        Self { param: "response_format", code: "not_stored", message: message.into() }
+    }
 }
 
 /// The warnings of a job, one per field and encoder.
-pub(super) fn of_job(job: &FinishedJob) -> Vec<Warning<'_>> {
+pub(super) fn of_job<'a>(job: &'a FinishedJob) -> Vec<Warning<'a>> {
     let warnings = job.warnings.iter();
-    warnings.map(|warning| Warning { param: warning.param, code: warning.code, message: &warning.message }).collect()
+    let warning = |warning: &'a RequestWarning| Warning {
+        param: warning.param,
+        code: warning.code,
+        message: (&*warning.message).into(),
+    };
+    warnings.map(warning).collect()
 }

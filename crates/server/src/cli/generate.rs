@@ -14,7 +14,7 @@ use super::model::{DeviceArg, ModelArgs};
 use super::output_pattern::OutputPattern;
 use super::pictures::MetadataArgs;
 use super::serve::DEFAULT_MAX_PROMPT_CHARS;
-use crate::api::{ApiError, GenerationRequest, OutputOptions, RequestRules, UnknownFields};
+use crate::api::{Accept, ApiError, GenerationRequest, OutputOptions, RequestRules, ResponseFormat, UnknownFields};
 use crate::cache_defaults::CacheDefaults;
 use crate::image_file::{ImageEncoding, ImageMetadata, MAX_COMPRESSION};
 use crate::{logging, terminal};
@@ -142,6 +142,8 @@ impl GenerateArgs {
             unknown_fields: UnknownFields::Reject,
             cache,
             has_store: false,
+            default_response_format: ResponseFormat::Base64,
+            accept: Accept::Json,
         };
         rules.parse(&self.fields()).map_err(usage)
     }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::error::CliError;
-use crate::api::PublicUrl;
+use crate::api::{PublicUrl, ResponseFormat};
 use crate::image_store::{ImageStore, StoreLimits};
 
 /// An hour, as OpenAI keeps its pictures.
@@ -21,6 +21,18 @@ pub(super) struct MetadataArgs {
     #[arg(long, env = "AFTERIMAGE_IMAGE_METADATA", hide_env_values = true, value_name = "true|false", num_args = 0..=1,
         action = clap::ArgAction::Set, default_value_t = true, default_missing_value = "true")]
     pub(super) image_metadata: bool,
+}
+
+/// How pictures are answered to a request that does not say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum DefaultResponseFormat {
+    /// In the answer
+    #[value(name = "b64_json")]
+    Base64,
+    /// As URLs; streams have them in their events
+    Url,
+    /// Both, for clients that read one or the other
+    Both,
 }
 
 /// Pictures as files, and as URLs of files.
@@ -41,6 +53,10 @@ pub(super) struct PictureArgs {
     #[arg(long, env = "AFTERIMAGE_OUTPUT_MAX_BYTES", hide_env_values = true, value_name = "BYTES",
         default_value_t = DEFAULT_MAX_BYTES)]
     output_max_bytes: u64,
+    /// What a request is answered that does not say `response_format` [default: both with --output-dir, else
+    /// b64_json]
+    #[arg(long, env = "AFTERIMAGE_DEFAULT_RESPONSE_FORMAT", hide_env_values = true, value_enum, value_name = "FORMAT")]
+    default_response_format: Option<DefaultResponseFormat>,
     /// How clients reach this server, such as https://images.example.com; the URLs of pictures begin with
     /// it [default: http:// and the request's Host header]
     #[arg(long, env = "AFTERIMAGE_PUBLIC_URL", hide_env_values = true, value_name = "URL")]
@@ -48,6 +64,20 @@ pub(super) struct PictureArgs {
 }
 
 impl PictureArgs {
+    /// How pictures are answered to a request that does not say.
+    pub(super) fn response_format(&self) -> Result<ResponseFormat, CliError> {
+        match (self.default_response_format, &self.output_dir) {
+            (None, None) | (Some(DefaultResponseFormat::Base64), _) => Ok(ResponseFormat::Base64),
+            (None | Some(DefaultResponseFormat::Both), Some(_)) => Ok(ResponseFormat::Base64AndUrl),
+            (Some(DefaultResponseFormat::Url), Some(_)) => Ok(ResponseFormat::Url),
+            (Some(format @ (DefaultResponseFormat::Url | DefaultResponseFormat::Both)), None) => {
+                let name = if format == DefaultResponseFormat::Url { "url" } else { "both" };
+                let message = format!("it is {name}, which takes --output-dir; set that, or choose b64_json");
+                Err(CliError::setting("default-response-format", message))
+            }
+        }
+    }
+
     /// Opens the store, if one is wanted.
     pub(super) fn store(&self) -> Result<Option<Arc<ImageStore>>, CliError> {
         let Some(folder) = &self.output_dir else { return Ok(None) };
@@ -57,5 +87,45 @@ impl PictureArgs {
             CliError::setting("output-dir", format!("{} cannot be used: {error}", folder.display()))
         })?;
         Ok(Some(Arc::new(store)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Debug, Parser)]
+    struct Program {
+        #[command(flatten)]
+        args: PictureArgs,
+    }
+
+    fn response_format(flags: &[&str]) -> Result<ResponseFormat, String> {
+        let program = Program::try_parse_from([&["serve"], flags].concat()).unwrap();
+        program.args.response_format().map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn a_folder_makes_urls_beside_base64_the_default() {
+        assert_eq!(response_format(&[]), Ok(ResponseFormat::Base64));
+        assert_eq!(response_format(&["--output-dir", "x"]), Ok(ResponseFormat::Base64AndUrl));
+        for (name, format) in
+            [("b64_json", ResponseFormat::Base64), ("url", ResponseFormat::Url), ("both", ResponseFormat::Base64AndUrl)]
+        {
+            let flags = ["--output-dir", "x", "--default-response-format", name];
+            assert_eq!(response_format(&flags), Ok(format), "{name}");
+        }
+    }
+
+    #[test]
+    fn urls_without_a_folder_are_refused_at_start() {
+        assert_eq!(response_format(&["--default-response-format", "b64_json"]), Ok(ResponseFormat::Base64));
+        for name in ["url", "both"] {
+            let message = response_format(&["--default-response-format", name]).unwrap_err();
+            assert!(message.starts_with(&format!("--default-response-format: it is {name}")), "{message}");
+            assert!(message.contains("--output-dir"), "{message}");
+        }
     }
 }

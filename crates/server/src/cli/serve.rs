@@ -296,6 +296,7 @@ impl ServeArgs {
                 allowed_origins: self.access.allowed_origins(),
                 image_metadata: self.pictures.metadata.image_metadata,
                 store: None,
+                default_response_format: self.pictures.response_format()?,
                 public_url: self.pictures.public_url,
             },
         })

@@ -21,6 +21,7 @@ use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use tracing::Instrument;
 
+use super::accept::Accept;
 use super::blocking;
 use super::client::Client;
 use super::error::ApiError;
@@ -163,7 +164,8 @@ async fn accept(
     body: Body,
 ) -> Result<(Accepted, RunningJob, JobObject), ApiError> {
     let engine = state.engine()?;
-    let planned = generations::plan(state, &engine, headers, body, |rules, keys| rules.parse_job(keys)).await?;
+    let planned =
+        generations::plan(state, &engine, (headers, Accept::Json), body, |rules, keys| rules.parse_job(keys)).await?;
     let place = state.jobs.reserve()?;
     let accepted = generations::submit(state, &engine, planned, admitted)?;
     let (model, progress) = (state.served_model(&engine), accepted.ticket.progress());

@@ -3,9 +3,9 @@
 use afterimage_cache::{CacheBackend, CacheConfig};
 use serde_json::{Map, Value, json};
 
-use crate::api::ApiError;
 use crate::api::fields::UnknownFields;
 use crate::api::generation_request::RequestRules;
+use crate::api::{Accept, ApiError, ResponseFormat};
 use crate::cache_defaults::CacheDefaults;
 
 /// No field is called anything like it.
@@ -65,6 +65,8 @@ fn parse_request(field: &str, value: &Value, as_job: bool) -> Result<(), String>
         unknown_fields: UnknownFields::Reject,
         cache: &cache,
         has_store: true,
+        default_response_format: ResponseFormat::Base64,
+        accept: Accept::Json,
     };
     let mut request = json!({"prompt": "red apple", "cache_backend": "cache_dit"});
     request[field] = value.clone();

@@ -61,8 +61,10 @@ pub(in crate::api) struct GenerationBody {
     cache_backend: Option<CacheBackendName>,
     #[schema(schema_with = cache_config)]
     cache_config: Option<()>,
-    /// `url` where the server has an `--output-dir`, and not for streams
-    #[schema(inline, default = "b64_json")]
+    /// `url` where the server has an `--output-dir`, and not for streams; `file`: the bytes of the one picture instead
+    /// of JSON. Absent: the server's `--default-response-format`, which is both `b64_json` and `url` where the server
+    /// has an `--output-dir`, else `b64_json`
+    #[schema(inline)]
     response_format: Option<ResponseFormat>,
     #[schema(inline, default = "png")]
     output_format: Option<OutputFormat>,
@@ -98,6 +100,7 @@ pub(in crate::api) struct GenerationBody {
 enum ResponseFormat {
     B64Json,
     Url,
+    File,
 }
 
 #[derive(Serialize, ToSchema)]
