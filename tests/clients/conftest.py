@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import socket
 import subprocess
 import time
 import urllib.error
@@ -14,6 +15,8 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 PROGRAM = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / "debug" / "afterimage"
+# Where `run` installs npm packages.
+NODE_PACKAGES = PROGRAM.parents[1] / "clients-npm"
 # Longest wait for something that must happen.
 DEADLINE_SECONDS = 120
 
@@ -35,10 +38,31 @@ class Server:
 
     def wait_until(self, what: str, is_so: Callable[[], bool]) -> None:
         """Looks again and again until `is_so`."""
-        started = time.monotonic()
-        while not is_so():
-            assert time.monotonic() - started < DEADLINE_SECONDS, f"gave up waiting until {what}"
-            time.sleep(0.05)
+        wait_until(what, is_so)
+
+
+def wait_until(what: str, is_so: Callable[[], bool]) -> None:
+    """Looks again and again until `is_so`."""
+    started = time.monotonic()
+    while not is_so():
+        assert time.monotonic() - started < DEADLINE_SECONDS, f"gave up waiting until {what}"
+        time.sleep(0.05)
+
+
+def free_address() -> str:
+    """An address that another program can listen on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return f"127.0.0.1:{probe.getsockname()[1]}"
+
+
+def answers(url: str) -> bool:
+    """Whether a server of somebody else's is there and well."""
+    try:
+        with urllib.request.urlopen(url, timeout=DEADLINE_SECONDS) as response:
+            return response.status == 200
+    except OSError:
+        return False
 
 
 @contextmanager

@@ -1,7 +1,6 @@
 """A real Prometheus scrapes the server, and promtool checks the rules that are shipped."""
 
 import json
-import socket
 import subprocess
 import urllib.parse
 import urllib.request
@@ -11,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import DEADLINE_SECONDS, ROOT, Server, required_program
+from conftest import DEADLINE_SECONDS, ROOT, Server, free_address, required_program
 
 OBSERVABILITY = ROOT / "deploy" / "observability"
 HIT_RATE = 'sum(afterimage_steps_total{decision="cached"}) / sum(afterimage_steps_total)'
@@ -48,9 +47,7 @@ def prometheus(folder: Path, server: Server) -> Iterator[Callable[[str], list[di
         ],
     }
     (folder / "prometheus.yml").write_text(json.dumps(config))  # JSON is YAML
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{probe.getsockname()[1]}"
+    address = free_address()
 
     def query(text: str) -> list[dict[str, Any]]:
         url = f"http://{address}/api/v1/query?{urllib.parse.urlencode({'query': text})}"
