@@ -13,9 +13,8 @@
 //! f64 and rounds to f32 afterwards, which is the same everywhere but for a rare last bit.
 
 mod box_muller;
-mod mersenne_twister;
 
-use mersenne_twister::MersenneTwister;
+use rand_mt::Mt;
 
 /// Numbers that the long path transforms together: 8 radii and 8 angles.
 const BLOCK: usize = 16;
@@ -31,7 +30,7 @@ pub fn randn(seed: u64, shape: &[usize]) -> Vec<f32> {
 /// A `torch.Generator("cpu")`: further calls go on where the last one stopped.
 #[derive(Debug, Clone)]
 pub struct NoiseGenerator {
-    words: MersenneTwister,
+    words: Mt,
     /// The second normal of the last pair made by the short path. Like PyTorch's, it waits for the
     /// next short request and is left alone by long ones.
     spare: Option<f64>,
@@ -41,7 +40,7 @@ impl NoiseGenerator {
     /// A generator in the state that `manual_seed(seed)` leaves.
     pub fn from_seed(seed: u64) -> Self {
         // Truncation is PyTorch's rule, not an accident.
-        Self { words: MersenneTwister::from_seed(seed as u32), spare: None }
+        Self { words: Mt::new(seed as u32), spare: None }
     }
 
     /// The next `len` standard normal numbers, as `torch.randn(len)` draws them: one request for 20
@@ -64,13 +63,13 @@ impl NoiseGenerator {
 
     /// Uniform in [0, 1): the low 24 bits of one word.
     fn uniform_f32(&mut self) -> f32 {
-        (self.words.next_word() & 0x00ff_ffff) as f32 * (1.0 / (1 << 24) as f32)
+        (self.words.next_u32() & 0x00ff_ffff) as f32 * (1.0 / (1 << 24) as f32)
     }
 
     /// Uniform in [0, 1): the low 53 bits of two words, the first of which is the high half.
     fn uniform_f64(&mut self) -> f64 {
-        let high = u64::from(self.words.next_word());
-        let low = u64::from(self.words.next_word());
+        let high = u64::from(self.words.next_u32());
+        let low = u64::from(self.words.next_u32());
         (((high << 32) | low) & ((1 << 53) - 1)) as f64 * (1.0 / (1u64 << 53) as f64)
     }
 
@@ -133,6 +132,14 @@ mod tests {
             let ours = randn(seed, &[values.len()]);
             assert_eq!(bits(&ours), bits(&values), "seed {seed}, {} numbers", values.len());
         }
+    }
+
+    /// The C++ standard (26.6.6, `mt19937`) fixes the 10000th word of the default seed 5489.
+    #[test]
+    fn the_10000th_word_is_the_standards() {
+        let mut words = Mt::new(5489);
+        let last = (0..10_000).map(|_| words.next_u32()).last();
+        assert_eq!(last, Some(4_123_659_995));
     }
 
     #[test]
