@@ -68,6 +68,11 @@ fn an_error_names_the_layer() {
         &[],
         "`revision` in FILE, line 1: it has no effect without --model; name the hub model that it is a revision of",
     );
+    assert_refused(
+        "model = \"org/name\"",
+        &[("AFTERIMAGE_VARIANT", "../fp16")],
+        "AFTERIMAGE_VARIANT: `../fp16` cannot be part of a file name; right is a name such as `fp16`",
+    );
 }
 
 #[test]

@@ -113,6 +113,19 @@ def unreadable_pickles():
     torch.save([tensors["weight"]], folder("pickle-list") / f"{NAME}.bin")
 
 
+def doubles():
+    """float64, as scripts on numpy leave it; its values fall between those of the narrower dtypes."""
+    tensors = {"a.weight": random(6, 5, dtype=torch.float64), "a.bias": random(6, dtype=torch.float64)}
+    # Just above the middle of two float16 and of two bfloat16: rounding once and twice differ.
+    tensors["ties"] = torch.tensor([1 + 2**-11, 1 + 2**-8, 3.0]).double() + 2.0**-40
+    path = folder("double-safetensors")
+    save_file(tensors, path / f"{NAME}.safetensors", metadata={"format": "pt"})
+    write_expected(path, tensors)
+    path = folder("double-pickle")
+    torch.save(tensors, path / f"{NAME}.bin")
+    write_expected(path, tensors)
+
+
 if __name__ == "__main__":
     shutil.rmtree(OUT, ignore_errors=True)
     torch.manual_seed(0)
@@ -121,3 +134,4 @@ if __name__ == "__main__":
     pickle()
     sharded_pickle()
     unreadable_pickles()
+    doubles()

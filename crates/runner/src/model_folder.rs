@@ -6,9 +6,12 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use serde_json::Value;
+
 use crate::RunnerError;
 use crate::embedded;
-use crate::weights::Weights;
+use crate::lenient_json;
+use crate::weights::{LORA_ADVICE, LORA_FILE, Library, Wanted, Weights, dangling};
 
 /// The file that makes a directory a model folder.
 pub(crate) const MODEL_INDEX: &str = "model_index.json";
@@ -23,6 +26,8 @@ pub struct ModelFolder {
     place: Place,
     /// Holds the transformer's weights in the place of the folder.
     transformer_file: Option<PathBuf>,
+    /// Which weights are read of a component that has them, such as `fp16`.
+    variant: Option<String>,
 }
 
 #[derive(Debug, Clone)]
@@ -49,15 +54,9 @@ impl ModelFolder {
     pub(crate) fn directory(id: String, path: PathBuf) -> Result<Self, RunnerError> {
         if path.join(MODEL_INDEX).is_file() {
             let place = Place::Directory(path);
-            return Ok(Self { id, place, transformer_file: None });
+            return Ok(Self { id, place, transformer_file: None, variant: None });
         }
-        let found = match path {
-            ref path if path.is_file() => "it is a file",
-            ref path if path.join("config.json").is_file() => {
-                "it holds a config.json, so it may be one component of a model; give its parent folder"
-            }
-            _ => "there is none",
-        };
+        let found = what_it_is_instead(&path);
         Err(RunnerError::Model(format!(
             "{}: a model folder in diffusers layout has a {MODEL_INDEX}; {found}",
             path.display()
@@ -66,7 +65,7 @@ impl ModelFolder {
 
     /// The model that is part of the program.
     pub fn embedded() -> Self {
-        Self { id: embedded::ID.to_string(), place: Place::Embedded, transformer_file: None }
+        Self { id: embedded::ID.to_string(), place: Place::Embedded, transformer_file: None, variant: None }
     }
 
     /// The same folder with the transformer's weights from a file, GGUF or safetensors, under
@@ -84,6 +83,11 @@ impl ModelFolder {
         }
         std::fs::metadata(file).map_err(|source| RunnerError::Read { path: file.to_path_buf(), source })?;
         Ok(Self { transformer_file: Some(file.to_path_buf()), ..self })
+    }
+
+    /// The same folder, of whose components those that have weights of a variant are read in it.
+    pub(crate) fn with_variant(self, variant: Option<String>) -> Self {
+        Self { variant, ..self }
     }
 
     /// The name of the directory, the hub id (`org/name`), or `emoji-dit` for the embedded model.
@@ -118,7 +122,7 @@ impl ModelFolder {
                 embedded::file(path).map(|file| file.bytes.to_vec()).ok_or(std::io::ErrorKind::NotFound.into())
             }
         };
-        bytes.map_err(|source| RunnerError::Read { path: self.display_path(path), source })
+        bytes.map_err(|source| self.read_error(path, source))
     }
 
     /// The content of a text file, such as `transformer/config.json`.
@@ -134,7 +138,7 @@ impl ModelFolder {
                 })
             }
         };
-        text.map_err(|source| RunnerError::Read { path: self.display_path(path), source })
+        text.map_err(|source| self.read_error(path, source))
     }
 
     /// Opens the weights of a component, such as `transformer`.
@@ -146,7 +150,10 @@ impl ModelFolder {
             (Place::Directory(folder), Some(file)) if component == TRANSFORMER => {
                 Weights::open_file(file, &folder.join(component))
             }
-            (Place::Directory(folder), _) => Weights::open(&folder.join(component)),
+            (Place::Directory(folder), _) => {
+                let wanted = Wanted { library: self.library_of(component), variant: self.variant.as_deref() };
+                Weights::open_wanted(&folder.join(component), wanted)
+            }
             (Place::Embedded, _) => {
                 let path = format!("{component}/diffusion_pytorch_model.safetensors");
                 let file = embedded::file(&path).ok_or_else(|| {
@@ -157,12 +164,65 @@ impl ModelFolder {
         }
     }
 
+    /// The library that `model_index.json` names for a component. What is wrong with that file is said where it is
+    /// read.
+    fn library_of(&self, component: &str) -> Library {
+        let index = self.text(MODEL_INDEX).ok().and_then(|text| lenient_json::parse(&text).ok());
+        let entry = index.as_ref().and_then(|index| component_entry(index.get(component)?));
+        entry.map_or(Library::Diffusers, |(library, _)| Library::named(library))
+    }
+
+    fn read_error(&self, path: &str, source: std::io::Error) -> RunnerError {
+        let path = self.display_path(path);
+        match dangling(&path) {
+            Some(what) => RunnerError::Model(format!("cannot read {}, {what}", path.display())),
+            None => RunnerError::Read { path, source },
+        }
+    }
+
     fn display_path(&self, path: &str) -> PathBuf {
         match &self.place {
             Place::Directory(folder) => folder.join(path),
             Place::Embedded => Path::new(&self.id).join(path),
         }
     }
+}
+
+/// Library and class in an entry of `model_index.json`; entries of other kinds, `[null, null]` among them, are no
+/// components.
+pub(crate) fn component_entry(value: &Value) -> Option<(&str, &str)> {
+    match value.as_array()?.as_slice() {
+        [library, class] => Some((library.as_str()?, class.as_str()?)),
+        _ => None,
+    }
+}
+
+/// What a path is that is no model folder.
+fn what_it_is_instead(path: &Path) -> String {
+    if path.is_file() {
+        return "it is a file".to_owned();
+    }
+    if let Some(what) = dangling(&path.join(MODEL_INDEX)) {
+        return format!("there is one, {what}");
+    }
+    if let Some(id) = cached_id(path) {
+        return format!(
+            "this is the folder in which the hub's cache keeps {id}; give `{id}`, or one of its snapshots/*"
+        );
+    }
+    if path.join(LORA_FILE).is_file() {
+        return format!("it holds {LORA_FILE}, {LORA_ADVICE}");
+    }
+    if path.join("config.json").is_file() {
+        return "it holds a config.json, so it may be one component of a model; give its parent folder".to_owned();
+    }
+    "there is none".to_owned()
+}
+
+/// The model that a folder `models--org--name` is named after.
+pub(crate) fn cached_id(path: &Path) -> Option<String> {
+    let (organisation, name) = path.file_name()?.to_str()?.strip_prefix("models--")?.split_once("--")?;
+    Some(format!("{organisation}/{name}"))
 }
 
 #[cfg(test)]
@@ -213,6 +273,51 @@ mod tests {
         let error = folder.text("unet/config.json").unwrap_err().to_string();
         assert!(error.contains("unet/config.json"), "{error}");
         assert!(folder.weights("vae").is_err());
+    }
+
+    #[test]
+    fn links_without_content_are_named() {
+        let parent = tempfile::tempdir().unwrap();
+        std::os::unix::fs::symlink("../../blobs/0123", parent.path().join(MODEL_INDEX)).unwrap();
+        let error = ModelFolder::open(parent.path()).unwrap_err().to_string();
+        assert!(error.contains("there is one, which is a link to ../../blobs/0123, and nothing is there"), "{error}");
+        fs::remove_file(parent.path().join(MODEL_INDEX)).unwrap();
+        fs::write(parent.path().join(MODEL_INDEX), "{}").unwrap();
+        fs::create_dir(parent.path().join("vae")).unwrap();
+        std::os::unix::fs::symlink("../../../blobs/4567", parent.path().join("vae/config.json")).unwrap();
+        let error = ModelFolder::open(parent.path()).unwrap().text("vae/config.json").unwrap_err().to_string();
+        assert!(error.contains("vae/config.json, which is a link to ../../../blobs/4567"), "{error}");
+    }
+
+    #[test]
+    fn folders_of_the_hubs_cache_and_loras_are_named() {
+        let parent = tempfile::tempdir().unwrap();
+        let cached = parent.path().join("models--facebook--DiT-XL-2-256");
+        fs::create_dir_all(cached.join("snapshots/0123")).unwrap();
+        let error = ModelFolder::open(&cached).unwrap_err().to_string();
+        assert!(error.contains("give `facebook/DiT-XL-2-256`, or one of its snapshots/*"), "{error}");
+        fs::write(parent.path().join(LORA_FILE), "").unwrap();
+        let error = ModelFolder::open(parent.path()).unwrap_err().to_string();
+        assert!(error.contains("it holds pytorch_lora_weights.safetensors, a LoRA"), "{error}");
+    }
+
+    /// Each library's own names, and its own order.
+    #[test]
+    fn the_index_says_whose_weights_they_are() {
+        let parent = tempfile::tempdir().unwrap();
+        let index = r#"{"part": ["transformers", "T5EncoderModel"], "other": ["diffusers", "AutoencoderKL"]}"#;
+        fs::write(parent.path().join(MODEL_INDEX), index).unwrap();
+        for component in ["part", "other"] {
+            let folder = parent.path().join(component);
+            fs::create_dir(&folder).unwrap();
+            for (name, file) in [("a", "model.safetensors"), ("b", "diffusion_pytorch_model.safetensors")] {
+                let tensor = candle_core::Tensor::zeros(1, DType::F32, &Device::Cpu).unwrap();
+                candle_core::safetensors::save(&[(name, tensor)].into(), folder.join(file)).unwrap();
+            }
+        }
+        let folder = ModelFolder::open(parent.path()).unwrap();
+        assert!(folder.weights("part").unwrap().names().eq(["a"]));
+        assert!(folder.weights("other").unwrap().names().eq(["b"]));
     }
 
     #[test]

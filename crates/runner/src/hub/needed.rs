@@ -1,13 +1,15 @@
 //! Which files of a repository a pipeline reads.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use crate::RunnerError;
-use crate::model_folder::{MODEL_INDEX, TRANSFORMER};
+use crate::lenient_json;
+use crate::model_folder::{MODEL_INDEX, TRANSFORMER, component_entry};
 use crate::pipeline::CALIBRATION_FILE;
-use crate::weights::{WeightFiles, is_plain_name};
+use crate::weights::{Library, Wanted, WeightFiles, is_plain_name};
 
 /// What tokenizers of the supported text encoders are stored as; those that are there are needed.
 const TOKENIZER_FILES: [&str; 7] = [
@@ -28,8 +30,56 @@ pub(super) trait Files {
     /// Whether it has the file `path`.
     fn has(&self, path: &str) -> bool;
 
+    /// The names of the files in a folder.
+    fn names(&self, folder: &str) -> BTreeSet<String>;
+
     /// The content of a text file.
     fn text(&self, path: &str) -> Result<String, RunnerError>;
+}
+
+/// What is asked for of a repository.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Selection<'a> {
+    /// Which weights are taken where they are there.
+    pub(super) variant: Option<&'a str>,
+    /// Leave out those of the transformer.
+    pub(super) without_transformer: bool,
+}
+
+/// The files that a pipeline reads, and what is worth saying about the choice.
+#[derive(Debug, Default)]
+pub(super) struct Needed {
+    /// Whether or not they are all there.
+    pub(super) paths: Vec<String>,
+    /// Weights that are there and not read, and components that lack the variant.
+    pub(super) warnings: Vec<String>,
+    /// Variants that were not asked for.
+    pub(super) notes: Vec<String>,
+    /// Whether any component has the variant, if one was asked for.
+    has_variant: bool,
+}
+
+impl Needed {
+    /// Refuses a variant that no component has.
+    pub(super) fn check_variant(&self, selection: Selection<'_>) -> Result<(), RunnerError> {
+        match selection.variant {
+            Some(variant) if !self.has_variant => Err(RunnerError::Model(format!(
+                "no component has weights of the variant `{variant}`, such as \
+                 {TRANSFORMER}/diffusion_pytorch_model.{variant}.safetensors; check --variant"
+            ))),
+            _ => Ok(()),
+        }
+    }
+
+    /// Says what is worth saying.
+    pub(super) fn log(&self, model: &str) {
+        for text in &self.warnings {
+            tracing::warn!(model, "{text}");
+        }
+        for text in &self.notes {
+            tracing::info!(model, "{text}");
+        }
+    }
 }
 
 /// A snapshot in the cache.
@@ -40,22 +90,32 @@ impl Files for Snapshot<'_> {
         self.0.join(path).is_file()
     }
 
+    fn names(&self, folder: &str) -> BTreeSet<String> {
+        let entries = std::fs::read_dir(self.0.join(folder)).into_iter().flatten().flatten();
+        let files = entries.filter(|entry| entry.path().is_file());
+        files.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect()
+    }
+
     fn text(&self, path: &str) -> Result<String, RunnerError> {
         let path = self.0.join(path);
         std::fs::read_to_string(&path).map_err(|source| RunnerError::Read { path, source })
     }
 }
 
-/// The needed files, whether or not they are all there: `model_index.json`, the calibration where there is
-/// one, the configuration of each component, and the weights of each model in one form, `without_transformer`
-/// but for that one's.
-pub(super) fn needed_files(files: &impl Files, without_transformer: bool) -> Result<Vec<String>, RunnerError> {
-    let index: serde_json::Map<String, Value> = serde_json::from_str(&files.text(MODEL_INDEX)?)
+/// `model_index.json`, the calibration where there is one, the configuration of each component, and the weights
+/// of each model in one form.
+///
+/// # Errors
+/// The index is damaged, or a component has no weights.
+pub(super) fn needed_files(files: &impl Files, selection: Selection<'_>) -> Result<Needed, RunnerError> {
+    let index: Map<String, Value> = lenient_json::parse(&files.text(MODEL_INDEX)?)
+        .and_then(serde_json::from_value)
         .map_err(|error| RunnerError::Model(format!("{MODEL_INDEX} is damaged: {error}")))?;
-    let mut needed = vec![MODEL_INDEX.to_string()];
-    needed.extend(files.has(CALIBRATION_FILE).then(|| CALIBRATION_FILE.to_string()));
+    let mut needed = Needed { paths: vec![MODEL_INDEX.to_string()], ..Needed::default() };
+    needed.paths.extend(files.has(CALIBRATION_FILE).then(|| CALIBRATION_FILE.to_string()));
+    needed.has_variant = selection.variant.is_none();
     for (component, value) in &index {
-        let Some(class) = component_class(value) else {
+        let Some((library, class)) = component_entry(value) else {
             continue;
         };
         if UNUSED.contains(&component.as_str()) {
@@ -66,57 +126,63 @@ pub(super) fn needed_files(files: &impl Files, without_transformer: bool) -> Res
                 "{MODEL_INDEX}: `{component}` cannot be the name of a component's folder"
             )));
         }
-        if without_transformer && component == TRANSFORMER {
-            needed.push(format!("{component}/config.json"));
-            continue;
+        if selection.without_transformer && component == TRANSFORMER {
+            needed.paths.push(format!("{component}/config.json"));
+        } else if class.ends_with("Scheduler") {
+            needed.paths.push(format!("{component}/scheduler_config.json"));
+        } else if class.contains("Tokenizer") {
+            let paths = TOKENIZER_FILES.map(|name| format!("{component}/{name}"));
+            needed.paths.extend(paths.into_iter().filter(|path| files.has(path)));
+        } else {
+            let wanted = Wanted { library: Library::named(library), variant: selection.variant };
+            let weights = add_model(files, component, wanted, &mut needed)?;
+            needed.has_variant |= weights.variant.as_deref() == selection.variant;
         }
-        add_component(files, component, class, &mut needed)?;
     }
     Ok(needed)
 }
 
-/// The class in `["library", "Class"]`; entries of other kinds, `[null, null]` among them, are no
-/// components.
-fn component_class(value: &Value) -> Option<&str> {
-    match value.as_array()?.as_slice() {
-        [library, class] if library.is_string() => class.as_str(),
-        _ => None,
-    }
-}
-
-fn add_component(
+fn add_model(
     files: &impl Files,
     component: &str,
-    class: &str,
-    needed: &mut Vec<String>,
-) -> Result<(), RunnerError> {
-    if class.ends_with("Scheduler") {
-        needed.push(format!("{component}/scheduler_config.json"));
-        return Ok(());
-    }
-    if class.contains("Tokenizer") {
-        let paths = TOKENIZER_FILES.map(|name| format!("{component}/{name}"));
-        needed.extend(paths.into_iter().filter(|path| files.has(path)));
-        return Ok(());
-    }
-    needed.push(format!("{component}/config.json"));
-    let weights = WeightFiles::choose(
-        |name| files.has(&format!("{component}/{name}")),
-        |name| {
-            let path = format!("{component}/{name}");
-            let text = files.text(&path)?;
-            needed.push(path);
-            Ok(text)
-        },
-    )?;
-    let Some(weights) = weights else {
-        return Err(RunnerError::Model(format!(
-            "there are no weights for `{component}`: looked for {}",
-            WeightFiles::looked_for()
-        )));
+    wanted: Wanted<'_>,
+    needed: &mut Needed,
+) -> Result<WeightFiles, RunnerError> {
+    needed.paths.push(format!("{component}/config.json"));
+    let mut read = None;
+    let index = |name: &str| {
+        let path = format!("{component}/{name}");
+        let text = files.text(&path)?;
+        read = Some(path);
+        Ok(text)
     };
-    needed.extend(weights.names.iter().map(|name| format!("{component}/{name}")));
-    Ok(())
+    let weights = match WeightFiles::choose(&files.names(component), wanted, index) {
+        Ok(Some(weights)) => weights,
+        Ok(None) => {
+            return Err(RunnerError::Model(format!(
+                "there are no weights for `{component}`: looked for {}",
+                wanted.library.looked_for()
+            )));
+        }
+        Err(RunnerError::Model(text)) => return Err(RunnerError::Model(format!("{component}: {text}"))),
+        Err(other) => return Err(other),
+    };
+    needed.paths.extend(read);
+    needed.paths.extend(weights.names.iter().map(|name| format!("{component}/{name}")));
+    needed.warnings.extend(weights.warning(wanted.library).map(|text| format!("{component}: {text}")));
+    match (wanted.variant, weights.variant.as_deref()) {
+        (wanted, found) if wanted == found => {}
+        (Some(wanted), _) => {
+            let text = format!("{component}: no weights of the variant `{wanted}`; {} is read", weights.form);
+            needed.warnings.push(text);
+        }
+        (None, found) => {
+            let only = found.unwrap_or_default();
+            let text = format!("{component}: there are only weights of the variant `{only}`, which are read");
+            needed.notes.push(text);
+        }
+    }
+    Ok(weights)
 }
 
 #[cfg(test)]
@@ -130,6 +196,11 @@ mod tests {
             self.contains_key(path)
         }
 
+        fn names(&self, folder: &str) -> BTreeSet<String> {
+            let of_folder = |path: &&str| path.strip_prefix(folder)?.strip_prefix('/').map(str::to_owned);
+            self.keys().filter_map(of_folder).collect()
+        }
+
         fn text(&self, path: &str) -> Result<String, RunnerError> {
             let text = self.get(path);
             text.map(|text| text.to_string()).ok_or_else(|| RunnerError::Model(format!("no {path}")))
@@ -140,6 +211,10 @@ mod tests {
         let mut files: HashMap<_, _> = paths.iter().map(|path| (*path, "")).collect();
         files.insert(MODEL_INDEX, index);
         files
+    }
+
+    fn paths(files: &HashMap<&str, &str>) -> Vec<String> {
+        needed_files(files, Selection::default()).unwrap().paths
     }
 
     #[test]
@@ -155,7 +230,7 @@ mod tests {
             ],
         );
         assert_eq!(
-            needed_files(&files, false).unwrap(),
+            paths(&files),
             [
                 "model_index.json",
                 "vae/config.json",
@@ -169,7 +244,9 @@ mod tests {
     fn a_transformer_from_elsewhere_needs_its_configuration_only() {
         let index = r#"{"transformer": ["diffusers", "FluxTransformer2DModel"]}"#;
         let files = repository(index, &["transformer/diffusion_pytorch_model.safetensors"]);
-        assert_eq!(needed_files(&files, true).unwrap(), ["model_index.json", "transformer/config.json"]);
+        let selection = Selection { without_transformer: true, ..Selection::default() };
+        let needed = needed_files(&files, selection).unwrap().paths;
+        assert_eq!(needed, ["model_index.json", "transformer/config.json"]);
     }
 
     #[test]
@@ -181,7 +258,7 @@ mod tests {
         let shards = r#"{"weight_map": {"a": "model-1.safetensors", "b": "model-2.safetensors"}}"#;
         files.insert("text_encoder/model.safetensors.index.json", shards);
         assert_eq!(
-            needed_files(&files, false).unwrap(),
+            paths(&files),
             [
                 "model_index.json",
                 "text_encoder/config.json",
@@ -232,11 +309,96 @@ mod tests {
         let shards = r#"{"weight_map": {"a": "model-00001-of-00002.safetensors",
             "b": "model-00002-of-00002.safetensors"}}"#;
         files.insert("text_encoder_3/model.safetensors.index.json", shards);
-        let mut found = needed_files(&files, false).unwrap();
+        let mut found = paths(&files);
         found.retain(|path| !path.ends_with("config.json") || path.starts_with("tokenizer"));
         found.retain(|path| path != MODEL_INDEX);
         found.sort();
         assert_eq!(found, needed);
+    }
+
+    const INDEX: &str = r#"{"transformer": ["diffusers", "FluxTransformer2DModel"], "vae": ["diffusers", "AutoencoderKL"],
+        "text_encoder": ["transformers", "T5EncoderModel"]}"#;
+
+    fn weights(needed: &Needed) -> Vec<&str> {
+        needed
+            .paths
+            .iter()
+            .map(String::as_str)
+            .filter(|path| !path.ends_with("config.json") && *path != MODEL_INDEX)
+            .collect()
+    }
+
+    #[test]
+    fn of_two_saves_the_librarys_choice_is_needed() {
+        let mut files = repository(
+            INDEX,
+            &[
+                "transformer/diffusion_pytorch_model.safetensors",
+                "text_encoder/model.safetensors",
+                "text_encoder/model.safetensors.index.json",
+                "vae/diffusion_pytorch_model.safetensors",
+            ],
+        );
+        files.insert(
+            "transformer/diffusion_pytorch_model.safetensors.index.json",
+            r#"{"weight_map": {"a": "1.safetensors"}}"#,
+        );
+        let needed = needed_files(&files, Selection::default()).unwrap();
+        assert_eq!(
+            weights(&needed),
+            [
+                "transformer/diffusion_pytorch_model.safetensors.index.json",
+                "transformer/1.safetensors",
+                "vae/diffusion_pytorch_model.safetensors",
+                "text_encoder/model.safetensors",
+            ]
+        );
+        let [first, second] = needed.warnings.as_slice() else { panic!("{:?}", needed.warnings) };
+        assert!(first.starts_with("transformer: ") && first.contains("not read: diffusion_pytorch_model.safetensors;"));
+        assert!(second.starts_with("text_encoder: ") && second.contains("not read: model.safetensors.index.json;"));
+    }
+
+    #[test]
+    fn a_variant_is_needed_where_it_is_there() {
+        let mut files = repository(
+            INDEX,
+            &[
+                "transformer/diffusion_pytorch_model.fp16-00001-of-00001.safetensors",
+                "transformer/diffusion_pytorch_model.safetensors",
+                "text_encoder/model.fp16.safetensors",
+                "vae/diffusion_pytorch_model.safetensors",
+            ],
+        );
+        let index = r#"{"weight_map": {"a": "diffusion_pytorch_model.fp16-00001-of-00001.safetensors"}}"#;
+        files.insert("transformer/diffusion_pytorch_model.safetensors.index.fp16.json", index);
+        let of = |variant| needed_files(&files, Selection { variant, ..Selection::default() });
+        let needed = of(Some("fp16")).unwrap();
+        assert_eq!(
+            weights(&needed),
+            [
+                "transformer/diffusion_pytorch_model.safetensors.index.fp16.json",
+                "transformer/diffusion_pytorch_model.fp16-00001-of-00001.safetensors",
+                "vae/diffusion_pytorch_model.safetensors",
+                "text_encoder/model.fp16.safetensors",
+            ]
+        );
+        assert_eq!(
+            needed.warnings,
+            ["vae: no weights of the variant `fp16`; diffusion_pytorch_model.safetensors is read"]
+        );
+        let needed = of(None).unwrap();
+        assert_eq!(
+            weights(&needed),
+            [
+                "transformer/diffusion_pytorch_model.safetensors",
+                "vae/diffusion_pytorch_model.safetensors",
+                "text_encoder/model.fp16.safetensors",
+            ]
+        );
+        assert_eq!(needed.notes, ["text_encoder: there are only weights of the variant `fp16`, which are read"]);
+        let selection = Selection { variant: Some("bf16"), ..Selection::default() };
+        let error = of(Some("bf16")).unwrap().check_variant(selection).unwrap_err().to_string();
+        assert!(error.contains("no component has weights of the variant `bf16`"), "{error}");
     }
 
     #[test]
@@ -246,7 +408,7 @@ mod tests {
             (r#"{"../../etc": ["diffusers", "X"]}"#, "cannot be the name"),
             ("[]", "model_index.json is damaged"),
         ] {
-            let error = needed_files(&repository(index, &[]), false).unwrap_err().to_string();
+            let error = needed_files(&repository(index, &[]), Selection::default()).unwrap_err().to_string();
             assert!(error.contains(expected), "{error}");
         }
     }

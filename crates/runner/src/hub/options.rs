@@ -4,10 +4,13 @@ use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use super::needed::Selection;
 use super::progress::{FetchProgress, LoggedProgress};
+use super::token::Token;
+use super::variables::Variables;
 
 const DEFAULT_ENDPOINT: &str = "https://huggingface.co";
-const DEFAULT_REVISION: &str = "main";
+pub(super) const DEFAULT_REVISION: &str = "main";
 
 /// How the hub and its cache are used.
 #[derive(Clone)]
@@ -17,7 +20,7 @@ pub struct HubOptions {
     /// The folder that holds `models--org--name`.
     pub cache_dir: PathBuf,
     /// Access token for private and gated models.
-    pub token: Option<String>,
+    pub token: Token,
     /// Use the cache only.
     pub offline: bool,
     /// Branch, tag or commit.
@@ -26,46 +29,49 @@ pub struct HubOptions {
     pub progress: Arc<dyn FetchProgress>,
     /// Leave out the weights of the transformer, which come from elsewhere.
     pub without_transformer: bool,
+    /// Which weights are read of a component that has them, such as `fp16`.
+    pub variant: Option<String>,
 }
 
 impl HubOptions {
-    /// Reads `HF_ENDPOINT`, `HF_HUB_CACHE`, `HF_HOME`, `XDG_CACHE_HOME`, `HF_TOKEN` (or the token file
-    /// that `hf auth login` writes, `HF_TOKEN_PATH`) and `HF_HUB_OFFLINE`. The revision is `main`, and
-    /// downloads are logged.
+    /// Reads what huggingface_hub reads: `HF_ENDPOINT`; `HF_HUB_CACHE` (or `HUGGINGFACE_HUB_CACHE`), `HF_HOME`,
+    /// `XDG_CACHE_HOME`; `HF_TOKEN` (or `HUGGING_FACE_HUB_TOKEN`), or the token file that `hf auth login` writes
+    /// (`HF_TOKEN_PATH`); `HF_HUB_OFFLINE` (or `TRANSFORMERS_OFFLINE`). In paths, `~` and `$NAME` stand for what
+    /// they do in a shell. The revision is `main`, and downloads are logged.
     pub fn from_env() -> Self {
-        Self::from_lookup(|name| std::env::var(name).ok(), std::env::home_dir())
+        Self::from_variables(&Variables::of_process())
     }
 
-    fn from_lookup(lookup: impl Fn(&str) -> Option<String>, home: Option<PathBuf>) -> Self {
-        let set = |name: &str| lookup(name).filter(|value| !value.trim().is_empty());
-        let hub_home = set("HF_HOME").map(PathBuf::from).unwrap_or_else(|| {
-            set("XDG_CACHE_HOME")
-                .map(PathBuf::from)
-                .unwrap_or_else(|| home.unwrap_or_default().join(".cache"))
-                .join("huggingface")
+    fn from_variables(variables: &Variables<'_>) -> Self {
+        let hub_home = variables.path(&["HF_HOME"]).unwrap_or_else(|| {
+            variables.path(&["XDG_CACHE_HOME"]).unwrap_or_else(|| variables.home().join(".cache")).join("huggingface")
         });
-        let token = set("HF_TOKEN")
-            .or_else(|| {
-                let file = set("HF_TOKEN_PATH").map_or_else(|| hub_home.join("token"), PathBuf::from);
-                std::fs::read_to_string(file).ok()
-            })
-            .map(|token| token.trim().to_string())
-            .filter(|token| !token.is_empty());
-        let endpoint = set("HF_ENDPOINT").unwrap_or_else(|| DEFAULT_ENDPOINT.to_string());
+        let cache_dir = variables.path(&["HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE"]);
+        let token = variables.first(&["HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"]);
+        let token = token.map_or(Token::Absent, |(name, value)| Token::from_variable(name, &value));
+        let token_file = || variables.path(&["HF_TOKEN_PATH"]).unwrap_or_else(|| hub_home.join("token"));
+        let endpoint = variables.first(&["HF_ENDPOINT"]).map(|(_, value)| value);
+        let offline = variables.first(&["HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"]);
         Self {
-            endpoint: endpoint.trim().trim_end_matches('/').to_string(),
-            cache_dir: set("HF_HUB_CACHE").map(PathBuf::from).unwrap_or_else(|| hub_home.join("hub")),
-            token,
-            offline: set("HF_HUB_OFFLINE").is_some_and(|value| is_on(&value)),
+            endpoint: endpoint.as_deref().unwrap_or(DEFAULT_ENDPOINT).trim().trim_end_matches('/').to_string(),
+            token: if token == Token::Absent { Token::from_file(&token_file()) } else { token },
+            cache_dir: cache_dir.unwrap_or_else(|| hub_home.join("hub")),
+            offline: offline.is_some_and(|(_, value)| is_on(&value)),
             revision: DEFAULT_REVISION.to_string(),
             progress: Arc::new(LoggedProgress::default()),
             without_transformer: false,
+            variant: None,
         }
     }
 
     /// The same options without the weights of the transformer.
     pub fn without_transformer(self) -> Self {
         Self { without_transformer: true, ..self }
+    }
+
+    /// The same options for weights of a variant.
+    pub fn with_variant(self, variant: impl Into<String>) -> Self {
+        Self { variant: Some(variant.into()), ..self }
     }
 
     /// The same options for another branch, tag or commit.
@@ -77,6 +83,10 @@ impl HubOptions {
     pub fn with_progress(self, progress: impl FetchProgress + 'static) -> Self {
         Self { progress: Arc::new(progress), ..self }
     }
+
+    pub(super) fn selection(&self) -> Selection<'_> {
+        Selection { variant: self.variant.as_deref(), without_transformer: self.without_transformer }
+    }
 }
 
 /// What huggingface_hub takes for "on".
@@ -84,16 +94,16 @@ fn is_on(value: &str) -> bool {
     ["1", "on", "yes", "true"].contains(&value.trim().to_ascii_lowercase().as_str())
 }
 
-/// The token stays out of logs.
 impl fmt::Debug for HubOptions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("HubOptions")
             .field("endpoint", &self.endpoint)
             .field("cache_dir", &self.cache_dir)
-            .field("token", &self.token.as_ref().map(|_| "(hidden)"))
+            .field("token", &self.token)
             .field("offline", &self.offline)
             .field("revision", &self.revision)
             .field("without_transformer", &self.without_transformer)
+            .field("variant", &self.variant)
             .finish_non_exhaustive()
     }
 }
@@ -107,7 +117,7 @@ mod tests {
             let found = variables.iter().find(|(key, _)| *key == name);
             found.map(|(_, value)| value.to_string())
         };
-        HubOptions::from_lookup(lookup, Some(PathBuf::from("/home/me")))
+        HubOptions::from_variables(&Variables::new(&lookup, Some(PathBuf::from("/home/me"))))
     }
 
     #[test]
@@ -115,7 +125,7 @@ mod tests {
         let options = from(&[]);
         assert_eq!(options.endpoint, "https://huggingface.co");
         assert_eq!(options.cache_dir, PathBuf::from("/home/me/.cache/huggingface/hub"));
-        assert_eq!(options.token, None);
+        assert_eq!(options.token, Token::Absent);
         assert!(!options.offline);
         assert_eq!(options.revision, "main");
     }
@@ -124,16 +134,38 @@ mod tests {
     fn the_most_precise_cache_variable_wins() {
         let xdg = ("XDG_CACHE_HOME", "/xdg");
         let home = ("HF_HOME", "/hf");
+        let old = ("HUGGINGFACE_HUB_CACHE", "/old");
         let cache = ("HF_HUB_CACHE", "/cache");
         assert_eq!(from(&[xdg]).cache_dir, PathBuf::from("/xdg/huggingface/hub"));
         assert_eq!(from(&[xdg, home]).cache_dir, PathBuf::from("/hf/hub"));
-        assert_eq!(from(&[xdg, home, cache]).cache_dir, PathBuf::from("/cache"));
+        assert_eq!(from(&[xdg, home, old]).cache_dir, PathBuf::from("/old"));
+        assert_eq!(from(&[xdg, home, old, cache]).cache_dir, PathBuf::from("/cache"));
+    }
+
+    #[test]
+    fn paths_are_expanded_as_huggingface_hub_does() {
+        let user = ("USER", "me");
+        for (variable, expected) in [
+            (("HF_HOME", "~/hf"), "/home/me/hf/hub"),
+            (("HF_HOME", "$HOME/hf"), "/home/me/hf/hub"),
+            (("HF_HOME", "/data/${USER}/hf"), "/data/me/hf/hub"),
+            (("XDG_CACHE_HOME", "~/cache"), "/home/me/cache/huggingface/hub"),
+            (("HF_HUB_CACHE", "~/hub"), "/home/me/hub"),
+            (("HUGGINGFACE_HUB_CACHE", "$HOME/hub"), "/home/me/hub"),
+        ] {
+            assert_eq!(
+                from(&[variable, user, ("HOME", "/home/me")]).cache_dir,
+                PathBuf::from(expected),
+                "{variable:?}"
+            );
+        }
     }
 
     #[test]
     fn offline_is_on_for_words_that_say_so() {
         for (value, offline) in [("1", true), ("True", true), ("0", false), ("", false)] {
             assert_eq!(from(&[("HF_HUB_OFFLINE", value)]).offline, offline, "{value}");
+            assert_eq!(from(&[("TRANSFORMERS_OFFLINE", value)]).offline, offline, "{value}");
         }
     }
 
@@ -142,11 +174,12 @@ mod tests {
         let home = tempfile::tempdir().unwrap();
         std::fs::write(home.path().join("token"), "hf_file\n").unwrap();
         let home = ("HF_HOME", home.path().to_str().unwrap());
-        assert_eq!(from(&[home]).token.as_deref(), Some("hf_file"));
+        assert_eq!(from(&[home]).token.valid(), Some("hf_file"));
         let file = format!("{}/token", home.1);
-        assert_eq!(from(&[("HF_TOKEN_PATH", &file)]).token.as_deref(), Some("hf_file"));
+        assert_eq!(from(&[("HF_TOKEN_PATH", &file)]).token.valid(), Some("hf_file"));
+        assert_eq!(from(&[("HUGGING_FACE_HUB_TOKEN", "hf_old"), home]).token.valid(), Some("hf_old"));
         let options = from(&[home, ("HF_TOKEN", "hf_variable"), ("HF_ENDPOINT", "http://hub/")]);
-        assert_eq!(options.token.as_deref(), Some("hf_variable"));
+        assert_eq!(options.token.valid(), Some("hf_variable"));
         assert_eq!(options.endpoint, "http://hub");
         assert!(!format!("{options:?}").contains("hf_variable"));
     }

@@ -1,69 +1,41 @@
 //! What the hub's refusals mean, and what to do about them.
 
-use std::time::Duration;
-
-use hf_hub::api::sync::ApiError;
-use ureq::Agent;
-use ureq::http::header::AUTHORIZATION;
-
-use super::options::HubOptions;
+use super::client::FetchError;
 use super::repository::Repository;
 use crate::RunnerError;
 
-/// The header that says in one word why the hub refuses.
-const ERROR_CODE: &str = "X-Error-Code";
-/// For the word, which makes an error clearer but is not worth a long wait.
-const PATIENCE: Duration = Duration::from_secs(10);
-
-/// Explains an error that came up while `path`, or the list of files, was asked for at `url`.
-pub(super) fn explain(error: ApiError, url: &str, repository: &Repository<'_>, path: Option<&str>) -> RunnerError {
+/// Explains an error that came up while `path`, or the list of files, was asked for.
+pub(super) fn explain(error: FetchError, repository: &Repository<'_>, path: Option<&str>) -> RunnerError {
     let what = match path {
         Some(path) => format!("{path} of {}", repository.id),
         None => repository.id.to_string(),
     };
     let endpoint = &repository.options.endpoint;
     RunnerError::Model(match error {
-        ApiError::RequestError(error) => match *error {
-            ureq::Error::StatusCode(status) => {
-                refusal(status, error_code(url, repository.options).as_deref(), &what, repository)
-            }
-            error => format!(
-                "cannot reach {endpoint} for {what}: {error}; check the network and HF_ENDPOINT, or give a local folder"
-            ),
-        },
-        // The connection broke while the content came, or the cache cannot be written.
-        ApiError::IoError(error) => format!(
-            "fetching {what} into {} failed: {error}; what arrived is kept; check network, space and permissions, and \
-             try again",
+        FetchError::Refused { status, code } => refusal(status, code.as_deref(), &what, repository),
+        FetchError::Transport(error) => format!(
+            "cannot reach {endpoint} for {what}: {error}; check the network and HF_ENDPOINT, or give a local folder; \
+             what arrived is kept"
+        ),
+        FetchError::Cache(error) => format!(
+            "fetching {what} into {} failed: {error}; check space and permissions, or set HF_HUB_CACHE to another folder",
             repository.options.cache_dir.display()
         ),
-        ApiError::LockAcquisition(lock) => format!(
+        FetchError::Lock(lock) => format!(
             "fetching {what} failed: {} cannot be locked; set HF_HUB_CACHE to a folder on a file system with locks",
             lock.display()
         ),
-        other => {
-            format!("{endpoint} does not answer as a hub does when asked for {what}: {other}; check HF_ENDPOINT")
+        FetchError::Odd(what_is_odd) => {
+            format!("{endpoint} does not answer as a hub does when asked for {what}: {what_is_odd}; check HF_ENDPOINT")
         }
     })
-}
-
-/// Asks once more, as hf-hub's errors keep only the status. None where the hub has no word for it.
-fn error_code(url: &str, options: &HubOptions) -> Option<String> {
-    let config =
-        Agent::config_builder().http_status_as_error(false).max_redirects(0).timeout_global(Some(PATIENCE)).build();
-    let mut request = Agent::new_with_config(config).get(url);
-    if let Some(token) = &options.token {
-        request = request.header(AUTHORIZATION, format!("Bearer {token}"));
-    }
-    let response = request.call().ok()?;
-    Some(response.headers().get(ERROR_CODE)?.to_str().ok()?.to_owned())
 }
 
 /// `code` is the hub's `X-Error-Code`, which says more than the status where there is one.
 fn refusal(status: u16, code: Option<&str>, what: &str, repository: &Repository<'_>) -> String {
     let options = repository.options;
     let (endpoint, revision, id) = (&options.endpoint, &options.revision, repository.id);
-    match (code, status, &options.token) {
+    match (code, status, options.token.valid()) {
         (Some("GatedRepo"), _, None) => format!(
             "{endpoint} refuses {what} ({status}): the model is gated; accept its licence at {endpoint}/{id} and set \
              HF_TOKEN to a token of that account"

@@ -1,24 +1,40 @@
 //! One repository of the hub at one revision, and its snapshot in the cache.
 
-use std::collections::HashSet;
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use hf_hub::api::sync::ApiBuilder;
-use hf_hub::{Cache, Repo, RepoType};
+use serde::Deserialize;
 
+use super::cache::CachedRepository;
+use super::client::{Client, FetchError, encoded};
 use super::download::Downloads;
-use super::needed::{Files, Snapshot, needed_files};
+use super::needed::{Files, Selection, Snapshot, needed_files};
 use super::options::HubOptions;
 use super::refusal;
+use super::token::Token;
 use crate::RunnerError;
 use crate::model_folder::MODEL_INDEX;
-use crate::weights::is_plain_name;
+use crate::weights::{LORA_ADVICE, LORA_FILE, is_plain_name};
 
 /// A repository at the revision of the options.
 pub(super) struct Repository<'a> {
     pub(super) id: &'a str,
     pub(super) options: &'a HubOptions,
-    pub(super) cache: Cache,
+}
+
+/// What the hub says about a repository at a revision.
+#[derive(Deserialize)]
+struct Info {
+    /// The commit.
+    sha: String,
+    #[serde(default)]
+    siblings: Vec<Sibling>,
+}
+
+/// A file.
+#[derive(Deserialize)]
+struct Sibling {
+    rfilename: String,
 }
 
 impl<'a> Repository<'a> {
@@ -30,58 +46,47 @@ impl<'a> Repository<'a> {
                 options.revision
             )));
         }
-        Ok(Self { id, options, cache: Cache::new(options.cache_dir.clone()) })
+        Ok(Self { id, options })
     }
 
     /// The folder of a complete snapshot, fetched if need be.
     pub(super) fn snapshot(&self) -> Result<PathBuf, RunnerError> {
-        let folder = self.folder(&self.cached_commit());
+        let revision = &self.options.revision;
+        // Without a note of its commit, the revision may be one.
+        let folder = self.cache().snapshot(&self.cache().commit(revision).unwrap_or_else(|| revision.clone()));
         let lacking = if folder.is_dir() {
-            first_lacking(&folder, self.options.without_transformer)
+            first_lacking(&folder, self.options.selection())
         } else {
             Some("the repository".to_string())
         };
         let Some(lacking) = lacking else { return Ok(folder) };
         if self.options.offline {
             return Err(RunnerError::Model(format!(
-                "HF_HUB_OFFLINE is set, and the cache {} lacks {lacking} of {} ({}); start once \
-                 without HF_HUB_OFFLINE to fetch it, or give a local folder",
+                "HF_HUB_OFFLINE is set (or TRANSFORMERS_OFFLINE), and the cache {} lacks {lacking} of {} ({revision}); \
+                 start once without it to fetch that, or give a local folder",
                 self.options.cache_dir.display(),
                 self.id,
-                self.options.revision,
             )));
         }
         self.fetch()
     }
 
-    /// The commit the revision stood for when it was fetched; without such a note, the revision itself.
-    fn cached_commit(&self) -> String {
-        let revision = &self.options.revision;
-        let repository = self.options.cache_dir.join(self.repo(revision).folder_name());
-        let commit = std::fs::read_to_string(repository.join("refs").join(revision));
-        commit.map_or_else(|_| revision.clone(), |commit| commit.trim().to_string())
-    }
-
-    /// The folder of a commit's snapshot.
-    fn folder(&self, commit: &str) -> PathBuf {
-        self.cache.repo(self.repo(commit)).pointer_path(commit)
-    }
-
-    fn repo(&self, revision: &str) -> Repo {
-        Repo::with_revision(self.id.to_string(), RepoType::Model, revision.to_string())
+    fn cache(&self) -> CachedRepository {
+        CachedRepository::new(&self.options.cache_dir, self.id)
     }
 
     fn fetch(&self) -> Result<PathBuf, RunnerError> {
-        let endpoint = &self.options.endpoint;
-        let at_revision = self.repo(&self.options.revision);
-        let url = format!("{endpoint}/api/{}", at_revision.api_url());
-        let failed = |error| refusal::explain(error, &url, self, None);
-        let builder = ApiBuilder::from_cache(self.cache.clone())
-            .with_endpoint(endpoint.clone())
-            .with_token(self.options.token.clone())
-            .with_user_agent("afterimage", env!("CARGO_PKG_VERSION"));
-        let api = builder.build().map_err(failed)?;
-        let info = api.repo(at_revision.clone()).info().map_err(failed)?;
+        if let Token::Unusable(message) = &self.options.token {
+            return Err(RunnerError::Model(message.clone()));
+        }
+        let (endpoint, revision) = (&self.options.endpoint, &self.options.revision);
+        let client = Client::new(self.options);
+        let url = format!("{endpoint}/api/models/{}/revision/{}", self.id, encoded(revision).replace('/', "%2F"));
+        let text = client.text(&url).map_err(|error| refusal::explain(error, self, None))?;
+        let info: Info = serde_json::from_str(&text).map_err(|error| {
+            let odd = FetchError::Odd(format!("its answer is no description of a model ({error})"));
+            refusal::explain(odd, self, None)
+        })?;
         if !is_plain_name(&info.sha) {
             return Err(RunnerError::Model(format!(
                 "{endpoint} named the commit `{}` for {}, which is none",
@@ -91,17 +96,19 @@ impl<'a> Repository<'a> {
         let remote = Remote {
             repository: self,
             listing: info.siblings.into_iter().map(|file| file.rfilename).collect(),
-            folder: self.folder(&info.sha),
-            downloads: Downloads::new(self, api, self.repo(&info.sha)),
+            folder: self.cache().snapshot(&info.sha),
+            downloads: Downloads { repository: self, client, commit: info.sha.clone() },
         };
-        let needed = needed_files(&remote, self.options.without_transformer).map_err(|error| self.about(error))?;
-        for path in &needed {
+        let selection = self.options.selection();
+        let needed = needed_files(&remote, selection)
+            .and_then(|needed| needed.check_variant(selection).map(|()| needed))
+            .map_err(|error| self.about(error))?;
+        for path in &needed.paths {
             remote.fetch(path)?;
         }
         // Only now does the revision stand for this commit in the cache.
-        self.cache
-            .repo(at_revision)
-            .create_ref(&info.sha)
+        self.cache()
+            .set_commit(revision, &info.sha)
             .map_err(|source| RunnerError::Write { path: self.options.cache_dir.clone(), source })?;
         Ok(remote.folder)
     }
@@ -116,10 +123,11 @@ impl<'a> Repository<'a> {
 }
 
 /// The first needed file that a snapshot lacks.
-fn first_lacking(folder: &Path, without_transformer: bool) -> Option<String> {
+fn first_lacking(folder: &Path, selection: Selection<'_>) -> Option<String> {
     let snapshot = Snapshot(folder);
-    match needed_files(&snapshot, without_transformer) {
-        Ok(needed) => needed.into_iter().find(|path| !snapshot.has(path)),
+    match needed_files(&snapshot, selection) {
+        Ok(needed) if needed.check_variant(selection).is_err() => Some("weights of the variant".to_string()),
+        Ok(needed) => needed.paths.into_iter().find(|path| !snapshot.has(path)),
         Err(_) if !snapshot.has(MODEL_INDEX) => Some(MODEL_INDEX.to_string()),
         Err(error) => Some(format!("files ({error})")),
     }
@@ -128,7 +136,7 @@ fn first_lacking(folder: &Path, without_transformer: bool) -> Option<String> {
 /// A repository on the hub at one commit. Files that are asked for are fetched into the cache.
 struct Remote<'a> {
     repository: &'a Repository<'a>,
-    listing: HashSet<String>,
+    listing: BTreeSet<String>,
     folder: PathBuf,
     downloads: Downloads<'a>,
 }
@@ -140,10 +148,11 @@ impl Remote<'_> {
             return Ok(cached);
         }
         if !self.has(path) {
-            return Err(RunnerError::Model(format!(
-                "{} has no {path}, so it is no complete model in diffusers layout",
-                self.repository.id
-            )));
+            let found = match self.has(LORA_FILE) {
+                true => format!("it holds {LORA_FILE}, {LORA_ADVICE}"),
+                false => "it is no complete model in diffusers layout".to_owned(),
+            };
+            return Err(RunnerError::Model(format!("{} has no {path}; {found}", self.repository.id)));
         }
         self.downloads.fetch(path, &cached)?;
         Ok(cached)
@@ -153,6 +162,11 @@ impl Remote<'_> {
 impl Files for Remote<'_> {
     fn has(&self, path: &str) -> bool {
         self.listing.contains(path)
+    }
+
+    fn names(&self, folder: &str) -> BTreeSet<String> {
+        let names = self.listing.iter().filter_map(|path| path.strip_prefix(folder)?.strip_prefix('/'));
+        names.filter(|name| is_plain_name(name)).map(str::to_owned).collect()
     }
 
     fn text(&self, path: &str) -> Result<String, RunnerError> {

@@ -22,7 +22,15 @@ pub(super) enum Mood {
     BreaksForGood,
     /// Answers 503 when first asked for a weight file, and breaks the connection half way through it the next time.
     StumblesTwice,
+    /// Knows no ranges: answers every request with the whole file, and breaks the connection half way through the
+    /// first weight file.
+    SendsWholesAndBreaksOnce,
+    /// As before, and breaks no more.
+    SendsWholes,
 }
+
+/// The name that the repository had before; every address with it is redirected.
+pub(super) const OLD_ID: &str = "acme/former-dit";
 
 /// A request the stand-in has seen.
 #[derive(Clone, Debug)]
@@ -85,6 +93,12 @@ impl Shared {
         if let Mood::Refuses(status) = mood {
             return respond(&mut stream, status, "", b"");
         }
+        // Half of them with a host, as the hub does it.
+        if let Some((before, after)) = request.path.split_once(OLD_ID) {
+            let host = if before.contains("api") { self.endpoint.as_str() } else { "" };
+            let location = format!("Location: {host}{before}{}{after}\r\n", self.id);
+            return respond(&mut stream, 307, &location, b"");
+        }
         let info = format!("/api/models/{}/revision/", self.id);
         let resolve = format!("/{}/resolve/{COMMIT}/", self.id);
         if let Some(revision) = request.path.strip_prefix(&info) {
@@ -100,7 +114,8 @@ impl Shared {
             if file.ends_with(".safetensors") {
                 let location = format!(
                     "Location: {}/storage/{file}\r\nX-Linked-Etag: \"large-{}\"\r\nX-Repo-Commit: {COMMIT}\r\n",
-                    self.endpoint,
+                    // Another host, which the token must not reach.
+                    self.endpoint.replace("127.0.0.1", "localhost"),
                     etag(file)
                 );
                 return respond(&mut stream, 302, &location, b"");
@@ -139,6 +154,14 @@ impl Shared {
         );
         let part = &content[start..end];
         let mut mood = self.mood.lock().unwrap();
+        if [Mood::SendsWholes, Mood::SendsWholesAndBreaksOnce].contains(&mood) {
+            let breaks = *mood == Mood::SendsWholesAndBreaksOnce && end - start > 10_000;
+            *mood = if breaks { Mood::SendsWholes } else { *mood };
+            let sent = if breaks { content.len() / 2 } else { content.len() };
+            let headers = format!("ETag: W/\"{}\"\r\n", etag(file));
+            stream.write_all(head(200, &headers, content.len()).as_bytes())?;
+            return stream.write_all(&content[..sent]);
+        }
         if part.len() < 10_000 {
             return respond(stream, 206, &headers, part);
         }

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use candle_core::{DType, Device};
 use tempfile::TempDir;
 
-use super::stand_in::{COMMIT, Mood, StandInHub};
+use super::stand_in::{COMMIT, Mood, OLD_ID, StandInHub};
 use super::*;
 use crate::{Precision, RandomModelKind, write_random_model};
 
@@ -21,6 +21,7 @@ const NOT_NEEDED: [&str; 6] = [
     "vae/diffusion_pytorch_model.fp16.bin",
 ];
 
+const TRANSFORMER_FP16: &str = "transformer/diffusion_pytorch_model.fp16.safetensors";
 const TRANSFORMER: &str = "transformer/diffusion_pytorch_model.safetensors";
 /// Where their content is kept.
 const TRANSFORMER_BLOB: &str = "blobs/large-transformer-diffusion_pytorch_model-safetensors";
@@ -44,11 +45,12 @@ fn setup(mood: Mood) -> Setup {
     let options = HubOptions {
         endpoint: hub.endpoint.clone(),
         cache_dir: folder.path().join("home/hub"),
-        token: None,
+        token: Token::Absent,
         offline: false,
         revision: "main".to_string(),
         progress: Arc::new(LoggedProgress::default()),
         without_transformer: false,
+        variant: None,
     };
     Setup { hub, options, _folder: folder, root }
 }
@@ -118,6 +120,33 @@ fn a_repository_is_fetched_into_the_standard_cache() {
 }
 
 #[test]
+fn a_variant_is_fetched_and_read() {
+    let mut setup = setup(Mood::Friendly);
+    fs::rename(setup.root.join(TRANSFORMER), setup.root.join(TRANSFORMER_FP16)).unwrap();
+    fs::remove_file(setup.root.join("vae/diffusion_pytorch_model.fp16.bin")).unwrap();
+    // The only one there is, without being asked for; then beside another.
+    let folder = resolve(ID, &setup.options).unwrap();
+    assert!(folder.contains(TRANSFORMER_FP16));
+    assert_complete(&folder);
+    fs::write(setup.root.join(TRANSFORMER), "damaged").unwrap();
+    setup.options = setup.options.clone().with_variant("fp16");
+    for cache in ["home/hub", "other/hub"] {
+        setup.options.cache_dir = setup.root.join("..").join(cache);
+        let folder = resolve(ID, &setup.options).unwrap();
+        assert!(!folder.contains(TRANSFORMER));
+        assert_complete(&folder);
+    }
+    let local = resolve(setup.root.to_str().unwrap(), &setup.options).unwrap();
+    assert_complete(&local);
+    setup.options = setup.options.clone().with_variant("bf16");
+    for model in [ID, setup.root.to_str().unwrap()] {
+        let error = resolve(model, &setup.options).unwrap_err().to_string();
+        assert!(error.contains("no component has weights of the variant `bf16`"), "{error}");
+        assert!(error.starts_with(model), "{error}");
+    }
+}
+
+#[test]
 fn a_complete_snapshot_needs_no_hub() {
     let mut setup = setup(Mood::Friendly);
     resolve(ID, &setup.options).unwrap();
@@ -167,10 +196,67 @@ fn offline_with_an_empty_cache_says_so() {
 #[test]
 fn the_token_is_sent_to_the_hub() {
     let mut setup = setup(Mood::Friendly);
-    setup.options.token = Some("hf_secret".to_string());
+    setup.options.token = Token::Valid("hf_secret".to_string());
     resolve(ID, &setup.options).unwrap();
-    let expected = Some("Bearer hf_secret");
-    assert_eq!(setup.hub.seen()[0].authorization.as_deref(), expected);
+    let seen = setup.hub.seen();
+    let (storage, hub): (Vec<_>, Vec<_>) = seen.iter().partition(|seen| seen.path.starts_with("/storage/"));
+    assert!(hub.iter().all(|seen| seen.authorization.as_deref() == Some("Bearer hf_secret")), "{hub:?}");
+    assert!(!storage.is_empty() && storage.iter().all(|seen| seen.authorization.is_none()), "{storage:?}");
+}
+
+#[test]
+fn a_token_that_cannot_be_sent_is_named_before_anybody_is_asked() {
+    let mut setup = setup(Mood::Friendly);
+    setup.options.token = Token::Unusable("the token in the file x is in UTF-16".to_string());
+    assert!(error_of(&setup).contains("is in UTF-16"));
+    assert!(setup.hub.seen().is_empty());
+    // Nor does it matter where nobody has to be.
+    assert_complete(&resolve(setup.root.to_str().unwrap(), &setup.options).unwrap());
+}
+
+#[test]
+fn redirects_to_the_hub_itself_are_followed() {
+    let mut setup = setup(Mood::Friendly);
+    setup.options.token = Token::Valid("hf_secret".to_string());
+    let folder = resolve(OLD_ID, &setup.options).unwrap();
+    setup.assert_transformer(&folder);
+    assert_complete(&folder);
+    let seen = setup.hub.seen();
+    let of_hub = seen.iter().filter(|seen| !seen.path.starts_with("/storage/"));
+    assert!(of_hub.into_iter().all(|seen| seen.authorization.is_some()), "{seen:?}");
+}
+
+#[test]
+fn whole_answers_to_ranged_requests_are_accepted() {
+    for there in [0, 1000] {
+        let setup = setup(Mood::SendsWholesAndBreaksOnce);
+        let whole = fs::read(setup.root.join(TRANSFORMER)).unwrap();
+        if there > 0 {
+            setup.leave_part(&whole[..there]);
+        }
+        let folder = resolve(ID, &setup.options).unwrap();
+        setup.assert_transformer(&folder);
+        assert_complete(&folder);
+    }
+}
+
+#[test]
+fn models_are_named_in_every_way() {
+    let mut setup = setup(Mood::Friendly);
+    let page = format!("{}/{ID}", setup.hub.endpoint);
+    for model in [ID, "acme/tiny-dit/", "acme/tiny-dit@main", &page, &format!("{page}/tree/{COMMIT}")] {
+        let folder = resolve(model, &setup.options).unwrap();
+        assert_eq!(folder.id(), ID, "{model}");
+        assert_complete(&folder);
+    }
+    let error = resolve("acme/tiny-dit@fp16", &setup.options).unwrap_err().to_string();
+    assert!(error.contains("not at revision `fp16`"), "{error}");
+    setup.options.revision = "fp16".to_string();
+    let error = resolve("acme/tiny-dit@main", &setup.options).unwrap_err().to_string();
+    assert!(error.contains("names the revision `main`, and --revision another, `fp16`"), "{error}");
+    let cached = setup.options.cache_dir.join("models--acme--tiny-dit");
+    let error = resolve(cached.to_str().unwrap(), &setup.options).unwrap_err().to_string();
+    assert!(error.contains("give `acme/tiny-dit`, or one of its snapshots"), "{error}");
 }
 
 /// What was asked for from the middle on.
@@ -237,8 +323,10 @@ fn the_download_of_another_process_is_waited_for() {
     let options = setup.options.clone().with_progress(Told(Arc::clone(&told)));
     std::thread::scope(|scope| {
         let waiting = scope.spawn(|| resolve(ID, &options));
-        // hf-hub gives up after five seconds.
-        std::thread::sleep(std::time::Duration::from_secs(7));
+        // All else is there by then.
+        while !setup.hub.seen().iter().any(|seen| seen.path.ends_with(TRANSFORMER)) {
+            std::thread::yield_now();
+        }
         assert!(!waiting.is_finished());
         assert!(told.lock().unwrap().iter().all(|told| told.0 != TRANSFORMER));
         lock.unlock().unwrap();
@@ -281,7 +369,7 @@ fn refusals_say_what_to_do() {
         let error = error_of(&setup);
         assert!(error.contains(expected), "{error}");
         assert!(error.contains(ID), "{error}");
-        setup.options.token = Some("hf_old".to_string());
+        setup.options.token = Token::Valid("hf_old".to_string());
         let error = error_of(&setup);
         assert!(status != 401 || error.contains("is not valid"), "{error}");
         assert!(!error.contains("hf_old"), "{error}");
@@ -297,7 +385,7 @@ fn gated_models_say_what_to_do() {
         (404, "EntryNotFound", None, "has no model_index.json of acme/tiny-dit at revision `main`"),
     ] {
         let mut setup = setup(Mood::RefusesFiles(status, code));
-        setup.options.token = token.map(str::to_owned);
+        setup.options.token = token.map_or(Token::Absent, |token: &str| Token::Valid(token.to_owned()));
         let error = error_of(&setup);
         assert!(error.contains(expected) && error.contains(&status.to_string()), "{error}");
     }
@@ -318,7 +406,8 @@ fn an_unknown_revision_is_named() {
 #[test]
 fn an_incomplete_repository_is_named() {
     let setup = setup(Mood::Friendly);
-    fs::remove_file(setup.root.join("transformer/diffusion_pytorch_model.safetensors")).unwrap();
+    fs::remove_file(setup.root.join(TRANSFORMER)).unwrap();
+    fs::remove_file(setup.root.join(TRANSFORMER_FP16)).unwrap();
     let error = error_of(&setup);
     assert!(error.starts_with("acme/tiny-dit: there are no weights for `transformer`"), "{error}");
     fs::remove_file(setup.root.join("model_index.json")).unwrap();
@@ -354,6 +443,7 @@ fn other_names_are_refused() {
         let error = resolve(name, &setup.options).unwrap_err().to_string();
         assert!(error.contains("is named `org/name`"), "{name}: {error}");
     }
-    assert!(is_hub_id("stabilityai/stable-diffusion-3.5-medium"));
-    assert!(is_hub_id("PixArt-alpha/PixArt-Sigma-XL-2-512-MS"));
+    let error = resolve("https://civitai.com/models/4384", &setup.options).unwrap_err().to_string();
+    assert!(error.contains("`https://civitai.com/models/4384` is no model: it is an address"), "{error}");
+    assert!(setup.hub.seen().is_empty());
 }

@@ -22,7 +22,7 @@ impl SimpleBackend for SharedWeights {
     }
 
     fn contains_tensor(&self, name: &str) -> bool {
-        self.0.tensors.contains_key(name)
+        self.0.contains(name)
     }
 }
 
@@ -39,7 +39,7 @@ impl SimpleBackend for UnreadWeights {
     }
 
     fn contains_tensor(&self, name: &str) -> bool {
-        self.0.tensors.contains_key(name)
+        self.0.contains(name)
     }
 }
 

@@ -16,18 +16,21 @@ mod builders;
 mod encoding;
 mod entry;
 mod files;
+mod forms;
 mod gguf;
+mod lora;
 mod matrix;
 mod original;
 mod parameters;
 mod pickle;
+mod prefix;
 mod safetensors;
 mod source;
 mod stored;
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use candle_core::{DType, Device, Shape, Tensor};
 use candle_nn::VarBuilder;
@@ -36,8 +39,11 @@ use crate::RunnerError;
 
 use builders::SharedWeights;
 use entry::Entry;
-use files::Format;
-pub(crate) use files::{WeightFiles, is_plain_name};
+pub(crate) use files::{LORA_FILE, Wanted, WeightFiles, dangling, is_plain_name};
+use forms::Format;
+pub(crate) use forms::Library;
+pub use forms::is_variant;
+pub(crate) use lora::ADVICE as LORA_ADVICE;
 pub(crate) use matrix::Matrix;
 pub(crate) use parameters::Parameters;
 use source::Source;
@@ -46,43 +52,46 @@ use stored::StoredTensor;
 /// How many surplus tensors an error lists by name.
 const NAMES_LISTED: usize = 10;
 
-/// What a GGUF file starts with.
-const GGUF_MAGIC: [u8; 4] = *b"GGUF";
-
 /// All tensors of one component, on disk or embedded in the program.
 #[derive(Debug)]
 pub struct Weights {
     place: String,
     sources: Vec<Source>,
     tensors: BTreeMap<String, Entry>,
+    /// What all names begin with, if anything, and how much of it the model knows nothing of.
+    shared_prefixes: Vec<String>,
+    dropped_prefix: OnceLock<String>,
     /// Dimensions of one may be left out and kernels be stored as matrices, as in files of other
     /// programs.
     shapes_are_loose: bool,
 }
 
 impl Weights {
-    /// Opens the weights in `folder`: the first form found of
-    /// `diffusion_pytorch_model.safetensors`, `.safetensors.index.json`, `.bin` and `.bin.index.json`,
-    /// then the same of `model.safetensors` and `pytorch_model.bin`, then the only `.gguf` file.
+    /// Opens the weights in `folder` that diffusers would load: shards with an index, then
+    /// `diffusion_pytorch_model.safetensors`, then `.bin`; then the names of transformers; then the only `.gguf` file.
     ///
     /// # Errors
     /// None of them exists, a shard is missing, or a file is damaged or of a kind that is not read.
     pub fn open(folder: &Path) -> Result<Arc<Self>, RunnerError> {
-        if let Some(file) = files::only_gguf(folder)? {
-            return Self::open_file(&file, folder);
-        }
-        let files = WeightFiles::in_folder(folder)?;
+        Self::open_wanted(folder, Wanted { library: Library::Diffusers, variant: None })
+    }
+
+    /// Opens the weights in `folder` that a library would load.
+    pub(crate) fn open_wanted(folder: &Path, wanted: Wanted<'_>) -> Result<Arc<Self>, RunnerError> {
+        let files = WeightFiles::in_folder(folder, wanted)?;
         let mut weights = Self::empty(folder.display().to_string());
         for name in &files.names {
             let source = Source::open(&folder.join(name))?;
             let tensors = match files.format {
                 Format::Safetensors => safetensors::tensors(&source)?,
                 Format::Pickle => pickle::tensors(&source)?,
+                Format::Gguf => return Self::open_file(&folder.join(name), folder),
             };
             weights.add(source, whole(tensors))?;
         }
         weights.check_index(&files.index)?;
-        Ok(Arc::new(weights))
+        weights.check_is_model()?;
+        Ok(Arc::new(weights.complete()))
     }
 
     /// Opens a file that holds a transformer, GGUF or safetensors, under diffusers' names or those of
@@ -93,11 +102,7 @@ impl Weights {
     pub fn open_file(path: &Path, folder: &Path) -> Result<Arc<Self>, RunnerError> {
         let class = files::class_of(folder)?;
         let source = Source::open(path)?;
-        let mut magic = GGUF_MAGIC.map(|byte| !byte);
-        if source.len() >= magic.len() as u64 {
-            source.read_exact_at(&mut magic, 0)?;
-        }
-        let (tensors, architecture) = if magic == GGUF_MAGIC {
+        let (tensors, architecture) = if gguf::is_gguf(&source)? {
             let file = gguf::open(&source)?;
             (file.tensors, file.architecture)
         } else {
@@ -107,7 +112,7 @@ impl Weights {
         let entries = entries.map_err(|what| source.damaged(what))?;
         let mut weights = Self { shapes_are_loose: true, ..Self::empty(path.display().to_string()) };
         weights.add(source, entries)?;
-        Ok(Arc::new(weights))
+        Ok(Arc::new(weights.complete()))
     }
 
     /// Opens a safetensors file that is part of the program; `name` stands for it in errors.
@@ -119,7 +124,7 @@ impl Weights {
         let tensors = safetensors::tensors(&source)?;
         let mut weights = Self::empty(name.to_string());
         weights.add(source, whole(tensors))?;
-        Ok(Arc::new(weights))
+        Ok(Arc::new(weights.complete()))
     }
 
     /// A builder that gives model code these tensors in `dtype` on `device`.
@@ -145,11 +150,12 @@ impl Weights {
     /// # Errors
     /// A tensor is left over: the weights belong to another model than the configuration describes.
     pub fn finish(&self, ignore: &[&str]) -> Result<(), RunnerError> {
+        let dropped = self.dropped_prefix.get().map_or("", String::as_str);
         let surplus: Vec<&str> = self
             .tensors
             .iter()
             .filter(|(_, entry)| !entry.is_taken())
-            .map(|(name, _)| name.as_str())
+            .map(|(name, _)| name.strip_prefix(dropped).unwrap_or(name))
             .filter(|name| !ignore.iter().any(|prefix| name.starts_with(prefix)))
             .collect();
         if surplus.is_empty() {
@@ -180,17 +186,30 @@ impl Weights {
 
     /// The stored shape of the tensor `name`.
     pub fn shape(&self, name: &str) -> Option<&[usize]> {
-        self.tensors.get(name).map(|entry| entry.shape.as_slice())
+        self.lookup(name).map(|(_, entry)| entry.shape.as_slice())
     }
 
     fn empty(place: String) -> Self {
-        Self { place, sources: Vec::new(), tensors: BTreeMap::new(), shapes_are_loose: false }
+        Self {
+            place,
+            sources: Vec::new(),
+            tensors: BTreeMap::new(),
+            shared_prefixes: Vec::new(),
+            dropped_prefix: OnceLock::new(),
+            shapes_are_loose: false,
+        }
+    }
+
+    /// With all tensors added.
+    fn complete(mut self) -> Self {
+        self.shared_prefixes = prefix::shared(self.names());
+        self
     }
 
     fn add(&mut self, source: Source, entries: Vec<(String, Entry)>) -> Result<(), RunnerError> {
         for (name, mut entry) in entries {
             entry.set_source(self.sources.len());
-            let name = current_name(name);
+            let name = current_name(prefix::unwrapped(name));
             if self.tensors.insert(name.clone(), entry).is_some() {
                 return Err(RunnerError::Model(format!(
                     "{source}: tensor `{name}` is stored a second time, also in this or an earlier shard"
@@ -204,7 +223,7 @@ impl Weights {
     /// Every tensor that a shard index promises must be there.
     fn check_index(&self, index: &HashMap<String, String>) -> Result<(), RunnerError> {
         for (name, file) in index {
-            if !self.tensors.contains_key(&current_name(name.clone())) {
+            if !self.tensors.contains_key(&current_name(prefix::unwrapped(name.clone()))) {
                 return Err(RunnerError::Model(format!(
                     "{}: the shard index says that tensor `{name}` is in {file}, but it is not there",
                     self.place
@@ -212,6 +231,15 @@ impl Weights {
             }
         }
         Ok(())
+    }
+
+    fn check_is_model(&self) -> Result<(), RunnerError> {
+        match lora::sign(self.tensors.keys().map(String::as_str)) {
+            Some(sign) => {
+                Err(RunnerError::Model(format!("{}: it holds `{sign}` and so on, {LORA_ADVICE}", self.place)))
+            }
+            None => Ok(()),
+        }
     }
 
     fn take(&self, name: &str, expected: Option<&Shape>, dtype: DType, device: &Device) -> Result<Tensor, RunnerError> {
@@ -254,9 +282,15 @@ impl Weights {
     }
 
     fn find(&self, name: &str, expected: Option<&[usize]>) -> Result<&Entry, RunnerError> {
-        let Some(entry) = self.tensors.get(name) else {
+        let Some((prefix, entry)) = self.lookup(name) else {
             return Err(RunnerError::Model(self.missing(name)));
         };
+        self.dropped_prefix.get_or_init(|| {
+            if !prefix.is_empty() {
+                tracing::info!("{}: the names of all tensors begin with `{prefix}`, which is left out", self.place);
+            }
+            prefix.to_owned()
+        });
         match expected {
             Some(expected) if !self.fits(&entry.shape, expected) => Err(RunnerError::Model(format!(
                 "{}: tensor `{name}` has shape {:?}, but config.json describes a model that needs {expected:?}",
@@ -264,6 +298,22 @@ impl Weights {
                 entry.shape,
             ))),
             _ => Ok(entry),
+        }
+    }
+
+    fn contains(&self, name: &str) -> bool {
+        self.lookup(name).is_some()
+    }
+
+    /// The tensor that the model calls `name`, and the prefix that the file has before it.
+    fn lookup(&self, name: &str) -> Option<(&str, &Entry)> {
+        let at = |prefix: &'_ str| self.tensors.get(&format!("{prefix}{name}"));
+        match self.dropped_prefix.get() {
+            Some(prefix) => Some((prefix, at(prefix)?)),
+            None => {
+                let prefixes = std::iter::once("").chain(self.shared_prefixes.iter().map(String::as_str));
+                prefixes.into_iter().find_map(|prefix| Some((prefix, at(prefix)?)))
+            }
         }
     }
 

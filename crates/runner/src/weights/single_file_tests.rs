@@ -139,6 +139,43 @@ fn what_a_file_says_of_itself_is_said() {
     assert!(unet.starts_with("it holds the UNet of Stable Diffusion 1, 2 or XL"), "{unet}");
 }
 
+/// Checkpoints of trainers: `diffusion_model.joint_blocks..` and the like.
+#[test]
+fn a_prefix_of_all_names_is_dropped() {
+    let folder = folder_of(SD3);
+    let expected = Weights::open_file(&fixture("sd3.5.safetensors"), folder.path()).unwrap();
+    // Without what it has beside the transformer.
+    let plain = |name: &str| name.strip_prefix("model.diffusion_model.").map(str::to_owned);
+    let tensors: Vec<_> =
+        tensors("sd3.5.safetensors").into_iter().filter_map(|(name, tensor)| Some((plain(&name)?, tensor))).collect();
+    for prefix in ["", "diffusion_model.", "transformer.", "module.", "_orig_mod.", "net.", "model.diffusion_model."] {
+        let file = folder.path().join("prefixed.safetensors");
+        let renamed: HashMap<_, _> =
+            tensors.iter().map(|(name, tensor)| (format!("{prefix}{name}"), tensor.clone())).collect();
+        candle_core::safetensors::save(&renamed, &file).unwrap();
+        let found = Weights::open_file(&file, folder.path()).unwrap();
+        assert!(found.names().eq(expected.names()), "{prefix}");
+    }
+}
+
+#[test]
+fn a_lora_as_a_transformer_is_called_one() {
+    let folder = folder_of(FLUX);
+    let file = folder.path().join("lora.safetensors");
+    let factor = Tensor::zeros((4, 2), DType::F32, &Device::Cpu).unwrap();
+    for stem in [
+        "transformer.transformer_blocks.0.attn.to_q",
+        "lora_unet_double_blocks_0_img_attn_qkv",
+        "double_blocks.0.img_attn.qkv",
+    ] {
+        let names = [".lora_down.weight", ".lora_up.weight", ".alpha"].map(|end| format!("{stem}{end}"));
+        let lora: HashMap<_, _> = names.into_iter().map(|name| (name, factor.clone())).collect();
+        candle_core::safetensors::save(&lora, &file).unwrap();
+        let error = error_of(&file, FLUX);
+        assert!(error.contains("and so on, a LoRA, which changes a model and is none"), "{error}");
+    }
+}
+
 #[test]
 fn tensors_that_no_rule_knows_are_surplus() {
     let tensor = StoredTensor::contiguous(encoding::Encoding::Plain(::safetensors::Dtype::F32), vec![6, 2], 0);

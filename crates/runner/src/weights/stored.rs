@@ -76,7 +76,9 @@ impl StoredTensor {
     pub(super) fn check(&self, name: &str, source: &Source, wanted: DType) -> Result<(), RunnerError> {
         let is_wanted = matches!(wanted, DType::F32 | DType::F16 | DType::BF16);
         match self.encoding {
-            Encoding::Plain(Dtype::F32 | Dtype::F16 | Dtype::BF16) | Encoding::Blocks(_) if is_wanted => Ok(()),
+            Encoding::Plain(Dtype::F64 | Dtype::F32 | Dtype::F16 | Dtype::BF16) | Encoding::Blocks(_) if is_wanted => {
+                Ok(())
+            }
             stored => Err(unreadable(name, source, stored, wanted)),
         }
     }
@@ -137,6 +139,21 @@ impl StoredTensor {
                 })?;
                 self.tensor(values, device)
             }
+            // PyTorch narrows by way of f32, too.
+            (Dtype::F64, DType::F32) => {
+                let values = span.converted(0f32, |from: &[f64], to| each(from, to, |value| value as f32))?;
+                self.tensor(values, device)
+            }
+            (Dtype::F64, DType::F16) => {
+                let narrow = |value| f16::from_f32(value as f32);
+                let values = span.converted(f16::ZERO, |from: &[f64], to| each(from, to, narrow))?;
+                self.tensor(values, device)
+            }
+            (Dtype::F64, DType::BF16) => {
+                let narrow = |value| bf16::from_bits(bf16_bits(value as f32));
+                let values = span.converted(bf16::ZERO, |from: &[f64], to| each(from, to, narrow))?;
+                self.tensor(values, device)
+            }
             (_, wanted) => Err(unreadable(name, source, self.encoding, wanted)),
         }
     }
@@ -172,7 +189,8 @@ pub(super) fn dequantised(dtype: GgmlDType, blocks: &[u8], elements: usize) -> c
 
 fn unreadable(name: &str, source: &Source, stored: Encoding, wanted: DType) -> RunnerError {
     source.damaged(format!(
-        "tensor `{name}` is stored as {stored} and asked for as {wanted:?}; f32, f16 and bf16 are supported"
+        "tensor `{name}` is stored as {stored} and asked for as {wanted:?}; read are F32, F16, BF16 and F64, as F32, F16 \
+         or BF16 (docs/weights.md)"
     ))
 }
 

@@ -59,7 +59,9 @@ fn file_with_header(header: &str, data_bytes: usize) -> Vec<u8> {
 
 #[test]
 fn every_form_gives_torchs_values() {
-    for form in ["safetensors", "safetensors-sharded", "pickle", "pickle-sharded"] {
+    for form in
+        ["safetensors", "safetensors-sharded", "pickle", "pickle-sharded", "double-safetensors", "double-pickle"]
+    {
         let folder = fixture(form);
         let weights = Weights::open(&folder).unwrap();
         assert_as_torch(&weights, &folder);
@@ -100,7 +102,7 @@ fn no_weights_lists_what_was_looked_for_and_found() {
     fs::write(folder.path().join("model.ckpt"), "").unwrap();
     let error = error_of(folder.path());
     assert!(error.contains(&folder.path().display().to_string()), "{error}");
-    assert!(error.contains(&WeightFiles::looked_for()), "{error}");
+    assert!(error.contains(&Library::Diffusers.looked_for()), "{error}");
     assert!(error.contains("the folder holds model.ckpt"), "{error}");
     assert!(error_of(&folder.path().join("vae")).contains("the folder does not exist"));
 }
@@ -153,6 +155,103 @@ fn integer_tensors_are_no_weights() {
     let builder = weights.var_builder(DType::F32, &Device::Cpu);
     let error = builder.get(4, "position_ids").unwrap_err().to_string();
     assert!(error.contains("`position_ids` is stored as I64"), "{error}");
+}
+
+/// A folder with the tensors of the fixture `safetensors-sharded` under other names.
+fn folder_named(rename: impl Fn(&str) -> String) -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    let mut tensors = HashMap::new();
+    for shard in ["diffusion_pytorch_model-00001-of-00002", "diffusion_pytorch_model-00002-of-00002"] {
+        let file = fixture("safetensors-sharded").join(format!("{shard}.safetensors"));
+        tensors.extend(candle_core::safetensors::load(file, &Device::Cpu).unwrap());
+    }
+    let tensors: HashMap<_, _> = tensors.into_iter().map(|(name, tensor)| (rename(&name), tensor)).collect();
+    candle_core::safetensors::save(&tensors, folder.path().join(FILE)).unwrap();
+    folder
+}
+
+#[test]
+fn a_prefix_of_all_names_is_dropped() {
+    for prefix in [
+        "module.",
+        "_orig_mod.",
+        "module._orig_mod.",
+        "transformer.",
+        "diffusion_model.",
+        "model.diffusion_model.",
+        "my.training.run.",
+        "_fsdp_wrapped_module.",
+    ] {
+        let folder = folder_named(|name| format!("{prefix}{name}"));
+        let weights = Weights::open(folder.path()).unwrap();
+        let parameters = weights.parameters(DType::F32, &Device::Cpu);
+        assert!(parameters.contains("b.weight") && !parameters.contains("weight"), "{prefix}");
+        assert_eq!(weights.shape("a.weight"), Some([4, 3].as_slice()), "{prefix}");
+        let error = weights.finish(&[]).unwrap_err().to_string();
+        assert!(error.contains("no place for 3 of the 3 tensors"), "{error}");
+        assert_as_torch(&weights, &fixture("safetensors-sharded"));
+        weights.finish(&[]).unwrap();
+    }
+}
+
+#[test]
+fn surplus_tensors_are_ignored_also_behind_a_prefix() {
+    let folder = folder_named(|name| format!("module.{name}"));
+    let weights = Weights::open(folder.path()).unwrap();
+    let builder = weights.var_builder(DType::F32, &Device::Cpu);
+    builder.get((4, 3), "a.weight").unwrap();
+    builder.get(4, "a.bias").unwrap();
+    assert!(weights.finish(&[]).unwrap_err().to_string().ends_with("`b.weight`"));
+    weights.finish(&["b."]).unwrap();
+}
+
+#[test]
+fn a_prefix_of_some_names_is_part_of_them() {
+    let folder = folder_named(|name| if name == "a.bias" { name.to_owned() } else { format!("module.{name}") });
+    let builder = Weights::open(folder.path()).unwrap().var_builder(DType::F32, &Device::Cpu);
+    let error = builder.get((4, 3), "a.weight").unwrap_err().to_string();
+    assert!(error.contains("tensor `a.weight` is missing"), "{error}");
+}
+
+#[test]
+fn a_lora_is_called_one() {
+    let folder = folder_named(|name| format!("transformer.transformer_blocks.0.{name}.lora_A.weight"));
+    let error = error_of(folder.path());
+    assert!(error.contains("lora_A.weight` and so on, a LoRA, which changes a model and is none"), "{error}");
+    fs::rename(folder.path().join(FILE), folder.path().join("pytorch_lora_weights.safetensors")).unwrap();
+    let error = error_of(folder.path());
+    assert!(error.contains("(pytorch_lora_weights.safetensors is a LoRA, which changes a model"), "{error}");
+}
+
+#[test]
+fn links_without_content_are_named() {
+    let folder = tempfile::tempdir().unwrap();
+    std::os::unix::fs::symlink("../../blobs/0123", folder.path().join(FILE)).unwrap();
+    let error = error_of(folder.path());
+    assert!(error.contains(&format!("{FILE}, which is a link to ../../blobs/0123, and nothing is there")), "{error}");
+    // Shards that are linked to, of an index that is there.
+    let index = r#"{"weight_map": {"a": "1.safetensors"}}"#;
+    fs::write(folder.path().join(format!("{FILE}.index.json")), index).unwrap();
+    std::os::unix::fs::symlink("../../blobs/4567", folder.path().join("1.safetensors")).unwrap();
+    let error = error_of(folder.path());
+    assert!(error.contains("names 1.safetensors, which is a link to ../../blobs/4567"), "{error}");
+}
+
+/// What is left by saving first in one file and then in shards, and the other way round.
+#[test]
+fn of_two_saves_the_one_of_the_library_is_read() {
+    let folder = folder_named(str::to_owned);
+    let index = r#"{"weight_map": {"scale": "old.safetensors"}}"#;
+    fs::copy(fixture("safetensors").join(FILE), folder.path().join("old.safetensors")).unwrap();
+    fs::write(folder.path().join(format!("{FILE}.index.json")), index).unwrap();
+    let weights = Weights::open(folder.path()).unwrap();
+    assert!(weights.shape("scale").is_some() && weights.shape("b.weight").is_none());
+
+    fs::rename(folder.path().join(FILE), folder.path().join("model.safetensors")).unwrap();
+    let index = folder.path().join(format!("{FILE}.index.json"));
+    fs::rename(index, folder.path().join("model.safetensors.index.json")).unwrap();
+    let of = |library| Weights::open_wanted(folder.path(), Wanted { library, variant: None }).unwrap();
+    assert!(of(Library::Transformers).shape("b.weight").is_some());
 }
 
 #[test]
@@ -261,6 +360,7 @@ fn shard_index_must_match_the_shards() {
     for (map, expected) in [
         (r#"{"scale": "two.safetensors"}"#, "names two.safetensors, which is not there"),
         (r#"{"scale": "../one.safetensors"}"#, "must be a file name without folders"),
+        ("{}", "`weight_map` names no tensor"),
         (r#"{"scael": "one.safetensors"}"#, "tensor `scael` is in one.safetensors, but it is not there"),
         ("[]", "damaged shard index"),
     ] {

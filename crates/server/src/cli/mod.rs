@@ -44,7 +44,7 @@ enum Command {
     /// Make images and write them to files
     Generate(Box<generate::GenerateArgs>),
     /// Measure what TeaCache and MagCache must know about a model, and print it as JSON
-    Calibrate(calibrate::CalibrateArgs),
+    Calibrate(Box<calibrate::CalibrateArgs>),
     /// Write a model folder with random weights, for measuring where a real model is out of reach
     RandomModel(random_model::RandomModelArgs),
     /// Print completions for a shell

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use afterimage_runner::{
     BucketChoice, DeviceSpec, HubOptions, LoadOptions, ModelFolder, Offload, Pipeline, Precision, Replicas, Size,
-    resolve,
+    existing, is_variant, resolve,
 };
 
 use super::download_bars::DownloadBars;
@@ -44,6 +44,10 @@ pub(crate) struct ModelArgs {
     /// Branch, tag or commit of a hub model; needs --model
     #[arg(long, env = "AFTERIMAGE_REVISION", hide_env_values = true)]
     revision: Option<String>,
+    /// Which weights are read of a component that has several, such as `fp16`:
+    /// `diffusion_pytorch_model.fp16.safetensors`. Components without them are read as they are; needs --model
+    #[arg(long, env = "AFTERIMAGE_VARIANT", hide_env_values = true, value_name = "NAME")]
+    variant: Option<String>,
     /// The transformer's weights: a GGUF file, or a single-file checkpoint in safetensors, such as
     /// `flux1-dev-Q4_K_S.gguf`. All else comes from --model
     #[arg(long, env = "AFTERIMAGE_TRANSFORMER", hide_env_values = true, value_name = "FILE")]
@@ -88,7 +92,17 @@ impl ModelArgs {
             let message = "it has no effect without --model; name the model that has all but the transformer";
             return Err(CliError::setting("transformer", message));
         }
-        Ok(())
+        if self.variant.is_some() && self.model.is_none() {
+            let message = "it has no effect without --model; name the model whose weights have this variant";
+            return Err(CliError::setting("variant", message));
+        }
+        match &self.variant {
+            Some(variant) if !is_variant(variant) => {
+                let message = format!("`{variant}` cannot be part of a file name; right is a name such as `fp16`");
+                Err(CliError::setting("variant", message))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// The sizes asked for; none for the model's own.
@@ -114,10 +128,17 @@ impl ModelArgs {
             Some(revision) => hub.with_revision(revision),
             None => hub,
         };
+        let hub = match &self.variant {
+            Some(variant) => hub.with_variant(variant),
+            None => hub,
+        };
         // Bars for people, lines for logs.
         let hub = if std::io::stderr().is_terminal() { hub.with_progress(DownloadBars::default()) } else { hub };
         match &self.transformer {
-            Some(file) => Ok(resolve(model, &hub.without_transformer())?.with_transformer(file)?),
+            Some(file) => {
+                let path = file.to_str().and_then(existing).unwrap_or_else(|| file.clone());
+                Ok(resolve(model, &hub.without_transformer())?.with_transformer(&path)?)
+            }
             None => Ok(resolve(model, &hub)?),
         }
     }

@@ -14,6 +14,7 @@ use std::ops::Range;
 
 use super::entry::Entry;
 use super::stored::StoredTensor;
+use super::{lora, prefix};
 
 /// Names of the transformer in checkpoints that hold more than a transformer.
 const PREFIX: &str = "model.diffusion_model.";
@@ -69,6 +70,9 @@ pub(super) fn entries(
     class: &str,
     architecture: Option<&str>,
 ) -> Result<Vec<(String, Entry)>, String> {
+    if let Some(sign) = lora::sign(tensors.iter().map(|(name, _)| name.as_str())) {
+        return Err(format!("it holds `{sign}` and so on, {}", lora::ADVICE));
+    }
     let tensors = without_prefix(tensors);
     let Some(names) = FAMILIES.iter().find(|names| tensors.keys().any(|name| name.starts_with(names.sign))) else {
         if tensors.keys().any(|name| name.contains("transformer_blocks.")) {
@@ -90,13 +94,21 @@ pub(super) fn entries(
     Ok(entries)
 }
 
-/// Only what has the prefix, where anything has.
+/// Of a checkpoint only the transformer, and of names that all begin with something that no family knows, the rest.
 fn without_prefix(tensors: Vec<(String, StoredTensor)>) -> BTreeMap<String, StoredTensor> {
-    let is_whole_model = tensors.iter().any(|(name, _)| name.starts_with(PREFIX));
-    let kept = |(name, tensor): (String, StoredTensor)| match name.strip_prefix(PREFIX) {
-        Some(name) => Some((name.to_owned(), tensor)),
-        None => (!is_whole_model).then_some((name, tensor)),
+    let tensors: Vec<_> = tensors.into_iter().map(|(name, tensor)| (prefix::unwrapped(name), tensor)).collect();
+    let names = || tensors.iter().map(|(name, _)| name.as_str());
+    let has_sign = |prefix: &String| {
+        names().any(|name| {
+            name.strip_prefix(prefix.as_str())
+                .is_some_and(|name| FAMILIES.iter().any(|family| name.starts_with(family.sign)))
+        })
     };
+    let dropped = match names().any(|name| name.starts_with(PREFIX)) {
+        true => PREFIX.to_owned(),
+        false => prefix::shared(names()).into_iter().find(has_sign).unwrap_or_default(),
+    };
+    let kept = |(name, tensor): (String, StoredTensor)| Some((name.strip_prefix(&dropped)?.to_owned(), tensor));
     tensors.into_iter().filter_map(kept).collect()
 }
 
