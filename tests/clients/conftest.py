@@ -12,6 +12,7 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import pytest
+from playwright.sync_api import Browser, sync_playwright
 
 ROOT = Path(__file__).resolve().parents[2]
 PROGRAM = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / "debug" / "afterimage"
@@ -111,3 +112,32 @@ def required_program(name: str) -> str:
             pytest.fail(f"{name} is not installed")
         pytest.skip(f"{name} is not installed")
     return path
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    """Chromium, for the tests of pages."""
+    path = required_program("chromium")
+    with sync_playwright() as playwright:
+        # Containers have a small /dev/shm.
+        browser = playwright.chromium.launch(executable_path=path, args=["--disable-dev-shm-usage"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def visit(browser: Browser, server: Server) -> Iterator[Callable[..., object]]:
+    """Opens the page; at the end the browser must not have complained."""
+    from playground import DESKTOP, Visit  # which need this file themselves
+
+    visits = []
+
+    def open_page(url: str = server.url, **context: object) -> Visit:
+        page = browser.new_context(**{"viewport": DESKTOP, **context}).new_page()
+        visits.append(Visit(page, url))
+        return visits[-1]
+
+    yield open_page
+    for one in visits:
+        one.page.context.close()
+    assert [problem for one in visits for problem in one.problems] == []

@@ -18,6 +18,7 @@ mod logging;
 mod metrics;
 #[cfg(feature = "otlp")]
 mod otlp;
+mod page_file;
 mod playground;
 mod quality;
 mod secret;

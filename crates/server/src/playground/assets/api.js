@@ -2,6 +2,9 @@
 
 const KEY_NAME = "afterimage-api-key";
 
+/** Where the API begins. Found from this file's own address, so that a path prefix of a proxy is kept. */
+export const ROOT = new URL("../", import.meta.url);
+
 /** An answer that is no success, with the `param` and `code` the server gave. */
 export class ApiFailure extends Error {
   constructor(status, { message, param = null, code = null }, retryAfterSeconds = null) {
@@ -20,13 +23,13 @@ export function useKey(key) {
 
 /** What the served model offers. */
 export async function modelCard() {
-  const response = await request("/v1/models");
+  const response = await request("v1/models");
   return (await response.json()).data[0];
 }
 
 /** Prometheus text. */
 export async function metricsText() {
-  return (await request("/metrics")).text();
+  return (await request("metrics")).text();
 }
 
 /** The answer to a request that is not streamed. */
@@ -43,9 +46,11 @@ export async function* generationEvents(body, signal) {
   }
 }
 
+/** Whatever the server answers by default, this page needs the bytes. */
 function post(body, signal) {
   const headers = { "content-type": "application/json" };
-  return request("/v1/images/generations", { method: "POST", body: JSON.stringify(body), headers, signal });
+  const text = JSON.stringify({ ...body, response_format: "b64_json" });
+  return request("v1/images/generations", { method: "POST", body: text, headers, signal });
 }
 
 async function request(path, options = {}) {
@@ -53,7 +58,7 @@ async function request(path, options = {}) {
   if (hasKey()) headers.authorization = `Bearer ${sessionStorage.getItem(KEY_NAME)}`;
   let response;
   try {
-    response = await fetch(path, { ...options, headers });
+    response = await fetch(new URL(path, ROOT), { ...options, headers });
   } catch (error) {
     if (error.name === "AbortError") throw error;
     throw new ApiFailure(0, { message: "The server does not answer." });

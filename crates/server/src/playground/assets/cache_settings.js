@@ -30,10 +30,24 @@ export class CacheSettings {
     return { cache_backend: this.backend, ...config };
   }
 
-  /** Puts fields of an earlier request back. */
-  fill({ cache_backend: backend, cache_config: overrides = {} }) {
-    byId("backend").value = backend;
-    this.#set({ ...overrides });
+  /** Puts fields of a request back; returns what there is no place for, in words. */
+  fill({ cache_backend: backend, cache_config: config }) {
+    if (backend === undefined && config === undefined) return [];
+    const isKnown = backend === undefined || [...byId("backend").options].some(({ value, disabled }) => value === backend && !disabled);
+    if (!isKnown) return [`cache_backend ${backend} (this model cannot use it)`];
+    if (backend !== undefined) byId("backend").value = backend;
+    this.#set(this.#differing(config ?? {}));
+    return [];
+  }
+
+  /** A response and a PNG name every key in force; what is the default anyway need not be said. */
+  #differing(config) {
+    const differs = ([key, value]) => value !== null && !same(value, this.#default(key));
+    const overrides = Object.fromEntries(Object.entries(config).filter(differs));
+    // The mask in force was made from these, and only one of the two may be given.
+    const makesMask = ["scm_steps_mask_policy", "scm_compute_bins", "scm_cache_bins"].some((key) => config[key] != null);
+    if (makesMask) delete overrides.steps_computation_mask;
+    return overrides;
   }
 
   /** Why the JSON cannot be used, if it cannot. */

@@ -2,31 +2,43 @@
 
 import { modelCard, useKey } from "./api.js";
 import { CacheSettings } from "./cache_settings.js";
-import { compare } from "./comparison.js";
+import { compare, isWarm } from "./comparison.js";
 import { copy, curlCommand } from "./curl.js";
-import { byId } from "./element.js";
+import { byId, element } from "./element.js";
 import { clearFaults, showFault } from "./faults.js";
-import { current, faultOf, fields, fill, offer } from "./form.js";
+import { summary } from "./figures.js";
+import { current, faultOf, fields, fill, offer, requestsOf } from "./form.js";
 import { History } from "./history.js";
+import { scaleRows } from "./likeness.js";
+import { fromFragment, toFragment } from "./link.js";
 import { watchMetrics } from "./metrics.js";
-import { psnr } from "./picture.js";
-import { decibels, percent, speedUp, Stage } from "./stage.js";
+import { firstSettings, whyNotDrawn } from "./opening.js";
+import { acceptPngs } from "./png_settings.js";
+import { foldSettings } from "./settings_panel.js";
+import { Stage } from "./stage.js";
+import { Viewer } from "./viewer.js";
 
 const DEFAULT_RETRY_SECONDS = 5;
+/** Browsers refuse to change the address with every key. */
+const LINK_MILLISECONDS = 300;
 
 const form = byId("request");
-const stage = new Stage();
-const history = new History({ onShow: show, onUse: use });
-let settings = null;
+const stage = new Stage(new Viewer());
+const history = new History({ onShow: show, onUse: useRun });
+let card = null;
+let cacheSettings = null;
+/** The run in progress: `controller` ends it, `isOpening` if nobody asked for it, `ended` when it has. */
 let running = null;
 let lastUncached = null;
+let isAskedFor = false;
+let linkTimer = null;
 
 /** The model card, as soon as there is one. */
 async function connect() {
   try {
-    const card = await modelCard();
+    card = await modelCard();
     byId("key-form").hidden = true;
-    if (settings === null) start(card);
+    if (cacheSettings === null) await start();
   } catch (failure) {
     byId("model").textContent = failure.message;
     if (failure.status === 401) askForKey();
@@ -34,21 +46,68 @@ async function connect() {
   }
 }
 
-function start(card) {
+async function start() {
   byId("model").textContent = `${card.id}, ${card.pipeline}`;
   offer(card);
-  settings = new CacheSettings(card, refresh);
-  form.addEventListener("input", refresh);
-  form.addEventListener("change", refresh);
+  cacheSettings = new CacheSettings(card, refresh);
+  for (const { size, seconds_per_row_step: step } of card.buckets) if (step !== null) isWarm(size);
+  byId("scale-rows").replaceChildren(...scaleRows().map((row) => element("tr", {}, ...row.map((text) => element("td", {}, text)))));
+  listen();
+  await history.load(card.id);
+  await open();
+}
+
+function listen() {
+  for (const kind of ["input", "change"]) {
+    form.addEventListener(kind, (event) => {
+      refresh();
+      if (event.isTrusted) share();
+    });
+  }
   form.addEventListener("submit", (event) => {
     event.preventDefault();
     go({ withUncached: true });
   });
   byId("cached-only").addEventListener("click", () => go({ withUncached: false }));
-  byId("stop").addEventListener("click", () => running?.abort());
-  byId("copy-curl").addEventListener("click", async () => say((await copy(byId("curl-text"))) ? "Copied." : "Copy the selected text."));
-  refresh();
+  byId("stop").addEventListener("click", () => running?.controller.abort());
+  for (const id of ["dice", "presets"]) byId(id).addEventListener("click", share);
+  foldSettings();
+  byId("copy-link").addEventListener("click", copyLink);
+  byId("copy-curl").addEventListener("click", async () => {
+    const shown = byId("curl-text");
+    say((await copy(shown.textContent, shown)) ? "Copied." : "Copy the selected text.");
+  });
+  document.querySelector(".skip").addEventListener("click", (event) => {
+    event.preventDefault();
+    byId("stage").focus();
+  });
+  acceptPngs({ onSettings: usePng, onFault: say });
+  addEventListener("hashchange", () => {
+    const linked = fromFragment(location.hash);
+    if (linked) say(`Settings of the link${leftOut(use(linked))}. Press Compare to draw.`);
+  });
+}
+
+/** The first sight: what the link or the last visit asks for, drawn if that is cheap. */
+async function open() {
+  const linked = fromFragment(location.hash);
+  const last = linked ? null : history.find(() => true);
+  const refused = use(linked ?? { settings: last?.settings ?? firstSettings(card) });
+  const settings = allSettings();
+  stage.clear(expected(settings));
+  byId("columns").classList.remove("waiting");
   watchMetrics();
+  const note = leftOut(refused);
+  const kept = history.find((run) => sameSettings(run.settings, settings));
+  if (kept) {
+    await stage.show(kept);
+    say(`An earlier run of yours: ${summary(kept)}`);
+  } else {
+    const reason = await whyNotDrawn(card, settings);
+    if (reason) say(note ? `Settings of the link${note}. ${reason}` : reason);
+    else await go({ withUncached: true, isOpening: true, note });
+  }
+  document.documentElement.dataset.opened = "true";
 }
 
 function askForKey() {
@@ -64,80 +123,134 @@ byId("key-form").addEventListener("submit", (event) => {
 
 /** What depends on the form as it stands. */
 function refresh() {
-  if (settings === null) return;
-  const isCaching = settings.backend !== "none";
-  byId("compare").textContent = isCaching ? "Compare" : "Make the picture";
-  byId("cached-only").hidden = !isCaching || running !== null;
-  byId("curl-text").textContent = curlCommand({ ...current(form), ...settings.fields() }, location.origin);
+  if (cacheSettings === null) return;
+  const isCaching = cacheSettings.backend !== "none";
+  byId("compare").textContent = isCaching ? "Compare" : "Draw";
+  byId("cached-only").hidden = !isCaching || isBusy();
+  const requests = requestsOf(current());
+  byId("curl-text").textContent = requests.map((request) => curlCommand({ ...request, ...cacheSettings.fields() })).join("\n\n");
 }
 
-async function go({ withUncached }) {
-  if (running !== null) return;
-  clearFaults(form);
-  const base = fields(form);
-  const cache = settings.backend === "none" ? null : settings.fields();
-  const fault = faultOf(form) ?? settings.fault();
-  if (fault) return showFault(form, fault);
+const isBusy = () => running !== null && !running.isOpening;
+const allSettings = () => ({ ...current(), ...cacheSettings.fields() });
 
-  const kept = byId("keep").checked && lastUncached && JSON.stringify(lastUncached.base) === JSON.stringify(base);
-  const uncached = !withUncached ? false : kept ? lastUncached.result : true;
-  const options = { isConcurrent: byId("concurrent").checked, previews: Number(byId("previews").value) };
-  setRunning(new AbortController());
-  if (byId("stage").offsetTop > byId("request").offsetTop + innerHeight / 2) byId("stage").scrollIntoView();
+/** Puts the settings into the address, a moment later. */
+function share() {
+  clearTimeout(linkTimer);
+  linkTimer = setTimeout(() => window.history.replaceState(null, "", toFragment(allSettings())), LINK_MILLISECONDS);
+}
+
+async function copyLink() {
+  clearTimeout(linkTimer);
+  window.history.replaceState(null, "", toFragment(allSettings()));
+  say((await copy(location.href)) ? "Copied. The link has the settings, not your key." : "The address of this page is the link.");
+}
+
+/** Runs what the form says. What the page draws by itself ends as soon as somebody asks for something. */
+async function go({ withUncached, isOpening = false, note = "" }) {
+  if (isBusy() || (isOpening && isAskedFor)) return;
+  isAskedFor ||= !isOpening;
+  running?.controller.abort();
+  await running?.ended;
+  clearFaults(form);
+  const base = fields();
+  const settings = allSettings();
+  const fault = faultOf(form, settings, card.limits) ?? cacheSettings.fault();
+  if (fault) return showFault(form, fault);
+  if (!isOpening) share();
+
+  const cache = cacheSettings.backend === "none" ? null : cacheSettings.fields();
+  const isKept = byId("keep").checked && lastUncached && sameSettings(lastUncached.base, base);
+  const run = {
+    requests: requestsOf(base),
+    cache,
+    uncached: !withUncached ? false : isKept ? lastUncached.side : true,
+    isConcurrent: byId("concurrent").checked,
+    previews: isOpening ? 0 : Number(byId("previews").value),
+  };
+  const controller = new AbortController();
+  const ended = perform(run, { base, settings, isOpening, note }, controller);
+  setRunning({ controller, isOpening, ended });
+  if (!isOpening && byId("stage").offsetTop > form.offsetTop + innerHeight / 2) byId("stage").scrollIntoView();
+  await ended;
+}
+
+async function perform(run, { base, settings, isOpening, note }, controller) {
   try {
-    const results = await compare({ base, cache, uncached, ...options }, { stage, say, signal: running.signal });
-    if (results.uncached) lastUncached = { base, result: results.uncached };
-    finished({ base, cache, results, isConcurrent: options.isConcurrent });
+    stage.clear(expected(settings));
+    const sides = await compare(run, { stage, say, signal: controller.signal });
+    if (sides.uncached) lastUncached = { base, side: sides.uncached };
+    const { isConcurrent } = run;
+    const seeds = (sides.cached ?? sides.uncached).shots.map(({ seed }) => seed);
+    const finished = { settings, sides, seeds, isConcurrent, likeness: stage.likeness, model: card.id };
+    await history.add(finished);
+    say(`${isOpening ? `Drawn when the page was opened${note}` : "Done"}: ${summary(finished)}`);
   } catch (failure) {
-    // What else is on its way is of no use any more.
-    running.abort();
-    failed(failure);
+    // What else is still running is of no use any more.
+    controller.abort();
+    failed(failure, isOpening);
   } finally {
     setRunning(null);
   }
 }
 
-function finished(run) {
-  stage.figures(run.results);
-  history.add(run);
-  say(summary(run));
+/** What the stage has to have room for. */
+function expected(settings) {
+  const seeds = requestsOf(settings).flatMap(({ seed, n = 1 }) => Array.from({ length: n }, (_, index) => seed + index));
+  const steps = Number(settings.num_inference_steps) || 0;
+  return { size: settings.size, seeds, steps, prompt: settings.prompt ?? "", hasDistances: settings.cache_backend !== "none" };
 }
 
-function failed(failure) {
+function failed(failure, isOpening) {
   if (failure.name === "AbortError") return say("Stopped.");
-  say("No picture.");
   if (failure.status === 401) askForKey();
+  if (isOpening) return say(`Nothing was drawn: ${failure.message}`);
+  say("No picture.");
   return showFault(form, failure);
 }
 
-function summary({ results: { uncached, cached }, isConcurrent }) {
-  if (!cached) return "Done.";
-  const reused = `${percent(cached.cache.hit_rate)} of the passes reused`;
-  if (!uncached) return `Done: ${reused}.`;
-  const times = `${speedUp(uncached, cached).toFixed(2)} times as fast${isConcurrent ? " while sharing the machine" : ""}`;
-  return `Done: ${times}, ${decibels(psnr(uncached.picture, cached.picture))}, ${reused}.`;
-}
-
-function show({ base, results }) {
-  if (running !== null) return;
-  stage.clear(base.size);
-  for (const [side, result] of Object.entries(results)) stage.result(side, result);
-  stage.figures(results);
+async function show(run) {
+  if (isBusy()) return;
+  running?.controller.abort();
+  await running?.ended;
+  await stage.show(run);
+  say(`An earlier run: ${summary(run)}`);
   byId("stage").focus();
 }
 
-function use({ base, cache }) {
-  fill(base);
-  settings.fill(cache ?? { cache_backend: "none" });
+/** Puts settings into the form; returns what was of no use. */
+function use({ settings, refused = [] }) {
+  const unfit = [...refused, ...fill(settings), ...cacheSettings.fill(settings)];
+  refresh();
+  return unfit;
+}
+
+const leftOut = (refused) => (refused.length > 0 ? `, without ${refused.join(", ")}` : "");
+
+function useRun({ settings }) {
+  say(`Settings taken over${leftOut(use({ settings }))}.`);
+  share();
   byId("prompt").focus();
 }
 
-function setRunning(controller) {
-  running = controller;
-  byId("compare").disabled = running !== null;
-  byId("stop").hidden = running === null;
+function usePng({ name, model, settings, refused }) {
+  const unfit = use({ settings, refused });
+  const other = model && model !== card.id ? ` It was made by ${model}, this server has ${card.id}.` : "";
+  say(`Settings of ${name} loaded${leftOut(unfit)}.${other} Press Compare to draw.`);
+  share();
+}
+
+function setRunning(run) {
+  running = run;
+  byId("compare").disabled = isBusy();
+  byId("stop").hidden = running === null || running.isOpening;
   refresh();
 }
+
+const sameSettings = (a, b) => {
+  const sorted = (settings) => JSON.stringify(Object.entries(settings).map(([name, value]) => [name, name === "cache_config" ? value : String(value)]).sort());
+  return sorted(a) === sorted(b);
+};
 
 function say(text) {
   byId("status").textContent = text;

@@ -2,7 +2,7 @@
 
 import { metricsText } from "./api.js";
 import { byId, element } from "./element.js";
-import { percent } from "./stage.js";
+import { percent } from "./figures.js";
 
 const INTERVAL_MILLISECONDS = 2000;
 

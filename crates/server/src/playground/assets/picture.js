@@ -1,8 +1,14 @@
-// Pictures as pixels: decoding, likeness, difference.
+// Pictures as files and as pixels: decoding, likeness, difference.
 
-/** A decoded picture: where to show it from, its size, its RGBA bytes. */
-export async function decode(base64, format) {
-  const url = `data:image/${format};base64,${base64}`;
+/** A file the server sent as base64. */
+export function fileOf(base64, format) {
+  const bytes = Uint8Array.from(atob(base64), (character) => character.charCodeAt(0));
+  return new Blob([bytes], { type: `image/${format}` });
+}
+
+/** A decoded picture: its file, where to show it from, its size, its RGBA bytes. Give it back with `release`. */
+export async function decode(file) {
+  const url = URL.createObjectURL(file);
   const image = new Image();
   image.src = url;
   await image.decode();
@@ -11,8 +17,13 @@ export async function decode(base64, format) {
   Object.assign(canvas, { width, height });
   const context = canvas.getContext("2d", { willReadFrequently: true });
   context.drawImage(image, 0, 0);
-  return { url, width, height, bytes: context.getImageData(0, 0, width, height).data };
+  return { file, url, width, height, bytes: context.getImageData(0, 0, width, height).data };
 }
+
+/** The browser keeps what an object URL refers to until it is told otherwise. */
+export const release = (picture) => picture && URL.revokeObjectURL(picture.url);
+
+export const isSameSize = (a, b) => Boolean(a && b) && a.width === b.width && a.height === b.height;
 
 /** Peak signal-to-noise ratio over red, green and blue, in dB; Infinity for equal pixels. */
 export function psnr(a, b) {
@@ -33,4 +44,10 @@ export function drawDifference(canvas, a, b, gain) {
     shown.data[index] = index % 4 === 3 ? 255 : gain * Math.abs(a.bytes[index] - b.bytes[index]);
   }
   context.putImageData(shown, 0, 0);
+}
+
+/** A name for the downloaded file: what was asked for, the seed, and whether a cache was used. */
+export function fileName(prompt, seed, side, type) {
+  const words = prompt.toLowerCase().replace(/[^\p{L}\p{N}]+/gu, "-").replace(/^-+|-+$/g, "");
+  return `${[...words].slice(0, 60).join("") || "picture"}-${seed}-${side}.${type.replace("image/", "")}`;
 }

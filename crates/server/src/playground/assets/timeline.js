@@ -30,22 +30,16 @@ export class Timeline {
     this.#title = title;
   }
 
-  get isEmpty() {
-    return !this.#place.hasChildNodes();
-  }
-
-  clear() {
-    this.#place.replaceChildren();
-  }
-
-  /** A run of so many steps begins, cached or not. */
-  begin(steps) {
+  /** A run of so many steps begins. Room for distances is kept where there will be some. */
+  begin(steps, hasDistances) {
     [this.#done, this.#reused] = [0, 0];
     this.#cells = Array.from({ length: steps }, (_, step) => cell(step, `Step ${step}`));
-    this.#place.replaceChildren(strip(this.#title, this.#cells));
+    const made = strip(this.#title, this.#cells);
+    made.querySelector(".strip").classList.toggle("with-distances", hasDistances);
+    this.#place.replaceChildren(made);
   }
 
-  /** So many steps are done, and so many of them reused. Of steps told of together only the number is known. */
+  /** So many steps are done, and so many of them reused. Of steps reported together only the number is known. */
   progress(done, reused) {
     const [steps, hits] = [done - this.#done, reused - this.#reused];
     const outcome = hits === 0 ? "computed" : hits === steps ? "cached" : "mixed";
@@ -53,9 +47,9 @@ export class Timeline {
     [this.#done, this.#reused] = [done, reused];
   }
 
-  /** The run is over: what the response says of every step. */
-  finish(cache) {
-    const contexts = cache.images[0]?.contexts ?? [];
+  /** The run is over: what the response says of every step of its picture number `index`. */
+  finish(cache, index) {
+    const contexts = cache.images[index]?.contexts ?? [];
     if (contexts.length === 0) {
       this.#place.replaceChildren(strip(this.#title, Array.from({ length: cache.steps }, (_, step) => describe(step, "off"))));
       return;
@@ -83,12 +77,12 @@ function strip(title, cells) {
   const group = element("div", { className: "strip", role: "group", ariaLabel: `${title}: ${cells.length} steps` }, ...cells);
   group.style.setProperty("--steps", cells.length);
   if (cells.length > 0) cells[0].tabIndex = 0;
-  const tell = (event) => {
+  const describeStep = (event) => {
     const one = event.target.closest(".cell");
     if (one) byId("step").textContent = `${title}, ${one.ariaLabel}`;
   };
-  group.addEventListener("pointerover", tell);
-  group.addEventListener("focusin", tell);
+  group.addEventListener("pointerover", describeStep);
+  group.addEventListener("focusin", describeStep);
   group.addEventListener("keydown", (event) => walk(event, cells));
   return element("div", { className: "timeline" }, element("h3", {}, title), group);
 }
@@ -105,7 +99,7 @@ function walk(event, cells) {
 }
 
 function describe(step, reason, distance, threshold = null) {
-  const compared = distance === undefined ? "" : `, distance ${told(distance)}${threshold === null ? "" : `, threshold ${threshold}`}`;
+  const compared = distance === undefined ? "" : `, distance ${inWords(distance)}${threshold === null ? "" : `, threshold ${threshold}`}`;
   const made = cell(step, `step ${step}: ${REASONS[reason] ?? reason}${compared}`);
   Object.assign(made.dataset, { outcome: reason === "cached" ? "cached" : "computed", reason });
   if (distance !== undefined) made.dataset.distance = JSON.stringify(distance);
@@ -117,7 +111,7 @@ function cell(step, label) {
 }
 
 /** DBPrune compares block by block. */
-function told(distance) {
+function inWords(distance) {
   if (!Array.isArray(distance)) return typeof distance === "number" ? distance.toFixed(4) : distance;
   return `${mean(distance).toFixed(4)} (mean of ${distance.length} blocks)`;
 }
