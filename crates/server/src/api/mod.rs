@@ -67,6 +67,7 @@ pub(crate) fn router(state: Arc<AppState>) -> Router {
     let page = if state.settings.has_playground { playground::routes() } else { Router::new() };
     Router::from(routes())
         .merge(page)
+        .merge(openapi::page_routes())
         .fallback(path_not_found)
         .method_not_allowed_fallback(method_not_allowed)
         .layer(middleware::from_fn_with_state(Arc::clone(&state), rate_limit::check))

@@ -10,17 +10,25 @@ mod agreement;
 mod cache_report;
 mod cache_settings;
 mod errors;
+mod examples;
 mod generation_body;
 mod page;
+mod try_form;
 
 use std::sync::LazyLock;
 
-use axum::http::HeaderValue;
-use axum::http::header::{CONTENT_SECURITY_POLICY, CONTENT_TYPE, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS};
+use axum::Router;
+use axum::extract::Path;
+use axum::http::header::CONTENT_TYPE;
+use axum::http::{HeaderMap, Uri};
 use axum::response::{IntoResponse, Response};
+use axum::routing::get;
 use serde_json::{Value, json};
 use utoipa::OpenApi;
 use utoipa::openapi::OpenApi as Document;
+
+use super::error::ApiError;
+use crate::page_file;
 
 pub(super) use cache_report::CacheReportSchema;
 pub(super) use cache_settings::{CacheBackendName, SchedulerName};
@@ -102,16 +110,23 @@ pub(super) async fn document() -> Response {
     get,
     path = "/docs",
     tag = "operation",
-    responses((status = 200, description = "A page without scripts", body = String, content_type = "text/html"))
+    responses(
+        (status = 200, description = "A page to read, and to try requests on", body = String, content_type = "text/html")
+    )
 )]
-pub(super) async fn docs() -> Response {
-    let headers = [
-        (CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8")),
-        (CONTENT_SECURITY_POLICY, HeaderValue::from_static(page::CONTENT_SECURITY_POLICY)),
-        (X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")),
-        (REFERRER_POLICY, HeaderValue::from_static("no-referrer")),
-    ];
-    (headers, PAGE.as_str()).into_response()
+pub(super) async fn docs(request: HeaderMap) -> Response {
+    page_file::respond(PAGE.as_str(), page_file::HTML, &request)
+}
+
+/// What the page refers to; it is no part of the API.
+pub(super) fn page_routes<S: Clone + Send + Sync + 'static>() -> Router<S> {
+    Router::new().route("/docs/{name}", get(page_file_named))
+}
+
+async fn page_file_named(Path(name): Path<String>, uri: Uri, request: HeaderMap) -> Result<Response, ApiError> {
+    let file = page::FILES.iter().find(|file| file.name == name);
+    let file = file.ok_or_else(|| ApiError::PathNotFound { path: uri.path().to_owned() })?;
+    Ok(file.respond(&request))
 }
 
 /// What holds for every path alike.
@@ -134,6 +149,7 @@ fn finished(document: Document) -> Value {
     });
     let shared = document["components"]["responses"].as_object_mut();
     shared.into_iter().flat_map(|responses| responses.values_mut()).for_each(add_request_id);
+    examples::add(&mut document);
     document
 }
 

@@ -1,13 +1,26 @@
-//! The OpenAPI document as one HTML page: no scripts, no fonts, nothing from elsewhere.
+//! The OpenAPI document as one HTML page, to read and to try requests on. Nothing in it comes from elsewhere, and
+//! every address is relative, so that it also works behind a path prefix of a proxy.
+//!
+//! An own page and no vendored Swagger UI or Scalar: those are 1.5 to 3 MB of script in the binary, and they need
+//! inline styles, which the content security policy of this server forbids.
 
 use std::fmt::Write;
 
 use serde_json::{Map, Value};
 
-/// The page is text and one style sheet inside it.
-pub(super) const CONTENT_SECURITY_POLICY: &str =
-    "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
-const STYLE: &str = include_str!("page.css");
+use super::try_form;
+use crate::page_file::PageFile;
+
+/// What the page refers to, by its name under `/docs/`.
+pub(super) const FILES: [PageFile; 3] = [
+    PageFile::css("page.css", include_str!("assets/page.css")),
+    PageFile::script("try.js", include_str!("assets/try.js")),
+    PageFile::script("answer.js", include_str!("assets/answer.js")),
+];
+/// A key is asked for once for all forms.
+const KEY_FORM: &str = "<form id=\"key-form\" aria-label=\"API key\" hidden><p><label for=\"api-key\">API key, if this \
+                        server has keys</label> <input id=\"api-key\" type=\"password\" autocomplete=\"off\" \
+                        spellcheck=\"false\"> <small>kept in this tab until it is closed</small></p></form>\n";
 
 /// The whole page.
 pub(super) fn render(document: &Value) -> String {
@@ -38,9 +51,10 @@ impl Page {
         let (title, version) = (escaped(&info["title"]), escaped(&info["version"]));
         self.add(format_args!(
             "<!doctype html>\n<html lang=\"en\">\n<meta charset=\"utf-8\">\n<meta name=\"viewport\" \
-             content=\"width=device-width, initial-scale=1\">\n<title>{title} API</title>\n<style>{STYLE}</style>\n\
+             content=\"width=device-width, initial-scale=1\">\n<title>{title} API</title>\n<link rel=\"stylesheet\" href=\"docs/page.css\">\n\
+             <script type=\"module\" src=\"docs/try.js\"></script>\n\
              <main>\n<h1>{title} <small>{version}</small></h1>\n{}\n\
-             <p><a href=\"/openapi.json\">openapi.json</a></p>\n",
+             <p><a href=\"openapi.json\">openapi.json</a></p>\n{KEY_FORM}",
             paragraphs(&info["description"]),
         ));
     }
@@ -57,9 +71,10 @@ impl Page {
     }
 
     fn operation(&mut self, path: &str, method: &str, operation: &Value, document: &Value) {
-        let (method, path) = (escape(&method.to_uppercase()), escape(path));
         self.add(format_args!(
-            "<details><summary><b>{method}</b> <code>{path}</code> {}</summary>\n<section id=\"{}\">\n{}\n",
+            "<details><summary><b>{}</b> <code>{}</code> {}</summary>\n<section id=\"{}\">\n{}\n",
+            escape(&method.to_uppercase()),
+            escape(path),
             escaped(&operation["summary"]),
             escaped(&operation["operationId"]),
             paragraphs(&operation["description"]),
@@ -85,7 +100,9 @@ impl Page {
         for (status, response) in entries(&operation["responses"]) {
             self.response(status, resolved(response, document));
         }
-        self.html += "</table></section></details>\n";
+        self.html += "</table>\n";
+        self.html += &try_form::render(path, method, operation);
+        self.html += "</section></details>\n";
     }
 
     fn response(&mut self, status: &str, response: &Value) {
@@ -200,11 +217,11 @@ fn resolved<'a>(response: &'a Value, document: &'a Value) -> &'a Value {
     target.unwrap_or(response)
 }
 
-fn items(value: &Value) -> &[Value] {
+pub(super) fn items(value: &Value) -> &[Value] {
     value.as_array().map_or(&[], Vec::as_slice)
 }
 
-fn entries(value: &Value) -> impl Iterator<Item = (&String, &Value)> {
+pub(super) fn entries(value: &Value) -> impl Iterator<Item = (&String, &Value)> {
     value.as_object().into_iter().flatten()
 }
 
@@ -213,7 +230,7 @@ fn code(value: &Value) -> String {
     format!("<code>{}</code>", escape(&text))
 }
 
-fn escaped(value: &Value) -> String {
+pub(super) fn escaped(value: &Value) -> String {
     escape(value.as_str().unwrap_or_default())
 }
 
@@ -234,7 +251,7 @@ fn paragraphs(value: &Value) -> String {
     }
 }
 
-fn escape(text: &str) -> String {
+pub(super) fn escape(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }
 
@@ -258,9 +275,43 @@ mod tests {
             let target = link.split('"').next().unwrap();
             assert!(page.contains(&format!("id=\"{target}\"")), "{target}");
         }
-        for tag in ["details", "section", "table", "p", "code", "small", "a"] {
+        for tag in ["details", "section", "table", "p", "code", "small", "a", "form", "label", "select", "textarea"] {
             let opened = page.matches(&format!("<{tag}>")).count() + page.matches(&format!("<{tag} ")).count();
             assert_eq!(opened, page.matches(&format!("</{tag}>")).count(), "{tag}");
+        }
+    }
+
+    #[test]
+    fn every_operation_can_be_tried_and_every_example_is_offered() {
+        let document: Value = serde_json::from_str(super::super::text()).unwrap();
+        let page = render(&document);
+        for operation in entries(&document["paths"]).flat_map(|(_, item)| entries(item)).map(|(_, operation)| operation)
+        {
+            assert!(
+                page.contains(&format!("data-operation=\"{}\"", escaped(&operation["operationId"]))),
+                "{operation}"
+            );
+            let examples = &operation["requestBody"]["content"]["application/json"]["examples"];
+            for (_, example) in entries(examples) {
+                let text = escape(&serde_json::to_string_pretty(&example["value"]).unwrap());
+                assert!(page.contains(&format!("<option value=\"{text}\">")), "{text}");
+            }
+        }
+    }
+
+    #[test]
+    fn every_address_is_relative_and_leads_to_a_file() {
+        let document: Value = serde_json::from_str(super::super::text()).unwrap();
+        let page = render(&document);
+        for attribute in ["href=\"", "src=\""] {
+            for address in page.split(attribute).skip(1).map(|rest| rest.split('"').next().unwrap()) {
+                let file = address.strip_prefix("docs/");
+                let is_file = file.is_some_and(|name| FILES.iter().any(|file| file.name == name));
+                assert!(address.starts_with('#') || address == "openapi.json" || is_file, "{address}");
+            }
+        }
+        for file in &FILES {
+            assert!(!["\"/v1", "\"/docs", "https://"].iter().any(|text| file.text.contains(text)), "{}", file.name);
         }
     }
 
