@@ -70,6 +70,72 @@ fn generate_says_in_one_line_what_is_wrong() {
     assert_fails(&["generate", "red apple", "--steps", "0"], 2, &["--steps"]);
     assert_fails(&["generate", "red apple", "--size", "128x128"], 2, &["--size", "64x64"]);
     assert_fails(&["generate", "red apple", "-n", "2", "-o", "one.png"], 2, &["--output", "{seed}"]);
+    assert_fails(&["generate", "red apple", "-n", "2", "-o", "-"], 2, &["--output", "`-`", "2 images"]);
+    assert_fails(&["generate", "red apple", "-o", "a.gif"], 2, &["--output", "a.gif", ".png, .jpg, .jpeg or .webp"]);
+    assert_fails(&["generate", "red apple", "-o", "x-{foo}.png"], 2, &["--output", "`{foo}`", "{seed} and {index}"]);
+}
+
+#[test]
+fn an_output_that_cannot_be_written_is_told_before_the_model_is_looked_at() {
+    let folder = tempfile::tempdir().unwrap();
+    let in_folder = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    let (file, picture) = (in_folder("file"), in_folder("folder.png"));
+    std::fs::write(&file, "kept").unwrap();
+    std::fs::create_dir(folder.path().join("folder.png")).unwrap();
+    let fails = |command: &[&str], output: &str, code, named: &[&str]| {
+        let flags = ["--model", "/nonexistent/model", "--output", output];
+        assert_fails(&[command, &flags].concat(), code, named);
+    };
+    for output in ["/proc/a.png", &format!("{file}/a.png")] {
+        fails(&["generate", "red apple"], output, 1, &["cannot write", output]);
+        fails(&["calibrate"], output, 1, &["cannot write", output]);
+    }
+    fails(&["calibrate"], &picture, 2, &["--output", &picture, "folder", "cache_calibration.json"]);
+    fails(&["calibrate"], &file, 2, &["--output", &file, "--overwrite"]);
+    fails(&["calibrate", "--overwrite"], &file, 1, &["/nonexistent/model"]);
+    fails(
+        &["calibrate", "--prompts", "/nonexistent/prompts"],
+        &in_folder("new"),
+        2,
+        &["--prompts", "/nonexistent/prompts"],
+    );
+    fails(&["calibrate", "--images", "0"], &in_folder("new"), 2, &["--images", "0"]);
+    fails(&["calibrate", "--steps", "0"], &in_folder("new"), 2, &["--steps", "0"]);
+    assert_eq!(std::fs::read_to_string(&file).unwrap(), "kept");
+    assert!(!folder.path().join("new").exists());
+}
+
+#[test]
+fn an_earlier_picture_stays_unless_it_may_be_overwritten() {
+    let folder = tempfile::tempdir().unwrap();
+    let output = folder.path().to_str().unwrap();
+    let generate = |flags: &[&str]| {
+        let all = [&["generate", "red apple", "--seed", "4", "-o", output], flags].concat();
+        let (code, stdout, stderr) = run(&all);
+        assert_eq!(code, 0, "{stderr}");
+        stdout
+    };
+    let read = |name: &str| std::fs::read(folder.path().join(name)).unwrap();
+    assert!(generate(&["--steps", "1"]).contains("red-apple-4.png"));
+    let first = read("red-apple-4.png");
+    let stdout = generate(&["--steps", "2"]);
+    assert!(stdout.contains("red-apple-4-2.png") && !stdout.contains("red-apple-4.png"), "{stdout}");
+    assert!(read("red-apple-4.png") == first && read("red-apple-4-2.png") != first);
+    let stdout = generate(&["--steps", "2", "--overwrite"]);
+    assert!(stdout.contains("red-apple-4.png"), "{stdout}");
+    assert_eq!(Picture::from_png(&read("red-apple-4.png")), Picture::from_png(&read("red-apple-4-2.png")));
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 2);
+}
+
+#[test]
+fn a_picture_goes_to_standard_output() {
+    let output =
+        Command::new(PROGRAM).args(["generate", "red apple", "--seed", "4", "--steps", "1", "-o", "-"]).output();
+    let output = output.unwrap();
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.success() && stderr.contains("1 steps"), "{stderr}");
+    let response = shared().generate(&json!({"prompt": "red apple", "seed": 4, "num_inference_steps": 1}));
+    assert_eq!(Picture::from_png(&output.stdout), Picture::of(&response, 0));
 }
 
 #[test]

@@ -16,6 +16,11 @@ pub(crate) fn text(text: &[u8]) {
     let _ = std::io::stdout().write_all(text);
 }
 
+/// A line beside the result.
+pub(crate) fn note(text: impl Display) {
+    let _ = writeln!(std::io::stderr(), "{text}");
+}
+
 /// The one line that says why the program ends.
 pub(crate) fn error(error: impl Display) {
     let _ = writeln!(std::io::stderr(), "error: {error}");

@@ -9,6 +9,7 @@ use indicatif::ProgressBar;
 use super::error::CliError;
 use super::log::LogArgs;
 use super::model::{DeviceArg, ModelArgs};
+use super::output_file::{Existing, OutputFile};
 use crate::{logging, terminal};
 
 /// Flags of `calibrate`.
@@ -23,39 +24,66 @@ pub(super) struct CalibrateArgs {
     /// Text file with a prompt in every line, for a model without labels; images take them in turn
     #[arg(long, env = "AFTERIMAGE_PROMPTS", hide_env_values = true, value_name = "FILE")]
     prompts: Option<PathBuf>,
-    /// File to write; a model folder keeps it as `cache_calibration.json` [default: standard output]
-    #[arg(long, short, env = "AFTERIMAGE_OUTPUT", hide_env_values = true)]
+    /// File to write, or `-` for standard output; a model folder keeps it as `cache_calibration.json`
+    /// [default: standard output]
+    #[arg(long, short, env = "AFTERIMAGE_OUTPUT", hide_env_values = true, value_name = "FILE")]
     output: Option<PathBuf>,
+    /// Replace a file that is there; otherwise that is an error
+    #[arg(long, env = "AFTERIMAGE_OVERWRITE", hide_env_values = true, value_name = "true|false", num_args = 0..=1,
+        action = clap::ArgAction::Set, default_value_t = false, default_missing_value = "true")]
+    overwrite: bool,
     #[command(flatten)]
     model: ModelArgs,
     #[command(flatten)]
     device: DeviceArg,
     #[command(flatten)]
-    log: LogArgs,
+    pub(super) log: LogArgs,
 }
 
 impl CalibrateArgs {
     pub(super) fn run(self) -> Result<(), CliError> {
         let _logging = logging::start(&self.log, "warn")?;
+        if self.images == 0 {
+            return Err(CliError::setting("images", "it is 0; a calibration needs at least one"));
+        }
+        if self.steps == Some(0) {
+            return Err(CliError::setting("steps", "it is 0; a picture needs at least one"));
+        }
+        let prompts = self.prompts_of_file()?;
+        let file = self.file()?;
         let pipeline = self.model.load(&self.device)?;
-        let specs = self.specs(&pipeline)?;
+        let specs = self.specs(&pipeline, prompts)?;
         let bar = ProgressBar::new(u64::from(self.images));
         let calibration = calibrate(&pipeline, &specs, |done| bar.set_position(done as u64))?;
         bar.finish_and_clear();
-        let text = serde_json::to_string(&calibration).map_err(|error| cannot_write(&self, &error.to_string()))?;
-        match &self.output {
+        let text = serde_json::to_string(&calibration).expect("numbers and names can always be written as JSON");
+        match file {
             None => terminal::line(text),
-            Some(path) => {
-                std::fs::write(path, text + "\n").map_err(|error| cannot_write(&self, &error.to_string()))?;
-            }
+            Some(file) => terminal::line(file.write((text + "\n").as_bytes())?.display()),
         }
         Ok(())
     }
 
+    /// The file to write, which can be written; none for standard output.
+    fn file(&self) -> Result<Option<OutputFile>, CliError> {
+        let Some(path) = self.output.clone().filter(|path| path.as_os_str() != "-") else { return Ok(None) };
+        if path.is_dir() {
+            let within = path.join(CALIBRATION_FILE);
+            let message = format!("{} is a folder; give a file name, such as {}", path.display(), within.display());
+            return Err(CliError::setting("output", message));
+        }
+        let file = OutputFile::prepare(path, Existing::of_flag(self.overwrite))?;
+        if file.exists() && !self.overwrite {
+            let message = format!("{} is there already; --overwrite replaces it", file.path().display());
+            return Err(CliError::setting("output", message));
+        }
+        Ok(Some(file))
+    }
+
     /// Prompts as a user would give them, with the defaults of a request.
-    fn specs(&self, pipeline: &Pipeline) -> Result<Vec<ImageSpec>, CliError> {
+    fn specs(&self, pipeline: &Pipeline, prompts: Option<Vec<String>>) -> Result<Vec<ImageSpec>, CliError> {
         let info = pipeline.info();
-        let prompts = self.prompts(info)?;
+        let prompts = prompts.map_or_else(|| self.classes(info), Ok)?;
         let spec = |index: u32| ImageSpec {
             prompt: prompts[index as usize % prompts.len()].clone(),
             negative_prompt: None,
@@ -69,21 +97,20 @@ impl CalibrateArgs {
         Ok((0..self.images).map(spec).collect())
     }
 
-    /// At least one: those of the file, or classes spread evenly over the model's.
-    fn prompts(&self, info: &ModelInfo) -> Result<Vec<String>, CliError> {
-        if self.images == 0 {
-            return Err(CliError::setting("images", "it is 0; a calibration needs at least one"));
+    /// The prompts of the file, if there is one; at least one.
+    fn prompts_of_file(&self) -> Result<Option<Vec<String>>, CliError> {
+        let Some(path) = &self.prompts else { return Ok(None) };
+        let text = std::fs::read_to_string(path);
+        let text = text.map_err(|error| CliError::setting("prompts", format!("{}: {error}", path.display())))?;
+        let lines: Vec<_> = text.lines().map(str::trim).filter(|line| !line.is_empty()).map(str::to_owned).collect();
+        if lines.is_empty() {
+            return Err(CliError::setting("prompts", format!("{} has no line with a prompt", path.display())));
         }
-        if let Some(path) = &self.prompts {
-            let text = std::fs::read_to_string(path);
-            let text = text.map_err(|error| CliError::setting("prompts", format!("{}: {error}", path.display())))?;
-            let lines: Vec<_> =
-                text.lines().map(str::trim).filter(|line| !line.is_empty()).map(str::to_owned).collect();
-            if lines.is_empty() {
-                return Err(CliError::setting("prompts", format!("{} has no line with a prompt", path.display())));
-            }
-            return Ok(lines);
-        }
+        Ok(Some(lines))
+    }
+
+    /// Classes spread evenly over the model's.
+    fn classes(&self, info: &ModelInfo) -> Result<Vec<String>, CliError> {
         let classes: Vec<u32> = info.labels.iter().map(|(class, _)| class).collect();
         if classes.is_empty() {
             let message = "this model has no labels, so a calibration needs a file with prompts, one in every line";
@@ -92,9 +119,4 @@ impl CalibrateArgs {
         let spread = |index: u32| classes[index as usize * classes.len() / self.images as usize].to_string();
         Ok((0..self.images).map(spread).collect())
     }
-}
-
-fn cannot_write(args: &CalibrateArgs, reason: &str) -> CliError {
-    let path = args.output.clone().unwrap_or_else(|| PathBuf::from(CALIBRATION_FILE));
-    CliError::Write { path, reason: reason.to_owned() }
 }

@@ -1,5 +1,6 @@
 //! `afterimage generate`: the same request as over HTTP, with the same rules, without a server.
 
+use std::io::{IsTerminal, Write};
 use std::path::Path;
 
 use afterimage_runner::{Engine, EngineOptions, FinishedJob, JobError, Ticket};
@@ -11,6 +12,7 @@ use super::cache_summary;
 use super::error::CliError;
 use super::log::LogArgs;
 use super::model::{DeviceArg, ModelArgs};
+use super::output_file::{Existing, OutputFile, cannot_write};
 use super::output_pattern::OutputPattern;
 use super::pictures::MetadataArgs;
 use super::serve::DEFAULT_MAX_PROMPT_CHARS;
@@ -70,10 +72,14 @@ pub(super) struct GenerateArgs {
     /// WIDTHxHEIGHT, one of the model's sizes [default: the model's first]
     #[arg(long, env = "AFTERIMAGE_SIZE", hide_env_values = true, value_name = "WxH")]
     size: Option<String>,
-    /// Folder for PNG files named after prompt and seed, or a file name ending in .png, .jpg or .webp, in
-    /// which {seed} and {index} are filled in
+    /// Folder for PNG files named after prompt and seed; or a file name ending in .png, .jpg, .jpeg or .webp,
+    /// in which {seed} and {index} are filled in; or `-` for one PNG file on standard output
     #[arg(long, short, env = "AFTERIMAGE_OUTPUT", hide_env_values = true, default_value = ".")]
     output: String,
+    /// Replace files that have the name already; otherwise they stay, and new ones get a number (`apple-2.png`)
+    #[arg(long, env = "AFTERIMAGE_OVERWRITE", hide_env_values = true, value_name = "true|false", num_args = 0..=1,
+        action = clap::ArgAction::Set, default_value_t = false, default_missing_value = "true")]
+    overwrite: bool,
     /// 0 to 100: the quality of JPEG and WebP files; for PNG files 0 is small, 100 is quick
     #[arg(
         long,
@@ -92,20 +98,17 @@ pub(super) struct GenerateArgs {
     #[command(flatten)]
     cache: CacheArgs,
     #[command(flatten)]
-    log: LogArgs,
+    pub(super) log: LogArgs,
 }
 
 impl GenerateArgs {
     pub(super) fn run(self) -> Result<(), CliError> {
         let cache = self.cache.defaults()?;
         let _logging = logging::start(&self.log, "warn")?;
-        let output = OutputPattern::from(self.output.as_str());
+        let output = OutputPattern::parse(&self.output).map_err(|message| CliError::setting("output", message))?;
         let GenerationRequest { image: request, output: OutputOptions { encoding, .. }, .. } = self.request(&cache)?;
         let encoding = ImageEncoding { format: output.format(), ..encoding };
-        if request.images > 1 && !output.tells_images_apart() {
-            let message = format!("--output {} is one file for {} images; add {{seed}}", self.output, request.images);
-            return Err(CliError::Usage(message));
-        }
+        let files = self.files(&output, request.images, request.seed)?;
         let engine = Engine::start(
             self.model.load(&self.device)?,
             EngineOptions { max_queued_requests: 1, ..Default::default() },
@@ -117,16 +120,41 @@ impl GenerateArgs {
             ..ImageMetadata::of_job(engine.model().id.clone(), &job)
         };
         let job = watch(engine.submit(job)?)?;
-        for (index, image) in job.images.iter().enumerate() {
-            let path = output.path(&self.prompt, index, image.seed);
+        for (index, (image, file)) in job.images.iter().zip(&files).enumerate() {
             let metadata = metadata.of_image(image.seed, &job.cache, index);
             let metadata = self.metadata.image_metadata.then_some(&metadata);
-            let file = encoding.encode(&image.pixels, metadata).map_err(|error| cannot_write(&path, &error))?;
-            write(&path, &file).map_err(|error| cannot_write(&path, &error))?;
-            terminal::line(path.display());
+            let bytes = encoding.encode(&image.pixels, metadata).map_err(|error| cannot_write(file.path(), error))?;
+            file.write(&bytes)?;
         }
-        terminal::line(cache_summary::render(&job));
+        let summary = cache_summary::render(&job);
+        match output {
+            OutputPattern::StandardOutput => terminal::note(summary),
+            OutputPattern::Folder(_) | OutputPattern::File(..) => terminal::line(summary),
+        }
         Ok(())
+    }
+
+    /// A place for each image, which can be written to.
+    fn files(&self, output: &OutputPattern, images: usize, first_seed: u64) -> Result<Vec<Target>, CliError> {
+        if images > 1 && !output.tells_images_apart() {
+            let right = match output {
+                OutputPattern::StandardOutput => "give a folder or a file name with {seed}",
+                OutputPattern::Folder(_) | OutputPattern::File(..) => "add {seed}",
+            };
+            let message = format!("`{}` is one file for {images} images; {right}", self.output);
+            return Err(CliError::setting("output", message));
+        }
+        if *output == OutputPattern::StandardOutput && std::io::stdout().is_terminal() {
+            let message =
+                "`-` sends a PNG file to standard output, which is a terminal; redirect it, or give a file name";
+            return Err(CliError::setting("output", message));
+        }
+        let existing = Existing::of_flag(self.overwrite);
+        let target = |index: usize| match output.path(&self.prompt, index, first_seed + index as u64) {
+            None => Ok(Target::StandardOutput),
+            Some(path) => OutputFile::prepare(path, existing).map(Target::File),
+        };
+        (0..images).map(target).collect()
     }
 
     fn request(&self, cache: &CacheDefaults) -> Result<GenerationRequest, CliError> {
@@ -209,15 +237,36 @@ async fn finish(ticket: Ticket, bar: &ProgressBar) -> Result<FinishedJob, JobErr
     }
 }
 
-fn write(path: &Path, file: &[u8]) -> std::io::Result<()> {
-    if let Some(folder) = path.parent() {
-        std::fs::create_dir_all(folder)?;
-    }
-    std::fs::write(path, file)
+/// Where one image goes.
+#[derive(Debug)]
+enum Target {
+    StandardOutput,
+    File(OutputFile),
 }
 
-fn cannot_write(path: &Path, reason: &dyn std::fmt::Display) -> CliError {
-    CliError::Write { path: path.to_owned(), reason: reason.to_string() }
+impl Target {
+    /// For messages.
+    fn path(&self) -> &Path {
+        match self {
+            Self::StandardOutput => Path::new("standard output"),
+            Self::File(file) => file.path(),
+        }
+    }
+
+    /// Writes the image; a file's name is told on standard output.
+    fn write(&self, bytes: &[u8]) -> Result<(), CliError> {
+        match self {
+            Self::StandardOutput => {
+                let mut stdout = std::io::stdout();
+                let written = stdout.write_all(bytes).and_then(|()| stdout.flush());
+                written.map_err(|error| cannot_write(self.path(), error))
+            }
+            Self::File(file) => {
+                terminal::line(file.write(bytes)?.display());
+                Ok(())
+            }
+        }
+    }
 }
 
 #[cfg(test)]

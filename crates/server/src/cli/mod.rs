@@ -13,6 +13,7 @@ mod error;
 mod generate;
 mod log;
 mod model;
+mod output_file;
 mod output_pattern;
 mod pictures;
 mod random_model;

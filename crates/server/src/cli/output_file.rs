@@ -1,0 +1,159 @@
+//! A file that a command makes.
+//!
+//! Whether it can be written is found out before the work, and nothing is left behind by a command that
+//! is broken off in the middle. A file comes into being whole, and never in the place of another by
+//! accident.
+
+use std::fs::{self, Permissions};
+use std::io::{self, ErrorKind, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use tempfile::{Builder, NamedTempFile};
+
+use super::error::CliError;
+
+/// As for every new file; the process' mask is taken off.
+const MODE: u32 = 0o666;
+
+/// What becomes of a file that has the name already.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Existing {
+    /// It stays, and the new one gets a number: `a.png`, `a-2.png`, `a-3.png`.
+    IsKept,
+    /// The new one takes its place.
+    IsReplaced,
+}
+
+impl Existing {
+    pub(super) fn of_flag(overwrite: bool) -> Self {
+        if overwrite { Self::IsReplaced } else { Self::IsKept }
+    }
+}
+
+/// The place of a file that can be written.
+#[derive(Debug)]
+pub(super) struct OutputFile {
+    path: PathBuf,
+    existing: Existing,
+}
+
+impl OutputFile {
+    /// Makes the folder, and tries whether a file can be made in it.
+    pub(super) fn prepare(path: PathBuf, existing: Existing) -> Result<Self, CliError> {
+        match fs::metadata(&path) {
+            Ok(found) if found.is_dir() => return Err(cannot_write(&path, "it is a folder")),
+            Err(error) if error.kind() != ErrorKind::NotFound => return Err(cannot_write(&path, error)),
+            _ => {}
+        }
+        let file = Self { path, existing };
+        let tried = fs::create_dir_all(file.folder()).and_then(|()| file.temporary()?.close());
+        tried.map_err(|error| cannot_write(&file.path, error))?;
+        Ok(file)
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Whether there is something of this name.
+    pub(super) fn exists(&self) -> bool {
+        self.path.symlink_metadata().is_ok()
+    }
+
+    /// Writes the file; returns the name it got.
+    pub(super) fn write(&self, bytes: &[u8]) -> Result<PathBuf, CliError> {
+        self.try_to_write(bytes).map_err(|error| cannot_write(&self.path, error))
+    }
+
+    fn try_to_write(&self, bytes: &[u8]) -> io::Result<PathBuf> {
+        let mut file = self.temporary()?;
+        file.write_all(bytes)?;
+        if self.existing == Existing::IsReplaced {
+            file.persist(&self.path)?;
+            return Ok(self.path.clone());
+        }
+        let mut number = 1;
+        loop {
+            let path = self.numbered(number);
+            match file.persist_noclobber(&path) {
+                Ok(_) => return Ok(path),
+                Err(error) if error.error.kind() == ErrorKind::AlreadyExists => file = error.file,
+                Err(error) => return Err(error.error),
+            }
+            number += 1;
+        }
+    }
+
+    fn temporary(&self) -> io::Result<NamedTempFile> {
+        Builder::new().prefix(".afterimage-").permissions(Permissions::from_mode(MODE)).tempfile_in(self.folder())
+    }
+
+    fn folder(&self) -> &Path {
+        match self.path.parent() {
+            Some(folder) if !folder.as_os_str().is_empty() => folder,
+            _ => Path::new("."),
+        }
+    }
+
+    fn numbered(&self, number: u64) -> PathBuf {
+        if number == 1 {
+            return self.path.clone();
+        }
+        let stem = self.path.file_stem().unwrap_or_default().to_string_lossy();
+        let ending = self.path.extension().map(|ending| format!(".{}", ending.to_string_lossy()));
+        self.path.with_file_name(format!("{stem}-{number}{}", ending.unwrap_or_default()))
+    }
+}
+
+pub(super) fn cannot_write(path: &Path, reason: impl ToString) -> CliError {
+    CliError::Write { path: path.to_owned(), reason: reason.to_string() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(folder: &Path) -> Vec<String> {
+        let entries = fs::read_dir(folder).unwrap();
+        let mut names: Vec<_> = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn earlier_files_stay_and_new_ones_get_a_number() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("new/a.b.png");
+        let file = OutputFile::prepare(path.clone(), Existing::IsKept).unwrap();
+        assert!(names(&folder.path().join("new")).is_empty() && !file.exists());
+        for (bytes, name) in [(b"1", "a.b.png"), (b"2", "a.b-2.png"), (b"3", "a.b-3.png")] {
+            assert_eq!(file.write(bytes).unwrap(), folder.path().join("new").join(name));
+        }
+        assert_eq!(names(&folder.path().join("new")), ["a.b-2.png", "a.b-3.png", "a.b.png"]);
+        assert_eq!(fs::read(&path).unwrap(), b"1");
+        let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode();
+        fs::write(folder.path().join("ordinary"), b"").unwrap();
+        assert_eq!(mode(&path), mode(&folder.path().join("ordinary")));
+
+        let file = OutputFile::prepare(path.clone(), Existing::IsReplaced).unwrap();
+        assert_eq!((file.write(b"4").unwrap(), fs::read(&path).unwrap()), (path, b"4".to_vec()));
+    }
+
+    #[test]
+    fn a_place_that_cannot_be_written_is_refused_before_the_work() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("file");
+        fs::write(&file, b"").unwrap();
+        let long = folder.path().join(format!("{}.png", "a".repeat(300)));
+        for (path, reason) in [
+            (folder.path().to_owned(), "it is a folder"),
+            (file.join("a.png"), "Not a directory"),
+            (Path::new("/proc/a.png").to_owned(), "/proc/a.png"),
+            (long, "File name too long"),
+        ] {
+            let message = OutputFile::prepare(path.clone(), Existing::IsKept).unwrap_err().to_string();
+            assert!(message.contains(reason) && message.contains(path.to_str().unwrap()), "{message}");
+        }
+    }
+}
