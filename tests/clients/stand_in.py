@@ -16,8 +16,8 @@ ROOT = Path(os.environ["EXAMPLES_ROOT"])
 AFTERIMAGE = os.environ["EXAMPLES_AFTERIMAGE"]
 # `generate` makes pictures in so many steps where an example does not say.
 FEW_STEPS = "2"
-# Flags, each with a value, that only a build with some cargo feature has.
-FLAGS_OF_FEATURES = ["--otlp-endpoint"]
+# Flags, each with a value, that only a build with some cargo feature takes.
+FLAGS_OF_FEATURES = {"--otlp-endpoint": "otlp"}
 
 
 def must(is_so: bool, what: str) -> None:
@@ -34,14 +34,20 @@ def help_of(command: str) -> str:
     return subprocess.run([AFTERIMAGE, command, "--help"], check=True, capture_output=True, text=True).stdout
 
 
+def features() -> list[str]:
+    """Those that the program is built with."""
+    version = subprocess.run([AFTERIMAGE, "--version"], check=True, capture_output=True, text=True).stdout
+    return version.partition("features: ")[2].strip(" )\n").split(",")
+
+
 def afterimage(arguments: list[str]) -> None:
     """`serve` shows its settings, `generate` draws with the embedded model; of all else the flags must exist."""
     command = arguments[0]
     if command == "serve":
         config = values(arguments, "--config")
         must(all((ROOT / path).exists() for path in config), f"there is no {config}")
-        for flag in FLAGS_OF_FEATURES:
-            if flag in arguments and flag not in help_of("serve"):
+        for flag, feature in FLAGS_OF_FEATURES.items():
+            if flag in arguments and feature not in features():
                 index = arguments.index(flag)
                 arguments = arguments[:index] + arguments[index + 2 :]
         subprocess.run([AFTERIMAGE, *arguments, "--print-config"], cwd=ROOT, check=True, stdout=subprocess.DEVNULL)

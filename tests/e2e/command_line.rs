@@ -139,6 +139,17 @@ fn a_picture_goes_to_standard_output() {
 }
 
 #[test]
+fn the_version_says_what_was_built() {
+    for flag in ["--version", "-V"] {
+        let (code, stdout, _) = run(&[flag]);
+        let line = stdout.trim_end();
+        let head = format!("afterimage {} (commit ", env!("CARGO_PKG_VERSION"));
+        let features = if cfg!(feature = "otlp") { "otlp)" } else { "features: none)" };
+        assert!(code == 0 && line.starts_with(&head) && line.ends_with(features), "{line}");
+    }
+}
+
+#[test]
 fn a_random_model_can_be_used() {
     let folder = tempfile::tempdir().unwrap();
     let model = folder.path().join("tiny");

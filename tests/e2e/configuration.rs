@@ -76,6 +76,70 @@ fn an_error_names_the_layer() {
 }
 
 #[test]
+fn variables_of_a_kubernetes_service_are_no_settings() {
+    let of_service = [
+        ("AFTERIMAGE_PORT", "tcp://10.96.0.7:8080"),
+        ("AFTERIMAGE_PORT_8080_TCP", "tcp://10.96.0.7:8080"),
+        ("AFTERIMAGE_PORT_8080_TCP_ADDR", "10.96.0.7"),
+        ("AFTERIMAGE_SERVICE_HOST", "10.96.0.7"),
+        ("AFTERIMAGE_SERVICE_PORT_HTTP", "8080"),
+    ];
+    let print = |variables: &[(&str, &str)], file: &str| {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("afterimage.toml");
+        std::fs::write(&path, file).unwrap();
+        let mut command = Command::new(PROGRAM);
+        command.args(["serve", "--print-config", "--config", path.to_str().unwrap()]);
+        let output = command.envs(of_service).envs(variables.iter().copied()).output().unwrap();
+        let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+        assert!(output.status.success(), "{output:?}");
+        (text(output.stdout).replace(path.to_str().unwrap(), "FILE"), text(output.stderr))
+    };
+    let (stdout, stderr) = print(&[], "");
+    assert!(stdout.contains("\nport = 8080 # default\n"), "{stdout}");
+    let lines: Vec<_> = stderr.lines().collect();
+    assert!(lines.len() == 1 && lines[0].starts_with("warning: ") && lines[0].contains("Kubernetes"), "{stderr}");
+    assert!(of_service.iter().all(|(name, _)| lines[0].contains(name)), "{stderr}");
+    // The file's value holds, and so does a container's own variable.
+    assert!(print(&[], "port = 9000").0.contains("\nport = 9000 # `port` in FILE, line 1\n"));
+    assert!(print(&[("AFTERIMAGE_PORT", "9001")], "").0.contains("\nport = 9001 # AFTERIMAGE_PORT\n"));
+
+    let server = Server::with_key(None, &["--port", "0"], |command| {
+        command.envs(of_service);
+    });
+    assert_eq!(server.get("/health").status, 200);
+}
+
+#[test]
+fn variables_that_no_setting_has_are_named_once() {
+    let variables = [("AFTERIMAGE_MODLE", "sk-secret"), ("AFTERIMAGE_STEPS", "4"), ("AFTERIMAGE_PROT", "9000")];
+    let (code, _, stderr) = serve("", &variables, &["--print-config"]);
+    assert_eq!(code, 0);
+    assert_eq!(
+        stderr,
+        "warning: variables that are no settings are ignored: AFTERIMAGE_MODLE (did you mean AFTERIMAGE_MODEL?), \
+         AFTERIMAGE_PROT (did you mean AFTERIMAGE_PORT?)\n"
+    );
+    // A command that makes no server looks at its own.
+    let mut generate = Command::new(PROGRAM);
+    generate.args(["generate", "red apple", "--steps", "1", "-o", "-"]).env("AFTERIMAGE_SIZES", "64x64");
+    let output = generate.output().unwrap();
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.success() && stderr.contains("AFTERIMAGE_SIZES (did you mean AFTERIMAGE_SIZE?)"), "{stderr}");
+}
+
+#[test]
+#[cfg(not(feature = "otlp"))]
+fn a_build_without_spans_says_so() {
+    let message = "it has no effect: this program was built without the feature `otlp`";
+    assert_refused(
+        "otlp-endpoint = \"http://127.0.0.1:4318\"",
+        &[],
+        &format!("`otlp-endpoint` in FILE, line 1: {message}"),
+    );
+}
+
+#[test]
 fn a_server_does_what_its_file_says() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("afterimage.toml");

@@ -36,7 +36,7 @@ impl Logged {
     fn lines_of(&self, id: &str) -> Vec<Value> {
         let text = self.text();
         let lines = text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
-        lines.filter(|line| line["span"]["id"] == id || line["spans"][0]["id"] == id).collect()
+        lines.filter(|line| line["spans"][0]["id"] == id).collect()
     }
 
     /// The line at a request's end, once it is there.
@@ -97,4 +97,50 @@ fn the_id_survives_any_filter_and_prompts_are_for_debugging() {
     let lines = logged.lines_of("debug-1");
     let asked = lines.iter().find(|line| line["message"] == "asked for").unwrap();
     assert_eq!((&asked["prompt"], &asked["level"]), (&json!("red apple"), &json!("DEBUG")));
+}
+
+#[test]
+fn lines_name_the_trace_and_every_span_once() {
+    const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
+    let logged = Logged::start("debug,hyper=warn");
+    let parent = format!("00-{TRACE}-b7ad6b7169203331-01");
+    let headers = [("x-request-id", "traced-1"), ("traceparent", parent.as_str())];
+    let body = json!({"prompt": "red apple", "num_inference_steps": 1}).to_string();
+    let answer = http::request(&logged.server.address, "POST", "/v1/images/generations", &headers, body.as_bytes());
+    assert_eq!(answer.status, 200);
+    logged.summary_of("traced-1");
+    let lines = logged.lines_of("traced-1");
+    assert!(lines.len() > 1, "{lines:?}");
+    for line in &lines {
+        assert_eq!((&line["spans"][0]["name"], &line["spans"][0]["trace_id"]), (&json!("request"), &json!(TRACE)));
+        assert!(line["span"].is_null(), "the innermost span stands in `spans` already: {line}");
+    }
+    // Each is one key: a second one would be lost in parsing.
+    let text = logged.text();
+    let line = text.lines().find(|line| line.contains("traced-1")).unwrap();
+    assert_eq!((line.matches("traced-1").count(), line.matches(TRACE).count()), (1, 1), "{line}");
+
+    assert_eq!(logged.post("untraced-1", &json!({"prompt": "red apple", "num_inference_steps": 1})), 200);
+    assert!(logged.summary_of("untraced-1")["spans"][0].get("trace_id").is_none());
+}
+
+#[test]
+fn a_server_that_others_can_use_without_a_key_warns() {
+    let warning = |flags: &[&str], key: Option<&str>| {
+        let folder = tempfile::tempdir().unwrap();
+        let log = folder.path().join("log");
+        let _server = Server::with_key(key, flags, |command| {
+            command.stderr(File::create(&log).unwrap());
+            if let Some(key) = key {
+                command.env("AFTERIMAGE_API_KEY", key);
+            }
+        });
+        let text = std::fs::read_to_string(&log).unwrap();
+        text.contains("AFTERIMAGE_API_KEY").then_some(text)
+    };
+    let text = warning(&["--host", "0.0.0.0"], None).expect("it warns");
+    assert!(text.lines().count() == 1 && text.contains("WARN") && text.contains("0.0.0.0:"), "{text}");
+    assert_eq!(warning(&[], None), None);
+    assert_eq!(warning(&["--host", "localhost"], None), None);
+    assert_eq!(warning(&["--host", "0.0.0.0"], Some("sk-a")), None);
 }

@@ -16,6 +16,7 @@ mod configuration;
 mod conformance;
 mod endpoints;
 mod generations;
+mod health;
 mod http;
 mod http_load;
 mod image_files;

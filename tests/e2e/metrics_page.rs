@@ -1,8 +1,10 @@
 //! The counters, on a server that only this test talks to; it also has cache settings of its own.
 
+use std::time::{SystemTime, UNIX_EPOCH};
+
 use serde_json::json;
 
-use crate::server::Server;
+use crate::server::{Server, shared};
 
 #[test]
 fn counters_add_up_and_the_servers_cache_settings_hold() {
@@ -65,6 +67,22 @@ fn caches_that_do_nothing_are_counted_and_memory_for_state_is_bounded() {
     assert_eq!(server.metric("afterimage_cache_fallback_total", &["reason=\"unused\""]), 1.0);
     assert_eq!(server.metric("afterimage_steps_total", &["reason=\"budget\""]), 6.0);
     assert_eq!(server.metric("afterimage_cache_state_bytes", &[]), 0.0);
+}
+
+#[test]
+fn the_page_tells_what_runs_and_what_it_takes() {
+    let metrics = shared().metrics();
+    let version = format!("version=\"{}\"", env!("CARGO_PKG_VERSION"));
+    let features = if cfg!(feature = "otlp") { "features=\"otlp\"" } else { "features=\"none\"" };
+    assert_eq!(metrics.sum("afterimage_build_info", &[&version, features, "commit=\""]), 1.0);
+    if cfg!(target_os = "linux") {
+        for name in ["resident_memory_bytes", "virtual_memory_bytes", "open_fds", "max_fds", "threads"] {
+            assert!(metrics.sum(&format!("process_{name}"), &[]) > 0.0, "{name}");
+        }
+        let started = metrics.sum("process_start_time_seconds", &[]);
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs_f64();
+        assert!(started > 0.0 && started <= now + 1.0, "{started}");
+    }
 }
 
 fn cached_passes(cache: &serde_json::Value) -> usize {

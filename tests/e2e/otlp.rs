@@ -1,12 +1,13 @@
 //! Spans, as a collector gets them.
 
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpListener;
 use std::sync::mpsc;
 use std::thread;
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::http;
 use crate::server::Server;
@@ -138,4 +139,25 @@ fn a_collector_gets_the_spans_of_a_request() {
         }
     }
     assert!(by_name["denoise"][0].nanoseconds > 0);
+}
+
+#[test]
+fn log_lines_name_the_trace_that_begins_here() {
+    let (url, bodies) = collector();
+    let folder = tempfile::tempdir().unwrap();
+    let log = folder.path().join("log");
+    let flags = ["--otlp-endpoint", &url, "--log-format", "json", "--log-filter", "info"];
+    let server = Server::with_key(None, &flags, |command| {
+        command.stderr(File::create(&log).unwrap());
+    });
+    server.generate(&json!({"prompt": "red apple", "num_inference_steps": 1}));
+    server.terminate();
+    assert!(server.wait().success());
+    let requests: Vec<_> = bodies.try_iter().flat_map(|export| spans(&export)).collect();
+    let trace: Vec<_> = requests.iter().filter(|span| span.name == "denoise").map(|span| &span.trace).collect();
+    let trace: String = trace[0].iter().map(|byte| format!("{byte:02x}")).collect();
+    let text = std::fs::read_to_string(&log).unwrap();
+    let lines = text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+    let line = lines.into_iter().find(|line| line["message"] == "generation").unwrap();
+    assert_eq!((&line["spans"][0]["trace_id"], &line["span"]), (&json!(trace), &Value::Null), "{line}");
 }

@@ -80,7 +80,8 @@ impl Server {
         Self::from_command(command, key.map(str::to_owned))
     }
 
-    fn from_command(mut command: Command, key: Option<String>) -> Self {
+    /// The same from a command line of its own.
+    pub(crate) fn from_command(mut command: Command, key: Option<String>) -> Self {
         // A test that wants something else says so with a flag, which wins.
         command.env("AFTERIMAGE_PORT", "0").env("AFTERIMAGE_LOG_FILTER", "warn");
         let mut child = command.stdout(Stdio::piped()).spawn().unwrap();

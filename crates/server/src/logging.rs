@@ -20,10 +20,11 @@ pub(crate) struct Logging {
 pub(crate) fn start(args: &LogArgs, default_filter: &str) -> Result<Logging, CliError> {
     // A second start (in tests) keeps the first subscriber.
     let _ = tracing_subscriber::registry().with(lines(args, default_filter)?).try_init();
+    warn(args);
     Ok(Logging::default())
 }
 
-/// The same, with spans to a collector.
+/// The same, with spans to a collector if there is one.
 #[cfg(feature = "otlp")]
 pub(crate) fn start_with_spans(
     args: &LogArgs,
@@ -33,7 +34,23 @@ pub(crate) fn start_with_spans(
     let Some(endpoint) = otlp_endpoint else { return start(args, default_filter) };
     let (layer, spans) = crate::otlp::start(endpoint).map_err(|error| CliError::setting("otlp-endpoint", error))?;
     let _ = tracing_subscriber::registry().with(lines(args, default_filter)?).with(layer).try_init();
+    warn(args);
     Ok(Logging { _spans: Some(spans) })
+}
+
+/// This build sends no spans; that nobody asks for any is checked with the other settings.
+#[cfg(not(feature = "otlp"))]
+pub(crate) fn start_with_spans(
+    args: &LogArgs,
+    default_filter: &str,
+    _otlp_endpoint: Option<&str>,
+) -> Result<Logging, CliError> {
+    start(args, default_filter)
+}
+
+/// What was noticed while there was no log.
+fn warn(args: &LogArgs) {
+    args.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
 }
 
 fn lines(args: &LogArgs, default_filter: &str) -> Result<impl Layer<Registry> + use<>, CliError> {
@@ -44,7 +61,8 @@ fn lines(args: &LogArgs, default_filter: &str) -> Result<impl Layer<Registry> + 
     let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(has_colors);
     let lines = match args.log_format {
         LogFormat::Text => lines.boxed(),
-        LogFormat::Json => lines.json().flatten_event(true).boxed(),
+        // The list of spans has the current one, too.
+        LogFormat::Json => lines.json().flatten_event(true).with_current_span(false).boxed(),
     };
     Ok(lines.with_filter(filter))
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use axum::http::HeaderMap;
 use opentelemetry::propagation::TextMapPropagator;
-use opentelemetry::trace::TracerProvider;
+use opentelemetry::trace::{TraceContextExt, TraceId, TracerProvider};
 use opentelemetry_http::{Bytes, HeaderExtractor, HttpClient, HttpError, Request, Response};
 use opentelemetry_otlp::{Protocol, SpanExporter, WithExportConfig, WithHttpConfig};
 use opentelemetry_sdk::Resource;
@@ -55,11 +55,13 @@ where
     Ok((layer.with_filter(own), SpanExport(provider)))
 }
 
-/// Makes a request's span part of the trace that its headers name.
-pub(crate) fn adopt_parent(span: &Span, headers: &HeaderMap) {
+/// Makes a request's span part of the trace that its headers name, or the first of one; returns the
+/// trace's id. None without a collector.
+pub(crate) fn join_trace(span: &Span, headers: &HeaderMap) -> Option<String> {
     let context = TraceContextPropagator::new().extract(&HeaderExtractor(headers));
-    // Fails only without a collector, and then there is nothing to do.
-    let _ = span.set_parent(context);
+    span.set_parent(context).ok()?;
+    let id = span.context().span().span_context().trace_id();
+    (id != TraceId::INVALID).then(|| id.to_string())
 }
 
 impl Drop for SpanExport {

@@ -14,7 +14,7 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-use crate::api::{self, ApiSettings, AppState};
+use crate::api::{self, Access, ApiSettings, AppState};
 use crate::cache_defaults::CacheDefaults;
 use crate::cli::{CliError, ModelArgs};
 use crate::connections::{self, ConnectionLimits};
@@ -56,6 +56,7 @@ pub(crate) fn run(options: ServerOptions) -> Result<(), CliError> {
 async fn serve(options: ServerOptions) -> Result<(), CliError> {
     let mut signals = Signals::new()?;
     let listener = listen(&options.host, options.port).await?;
+    warn_if_open(&listener, &options.api.access);
     let loading = {
         let (model, cache, max_pixels) = (options.model, options.api.cache.clone(), options.api.max_pixels);
         tokio::task::spawn_blocking(move || load(&model, &options.devices, options.engine, &cache, max_pixels))
@@ -101,6 +102,17 @@ async fn listen(host: &str, port: u16) -> Result<TcpListener, CliError> {
     let address = listener.local_addr().map_err(cannot)?;
     terminal::line(format_args!("listening on http://{address}"));
     Ok(listener)
+}
+
+/// Others than this machine's own users may reach the server, and nothing keeps them from using it.
+fn warn_if_open(listener: &TcpListener, access: &Access) {
+    match listener.local_addr() {
+        Ok(address) if !address.ip().to_canonical().is_loopback() && access.keys.is_empty() => tracing::warn!(
+            "whoever reaches {address} may use this server: there are no API keys; set AFTERIMAGE_API_KEY or \
+             --api-key-file, or listen on 127.0.0.1 (--host)"
+        ),
+        _ => {}
+    }
 }
 
 fn load(

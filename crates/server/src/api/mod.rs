@@ -33,6 +33,7 @@ mod rate_limit;
 mod request_id;
 mod security_headers;
 mod state;
+mod trace_id;
 mod warning;
 
 use std::sync::Arc;

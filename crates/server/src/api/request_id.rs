@@ -10,6 +10,8 @@ use axum::response::Response;
 use tracing::Instrument;
 use uuid::Uuid;
 
+use super::trace_id;
+
 pub(super) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// Longer ids of clients are replaced.
 const MAX_ID_BYTES: usize = 128;
@@ -25,11 +27,12 @@ pub(super) async fn attach(request: Request, next: Next) -> Response {
         id = id.to_str().unwrap_or_default(),
         method = %request.method(),
         route,
+        // Where it belongs to a trace.
+        trace_id = tracing::field::Empty,
         // The name of its key.
         client = tracing::field::Empty
     );
-    #[cfg(feature = "otlp")]
-    crate::otlp::adopt_parent(&span, request.headers());
+    trace_id::join(&span, request.headers());
     let mut response = next.run(request).instrument(span).await;
     response.headers_mut().insert(X_REQUEST_ID, id);
     response

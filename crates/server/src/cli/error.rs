@@ -60,6 +60,9 @@ pub(crate) enum CliError {
         #[source]
         source: std::io::Error,
     },
+    /// A server is not well, or does not answer.
+    #[error("{0}")]
+    Unhealthy(String),
     /// A task ended in a panic, which is a fault of this program.
     #[error("internal error: {0}")]
     Internal(#[from] tokio::task::JoinError),

@@ -20,4 +20,7 @@ pub(crate) struct LogArgs {
     /// [default: info for serve, else warn]
     #[arg(long, env = "AFTERIMAGE_LOG_FILTER", hide_env_values = true, value_name = "FILTER")]
     pub(crate) log_filter: Option<String>,
+    /// What was noticed before there was a log.
+    #[arg(skip)]
+    pub(crate) warnings: Vec<String>,
 }

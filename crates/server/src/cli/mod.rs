@@ -1,7 +1,8 @@
 //! The command line. Every flag can also be set by the environment variable named in its help, and for
 //! `serve` by a key of a configuration file: defaults < file < environment < flags.
 //!
-//! Exit codes: 0 done, 2 the command line or the request is at fault, 1 everything else.
+//! Exit codes: 0 done, 2 the command line or the request is at fault, 1 everything else; of `health`: 0
+//! the server is well, 1 it is not or does not answer, 2 the command line is at fault.
 
 mod access;
 mod cache;
@@ -11,12 +12,14 @@ mod completions;
 mod download_bars;
 mod error;
 mod generate;
+mod health;
 mod log;
 mod model;
 mod output_file;
 mod output_pattern;
 mod pictures;
 mod random_model;
+mod running_server;
 mod serve;
 
 use std::ffi::OsString;
@@ -28,11 +31,12 @@ pub(crate) use log::{LogArgs, LogFormat};
 pub(crate) use model::ModelArgs;
 pub(crate) use serve::ServeArgs;
 
-use crate::config;
+use crate::build_info;
+use crate::config::{self, Environment};
 
 /// Image server for diffusion transformers that computes only the denoising steps that matter
 #[derive(Debug, Parser)]
-#[command(name = "afterimage", version, max_term_width = 100, arg_required_else_help = true)]
+#[command(name = "afterimage", version = build_info::LINE, max_term_width = 100, arg_required_else_help = true)]
 pub(crate) struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -46,17 +50,37 @@ enum Command {
     Generate(Box<generate::GenerateArgs>),
     /// Measure what TeaCache and MagCache must know about a model, and print it as JSON
     Calibrate(Box<calibrate::CalibrateArgs>),
+    /// Ask a running server whether it is well; exit code 0 if it is, 1 if not
+    Health(health::HealthArgs),
     /// Write a model folder with random weights, for measuring where a real model is out of reach
     RandomModel(random_model::RandomModelArgs),
     /// Print completions for a shell
     Completions(completions::CompletionArgs),
 }
 
+impl Command {
+    /// Of the commands that log.
+    fn log_args(&mut self) -> Option<&mut LogArgs> {
+        match self {
+            Self::Serve(args) => Some(&mut args.log),
+            Self::Generate(args) => Some(&mut args.log),
+            Self::Calibrate(args) => Some(&mut args.log),
+            Self::RandomModel(args) => Some(&mut args.log),
+            Self::Health(_) | Self::Completions(_) => None,
+        }
+    }
+}
+
 impl Cli {
     /// Reads all layers of the configuration. `arguments` begin with the program's name.
     pub(crate) fn read(arguments: &[OsString]) -> Result<Self, CliError> {
-        let (matches, settings) = config::read(Self::command(), arguments)?;
+        let command = Self::command();
+        let environment = Environment::look_through(&command, std::env::vars_os());
+        let (matches, settings) = config::read(environment.without_service_links(command), arguments)?;
         let mut cli = Self::from_arg_matches(&matches).map_err(CliError::CommandLine)?;
+        if let Some(log) = cli.command.log_args() {
+            log.warnings = environment.warnings();
+        }
         if let Command::Serve(args) = &mut cli.command {
             args.settings = settings;
         }
@@ -78,6 +102,7 @@ impl Cli {
             Command::Serve(args) => args.run(),
             Command::Generate(args) => args.run(),
             Command::Calibrate(args) => args.run(),
+            Command::Health(args) => args.run(),
             Command::RandomModel(args) => args.run(),
             Command::Completions(args) => args.run(),
         }
@@ -103,12 +128,12 @@ mod tests {
     }
 
     #[test]
-    #[cfg_attr(feature = "otlp", ignore = "there is a flag more")]
     fn help_texts() {
         insta::assert_snapshot!("help", help(""));
         insta::assert_snapshot!("help_serve", help("serve"));
         insta::assert_snapshot!("help_generate", help("generate"));
         insta::assert_snapshot!("help_calibrate", help("calibrate"));
+        insta::assert_snapshot!("help_health", help("health"));
         insta::assert_snapshot!("help_random_model", help("random-model"));
         insta::assert_snapshot!("help_completions", help("completions"));
     }

@@ -26,7 +26,7 @@ pub(super) struct RandomModelArgs {
     /// Folder to write
     out: PathBuf,
     #[command(flatten)]
-    log: LogArgs,
+    pub(super) log: LogArgs,
 }
 
 impl RandomModelArgs {

@@ -13,12 +13,15 @@ use super::log::LogArgs;
 use super::model::ModelArgs;
 use super::pictures::PictureArgs;
 use crate::api::{ApiSettings, JobLimits, UnknownFields};
+use crate::build_info;
 use crate::config::Settings;
 use crate::connections::ConnectionLimits;
 use crate::logging;
 use crate::server::{self, ServerOptions};
 use crate::terminal;
 
+/// Port to listen on unless told otherwise.
+pub(super) const DEFAULT_PORT: u16 = 8080;
 /// Longest prompt unless told otherwise.
 pub(super) const DEFAULT_MAX_PROMPT_CHARS: usize = 4096;
 
@@ -40,7 +43,7 @@ pub(crate) struct ServeArgs {
     host: String,
     /// Port to listen on; 0 takes a free one. The line `listening on http://HOST:PORT` on standard output
     /// tells which
-    #[arg(long, env = "AFTERIMAGE_PORT", hide_env_values = true, default_value_t = 8080)]
+    #[arg(long, env = "AFTERIMAGE_PORT", hide_env_values = true, default_value_t = DEFAULT_PORT)]
     port: u16,
     /// The id that clients know the model by [default: folder name or hub id]
     #[arg(long, env = "AFTERIMAGE_SERVED_MODEL_NAME", hide_env_values = true, value_name = "NAME")]
@@ -74,10 +77,9 @@ pub(crate) struct ServeArgs {
     #[command(flatten)]
     pictures: PictureArgs,
     #[command(flatten)]
-    log: LogArgs,
+    pub(super) log: LogArgs,
     /// OpenTelemetry collector that gets the spans of all requests (OTLP over HTTP), such as
-    /// http://127.0.0.1:4318
-    #[cfg(feature = "otlp")]
+    /// http://127.0.0.1:4318. In a build with the feature `otlp`
     #[arg(
         long,
         env = "AFTERIMAGE_OTLP_ENDPOINT",
@@ -237,17 +239,20 @@ impl ServeArgs {
         let print_config = self.print_config;
         let log = self.log.clone();
         let pictures = self.pictures.clone();
-        #[cfg(feature = "otlp")]
         let otlp_endpoint = self.otlp_endpoint.clone();
         let mut options = self.options()?;
         if print_config {
+            log.warnings.iter().for_each(|warning| terminal::note(format_args!("warning: {warning}")));
             terminal::text(settings.to_toml().as_bytes());
             return Ok(());
         }
-        #[cfg(not(feature = "otlp"))]
-        let _logging = logging::start(&log, "info")?;
-        #[cfg(feature = "otlp")]
         let _logging = logging::start_with_spans(&log, "info", otlp_endpoint.as_deref())?;
+        tracing::info!(
+            version = build_info::VERSION,
+            commit = build_info::COMMIT,
+            features = build_info::FEATURES,
+            "starting"
+        );
         options.api.store = pictures.store()?;
         server::run(options)
     }
@@ -255,6 +260,10 @@ impl ServeArgs {
     /// Everything that can be checked without the model is checked here.
     pub(super) fn options(self) -> Result<ServerOptions, CliError> {
         self.model.check()?;
+        if self.otlp_endpoint.is_some() && !cfg!(feature = "otlp") {
+            let message = "it has no effect: this program was built without the feature `otlp`";
+            return Err(CliError::setting("otlp-endpoint", message));
+        }
         let cache = self.cache.defaults()?;
         server::check_sizes(&self.model.buckets(), self.limits.max_pixels)?;
         Ok(ServerOptions {

@@ -4,6 +4,7 @@
 //! and its value becomes the flag's default, so that clap parses and ranks all layers and a new flag
 //! needs no second mention. What comes out remembers where it came from ([`Settings`]).
 
+mod environment;
 mod file;
 mod origin;
 #[cfg(test)]
@@ -20,6 +21,7 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{ArgMatches, Command};
 
 use crate::cli::CliError;
+pub(crate) use environment::Environment;
 use file::{ConfigFile, FileSetting};
 pub(crate) use origin::Origin;
 pub(crate) use settings::Settings;

@@ -92,7 +92,6 @@ fn cell(text: &str) -> String {
 }
 
 #[test]
-#[cfg_attr(feature = "otlp", ignore = "there is a flag more")]
 fn the_reference_is_up_to_date() {
     let page = std::fs::read_to_string(PAGE).unwrap();
     let (head, found) = page.split_once(MARKER).unwrap_or_else(|| panic!("{PAGE} has no line {MARKER:?}"));

@@ -5,13 +5,14 @@
 
 use prometheus::core::Collector;
 use prometheus::{
-    Gauge, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry, TextEncoder,
+    Gauge, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+    TextEncoder,
 };
 
 /// What a metric measures.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Family {
-    /// In the form `afterimage_what_unit`.
+    /// In the form `afterimage_what_unit`, or `process_what_unit` for what every process has.
     pub(super) name: &'static str,
     pub(super) unit: &'static str,
     /// Labels, each with its values in words.
@@ -43,6 +44,11 @@ impl Catalog {
         self.register("gauge", family, IntGauge::new(family.name, family.help))
     }
 
+    pub(super) fn gauges(&mut self, family: Family) -> IntGaugeVec {
+        let metric = IntGaugeVec::new(Opts::new(family.name, family.help), &family.label_names());
+        self.register("gauge", family, metric)
+    }
+
     pub(super) fn float_gauge(&mut self, family: Family) -> Gauge {
         self.register("gauge", family, Gauge::new(family.name, family.help))
     }
@@ -54,6 +60,12 @@ impl Catalog {
     pub(super) fn histograms(&mut self, family: Family, buckets: &[f64]) -> HistogramVec {
         let metric = HistogramVec::new(family.histogram(buckets), &family.label_names());
         self.register("histogram", family, metric)
+    }
+
+    /// Metrics of somebody else's making, with what is said about them here.
+    pub(super) fn collector(&mut self, collector: Box<dyn Collector>, families: &[(&'static str, Family)]) {
+        self.registry.register(collector).expect("every name is registered once");
+        self.families.extend_from_slice(families);
     }
 
     fn register<C: Collector + Clone + 'static>(
@@ -126,7 +138,7 @@ mod tests {
     fn names_say_their_unit() {
         for (kind, family) in Metrics::new().catalog.families {
             let Family { name, unit, .. } = family;
-            assert!(name.starts_with("afterimage_"), "{name}");
+            assert!(name.starts_with("afterimage_") || name.starts_with("process_"), "{name}");
             assert_eq!(kind == "counter", name.ends_with("_total"), "{name}");
             for word in ["seconds", "bytes"] {
                 assert_eq!(unit == word, name.contains(&format!("_{word}")), "{name}: {unit}");

@@ -9,6 +9,7 @@ mod catalog;
 mod engine;
 mod generations;
 mod http;
+mod process;
 
 use std::time::Duration;
 
@@ -42,6 +43,7 @@ pub(crate) struct Metrics {
 impl Metrics {
     pub(crate) fn new() -> Self {
         let mut catalog = Catalog::new();
+        process::register(&mut catalog);
         Self {
             access: AccessMetrics::new(&mut catalog),
             generations: GenerationMetrics::new(&mut catalog),
@@ -138,6 +140,22 @@ mod tests {
         assert!(text.contains("afterimage_requests_total{status=\"cancelled\"} 0\n"), "{text}");
         assert!(text.contains("afterimage_steps_total{decision=\"cached\",reason=\"cached\"} 0\n"), "{text}");
         assert!(text.contains("afterimage_stage_seconds_count{stage=\"total\"} 0\n"), "{text}");
+    }
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn the_program_tells_what_it_is_and_takes() {
+        let text = Metrics::new().text().unwrap();
+        let info = format!("afterimage_build_info{{commit=\"{}\",features=\"", crate::build_info::COMMIT);
+        assert!(text.contains(&info), "{text}");
+        let value = |name: &str| {
+            let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+            line.unwrap_or_else(|| panic!("no {name} in {text}")).parse::<f64>().unwrap()
+        };
+        for name in ["open_fds", "max_fds", "virtual_memory_bytes", "resident_memory_bytes", "threads"] {
+            assert!(value(&format!("process_{name}")) > 0.0, "{name}");
+        }
+        assert!(value("process_start_time_seconds") > 1.6e9 && value("process_cpu_seconds_total") >= 0.0);
     }
 
     #[test]
