@@ -23,8 +23,6 @@ NOTE_SHIFTS = """
     }).observe({type: "layout-shift", buffered: true});
 """
 
-expect.set_options(timeout=DEADLINE_SECONDS * 1000)
-
 
 class Visit:
     """One person at the page. What the browser complains about is in `problems`."""

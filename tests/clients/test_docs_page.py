@@ -88,7 +88,7 @@ def test_ids_go_on_to_the_forms_that_take_them(page: Page, server: Server) -> No
     model = form(page, "retrieveModel")
     assert model.locator("[name=id]").input_value() == "emoji-dit"
     assert send(model)[0] == 200
-    assert "afterimage_" in send(form(page, "metrics"))[1]
+    assert "afterimage_" in send(form(page, "expose"))[1]
 
 
 def test_it_is_accessible_and_works_without_scripts(page: Page, browser: Browser, server: Server) -> None:

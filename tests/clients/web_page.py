@@ -1,11 +1,13 @@
 """What every test of a page in Chromium shares."""
 
-from conftest import PROGRAM, required_program
-from playwright.sync_api import Page
+from conftest import DEADLINE_SECONDS, PROGRAM, required_program
+from playwright.sync_api import Page, expect
 
 # Installed by tests/clients/run.
 AXE = PROGRAM.parents[1] / "clients-npm/node_modules/axe-core/axe.min.js"
 TAGS = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
+
+expect.set_options(timeout=DEADLINE_SECONDS * 1000)
 
 
 def check_accessibility(page: Page) -> None:

@@ -12,7 +12,8 @@ use super::try_form;
 use crate::page_file::PageFile;
 
 /// What the page refers to, by its name under `/docs/`.
-pub(super) const FILES: [PageFile; 3] = [
+pub(super) const FILES: [PageFile; 4] = [
+    PageFile::svg("icon.svg", include_str!("../../playground/assets/icon.svg")),
     PageFile::css("page.css", include_str!("assets/page.css")),
     PageFile::script("try.js", include_str!("assets/try.js")),
     PageFile::script("answer.js", include_str!("assets/answer.js")),
@@ -51,7 +52,8 @@ impl Page {
         let (title, version) = (escaped(&info["title"]), escaped(&info["version"]));
         self.add(format_args!(
             "<!doctype html>\n<html lang=\"en\">\n<meta charset=\"utf-8\">\n<meta name=\"viewport\" \
-             content=\"width=device-width, initial-scale=1\">\n<title>{title} API</title>\n<link rel=\"stylesheet\" href=\"docs/page.css\">\n\
+             content=\"width=device-width, initial-scale=1\">\n<title>{title} API</title>\n<link rel=\"icon\" href=\"docs/icon.svg\" \
+             type=\"image/svg+xml\">\n<link rel=\"stylesheet\" href=\"docs/page.css\">\n\
              <script type=\"module\" src=\"docs/try.js\"></script>\n\
              <main>\n<h1>{title} <small>{version}</small></h1>\n{}\n\
              <p><a href=\"openapi.json\">openapi.json</a></p>\n{KEY_FORM}",
@@ -81,7 +83,7 @@ impl Page {
         ));
         let parameters = items(&operation["parameters"]);
         if !parameters.is_empty() {
-            self.html += "<table><tr><th>parameter<th>in<th>type<th></tr>\n";
+            self.html += "<table><tr><th>parameter<th>in<th>type<th>meaning</tr>\n";
             for parameter in parameters {
                 self.add(format_args!(
                     "<tr><td><code>{}</code><td>{}<td>{}<td>{}</tr>\n",
@@ -96,7 +98,7 @@ impl Page {
         for (content_type, content) in entries(&operation["requestBody"]["content"]) {
             self.add(format_args!("<p>Body: {} as {}</p>\n", type_of(&content["schema"]), escape(content_type)));
         }
-        self.html += "<table><tr><th>status<th>body<th></tr>\n";
+        self.html += "<table><tr><th>status<th>body<th>meaning</tr>\n";
         for (status, response) in entries(&operation["responses"]) {
             self.response(status, resolved(response, document));
         }
@@ -153,7 +155,7 @@ impl Page {
     }
 
     fn properties(&mut self, properties: &Map<String, Value>, required: &[Value]) {
-        self.html += "<table><tr><th>key<th>type<th></tr>\n";
+        self.html += "<table><tr><th>key<th>type<th>meaning</tr>\n";
         for (name, schema) in properties {
             let mark = if required.iter().any(|key| key == name) { " <small>required</small>" } else { "" };
             self.add(format_args!(
