@@ -38,6 +38,83 @@ fn unusable_cache_settings_keep_a_server_from_starting() {
     serve("none", "{}", &["--cache-backend"]);
 }
 
+/// A model folder that differs from the embedded model in one file.
+fn changed_model(file: &str, change: impl FnOnce(&mut serde_json::Value)) -> tempfile::TempDir {
+    let original = std::path::Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../models/emoji-dit"));
+    let folder = tempfile::tempdir().unwrap();
+    for part in ["transformer", "vae", "scheduler", "model_index.json"] {
+        let (from, to) = (original.join(part), folder.path().join(part));
+        if std::path::Path::new(file).starts_with(part) && part != file {
+            std::fs::create_dir(&to).unwrap();
+        } else if part != file {
+            std::os::unix::fs::symlink(&from, &to).unwrap();
+        }
+    }
+    // Published configurations may hold what JSON has not; the key's default is the same.
+    let text = std::fs::read_to_string(original.join(file)).unwrap().replace("-Infinity", "null");
+    let mut json: serde_json::Value = serde_json::from_str(&text).unwrap();
+    json.as_object_mut().unwrap().retain(|_, value| !value.is_null());
+    change(&mut json);
+    std::fs::write(folder.path().join(file), json.to_string()).unwrap();
+    folder
+}
+
+/// A server that must end before it says that it listens.
+fn assert_never_listens(flags: &[&str], code: i32, named: &[&str]) {
+    let arguments = [&["serve", "--port", "0", "--log-filter", "off"], flags].concat();
+    let (_, stdout, _) = run(&arguments);
+    assert_eq!(stdout, "", "{flags:?}");
+    assert_fails(&arguments, code, named);
+}
+
+#[test]
+fn a_server_whose_default_requests_would_fail_does_not_start() {
+    const SCHEDULER: &str = "scheduler/scheduler_config.json";
+    let class = json!("DPMSolverMultistepScheduler");
+    for (key, value, named) in [
+        ("use_beta_sigmas", json!(true), "use_beta_sigmas"),
+        ("algorithm_type", json!("sde-dpmsolver++"), "algorithm_type"),
+        ("num_train_timesteps", json!(20), "num_inference_steps is 50"),
+        ("beta_schedule", json!("sigmoid"), "beta_schedule"),
+        ("_class_name", json!("PNDMScheduler"), "--scheduler"),
+    ] {
+        let model = changed_model(SCHEDULER, |config| {
+            config["_class_name"] = class.clone();
+            config[key] = value;
+        });
+        assert_never_listens(&["--model", model.path().to_str().unwrap()], 1, &[named]);
+    }
+    let dit = |key: &str| format!("{{\"{key}\": 28}}");
+    let cache = ["--cache-backend", "cache_dit", "--cache-config"];
+    assert_never_listens(&[&cache[..], &[&dit("num_inference_steps")]].concat(), 2, &["--cache-config", "28", "50"]);
+    assert_never_listens(
+        &[&cache[..], &[&dit("Fn_compute_blocks")]].concat(),
+        2,
+        &["--cache-config", "28", "12 blocks"],
+    );
+    assert_never_listens(&["--max-batch-rows", "1"], 2, &["--max-batch-rows", "2 rows"]);
+    assert_never_listens(&["--buckets", "64x64,60x60"], 1, &["60x60"]);
+    assert_never_listens(&["--buckets", "128x128", "--max-pixels", "4096"], 2, &["128x128"]);
+    assert_never_listens(&["--devices", "cuda:0"], 1, &["cuda:0"]);
+    assert_never_listens(&["--scheduler", "FlowMatchEulerDiscreteScheduler"], 2, &["--scheduler", "DDIMScheduler"]);
+    assert_never_listens(&["--scheduler", "PNDMScheduler"], 2, &["--scheduler", "PNDMScheduler", "DDIMScheduler"]);
+}
+
+#[test]
+fn a_scheduler_we_lack_can_be_replaced_for_the_whole_server() {
+    let model =
+        changed_model("scheduler/scheduler_config.json", |config| config["_class_name"] = json!("PNDMScheduler"));
+    let flags = ["--model", model.path().to_str().unwrap(), "--scheduler", "DPMSolverMultistepScheduler"];
+    let server = Server::start(&flags);
+    let card = server.get("/v1/models").json()["data"][0].take();
+    assert_eq!(card["defaults"]["scheduler"], "DPMSolverMultistepScheduler");
+    let ours = server.generate(&json!({"prompt": "red apple", "seed": 1, "num_inference_steps": 8}));
+    let theirs = shared().generate(&json!({
+        "prompt": "red apple", "seed": 1, "num_inference_steps": 8, "scheduler": "DPMSolverMultistepScheduler"
+    }));
+    assert_eq!(Picture::of(&ours, 0), Picture::of(&theirs, 0));
+}
+
 #[test]
 fn a_model_that_cannot_be_loaded_ends_the_server() {
     assert_fails(
@@ -66,7 +143,9 @@ fn generate_writes_the_servers_picture() {
 
 #[test]
 fn generate_says_in_one_line_what_is_wrong() {
-    assert_fails(&["generate", "red aple"], 2, &["prompt", "red apple"]);
+    assert_fails(&["generate", "red aple", "--label-policy", "exact"], 2, &["prompt", "red apple"]);
+    assert_fails(&["generate", "no such thing"], 2, &["prompt", "nearest: "]);
+    assert_fails(&["generate", "red apple", "--scheduler", "FlowMatchEulerDiscreteScheduler"], 2, &["--scheduler"]);
     assert_fails(&["generate", "red apple", "--steps", "0"], 2, &["--steps"]);
     assert_fails(&["generate", "red apple", "--size", "128x128"], 2, &["--size", "64x64"]);
     assert_fails(&["generate", "red apple", "-n", "2", "-o", "one.png"], 2, &["--output", "{seed}"]);

@@ -21,6 +21,7 @@ mod http;
 mod http_load;
 mod image_files;
 mod jobs;
+mod labels;
 mod lifecycle;
 mod limits;
 mod log_lines;

@@ -139,9 +139,22 @@ fn schedulers_of_flow_matching() {
     assert_eq!((&card["defaults"]["scheduler"], &card["schedulers"]), (&json!(flow[0]), &json!(flow)));
     let request =
         |scheduler: &str| json!({"prompt": "a cat", "seed": 1, "num_inference_steps": 6, "scheduler": scheduler});
-    // Heun makes two forwards per step but for the last, and the cache sees forwards.
-    for (scheduler, forwards) in [(flow[0], 6), (flow[1], 11)] {
-        assert_eq!(server.generate(&request(scheduler))["cache"]["steps"], forwards, "{scheduler}");
+    // Heun makes two forwards per step but for the last; requests speak in steps.
+    for scheduler in flow {
+        assert_eq!(server.generate(&request(scheduler))["cache"]["steps"], 6, "{scheduler}");
+        let mut cached = request(scheduler);
+        cached["cache_backend"] = json!("cache_dit");
+        cached["cache_config"] = json!({
+            "num_inference_steps": 6, "steps_computation_mask": [1, 1, 0, 1, 0, 1], "scm_steps_policy": "static"
+        });
+        let response = server.generate(&cached);
+        assert_eq!(response.get("warnings"), None);
+        let context = &response["cache"]["images"][0]["contexts"][0];
+        assert_eq!((&context["cached_steps"], &response["cache"]["hit_rate"]), (&json!([2, 4]), &json!(2.0 / 6.0)));
+        assert_eq!(context["reasons"].as_object().unwrap().len(), 6);
+        cached["cache_config"]["num_inference_steps"] = json!(11);
+        let refused = server.post(cached.to_string().as_bytes());
+        assert_eq!(refused.error().0.as_deref(), Some("cache_config.num_inference_steps"), "{}", refused.text());
     }
     let refused = server.post(request("DDIMScheduler").to_string().as_bytes());
     assert_eq!((refused.status, refused.error().0.as_deref()), (400, Some("scheduler")), "{}", refused.text());

@@ -33,6 +33,8 @@
 //! | refresh after an odd number of forwards with separate guidance | branches change places | refused |
 //! | encoder calibrator that never got a value (SD3 with `Bn` 0) | assertion fails | encoder stream left as it is |
 //! | steps mask policy for 1, 2, 3, 5 or 7 steps | assertion fails | runs without a mask, and the effective configuration says so |
+//! | steps mask longer than the request, bins of another length | cut | refused |
+//! | scheduler with two forwards per step (Heun) | every forward is a step | one decision per step, for both |
 //! | unknown keys | ignored | refused |
 
 pub mod block_list;
@@ -46,6 +48,7 @@ mod distance;
 pub mod driver;
 mod engine;
 pub mod plan;
+mod repeats;
 pub mod report;
 pub mod session;
 pub mod steps_mask;

@@ -15,6 +15,7 @@ use crate::clock::StepClock;
 use crate::decision::Reason;
 use crate::engine::{self, Engine, Visit};
 use crate::plan::CachePlan;
+use crate::repeats::Repeats;
 use crate::report::{ContextReport, ImageReport};
 
 /// One block list of a model, as an image's state needs to know it.
@@ -36,23 +37,40 @@ pub struct ListShape<'a> {
 pub struct ImageSessions {
     /// In the order of their blocks, without gaps.
     contexts: Vec<Context>,
+    /// The forward in progress is the second of its step.
+    is_second: bool,
     _reservation: Option<Arc<Reservation>>,
 }
 
 impl ImageSessions {
     /// Fresh state for a model that runs these block lists one after the other, within `budget`.
     pub fn new(plan: &CachePlan, lists: &[ListShape<'_>], budget: &CacheBudget) -> Self {
+        Self::with_forwards(plan, lists, budget, false)
+    }
+
+    /// The same where steps may have a second forward, which [`Self::begin_forward`] tells.
+    pub fn with_second_forwards(plan: &CachePlan, lists: &[ListShape<'_>], budget: &CacheBudget) -> Self {
+        Self::with_forwards(plan, lists, budget, true)
+    }
+
+    fn with_forwards(plan: &CachePlan, lists: &[ListShape<'_>], budget: &CacheBudget, repeats: bool) -> Self {
         let shapes = if plan.joins_lists() { vec![ContextShape::joined(lists)] } else { ContextShape::each(lists) };
-        let bytes = shapes.iter().map(|shape| plan.state_bytes(shape.blocks, shape.stream_bytes)).sum();
+        let bytes = shapes.iter().map(|shape| plan.state_bytes(shape.blocks, shape.stream_bytes, repeats)).sum();
         let reservation = budget.reserve(bytes);
         let reason = if reservation.is_some() { Reason::Off } else { Reason::Budget };
         let branches = StepClock::branches(plan.separate_cfg());
         let contexts = shapes.into_iter().map(|ContextShape { name, first, blocks, .. }| {
             let engine = reservation.as_ref().and_then(|_| engine::new(plan, blocks));
-            let state = engine.map_or(State::Computed { reason, branches, forwards: 0 }, State::Cached);
+            let cached = |engine| State::Cached(engine, repeats.then(|| Repeats::new(branches.len())));
+            let state = engine.map_or(State::Computed { reason, branches, forwards: 0 }, cached);
             Context { name, first, blocks, state }
         });
-        Self { contexts: contexts.collect(), _reservation: reservation.map(Arc::new) }
+        Self { contexts: contexts.collect(), is_second: false, _reservation: reservation.map(Arc::new) }
+    }
+
+    /// A forward is about to begin; it may be the second of its step.
+    pub fn begin_forward(&mut self, is_second: bool) {
+        self.is_second = is_second;
     }
 
     /// The image's rows stand before block `index` (or behind the last) with these streams.
@@ -61,7 +79,7 @@ impl ImageSessions {
         for context in &mut self.contexts {
             let own = index.checked_sub(context.first).filter(|own| *own <= context.blocks);
             let Some(own) = own else { continue };
-            if let Visit::Jump { to, streams } = context.visit(own, streams, probe)? {
+            if let Visit::Jump { to, streams } = context.visit(own, streams, probe, self.is_second)? {
                 return Ok(Visit::Jump { to: context.first + to, streams });
             }
         }
@@ -73,10 +91,10 @@ impl ImageSessions {
         self.contexts.iter().map(Context::bytes).sum()
     }
 
-    /// Steps reused so far, as the first context's first guidance branch counts them.
-    pub fn cached_steps(&self) -> usize {
+    /// Forwards reused so far, as the first context's first guidance branch counts them.
+    pub fn cached_forwards(&self) -> usize {
         match self.contexts.first().map(|context| &context.state) {
-            Some(State::Cached(engine)) => engine.cached_steps(),
+            Some(State::Cached(engine, repeats)) => engine.cached_steps() + repeats.as_ref().map_or(0, Repeats::reused),
             _ => 0,
         }
     }
@@ -84,7 +102,7 @@ impl ImageSessions {
     /// What was recorded so far under [`CachePlan::Calibrate`], of the first context.
     pub fn calibration_steps(&self) -> &[CalibrationStep] {
         match self.contexts.first().map(|context| &context.state) {
-            Some(State::Cached(engine)) => engine.calibration_steps(),
+            Some(State::Cached(engine, _)) => engine.calibration_steps(),
             _ => &[],
         }
     }
@@ -119,13 +137,13 @@ struct ContextShape {
 
 #[derive(Debug, Clone)]
 enum State {
-    /// Every forward is computed, for this reason.
+    /// Every forward is computed, for this reason; first forwards of steps are counted.
     Computed {
         reason: Reason,
         branches: &'static [&'static str],
         forwards: usize,
     },
-    Cached(Box<dyn Engine>),
+    Cached(Box<dyn Engine>, Option<Repeats>),
 }
 
 impl ContextShape {
@@ -155,20 +173,22 @@ impl ContextShape {
 
 impl Context {
     /// As [`ImageSessions::visit`], with the context's own index of the block.
-    fn visit(&mut self, index: usize, streams: &Streams, probe: &dyn Probe) -> Result<Visit> {
+    fn visit(&mut self, index: usize, streams: &Streams, probe: &dyn Probe, is_second: bool) -> Result<Visit> {
         match &mut self.state {
             State::Computed { forwards, .. } => {
-                *forwards += usize::from(index == 0);
+                *forwards += usize::from(index == 0 && !is_second);
                 Ok(Visit::Run)
             }
-            State::Cached(engine) => engine.visit(index, streams, probe),
+            State::Cached(engine, None) => engine.visit(index, streams, probe),
+            State::Cached(_, Some(repeats)) if is_second => repeats.visit_second(index, streams),
+            State::Cached(engine, Some(repeats)) => repeats.visit_first(engine.as_mut(), index, streams, probe),
         }
     }
 
     fn bytes(&self) -> usize {
         match &self.state {
             State::Computed { .. } => 0,
-            State::Cached(engine) => engine.bytes(),
+            State::Cached(engine, repeats) => engine.bytes() + repeats.as_ref().map_or(0, Repeats::bytes),
         }
     }
 
@@ -183,7 +203,9 @@ impl Context {
                     report.add(&self.name, context);
                 }
             }
-            State::Cached(engine) => engine.reports().into_iter().for_each(|context| report.add(&self.name, context)),
+            State::Cached(engine, _) => {
+                engine.reports().into_iter().for_each(|context| report.add(&self.name, context))
+            }
         }
     }
 }

@@ -2,15 +2,15 @@
 
 use std::sync::Arc;
 
-use afterimage_cache::plan::ModelFacts;
+use afterimage_cache::plan::{ModelFacts, PlanWarning};
 use afterimage_cache::{CachePlan, ConfigError};
 
 use crate::error::RunnerError;
 use crate::job::Job;
 use crate::model_info::ModelInfo;
-use crate::pipeline::{Guidance, GuidanceKind, Pipeline};
+use crate::pipeline::{Guidance, GuidanceKind, Pipeline, ReadPrompt};
 use crate::preview::PreviewCount;
-use crate::request::{ImageRequest, RequestError};
+use crate::request::{ImageRequest, RequestError, RequestWarning};
 use crate::schedulers::SchedulerKind;
 use crate::size::{BucketPolicy, Size};
 
@@ -28,7 +28,9 @@ impl Admission {
     pub(crate) fn plan(&self, request: ImageRequest) -> Result<Job, RequestError> {
         let Self { pipeline, bucket_policy } = self;
         let info = pipeline.info();
-        pipeline.check_prompt(&request.prompt).map_err(|message| refuse("prompt", "unknown_label", message))?;
+        let ReadPrompt { prompt, warning } = pipeline
+            .read_prompt(&request.prompt, info.label_policy)
+            .map_err(|message| refuse("prompt", "unknown_label", message))?;
         let steps = request.num_inference_steps.unwrap_or(info.default_steps);
         let guidance = guidance(&request, info)?;
         let scheduler = request.scheduler.unwrap_or(info.default_scheduler);
@@ -36,8 +38,10 @@ impl Admission {
         check_scheduler(pipeline, scheduler, steps, size)?;
         let blocks = info.blocks();
         let facts = ModelFacts { separate_cfg: guidance.has_second_forward(), ..info.cache_facts(&blocks) };
+        let cache = CachePlan::new(&request.cache, steps, facts).map_err(cache_error)?;
+        let warnings = warning.into_iter().chain(cache.warnings().iter().map(cache_warning)).collect();
         Ok(Job {
-            prompt: request.prompt,
+            prompt,
             negative_prompt: request.negative_prompt,
             images: request.images,
             seed: check_seed(request.seed, request.images)?,
@@ -46,7 +50,8 @@ impl Admission {
             guidance,
             scheduler,
             previews: PreviewCount::default(),
-            cache: CachePlan::new(&request.cache, scheduler.forwards(steps), facts).map_err(cache_error)?,
+            cache,
+            warnings,
         })
     }
 }
@@ -141,6 +146,11 @@ fn bucket(size: Option<Size>, buckets: &[Size], policy: BucketPolicy) -> Result<
         let served: Vec<_> = buckets.iter().map(Size::to_string).collect();
         invalid("size", format!("`size` is {size}; this model serves {}", served.join(", ")))
     })
+}
+
+fn cache_warning(warning: &PlanWarning) -> RequestWarning {
+    let param = format!("cache_config.{}", warning.key);
+    RequestWarning { param, code: warning.code, message: warning.message.clone() }
 }
 
 fn cache_error(error: ConfigError) -> RequestError {

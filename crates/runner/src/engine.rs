@@ -14,7 +14,7 @@ use crate::model_info::ModelInfo;
 use crate::pipeline::{ImageSpec, PipelineStepModel};
 use crate::prompt_cache::{PromptCache, PromptCacheStatistics};
 use crate::replicas::Replicas;
-use crate::request::{ImageRequest, RequestError};
+use crate::request::{ImageRequest, RequestError, RequestWarning};
 use crate::size::BucketPolicy;
 
 /// 2 GiB: some forty FLUX images of 1024 x 1024 with plain reuse.
@@ -80,6 +80,30 @@ struct Shared {
 }
 
 impl Engine {
+    /// Checks that a request that leaves everything to the model could be served in every size, on a model that has
+    /// not begun to work; takes no forward. `request` has what the server chooses for such a request.
+    /// Returns what the client would be warned of.
+    ///
+    /// # Errors
+    /// What it would be refused with.
+    pub fn check_defaults(
+        model: &Replicas,
+        options: &EngineOptions,
+        request: &ImageRequest,
+    ) -> Result<Vec<RequestWarning>, RequestError> {
+        let pipeline = Arc::clone(&model.workers()[0].1);
+        let sizes = pipeline.info().buckets.clone();
+        let admission = Admission { pipeline, bucket_policy: options.bucket_policy };
+        let mut warnings = Vec::new();
+        for size in sizes {
+            let job = admission.plan(ImageRequest { size: Some(size), ..request.clone() })?;
+            admission::check_rows(&job, options.max_batch_rows)?;
+            warnings = job.warnings;
+        }
+        // All but the size is the same.
+        Ok(warnings)
+    }
+
     /// Starts a worker for every mention of a device, and warms them up if the options say so.
     ///
     /// # Errors
@@ -188,6 +212,11 @@ impl Engine {
     /// Whether every worker lives and jobs are accepted.
     pub fn is_ready(&self) -> bool {
         self.shared.pool.is_ready()
+    }
+
+    /// Whether any worker lives and jobs are accepted.
+    pub fn is_open(&self) -> bool {
+        self.shared.pool.is_open()
     }
 
     /// Accepts nothing more; what was accepted is still finished, then the threads end.

@@ -31,6 +31,8 @@ pub struct Job {
     pub(crate) cache: CachePlan,
     /// Previews of every image.
     pub(crate) previews: PreviewCount,
+    /// What of the request is not done as it was asked for.
+    pub(crate) warnings: Vec<RequestWarning>,
 }
 
 impl Job {
@@ -50,7 +52,12 @@ impl Job {
         self.steps
     }
 
-    /// Forwards of every image, which the step loop and the cache count as steps.
+    /// What of the request is not done as it was asked for.
+    pub fn warnings(&self) -> &[RequestWarning] {
+        &self.warnings
+    }
+
+    /// Forwards of every image, which the step loop counts as steps.
     pub(crate) fn forwards(&self) -> usize {
         self.scheduler.forwards(self.steps)
     }
@@ -128,7 +135,7 @@ pub struct FinishedJob {
     pub cache: CacheReport,
     /// Where the time went.
     pub timings: Timings,
-    /// What of the request had no effect.
+    /// What of the request was not done as it was asked for.
     pub warnings: Vec<RequestWarning>,
 }
 
@@ -183,7 +190,7 @@ impl Drop for CancelOnDrop {
 
 /// Both ends for a job.
 pub(crate) fn ticket(job: &Job) -> (Ticket, Outcome) {
-    let steps = job.forwards() * job.images;
+    let steps = job.steps * job.images;
     let (progress_sender, progress) = watch::channel(Progress { steps, ..Progress::default() });
     let (result_sender, result) = oneshot::channel();
     let (preview_sender, previews) = match job.previews.get() {

@@ -54,7 +54,7 @@ pub use error::RunnerError;
 pub use hub::{FetchProgress, HubOptions, LoggedProgress, Token, existing, resolve};
 pub use image::RgbImage;
 pub use job::{FinishedImage, FinishedJob, Job, JobError, Progress, Ticket, Timings};
-pub use labels::Labels;
+pub use labels::{LabelPolicy, Labels};
 pub use model_folder::ModelFolder;
 pub use model_info::ModelInfo;
 pub use noise::{NoiseGenerator, randn};

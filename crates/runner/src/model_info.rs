@@ -3,7 +3,7 @@
 use afterimage_cache::Calibration;
 use afterimage_cache::plan::ModelFacts;
 
-use crate::labels::Labels;
+use crate::labels::{LabelPolicy, Labels};
 use crate::pipeline::{Guidance, GuidanceKind};
 use crate::schedulers::SchedulerKind;
 use crate::size::Size;
@@ -30,6 +30,8 @@ pub struct ModelInfo {
     pub schedulers: Vec<SchedulerKind>,
     /// Class labels; none where prompts are free text.
     pub labels: Labels,
+    /// What a prompt that is no label is taken for.
+    pub label_policy: LabelPolicy,
     /// Measured facts that TeaCache and MagCache need.
     pub calibration: Option<Calibration>,
     /// How it can be steered towards prompts.

@@ -75,6 +75,11 @@ impl<C: Keep> PromptCache<C> {
         Ok(computed)
     }
 
+    /// Whether the prompt's conditioning is there already. Does not count as asking for it.
+    pub(crate) fn keeps(&self, prompt: &str) -> bool {
+        self.kept().slots.peek(prompt).is_some_and(|slot| slot.bytes > 0)
+    }
+
     pub(crate) fn statistics(&self) -> PromptCacheStatistics {
         PromptCacheStatistics {
             hits: self.hits.load(Ordering::Relaxed),
@@ -141,7 +146,9 @@ mod tests {
     #[test]
     fn a_prompt_is_computed_once() {
         let cache = PromptCache::new(10_000);
+        assert!(!cache.keeps("a"));
         assert_eq!((get(&cache, "a", 1), get(&cache, "a", 2), get(&cache, "b", 3)), (1, 1, 3));
+        assert!(cache.keeps("a") && !cache.keeps("c"));
         let PromptCacheStatistics { hits, misses, bytes } = cache.statistics();
         assert_eq!((hits, misses, bytes), (1, 2, 1 + 3 + 2 * (1 + ENTRY_BYTES)));
     }

@@ -6,6 +6,7 @@ use crate::device_spec::DeviceSpec;
 use crate::error::RunnerError;
 use crate::model_folder::ModelFolder;
 use crate::pipeline::{LoadOptions, Pipeline};
+use crate::size::Size;
 
 /// A model loaded onto every device it is to run on.
 pub struct Replicas {
@@ -31,6 +32,11 @@ impl Replicas {
             workers.push((*device, pipeline));
         }
         Ok(Self { workers })
+    }
+
+    /// Sizes served, the default first.
+    pub fn buckets(&self) -> &[Size] {
+        &self.workers[0].1.info().buckets
     }
 
     /// Device and pipeline of every worker.

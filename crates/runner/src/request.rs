@@ -30,14 +30,14 @@ pub struct ImageRequest {
     pub cache: CacheConfig,
 }
 
-/// A part of a request that has no effect although the request is served.
+/// A part of a request that is not done as it was asked for, although the request is served.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RequestWarning {
-    /// The request field.
-    pub param: &'static str,
+    /// The request field, dotted.
+    pub param: String,
     /// Machine-readable reason in snake case.
     pub code: &'static str,
-    /// What has no effect, and why.
+    /// What is done instead, and why.
     pub message: String,
 }
 

@@ -2,7 +2,8 @@
 //!
 //! A request that names the server's backend (or none at all) changes single keys of the server's
 //! configuration; a request that names another backend starts from that backend's defaults. As
-//! everywhere in a request, `null` counts as absent.
+//! everywhere in a request, `null` counts as absent. What a request has from the server and cannot have with
+//! its number of steps is left out of it, with a warning: it did not ask for it.
 
 use afterimage_cache::{CacheBackend, CacheConfig, ConfigError};
 use serde_json::{Map, Value};
@@ -26,7 +27,7 @@ pub(crate) struct CacheFault {
 impl CacheDefaults {
     /// Parses the configuration once, so that a server with a broken one never starts.
     pub(crate) fn new(backend: CacheBackend, keys: Map<String, Value>) -> Result<Self, ConfigError> {
-        let config = CacheConfig::parse(backend, &keys)?;
+        let config = CacheConfig::parse(backend, &keys)?.inherited_but(&Map::new());
         Ok(Self { keys, config })
     }
 
@@ -39,8 +40,11 @@ impl CacheDefaults {
         &self.keys
     }
 
-    pub(crate) fn config(&self) -> &CacheConfig {
-        &self.config
+    /// The configuration for a request that leaves everything to the server, also its steps: where the settings
+    /// repeat their number, that is what they have to be.
+    pub(crate) fn for_defaults(&self) -> CacheConfig {
+        let steps = self.keys.get_key_value("num_inference_steps").map(|(key, value)| (key.clone(), value.clone()));
+        self.config.clone().inherited_but(&steps.into_iter().collect())
     }
 
     /// The configuration of a request with these `cache_backend` and `cache_config` fields.
@@ -59,7 +63,10 @@ impl CacheDefaults {
         if named.is_none() && backend == CacheBackend::None {
             return Err(needs_backend());
         }
-        if is_own { parse(backend, &CacheConfig::merge(&self.keys, keys)) } else { parse(backend, keys) }
+        if !is_own {
+            return parse(backend, keys);
+        }
+        Ok(parse(backend, &CacheConfig::merge(&self.keys, keys))?.inherited_but(keys))
     }
 }
 
@@ -114,16 +121,34 @@ mod tests {
     #[test]
     fn a_request_that_says_nothing_gets_the_servers_settings() {
         let server = caching_server();
-        assert_eq!(server.for_request(None, None).unwrap(), *server.config());
-        assert_eq!(server.for_request(Some("cache_dit"), None).unwrap(), *server.config());
+        assert_eq!(server.for_request(None, None).unwrap(), server.config);
+        assert_eq!(server.for_request(Some("cache_dit"), None).unwrap(), server.config);
     }
 
     #[test]
     fn keys_are_merged_over_the_servers_for_the_same_backend() {
         let merged = cache_dit(json!({"Fn_compute_blocks": 3, "residual_diff_threshold": 0.12}));
         let request = keys(json!({"Fn_compute_blocks": 3, "residual_diff_threshold": null}));
+        let merged = merged.inherited_but(&request);
         assert_eq!(caching_server().for_request(None, Some(&request)).unwrap(), merged);
         assert_eq!(caching_server().for_request(Some("cache_dit"), Some(&request)).unwrap(), merged);
+    }
+
+    #[test]
+    fn only_what_a_request_did_not_ask_for_may_be_left_out_of_it() {
+        let own = keys(json!({"steps_computation_mask": [1, 0], "num_inference_steps": 2}));
+        let server = CacheDefaults::new(CacheBackend::CacheDit, own).unwrap();
+        let inherited = |request: Option<Value>| {
+            let request = request.map(keys);
+            match server.for_request(None, request.as_ref()).unwrap() {
+                CacheConfig::CacheDit(config) => (config.inherited.steps_mask, config.inherited.num_inference_steps),
+                other => panic!("{other:?}"),
+            }
+        };
+        assert_eq!(inherited(None), (true, true));
+        assert_eq!(inherited(Some(json!({"Fn_compute_blocks": 2, "num_inference_steps": null}))), (true, true));
+        assert_eq!(inherited(Some(json!({"num_inference_steps": 2}))), (true, false));
+        assert_eq!(inherited(Some(json!({"scm_steps_mask_policy": "fast"}))), (false, true));
     }
 
     #[test]

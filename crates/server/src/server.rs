@@ -1,30 +1,33 @@
 //! The life of a server: open the port, load the model, serve, drain, end.
 //!
-//! The port is open before the model is loaded, so that probes get an answer. At SIGTERM or SIGINT the
+//! The port is open before the model is loaded, so that probes get an answer (503 for the time being). The
+//! line `listening on` comes when nothing can keep the server from serving any more: model, sizes and devices
+//! are there, and a request that leaves everything to the server has been planned in every size. At SIGTERM or SIGINT the
 //! server stops accepting generations but keeps answering (503, `retry-after`) until the accepted ones
 //! have their answers or the drain timeout is over; a second signal ends the wait. Either way the exit
 //! code is 0. A model that cannot be loaded ends the process.
 
+use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use afterimage_runner::{DeviceSpec, Engine, EngineOptions, ImageRequest, Size};
+use afterimage_runner::{
+    DeviceSpec, Engine, EngineOptions, ImageRequest, Replicas, RequestError, RequestWarning, RunnerError, Size,
+};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use crate::api::{self, Access, ApiSettings, AppState};
 use crate::cache_defaults::CacheDefaults;
-use crate::cli::{CliError, ModelArgs};
+use crate::cli::{CliError, LabelArg, ModelArgs};
 use crate::connections::{self, ConnectionLimits};
 use crate::image_store::ImageStore;
 use crate::terminal;
 
 /// How long connections may take to carry away answers that are already made.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(5);
-/// Cache keys that may fit some requests although they do not fit the default number of steps.
-const STEP_DEPENDENT_KEYS: [&str; 2] = ["cache_config.num_inference_steps", "cache_config.scm_compute_bins"];
 
 /// What a server is made from.
 #[derive(Debug)]
@@ -32,6 +35,7 @@ pub(crate) struct ServerOptions {
     pub(crate) host: String,
     pub(crate) port: u16,
     pub(crate) model: ModelArgs,
+    pub(crate) labels: LabelArg,
     /// A worker each.
     pub(crate) devices: Vec<DeviceSpec>,
     pub(crate) engine: EngineOptions,
@@ -55,11 +59,14 @@ pub(crate) fn run(options: ServerOptions) -> Result<(), CliError> {
 
 async fn serve(options: ServerOptions) -> Result<(), CliError> {
     let mut signals = Signals::new()?;
-    let listener = listen(&options.host, options.port).await?;
+    let (listener, address) = listen(&options.host, options.port).await?;
     warn_if_open(&listener, &options.api.access);
     let loading = {
-        let (model, cache, max_pixels) = (options.model, options.api.cache.clone(), options.api.max_pixels);
-        tokio::task::spawn_blocking(move || load(&model, &options.devices, options.engine, &cache, max_pixels))
+        let (model, labels) = (options.model, options.labels);
+        let (cache, max_pixels) = (options.api.cache.clone(), options.api.max_pixels);
+        tokio::task::spawn_blocking(move || {
+            load((&model, &labels), &options.devices, options.engine, &cache, max_pixels)
+        })
     };
     if let Some(store) = options.api.store.clone() {
         tokio::spawn(sweep_regularly(store));
@@ -73,6 +80,7 @@ async fn serve(options: ServerOptions) -> Result<(), CliError> {
         engine = loading => state.start_serving(engine??),
         () = signals.next() => return Ok(()),
     }
+    terminal::line(format_args!("listening on http://{address}"));
     signals.next().await;
     if !drain(&state, options.drain_timeout, &mut signals).await {
         return Ok(());
@@ -96,12 +104,12 @@ async fn sweep_regularly(store: Arc<ImageStore>) {
     }
 }
 
-async fn listen(host: &str, port: u16) -> Result<TcpListener, CliError> {
+async fn listen(host: &str, port: u16) -> Result<(TcpListener, SocketAddr), CliError> {
     let cannot = |source| CliError::Listen { address: format!("{host}:{port}"), source };
     let listener = TcpListener::bind((host, port)).await.map_err(cannot)?;
     let address = listener.local_addr().map_err(cannot)?;
-    terminal::line(format_args!("listening on http://{address}"));
-    Ok(listener)
+    tracing::info!(%address, "loading");
+    Ok((listener, address))
 }
 
 /// Others than this machine's own users may reach the server, and nothing keeps them from using it.
@@ -116,16 +124,18 @@ fn warn_if_open(listener: &TcpListener, access: &Access) {
 }
 
 fn load(
-    model: &ModelArgs,
+    (model, labels): (&ModelArgs, &LabelArg),
     devices: &[DeviceSpec],
     options: EngineOptions,
     cache: &CacheDefaults,
     max_pixels: usize,
 ) -> Result<Engine, CliError> {
     let started = Instant::now();
-    let engine = Engine::start(model.load_onto(devices)?, options)?;
-    check_sizes(&engine.model().buckets, max_pixels)?;
-    check_cache(&engine, cache)?;
+    let replicas = model.load_onto(devices, labels)?;
+    check_sizes(replicas.buckets(), max_pixels)?;
+    check_defaults(&replicas, &options, cache, model)?;
+    let engine = Engine::start(replicas, options)?;
+    check_work(&engine, cache)?;
     let model = engine.model();
     tracing::info!(
         model = model.id,
@@ -151,11 +161,35 @@ pub(crate) fn check_sizes(buckets: &[Size], max_pixels: usize) -> Result<(), Cli
     }
 }
 
-/// A server whose cache settings can never work on its model does not start.
-fn check_cache(engine: &Engine, cache: &CacheDefaults) -> Result<(), CliError> {
-    let request = ImageRequest {
+/// A server that would refuse every request that leaves things to it does not start.
+fn check_defaults(
+    replicas: &Replicas,
+    options: &EngineOptions,
+    cache: &CacheDefaults,
+    model: &ModelArgs,
+) -> Result<(), CliError> {
+    let warnings = Engine::check_defaults(replicas, options, &default_request(cache))
+        .map_err(|error| unusable_default(error, model.chooses_scheduler()))?;
+    for RequestWarning { code, message, .. } in warnings {
+        tracing::warn!(code, "default requests: {message}");
+    }
+    Ok(())
+}
+
+/// The same for the time that requests are estimated to take, which a warm-up measures.
+fn check_work(engine: &Engine, cache: &CacheDefaults) -> Result<(), CliError> {
+    for size in engine.model().buckets.clone() {
+        let request = ImageRequest { size: Some(size), ..default_request(cache) };
+        engine.plan(request).map_err(|error| unusable_default(error, false))?;
+    }
+    Ok(())
+}
+
+/// What a client sends who leaves all there is to the server.
+fn default_request(cache: &CacheDefaults) -> ImageRequest {
+    ImageRequest {
         // Class 0 of a class-conditional model, and a text like any other elsewhere.
-        prompt: "0".to_owned(),
+        prompt: "class:0".to_owned(),
         negative_prompt: None,
         images: 1,
         size: None,
@@ -164,17 +198,22 @@ fn check_cache(engine: &Engine, cache: &CacheDefaults) -> Result<(), CliError> {
         guidance_scale: None,
         true_cfg_scale: None,
         scheduler: None,
-        cache: cache.config().clone(),
-    };
-    match engine.plan(request) {
-        Err(error) if STEP_DEPENDENT_KEYS.contains(&&*error.param) => {
-            tracing::warn!("--cache-config does not fit requests with the model's default steps: {error}");
-            Ok(())
-        }
-        Err(error) if error.param.starts_with("cache_config") => {
-            Err(CliError::setting("cache-config", error.to_string()))
-        }
-        _ => Ok(()),
+        cache: cache.for_defaults(),
+    }
+}
+
+/// Names the setting behind a default that cannot be served, or else the model.
+fn unusable_default(error: RequestError, scheduler_is_chosen: bool) -> CliError {
+    let RequestError { param, code, message } = error;
+    match (&*param, code) {
+        ("scheduler", _) if scheduler_is_chosen => CliError::setting("scheduler", message),
+        (_, "too_many_rows") => CliError::setting("max-batch-rows", format!("default requests: {message}")),
+        (_, "too_much_work") => CliError::setting("max-queued-seconds", format!("default requests: {message}")),
+        (param, _) if param.starts_with("cache_config") => CliError::setting("cache-config", message),
+        ("scheduler" | "num_inference_steps", _) => CliError::Model(RunnerError::Model(format!(
+            "{message}; so every default request would fail, and --scheduler may choose another class"
+        ))),
+        _ => CliError::Model(RunnerError::Model(format!("{message}; so every default request would fail"))),
     }
 }
 

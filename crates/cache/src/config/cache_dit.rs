@@ -6,7 +6,7 @@
 use serde_json::{Map, Value, json};
 
 use super::db_prune::{self, PruneConfig};
-use super::{ConfigError, fields::Fields, object};
+use super::{ConfigError, Inherited, fields::Fields, object};
 use crate::steps_mask::MaskPolicy;
 
 /// Highest TaylorSeer order; every order costs one more copy of the residual.
@@ -55,6 +55,8 @@ pub struct CacheDitConfig {
     pub refresh: Option<RefreshConfig>,
     /// DBPrune: every block decides for itself. `None`: DBCache.
     pub prune: Option<PruneConfig>,
+    /// What of it is the server's.
+    pub inherited: Inherited,
 }
 
 /// A forced rebuild of the state.
@@ -163,6 +165,7 @@ impl CacheDitConfig {
             num_inference_steps: fields.count("num_inference_steps", 1)?,
             refresh: parse_refresh(&mut fields)?,
             prune: PruneConfig::parse(&mut fields)?,
+            inherited: Inherited::default(),
         };
         fields.finish()?;
         db_prune::check(&config, keys)?;

@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::{ConfigError, fields::Fields};
+use super::{ConfigError, Inherited, fields::Fields};
 
 /// What a parsed `cache_config` of backend `mag_cache` says.
 #[derive(Debug, Clone, PartialEq)]
@@ -17,6 +17,8 @@ pub struct MagCacheConfig {
     pub ratios: Option<Vec<f64>>,
     /// The request's number of steps, if the configuration repeats it.
     pub num_inference_steps: Option<usize>,
+    /// What of it is the server's.
+    pub inherited: Inherited,
 }
 
 impl MagCacheConfig {
@@ -28,6 +30,7 @@ impl MagCacheConfig {
             retention_ratio: fields.number("mag_retention_ratio")?.unwrap_or(0.1),
             ratios: fields.numbers("mag_ratios")?,
             num_inference_steps: fields.count("num_inference_steps", 1)?,
+            inherited: Inherited::default(),
         };
         fields.finish()?;
         config.check()?;

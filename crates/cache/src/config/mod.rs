@@ -95,6 +95,16 @@ pub enum CacheConfig {
     MagCache(MagCacheConfig),
 }
 
+/// Keys that a request has from its server and did not ask for: where they do not fit its number of steps, they
+/// are left out instead of refused.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Inherited {
+    /// All that gives a steps mask.
+    pub steps_mask: bool,
+    /// The key that repeats the number of steps.
+    pub num_inference_steps: bool,
+}
+
 /// Keys that give the same thing in different ways: one of them replaces the others. Keys of one
 /// inner list go together.
 const ALTERNATIVES: [&[&[&str]]; 2] = [
@@ -127,6 +137,22 @@ impl CacheConfig {
             Self::TeaCache(_) => CacheBackend::TeaCache,
             Self::MagCache(_) => CacheBackend::MagCache,
         }
+    }
+
+    /// The same, of which a request gave only the keys of `own` itself; the rest is its server's.
+    #[must_use]
+    pub fn inherited_but(mut self, own: &Map<String, Value>) -> Self {
+        let gives = |key: &&str| own.get(*key).is_some_and(|value| !value.is_null());
+        let inherited = Inherited {
+            steps_mask: !ALTERNATIVES[0].iter().flat_map(|keys| *keys).any(gives),
+            num_inference_steps: !gives(&"num_inference_steps"),
+        };
+        match &mut self {
+            Self::CacheDit(config) => config.inherited = inherited,
+            Self::MagCache(config) => config.inherited = inherited,
+            Self::None | Self::TeaCache(_) => {}
+        }
+        self
     }
 
     /// The keys of `base` with those of `over` on top. `null` leaves the base's value; where several

@@ -1,6 +1,6 @@
 //! The plan of backend `cache_dit`: DBCache or DBPrune.
 
-use super::{ModelFacts, check_steps};
+use super::{ModelFacts, PlanWarning, check_steps};
 use crate::clock::StepClock;
 use crate::config::{BlockLists, CacheDitConfig, ConfigError, MaskMode, StepsMask};
 use crate::steps_mask;
@@ -11,6 +11,7 @@ pub struct CacheDitPlan {
     pub(crate) config: CacheDitConfig,
     pub(crate) mask: Option<Vec<bool>>,
     pub(crate) separate_cfg: bool,
+    pub(super) warnings: Vec<PlanWarning>,
 }
 
 impl CacheDitPlan {
@@ -19,18 +20,25 @@ impl CacheDitPlan {
         check_blocks(config, blocks)?;
         check_prune(config, blocks)?;
         check_guidance(config, model.separate_cfg)?;
-        check_steps(config.num_inference_steps, steps)?;
-        let mask = resolve_mask(config.steps_mask.as_ref(), steps)?;
-        if config.repeated_mask.is_some() && config.repeated_mask != mask {
-            let message = "`steps_computation_mask` is not the mask that the other keys give; leave one of them out";
-            return Err(ConfigError::at("steps_computation_mask", message));
+        let mut warnings = Vec::new();
+        let repeated = check_steps(config.num_inference_steps, steps, config.inherited, &mut warnings)?;
+        let mut config = CacheDitConfig { num_inference_steps: repeated, ..config.clone() };
+        if let Some(MisfitMask { key, reason }) = mask_misfit(&config, steps) {
+            if !config.inherited.steps_mask {
+                return Err(ConfigError::at(key, reason));
+            }
+            warnings.push(PlanWarning::left_out(key, &reason));
+            config.repeated_mask = None;
+            config.steps_mask = config.steps_mask.filter(|mask| matches!(mask, StepsMask::Policy(_)));
         }
+        let mask = resolve_mask(config.steps_mask.as_ref(), steps);
+        warnings.extend(mask.as_deref().and_then(|mask| short_mask(mask, steps, config.mask_mode)));
         let starts_reused = mask.as_ref().is_some_and(|mask| mask.first() == Some(&false));
         if config.mask_mode == MaskMode::Static && starts_reused {
             let message = "the steps mask starts with 0 under a static policy, but the first step has nothing to reuse";
             return Err(ConfigError::at("steps_computation_mask", message));
         }
-        Ok(Self { config: config.clone(), mask, separate_cfg: model.separate_cfg })
+        Ok(Self { config, mask, separate_cfg: model.separate_cfg, warnings })
     }
 
     /// Warm-up steps in force: a mask shortens them to its leading run.
@@ -46,12 +54,16 @@ impl CacheDitPlan {
     /// Copies of the streams that one branch of a list comes to hold.
     pub(super) fn stored_streams(&self, blocks: usize) -> usize {
         let effect = self.config.calibrator.map_or(1, |calibrator| calibrator.kind.stored_values());
-        let runs = match &self.config.prune {
+        // A reference beside every effect.
+        self.skips(blocks) * (1 + effect)
+    }
+
+    /// Runs of blocks of a list that one step can skip.
+    pub(super) fn skips(&self, blocks: usize) -> usize {
+        match &self.config.prune {
             None => 1,
             Some(_) => blocks - self.config.fn_compute_blocks - self.config.bn_compute_blocks,
-        };
-        // A reference beside every effect.
-        runs * (1 + effect)
+        }
     }
 }
 
@@ -106,20 +118,64 @@ fn check_guidance(config: &CacheDitConfig, separate_cfg: bool) -> Result<(), Con
     Ok(())
 }
 
-fn resolve_mask(source: Option<&StepsMask>, steps: usize) -> Result<Option<Vec<bool>>, ConfigError> {
-    match source {
-        None => Ok(None),
-        Some(StepsMask::Policy(policy)) => Ok(policy.mask(steps)),
-        Some(StepsMask::Explicit(mask)) => Ok(Some(mask.clone())),
+/// A steps mask that a request of so many steps cannot have.
+struct MisfitMask {
+    key: &'static str,
+    reason: String,
+}
+
+/// What is wrong with the mask. One that was asked for may be shorter than the steps, as in cache-dit; one of the
+/// server's was made for another number of steps then.
+fn mask_misfit(config: &CacheDitConfig, steps: usize) -> Option<MisfitMask> {
+    let misfit = |key, reason: String| Some(MisfitMask { key, reason });
+    match &config.steps_mask {
+        Some(StepsMask::Explicit(mask))
+            if mask.len() > steps || (config.inherited.steps_mask && mask.len() < steps) =>
+        {
+            let entries = mask.len();
+            let reason = format!(
+                "`steps_computation_mask` has {entries} entries, but the request has {steps} steps, one for each"
+            );
+            return misfit("steps_computation_mask", reason);
+        }
         Some(StepsMask::Bins { compute, cache }) => {
             let total = compute.iter().chain(cache).fold(0, |sum: usize, length| sum.saturating_add(*length));
-            if total < steps {
-                let message = format!("the bins add up to {total} steps, but the request has {steps}");
-                return Err(ConfigError::at("scm_compute_bins", message));
+            if total != steps {
+                let reason = format!(
+                    "`scm_compute_bins` and `scm_cache_bins` add up to {total} steps, but the request has {steps}"
+                );
+                return misfit("scm_compute_bins", reason);
             }
-            Ok(Some(steps_mask::emit(compute, cache, steps)))
         }
+        _ => {}
     }
+    let mask = resolve_mask(config.steps_mask.as_ref(), steps);
+    if config.repeated_mask.is_some() && config.repeated_mask != mask {
+        let reason = "`steps_computation_mask` is not the mask that the other keys give; leave one of them out";
+        return misfit("steps_computation_mask", reason.to_owned());
+    }
+    None
+}
+
+fn resolve_mask(source: Option<&StepsMask>, steps: usize) -> Option<Vec<bool>> {
+    match source? {
+        StepsMask::Policy(policy) => policy.mask(steps),
+        StepsMask::Explicit(mask) => Some(mask.clone()),
+        StepsMask::Bins { compute, cache } => Some(steps_mask::emit(compute, cache, steps)),
+    }
+}
+
+fn short_mask(mask: &[bool], steps: usize, mode: MaskMode) -> Option<PlanWarning> {
+    let entries = mask.len();
+    if entries >= steps {
+        return None;
+    }
+    let rest = match mode {
+        MaskMode::Dynamic => "the steps past its end are decided by their distance",
+        MaskMode::Static => "the steps past its end are reused, as `scm_steps_policy` is \"static\"",
+    };
+    let message = format!("`steps_computation_mask` has {entries} entries, and the request has {steps} steps; {rest}");
+    Some(PlanWarning { key: "steps_computation_mask", code: "mask_shorter_than_steps", message })
 }
 
 #[cfg(test)]
@@ -142,6 +198,8 @@ mod tests {
             (json!({"num_inference_steps": 27}), "num_inference_steps"),
             (json!({"enable_separate_cfg": true}), "enable_separate_cfg"),
             (json!({"scm_compute_bins": [4, 4], "scm_cache_bins": [4]}), "scm_compute_bins"),
+            (json!({"scm_compute_bins": [4, 1], "scm_cache_bins": [3, 21]}), "scm_compute_bins"),
+            (json!({"steps_computation_mask": vec![1; 29]}), "steps_computation_mask"),
             (json!({"steps_computation_mask": [0, 1], "scm_steps_policy": "static"}), "steps_computation_mask"),
             (json!({"cache_type": "DBPrune", "non_prune_block_ids": [8]}), "non_prune_block_ids"),
         ] {
@@ -178,6 +236,71 @@ mod tests {
         }
         let other = json!({"scm_steps_mask_policy": "fast", "steps_computation_mask": [1]});
         assert_eq!(plan(other, 28, 8).unwrap_err().key.as_deref(), Some("steps_computation_mask"));
+    }
+
+    #[test]
+    fn masks_of_another_length_are_told_with_both_numbers() {
+        let ones = |length: usize| json!({"steps_computation_mask": vec![1; length]});
+        let error = plan(ones(11), 10, 8).unwrap_err();
+        assert!(error.message.contains("11 entries") && error.message.contains("10 steps"), "{error}");
+        assert!(plan(ones(10), 10, 8).unwrap().warnings().is_empty());
+        let short = plan(ones(9), 10, 8).unwrap();
+        assert_eq!(short.effective_config()["steps_computation_mask"], json!(vec![1; 9]));
+        let [warning] = short.warnings() else { panic!("{:?}", short.warnings()) };
+        assert_eq!((warning.key, warning.code), ("steps_computation_mask", "mask_shorter_than_steps"));
+        let told = ["9 entries", "10 steps", "decided by their distance"];
+        assert!(told.iter().all(|words| warning.message.contains(words)), "{}", warning.message);
+        for bins in [json!([2, 1]), json!([4, 4])] {
+            let error = plan(json!({"scm_compute_bins": bins, "scm_cache_bins": [3, 3]}), 10, 8).unwrap_err();
+            let total = bins.as_array().unwrap().iter().map(|length| length.as_u64().unwrap()).sum::<u64>() + 6;
+            assert!(error.message.contains(&format!("{total} steps")) && error.message.contains("has 10"), "{error}");
+        }
+    }
+
+    /// A plan of a server's configuration and what its client adds to it.
+    fn inherited(server: Value, request: Value, steps: usize) -> Result<CachePlan, ConfigError> {
+        let (server, request) = (server.as_object().unwrap(), request.as_object().unwrap());
+        let config = CacheConfig::parse(CacheBackend::CacheDit, &CacheConfig::merge(server, request))?;
+        let facts = ModelFacts { blocks: &[8], ..Default::default() };
+        CachePlan::new(&config.inherited_but(request), steps, facts)
+    }
+
+    #[test]
+    fn a_servers_mask_that_does_not_fit_is_left_out() {
+        for (server, key, fits) in [
+            (json!({"steps_computation_mask": [1, 1, 0, 1]}), "steps_computation_mask", 4),
+            (json!({"scm_compute_bins": [2, 1], "scm_cache_bins": [1]}), "scm_compute_bins", 4),
+            (json!({"num_inference_steps": 4}), "num_inference_steps", 4),
+            (json!({"num_inference_steps": 4, "scm_steps_mask_policy": "fast"}), "num_inference_steps", 4),
+        ] {
+            assert_eq!(inherited(server.clone(), json!({}), fits).unwrap().warnings(), [], "{server}");
+            for steps in [3, 5] {
+                let plan = inherited(server.clone(), json!({"Fn_compute_blocks": 2}), steps).unwrap();
+                let [warning] = plan.warnings() else { panic!("{server}: {:?}", plan.warnings()) };
+                assert_eq!((warning.key, warning.code), (key, "cache_key_left_out"));
+                assert!(warning.message.contains(&format!("{steps} steps")) || warning.message.ends_with("left out"));
+                let config = plan.effective_config();
+                assert_eq!((&config[key], &config["steps_computation_mask"]), (&Value::Null, &Value::Null));
+            }
+        }
+        // The policy still holds where only the mask it once gave does not.
+        let repeated = json!({"scm_steps_mask_policy": "fast", "steps_computation_mask": [1, 1, 0, 1]});
+        assert!(inherited(repeated.clone(), json!({}), 4).unwrap().warnings().is_empty());
+        let plan = inherited(repeated, json!({}), 8).unwrap();
+        assert_eq!(plan.warnings().len(), 1);
+        assert_eq!(plan.effective_config()["steps_computation_mask"], json!([1, 1, 1, 0, 1, 0, 0, 1]));
+    }
+
+    #[test]
+    fn what_the_request_asks_for_itself_is_not_left_out() {
+        let server = json!({"steps_computation_mask": [1, 1, 0, 1], "num_inference_steps": 5});
+        for (request, key) in [
+            (json!({"steps_computation_mask": [1, 1, 0, 1, 0, 1]}), "steps_computation_mask"),
+            (json!({"scm_compute_bins": [9], "scm_cache_bins": [9]}), "scm_compute_bins"),
+            (json!({"num_inference_steps": 4}), "num_inference_steps"),
+        ] {
+            assert_eq!(inherited(server.clone(), request, 5).unwrap_err().key.as_deref(), Some(key));
+        }
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! The plan of backend `mag_cache`.
 
-use super::{ModelFacts, check_steps};
+use super::{ModelFacts, PlanWarning, check_steps};
 use crate::config::{ConfigError, MagCacheConfig};
 
 /// The checked options of backend `mag_cache`.
@@ -12,21 +12,24 @@ pub struct MagCachePlan {
     /// Steps below this index are computed.
     pub(crate) retained_steps: usize,
     pub(crate) separate_cfg: bool,
+    pub(super) warnings: Vec<PlanWarning>,
 }
 
 impl MagCachePlan {
     pub(super) fn new(config: &MagCacheConfig, steps: usize, model: ModelFacts<'_>) -> Result<Self, ConfigError> {
-        check_steps(config.num_inference_steps, steps)?;
+        let mut warnings = Vec::new();
+        let repeated = check_steps(config.num_inference_steps, steps, config.inherited, &mut warnings)?;
         let Some(ratios) = config.ratios.as_deref().or(model.mag_ratios) else {
             let message =
                 "this model has no `mag_ratios` of its own; give some, or measure them with `afterimage calibrate`";
             return Err(ConfigError::at("mag_ratios", message));
         };
         Ok(Self {
-            config: config.clone(),
+            config: MagCacheConfig { num_inference_steps: repeated, ..config.clone() },
             ratios: resample(ratios, steps),
             retained_steps: (config.retention_ratio * steps as f64 + 0.5) as usize,
             separate_cfg: model.separate_cfg,
+            warnings,
         })
     }
 }

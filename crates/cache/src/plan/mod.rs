@@ -14,7 +14,7 @@ use std::sync::Arc;
 use serde_json::{Map, Value};
 
 use crate::clock::StepClock;
-use crate::config::{BlockLists, CacheBackend, CacheConfig, ConfigError, TEA_CACHE_COEFFICIENTS};
+use crate::config::{BlockLists, CacheBackend, CacheConfig, ConfigError, Inherited, TEA_CACHE_COEFFICIENTS};
 
 pub use cache_dit::CacheDitPlan;
 pub use mag_cache::MagCachePlan;
@@ -60,6 +60,15 @@ impl CachePlan {
             CacheConfig::TeaCache(config) => Self::TeaCache(Arc::new(TeaCachePlan::new(config, steps, model)?)),
             CacheConfig::MagCache(config) => Self::MagCache(Arc::new(MagCachePlan::new(config, steps, model)?)),
         })
+    }
+
+    /// What of the configuration is not as it was asked for.
+    pub fn warnings(&self) -> &[PlanWarning] {
+        match self {
+            Self::CacheDit(plan) => &plan.warnings,
+            Self::MagCache(plan) => &plan.warnings,
+            Self::None | Self::Calibrate | Self::TeaCache(_) => &[],
+        }
     }
 
     /// The backend.
@@ -111,8 +120,15 @@ impl CachePlan {
         !matches!(self, Self::CacheDit(plan) if plan.config.block_lists == BlockLists::Separate)
     }
 
-    /// The most bytes of state one image can come to hold for a context of `blocks` blocks.
-    pub(crate) fn state_bytes(&self, blocks: usize, stream_bytes: usize) -> usize {
+    /// The most bytes of state one image can come to hold for a context of `blocks` blocks, whose steps may have
+    /// a second forward.
+    pub(crate) fn state_bytes(&self, blocks: usize, stream_bytes: usize, has_second_forwards: bool) -> usize {
+        // What a second forward takes from the first.
+        let skips = match self {
+            Self::CacheDit(plan) if has_second_forwards => plan.skips(blocks),
+            Self::TeaCache(_) | Self::MagCache(_) if has_second_forwards => 1,
+            _ => 0,
+        };
         let copies = match self {
             Self::None => 0,
             // Modulated input, output and residual, the last in f32.
@@ -122,18 +138,43 @@ impl CachePlan {
             Self::TeaCache(_) => 2,
             Self::MagCache(_) => 1,
         };
-        copies * StepClock::branches(self.separate_cfg()).len() * stream_bytes
+        (copies + skips) * StepClock::branches(self.separate_cfg()).len() * stream_bytes
     }
 }
 
-fn check_steps(repeated: Option<usize>, steps: usize) -> Result<(), ConfigError> {
-    match repeated {
-        Some(repeated) if repeated != steps => {
-            let message = format!("`num_inference_steps` is {repeated}, but the request has {steps} steps");
-            Err(ConfigError::at("num_inference_steps", message))
-        }
-        _ => Ok(()),
+/// A part of a configuration that is not as it was asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PlanWarning {
+    /// The key.
+    pub key: &'static str,
+    /// Machine-readable reason in snake case.
+    pub code: &'static str,
+    /// What is done instead, and why.
+    pub message: String,
+}
+
+impl PlanWarning {
+    /// A key of the server's that does not fit the request; `reason` says why.
+    fn left_out(key: &'static str, reason: &str) -> Self {
+        let message = format!("{reason}; the key is the server's own (--cache-config), and was left out");
+        Self { key, code: "cache_key_left_out", message }
     }
+}
+
+/// The number of steps that a configuration repeats, if it may stand there.
+fn check_steps(
+    repeated: Option<usize>,
+    steps: usize,
+    inherited: Inherited,
+    warnings: &mut Vec<PlanWarning>,
+) -> Result<Option<usize>, ConfigError> {
+    let Some(repeated) = repeated.filter(|repeated| *repeated != steps) else { return Ok(repeated) };
+    let message = format!("`num_inference_steps` is {repeated}, but the request has {steps} steps");
+    if !inherited.num_inference_steps {
+        return Err(ConfigError::at("num_inference_steps", message));
+    }
+    warnings.push(PlanWarning::left_out("num_inference_steps", &message));
+    Ok(None)
 }
 
 #[cfg(test)]

@@ -38,21 +38,27 @@ pub(super) struct JobRecord<I> {
 /// One image of a request.
 pub(super) struct ImageRecord<I> {
     pub(super) state: ImageState<I>,
-    /// Steps made.
+    /// Forwards made, which are the loop's steps.
     pub(super) step: usize,
-    /// Steps among them that were reused.
+    /// Forwards among them that were reused.
     pub(super) cached: usize,
 }
 
 pub(super) enum ImageState<I> {
     Waiting,
     Running(I),
+    /// With all steps made, waits to be decoded.
+    Stepped(I),
     Done(RgbImage, ImageReport),
 }
 
 impl<I> ImageRecord<I> {
     pub(super) fn is_running(&self) -> bool {
         matches!(self.state, ImageState::Running(_))
+    }
+
+    fn is_stepped(&self) -> bool {
+        matches!(self.state, ImageState::Stepped(_))
     }
 }
 
@@ -86,13 +92,30 @@ impl<I> JobRecord<I> {
         self.images.iter().position(|image| matches!(image.state, ImageState::Waiting))
     }
 
-    /// The first running image with all steps made.
+    /// The first image that waits to be decoded.
     pub(super) fn next_stepped(&self) -> Option<usize> {
-        self.images.iter().position(|image| image.is_running() && image.step == self.job().forwards())
+        self.images.iter().position(ImageRecord::is_stepped)
     }
 
     pub(super) fn running_rows(&self) -> usize {
         self.images.iter().filter(|image| image.is_running()).count() * self.job().rows_per_image()
+    }
+
+    /// Rows of images that are running or wait to be decoded.
+    pub(super) fn occupied_rows(&self) -> usize {
+        let occupies = |image: &&ImageRecord<I>| image.is_running() || image.is_stepped();
+        self.images.iter().filter(occupies).count() * self.job().rows_per_image()
+    }
+
+    /// How many of the request's steps so many forwards are; one that is under way counts.
+    pub(super) fn steps(&self, forwards: usize) -> usize {
+        self.job().scheduler.steps(forwards)
+    }
+
+    /// All images have made all their steps.
+    pub(super) fn denoise_ends(&mut self) {
+        let cached = self.images.iter().map(|image| self.steps(image.cached)).sum();
+        self.accepted.spans.denoise_ends(self.accepted.job.steps, cached);
     }
 
     pub(super) fn is_done(&self) -> bool {
@@ -111,12 +134,12 @@ impl<I> JobRecord<I> {
     /// Tells the client where it stands, if that has changed. `queue_position` counts only while the
     /// request waits.
     pub(super) fn report_progress(&self, queue_position: usize) {
-        let sum = |part: fn(&ImageRecord<I>) -> usize| self.images.iter().map(part).sum();
+        let sum = |part: fn(&ImageRecord<I>) -> usize| self.images.iter().map(|image| self.steps(part(image))).sum();
         let progress = Progress {
             started: self.has_begun,
             queue_position: if self.has_begun { 0 } else { queue_position },
             step: sum(|image| image.step),
-            steps: self.job().forwards() * self.images.len(),
+            steps: self.job().steps * self.images.len(),
             cached: sum(|image| image.cached),
         };
         self.accepted.outcome.progress.send_if_modified(|shown| std::mem::replace(shown, progress) != progress);
@@ -133,7 +156,7 @@ impl<I> JobRecord<I> {
                 reports.push(report);
             }
         }
-        let cache = CacheReport::new(&job.cache, job.forwards(), reports);
+        let cache = CacheReport::new(&job.cache, job.steps, reports);
         // Struck out first: who has its answer is no longer queued work.
         drop(entry);
         outcome.send(Ok(FinishedJob { images: pictures, size: job.size, cache, timings, warnings }));
@@ -148,9 +171,17 @@ impl<I> JobRecord<I> {
 }
 
 impl<I> ImageRecord<I> {
-    /// Turns a running image into a finished one.
+    /// A running image has made all its steps.
+    pub(super) fn set_stepped(&mut self) {
+        self.state = match std::mem::replace(&mut self.state, ImageState::Waiting) {
+            ImageState::Running(image) => ImageState::Stepped(image),
+            other => other,
+        };
+    }
+
+    /// Turns an image with all steps made into a finished one.
     pub(super) fn set_done<M: StepModel<Image = I>>(&mut self, model: &M, pixels: RgbImage) {
-        if let ImageState::Running(image) = &self.state {
+        if let ImageState::Stepped(image) = &self.state {
             self.state = ImageState::Done(pixels, model.report(image));
         }
     }

@@ -1,18 +1,26 @@
 //! Step-level continuous batching: requests join and leave the batch between denoising steps.
 //!
 //! One thread per device owns a [`StepLoop`]. An iteration of the loop drops what was cancelled or is
-//! out of time, begins waiting images, makes one step of one bucket's running images, and finishes
+//! out of time, begins waiting images, makes one step of one bucket's running images, and decodes one of
 //! those that are done. Nothing joins or leaves but between iterations.
 //!
 //! # Rules it keeps
 //!
 //! * Only images of one bucket share a forward; in all else the rows of a batch may differ
 //!   (`docs/adr/0004-the-bucket-is-the-batch-key.md`).
-//! * The running rows of a bucket never exceed `max_batch_rows`.
+//! * The running rows of a bucket never exceed `max_batch_rows`. An image whose steps are made keeps its
+//!   rows until it is decoded.
 //! * Images of a bucket begin in the order of their requests. A full bucket holds up nobody else's.
 //! * Buckets with running images take turns: between two steps of a running image, and before its
 //!   first, at most `active buckets - 1` other iterations pass. A waiting image therefore begins at the
 //!   latest when the images of its bucket ahead of it have made their steps at that pace.
+//! * An iteration encodes the texts of one image at most (its prompt and its negative prompt, for which
+//!   offloaded encoders are loaded once), decodes one finished picture at most, and one preview at most. So between two steps of a running image there pass
+//!   at most as many text encodings and decodings as iterations, however many requests come or end at once.
+//!   Images whose texts are kept from earlier, and classes, wait for nobody's encoding. Where an image has to
+//!   wait for its turn to be encoded, those of its bucket behind it wait with it.
+//! * Finished pictures are decoded from the oldest request on, previews in the order they became due; a
+//!   preview shows the image as it is by then, and is dropped where all its steps are made by then.
 //! * An image that fails, fails its own request and no other.
 //!
 //! The loop knows neither a model ([`StepModel`]) nor the time of day ([`Clock`]), so its tests run on

@@ -1,7 +1,8 @@
 //! The workers of an engine, and the door in front of them.
 //!
-//! Work is weighed in estimated seconds. A request goes to the worker with the least of it, and is
-//! refused where that worker already has too much, or where too many requests wait.
+//! Work is weighed in estimated seconds. A request goes to the worker with the least of it, or to the next
+//! one if that worker turns out to be dead, and is refused where that worker already has too much, or where
+//! too many requests wait.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -13,7 +14,7 @@ use super::statistics::EngineStatistics;
 use super::step_model::StepModel;
 use super::work_estimate::{BucketEstimate, Work};
 use super::work_ledger::Totals;
-use super::worker::{Worker, WorkerOptions};
+use super::worker::{NotSent, Worker, WorkerOptions};
 use crate::error::RunnerError;
 use crate::job::{Job, Ticket, ticket};
 use crate::pipeline::ImageSpec;
@@ -80,29 +81,48 @@ impl WorkerPool {
         if !*is_open {
             return Err(SubmitError::Closed);
         }
-        let totals: Vec<_> = self.workers.iter().map(|worker| (worker, worker.totals())).collect();
-        let alive = totals.iter().filter(|(worker, _)| worker.is_alive());
+        let alive = self.workers.iter().filter(|worker| worker.is_alive());
+        let mut workers: Vec<_> = alive.map(|worker| (worker, worker.totals())).collect();
         // Without estimates the number of requests decides.
-        let lighter = |a: &Totals, b: &Totals| a.seconds.total_cmp(&b.seconds).then(a.requests.cmp(&b.requests));
-        let Some((worker, least)) = alive.min_by(|(_, a), (_, b)| lighter(a, b)) else {
-            return Err(SubmitError::Closed);
-        };
+        workers.sort_by(|(_, a), (_, b)| a.seconds.total_cmp(&b.seconds).then(a.requests.cmp(&b.requests)));
         let all = self.totals();
-        if all.waiting >= self.limits.max_queued_requests {
+        if !workers.is_empty() && all.waiting >= self.limits.max_queued_requests {
             return Err(queue_full(all.seconds_to_first));
         }
         let work = Work::of(&job);
-        let excess = least.seconds + worker.estimate(&work).unwrap_or(0.0) - self.limits.max_queued_seconds;
-        // Whatever it takes, a job may always have a worker that does nothing else.
-        if excess > 0.0 && least.requests > 0 {
-            return Err(queue_full(excess.min(least.seconds)));
+        let (ticket, mut outcome) = ticket(&job);
+        let (mut job, mut refusal) = (job, SubmitError::Closed);
+        for (worker, totals) in workers {
+            let excess = totals.seconds + worker.estimate(&work).unwrap_or(0.0) - self.limits.max_queued_seconds;
+            // Whatever it takes, a job may always have a worker that does nothing else.
+            if excess > 0.0 && totals.requests > 0 {
+                return Err(queue_full(excess.min(totals.seconds)));
+            }
+            let (entry, accepted) = (worker.ledger().enter(work), self.clock.now());
+            let (timeout, spans) = (self.limits.request_timeout, JobSpans::accepted());
+            match worker.send(AcceptedJob { job, outcome, entry, accepted, timeout, spans }) {
+                Ok(()) => return Ok(ticket),
+                Err(NotSent { job: back, is_full }) => {
+                    // It died since it was looked at, or has its hands full: the next one may do.
+                    if is_full {
+                        refusal = queue_full(all.seconds_to_first);
+                    }
+                    (job, outcome) = (back.job, back.outcome);
+                }
+            }
         }
-        let (ticket, outcome) = ticket(&job);
-        let entry = worker.ledger().enter(work);
-        let accepted = self.clock.now();
-        let spans = JobSpans::accepted();
-        let accepted = AcceptedJob { job, outcome, entry, accepted, timeout: self.limits.request_timeout, spans };
-        worker.send(accepted).map(|()| ticket).map_err(|_| SubmitError::Closed)
+        Err(refusal)
+    }
+
+    /// Takes the queue from a worker that still looks alive, as its death does for a moment.
+    #[cfg(test)]
+    pub(super) fn cut_off(&self, worker: usize) {
+        self.workers[worker].drain();
+    }
+
+    /// Whether any worker lives and jobs are accepted.
+    pub(crate) fn is_open(&self) -> bool {
+        *self.is_open.lock().unwrap_or_else(PoisonError::into_inner) && self.workers.iter().any(Worker::is_alive)
     }
 
     /// Seconds the job would take the quickest worker on its own, once that is known.

@@ -39,6 +39,15 @@ pub(super) struct StepLoop<M: StepModel> {
     /// Buckets with running images; the front is stepped next and goes to the back. This alone gives
     /// the bound on how long a running image waits.
     turns: VecDeque<Size>,
+    /// Previews that are due, in the order they became so.
+    previews: VecDeque<DuePreview>,
+}
+
+/// A preview that has to be made.
+struct DuePreview {
+    request: u64,
+    index: usize,
+    number: usize,
 }
 
 /// What became of an image in a shared step.
@@ -62,7 +71,7 @@ impl<M> Clone for LoopParts<M> {
 
 impl<M: StepModel> StepLoop<M> {
     pub(super) fn new(parts: LoopParts<M>) -> Self {
-        Self { parts, requests: BTreeMap::new(), next_request: 0, turns: VecDeque::new() }
+        Self { parts, requests: BTreeMap::new(), next_request: 0, turns: VecDeque::new(), previews: VecDeque::new() }
     }
 
     /// Takes a request in; it joins at the next iteration.
@@ -81,14 +90,16 @@ impl<M: StepModel> StepLoop<M> {
         self.requests.is_empty()
     }
 
-    /// Drops, admits, makes one step of one bucket, finishes.
+    /// Drops, admits, makes one step of one bucket, decodes.
     pub(super) fn iterate(&mut self) {
         self.drop_ended();
         self.admit();
         self.publish();
-        let Some(size) = self.next_turn() else { return };
-        self.step(size);
-        self.finish(size);
+        if let Some(size) = self.next_turn() {
+            self.step(size);
+        }
+        self.decode_one();
+        self.preview_one();
         self.publish();
     }
 
@@ -123,21 +134,25 @@ impl<M: StepModel> StepLoop<M> {
         self.retire_turns();
     }
 
-    /// Begins waiting images, oldest request first, until their buckets are full.
+    /// Begins waiting images, oldest request first, until their buckets are full. Only one of them may have
+    /// texts to be encoded.
     fn admit(&mut self) {
         let mut free: HashMap<Size, usize> = HashMap::new();
+        let mut has_encoded = false;
         let ids: Vec<_> = self.requests.keys().copied().collect();
         for id in ids {
             while let Some(record) = self.requests.get(&id)
                 && let Some(index) = record.next_waiting()
             {
                 let (size, rows) = (record.job().size, record.job().rows_per_image());
-                let free = free.entry(size).or_insert_with(|| self.parts.max_batch_rows - self.running_rows(size));
-                if rows > *free {
+                let free = free.entry(size).or_insert_with(|| self.parts.max_batch_rows - self.occupied_rows(size));
+                let encodes = rows <= *free && self.parts.model.must_encode(&record.job().image(index));
+                if rows > *free || (encodes && has_encoded) {
                     // Whoever comes later must not pass, however few rows it has.
                     *free = 0;
                     break;
                 }
+                has_encoded |= encodes;
                 *free -= rows;
                 self.begin(id, index, size);
             }
@@ -156,7 +171,8 @@ impl<M: StepModel> StepLoop<M> {
         let spec = record.job().image(index);
         match record.accepted.spans.encode(index).in_scope(|| guarded(|| model.begin(&spec))) {
             Ok(image) => {
-                record.warnings = model.warnings(&image);
+                record.warnings = record.accepted.job.warnings.clone();
+                record.warnings.extend(model.warnings(&image));
                 record.images[index].state = ImageState::Running(image);
             }
             Err(reason) => return self.fail(id, JobError::Failed(reason)),
@@ -190,13 +206,35 @@ impl<M: StepModel> StepLoop<M> {
         self.requests.values().filter(|record| record.job().size == size).map(JobRecord::running_rows).sum()
     }
 
+    /// Rows of running images and of those that wait to be decoded.
+    fn occupied_rows(&self, size: Size) -> usize {
+        self.requests.values().filter(|record| record.job().size == size).map(JobRecord::occupied_rows).sum()
+    }
+
     /// Makes one step of all running images of a bucket.
     fn step(&mut self, size: Size) {
         for Stepped { request, index, failure } in self.shared_step(size) {
             match failure {
                 // Another image of the request may have failed it already.
                 Some(reason) => self.fail_step(request, index, &reason),
-                None => self.preview(request, index),
+                None => self.after_step(request, index),
+            }
+        }
+    }
+
+    /// Notes what is due behind an image's step: a preview, or its decoding.
+    fn after_step(&mut self, request: u64, index: usize) {
+        let Some(record) = self.requests.get_mut(&request) else { return };
+        let (step, steps) = (record.images[index].step, record.job().forwards());
+        if record.accepted.outcome.previews.is_some()
+            && let Some(number) = record.job().previews.due(step, steps)
+        {
+            self.previews.push_back(DuePreview { request, index, number });
+        }
+        if step == steps {
+            record.images[index].set_stepped();
+            if record.has_made_all_steps() {
+                record.denoise_ends();
             }
         }
     }
@@ -222,7 +260,7 @@ impl<M: StepModel> StepLoop<M> {
 
         let mut work = 0.0;
         for ((step, cached, rows), image) in records.into_iter().zip(&images) {
-            let cached_now = model.cached_steps(image);
+            let cached_now = model.cached_forwards(image);
             work += row_steps(rows, cached_now > *cached);
             (*step, *cached) = (*step + 1, cached_now);
         }
@@ -243,16 +281,25 @@ impl<M: StepModel> StepLoop<M> {
         members
     }
 
-    /// Sends the preview that is due, if one is. One that fails or is not taken is dropped and counted:
-    /// the picture itself is still to come.
-    fn preview(&self, id: u64, index: usize) {
+    /// Makes the preview that has been due for longest, as the image stands now. One whose picture has no step
+    /// left is not worth it; one that fails or is not taken is dropped and counted: the picture itself is still
+    /// to come.
+    fn preview_one(&mut self) {
+        while let Some(due) = self.previews.pop_front() {
+            let Some(record) = self.requests.get(&due.request) else { continue };
+            if let ImageState::Running(image) = &record.images[due.index].state {
+                return self.preview(record, &due, image);
+            }
+            count(&self.parts.shared.counters.previews_dropped);
+        }
+    }
+
+    fn preview(&self, record: &JobRecord<M::Image>, due: &DuePreview, image: &M::Image) {
         let LoopParts { model, shared, .. } = &self.parts;
-        let Some(record) = self.requests.get(&id) else { return };
-        let (Some(sender), image) = (&record.accepted.outcome.previews, &record.images[index]) else { return };
-        let Some(number) = record.job().previews.due(image.step, record.job().forwards()) else { return };
-        let ImageState::Running(running) = &image.state else { return };
-        let sent = match guarded(|| model.preview(running)) {
-            Ok(Some(pixels)) => sender.try_send(Preview { image: index, number, step: image.step, pixels }).is_ok(),
+        let Some(sender) = &record.accepted.outcome.previews else { return };
+        let (index, step) = (due.index, record.images[due.index].step);
+        let sent = match guarded(|| model.preview(image)) {
+            Ok(Some(pixels)) => sender.try_send(Preview { image: index, number: due.number, step, pixels }).is_ok(),
             Ok(None) => false,
             Err(reason) => {
                 let _request = record.accepted.spans.request().enter();
@@ -265,38 +312,28 @@ impl<M: StepModel> StepLoop<M> {
         }
     }
 
-    /// Decodes images that have made all their steps and answers requests that are complete.
-    fn finish(&mut self, size: Size) {
-        let of_size = |record: &JobRecord<M::Image>| record.job().size == size;
-        let ids: Vec<_> = self.requests.iter().filter(|(_, record)| of_size(record)).map(|(id, _)| *id).collect();
-        for id in ids {
-            while let Some(record) = self.requests.get(&id)
-                && let Some(index) = record.next_stepped()
-            {
-                if let Some(error) = record.end(self.parts.clock.now()) {
-                    self.fail(id, error);
-                } else {
-                    self.decode(id, index);
-                }
-            }
-            if self.requests.get(&id).is_some_and(JobRecord::is_done)
-                && let Some(record) = self.requests.remove(&id)
-            {
-                record.report_progress(0);
-                count(&self.parts.shared.counters.finished);
-                record.finish();
-            }
+    /// Decodes one image that has made all its steps, of the oldest request that has such, and answers the
+    /// request if that was its last.
+    fn decode_one(&mut self) {
+        let oldest = self.requests.iter().find_map(|(id, record)| Some((*id, record.next_stepped()?)));
+        let Some((id, index)) = oldest else { return };
+        match self.requests.get(&id).and_then(|record| record.end(self.parts.clock.now())) {
+            Some(error) => self.fail(id, error),
+            None => self.decode(id, index),
+        }
+        if self.requests.get(&id).is_some_and(JobRecord::is_done)
+            && let Some(record) = self.requests.remove(&id)
+        {
+            record.report_progress(0);
+            count(&self.parts.shared.counters.finished);
+            record.finish();
         }
     }
 
     fn decode(&mut self, id: u64, index: usize) {
         let LoopParts { model, clock, shared, .. } = &self.parts;
         let Some(record) = self.requests.get_mut(&id) else { return };
-        if record.has_made_all_steps() {
-            let cached = record.images.iter().map(|image| image.cached).sum();
-            record.accepted.spans.denoise_ends(record.accepted.job.forwards(), cached);
-        }
-        let ImageState::Running(image) = &record.images[index].state else { return };
+        let ImageState::Stepped(image) = &record.images[index].state else { return };
         let started = clock.now();
         let pixels = match record.accepted.spans.decode(index).in_scope(|| guarded(|| model.decode(image))) {
             Ok(pixels) => pixels,
@@ -314,7 +351,7 @@ impl<M: StepModel> StepLoop<M> {
 
     fn fail_step(&mut self, id: u64, index: usize, reason: &str) {
         let Some(record) = self.requests.get(&id) else { return };
-        let (step, steps) = (record.images[index].step, record.job().forwards());
+        let (step, steps) = (record.steps(record.images[index].step), record.job().steps);
         let seed = record.job().seed + index as u64;
         self.fail(id, JobError::Failed(format!("step {step} of {steps}, seed {seed}: {reason}")));
     }

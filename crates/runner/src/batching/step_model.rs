@@ -15,6 +15,9 @@ pub(crate) trait StepModel: Send + Sync + 'static {
     /// step changes is not.
     type Image: Clone;
 
+    /// Whether setting the image up takes the encoding of texts, which takes its time.
+    fn must_encode(&self, spec: &ImageSpec) -> bool;
+
     /// Sets an image up.
     fn begin(&self, spec: &ImageSpec) -> Result<Self::Image, RunnerError>;
 
@@ -30,11 +33,11 @@ pub(crate) trait StepModel: Send + Sync + 'static {
     /// The picture as far as it is known; `None` before the first step.
     fn preview(&self, image: &Self::Image) -> Result<Option<RgbImage>, RunnerError>;
 
-    /// What of the image's request has no effect.
+    /// What of the image's request turned out not to be done as it was asked for.
     fn warnings(&self, image: &Self::Image) -> Vec<RequestWarning>;
 
-    /// Steps reused so far.
-    fn cached_steps(&self, image: &Self::Image) -> usize;
+    /// Forwards reused so far.
+    fn cached_forwards(&self, image: &Self::Image) -> usize;
 
     /// What the cache decided so far.
     fn report(&self, image: &Self::Image) -> ImageReport;

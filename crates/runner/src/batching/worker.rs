@@ -6,7 +6,7 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
@@ -32,6 +32,13 @@ pub(super) struct Worker {
     /// `None` once the worker drains.
     queue: Mutex<Option<SyncSender<AcceptedJob>>>,
     thread: JoinHandle<()>,
+}
+
+/// A job that a worker did not take.
+pub(super) struct NotSent {
+    pub(super) job: Box<AcceptedJob>,
+    /// It has too many on their way; otherwise it is gone or drains.
+    pub(super) is_full: bool,
 }
 
 /// What a worker is started with.
@@ -89,13 +96,13 @@ impl Worker {
     }
 
     /// Hands a job over; back if the worker is gone, drains, or has too many on their way.
-    pub(super) fn send(&self, job: AcceptedJob) -> Result<(), Box<AcceptedJob>> {
+    pub(super) fn send(&self, job: AcceptedJob) -> Result<(), NotSent> {
         let queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(queue) = queue.as_ref() else { return Err(Box::new(job)) };
+        let not_sent = |job, is_full| NotSent { job: Box::new(job), is_full };
+        let Some(queue) = queue.as_ref() else { return Err(not_sent(job, false)) };
         queue.try_send(job).map_err(|error| match error {
-            std::sync::mpsc::TrySendError::Full(job) | std::sync::mpsc::TrySendError::Disconnected(job) => {
-                Box::new(job)
-            }
+            TrySendError::Full(job) => not_sent(job, true),
+            TrySendError::Disconnected(job) => not_sent(job, false),
         })
     }
 

@@ -7,8 +7,11 @@ use super::config::{NULL_CLASS, TransformerConfig};
 use super::transformer::{ClassRows, DitTransformer};
 use crate::conditioning::Conditioning;
 use crate::error::RunnerError;
-use crate::labels::Labels;
-use crate::pipeline::{self, Family, FamilyFacts, FamilyParts, GuidanceKind, LoadedFamily, Rows, Unconditional};
+use crate::labels::{ChosenClass, LabelPolicy, Labels};
+use crate::pipeline::{
+    self, Family, FamilyFacts, FamilyParts, GuidanceKind, LoadedFamily, ReadPrompt, Rows, Unconditional,
+};
+use crate::request::RequestWarning;
 use crate::schedulers::FlowSigmas;
 
 /// Defaults of diffusers' `DiTPipeline`.
@@ -36,6 +39,7 @@ impl Dit {
         let transformer = DitTransformer::new(config.clone(), &latents, parameters)?;
         weights.finish(&["pos_embed.pos_embed"])?;
         let labels = Labels::new(parts.index.id2label.clone(), config.num_classes() as u32);
+        labels.ambiguities().iter().for_each(|line| tracing::warn!("model_index.json: {line}"));
         let facts = FamilyFacts {
             block_lists: vec![(DitTransformer::BLOCK_LIST, config.num_layers)],
             latent_channels: config.in_channels,
@@ -57,8 +61,22 @@ impl Dit {
 }
 
 impl Family for Dit {
-    fn check_prompt(&self, prompt: &str) -> std::result::Result<(), String> {
-        self.labels.resolve(prompt).map(|_| ())
+    fn read_prompt(&self, prompt: &str, policy: LabelPolicy) -> std::result::Result<ReadPrompt, String> {
+        let ChosenClass { class, nearest } = self.labels.choose(prompt, policy)?;
+        Ok(match nearest {
+            None => ReadPrompt::as_written(prompt),
+            Some(label) => ReadPrompt {
+                prompt: format!("class:{class}"),
+                warning: Some(RequestWarning {
+                    param: "prompt".to_owned(),
+                    code: "nearest_label",
+                    message: format!(
+                        "`prompt` is none of this model's labels; the nearest one was drawn: `{label}` (class {class}). \
+                         A server with --label-policy exact refuses such prompts"
+                    ),
+                }),
+            },
+        })
     }
 
     fn encode(&self, prompt: &str) -> std::result::Result<Conditioning, RunnerError> {

@@ -9,15 +9,17 @@ use candle_core::Tensor;
 
 use crate::conditioning::{Conditioning, EncodedText};
 use crate::error::RunnerError;
+use crate::labels::LabelPolicy;
+use crate::request::RequestWarning;
 
 /// A loaded transformer with what understands its prompts.
 pub(crate) trait Family: Send + Sync {
-    /// Whether a prompt means something to the model; quick.
+    /// What the model takes a prompt for; quick. The policy is for models that know labels only.
     ///
     /// # Errors
     /// A message for whoever wrote the prompt.
-    fn check_prompt(&self, _prompt: &str) -> Result<(), String> {
-        Ok(())
+    fn read_prompt(&self, prompt: &str, _policy: LabelPolicy) -> Result<ReadPrompt, String> {
+        Ok(ReadPrompt::as_written(prompt))
     }
 
     /// What the transformer is told about a row with this prompt. Takes its time.
@@ -43,6 +45,22 @@ pub(crate) trait Family: Send + Sync {
     /// # Errors
     /// If a tensor operation fails, or the conditioning is another family's.
     fn predict(&self, rows: &Rows<'_>, lanes: &mut [Lane<'_>]) -> candle_core::Result<Tensor>;
+}
+
+/// A prompt as the model takes it.
+#[derive(Debug)]
+pub(crate) struct ReadPrompt {
+    /// What is encoded.
+    pub(crate) prompt: String,
+    /// Why that is not what was written.
+    pub(crate) warning: Option<RequestWarning>,
+}
+
+impl ReadPrompt {
+    /// Taken as it is.
+    pub(crate) fn as_written(prompt: &str) -> Self {
+        Self { prompt: prompt.to_owned(), warning: None }
+    }
 }
 
 /// The row without the prompt in a guided image.

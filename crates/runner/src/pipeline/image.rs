@@ -49,7 +49,7 @@ pub struct RunningImage {
 }
 
 impl ImageSpec {
-    /// Forwards of the transformer, which the cache counts as steps.
+    /// Calls of [`Pipeline::denoise`](super::Pipeline::denoise) that make it: a scheduler may take two for a step.
     pub fn forwards(&self) -> usize {
         self.scheduler.forwards(self.steps)
     }
@@ -78,9 +78,9 @@ impl RunningImage {
         self.scheduler.predicted_original()
     }
 
-    /// Steps reused so far, as the cache's first context counts them.
-    pub fn cached_steps(&self) -> usize {
-        self.sessions.cached_steps()
+    /// Forwards reused so far, as the cache's first context counts them.
+    pub fn cached_forwards(&self) -> usize {
+        self.sessions.cached_forwards()
     }
 
     /// What of its request has no effect.
@@ -89,7 +89,12 @@ impl RunningImage {
         let warnings = |(row, conditioning): (usize, &Conditioning)| -> Vec<_> {
             let param = if row == self.prompt_row { "prompt" } else { "negative_prompt" };
             let cuts = conditioning.cuts().iter();
-            cuts.map(|cut| RequestWarning { param, code: "prompt_truncated", message: cut.to_string() }).collect()
+            cuts.map(|cut| RequestWarning {
+                param: param.to_owned(),
+                code: "prompt_truncated",
+                message: cut.to_string(),
+            })
+            .collect()
         };
         rows.flat_map(warnings).collect()
     }

@@ -24,7 +24,7 @@ use crate::dit::Dit;
 use crate::error::RunnerError;
 use crate::flux::Flux;
 use crate::image::RgbImage;
-use crate::labels::Labels;
+use crate::labels::{LabelPolicy, Labels};
 use crate::model_folder::ModelFolder;
 use crate::model_info::ModelInfo;
 use crate::noise;
@@ -36,7 +36,7 @@ use crate::size::Size;
 use crate::text::{EncoderSource, Offload, PromptLimit, Residency};
 use crate::vae::Vae;
 
-pub(crate) use family::{Family, Rows, Unconditional};
+pub(crate) use family::{Family, ReadPrompt, Rows, Unconditional};
 pub use guidance::{Guidance, GuidanceKind};
 pub use image::{ImageSpec, RunningImage};
 pub(crate) use model_index::ModelIndex;
@@ -57,6 +57,11 @@ pub struct LoadOptions {
     pub offload: Offload,
     /// Where text encoders live; `None`: where the transformer does.
     pub text_encoder_device: Option<DeviceSpec>,
+    /// Noise scheduler of requests that do not say; `None`: the model's own.
+    pub scheduler: Option<SchedulerKind>,
+    /// What a prompt that is no label is taken for; `None`: for the nearest label by the embedded model, which
+    /// strangers try first, and for a mistake by others.
+    pub label_policy: Option<LabelPolicy>,
 }
 
 /// The file a calibration is kept in, beside `model_index.json`.
@@ -214,9 +219,13 @@ impl Pipeline {
             buckets,
             default_steps: facts.default_steps,
             default_guidance_scale: facts.default_guidance_scale,
-            default_scheduler: schedulers.kind()?,
+            default_scheduler: default_scheduler(&schedulers, options.scheduler)?,
             schedulers: schedulers.kinds()?,
             labels: facts.labels,
+            label_policy: options.label_policy.unwrap_or(match folder.path() {
+                Some(_) => LabelPolicy::Exact,
+                None => LabelPolicy::Nearest,
+            }),
             calibration: read_calibration(folder)?.or(facts.calibration),
             guidance: facts.guidance,
             prompt_limits: facts.prompt_limits,
@@ -271,9 +280,24 @@ impl Pipeline {
         Ok(conditioning)
     }
 
-    /// Whether a prompt means something to the model.
-    pub(crate) fn check_prompt(&self, prompt: &str) -> Result<(), String> {
-        self.family.check_prompt(prompt)
+    /// What the model takes a prompt for.
+    ///
+    /// # Errors
+    /// A message for whoever wrote the prompt.
+    pub(crate) fn read_prompt(&self, prompt: &str, policy: LabelPolicy) -> Result<ReadPrompt, String> {
+        self.family.read_prompt(prompt, policy)
+    }
+
+    /// What an image's texts are that take their time to be encoded.
+    pub(crate) fn texts<'a>(&self, spec: &'a ImageSpec) -> Vec<&'a str> {
+        match self.family.unconditional() {
+            // Classes take none.
+            Unconditional::Last(_) => Vec::new(),
+            Unconditional::FirstFromNegativePrompt if spec.guidance.mixing_scale().is_none() => vec![&spec.prompt],
+            Unconditional::FirstFromNegativePrompt => {
+                vec![&spec.prompt, spec.negative_prompt.as_deref().unwrap_or_default()]
+            }
+        }
     }
 
     /// Sets an image up: noise, conditioning, scheduler, fresh cache state within `budget`.
@@ -313,6 +337,10 @@ impl Pipeline {
         let lists: Vec<_> = lists.map(|(name, blocks)| ListShape { name, blocks: *blocks, stream_bytes }).collect();
         let shape = [1, self.latent_channels, height, width];
         let latents = Tensor::from_vec(noise::randn(spec.seed, &shape), &shape, &self.device)?;
+        let sessions = match spec.scheduler.forwards_per_step() {
+            1 => ImageSessions::new(&spec.cache, &lists, budget),
+            _ => ImageSessions::with_second_forwards(&spec.cache, &lists, budget),
+        };
         Ok(RunningImage {
             spec: spec.clone(),
             conditioning,
@@ -320,7 +348,7 @@ impl Pipeline {
             latents,
             scheduler: self.scheduler(spec.scheduler, spec.steps, spec.size)?,
             step: 0,
-            sessions: ImageSessions::new(&spec.cache, &lists, budget),
+            sessions,
         })
     }
 
@@ -366,6 +394,7 @@ impl Pipeline {
                 &mut ***image;
             let timestep = scheduler.timesteps().get(*step);
             let timestep = *timestep.ok_or_else(|| RunnerError::Model("the image has no step left".to_owned()))?;
+            sessions.begin_forward(!spec.scheduler.begins_step(*step));
             lanes.push(Lane { rows: rows.len(), sessions });
             for row in &all_rows[rows] {
                 latents.push(sample.clone());
@@ -414,6 +443,17 @@ impl Pipeline {
         let data = pixels.into_iter().map(|value| (value * 255.0).round_ties_even() as u8).collect();
         Ok(RgbImage { size: Size { width, height }, data })
     }
+}
+
+fn default_scheduler(
+    schedulers: &SchedulerConfig,
+    chosen: Option<SchedulerKind>,
+) -> Result<SchedulerKind, RunnerError> {
+    let own = || {
+        let hint = |error| RunnerError::Model(format!("{error}; `--scheduler CLASS` puts one of these in its place"));
+        schedulers.kind().map_err(hint)
+    };
+    chosen.map_or_else(own, Ok)
 }
 
 /// The model's calibration, if it has one.

@@ -25,6 +25,10 @@ pub(crate) struct PipelineStepModel {
 impl StepModel for PipelineStepModel {
     type Image = RunningImage;
 
+    fn must_encode(&self, spec: &ImageSpec) -> bool {
+        self.pipeline.texts(spec).iter().any(|text| !self.prompts.keeps(text))
+    }
+
     fn begin(&self, spec: &ImageSpec) -> Result<RunningImage, RunnerError> {
         let encode = |prompt: &str| self.prompts.get_or_compute(prompt, || self.pipeline.encode(prompt));
         self.pipeline.begin_with(spec, &self.budget, encode)
@@ -51,8 +55,8 @@ impl StepModel for PipelineStepModel {
         image.warnings()
     }
 
-    fn cached_steps(&self, image: &RunningImage) -> usize {
-        image.cached_steps()
+    fn cached_forwards(&self, image: &RunningImage) -> usize {
+        image.cached_forwards()
     }
 
     fn report(&self, image: &RunningImage) -> ImageReport {

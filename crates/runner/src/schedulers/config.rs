@@ -63,8 +63,22 @@ impl SchedulerConfig {
     /// # Errors
     /// As [`Self::kind`].
     pub fn kinds(&self) -> Result<Vec<SchedulerKind>, RunnerError> {
-        let own = self.kind()?;
-        Ok(SchedulerKind::ALL.into_iter().filter(|kind| kind.is_flow_match() == own.is_flow_match()).collect())
+        let is_flow_match = self.is_flow_match()?;
+        Ok(SchedulerKind::ALL.into_iter().filter(|kind| kind.is_flow_match() == is_flow_match).collect())
+    }
+
+    /// Whether the model predicts the way from picture to noise, as its own class says, also one that is not
+    /// supported.
+    fn is_flow_match(&self) -> Result<bool, RunnerError> {
+        let error = match self.kind() {
+            Ok(kind) => return Ok(kind.is_flow_match()),
+            Err(error) => error,
+        };
+        let text = |key: &str| self.keys.get(key).and_then(Value::as_str);
+        let class = text("_class_name").ok_or(error)?;
+        let is_on = |key: &str| self.keys.get(key) == Some(&Value::Bool(true));
+        let predicts_flow = text("prediction_type") == Some("flow_prediction");
+        Ok(class.contains("FlowMatch") || predicts_flow || is_on("use_flow_sigmas"))
     }
 
     /// Builds a fresh scheduler of class `kind` for one image.
@@ -212,6 +226,21 @@ mod tests {
         let error = config_with("PNDMScheduler").kind().unwrap_err().to_string();
         assert!(error.contains("_class_name is \"PNDMScheduler\""), "{error}");
         assert!(config("{}").kind().unwrap_err().to_string().contains("_class_name"));
+    }
+
+    #[test]
+    fn a_class_that_is_not_supported_still_says_what_the_model_predicts() {
+        let kinds = |text: &str| config(text).kinds().unwrap();
+        let noise = [SchedulerKind::Ddim, SchedulerKind::DpmSolverMultistep];
+        let flow = [SchedulerKind::FlowMatchEuler, SchedulerKind::FlowMatchHeun];
+        assert_eq!(kinds(r#"{"_class_name": "PNDMScheduler"}"#), noise);
+        assert_eq!(kinds(r#"{"_class_name": "FlowMatchLCMScheduler"}"#), flow);
+        assert_eq!(kinds(r#"{"_class_name": "UniPCMultistepScheduler", "use_flow_sigmas": true}"#), flow);
+        assert_eq!(kinds(r#"{"_class_name": "UniPCMultistepScheduler", "use_flow_sigmas": false}"#), noise);
+        let pndm = config(r#"{"_class_name": "PNDMScheduler", "skip_prk_steps": true, "set_alpha_to_one": false}"#);
+        assert!(pndm.build(SchedulerKind::Ddim, &Schedule::new(10)).is_ok());
+        let error = pndm.build(SchedulerKind::FlowMatchEuler, &Schedule::new(10)).err().unwrap().to_string();
+        assert!(error.contains("possible with this model: DDIMScheduler, "), "{error}");
     }
 
     #[test]

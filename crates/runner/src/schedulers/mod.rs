@@ -59,6 +59,24 @@ impl SchedulerKind {
         }
     }
 
+    /// How many denoising steps so many forwards are; one that is under way counts.
+    pub fn steps(self, forwards: usize) -> usize {
+        forwards.div_ceil(self.forwards_per_step())
+    }
+
+    /// Forwards of a denoising step, but for the last, which may have fewer.
+    pub fn forwards_per_step(self) -> usize {
+        match self {
+            Self::Ddim | Self::DpmSolverMultistep | Self::FlowMatchEuler => 1,
+            Self::FlowMatchHeun => 2,
+        }
+    }
+
+    /// Whether a forward, counted from 0, is the first of its step.
+    pub(crate) fn begins_step(self, forward: usize) -> bool {
+        forward.is_multiple_of(self.forwards_per_step())
+    }
+
     /// For models that predict the way from picture to noise, not the noise.
     fn is_flow_match(self) -> bool {
         matches!(self, Self::FlowMatchEuler | Self::FlowMatchHeun)
@@ -173,6 +191,16 @@ fn weighted_sum<'a>(terms: impl IntoIterator<Item = (f64, &'a Tensor)>) -> Resul
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn forwards_are_told_in_steps() {
+        for kind in SchedulerKind::ALL {
+            for steps in 1..30 {
+                assert_eq!(kind.steps(kind.forwards(steps)), steps, "{kind}");
+            }
+        }
+        assert_eq!([0, 1, 2, 3].map(|forwards| SchedulerKind::FlowMatchHeun.steps(forwards)), [0, 1, 1, 2]);
+    }
 
     #[test]
     fn names_round_trip() {

@@ -90,6 +90,21 @@ impl ClipTextConfig {
         self.architectures.iter().any(|class| class == WITH_PROJECTION)
     }
 
+    /// Refuses an end token that texts do not have; `ids` are any text's.
+    pub(super) fn check_end(&self, path: &str, ids: &[u32]) -> std::result::Result<(), RunnerError> {
+        if self.end(ids).is_ok() {
+            return Ok(());
+        }
+        let found = self.eos_token_id.to_string();
+        let right = ids.iter().max().map_or_else(|| "a token".to_owned(), u32::to_string);
+        Err(component_config::unsupported(
+            path,
+            "eos_token_id",
+            &found,
+            &format!("{right}, with which the texts of the tokenizer end"),
+        ))
+    }
+
     /// Where the text of these tokens ends: at the first end token.
     fn end(&self, ids: &[u32]) -> Result<usize> {
         // The end token has the largest id of all, so that it can be found without being known.
@@ -273,6 +288,9 @@ mod tests {
         let now = config(r#"{"eos_token_id": 813}"#);
         assert_eq!(now.end(&[812, 5, 813, 900, 813]).unwrap(), 2);
         assert!(now.end(&[812, 5]).unwrap_err().to_string().contains("no end token (813)"));
+        let error = now.check_end("text_encoder/config.json", &[812, 814, 0]).unwrap_err().to_string();
+        assert!(error.starts_with("text_encoder/config.json: `eos_token_id` is 813; supported: 814"), "{error}");
+        now.check_end("text_encoder/config.json", &[812, 813]).unwrap();
     }
 
     #[test]

@@ -39,8 +39,10 @@ impl ClipTextEncoder {
         let path = format!("{encoder}/config.json");
         let config = ClipTextConfig::from_json(&path, &folder.text(&path)?)?;
         let max_tokens = clip_tokenizer::max_tokens(folder, tokenizer)?.unwrap_or(usize::MAX);
+        let tokenizer = clip_tokenizer::load(folder, tokenizer)?;
+        config.check_end(&path, &tokenizer.tokens("", config.max_tokens())?.ids)?;
         Ok(Self {
-            tokenizer: clip_tokenizer::load(folder, tokenizer)?,
+            tokenizer,
             limit: PromptLimit {
                 encoder: "CLIP",
                 component: encoder.to_owned(),

@@ -88,7 +88,7 @@ pub(super) struct Summary<'a> {
     #[schema(value_type = CacheReportSchema)]
     cache: &'a CacheReport,
     timings: StageSeconds,
-    /// What of the request had no effect; absent where there is no such thing
+    /// What of the request was not done as it was asked for; absent where there is no such thing
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schema(min_items = 1)]
     warnings: Vec<Warning<'a>>,
@@ -229,7 +229,7 @@ mod tests {
             cache: CacheReport::new(&CachePlan::None, 3, Vec::new()),
             timings: Timings::default(),
             warnings: vec![RequestWarning {
-                param: "prompt",
+                param: "prompt".to_owned(),
                 code: "prompt_truncated",
                 message: "too long".to_owned(),
             }],

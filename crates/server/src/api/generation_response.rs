@@ -29,7 +29,7 @@ pub(super) struct GenerationResponse<'a> {
     #[schema(value_type = CacheReportSchema)]
     cache: &'a CacheReport,
     timings: StageSeconds,
-    /// What of the request had no effect; absent where there is no such thing
+    /// What of the request was not done as it was asked for; absent where there is no such thing
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schema(min_items = 1)]
     warnings: Vec<Warning<'a>>,
@@ -115,7 +115,7 @@ mod tests {
             cache: CacheReport::new(&CachePlan::None, 25, vec![afterimage_cache::ImageReport::default()]),
             timings: Timings { denoise_seconds: 1.5, ..Timings::default() },
             warnings: vec![RequestWarning {
-                param: "negative_prompt",
+                param: "negative_prompt".to_owned(),
                 code: "prompt_truncated",
                 message: "the T5 text encoder (text_encoder) takes 120 tokens; 7 more had no effect".to_owned(),
             }],

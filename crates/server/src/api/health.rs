@@ -34,7 +34,7 @@ enum HealthStatus {
     responses((status = 200, description = "It is", body = Health), (status = 503, response = Unavailable))
 )]
 pub(super) async fn live(State(state): State<Arc<AppState>>) -> Result<Json<Health>, ApiError> {
-    match state.engine() {
+    match state.check_health() {
         Err(error @ ApiError::WorkerStopped) => Err(error),
         _ => Ok(Json(Health { status: HealthStatus::Alive })),
     }
@@ -50,7 +50,7 @@ pub(super) async fn live(State(state): State<Arc<AppState>>) -> Result<Json<Heal
     responses((status = 200, description = "It may", body = Health), (status = 503, response = Unavailable))
 )]
 pub(super) async fn ready(State(state): State<Arc<AppState>>) -> Result<Json<Health>, ApiError> {
-    state.engine()?;
+    state.check_health()?;
     Ok(Json(Health { status: HealthStatus::Ready }))
 }
 

@@ -123,14 +123,19 @@ impl AppState {
         self.generations.token()
     }
 
-    /// The engine, if requests are served.
+    /// The engine, if requests are served: as long as one worker lives.
     pub(super) fn engine(&self) -> Result<Engine, ApiError> {
         match &*self.phase.borrow() {
             Phase::Loading => Err(ApiError::Loading),
             Phase::Draining(_) => Err(ApiError::ShuttingDown),
-            Phase::Serving(engine) if engine.is_ready() => Ok(engine.clone()),
+            Phase::Serving(engine) if engine.is_open() => Ok(engine.clone()),
             Phase::Serving(_) => Err(ApiError::WorkerStopped),
         }
+    }
+
+    /// Whether all is as it should be: requests are served, and every worker lives.
+    pub(super) fn check_health(&self) -> Result<(), ApiError> {
+        if self.engine()?.is_ready() { Ok(()) } else { Err(ApiError::WorkerStopped) }
     }
 
     /// Brings the counters up to what engine and store know.

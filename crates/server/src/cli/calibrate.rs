@@ -51,7 +51,7 @@ impl CalibrateArgs {
         }
         let prompts = self.prompts_of_file()?;
         let file = self.file()?;
-        let pipeline = self.model.load(&self.device)?;
+        let pipeline = self.model.load(&self.device, None)?;
         let specs = self.specs(&pipeline, prompts)?;
         let bar = ProgressBar::new(u64::from(self.images));
         let calibration = calibrate(&pipeline, &specs, |done| bar.set_position(done as u64))?;

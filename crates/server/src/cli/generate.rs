@@ -11,7 +11,7 @@ use super::cache::CacheArgs;
 use super::cache_summary;
 use super::error::CliError;
 use super::log::LogArgs;
-use super::model::{DeviceArg, ModelArgs};
+use super::model::{DeviceArg, LabelArg, ModelArgs};
 use super::output_file::{Existing, OutputFile, cannot_write};
 use super::output_pattern::OutputPattern;
 use super::pictures::MetadataArgs;
@@ -66,9 +66,6 @@ pub(super) struct GenerateArgs {
         value_name = "SCALE"
     )]
     true_cfg_scale: Option<f64>,
-    /// Noise scheduler, by its diffusers class name [default: the model's]
-    #[arg(long, env = "AFTERIMAGE_SCHEDULER", hide_env_values = true, value_name = "CLASS")]
-    scheduler: Option<String>,
     /// WIDTHxHEIGHT, one of the model's sizes [default: the model's first]
     #[arg(long, env = "AFTERIMAGE_SIZE", hide_env_values = true, value_name = "WxH")]
     size: Option<String>,
@@ -94,6 +91,8 @@ pub(super) struct GenerateArgs {
     #[command(flatten)]
     model: ModelArgs,
     #[command(flatten)]
+    labels: LabelArg,
+    #[command(flatten)]
     device: DeviceArg,
     #[command(flatten)]
     cache: CacheArgs,
@@ -110,10 +109,11 @@ impl GenerateArgs {
         let encoding = ImageEncoding { format: output.format(), ..encoding };
         let files = self.files(&output, request.images, request.seed)?;
         let engine = Engine::start(
-            self.model.load(&self.device)?,
+            self.model.load(&self.device, Some(&self.labels))?,
             EngineOptions { max_queued_requests: 1, ..Default::default() },
         )?;
         let job = engine.plan(request).map_err(|error| usage(error.into()))?;
+        job.warnings().iter().for_each(|warning| tracing::warn!(code = warning.code, "{}", warning.message));
         let metadata = ImageMetadata {
             prompt: self.prompt.clone(),
             negative_prompt: self.negative_prompt.clone(),
@@ -186,7 +186,6 @@ impl GenerateArgs {
             ("num_inference_steps", json!(self.steps)),
             ("guidance_scale", json!(self.guidance_scale)),
             ("true_cfg_scale", json!(self.true_cfg_scale)),
-            ("scheduler", json!(self.scheduler)),
             ("size", json!(self.size)),
             ("output_compression", json!(self.output_compression)),
         ];

@@ -28,7 +28,7 @@ use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 pub(crate) use error::CliError;
 pub(crate) use log::{LogArgs, LogFormat};
-pub(crate) use model::ModelArgs;
+pub(crate) use model::{LabelArg, ModelArgs};
 pub(crate) use serve::ServeArgs;
 
 use crate::build_info;

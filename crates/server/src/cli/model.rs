@@ -3,9 +3,10 @@
 use std::io::IsTerminal;
 use std::path::PathBuf;
 
+use afterimage_runner::schedulers::SchedulerKind;
 use afterimage_runner::{
-    BucketChoice, DeviceSpec, HubOptions, LoadOptions, ModelFolder, Offload, Pipeline, Precision, Replicas, Size,
-    existing, is_variant, resolve,
+    BucketChoice, DeviceSpec, HubOptions, LabelPolicy, LoadOptions, ModelFolder, Offload, Pipeline, Precision,
+    Replicas, Size, existing, is_variant, resolve,
 };
 
 use super::download_bars::DownloadBars;
@@ -70,6 +71,29 @@ pub(crate) struct ModelArgs {
     /// pipeline]
     #[arg(long, env = "AFTERIMAGE_MAX_SEQUENCE_LENGTH", hide_env_values = true, value_name = "TOKENS")]
     max_sequence_length: Option<usize>,
+    /// Noise scheduler, by its diffusers class name, of whatever names none; also in the place of a model's own
+    /// that this program does not have [default: the model's]
+    #[arg(long, env = "AFTERIMAGE_SCHEDULER", hide_env_values = true, value_name = "CLASS")]
+    scheduler: Option<SchedulerKind>,
+}
+
+/// What a prompt that is no label is taken for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum LabelPolicyArg {
+    /// For a mistake
+    Exact,
+    /// For the label that has most in common with it, which the answer names
+    Nearest,
+}
+
+/// How prompts become labels.
+#[derive(Debug, Clone, clap::Args)]
+#[command(next_help_heading = "Model")]
+pub(crate) struct LabelArg {
+    /// What a class-conditional model takes a prompt for that is none of its labels [default: nearest for the model
+    /// inside this program, exact for others]
+    #[arg(long, env = "AFTERIMAGE_LABEL_POLICY", hide_env_values = true, value_enum)]
+    label_policy: Option<LabelPolicyArg>,
 }
 
 /// The one device of a command that serves nobody.
@@ -110,14 +134,20 @@ impl ModelArgs {
         BucketChoice::sizes(&self.buckets)
     }
 
+    /// Whether the scheduler of default requests is the user's choice.
+    pub(crate) fn chooses_scheduler(&self) -> bool {
+        self.scheduler.is_some()
+    }
+
     /// Finds and loads the model. Takes its time.
-    pub(crate) fn load(&self, device: &DeviceArg) -> Result<Pipeline, CliError> {
-        Ok(Pipeline::load(&self.folder()?, &LoadOptions { device: device.device, ..self.options() })?)
+    pub(crate) fn load(&self, device: &DeviceArg, labels: Option<&LabelArg>) -> Result<Pipeline, CliError> {
+        let options = LoadOptions { device: device.device, ..self.options(labels) };
+        Ok(Pipeline::load(&self.folder()?, &options)?)
     }
 
     /// Finds the model and loads it onto every device.
-    pub(crate) fn load_onto(&self, devices: &[DeviceSpec]) -> Result<Replicas, CliError> {
-        Ok(Replicas::load(&self.folder()?, &self.options(), devices)?)
+    pub(crate) fn load_onto(&self, devices: &[DeviceSpec], labels: &LabelArg) -> Result<Replicas, CliError> {
+        Ok(Replicas::load(&self.folder()?, &self.options(Some(labels)), devices)?)
     }
 
     fn folder(&self) -> Result<ModelFolder, CliError> {
@@ -143,14 +173,25 @@ impl ModelArgs {
         }
     }
 
-    fn options(&self) -> LoadOptions {
+    fn options(&self, labels: Option<&LabelArg>) -> LoadOptions {
         LoadOptions {
             precision: self.dtype.into(),
             buckets: self.buckets(),
             offload: self.offload.into(),
             text_encoder_device: self.text_encoder_device,
             max_sequence_length: self.max_sequence_length,
+            scheduler: self.scheduler,
+            label_policy: labels.and_then(|labels| labels.label_policy).map(LabelPolicy::from),
             ..LoadOptions::default()
+        }
+    }
+}
+
+impl From<LabelPolicyArg> for LabelPolicy {
+    fn from(policy: LabelPolicyArg) -> Self {
+        match policy {
+            LabelPolicyArg::Exact => Self::Exact,
+            LabelPolicyArg::Nearest => Self::Nearest,
         }
     }
 }

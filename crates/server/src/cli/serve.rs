@@ -10,7 +10,7 @@ use super::access::AccessArgs;
 use super::cache::CacheArgs;
 use super::error::CliError;
 use super::log::LogArgs;
-use super::model::ModelArgs;
+use super::model::{LabelArg, ModelArgs};
 use super::pictures::PictureArgs;
 use crate::api::{ApiSettings, JobLimits, UnknownFields};
 use crate::build_info;
@@ -54,6 +54,8 @@ pub(crate) struct ServeArgs {
     playground: bool,
     #[command(flatten)]
     model: ModelArgs,
+    #[command(flatten)]
+    labels: LabelArg,
     /// What happens to a request for a size that is none of the served ones
     #[arg(
         long,
@@ -270,6 +272,7 @@ impl ServeArgs {
             host: self.host,
             port: self.port,
             model: self.model,
+            labels: self.labels,
             devices: self.workers.devices,
             engine: EngineOptions {
                 max_batch_rows: self.workers.max_batch_rows.get(),

@@ -1,6 +1,6 @@
 //! A model whose images are counters, with faults on order.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -15,12 +15,15 @@ use crate::pipeline::ImageSpec;
 use crate::request::RequestWarning;
 use crate::size::Size;
 
-/// Virtual time of one row in one step, and of decoding.
+/// Virtual time of one row in one step, of decoding, and of encoding a text.
 pub(super) const ROW_STEP_MILLIS: u64 = 10;
 pub(super) const DECODE_MILLIS: u64 = 5;
+pub(super) const ENCODE_MILLIS: u64 = 700;
 
 /// Images with this prompt reuse every other step.
 pub(super) const REUSING_PROMPT: &str = "reuse";
+/// Prompts that begin like this are encoded, once each.
+pub(super) const TEXT: &str = "text";
 
 /// Time that moves only when the fake model works or a test says so.
 #[derive(Default)]
@@ -69,6 +72,8 @@ pub(super) struct FakeModel {
     clock: Arc<VirtualClock>,
     faults: Mutex<HashMap<u64, Fault>>,
     forwards: Mutex<Vec<Forward>>,
+    encoded: Mutex<HashSet<String>>,
+    decodings: AtomicUsize,
     living: Arc<AtomicUsize>,
 }
 
@@ -95,7 +100,14 @@ impl Drop for FakeImage {
 
 impl FakeModel {
     pub(super) fn new(clock: Arc<VirtualClock>) -> Self {
-        Self { clock, faults: Mutex::default(), forwards: Mutex::default(), living: Arc::default() }
+        Self {
+            clock,
+            faults: Mutex::default(),
+            forwards: Mutex::default(),
+            encoded: Mutex::default(),
+            decodings: AtomicUsize::new(0),
+            living: Arc::default(),
+        }
     }
 
     pub(super) fn break_image(&self, seed: u64, fault: Fault) {
@@ -108,6 +120,11 @@ impl FakeModel {
 
     pub(super) fn forwards(&self) -> Vec<Forward> {
         self.forwards.lock().unwrap().clone()
+    }
+
+    /// Texts encoded, and pictures and previews decoded.
+    pub(super) fn texts_and_decodings(&self) -> (usize, usize) {
+        (self.encoded.lock().unwrap().len(), self.decodings.load(Ordering::SeqCst))
     }
 
     /// Images and snapshots that exist.
@@ -123,7 +140,15 @@ impl FakeModel {
 impl StepModel for FakeModel {
     type Image = FakeImage;
 
+    fn must_encode(&self, spec: &ImageSpec) -> bool {
+        spec.prompt.starts_with(TEXT) && !self.encoded.lock().unwrap().contains(&spec.prompt)
+    }
+
     fn begin(&self, spec: &ImageSpec) -> Result<FakeImage, RunnerError> {
+        if self.must_encode(spec) {
+            self.clock.advance(ENCODE_MILLIS);
+            self.encoded.lock().unwrap().insert(spec.prompt.clone());
+        }
         if self.faults.lock().unwrap().get(&spec.seed) == Some(&Fault::Begin) {
             return Err(RunnerError::Model("cannot begin".to_owned()));
         }
@@ -167,6 +192,7 @@ impl StepModel for FakeModel {
             return Err(RunnerError::Model("cannot decode".to_owned()));
         }
         self.clock.advance(DECODE_MILLIS);
+        self.decodings.fetch_add(1, Ordering::SeqCst);
         let mut data = vec![image.spec.seed as u8, image.step as u8];
         data.extend(image.state.to_le_bytes());
         Ok(RgbImage { size: image.spec.size, data })
@@ -181,7 +207,7 @@ impl StepModel for FakeModel {
     }
 
     #[allow(clippy::panic, reason = "the fault that is tested")]
-    fn cached_steps(&self, image: &FakeImage) -> usize {
+    fn cached_forwards(&self, image: &FakeImage) -> usize {
         if self.fault(image) == Some(Fault::Loop) {
             panic!("a fault of the loop itself");
         }

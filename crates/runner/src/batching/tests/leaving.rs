@@ -69,7 +69,7 @@ fn a_request_that_is_done_in_time_is_not_hurt_by_the_clock() {
 }
 
 #[test]
-fn previews_come_at_even_steps_of_every_image() {
+fn previews_come_at_even_steps_of_every_image_one_by_one() {
     let mut bench = Bench::new(8);
     let previews = PreviewCount::new(1).unwrap();
     let mut ticket = bench.submit(Job { images: 2, ..job(1) }.with_previews(previews));
@@ -78,15 +78,15 @@ fn previews_come_at_even_steps_of_every_image() {
     bench.run_out();
     let got: Vec<_> = std::iter::from_fn(|| received.try_recv().ok()).collect();
     let shown: Vec<_> = got.iter().map(|preview| (preview.image, preview.number, preview.step)).collect();
-    assert_eq!(shown, [(0, 0, 2), (1, 0, 2)]);
-    assert_eq!(got[1].pixels.data[..2], [2, 2]);
+    assert_eq!(shown, [(0, 0, 2), (1, 0, 3)]);
+    assert_eq!(got[1].pixels.data[..2], [2, 3]);
     assert!(answer(ticket).is_ok());
 }
 
 #[test]
 fn previews_that_nobody_takes_are_dropped_and_counted() {
     let mut bench = Bench::new(8);
-    let ticket = bench.submit(Job { images: 3, steps: 8, ..job(1) }.with_previews(PreviewCount::new(3).unwrap()));
+    let ticket = bench.submit(Job { images: 3, steps: 24, ..job(1) }.with_previews(PreviewCount::new(3).unwrap()));
     bench.run_out();
     // Nine are made, four are held.
     assert_eq!(bench.statistics().previews_dropped, 5);

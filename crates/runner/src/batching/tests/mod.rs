@@ -6,6 +6,7 @@ mod isolation;
 mod leaving;
 mod pool;
 mod real_model;
+mod stalls;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -43,6 +44,7 @@ fn job(seed: u64) -> Job {
         scheduler: SchedulerKind::Ddim,
         cache: CachePlan::None,
         previews: PreviewCount::default(),
+        warnings: Vec::new(),
     }
 }
 

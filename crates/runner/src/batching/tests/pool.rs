@@ -128,6 +128,38 @@ fn a_worker_that_dies_starts_again_once() {
 }
 
 #[test]
+fn a_worker_that_dies_once_it_is_chosen_leaves_the_request_to_the_next() {
+    let (pool, _) = pool(3, LIMITS);
+    pool.cut_off(0);
+    // The other two still take work when the lightest worker, which looks alive, turns out not to.
+    for seed in 1..5 {
+        assert_eq!(picture(&answer(pool.submit(job(seed)).unwrap()).unwrap(), 0), (seed, 4));
+    }
+    pool.cut_off(1);
+    assert!(answer(pool.submit(job(5)).unwrap()).is_ok());
+    pool.cut_off(2);
+    assert_eq!(pool.submit(job(6)).err(), Some(SubmitError::Closed));
+    wait_until(|| pool.has_ended());
+    let totals = pool.totals();
+    assert_eq!((totals.requests, totals.seconds), (0, 0.0), "what was not taken counts nowhere");
+}
+
+#[test]
+fn the_others_go_on_when_a_worker_is_dead() {
+    let (pool, model) = pool(2, LIMITS);
+    model.break_image(1, Fault::Loop);
+    // Both start again once; then one stays dead.
+    while pool.is_ready() {
+        assert!(answer(pool.submit(job(1)).unwrap()).is_err());
+    }
+    model.mend();
+    assert!(pool.is_open());
+    for seed in 2..6 {
+        assert!(answer(pool.submit(job(seed)).unwrap()).is_ok());
+    }
+}
+
+#[test]
 fn a_warm_up_that_fails_is_an_error_of_the_start() {
     let clock = Arc::new(VirtualClock::default());
     let model = Arc::new(FakeModel::new(Arc::clone(&clock)));

@@ -27,6 +27,10 @@ struct Seeded(u64, RunningImage);
 impl StepModel for Faulty {
     type Image = Seeded;
 
+    fn must_encode(&self, spec: &ImageSpec) -> bool {
+        self.0.must_encode(spec)
+    }
+
     fn begin(&self, spec: &ImageSpec) -> Result<Seeded, RunnerError> {
         Ok(Seeded(spec.seed, self.0.begin(spec)?))
     }
@@ -55,8 +59,8 @@ impl StepModel for Faulty {
         self.0.warnings(&image.1)
     }
 
-    fn cached_steps(&self, image: &Seeded) -> usize {
-        self.0.cached_steps(&image.1)
+    fn cached_forwards(&self, image: &Seeded) -> usize {
+        self.0.cached_forwards(&image.1)
     }
 
     fn report(&self, image: &Seeded) -> ImageReport {
@@ -112,7 +116,7 @@ fn an_image_beside_a_panic_goes_on_bit_for_bit_as_if_alone() {
         }
         let decisions = |image: &Seeded| serde_json::to_value(model.report(image)).unwrap();
         assert_eq!(decisions(&beside), decisions(&alone));
-        assert_eq!(model.cached_steps(&beside), model.cached_steps(&alone));
+        assert_eq!(model.cached_forwards(&beside), model.cached_forwards(&alone));
     }
     assert_eq!(budget.used(), 0);
 }
