@@ -106,7 +106,13 @@ impl ModelFolder {
     /// Whether the folder holds the file `path`, such as `tokenizer/vocab.json`.
     pub fn contains(&self, path: &str) -> bool {
         match &self.place {
-            Place::Directory(folder) => folder.join(path).is_file(),
+            Place::Directory(folder) => {
+                let path = folder.join(path);
+                if let Some(what) = dangling(&path) {
+                    tracing::warn!("{} is passed over, {what}", path.display());
+                }
+                path.is_file()
+            }
             Place::Embedded => embedded::file(path).is_some(),
         }
     }
@@ -200,7 +206,8 @@ pub(crate) fn component_entry(value: &Value) -> Option<(&str, &str)> {
 /// What a path is that is no model folder.
 fn what_it_is_instead(path: &Path) -> String {
     if path.is_file() {
-        return "it is a file".to_owned();
+        return "it is a file; the weights of a transformer go to --transformer, beside the --model that has all else"
+            .to_owned();
     }
     if let Some(what) = dangling(&path.join(MODEL_INDEX)) {
         return format!("there is one, {what}");

@@ -75,7 +75,12 @@ impl Downloads<'_> {
         let repository = self.repository;
         let url =
             format!("{}/{}/resolve/{}/{}", repository.options.endpoint, repository.id, self.commit, encoded(path));
-        let metadata = Metadata::of(&self.client.get(&url, Some("bytes=0-0"))?)?;
+        let first_byte = match self.client.get(&url, Some("bytes=0-0")) {
+            // An empty file has no first byte.
+            Err(FetchError::Refused { status: 416, .. }) => self.client.get(&url, None),
+            other => other,
+        };
+        let metadata = Metadata::of(&first_byte?)?;
         let blob = CachedRepository::new(&repository.options.cache_dir, repository.id).blob(&metadata.etag);
         create_parent(&blob).map_err(FetchError::Cache)?;
         let _lock = locked(&blob, path)?;
@@ -100,7 +105,8 @@ impl Downloads<'_> {
             tracing::warn!(file = path, part = %part.display(), "it is no beginning of the file; fetching it anew");
             done = restart(&file)?;
         }
-        let answer = self.client.get(url, Some(&format!("bytes={done}-")))?;
+        let range = format!("bytes={done}-");
+        let answer = self.client.get(url, Some(&*range).filter(|_| total != Some(0)))?;
         // A server that knows no ranges answers with the whole.
         if done > 0 && range_start(&answer) != Some(done) {
             tracing::info!(file = path, "the server sends the whole file again");

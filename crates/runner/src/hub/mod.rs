@@ -33,7 +33,8 @@ use repository::Repository;
 use variables::Variables;
 
 /// Finds the model that `model` names: a directory, `emoji-dit` (part of the program), or a model on the hub, as
-/// `org/name`, `org/name@revision` or the address of its page, which is fetched if the cache lacks it. Downloads block, and can take long.
+/// `org/name`, `org/name@revision` or the address of its page, which is fetched if the cache lacks it. Downloads
+/// block, and can take long.
 ///
 /// # Errors
 /// It is none of these, a file is missing, or the hub refuses or cannot be reached; the message says

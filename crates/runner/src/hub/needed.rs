@@ -51,9 +51,7 @@ pub(super) struct Selection<'a> {
 pub(super) struct Needed {
     /// Whether or not they are all there.
     pub(super) paths: Vec<String>,
-    /// Weights that are there and not read, and components that lack the variant.
-    pub(super) warnings: Vec<String>,
-    /// Variants that were not asked for.
+    /// Weights that are there and not read, components that lack the variant, and variants that were not asked for.
     pub(super) notes: Vec<String>,
     /// Whether any component has the variant, if one was asked for.
     has_variant: bool,
@@ -73,11 +71,8 @@ impl Needed {
 
     /// Says what is worth saying.
     pub(super) fn log(&self, model: &str) {
-        for text in &self.warnings {
-            tracing::warn!(model, "{text}");
-        }
         for text in &self.notes {
-            tracing::info!(model, "{text}");
+            tracing::warn!(model, "{text}");
         }
     }
 }
@@ -169,12 +164,12 @@ fn add_model(
     };
     needed.paths.extend(read);
     needed.paths.extend(weights.names.iter().map(|name| format!("{component}/{name}")));
-    needed.warnings.extend(weights.warning(wanted.library).map(|text| format!("{component}: {text}")));
+    needed.notes.extend(weights.warning(wanted.library).map(|text| format!("{component}: {text}")));
     match (wanted.variant, weights.variant.as_deref()) {
         (wanted, found) if wanted == found => {}
         (Some(wanted), _) => {
             let text = format!("{component}: no weights of the variant `{wanted}`; {} is read", weights.form);
-            needed.warnings.push(text);
+            needed.notes.push(text);
         }
         (None, found) => {
             let only = found.unwrap_or_default();
@@ -353,7 +348,7 @@ mod tests {
                 "text_encoder/model.safetensors",
             ]
         );
-        let [first, second] = needed.warnings.as_slice() else { panic!("{:?}", needed.warnings) };
+        let [first, second] = needed.notes.as_slice() else { panic!("{:?}", needed.notes) };
         assert!(first.starts_with("transformer: ") && first.contains("not read: diffusion_pytorch_model.safetensors;"));
         assert!(second.starts_with("text_encoder: ") && second.contains("not read: model.safetensors.index.json;"));
     }
@@ -383,7 +378,7 @@ mod tests {
             ]
         );
         assert_eq!(
-            needed.warnings,
+            needed.notes,
             ["vae: no weights of the variant `fp16`; diffusion_pytorch_model.safetensors is read"]
         );
         let needed = of(None).unwrap();

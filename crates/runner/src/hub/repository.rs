@@ -148,9 +148,13 @@ impl Remote<'_> {
             return Ok(cached);
         }
         if !self.has(path) {
-            let found = match self.has(LORA_FILE) {
-                true => format!("it holds {LORA_FILE}, {LORA_ADVICE}"),
-                false => "it is no complete model in diffusers layout".to_owned(),
+            let found = match self.listing.iter().find(|file| file.ends_with(".gguf")) {
+                _ if self.has(LORA_FILE) => format!("it holds {LORA_FILE}, {LORA_ADVICE}"),
+                Some(file) => format!(
+                    "it holds transformers as GGUF, such as {file}: download one and give it as --transformer, beside \
+                     the --model that has all else"
+                ),
+                None => "it is no complete model in diffusers layout".to_owned(),
             };
             return Err(RunnerError::Model(format!("{} has no {path}; {found}", self.repository.id)));
         }

@@ -143,6 +143,9 @@ impl Shared {
         let (start, end) = range.trim_start_matches("bytes=").split_once('-').unwrap();
         let start: usize = start.parse().unwrap();
         let end = end.parse().map_or(content.len(), |end: usize| end + 1);
+        if request.range.is_none() {
+            return respond(stream, 200, &format!("ETag: \"{}\"\r\n", etag(file)), &content);
+        }
         if start >= content.len() {
             return respond(stream, 416, "", b"");
         }

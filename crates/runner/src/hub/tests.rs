@@ -241,6 +241,19 @@ fn whole_answers_to_ranged_requests_are_accepted() {
 }
 
 #[test]
+fn empty_files_are_fetched() {
+    let setup = setup(Mood::Friendly);
+    let merges = "tokenizer/merges.txt";
+    fs::create_dir(setup.root.join("tokenizer")).unwrap();
+    fs::write(setup.root.join(merges), "").unwrap();
+    let index = fs::read_to_string(setup.root.join("model_index.json")).unwrap();
+    let mut index: serde_json::Value = serde_json::from_str(&index).unwrap();
+    index["tokenizer"] = serde_json::json!(["transformers", "CLIPTokenizer"]);
+    fs::write(setup.root.join("model_index.json"), index.to_string()).unwrap();
+    assert!(resolve(ID, &setup.options).unwrap().contains(merges));
+}
+
+#[test]
 fn models_are_named_in_every_way() {
     let mut setup = setup(Mood::Friendly);
     let page = format!("{}/{ID}", setup.hub.endpoint);
@@ -415,7 +428,15 @@ fn an_incomplete_repository_is_named() {
     let mut options = setup.options.clone();
     options.cache_dir = options.cache_dir.join("other");
     let error = resolve(ID, &options).unwrap_err().to_string();
-    assert!(error.contains("acme/tiny-dit has no model_index.json"), "{error}");
+    assert!(error.contains("acme/tiny-dit has no model_index.json; it is no complete model"), "{error}");
+    for (file, expected) in [
+        ("flux1-dev-Q4_0.gguf", "such as flux1-dev-Q4_0.gguf: download one and give it as --transformer"),
+        ("pytorch_lora_weights.safetensors", "it holds pytorch_lora_weights.safetensors, a LoRA"),
+    ] {
+        fs::write(setup.root.join(file), "").unwrap();
+        let error = resolve(ID, &options).unwrap_err().to_string();
+        assert!(error.contains(expected), "{error}");
+    }
 }
 
 #[test]
