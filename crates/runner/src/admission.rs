@@ -66,7 +66,7 @@ fn guidance(request: &ImageRequest, info: &ModelInfo) -> Result<Guidance, Reques
         }
         (GuidanceKind::Distilled { is_told: false }, Some(scale)) if *scale > 1.0 => {
             let message = format!(
-                "`guidance_scale` is {scale}, but this model was distilled to do without and is told none; leave it \
+                "`guidance_scale` is {scale}, but this model was distilled to work without guidance; leave it \
                  out, or set `true_cfg_scale`"
             );
             return Err(invalid("guidance_scale", message));

@@ -53,7 +53,7 @@ pub(crate) enum ApiError {
     },
     /// The client has too many requests without an answer.
     #[error(
-        "{max_concurrent} requests of yours have no answer yet, and this server takes no more at a time \
+        "{max_concurrent} of your requests are still running, and this server takes no more at a time \
          (--max-concurrent-per-key)"
     )]
     TooManyConcurrent {
@@ -71,7 +71,7 @@ pub(crate) enum ApiError {
         served: String,
     },
     /// No such job, or no longer.
-    #[error("there is no job `{id}` here; finished jobs are kept for a while only (--job-retention)")]
+    #[error("there is no job `{id}` here; finished jobs are kept for a limited time (--job-retention)")]
     JobNotFound {
         /// As asked for.
         id: String,
@@ -83,7 +83,7 @@ pub(crate) enum ApiError {
         path: String,
     },
     /// A stored picture that was never there, or is there no longer.
-    #[error("there is no such picture, or its time is over (--output-max-age)")]
+    #[error("there is no such picture, or it has expired (--output-max-age)")]
     ImageNotFound,
     /// The path exists, the method does not.
     #[error("{path} does not answer {method} requests")]
@@ -100,7 +100,7 @@ pub(crate) enum ApiError {
         limit_bytes: usize,
     },
     /// The body did not arrive in time.
-    #[error("the request body was not here after {} s (--body-timeout)", timeout.as_secs_f64())]
+    #[error("the request body did not arrive within {} s (--body-timeout)", timeout.as_secs_f64())]
     BodyTimedOut {
         /// The time it had.
         timeout: Duration,
@@ -112,7 +112,7 @@ pub(crate) enum ApiError {
         retry_after: Duration,
     },
     /// Nothing among the kept jobs can be forgotten.
-    #[error("{kept} jobs are kept, as many as may be (--max-jobs), and none can be forgotten yet; delete one or wait")]
+    #[error("{kept} jobs are kept, the most allowed (--max-jobs), and none can be removed yet; delete one or wait")]
     TooManyJobs {
         /// How many there are.
         kept: usize,

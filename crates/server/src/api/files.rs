@@ -17,9 +17,9 @@ use super::path_id::PathId;
 use super::state::AppState;
 use crate::image_store::ImageId;
 
-/// A picture that was answered as a URL
+/// A picture that was returned as a URL
 ///
-/// It is there until it is too old, or others need its room (`--output-max-age`, `--output-max-bytes`).
+/// It is kept until it is too old, or newer pictures need the space (`--output-max-age`, `--output-max-bytes`).
 #[utoipa::path(
     get,
     path = "/v1/images/files/{id}",

@@ -57,7 +57,7 @@ fn event_data() -> Schema {
     text.content_schema(Some(data)).build().into()
 }
 
-/// A picture on its way
+/// A preview of a picture
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct PartialImage {
     #[serde(flatten)]

@@ -121,11 +121,11 @@ impl RequestRules<'_> {
             return Err(ApiError::InvalidRequest {
                 param: Some("prompt".to_owned()),
                 code: "missing_field",
-                message: "`prompt` is missing; say what the picture shall show".to_owned(),
+                message: "`prompt` is missing; say what the picture should show".to_owned(),
             });
         };
         if prompt.trim().is_empty() {
-            return Err(ApiError::invalid_value("prompt", "`prompt` is blank; say what the picture shall show"));
+            return Err(ApiError::invalid_value("prompt", "`prompt` is blank; say what the picture should show"));
         }
         Ok(prompt.to_owned())
     }
@@ -213,8 +213,8 @@ fn delivery(fields: &mut Fields<'_>) -> Result<Way<Delivery>, ApiError> {
 /// A job keeps its previews until they are asked for, and always tells its progress.
 fn job_delivery(fields: &mut Fields<'_>) -> Result<Way<()>, ApiError> {
     if fields.boolean("stream")?.unwrap_or(false) {
-        let message = "`stream` is true, but a job is not streamed; it must be false, and GET /v1/images/jobs/ID tells \
-                       how far the job is";
+        let message = "`stream` is true, but a job is not streamed; it must be false, and GET /v1/images/jobs/ID has \
+                       its progress";
         return Err(ApiError::invalid_value("stream", message));
     }
     fields.boolean("progress")?;
@@ -381,7 +381,7 @@ mod tests {
             ]
             .join("\n"),
             @r#"
-            `prompt` is missing; say what the picture shall show
+            `prompt` is missing; say what the picture should show
             `size` is "1024x"; it must be "auto" or WIDTHxHEIGHT, such as "256x256"
             `scheduler` is "EulerDiscreteScheduler"; it must be one of "DDIMScheduler", "DPMSolverMultistepScheduler", "FlowMatchEulerDiscreteScheduler", "FlowMatchHeunDiscreteScheduler"
             `output_format` is "gif"; it must be one of "png", "jpeg", "webp"

@@ -66,10 +66,10 @@ pub(super) type Parse<D> = fn(&RequestRules<'_>, &Map<String, Value>) -> Result<
 /// Make pictures
 ///
 /// Streamed if `stream` is true: server-sent events whose `data` is a `GenerationEvent`, and an event `error` with an
-/// `ErrorBody` if the request fails on its way. What is wrong before that is a plain answer. A client that
+/// `ErrorBody` if the request fails later. An error before that is a plain response. A client that
 /// leaves cancels its request at the next step.
 ///
-/// `"response_format": "file"`, or a header such as `Accept: image/png`, is answered with the bytes of the one picture.
+/// `"response_format": "file"`, or a header such as `Accept: image/png`, is answered with the bytes of the single picture.
 #[utoipa::path(
     post,
     path = "/v1/images/generations",

@@ -24,14 +24,14 @@ enum HealthStatus {
     Ready,
 }
 
-/// Whether the process is worth keeping
+/// Whether the process works
 ///
-/// Alive unless the worker thread is gone, which only a restart repairs.
+/// Live unless the worker thread is gone, which only a restart repairs.
 #[utoipa::path(
     get,
     path = "/health/live",
     tag = "operation",
-    responses((status = 200, description = "It is", body = Health), (status = 503, response = Unavailable))
+    responses((status = 200, description = "It does", body = Health), (status = 503, response = Unavailable))
 )]
 pub(super) async fn live(State(state): State<Arc<AppState>>) -> Result<Json<Health>, ApiError> {
     match state.check_health() {
@@ -40,14 +40,14 @@ pub(super) async fn live(State(state): State<Arc<AppState>>) -> Result<Json<Heal
     }
 }
 
-/// Whether it may be sent requests
+/// Whether the server accepts requests
 ///
-/// Ready while requests are accepted: the model is there and the server is not ending.
+/// Ready while requests are accepted: the model is loaded and the server is not shutting down.
 #[utoipa::path(
     get,
     path = "/health/ready",
     tag = "operation",
-    responses((status = 200, description = "It may", body = Health), (status = 503, response = Unavailable))
+    responses((status = 200, description = "It does", body = Health), (status = 503, response = Unavailable))
 )]
 pub(super) async fn ready(State(state): State<Arc<AppState>>) -> Result<Json<Health>, ApiError> {
     state.check_health()?;
@@ -59,7 +59,7 @@ pub(super) async fn ready(State(state): State<Arc<AppState>>) -> Result<Json<Hea
     get,
     path = "/health",
     tag = "operation",
-    responses((status = 200, description = "It may", body = Health), (status = 503, response = Unavailable))
+    responses((status = 200, description = "It does", body = Health), (status = 503, response = Unavailable))
 )]
 pub(super) async fn health(state: State<Arc<AppState>>) -> Result<Json<Health>, ApiError> {
     ready(state).await

@@ -63,7 +63,7 @@ struct ModelBucket {
     /// Null until a picture of this size was made, or `--warmup`
     #[schema(required)]
     seconds_per_row_step: Option<f64>,
-    /// Null as long
+    /// Null until then
     #[schema(required)]
     decode_seconds: Option<f64>,
 }
@@ -129,7 +129,7 @@ struct CacheCard {
     fault: Option<CacheFaultCard>,
 }
 
-/// Why a backend cannot be used without more
+/// Why a backend cannot be used without further settings
 #[derive(Debug, Serialize, ToSchema)]
 struct CacheFaultCard {
     /// The field that would have to be given

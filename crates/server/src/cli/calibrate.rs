@@ -18,10 +18,10 @@ pub(super) struct CalibrateArgs {
     /// Images to run; each has its own class or prompt, and its own seed
     #[arg(long, env = "AFTERIMAGE_IMAGES", hide_env_values = true, default_value_t = 16)]
     images: u32,
-    /// Denoising steps; MagCache's ratios are stretched to other numbers of steps [default: the model's]
+    /// Denoising steps; MagCache's ratios are interpolated for other numbers of steps [default: the model's]
     #[arg(long, env = "AFTERIMAGE_STEPS", hide_env_values = true)]
     steps: Option<usize>,
-    /// Text file with a prompt in every line, for a model without labels; images take them in turn
+    /// Text file with one prompt per line, for a model without labels; images use them in turn
     #[arg(long, env = "AFTERIMAGE_PROMPTS", hide_env_values = true, value_name = "FILE")]
     prompts: Option<PathBuf>,
     /// File to write, or `-` for standard output; a model folder keeps it as `cache_calibration.json`

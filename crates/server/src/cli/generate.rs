@@ -27,9 +27,9 @@ const RENAMED_FLAGS: [(&str, &str); 1] = [("num_inference_steps", "steps")];
 /// Flags of `generate`. Values are checked where a server checks a request's.
 #[derive(Debug, clap::Args)]
 pub(super) struct GenerateArgs {
-    /// What the picture shall show; for a class-conditional model one of its labels
+    /// What the picture should show; for a class-conditional model one of its labels
     prompt: String,
-    /// What it shall not show, for models that are guided away from a text
+    /// What it should not show, for models with guidance by text
     #[arg(long, env = "AFTERIMAGE_NEGATIVE_PROMPT", hide_env_values = true, value_name = "TEXT")]
     negative_prompt: Option<String>,
     /// Number of images; image k uses seed + k

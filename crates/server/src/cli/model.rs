@@ -30,7 +30,7 @@ pub(crate) enum Dtype {
 pub(crate) enum OffloadArg {
     /// Nothing
     None,
-    /// Text encoders: loaded for a prompt that is not kept from an earlier request, and freed behind it
+    /// Text encoders: loaded for a prompt that is not in the prompt cache, and freed afterwards
     TextEncoders,
 }
 
@@ -50,7 +50,7 @@ pub(crate) struct ModelArgs {
     #[arg(long, env = "AFTERIMAGE_VARIANT", hide_env_values = true, value_name = "NAME")]
     variant: Option<String>,
     /// The transformer's weights: a GGUF file, or a single-file checkpoint in safetensors, such as
-    /// `flux1-dev-Q4_K_S.gguf`. All else comes from --model
+    /// `flux1-dev-Q4_K_S.gguf`. Everything else comes from --model
     #[arg(long, env = "AFTERIMAGE_TRANSFORMER", hide_env_values = true, value_name = "FILE")]
     transformer: Option<PathBuf>,
     /// Precision of weights and activations
@@ -60,14 +60,14 @@ pub(crate) struct ModelArgs {
     /// aspect ratios with about that side squared pixels [default: the model's own size]
     #[arg(long, env = "AFTERIMAGE_BUCKETS", hide_env_values = true, value_delimiter = ',', value_name = "WxH|SET,...")]
     buckets: Vec<BucketChoice>,
-    /// What leaves the memory while it is not needed
+    /// What is removed from memory while it is not needed
     #[arg(long, env = "AFTERIMAGE_OFFLOAD", hide_env_values = true, value_enum, default_value = "none")]
     offload: OffloadArg,
     /// Where text encoders compute, such as `cpu` beside a transformer on a GPU [default: where the transformer
     /// does]
     #[arg(long, env = "AFTERIMAGE_TEXT_ENCODER_DEVICE", hide_env_values = true, value_name = "DEVICE")]
     text_encoder_device: Option<DeviceSpec>,
-    /// Tokens of a prompt that the last text encoder reads, 1 to 512; more are cut [default: as in the model's
+    /// Tokens of a prompt that the last text encoder reads, 1 to 512; longer prompts are cut [default: as in the model's
     /// pipeline]
     #[arg(long, env = "AFTERIMAGE_MAX_SEQUENCE_LENGTH", hide_env_values = true, value_name = "TOKENS")]
     max_sequence_length: Option<usize>,

@@ -41,7 +41,7 @@ enum DefaultResponseFormat {
 pub(super) struct PictureArgs {
     #[command(flatten)]
     pub(super) metadata: MetadataArgs,
-    /// Folder, of this server alone, for pictures that are answered as URLs (`response_format: url`)
+    /// Folder for pictures that are returned as URLs (`response_format: url`); no other server may use it
     /// [default: such requests are refused]
     #[arg(long, env = "AFTERIMAGE_OUTPUT_DIR", hide_env_values = true, value_name = "FOLDER")]
     output_dir: Option<PathBuf>,
@@ -53,7 +53,7 @@ pub(super) struct PictureArgs {
     #[arg(long, env = "AFTERIMAGE_OUTPUT_MAX_BYTES", hide_env_values = true, value_name = "BYTES",
         default_value_t = DEFAULT_MAX_BYTES)]
     output_max_bytes: u64,
-    /// What a request is answered that does not say `response_format` [default: both with --output-dir, else
+    /// How pictures are returned to a request without `response_format` [default: both with --output-dir, else
     /// b64_json]
     #[arg(long, env = "AFTERIMAGE_DEFAULT_RESPONSE_FORMAT", hide_env_values = true, value_enum, value_name = "FORMAT")]
     default_response_format: Option<DefaultResponseFormat>,

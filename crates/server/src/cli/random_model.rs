@@ -17,7 +17,7 @@ pub(super) struct RandomModelArgs {
     /// blocks, for tests), or `tiny-dit-sd-vae` (the same with the VAE of the first two)
     #[arg(long, env = "AFTERIMAGE_LIKE", hide_env_values = true, value_name = "MODEL")]
     like: RandomModelKind,
-    /// Precision of the stored weights, but for quantised ones
+    /// Precision of the stored weights, except for quantised ones
     #[arg(long, env = "AFTERIMAGE_DTYPE", hide_env_values = true, value_enum, default_value = "auto")]
     dtype: Dtype,
     /// Seed of the weights

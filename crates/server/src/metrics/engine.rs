@@ -14,16 +14,16 @@ type Counted = fn(&EngineStatistics) -> u64;
 /// Name, unit, help and value of the counters that the engine keeps.
 const COUNTERS: [(&str, &str, &str, Counted); 7] = [
     ("afterimage_images_begun_total", "pictures", "Images whose first step was prepared", |engine| engine.images_begun),
-    ("afterimage_joins_total", "pictures", "Images begun that joined others on their way", |engine| engine.joins),
-    ("afterimage_jobs_cancelled_total", "requests", "Accepted requests given up because the client left", |engine| {
-        engine.cancelled
-    }),
+    ("afterimage_joins_total", "pictures", "Images that joined a running batch", |engine| engine.joins),
     (
-        "afterimage_jobs_timed_out_total",
+        "afterimage_jobs_cancelled_total",
         "requests",
-        "Accepted requests given up because their time was over",
-        |engine| engine.timed_out,
+        "Accepted requests cancelled because the client disconnected",
+        |engine| engine.cancelled,
     ),
+    ("afterimage_jobs_timed_out_total", "requests", "Accepted requests cancelled by --request-timeout", |engine| {
+        engine.timed_out
+    }),
     (
         "afterimage_isolated_steps_total",
         "forwards",
@@ -81,7 +81,7 @@ impl EngineMetrics {
                 name: "afterimage_running_rows",
                 unit: "rows",
                 labels: &[],
-                help: "Rows of all images on their way",
+                help: "Rows of all running images",
             }),
             forwards: catalog.counters(Family {
                 name: "afterimage_forwards_total",

@@ -42,7 +42,7 @@ pub(crate) use store::{JobLimits, JobStore};
 
 /// Make pictures without waiting for them
 ///
-/// A job is not tied to its connection. A server told to end finishes its jobs and hands out their results.
+/// A job is not tied to its connection. A server that is stopped finishes its jobs and hands out their results.
 #[utoipa::path(
     post,
     path = "/v1/images/jobs",
@@ -95,7 +95,7 @@ pub(super) async fn create(
     tag = "jobs",
     params(
         ("limit" = Option<u32>, Query, description = "Jobs of one page", minimum = 1, maximum = 100),
-        ("after" = Option<String>, Query, description = "Go on after this job: `last_id` of the page before")
+        ("after" = Option<String>, Query, description = "Continue after this job: `last_id` of the page before")
     ),
     responses((status = 200, description = "A page", body = JobList), (status = 400, response = BadRequest))
 )]
@@ -138,9 +138,9 @@ pub(super) async fn retrieve(
     Ok(([(CONTENT_TYPE, "application/json")], body).into_response())
 }
 
-/// Cancel a job, or forget one that has ended
+/// Cancel a job, or remove one that has ended
 ///
-/// An unfinished job is cancelled at its next step and stays to be looked at; answered is how it stands then.
+/// An unfinished job is cancelled at its next step and can still be read; the answer is its state at that time.
 #[utoipa::path(
     delete,
     path = "/v1/images/jobs/{id}",

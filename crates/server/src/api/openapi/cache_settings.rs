@@ -49,19 +49,19 @@ pub(super) struct CacheDitSettings {
     #[serde(rename = "Bn_compute_blocks")]
     #[schema(minimum = 0, default = 0)]
     bn_compute_blocks: Option<i64>,
-    /// Reuse below this distance; 0 and less never, 1 and more always
+    /// A step is reused below this distance; 0 or less: never, 1 or more: always
     #[schema(default = 0.24)]
     residual_diff_threshold: Option<f64>,
-    /// Of the first so many steps ...
+    /// Number of warm-up steps at the start
     #[schema(minimum = 0, default = 4)]
     max_warmup_steps: Option<i64>,
-    /// ... every so-manieth is computed
+    /// Every n-th warm-up step is computed
     #[schema(minimum = 1, default = 1)]
     warmup_interval: Option<i64>,
-    /// At most so many reused steps; -1: any
+    /// The most steps that may be reused; -1: no limit
     #[schema(minimum = -1, default = -1)]
     max_cached_steps: Option<i64>,
-    /// At most so many reused steps in a row; -1: any
+    /// The most steps in a row that may be reused; -1: no limit
     #[schema(minimum = -1, default = 3)]
     max_continuous_cached_steps: Option<i64>,
     /// How a row is counted: as cache-dit 1.5.3 does, or as 1.5.0 to 1.5.2 do
@@ -70,7 +70,7 @@ pub(super) struct CacheDitSettings {
     /// One context for all block lists, as cache-dit has for FLUX, or one for each, as vLLM-Omni has
     #[schema(inline, default = "joined")]
     block_lists: Option<BlockListsName>,
-    /// No more reuse once the recorded distances add up to this
+    /// Nothing is reused once the recorded distances add up to this
     max_accumulated_residual_diff_threshold: Option<f64>,
     /// Predict by a Taylor expansion instead of repeating
     #[schema(default = false)]
@@ -95,10 +95,10 @@ pub(super) struct CacheDitSettings {
     scm_cache_bins: Option<Vec<i64>>,
     #[schema(schema_with = mask)]
     steps_computation_mask: Option<Vec<i64>>,
-    /// `static` reuses every step the mask does not force, unseen
+    /// `static` reuses every step that the mask does not force, without comparing
     #[schema(inline, default = "dynamic")]
     scm_steps_policy: Option<StepsPolicy>,
-    /// Drop all state after so many forwards
+    /// Drop all state after this many forwards
     #[schema(minimum = 1)]
     force_refresh_step_hint: Option<i64>,
     #[schema(inline, default = "once")]
@@ -151,7 +151,7 @@ pub(super) struct MagCacheSettings {
     /// Reuse while the accumulated error is at most this
     #[schema(minimum = 0, default = 0.24)]
     mag_threshold: Option<f64>,
-    /// At most so many reused steps in a row
+    /// The most steps in a row that may be reused
     #[schema(minimum = 0, default = 5)]
     mag_max_skip_steps: Option<i64>,
     /// This share of the steps, from the start, is computed

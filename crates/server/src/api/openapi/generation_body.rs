@@ -29,7 +29,7 @@ use super::cache_settings::{CacheBackendName, SchedulerName, cache_config};
     )
 )]
 pub(in crate::api) struct GenerationBody {
-    /// What the picture shall show: one of the model's labels, or `class:N`, for a class-conditional model
+    /// What the picture should show: one of the model's labels, or `class:N`, for a class-conditional model
     #[schema(min_length = 1)]
     prompt: String,
     /// What should not be in the picture; refused where it can have no effect
@@ -48,7 +48,7 @@ pub(in crate::api) struct GenerationBody {
     /// Denoising steps; absent: the model's default
     #[schema(minimum = 1, maximum = 200)]
     num_inference_steps: Option<i64>,
-    /// Strength of guidance; up to 1 classifier-free guidance is off. Distilled models (FLUX dev) are told it.
+    /// Strength of guidance; up to 1 classifier-free guidance is off. Distilled models (FLUX dev) take it as an input.
     /// Absent: the model's default
     #[schema(minimum = 0, maximum = 20)]
     guidance_scale: Option<f64>,
@@ -79,10 +79,10 @@ pub(in crate::api) struct GenerationBody {
     /// Answer with server-sent events
     #[schema(default = false)]
     stream: Option<bool>,
-    /// Previews of every picture on its way; takes `stream`
+    /// Previews of every picture while it is made; needs `stream`
     #[schema(minimum = 0, maximum = 3, default = 0)]
     partial_images: Option<i64>,
-    /// Send `image_generation.progress` events; takes `stream`
+    /// Send `image_generation.progress` events; needs `stream`
     #[schema(default = false)]
     progress: Option<bool>,
     #[schema(schema_with = anything)]
@@ -150,13 +150,13 @@ impl PartialSchema for JobBody {
             let boolean = || ObjectBuilder::new().schema_type(SchemaType::from_iter([Type::Boolean, Type::Null]));
             let stream = boolean().enum_values(Some([json!(false), json!(null)]));
             let stream = stream.description(Some("A job is not streamed"));
-            let progress = boolean().description(Some("Without effect: a job always tells its progress"));
+            let progress = boolean().description(Some("No effect: a job always reports its progress"));
             let previews = ObjectBuilder::new()
                 .schema_type(SchemaType::from_iter([Type::Integer, Type::Null]))
                 .minimum(Some(0))
                 .maximum(Some(3))
                 .default(Some(json!(0)))
-                .description(Some("Previews of every picture on its way; the job shows the latest"));
+                .description(Some("Previews of every picture while it is made; the job shows the latest"));
             for (field, schema) in [("stream", stream), ("progress", progress), ("partial_images", previews)] {
                 object.properties.insert(field.to_owned(), schema.into());
             }
@@ -167,5 +167,5 @@ impl PartialSchema for JobBody {
 
 fn anything() -> Schema {
     let schema = ObjectBuilder::new().schema_type(SchemaType::AnyValue);
-    schema.description(Some("Accepted, without effect")).into()
+    schema.description(Some("Accepted, but has no effect")).into()
 }
