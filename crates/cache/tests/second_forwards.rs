@@ -165,7 +165,8 @@ fn uncached_steps_are_counted_once() {
 
 #[test]
 fn what_is_kept_for_the_second_forward_is_paid_for() {
-    let plan = plan(CacheBackend::CacheDit, &json!({"residual_diff_threshold": 1}), false);
+    let keys = json!({"residual_diff_threshold": 1, "max_continuous_cached_steps": -1});
+    let plan = plan(CacheBackend::CacheDit, &keys, false);
     let budget = CacheBudget::unlimited();
     let mut sessions = sessions(&plan, &budget);
     // The reference, what the middle added, and what the second forward takes of it.
