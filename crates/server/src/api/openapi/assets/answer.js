@@ -1,4 +1,4 @@
-// An answer of the server for people: status, headers, the body in a readable form, its pictures.
+// An answer of the server for people: status, pictures, headers, the body in a readable form.
 
 /** Longer strings in JSON are cut: pictures have hundreds of thousands of characters. */
 const LONGEST_STRING = 200;
@@ -6,6 +6,7 @@ const MOST_CHARACTERS = 200_000;
 
 export class Answer {
   #place;
+  #pictures = make("div", "");
 
   constructor(place) {
     this.#place = place;
@@ -19,7 +20,7 @@ export class Answer {
     const headers = [...response.headers].map(([name, value]) => `${name}: ${value}`).join("\n");
     const status = make("p", "");
     status.append(make("strong", `${response.status} ${response.statusText}`.trim()));
-    this.#place.replaceChildren(status, make("pre", headers));
+    this.#place.replaceChildren(status, this.#pictures, make("pre", headers));
     const type = response.headers.get("content-type") ?? "";
     if (type.startsWith("text/event-stream")) return this.#showStream(response);
     if (type.startsWith("image/")) return this.#showImage(await response.blob());
@@ -70,7 +71,7 @@ export class Answer {
     const image = make("img", "");
     image.src = URL.createObjectURL(file);
     image.alt = "A picture of the answer";
-    this.#add(image);
+    this.#pictures.append(image);
   }
 
   #add(element) {

@@ -50,7 +50,7 @@ async function adaptToModel() {
   if (!response?.ok) return;
   const { id, labels } = (await response.json()).data[0];
   const names = labels.flatMap(({ label }) => label.split(",").map((name) => name.trim()));
-  fillIn("retrieveModel", "id", id);
+  setField("retrieveModel", "id", id);
   if (names.length === 0 || names.includes(EXAMPLE_PROMPT)) return;
   const adapted = (text) => text.replaceAll(JSON.stringify(EXAMPLE_PROMPT), JSON.stringify(names[0]));
   for (const option of document.querySelectorAll(".example option")) option.value = adapted(option.value);
@@ -120,12 +120,12 @@ function follow(form, body) {
   for (const { operationId, parameters } of JSON.parse(form.dataset.links)) {
     for (const [name, from] of Object.entries(parameters ?? {})) {
       const value = body[from.replace("$response.body#/", "")];
-      if (value !== undefined) fillIn(operationId, name, value);
+      if (value !== undefined) setField(operationId, name, value);
     }
   }
 }
 
-function fillIn(operation, name, value) {
+function setField(operation, name, value) {
   const form = forms.find((form) => form.dataset.operation === operation);
   const input = form?.querySelector(`[name="${name}"]`);
   if (!input) return;
