@@ -2,11 +2,13 @@
 
 use std::collections::HashMap;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use candle_core::{DType, Device, Tensor};
 use serde_json::Value;
 
 use crate::model_folder::ModelFolder;
+use crate::pipeline::ModelIndex;
 use crate::text::EncoderSource;
 
 /// Relative to the largest value.
@@ -47,6 +49,7 @@ impl Fixture {
     pub(crate) fn text_encoders(&self) -> EncoderSource {
         EncoderSource {
             folder: self.folder.clone(),
+            index: Arc::new(ModelIndex::read(&self.folder).unwrap()),
             device: Device::Cpu,
             dtype: DType::F32,
             states_device: Device::Cpu,

@@ -3,9 +3,12 @@
 //! Python's `json` module writes non-finite floats as bare words, and diffusers' config files hold them
 //! (`"lambda_min_clipped": -Infinity`). JSON has no such words and `serde_json::Value` no such numbers,
 //! so a bare word becomes a string of the same spelling, and [`number`] reads both. Text inside
-//! strings is left as it is.
+//! strings is left as it is. A byte order mark, which some editors put first, is skipped.
 
 use serde_json::Value;
+
+/// U+FEFF at the start of a text.
+const BYTE_ORDER_MARK: char = '\u{feff}';
 
 const WORDS: [&str; 3] = ["-Infinity", "Infinity", "NaN"];
 
@@ -15,7 +18,7 @@ const WORDS: [&str; 3] = ["-Infinity", "Infinity", "NaN"];
 ///
 /// What `serde_json` finds wrong. Columns count two more for each bare word before them.
 pub(crate) fn parse(text: &str) -> Result<Value, serde_json::Error> {
-    serde_json::from_str(&quote_bare_words(text))
+    serde_json::from_str(&quote_bare_words(text.strip_prefix(BYTE_ORDER_MARK).unwrap_or(text)))
 }
 
 /// The number in `value`, finite or not.
@@ -82,6 +85,12 @@ mod tests {
         assert!(number(&value["b"][1]).unwrap().is_nan());
         assert_eq!(number(&value["c"]), Some(-1.5));
         assert_eq!(number(&value["d"]), Some(3.0));
+    }
+
+    #[test]
+    fn a_byte_order_mark_is_skipped() {
+        assert_eq!(parse("\u{feff}{\"a\": 1}").unwrap()["a"], 1);
+        assert!(parse("\u{feff}\u{feff}{}").is_err());
     }
 
     #[test]

@@ -12,6 +12,8 @@ mod bucket_choice;
 mod calibration;
 mod component_config;
 mod conditioning;
+#[cfg(test)]
+mod config_variants;
 mod convolution;
 mod device_spec;
 mod dit;

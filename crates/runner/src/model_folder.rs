@@ -90,6 +90,11 @@ impl ModelFolder {
         Self { variant, ..self }
     }
 
+    /// Whether the transformer's weights come from a file of their own.
+    pub(crate) fn has_transformer_file(&self) -> bool {
+        self.transformer_file.is_some()
+    }
+
     /// The name of the directory, the hub id (`org/name`), or `emoji-dit` for the embedded model.
     pub fn id(&self) -> &str {
         &self.id

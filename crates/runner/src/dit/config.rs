@@ -1,8 +1,8 @@
 //! `transformer/config.json` of a DiT.
 //!
 //! Absent keys take the defaults of diffusers' `DiTTransformer2DModel`. Published repositories name
-//! the class `Transformer2DModel`, of which DiT was once a variant; such configurations are accepted
-//! and their keys for other variants ignored.
+//! the class `Transformer2DModel`, of which DiT was once a variant; the keys of other variants are
+//! ignored. The class itself is `model_index.json`'s.
 
 use serde::Deserialize;
 
@@ -19,8 +19,6 @@ pub(super) const NULL_CLASS: u32 = 1000;
 #[derive(Debug, Clone, Deserialize)]
 #[serde(default)]
 pub(super) struct TransformerConfig {
-    #[serde(rename = "_class_name")]
-    class_name: String,
     pub(super) num_attention_heads: usize,
     pub(super) attention_head_dim: usize,
     /// Latent channels.
@@ -29,6 +27,7 @@ pub(super) struct TransformerConfig {
     pub(super) out_channels: Option<usize>,
     pub(super) num_layers: usize,
     /// Bias of the query, key and value projections.
+    #[serde(deserialize_with = "component_config::truth")]
     pub(super) attention_bias: bool,
     /// Side of the square latents the model was made for.
     pub(super) sample_size: usize,
@@ -37,6 +36,7 @@ pub(super) struct TransformerConfig {
     num_embeds_ada_norm: Option<usize>,
     norm_type: String,
     /// The norm before the feed-forward has weight and bias.
+    #[serde(deserialize_with = "component_config::truth")]
     pub(super) norm_elementwise_affine: bool,
     /// Epsilon of the norm before the feed-forward; the other norms have a fixed one.
     pub(super) norm_eps: f64,
@@ -45,7 +45,6 @@ pub(super) struct TransformerConfig {
 impl Default for TransformerConfig {
     fn default() -> Self {
         Self {
-            class_name: "DiTTransformer2DModel".to_owned(),
             num_attention_heads: 16,
             attention_head_dim: 72,
             in_channels: 4,
@@ -71,9 +70,6 @@ impl TransformerConfig {
     }
 
     fn check(&self) -> Result<(), RunnerError> {
-        if !["DiTTransformer2DModel", "Transformer2DModel"].contains(&self.class_name.as_str()) {
-            return Err(unsupported("_class_name", &self.class_name, "DiTTransformer2DModel"));
-        }
         if self.norm_type != "ada_norm_zero" {
             return Err(unsupported("norm_type", &self.norm_type, "ada_norm_zero"));
         }
@@ -132,15 +128,25 @@ mod tests {
     }
 
     #[test]
+    fn null_is_off_or_absent_as_in_diffusers() {
+        let keys = r#"{"attention_bias": null, "norm_elementwise_affine": null, "out_channels": null}"#;
+        let config = TransformerConfig::from_json(keys).unwrap();
+        assert_eq!((config.attention_bias, config.norm_elementwise_affine, config.out_channels()), (false, false, 4));
+    }
+
+    #[test]
     fn what_is_not_supported_is_named() {
         for (json, key) in [
-            (r#"{"_class_name": "UNet2DModel"}"#, "_class_name"),
             (r#"{"norm_type": "layer_norm"}"#, "norm_type"),
             (r#"{"activation_fn": "geglu"}"#, "activation_fn"),
             (r#"{"patch_size": 0}"#, "patch_size"),
             (r#"{"sample_size": 33}"#, "sample_size"),
             (r#"{"out_channels": 5}"#, "out_channels"),
-            (r#"{"num_layers": "many"}"#, "many"),
+            (r#"{"num_layers": "many"}"#, "num_layers"),
+            (r#"{"num_layers": null}"#, "num_layers"),
+            (r#"{"num_embeds_ada_norm": null}"#, "num_embeds_ada_norm"),
+            (r#"{"norm_type": null}"#, "norm_type"),
+            (r#"{"norm_eps": null}"#, "norm_eps"),
         ] {
             let message = TransformerConfig::from_json(json).unwrap_err().to_string();
             assert!(message.contains(key) && message.contains(PATH), "{json}: {message}");

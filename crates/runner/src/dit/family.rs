@@ -5,9 +5,11 @@ use candle_core::{Result, Tensor};
 
 use super::config::{NULL_CLASS, TransformerConfig};
 use super::transformer::{ClassRows, DitTransformer};
+use crate::component_config;
 use crate::conditioning::Conditioning;
 use crate::error::RunnerError;
 use crate::labels::{ChosenClass, LabelPolicy, Labels};
+use crate::model_folder::TRANSFORMER;
 use crate::pipeline::{
     self, Family, FamilyFacts, FamilyParts, GuidanceKind, LoadedFamily, ReadPrompt, Rows, Unconditional,
 };
@@ -31,7 +33,7 @@ impl Dit {
             let message = "max_sequence_length has no effect on a class-conditional model; leave it out";
             return Err(RunnerError::Model(message.to_owned()));
         }
-        let config = TransformerConfig::from_json(&parts.folder.text("transformer/config.json")?)?;
+        let config = TransformerConfig::from_json(&component_config::text(parts.folder, TRANSFORMER)?)?;
         let buckets = pipeline::check_buckets(parts, config.sample_size, config.patch_size)?;
         let latents = parts.latent_sizes(&buckets);
         let weights = parts.folder.weights("transformer")?;

@@ -1,5 +1,5 @@
 //! `transformer/config.json` of a FLUX model; absent keys take the defaults of diffusers'
-//! `FluxTransformer2DModel`.
+//! `FluxTransformer2DModel`; the class itself is `model_index.json`'s.
 
 use serde::Deserialize;
 
@@ -9,7 +9,6 @@ use crate::layers::HeadShape;
 
 /// The path inside a model folder.
 const PATH: &str = "transformer/config.json";
-const CLASS: &str = "FluxTransformer2DModel";
 /// Side of the square of latents that makes a token; fixed in diffusers' pipeline.
 pub(super) const PACK_SIDE: usize = 2;
 /// Coordinates of a token: one that is always 0, row and column.
@@ -18,8 +17,6 @@ pub(super) const AXES: usize = 3;
 #[derive(Debug, Clone, Deserialize)]
 #[serde(default)]
 pub(super) struct TransformerConfig {
-    #[serde(rename = "_class_name")]
-    class_name: String,
     patch_size: usize,
     /// Values of a token.
     pub(super) in_channels: usize,
@@ -35,6 +32,7 @@ pub(super) struct TransformerConfig {
     /// Size of CLIP's pooled output.
     pub(super) pooled_projection_dim: usize,
     /// The model is told the guidance scale.
+    #[serde(deserialize_with = "component_config::truth")]
     pub(super) guidance_embeds: bool,
     /// Channels of a head that each axis turns.
     pub(super) axes_dims_rope: [usize; AXES],
@@ -43,7 +41,6 @@ pub(super) struct TransformerConfig {
 impl Default for TransformerConfig {
     fn default() -> Self {
         Self {
-            class_name: CLASS.to_owned(),
             patch_size: 1,
             in_channels: 64,
             out_channels: None,
@@ -67,9 +64,6 @@ impl TransformerConfig {
     }
 
     fn check(&self) -> Result<(), RunnerError> {
-        if self.class_name != CLASS {
-            return Err(unsupported("_class_name", &self.class_name, CLASS));
-        }
         if self.patch_size != 1 {
             return Err(unsupported("patch_size", &self.patch_size.to_string(), "1"));
         }
@@ -90,7 +84,7 @@ impl TransformerConfig {
             return Err(unsupported("in_channels", &self.in_channels.to_string(), &format!("a multiple of {packed}")));
         }
         // Models that are told a picture (Fill, Canny, Depth) take more channels than they give.
-        if self.out_channels.is_some_and(|channels| channels != self.in_channels) {
+        if self.out_channels.is_some_and(|channels| channels != 0 && channels != self.in_channels) {
             let found = self.out_channels.unwrap_or_default().to_string();
             return Err(unsupported("out_channels", &found, &format!("in_channels {}", self.in_channels)));
         }
@@ -135,13 +129,23 @@ mod tests {
     }
 
     #[test]
+    fn null_is_off_or_absent_as_in_diffusers() {
+        for keys in [r#"{"guidance_embeds": null, "out_channels": null}"#, r#"{"out_channels": 0}"#] {
+            assert!(!TransformerConfig::from_json(keys).unwrap().guidance_embeds);
+        }
+    }
+
+    #[test]
     fn what_is_not_supported_is_named() {
         for (change, key) in [
-            (r#""_class_name": "ChromaTransformer2DModel""#, "_class_name"),
             (r#""patch_size": 2"#, "patch_size"),
             (r#""in_channels": 6"#, "in_channels"),
             (r#""in_channels": 384, "out_channels": 64"#, "out_channels"),
             (r#""num_single_layers": 0"#, "num_single_layers"),
+            (r#""num_single_layers": null"#, "num_single_layers"),
+            (r#""axes_dims_rope": null"#, "axes_dims_rope"),
+            (r#""axes_dims_rope": [16, 112]"#, "axes_dims_rope"),
+            (r#""guidance_embeds": "no""#, "guidance_embeds"),
             (r#""axes_dims_rope": [16, 56, 55]"#, "axes_dims_rope"),
             (r#""axes_dims_rope": [15, 57, 56]"#, "axes_dims_rope"),
         ] {

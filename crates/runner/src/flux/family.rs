@@ -5,12 +5,14 @@ use candle_core::{Result, Tensor};
 
 use super::config::{PACK_SIDE, TransformerConfig};
 use super::transformer::{FluxTransformer, TextRows};
+use crate::component_config;
 use crate::conditioning::{Conditioning, EncodedText};
 use crate::error::RunnerError;
 use crate::labels::Labels;
+use crate::model_folder::TRANSFORMER;
 use crate::pipeline::{self, Family, FamilyFacts, FamilyParts, GuidanceKind, LoadedFamily, Rows};
 use crate::schedulers::FlowSigmas;
-use crate::text::{ClipTextEncoder, T5TextEncoder};
+use crate::text::{ClipClass, ClipTextEncoder, T5TextEncoder};
 
 /// Defaults of diffusers' `FluxPipeline`.
 const DEFAULT_STEPS: usize = 28;
@@ -43,10 +45,10 @@ impl Flux {
     /// Loads transformer and text encoders of a model folder.
     pub(crate) fn load(parts: &FamilyParts<'_>) -> std::result::Result<LoadedFamily, RunnerError> {
         let FamilyParts { folder, dtype, device, .. } = *parts;
-        let config = TransformerConfig::from_json(&folder.text("transformer/config.json")?)?;
+        let config = TransformerConfig::from_json(&component_config::text(folder, TRANSFORMER)?)?;
         let buckets = pipeline::check_buckets(parts, SAMPLE_SIZE, PACK_SIDE)?;
         let latents = parts.latent_sizes(&buckets);
-        let clip = ClipTextEncoder::load(&parts.text_encoders, "text_encoder", "tokenizer")?;
+        let clip = ClipTextEncoder::load(&parts.text_encoders, "text_encoder", "tokenizer", ClipClass::Plain)?;
         let t5 = T5TextEncoder::load(&parts.text_encoders, "text_encoder_2", "tokenizer_2")?;
         parts.check_size("CLIP's pooled output has", clip.pooled_dim(), config.pooled_projection_dim)?;
         parts.check_size("T5's states have", t5.dim(), config.joint_attention_dim)?;
@@ -78,7 +80,8 @@ impl Flux {
 
 impl Family for Flux {
     fn encode(&self, prompt: &str) -> std::result::Result<Conditioning, RunnerError> {
-        let (clip, t5) = (self.clip.encode(prompt)?, self.t5.encode_padded(prompt, self.text_tokens)?);
+        let clip = self.clip.encode(&self.clip.with_all_vectors(prompt)?)?;
+        let t5 = self.t5.encode_padded(&self.t5.with_all_vectors(prompt)?, self.text_tokens)?;
         Ok(Conditioning::Text(EncodedText {
             states: self.transformer.embed_text(&t5.states)?,
             bias: None,

@@ -39,7 +39,7 @@ use crate::vae::Vae;
 pub(crate) use family::{Family, ReadPrompt, Rows, Unconditional};
 pub use guidance::{Guidance, GuidanceKind};
 pub use image::{ImageSpec, RunningImage};
-pub(crate) use model_index::ModelIndex;
+pub(crate) use model_index::{ModelIndex, OwnClass};
 pub(crate) use step_model::PipelineStepModel;
 
 /// How a model is loaded.
@@ -167,8 +167,8 @@ impl Pipeline {
     pub fn load(folder: &ModelFolder, options: &LoadOptions) -> Result<Self, RunnerError> {
         let device = options.device.open()?;
         let dtype = options.precision.dtype(&device)?;
-        let index = ModelIndex::read(folder)?;
-        let class = index.pipeline(folder)?;
+        let index = Arc::new(ModelIndex::read(folder)?);
+        let class = index.pipeline()?;
         let text_device = match options.text_encoder_device {
             Some(spec) if spec != options.device => spec.open()?,
             _ => device.clone(),
@@ -176,14 +176,16 @@ impl Pipeline {
         let residency = Arc::<Residency>::default();
         let text_encoders = EncoderSource {
             folder: folder.clone(),
+            index: Arc::clone(&index),
             dtype: options.precision.dtype(&text_device)?,
             device: text_device,
             states_device: device.clone(),
             states_dtype: dtype,
             offloaded_by: (options.offload == Offload::TextEncoders).then(|| Arc::clone(&residency)),
         };
-        let vae = Vae::load(folder, dtype, &device)?;
-        let schedulers = SchedulerConfig::from_json(&folder.text("scheduler/scheduler_config.json")?)?;
+        let vae = Vae::load(folder, &index, class.adds_shift(), dtype, &device)?;
+        let schedulers = SchedulerConfig::from_json(&folder.text("scheduler/scheduler_config.json")?)?
+            .of_class(index.component("scheduler"));
         let parts = FamilyParts {
             folder,
             index: &index,

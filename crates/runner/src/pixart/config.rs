@@ -1,7 +1,8 @@
 //! `transformer/config.json` of a PixArt model.
 //!
 //! Absent keys take the defaults of diffusers' `PixArtTransformer2DModel`. Repositories published before
-//! that class existed name `Transformer2DModel`, of which PixArt was once a variant.
+//! that class existed name `Transformer2DModel`, of which PixArt was once a variant. The class itself is
+//! `model_index.json`'s.
 
 use serde::Deserialize;
 
@@ -19,8 +20,6 @@ const POSITION_SAMPLE_SIZE: usize = 64;
 #[derive(Debug, Clone, Deserialize)]
 #[serde(default)]
 pub(super) struct TransformerConfig {
-    #[serde(rename = "_class_name")]
-    class_name: String,
     pub(super) num_attention_heads: usize,
     pub(super) attention_head_dim: usize,
     /// Latent channels.
@@ -31,13 +30,17 @@ pub(super) struct TransformerConfig {
     /// Size of the captions that blocks attend to.
     cross_attention_dim: Option<usize>,
     /// Bias of the query, key and value projections.
+    #[serde(deserialize_with = "component_config::truth")]
     pub(super) attention_bias: bool,
     /// Side of the square latents the model was made for.
     pub(super) sample_size: usize,
     pub(super) patch_size: usize,
     activation_fn: String,
+    /// Asked for only whether it is there.
+    num_embeds_ada_norm: Option<usize>,
     norm_type: String,
     /// The norms of a block have weight and bias.
+    #[serde(deserialize_with = "component_config::truth")]
     pub(super) norm_elementwise_affine: bool,
     pub(super) norm_eps: f64,
     interpolation_scale: Option<f64>,
@@ -49,7 +52,6 @@ pub(super) struct TransformerConfig {
 impl Default for TransformerConfig {
     fn default() -> Self {
         Self {
-            class_name: "PixArtTransformer2DModel".to_owned(),
             num_attention_heads: 16,
             attention_head_dim: 72,
             in_channels: 4,
@@ -60,6 +62,7 @@ impl Default for TransformerConfig {
             sample_size: 128,
             patch_size: 2,
             activation_fn: "gelu-approximate".to_owned(),
+            num_embeds_ada_norm: Some(1000),
             norm_type: "ada_norm_single".to_owned(),
             norm_elementwise_affine: false,
             norm_eps: 1e-6,
@@ -78,11 +81,11 @@ impl TransformerConfig {
     }
 
     fn check(&self) -> Result<(), RunnerError> {
-        if !["PixArtTransformer2DModel", "Transformer2DModel"].contains(&self.class_name.as_str()) {
-            return Err(unsupported("_class_name", &self.class_name, "PixArtTransformer2DModel"));
-        }
         if self.norm_type != "ada_norm_single" {
             return Err(unsupported("norm_type", &self.norm_type, "ada_norm_single"));
+        }
+        if self.num_embeds_ada_norm.is_none() {
+            return Err(unsupported("num_embeds_ada_norm", "null", "a whole number"));
         }
         if self.caption_channels.is_none() {
             return Err(unsupported("caption_channels", "null", "the size of the text encoder's states"));
@@ -164,14 +167,26 @@ mod tests {
     }
 
     #[test]
+    fn null_is_off_or_absent_as_in_diffusers() {
+        let keys = r#"{"caption_channels": 16, "attention_bias": null, "norm_elementwise_affine": null,
+            "out_channels": null, "interpolation_scale": null, "use_additional_conditions": null}"#;
+        let config = TransformerConfig::from_json(keys).unwrap();
+        assert_eq!((config.attention_bias, config.norm_elementwise_affine, config.out_channels()), (false, false, 4));
+        assert_eq!((config.interpolation_scale(), config.knows_the_size()), (2.0, true));
+    }
+
+    #[test]
     fn what_is_not_supported_is_named() {
         for (change, key) in [
-            (r#""_class_name": "UNet2DModel""#, "_class_name"),
             (r#""norm_type": "ada_norm_zero""#, "norm_type"),
             (r#""caption_channels": null"#, "caption_channels"),
             (r#""cross_attention_dim": 768"#, "cross_attention_dim"),
             (r#""activation_fn": "geglu""#, "activation_fn"),
             (r#""patch_size": 0"#, "patch_size"),
+            (r#""patch_size": null"#, "patch_size"),
+            (r#""num_embeds_ada_norm": null"#, "num_embeds_ada_norm"),
+            (r#""norm_eps": null"#, "norm_eps"),
+            (r#""cross_attention_dim": null"#, "cross_attention_dim"),
             (r#""out_channels": 5"#, "out_channels"),
             (r#""interpolation_scale": -1"#, "interpolation_scale"),
         ] {

@@ -5,9 +5,11 @@ use candle_core::{DType, Device, Result, Tensor};
 
 use super::config::TransformerConfig;
 use super::transformer::{CaptionRows, PixArtTransformer};
+use crate::component_config;
 use crate::conditioning::{Conditioning, EncodedText};
 use crate::error::RunnerError;
 use crate::labels::Labels;
+use crate::model_folder::TRANSFORMER;
 use crate::pipeline::{self, Family, FamilyFacts, FamilyParts, GuidanceKind, LoadedFamily, Rows};
 use crate::schedulers::FlowSigmas;
 use crate::text::{T5States, T5TextEncoder};
@@ -48,7 +50,7 @@ pub(crate) struct PixArt {
 impl PixArt {
     /// Loads transformer and text encoder of a model folder.
     pub(crate) fn load(parts: &FamilyParts<'_>, variant: Variant) -> std::result::Result<LoadedFamily, RunnerError> {
-        let config = TransformerConfig::from_json(&parts.folder.text("transformer/config.json")?)?;
+        let config = TransformerConfig::from_json(&component_config::text(parts.folder, TRANSFORMER)?)?;
         let buckets = pipeline::check_buckets(parts, config.sample_size, config.patch_size)?;
         let latents = parts.latent_sizes(&buckets);
         let text_encoder = T5TextEncoder::load(&parts.text_encoders, "text_encoder", "tokenizer")?;

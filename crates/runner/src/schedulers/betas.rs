@@ -28,10 +28,24 @@ impl BetaSchedule {
         config.choice("beta_schedule", &choices, Self::Linear)
     }
 
-    fn betas(self, start: f64, end: f64, len: usize) -> Vec<f32> {
-        match self {
-            Self::Linear => linspace(start, end, len),
-            Self::ScaledLinear => linspace(start.sqrt(), end.sqrt(), len).into_iter().map(|root| root * root).collect(),
+    /// Whether the key names the cosine schedule, also where trained betas go before it.
+    pub(super) fn is_squared_cosine(config: &SchedulerConfig) -> bool {
+        config.says("beta_schedule", "squaredcos_cap_v2")
+    }
+
+    fn betas(self, config: &SchedulerConfig, len: usize) -> Result<Vec<f32>, RunnerError> {
+        let ends = || -> Result<(f64, f64), RunnerError> {
+            Ok((config.positive("beta_start", 0.0001, 1.0)?, config.positive("beta_end", 0.02, 1.0)?))
+        };
+        Ok(match self {
+            Self::Linear => {
+                let (start, end) = ends()?;
+                linspace(start, end, len)
+            }
+            Self::ScaledLinear => {
+                let (start, end) = ends()?;
+                linspace(start.sqrt(), end.sqrt(), len).into_iter().map(|root| root * root).collect()
+            }
             Self::SquaredCosine => {
                 let signal = |index: usize| {
                     let time = index as f64 / len as f64;
@@ -40,7 +54,7 @@ impl BetaSchedule {
                 let beta = |index| (1.0 - signal(index + 1) / signal(index)).min(MAX_COSINE_BETA) as f32;
                 (0..len).map(beta).collect()
             }
-        }
+        })
     }
 }
 
@@ -48,12 +62,9 @@ impl BetaSchedule {
 /// nearly 1 to nearly 0 (to 0 exactly with `rescale_betas_zero_snr`).
 pub(super) fn alphas_cumprod(config: &SchedulerConfig) -> Result<Vec<f32>, RunnerError> {
     let len = config.num_train_timesteps()?;
-    let schedule = BetaSchedule::from_config(config)?;
-    let start = config.positive("beta_start", 0.0001, 1.0)?;
-    let end = config.positive("beta_end", 0.02, 1.0)?;
     let betas = match config.numbers("trained_betas")? {
         Some(trained) => trained_betas(&trained, len)?,
-        None => schedule.betas(start, end, len),
+        None => BetaSchedule::from_config(config)?.betas(config, len)?,
     };
     let alphas: Vec<f32> = betas.iter().map(|beta| 1.0 - beta).collect();
     if config.boolean("rescale_betas_zero_snr", false)? {

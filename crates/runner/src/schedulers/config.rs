@@ -14,15 +14,24 @@ use super::ddim::Ddim;
 use super::dpm_solver_multistep::DpmSolverMultistep;
 use super::flow_match::{FlowMatchEuler, FlowMatchHeun};
 use super::{Schedule, Scheduler, SchedulerKind};
-use crate::{RunnerError, lenient_json};
+use crate::model_folder::MODEL_INDEX;
+use crate::{RunnerError, component_config, lenient_json};
+
+/// Where the class stands.
+const CLASS: &str = "_class_name";
 
 /// Most training timesteps a config may have: 100 times the usual number, and still a small table.
 const MAX_TRAIN_TIMESTEPS: usize = 100_000;
+
+/// The file, for errors.
+const FILE: &str = "scheduler_config.json";
 
 /// The keys of a `scheduler_config.json`.
 #[derive(Debug, Clone)]
 pub struct SchedulerConfig {
     keys: Map<String, Value>,
+    /// The scheduler's class in `model_index.json`, which goes before that of this file.
+    class: Option<String>,
 }
 
 impl SchedulerConfig {
@@ -33,29 +42,39 @@ impl SchedulerConfig {
     /// [`RunnerError::Model`] when the text is not a JSON object. Values are looked at by
     /// [`build`](Self::build), since which keys count depends on the class.
     pub fn from_json(text: &str) -> Result<Self, RunnerError> {
-        let value = lenient_json::parse(text)
-            .map_err(|error| RunnerError::Model(format!("scheduler_config.json is not JSON: {error}")))?;
-        let Value::Object(mut keys) = value else {
-            return Err(RunnerError::Model("scheduler_config.json is not a JSON object".into()));
-        };
+        let mut keys = component_config::object(FILE, text)?;
         // diffusers lists here what its author left to the class's defaults: such a value does not count.
         if let Some(Value::Array(unset)) = keys.remove("_use_default_values") {
             unset.iter().filter_map(Value::as_str).for_each(|key| {
                 keys.remove(key);
             });
         }
-        Ok(Self { keys })
+        Ok(Self { keys, class: None })
     }
 
-    /// The scheduler the file itself names in `_class_name`.
+    /// The same for the class that `model_index.json` names, if it does: whatever `_class_name` says,
+    /// diffusers builds that one.
+    pub fn of_class(self, class: Option<&str>) -> Self {
+        Self { class: class.map(str::to_owned), ..self }
+    }
+
+    /// The scheduler that `model_index.json` names, or else the file itself in `_class_name`.
     ///
     /// # Errors
     ///
-    /// [`RunnerError::Model`] when the key is missing or names a class that is not supported.
+    /// [`RunnerError::Model`] when neither names one, or one that is not supported.
     pub fn kind(&self) -> Result<SchedulerKind, RunnerError> {
-        let choices = SchedulerKind::ALL.map(|kind| (kind.as_str(), Some(kind)));
-        self.choice("_class_name", &choices, None)?
-            .ok_or_else(|| RunnerError::Model("scheduler_config.json has no _class_name".into()))
+        if let Some(class) = &self.class {
+            let found = SchedulerKind::ALL.into_iter().find(|kind| kind.as_str() == class);
+            let supported = SchedulerKind::ALL.map(SchedulerKind::as_str).join(", ");
+            return found.ok_or_else(|| component_config::unsupported(MODEL_INDEX, "scheduler", class, &supported));
+        }
+        if !self.is_set(CLASS) {
+            let problem = "there is no _class_name, and model_index.json names no scheduler either";
+            return Err(RunnerError::Model(format!("{FILE}: {problem}")));
+        }
+        let choices = SchedulerKind::ALL.map(|kind| (kind.as_str(), kind));
+        self.choice(CLASS, &choices, SchedulerKind::Ddim)
     }
 
     /// The classes that this model can be sampled with: those for what it predicts.
@@ -75,7 +94,7 @@ impl SchedulerConfig {
             Err(error) => error,
         };
         let text = |key: &str| self.keys.get(key).and_then(Value::as_str);
-        let class = text("_class_name").ok_or(error)?;
+        let class = self.class.as_deref().or(text(CLASS)).ok_or(error)?;
         let is_on = |key: &str| self.keys.get(key) == Some(&Value::Bool(true));
         let predicts_flow = text("prediction_type") == Some("flow_prediction");
         Ok(class.contains("FlowMatch") || predicts_flow || is_on("use_flow_sigmas"))
@@ -107,7 +126,7 @@ impl SchedulerConfig {
     /// A model that predicts noise cannot be sampled as one that predicts the way to it, nor the other way
     /// round. A config without a class goes with any.
     fn check_kind(&self, kind: SchedulerKind) -> Result<(), RunnerError> {
-        if !self.is_set("_class_name") {
+        if self.class.is_none() && !self.is_set(CLASS) {
             return Ok(());
         }
         let possible = self.kinds()?;
@@ -159,11 +178,12 @@ impl SchedulerConfig {
             .ok_or_else(|| unsupported(key, value, "a whole number"))
     }
 
+    /// A switch; `null` is off, as it is to Python.
     pub(super) fn boolean(&self, key: &str, default: bool) -> Result<bool, RunnerError> {
         let Some(value) = self.keys.get(key) else {
             return Ok(default);
         };
-        value.as_bool().ok_or_else(|| unsupported(key, value, "true or false"))
+        component_config::is_true(value).ok_or_else(|| unsupported(key, value, "true or false"))
     }
 
     /// Fails if a switch is on whose effect is not implemented.
@@ -200,6 +220,11 @@ impl SchedulerConfig {
         numbers.map(Some).ok_or_else(|| unsupported(key, "something else", "null or a list of numbers"))
     }
 
+    /// Whether the key holds this word.
+    pub(super) fn says(&self, key: &str, word: &str) -> bool {
+        self.keys.get(key).and_then(Value::as_str) == Some(word)
+    }
+
     /// Whether the key is present and not `null`.
     pub(super) fn is_set(&self, key: &str) -> bool {
         self.keys.get(key).is_some_and(|value| !value.is_null())
@@ -208,7 +233,7 @@ impl SchedulerConfig {
 
 /// The error for a key whose value cannot be used.
 pub(super) fn unsupported(key: &str, found: impl Display, supported: impl Display) -> RunnerError {
-    RunnerError::Model(format!("scheduler_config.json: {key} is {found}; supported: {supported}"))
+    RunnerError::Model(format!("{FILE}: {key} is {found}; supported: {supported}"))
 }
 
 #[cfg(test)]
@@ -225,7 +250,71 @@ mod tests {
         assert_eq!(config_with("DDIMScheduler").kind().unwrap(), SchedulerKind::Ddim);
         let error = config_with("PNDMScheduler").kind().unwrap_err().to_string();
         assert!(error.contains("_class_name is \"PNDMScheduler\""), "{error}");
-        assert!(config("{}").kind().unwrap_err().to_string().contains("_class_name"));
+        for text in ["{}", r#"{"_class_name": null}"#] {
+            let error = config(text).kind().unwrap_err().to_string();
+            assert!(error.starts_with("scheduler_config.json: there is no _class_name"), "{error}");
+        }
+    }
+
+    #[test]
+    fn the_class_of_the_index_goes_before_its_own() {
+        for text in ["{}", r#"{"_class_name": null}"#, r#"{"_class_name": "PNDMScheduler"}"#] {
+            let config = config(text).of_class(Some("DDIMScheduler"));
+            assert_eq!(config.kind().unwrap(), SchedulerKind::Ddim);
+            assert!(config.build(SchedulerKind::FlowMatchEuler, &Schedule::new(4)).is_err());
+        }
+        let other = config(r#"{"_class_name": "DDIMScheduler"}"#).of_class(Some("PNDMScheduler"));
+        let error = other.kind().unwrap_err().to_string();
+        assert!(
+            error.starts_with("model_index.json: `scheduler` is PNDMScheduler; supported: DDIMScheduler, "),
+            "{error}"
+        );
+        assert_eq!(config(r#"{"_class_name": "DDIMScheduler"}"#).of_class(None).kind().unwrap(), SchedulerKind::Ddim);
+    }
+
+    #[test]
+    fn null_is_off_where_diffusers_asks_for_truth_and_absent_where_it_is_not_asked() {
+        let (ddim, dpm) = (SchedulerKind::Ddim, SchedulerKind::DpmSolverMultistep);
+        let euler = SchedulerKind::FlowMatchEuler;
+        let config = |keys: &str| config(&format!("{{{keys}}}"));
+        for (kind, keys) in [
+            (ddim, r#""thresholding": null, "rescale_betas_zero_snr": null, "trained_betas": null"#),
+            (ddim, r#""clip_sample": null, "clip_sample_range": null"#),
+            (ddim, r#""timestep_spacing": "trailing", "steps_offset": null"#),
+            (ddim, r#""beta_schedule": "squaredcos_cap_v2", "beta_start": null, "beta_end": null"#),
+            (
+                ddim,
+                r#""num_train_timesteps": 10, "trained_betas": [0.1,0.1,0.1,0.1,0.1,0.1,0.1,0.1,0.1,0.1], "beta_schedule": null"#,
+            ),
+            (dpm, r#""steps_offset": null, "variance_type": null, "use_beta_sigmas": null, "euler_at_final": null"#),
+            (
+                dpm,
+                r#""num_train_timesteps": 10, "trained_betas": [0.1,0.1,0.1,0.1,0.1,0.1,0.1,0.1,0.1,0.1], "beta_schedule": null"#,
+            ),
+            (euler, r#""shift_terminal": null, "use_dynamic_shifting": null, "stochastic_sampling": null"#),
+            (euler, r#""use_dynamic_shifting": true, "shift": null"#),
+        ] {
+            config(keys).build(kind, &Schedule::new(5)).map(|_| ()).unwrap_or_else(|error| panic!("{keys}: {error}"));
+        }
+        for (kind, key) in [
+            (ddim, "num_train_timesteps"),
+            (ddim, "beta_start"),
+            (ddim, "beta_schedule"),
+            (ddim, "prediction_type"),
+            (ddim, "timestep_spacing"),
+            (ddim, "steps_offset"),
+            (ddim, "clip_sample_range"),
+            (dpm, "solver_order"),
+            (dpm, "algorithm_type"),
+            (dpm, "solver_type"),
+            (dpm, "final_sigmas_type"),
+            (dpm, "lambda_min_clipped"),
+            (euler, "shift"),
+            (SchedulerKind::FlowMatchHeun, "shift"),
+        ] {
+            let error = config(&format!("\"{key}\": null")).build(kind, &Schedule::new(5)).err().unwrap().to_string();
+            assert!(error.starts_with(&format!("scheduler_config.json: {key} is null; supported: ")), "{key}: {error}");
+        }
     }
 
     #[test]
@@ -254,7 +343,7 @@ mod tests {
     fn wrong_text_is_an_error() {
         for text in ["", "[]", "{\"a\": }"] {
             let error = SchedulerConfig::from_json(text).unwrap_err().to_string();
-            assert!(error.starts_with("scheduler_config.json is not"), "{error}");
+            assert!(error.starts_with("scheduler_config.json is not "), "{error}");
         }
     }
 

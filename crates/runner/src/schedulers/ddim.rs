@@ -92,8 +92,9 @@ fn timesteps(
     train_timesteps: usize,
     num_inference_steps: usize,
 ) -> Result<Vec<usize>, RunnerError> {
-    let offset = config.whole_number("steps_offset", 0)?;
-    let timesteps = match TimestepSpacing::from_config(config, TimestepSpacing::Leading)? {
+    let spacing = TimestepSpacing::from_config(config, TimestepSpacing::Leading)?;
+    let offset = spacing.steps_offset(config)?;
+    let timesteps = match spacing {
         TimestepSpacing::Linspace => spacing::linspace(train_timesteps - 1, num_inference_steps),
         TimestepSpacing::Leading => {
             spacing::leading(train_timesteps / num_inference_steps, num_inference_steps, offset)

@@ -19,6 +19,14 @@ impl TimestepSpacing {
         let choices = [("linspace", Self::Linspace), ("leading", Self::Leading), ("trailing", Self::Trailing)];
         config.choice("timestep_spacing", &choices, default)
     }
+
+    /// `steps_offset`, which only leading timesteps look at: it may be `null` for the others.
+    pub(super) fn steps_offset(self, config: &SchedulerConfig) -> Result<usize, RunnerError> {
+        if self != Self::Leading && !config.is_set("steps_offset") {
+            return Ok(0);
+        }
+        config.whole_number("steps_offset", 0)
+    }
 }
 
 /// `count` timesteps spread evenly from 0 to `last`, rounded, in falling order.

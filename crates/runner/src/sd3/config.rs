@@ -1,5 +1,5 @@
 //! `transformer/config.json` of a Stable Diffusion 3 model. Absent keys take the defaults of diffusers'
-//! `SD3Transformer2DModel`.
+//! `SD3Transformer2DModel`; the class itself is `model_index.json`'s.
 
 use serde::Deserialize;
 
@@ -13,8 +13,6 @@ const PATH: &str = "transformer/config.json";
 #[derive(Debug, Clone, Deserialize)]
 #[serde(default)]
 pub(super) struct TransformerConfig {
-    #[serde(rename = "_class_name")]
-    class_name: String,
     /// Side of the square latents the model was made for.
     pub(super) sample_size: usize,
     pub(super) patch_size: usize,
@@ -39,7 +37,6 @@ pub(super) struct TransformerConfig {
 impl Default for TransformerConfig {
     fn default() -> Self {
         Self {
-            class_name: "SD3Transformer2DModel".to_owned(),
             sample_size: 128,
             patch_size: 2,
             in_channels: 16,
@@ -67,9 +64,6 @@ impl TransformerConfig {
     fn check(&self) -> Result<(), RunnerError> {
         let unsupported =
             |key: &str, found: &str, right: &str| Err(component_config::unsupported(PATH, key, found, right));
-        if self.class_name != "SD3Transformer2DModel" {
-            return unsupported("_class_name", &self.class_name, "SD3Transformer2DModel");
-        }
         let shape = PatchShape {
             num_attention_heads: self.num_attention_heads,
             attention_head_dim: self.attention_head_dim,
@@ -150,14 +144,22 @@ mod tests {
     }
 
     #[test]
+    fn null_is_absent_where_diffusers_asks_for_none() {
+        let config = TransformerConfig::from_json(r#"{"out_channels": null, "qk_norm": null}"#).unwrap();
+        assert_eq!((config.out_channels(), config.norms_queries()), (16, false));
+    }
+
+    #[test]
     fn what_is_not_supported_is_named() {
         for (change, key) in [
-            (r#""_class_name": "UNet2DModel""#, "_class_name"),
             (r#""caption_projection_dim": 768"#, "caption_projection_dim"),
             (r#""qk_norm": "layer_norm""#, "qk_norm"),
             (r#""dual_attention_layers": [18]"#, "dual_attention_layers"),
             (r#""pos_embed_max_size": 32"#, "pos_embed_max_size"),
             (r#""num_layers": 0"#, "num_layers"),
+            (r#""dual_attention_layers": null"#, "dual_attention_layers"),
+            (r#""pos_embed_max_size": null"#, "pos_embed_max_size"),
+            (r#""joint_attention_dim": null"#, "joint_attention_dim"),
         ] {
             let message = TransformerConfig::from_json(&format!("{{{change}}}")).unwrap_err().to_string();
             assert!(message.contains(&format!("`{key}`")), "{message}");

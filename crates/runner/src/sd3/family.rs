@@ -6,13 +6,15 @@ use candle_core::{DType, Device, Result, Tensor};
 
 use super::config::TransformerConfig;
 use super::transformer::{PromptRows, Sd3Transformer};
+use crate::component_config;
 use crate::conditioning::{Conditioning, EncodedText};
 use crate::error::RunnerError;
 use crate::labels::Labels;
+use crate::model_folder::TRANSFORMER;
 use crate::pipeline::{self, Family, FamilyFacts, FamilyParts, GuidanceKind, LoadedFamily, Rows};
 use crate::schedulers::FlowSigmas;
 use crate::size::Size;
-use crate::text::{ClipTextEncoder, PromptCut, PromptLimit, T5States, T5TextEncoder};
+use crate::text::{ClipClass, ClipTextEncoder, PromptCut, PromptLimit, T5States, T5TextEncoder};
 
 /// Defaults of diffusers' `StableDiffusion3Pipeline`.
 const DEFAULT_STEPS: usize = 28;
@@ -50,7 +52,7 @@ struct PromptStates {
 impl Sd3 {
     /// Loads transformer and text encoders of a model folder.
     pub(crate) fn load(parts: &FamilyParts<'_>) -> std::result::Result<LoadedFamily, RunnerError> {
-        let config = TransformerConfig::from_json(&parts.folder.text("transformer/config.json")?)?;
+        let config = TransformerConfig::from_json(&component_config::text(parts.folder, TRANSFORMER)?)?;
         let buckets = pipeline::check_buckets(parts, config.sample_size, config.patch_size)?;
         check_positions(&config, parts.vae_scale, &buckets)?;
         let latents = parts.latent_sizes(&buckets);
@@ -94,7 +96,7 @@ impl TextEncoders {
         let FamilyParts { index, dtype, device, ref text_encoders, .. } = *parts;
         let clip = |number: &str| {
             let (encoder, tokenizer) = (format!("text_encoder{number}"), format!("tokenizer{number}"));
-            ClipTextEncoder::load(text_encoders, &encoder, &tokenizer)
+            ClipTextEncoder::load(text_encoders, &encoder, &tokenizer, ClipClass::WithProjection)
         };
         let clips = [clip("")?, clip("_2")?];
         let t5 = match index.component("text_encoder_3") {

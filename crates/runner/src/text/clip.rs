@@ -15,8 +15,27 @@ use crate::weights::Parameters;
 
 /// Configurations of 2021 and 2022 carry this in place of the end token's id.
 const EOS_TOKEN_ID_THEN: u32 = 2;
-/// The class whose pooled output is projected.
-const WITH_PROJECTION: &str = "CLIPTextModelWithProjection";
+/// Of the projection, which only one of the classes has.
+pub(super) const PROJECTION: &str = "text_projection";
+
+/// The class of a text model.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum ClipClass {
+    /// `CLIPTextModel`
+    Plain,
+    /// `CLIPTextModelWithProjection`: the pooled output is projected.
+    WithProjection,
+}
+
+impl ClipClass {
+    /// transformers' name.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Plain => "CLIPTextModel",
+            Self::WithProjection => "CLIPTextModelWithProjection",
+        }
+    }
+}
 
 /// `config.json` of the text model; absent keys take transformers' defaults.
 #[derive(Debug, Clone, Deserialize)]
@@ -30,9 +49,9 @@ pub(super) struct ClipTextConfig {
     max_position_embeddings: usize,
     hidden_act: String,
     layer_norm_eps: f64,
-    projection_dim: usize,
+    projection_dim: Option<usize>,
     eos_token_id: u32,
-    architectures: Vec<String>,
+    architectures: Option<Vec<String>>,
 }
 
 impl Default for ClipTextConfig {
@@ -46,9 +65,9 @@ impl Default for ClipTextConfig {
             max_position_embeddings: 77,
             hidden_act: "quick_gelu".to_owned(),
             layer_norm_eps: 1e-5,
-            projection_dim: 512,
+            projection_dim: Some(512),
             eos_token_id: 49407,
-            architectures: Vec::new(),
+            architectures: None,
         }
     }
 }
@@ -81,13 +100,30 @@ impl ClipTextConfig {
         self.hidden_size
     }
 
-    /// Size of the pooled output.
-    pub(super) fn pooled_dim(&self) -> usize {
-        if self.projects() { self.projection_dim } else { self.hidden_size }
+    /// Rows of the table of tokens.
+    pub(super) fn vocab_size(&self) -> usize {
+        self.vocab_size
     }
 
-    fn projects(&self) -> bool {
-        self.architectures.iter().any(|class| class == WITH_PROJECTION)
+    /// The class that the configuration names; `model_index.json` goes before it.
+    pub(super) fn architecture(&self) -> Option<&str> {
+        self.architectures.as_ref()?.first().map(String::as_str)
+    }
+
+    /// Size of the pooled output, if it is projected.
+    pub(super) fn projection_dim(
+        &self,
+        path: &str,
+        class: ClipClass,
+    ) -> std::result::Result<Option<usize>, RunnerError> {
+        match (class, self.projection_dim) {
+            (ClipClass::Plain, _) => Ok(None),
+            (ClipClass::WithProjection, Some(dim)) => Ok(Some(dim)),
+            (ClipClass::WithProjection, None) => {
+                let right = format!("a whole number, which {} needs", class.as_str());
+                Err(component_config::unsupported(path, "projection_dim", "null", &right))
+            }
+        }
     }
 
     /// Refuses an end token that texts do not have; `ids` are any text's.
@@ -145,8 +181,8 @@ impl ClipTextModel {
     pub(super) const UNUSED_WEIGHTS: &[&str] =
         &["text_model.embeddings.position_ids", "embeddings.position_ids", "text_projection.weight"];
 
-    /// `parameters` is that of the file.
-    pub(super) fn new(config: &ClipTextConfig, parameters: &Parameters) -> Result<Self> {
+    /// `projection_dim`: size of the projected output. `parameters` is that of the file.
+    pub(super) fn new(config: &ClipTextConfig, projection_dim: Option<usize>, parameters: &Parameters) -> Result<Self> {
         // Transformers 5 saves a model without projection without the prefix.
         let prefixed = parameters.pp("text_model");
         let model = if prefixed.contains("final_layer_norm.weight") { prefixed } else { parameters.clone() };
@@ -154,7 +190,7 @@ impl ClipTextModel {
         let (size, eps) = (config.hidden_size, config.layer_norm_eps);
         let tokens = embeddings.pp("token_embedding").get((config.vocab_size, size), "weight")?;
         let layers = model.pp("encoder").pp("layers");
-        let projection = || Linear::load(size, config.projection_dim, false, parameters.pp("text_projection"));
+        let projection = |dim| Linear::load(size, dim, false, parameters.pp(PROJECTION));
         Ok(Self {
             tokens: Embedding::new(tokens, size),
             positions: embeddings.pp("position_embedding").get((config.max_position_embeddings, size), "weight")?,
@@ -162,7 +198,7 @@ impl ClipTextModel {
                 .map(|index| Layer::new(config, &layers.pp(index)))
                 .collect::<Result<_>>()?,
             norm: PlainLayerNorm::load(size, eps, true, model.pp("final_layer_norm"))?,
-            projection: if config.projects() { Some(projection()?) } else { None },
+            projection: projection_dim.map(projection).transpose()?,
             config: config.clone(),
             device: parameters.device().clone(),
         })
@@ -295,11 +331,16 @@ mod tests {
 
     #[test]
     fn the_class_says_whether_the_pooled_output_is_projected() {
-        let sizes = r#""hidden_size": 24, "projection_dim": 16, "num_attention_heads": 3"#;
-        assert_eq!(config(&format!("{{{sizes}}}")).pooled_dim(), 24);
-        assert_eq!(config(&format!(r#"{{{sizes}, "architectures": ["CLIPTextModel"]}}"#)).pooled_dim(), 24);
-        let projected = format!(r#"{{{sizes}, "architectures": ["CLIPTextModelWithProjection"]}}"#);
-        assert_eq!(config(&projected).pooled_dim(), 16);
+        let path = "text_encoder/config.json";
+        let projected = config(r#"{"projection_dim": 16, "architectures": null}"#);
+        assert_eq!(projected.architecture(), None);
+        assert_eq!(projected.projection_dim(path, ClipClass::WithProjection).unwrap(), Some(16));
+        assert_eq!(projected.projection_dim(path, ClipClass::Plain).unwrap(), None);
+        let plain = config(r#"{"projection_dim": null, "architectures": ["CLIPTextModel"]}"#);
+        assert_eq!(plain.architecture(), Some("CLIPTextModel"));
+        assert_eq!(plain.projection_dim(path, ClipClass::Plain).unwrap(), None);
+        let error = plain.projection_dim(path, ClipClass::WithProjection).unwrap_err().to_string();
+        assert!(error.starts_with("text_encoder/config.json: `projection_dim` is null; supported: a whole"), "{error}");
     }
 
     #[test]
@@ -308,6 +349,9 @@ mod tests {
             (r#"{"hidden_act": "relu"}"#, "`hidden_act` is relu; supported: quick_gelu or gelu"),
             (r#"{"num_attention_heads": 7}"#, "`num_attention_heads` is 7; supported: a divisor of hidden_size 512"),
             (r#"{"num_hidden_layers": 0}"#, "`num_hidden_layers` is 0"),
+            (r#"{"hidden_size": null}"#, "`hidden_size` is null; supported: a whole number"),
+            (r#"{"layer_norm_eps": null}"#, "`layer_norm_eps` is null; supported: a number"),
+            (r#"{"eos_token_id": null}"#, "`eos_token_id` is null; supported: a whole number"),
         ] {
             let error = ClipTextConfig::from_json("text_encoder/config.json", json).unwrap_err().to_string();
             assert!(error.contains(message), "{error}");

@@ -2,13 +2,15 @@
 
 use candle_core::Tensor;
 
-use super::clip::{ClipOutput, ClipTextConfig, ClipTextModel};
+use super::clip::{ClipClass, ClipOutput, ClipTextConfig, ClipTextModel, PROJECTION};
 use super::clip_tokenizer;
 use super::encoder_source::{EncoderSource, Recipe};
 use super::prompt_limit::{PromptCut, PromptLimit};
 use super::residency::Resident;
 use super::tokenizer::TextTokenizer;
+use crate::component_config;
 use crate::error::RunnerError;
+use crate::pipeline::OwnClass;
 use crate::weights::Parameters;
 
 /// `CLIPTextModel` or `CLIPTextModelWithProjection` and `CLIPTokenizer` of a pipeline.
@@ -33,26 +35,32 @@ pub(crate) struct ClipStates {
 }
 
 impl ClipTextEncoder {
-    /// Loads the components of these names.
-    pub(crate) fn load(source: &EncoderSource, encoder: &str, tokenizer: &str) -> Result<Self, RunnerError> {
-        let folder = &source.folder;
+    /// Loads the components of these names; `class` is what the pipeline needs.
+    pub(crate) fn load(
+        source: &EncoderSource,
+        encoder: &str,
+        tokenizer: &str,
+        class: ClipClass,
+    ) -> Result<Self, RunnerError> {
         let path = format!("{encoder}/config.json");
-        let config = ClipTextConfig::from_json(&path, &folder.text(&path)?)?;
-        let max_tokens = clip_tokenizer::max_tokens(folder, tokenizer)?.unwrap_or(usize::MAX);
-        let tokenizer = clip_tokenizer::load(folder, tokenizer)?;
+        let config = ClipTextConfig::from_json(&path, &component_config::text(&source.folder, encoder)?)?;
+        let own = OwnClass { path: &path, key: "architectures", class: config.architecture() };
+        source.index.class_of(encoder, &[class.as_str()], &own)?;
+        let files = source.tokenizer(tokenizer, &clip_tokenizer::CLASSES)?;
+        let tokenizer = clip_tokenizer::load(&files)?;
         config.check_end(&path, &tokenizer.tokens("", config.max_tokens())?.ids)?;
+        tokenizer.check_embeddings(&path, config.vocab_size())?;
+        let max_tokens = files.max_tokens()?.unwrap_or(usize::MAX).min(config.max_tokens());
+        check_projection(source, encoder, class)?;
+        let projection_dim = config.projection_dim(&path, class)?;
         Ok(Self {
             tokenizer,
-            limit: PromptLimit {
-                encoder: "CLIP",
-                component: encoder.to_owned(),
-                max_tokens: max_tokens.min(config.max_tokens()),
-            },
+            limit: PromptLimit { encoder: "CLIP", component: encoder.to_owned(), max_tokens },
             dim: config.dim(),
-            pooled_dim: config.pooled_dim(),
+            pooled_dim: projection_dim.unwrap_or(config.dim()),
             model: source.resident(Recipe {
                 component: encoder.to_owned(),
-                build: move |parameters: &Parameters| ClipTextModel::new(&config, parameters),
+                build: move |parameters: &Parameters| ClipTextModel::new(&config, projection_dim, parameters),
                 unused: ClipTextModel::UNUSED_WEIGHTS,
             })?,
             source: source.clone(),
@@ -79,11 +87,37 @@ impl ClipTextEncoder {
         &self.tokenizer
     }
 
+    /// As [`TextTokenizer::with_all_vectors`].
+    ///
+    /// # Errors
+    /// If the text cannot be tokenised.
+    pub(crate) fn with_all_vectors(&self, text: &str) -> Result<String, RunnerError> {
+        self.tokenizer.with_all_vectors(text)
+    }
+
     /// The states of a text.
     pub(crate) fn encode(&self, text: &str) -> Result<ClipStates, RunnerError> {
         let tokens = self.tokenizer.padded_tokens(text, self.limit.max_tokens)?;
         let ClipOutput { penultimate, pooled } = self.model.with(|model| Ok(model.forward(&tokens.ids)?))?;
         let (penultimate, pooled) = (self.source.hand_over(&penultimate)?, self.source.hand_over(&pooled)?);
         Ok(ClipStates { penultimate, pooled, cut: self.limit.cut(tokens.cut) })
+    }
+}
+
+/// A projection that the class needs has to be there; one that it does not use is worth a word.
+fn check_projection(source: &EncoderSource, encoder: &str, class: ClipClass) -> Result<(), RunnerError> {
+    let weights = source.folder.weights(encoder)?;
+    // Whatever prefix all names may have.
+    let has_projection = weights.names().any(|name| name.ends_with(&format!("{PROJECTION}.weight")));
+    match class {
+        ClipClass::WithProjection if !has_projection => Err(RunnerError::Model(format!(
+            "{encoder}: the weights have no {PROJECTION}, which {}, the class of this pipeline's {encoder}, needs",
+            class.as_str()
+        ))),
+        ClipClass::Plain if has_projection => {
+            tracing::warn!("{encoder}: the weights have a {PROJECTION}, which {} does not use", class.as_str());
+            Ok(())
+        }
+        _ => Ok(()),
     }
 }

@@ -5,14 +5,18 @@ use std::sync::Arc;
 use candle_core::{DType, Device, Tensor};
 
 use super::residency::{Residency, Resident};
+use super::tokenizer_files::TokenizerFiles;
 use crate::error::RunnerError;
 use crate::model_folder::ModelFolder;
+use crate::pipeline::{ModelIndex, OwnClass};
 use crate::weights::Parameters;
 
 /// Where a text encoder comes from and where it computes.
 #[derive(Clone)]
 pub(crate) struct EncoderSource {
     pub(crate) folder: ModelFolder,
+    /// Says of which class every component is.
+    pub(crate) index: Arc<ModelIndex>,
     /// Where encoders live, and their precision.
     pub(crate) device: Device,
     pub(crate) dtype: DType,
@@ -32,6 +36,18 @@ pub(super) struct Recipe<B> {
 }
 
 impl EncoderSource {
+    /// The files of a tokenizer of one of these classes.
+    pub(super) fn tokenizer<'a>(
+        &'a self,
+        component: &'a str,
+        classes: &[&'static str],
+    ) -> Result<TokenizerFiles<'a>, RunnerError> {
+        let files = TokenizerFiles::open(&self.folder, component)?;
+        let own = OwnClass { path: &files.config_path(), key: "tokenizer_class", class: files.class() };
+        self.index.class_of(component, classes, &own)?;
+        Ok(files)
+    }
+
     /// Loads a model, or, where it is offloaded, makes sure that it can be loaded.
     ///
     /// # Errors

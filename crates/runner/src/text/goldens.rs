@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use candle_core::Tensor;
 
-use super::{ClipTextEncoder, EncoderSource, Residency, T5TextEncoder};
+use super::{ClipClass, ClipTextEncoder, EncoderSource, Residency, T5TextEncoder};
 use crate::golden_fixture::{Fixture, assert_near, ids};
 use crate::model_folder::ModelFolder;
 
@@ -13,7 +13,8 @@ use crate::model_folder::ModelFolder;
 const CLIP_TOKENS: usize = 77;
 
 fn clip(fixture: &Fixture, encoder: &str, tokenizer: &str) -> ClipTextEncoder {
-    ClipTextEncoder::load(&fixture.text_encoders(), encoder, tokenizer).unwrap()
+    let class = if fixture.golden["pipeline"] == "FluxPipeline" { ClipClass::Plain } else { ClipClass::WithProjection };
+    ClipTextEncoder::load(&fixture.text_encoders(), encoder, tokenizer, class).unwrap()
 }
 
 fn t5(fixture: &Fixture, encoder: &str, tokenizer: &str) -> T5TextEncoder {
@@ -104,7 +105,7 @@ fn offloaded_encoders_give_the_same_states() {
     let offloaded = EncoderSource { offloaded_by: Some(Arc::clone(&residency)), ..always.clone() };
     let values = |tensor: Tensor| tensor.flatten_all().unwrap().to_vec1::<f32>().unwrap();
     let states = |source: &EncoderSource| {
-        let clip = ClipTextEncoder::load(source, "text_encoder_2", "tokenizer_2").unwrap();
+        let clip = ClipTextEncoder::load(source, "text_encoder_2", "tokenizer_2", ClipClass::WithProjection).unwrap();
         let t5 = T5TextEncoder::load(source, "text_encoder_3", "tokenizer_3").unwrap();
         let _stay = residency.stay();
         let clip = clip.encode("a red apple").unwrap();
@@ -128,7 +129,8 @@ fn an_offloaded_encoder_that_could_not_be_loaded_is_refused_at_the_start() {
         std::fs::create_dir_all(to.parent().unwrap()).unwrap();
         std::fs::write(to, fixture.folder.bytes(from).unwrap()).unwrap();
     };
-    let refusal = || ClipTextEncoder::load(&source, "text_encoder", "tokenizer").err().unwrap().to_string();
+    let load = || ClipTextEncoder::load(&source, "text_encoder", "tokenizer", ClipClass::WithProjection);
+    let refusal = || load().err().unwrap().to_string();
     // That of the larger CLIP describes another model.
     copy("text_encoder_2/config.json", "text_encoder/config.json");
     assert!(refusal().contains("tokenizer.json"));

@@ -6,13 +6,22 @@
 
 use candle_core::{D, Device, Result, Tensor};
 use candle_nn::{Embedding, Module};
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 
 use crate::activation::gelu_tanh;
 use crate::component_config;
 use crate::error::RunnerError;
 use crate::layers::{Linear, RmsNorm};
 use crate::weights::Parameters;
+
+/// transformers' name.
+pub(super) const CLASS: &str = "T5EncoderModel";
+/// Values of `feed_forward_proj`.
+const FEED_FORWARDS: &str = "relu, gelu, gated-relu or gated-gelu";
+/// The table of tokens, which encoder and decoder share ...
+const TOKENS: &str = "shared";
+/// ... and its other name, which is the only one in some files.
+const ENCODER_TOKENS: &str = "encoder.embed_tokens";
 
 /// `config.json` of the encoder; absent keys take transformers' defaults.
 #[derive(Debug, Clone, Deserialize)]
@@ -28,16 +37,64 @@ pub(super) struct T5Config {
     relative_attention_num_buckets: usize,
     relative_attention_max_distance: usize,
     layer_norm_epsilon: f64,
+    /// Says both of the keys below, which go before it where they are written.
     feed_forward_proj: String,
+    /// The outer `None`: not written.
+    #[serde(deserialize_with = "written")]
+    dense_act_fn: Option<Option<String>>,
+    #[serde(deserialize_with = "written_truth")]
+    is_gated_act: Option<bool>,
+    architectures: Option<Vec<String>>,
+    /// What the keys above say together.
+    #[serde(skip)]
+    feed_forward: FeedForwardKind,
 }
 
 /// How the feed-forward part is built.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum FeedForwardKind {
-    /// T5 1.0
+struct FeedForwardKind {
+    activation: Activation,
+    /// T5 1.1: the activation of one projection times another.
+    is_gated: bool,
+}
+
+/// `dense_act_fn`
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Activation {
     Relu,
-    /// T5 1.1: GELU (tanh) of one projection times another.
-    GatedGelu,
+    /// Tanh approximation.
+    GeluNew,
+    Gelu,
+}
+
+impl Activation {
+    const NAMES: &'static str = "relu, gelu_new or gelu";
+
+    fn named(name: &str) -> Option<Self> {
+        match name {
+            "relu" => Some(Self::Relu),
+            "gelu_new" | "gelu_pytorch_tanh" => Some(Self::GeluNew),
+            "gelu" => Some(Self::Gelu),
+            _ => None,
+        }
+    }
+
+    fn apply(self, x: Tensor) -> Result<Tensor> {
+        match self {
+            Self::Relu => x.relu(),
+            Self::GeluNew => gelu_tanh(x),
+            Self::Gelu => x.gelu_erf(),
+        }
+    }
+}
+
+/// Tells a key that holds `null` from one that is absent.
+fn written<'de, D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Option<Option<String>>, D::Error> {
+    Option::deserialize(deserializer).map(Some)
+}
+
+fn written_truth<'de, D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Option<bool>, D::Error> {
+    component_config::truth(deserializer).map(Some)
 }
 
 impl Default for T5Config {
@@ -53,6 +110,10 @@ impl Default for T5Config {
             relative_attention_max_distance: 128,
             layer_norm_epsilon: 1e-6,
             feed_forward_proj: "relu".to_owned(),
+            dense_act_fn: None,
+            is_gated_act: None,
+            architectures: None,
+            feed_forward: FeedForwardKind { activation: Activation::Relu, is_gated: false },
         }
     }
 }
@@ -60,11 +121,8 @@ impl Default for T5Config {
 impl T5Config {
     /// `path` is where the text comes from.
     pub(super) fn from_json(path: &str, text: &str) -> std::result::Result<Self, RunnerError> {
-        let config: Self = component_config::parse(path, text)?;
-        if config.feed_forward_kind().is_none() {
-            let right = "relu or gated-gelu";
-            return Err(component_config::unsupported(path, "feed_forward_proj", &config.feed_forward_proj, right));
-        }
+        let mut config: Self = component_config::parse(path, text)?;
+        config.feed_forward = config.feed_forward_kind(path)?;
         // Half of the buckets look back, and half of those are exact.
         if config.relative_attention_num_buckets < 4 || !config.relative_attention_num_buckets.is_multiple_of(4) {
             let found = config.relative_attention_num_buckets.to_string();
@@ -79,11 +137,36 @@ impl T5Config {
         self.d_model
     }
 
-    fn feed_forward_kind(&self) -> Option<FeedForwardKind> {
-        match self.feed_forward_proj.as_str() {
-            "relu" => Some(FeedForwardKind::Relu),
-            "gated-gelu" => Some(FeedForwardKind::GatedGelu),
-            _ => None,
+    /// Rows of the table of tokens.
+    pub(super) fn vocab_size(&self) -> usize {
+        self.vocab_size
+    }
+
+    /// The class that the configuration names. An encoder-decoder's serves as its encoder.
+    pub(super) fn architecture(&self) -> Option<&str> {
+        let class = self.architectures.as_ref()?.first()?;
+        if class.starts_with("T5") { Some(CLASS) } else { Some(class) }
+    }
+
+    /// As transformers derives it, `path` being where the keys come from.
+    fn feed_forward_kind(&self, path: &str) -> std::result::Result<FeedForwardKind, RunnerError> {
+        let unsupported =
+            |key: &str, found: &str, right: &str| Err(component_config::unsupported(path, key, found, right));
+        let projection = self.feed_forward_proj.as_str();
+        let (is_gated, activation) = match projection.split_once('-') {
+            Some(("gated", "gelu")) => (true, "gelu_new"),
+            Some(("gated", activation)) if !activation.contains('-') => (true, activation),
+            Some(_) => return unsupported("feed_forward_proj", projection, FEED_FORWARDS),
+            None => (false, projection),
+        };
+        let is_gated = self.is_gated_act.unwrap_or(is_gated);
+        match (&self.dense_act_fn, Activation::named(activation)) {
+            (None, Some(activation)) => Ok(FeedForwardKind { activation, is_gated }),
+            (None, None) => unsupported("feed_forward_proj", projection, FEED_FORWARDS),
+            (Some(name), _) => match name.as_deref().and_then(Activation::named) {
+                Some(activation) => Ok(FeedForwardKind { activation, is_gated }),
+                None => unsupported("dense_act_fn", name.as_deref().unwrap_or("null"), Activation::NAMES),
+            },
         }
     }
 
@@ -115,16 +198,16 @@ pub(super) struct T5Encoder {
 }
 
 impl T5Encoder {
-    /// Tensors of published files that the encoder has no use for: copies of the embeddings.
-    pub(super) const UNUSED_WEIGHTS: &[&str] =
-        &["encoder.embed_tokens.weight", "decoder.embed_tokens.weight", "lm_head.weight"];
+    /// Tensors of published files that the encoder has no use for: a decoder's, and the tokens under
+    /// another name.
+    pub(super) const UNUSED_WEIGHTS: &[&str] = &["encoder.embed_tokens.weight", "decoder.", "lm_head.weight"];
 
     pub(super) fn new(config: &T5Config, parameters: &Parameters) -> Result<Self> {
         let encoder = parameters.pp("encoder");
         let blocks = encoder.pp("block");
         let bias = blocks.pp(0).pp("layer").pp(0).pp("SelfAttention").pp("relative_attention_bias");
         Ok(Self {
-            tokens: embedding(config.vocab_size, config.d_model, &parameters.pp("shared"))?,
+            tokens: tokens(config, parameters)?,
             position_bias: embedding(config.relative_attention_num_buckets, config.num_heads, &bias)?,
             blocks: (0..config.num_layers).map(|index| Block::new(config, &blocks.pp(index))).collect::<Result<_>>()?,
             norm: norm(config, &encoder.pp("final_layer_norm"))?,
@@ -199,31 +282,51 @@ impl Block {
 }
 
 #[derive(Debug)]
-enum FeedForward {
-    Relu { widen: Linear, narrow: Linear },
-    GatedGelu { gate: Linear, widen: Linear, narrow: Linear },
+struct FeedForward {
+    activation: Activation,
+    /// What is activated.
+    activated: Linear,
+    /// What that is multiplied with.
+    factor: Option<Linear>,
+    narrow: Linear,
 }
 
 impl FeedForward {
     fn new(config: &T5Config, parameters: &Parameters) -> Result<Self> {
         let widen = |name: &str| Linear::load(config.d_model, config.d_ff, false, parameters.pp(name));
+        let FeedForwardKind { activation, is_gated } = config.feed_forward;
+        let (activated, factor) = if is_gated { (widen("wi_0")?, Some(widen("wi_1")?)) } else { (widen("wi")?, None) };
         let narrow = Linear::load(config.d_ff, config.d_model, false, parameters.pp("wo"))?;
-        match config.feed_forward_kind() {
-            Some(FeedForwardKind::GatedGelu) => {
-                Ok(Self::GatedGelu { gate: widen("wi_0")?, widen: widen("wi_1")?, narrow })
-            }
-            Some(FeedForwardKind::Relu) | None => Ok(Self::Relu { widen: widen("wi")?, narrow }),
-        }
+        Ok(Self { activation, activated, factor, narrow })
     }
 
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        match self {
-            Self::Relu { widen, narrow } => narrow.forward(&widen.forward(x)?.relu()?),
-            Self::GatedGelu { gate, widen, narrow } => {
-                narrow.forward(&(gelu_tanh(gate.forward(x)?)? * widen.forward(x)?)?)
-            }
+        let activated = self.activation.apply(self.activated.forward(x)?)?;
+        match &self.factor {
+            Some(factor) => self.narrow.forward(&(activated * factor.forward(x)?)?),
+            None => self.narrow.forward(&activated),
         }
     }
+}
+
+/// The table of tokens under whichever of its names; under both it must be the same.
+fn tokens(config: &T5Config, parameters: &Parameters) -> Result<Embedding> {
+    let [shared, own] = [TOKENS, ENCODER_TOKENS].map(|name| parameters.pp(name));
+    let table = |parameters: &Parameters| embedding(config.vocab_size, config.d_model, parameters);
+    if !own.contains("weight") {
+        return table(&shared);
+    }
+    let own = table(&own)?;
+    if shared.contains("weight") {
+        let differing = own.embeddings().ne(table(&shared)?.embeddings())?;
+        if differing.max_all()?.to_scalar::<u8>()? != 0 {
+            candle_core::bail!(
+                "{TOKENS}.weight and {ENCODER_TOKENS}.weight differ; they are two names of one table, so that only one \
+                 of them may be there, or both with the same values"
+            );
+        }
+    }
+    Ok(own)
 }
 
 fn norm(config: &T5Config, parameters: &Parameters) -> Result<RmsNorm> {
@@ -247,7 +350,31 @@ mod tests {
 
     #[test]
     fn an_activation_nobody_knows_is_named() {
-        let error = T5Config::from_json("text_encoder/config.json", r#"{"feed_forward_proj": "gated-silu"}"#);
-        assert!(error.unwrap_err().to_string().contains("`feed_forward_proj` is gated-silu"));
+        for (json, message) in [
+            (r#"{"feed_forward_proj": "gated-silu"}"#, "`feed_forward_proj` is gated-silu; supported: relu, gelu, "),
+            (r#"{"feed_forward_proj": "double-relu"}"#, "`feed_forward_proj` is double-relu; supported: "),
+            (r#"{"feed_forward_proj": null}"#, "`feed_forward_proj` is null; supported: text in quotes"),
+            (r#"{"dense_act_fn": "silu"}"#, "`dense_act_fn` is silu; supported: relu, gelu_new or gelu"),
+            (r#"{"dense_act_fn": null}"#, "`dense_act_fn` is null; supported: relu, gelu_new or gelu"),
+            (r#"{"d_kv": null}"#, "`d_kv` is null; supported: a whole number"),
+        ] {
+            let error = T5Config::from_json("text_encoder/config.json", json).unwrap_err().to_string();
+            assert!(error.starts_with("text_encoder/config.json: ") && error.contains(message), "{error}");
+        }
+    }
+
+    #[test]
+    fn derived_keys_go_before_the_one_they_are_derived_from() {
+        let kind = |json: &str| {
+            let config = T5Config::from_json("text_encoder/config.json", json).unwrap();
+            (config.feed_forward.activation, config.feed_forward.is_gated)
+        };
+        assert_eq!(kind("{}"), (Activation::Relu, false));
+        assert_eq!(kind(r#"{"feed_forward_proj": "gated-gelu"}"#), (Activation::GeluNew, true));
+        assert_eq!(kind(r#"{"feed_forward_proj": "gelu"}"#), (Activation::Gelu, false));
+        assert_eq!(kind(r#"{"dense_act_fn": "gelu_new", "is_gated_act": true}"#), (Activation::GeluNew, true));
+        assert_eq!(kind(r#"{"is_gated_act": true}"#), (Activation::Relu, true));
+        let all = r#"{"feed_forward_proj": "gated-silu", "dense_act_fn": "relu", "is_gated_act": null}"#;
+        assert_eq!(kind(all), (Activation::Relu, false));
     }
 }

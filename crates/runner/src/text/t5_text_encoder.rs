@@ -5,10 +5,12 @@ use candle_core::Tensor;
 use super::encoder_source::{EncoderSource, Recipe};
 use super::prompt_limit::{PromptCut, PromptLimit};
 use super::residency::Resident;
-use super::t5::{T5Config, T5Encoder};
+use super::t5::{self, T5Config, T5Encoder};
 use super::t5_tokenizer;
 use super::tokenizer::{TextTokenizer, Tokens};
+use crate::component_config;
 use crate::error::RunnerError;
+use crate::pipeline::OwnClass;
 use crate::weights::Parameters;
 
 /// `T5EncoderModel` and `T5Tokenizer` of a pipeline.
@@ -31,12 +33,15 @@ pub(crate) struct T5States {
 impl T5TextEncoder {
     /// Loads the components of these names.
     pub(crate) fn load(source: &EncoderSource, encoder: &str, tokenizer: &str) -> Result<Self, RunnerError> {
-        let folder = &source.folder;
         let path = format!("{encoder}/config.json");
-        let config = T5Config::from_json(&path, &folder.text(&path)?)?;
+        let config = T5Config::from_json(&path, &component_config::text(&source.folder, encoder)?)?;
+        let own = OwnClass { path: &path, key: "architectures", class: config.architecture() };
+        source.index.class_of(encoder, &[t5::CLASS], &own)?;
+        let tokenizer = t5_tokenizer::load(&source.tokenizer(tokenizer, &t5_tokenizer::CLASSES)?)?;
+        tokenizer.check_embeddings(&path, config.vocab_size())?;
         Ok(Self {
             dim: config.dim(),
-            tokenizer: t5_tokenizer::load(folder, tokenizer)?,
+            tokenizer,
             encoder: source.resident(Recipe {
                 component: encoder.to_owned(),
                 build: move |parameters: &Parameters| T5Encoder::new(&config, parameters),
@@ -55,6 +60,14 @@ impl T5TextEncoder {
     #[cfg(test)]
     pub(crate) fn tokenizer(&self) -> &TextTokenizer {
         &self.tokenizer
+    }
+
+    /// As [`TextTokenizer::with_all_vectors`].
+    ///
+    /// # Errors
+    /// If the text cannot be tokenised.
+    pub(crate) fn with_all_vectors(&self, text: &str) -> Result<String, RunnerError> {
+        self.tokenizer.with_all_vectors(text)
     }
 
     /// The states of a text, at most `max_tokens` with the one that ends it.

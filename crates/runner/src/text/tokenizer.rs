@@ -2,11 +2,12 @@
 
 use tokenizers::{Tokenizer, TruncationDirection};
 
+use crate::component_config;
 use crate::error::RunnerError;
 use crate::model_folder::ModelFolder;
 
-/// The file of the tokenizers library.
-pub(super) const TOKENIZER_JSON: &str = "tokenizer.json";
+/// What T5's sentinels start with.
+pub(super) const SENTINEL_START: &str = "<extra_id_";
 
 /// A tokenizer without a length of its own.
 pub(crate) struct TextTokenizer {
@@ -43,7 +44,6 @@ impl TextTokenizer {
     /// # Errors
     /// If the text cannot be tokenised.
     pub(crate) fn tokens(&self, text: &str, max_tokens: usize) -> Result<Tokens, RunnerError> {
-        let fail = |error: tokenizers::Error| RunnerError::Model(format!("cannot tokenise the prompt: {error}"));
         let mut words = self.tokenizer.encode_fast(text, false).map_err(fail)?;
         let room = max_tokens.saturating_sub(self.specials);
         let cut = words.len().saturating_sub(room);
@@ -61,6 +61,44 @@ impl TextTokenizer {
         ids.resize(tokens, self.padding);
         Ok(Tokens { ids, cut })
     }
+
+    /// A text in which a word of textual inversion that was trained as several tokens stands for all of
+    /// them: `<cat>` becomes `<cat> <cat>_1 <cat>_2`, as in diffusers' `maybe_convert_prompt`.
+    ///
+    /// # Errors
+    /// As [`Self::tokens`].
+    pub(crate) fn with_all_vectors(&self, text: &str) -> Result<String, RunnerError> {
+        let added = self.tokenizer.get_added_vocabulary().get_vocab();
+        let encoding = self.tokenizer.encode(text, false).map_err(fail)?;
+        let mut text = text.to_owned();
+        let mut seen: Vec<&String> = Vec::new();
+        for token in encoding.get_tokens().iter().filter(|token| added.contains_key(*token)) {
+            let further: Vec<_> =
+                (1..).map(|number| format!("{token}_{number}")).take_while(|name| added.contains_key(name)).collect();
+            if !further.is_empty() && !seen.contains(&token) {
+                text = text.replace(token.as_str(), &format!("{token} {}", further.join(" ")));
+                seen.push(token);
+            }
+        }
+        Ok(text)
+    }
+
+    /// Refuses an encoder that has no embedding for a token, but for sentinels, which no prompt is made of;
+    /// `path` is its configuration's.
+    ///
+    /// # Errors
+    /// Names the token.
+    pub(super) fn check_embeddings(&self, path: &str, vocab_size: usize) -> Result<(), RunnerError> {
+        let tokens = self.tokenizer.get_vocab(true);
+        let beyond = |(token, id): &(&String, &u32)| **id as usize >= vocab_size && !token.starts_with(SENTINEL_START);
+        let Some((token, id)) = tokens.iter().filter(beyond).max_by_key(|(_, id)| **id) else { return Ok(()) };
+        let right = format!("at least {}, since the tokenizer gives `{token}` the number {id}", id + 1);
+        Err(component_config::unsupported(path, "vocab_size", &vocab_size.to_string(), &right))
+    }
+}
+
+fn fail(error: tokenizers::Error) -> RunnerError {
+    RunnerError::Model(format!("cannot tokenise the prompt: {error}"))
 }
 
 /// A file of a tokenizer is not what it should be.

@@ -14,7 +14,7 @@ pub(super) const PATH: &str = "vae/config.json";
 #[serde(default)]
 pub(super) struct VaeConfig {
     #[serde(rename = "_class_name")]
-    class_name: String,
+    class_name: Option<String>,
     pub(super) out_channels: usize,
     up_block_types: Vec<String>,
     pub(super) block_out_channels: Vec<usize>,
@@ -24,14 +24,17 @@ pub(super) struct VaeConfig {
     pub(super) norm_num_groups: usize,
     /// Latents are divided by this before decoding ...
     pub(super) scaling_factor: f64,
-    /// ... and this is added to them.
+    /// ... and this is added to them, in pipelines that do so.
     shift_factor: Option<f64>,
     /// Statistics per channel, which no supported pipeline applies; set in VAEs of other pipelines.
     latents_mean: Option<Value>,
     latents_std: Option<Value>,
     /// The weights are only good in f32.
+    #[serde(deserialize_with = "component_config::truth")]
     pub(super) force_upcast: bool,
+    #[serde(deserialize_with = "component_config::truth")]
     pub(super) use_post_quant_conv: bool,
+    #[serde(deserialize_with = "component_config::truth")]
     pub(super) mid_block_add_attention: bool,
 }
 
@@ -47,7 +50,7 @@ pub(super) enum UpBlockKind {
 impl Default for VaeConfig {
     fn default() -> Self {
         Self {
-            class_name: "AutoencoderKL".to_owned(),
+            class_name: None,
             out_channels: 3,
             up_block_types: vec!["UpDecoderBlock2D".to_owned()],
             block_out_channels: vec![64],
@@ -74,9 +77,6 @@ impl VaeConfig {
     }
 
     fn check(&self) -> Result<(), RunnerError> {
-        if self.class_name != "AutoencoderKL" {
-            return Err(unsupported("_class_name", &self.class_name, "AutoencoderKL"));
-        }
         if self.act_fn != "silu" && self.act_fn != "swish" {
             return Err(unsupported("act_fn", &self.act_fn, "silu"));
         }
@@ -96,9 +96,6 @@ impl VaeConfig {
         if !(self.scaling_factor.is_finite() && self.scaling_factor != 0.0) {
             return Err(unsupported("scaling_factor", &self.scaling_factor.to_string(), "a number other than 0"));
         }
-        if !self.shift_factor().is_finite() {
-            return Err(unsupported("shift_factor", &self.shift_factor().to_string(), "a finite number or null"));
-        }
         for (key, statistics) in [("latents_mean", &self.latents_mean), ("latents_std", &self.latents_std)] {
             if let Some(statistics) = statistics {
                 return Err(unsupported(key, &statistics.to_string(), "null"));
@@ -107,9 +104,20 @@ impl VaeConfig {
         self.up_blocks().map(|_| ())
     }
 
-    /// What is added to latents before decoding.
-    pub(super) fn shift_factor(&self) -> f64 {
-        self.shift_factor.unwrap_or_default()
+    /// The class that the configuration names.
+    pub(super) fn class_name(&self) -> Option<&str> {
+        self.class_name.as_deref()
+    }
+
+    /// What is added to latents before decoding, for a pipeline that does so.
+    pub(super) fn shift_factor(&self) -> Result<f64, RunnerError> {
+        match self.shift_factor {
+            Some(shift) if shift.is_finite() => Ok(shift),
+            other => {
+                let found = other.map_or("null".to_owned(), |shift| shift.to_string());
+                Err(unsupported("shift_factor", &found, "a finite number, which this pipeline adds to latents"))
+            }
+        }
     }
 
     /// The up-sampling stages, coarsest first.
@@ -139,17 +147,39 @@ mod tests {
     #[test]
     fn what_is_not_supported_is_named() {
         for (json, key) in [
-            (r#"{"_class_name": "AutoencoderTiny"}"#, "_class_name"),
             (r#"{"act_fn": "mish"}"#, "act_fn"),
             (r#"{"up_block_types": ["SkipUpBlock2D"]}"#, "up_block_types"),
             (r#"{"block_out_channels": [32, 64]}"#, "up_block_types"),
             (r#"{"block_out_channels": [20]}"#, "norm_num_groups"),
             (r#"{"scaling_factor": 0}"#, "scaling_factor"),
+            (r#"{"scaling_factor": null}"#, "scaling_factor"),
+            (r#"{"norm_num_groups": null}"#, "norm_num_groups"),
+            (r#"{"block_out_channels": [32, null]}"#, "block_out_channels[1]"),
+            (r#"{"use_post_quant_conv": "no"}"#, "use_post_quant_conv"),
             (r#"{"latents_mean": [0.1]}"#, "latents_mean"),
             (r#"{"latents_std": [1.0]}"#, "latents_std"),
         ] {
             let message = VaeConfig::from_json(json).unwrap_err().to_string();
             assert!(message.contains(key) && message.contains(PATH), "{json}: {message}");
+        }
+    }
+
+    #[test]
+    fn null_is_off_as_in_diffusers() {
+        let keys = r#"{"use_post_quant_conv": null, "mid_block_add_attention": null, "force_upcast": null}"#;
+        let config = VaeConfig::from_json(keys).unwrap();
+        assert!(!config.use_post_quant_conv && !config.mid_block_add_attention && !config.force_upcast);
+    }
+
+    #[test]
+    fn a_pipeline_that_adds_a_shift_needs_one() {
+        assert_eq!(VaeConfig::from_json(r#"{"shift_factor": 0.5}"#).unwrap().shift_factor().unwrap(), 0.5);
+        for json in ["{}", r#"{"shift_factor": null}"#] {
+            let error = VaeConfig::from_json(json).unwrap().shift_factor().unwrap_err().to_string();
+            assert!(
+                error.starts_with("vae/config.json: `shift_factor` is null; supported: a finite number"),
+                "{error}"
+            );
         }
     }
 

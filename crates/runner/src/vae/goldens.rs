@@ -4,6 +4,7 @@ use candle_core::{DType, Device, Tensor};
 
 use super::Vae;
 use crate::golden_fixture::Fixture;
+use crate::pipeline::ModelIndex;
 
 /// Of values from 0 to 1, where diffusers clips: sums are taken in another order, through twenty layers.
 const TOLERANCE: f32 = 5e-6;
@@ -14,7 +15,8 @@ const PATCH: usize = 2;
 /// Decodes `short.latents` of a fixture; `layout` makes `[1, channels, height, width]` of them.
 fn check_picture(name: &str, layout: impl Fn(&Tensor, (usize, usize)) -> Tensor) {
     let Fixture { folder, tensors, .. } = Fixture::open(name);
-    let vae = Vae::load(&folder, DType::F32, &Device::Cpu).unwrap();
+    let index = ModelIndex::read(&folder).unwrap();
+    let vae = Vae::load(&folder, &index, true, DType::F32, &Device::Cpu).unwrap();
     assert_eq!((vae.scale(), vae.latent_channels()), (8, 16), "{name}");
     let expected = &tensors["short.image"];
     let (_, height, width) = expected.dims3().unwrap();

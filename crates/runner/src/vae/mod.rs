@@ -18,29 +18,46 @@ use candle_core::{DType, Device, Result, Tensor};
 
 use self::config::VaeConfig;
 use self::decoder::VaeDecoder;
+use crate::component_config;
 use crate::error::RunnerError;
 use crate::model_folder::ModelFolder;
+use crate::pipeline::{ModelIndex, OwnClass};
 
 /// Tensors of an `AutoencoderKL` that decoding does not need.
 const UNUSED_WEIGHTS: [&str; 2] = ["encoder.", "quant_conv."];
 
-/// A decoder and what its latents are scaled by.
+/// The folder of a model's VAE.
+const COMPONENT: &str = "vae";
+const CLASS: &str = "AutoencoderKL";
+
+/// A decoder and what its latents are scaled and shifted by.
 #[derive(Debug)]
 pub(crate) struct Vae {
     config: VaeConfig,
+    shift: f64,
     decoder: VaeDecoder,
 }
 
 impl Vae {
     /// Loads the decoder of a model folder, in `dtype` if its weights are good in that; on a CPU, where f32 is
-    /// as fast, in f32.
-    pub(crate) fn load(folder: &ModelFolder, dtype: DType, device: &Device) -> std::result::Result<Self, RunnerError> {
-        let config = VaeConfig::from_json(&folder.text(config::PATH)?)?;
-        let weights = folder.weights("vae")?;
+    /// as fast, in f32. `adds_shift`: the pipeline shifts latents.
+    pub(crate) fn load(
+        folder: &ModelFolder,
+        index: &ModelIndex,
+        adds_shift: bool,
+        dtype: DType,
+        device: &Device,
+    ) -> std::result::Result<Self, RunnerError> {
+        let config = VaeConfig::from_json(&component_config::text(folder, COMPONENT)?)?;
+        let own = OwnClass { path: config::PATH, key: "_class_name", class: config.class_name() };
+        index.class_of(COMPONENT, &[CLASS], &own)?;
+        // The others leave out what stands there.
+        let shift = if adds_shift { config.shift_factor()? } else { 0.0 };
+        let weights = folder.weights(COMPONENT)?;
         let dtype = if config.force_upcast || device.is_cpu() { DType::F32 } else { dtype };
         let decoder = VaeDecoder::new(&config, weights.var_builder(dtype, device))?;
         weights.finish(&UNUSED_WEIGHTS)?;
-        Ok(Self { config, decoder })
+        Ok(Self { config, shift, decoder })
     }
 
     /// Pixels per latent in each direction.
@@ -55,6 +72,6 @@ impl Vae {
     /// `[rows, latent_channels, height, width]` as a transformer makes them to
     /// `[rows, 3, height * scale, width * scale]` in f32, roughly from -1 to 1.
     pub(crate) fn decode(&self, latents: &Tensor) -> Result<Tensor> {
-        self.decoder.decode(&latents.affine(1.0 / self.config.scaling_factor, self.config.shift_factor())?)
+        self.decoder.decode(&latents.affine(1.0 / self.config.scaling_factor, self.shift)?)
     }
 }

@@ -83,7 +83,8 @@ impl Settings {
             let found = "zero, which algorithm_type dpmsolver cannot reach";
             return Err(unsupported("final_sigmas_type", found, "sigma_min"));
         }
-        let (steps_offset, most) = (config.whole_number("steps_offset", 0)?, config.num_train_timesteps()?);
+        let spacing = TimestepSpacing::from_config(config, TimestepSpacing::Linspace)?;
+        let (steps_offset, most) = (spacing.steps_offset(config)?, config.num_train_timesteps()?);
         if steps_offset > most {
             let supported = format_args!("at most num_train_timesteps, {most}");
             return Err(unsupported("steps_offset", steps_offset, supported));
@@ -97,10 +98,10 @@ impl Settings {
             final_sigma,
             lower_order_final: config.boolean("lower_order_final", true)?,
             euler_at_final: config.boolean("euler_at_final", false)?,
-            spacing: TimestepSpacing::from_config(config, TimestepSpacing::Linspace)?,
+            spacing,
             steps_offset,
             lambda_min: config.number("lambda_min_clipped", f64::NEG_INFINITY)? as f32,
-            round_timesteps: BetaSchedule::from_config(config)? != BetaSchedule::SquaredCosine,
+            round_timesteps: !BetaSchedule::is_squared_cosine(config),
             rescale_betas_zero_snr: config.boolean("rescale_betas_zero_snr", false)?,
         })
     }

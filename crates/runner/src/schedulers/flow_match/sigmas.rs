@@ -115,9 +115,8 @@ pub(super) fn heun_sigmas(config: &SchedulerConfig, schedule: &Schedule) -> Resu
 }
 
 fn shift(config: &SchedulerConfig, schedule: &Schedule) -> Result<Shift, RunnerError> {
-    let shift = config.positive("shift", 1.0, f64::INFINITY)?;
     if !config.boolean("use_dynamic_shifting", false)? {
-        return Ok(Shift::Fixed(shift));
+        return Ok(Shift::Fixed(config.positive("shift", 1.0, f64::INFINITY)?));
     }
     let (base_shift, max_shift) = (config.number("base_shift", 0.5)?, config.number("max_shift", 1.15)?);
     let base_tokens = config.whole_number("base_image_seq_len", 256)?;
