@@ -38,7 +38,10 @@ fn unusable_cache_settings_keep_a_server_from_starting() {
     serve("none", "{}", &["--cache-backend"]);
 }
 
-/// A model folder that differs from the embedded model in one file.
+const SCHEDULER: &str = "scheduler/scheduler_config.json";
+
+/// A model folder that differs from the embedded model in one file, and in the class of its scheduler where that is
+/// the file.
 fn changed_model(file: &str, change: impl FnOnce(&mut serde_json::Value)) -> tempfile::TempDir {
     let original = std::path::Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../models/emoji-dit"));
     let folder = tempfile::tempdir().unwrap();
@@ -56,6 +59,14 @@ fn changed_model(file: &str, change: impl FnOnce(&mut serde_json::Value)) -> tem
     json.as_object_mut().unwrap().retain(|_, value| !value.is_null());
     change(&mut json);
     std::fs::write(folder.path().join(file), json.to_string()).unwrap();
+    if file == SCHEDULER {
+        // Which decides the class, whatever the scheduler's own configuration says.
+        let index = std::fs::read_to_string(original.join("model_index.json")).unwrap();
+        let mut index: serde_json::Value = serde_json::from_str(&index).unwrap();
+        index["scheduler"][1] = json["_class_name"].clone();
+        std::fs::remove_file(folder.path().join("model_index.json")).unwrap();
+        std::fs::write(folder.path().join("model_index.json"), index.to_string()).unwrap();
+    }
     folder
 }
 
@@ -69,7 +80,6 @@ fn assert_never_listens(flags: &[&str], code: i32, named: &[&str]) {
 
 #[test]
 fn a_server_whose_default_requests_would_fail_does_not_start() {
-    const SCHEDULER: &str = "scheduler/scheduler_config.json";
     let class = json!("DPMSolverMultistepScheduler");
     for (key, value, named) in [
         ("use_beta_sigmas", json!(true), "use_beta_sigmas"),
@@ -102,8 +112,7 @@ fn a_server_whose_default_requests_would_fail_does_not_start() {
 
 #[test]
 fn a_scheduler_we_lack_can_be_replaced_for_the_whole_server() {
-    let model =
-        changed_model("scheduler/scheduler_config.json", |config| config["_class_name"] = json!("PNDMScheduler"));
+    let model = changed_model(SCHEDULER, |config| config["_class_name"] = json!("PNDMScheduler"));
     let flags = ["--model", model.path().to_str().unwrap(), "--scheduler", "DPMSolverMultistepScheduler"];
     let server = Server::start(&flags);
     let card = server.get("/v1/models").json()["data"][0].take();
