@@ -7,39 +7,41 @@ use std::fs;
 use std::io;
 use std::path::{Component, Path, PathBuf};
 
-/// The folder of a repository.
-pub(super) struct CachedRepository(PathBuf);
+use hf_hub::{Cache, CacheRepo, Repo, RepoType};
+
+/// The folder of a repository, in which one revision is looked up.
+pub(super) struct CachedRepository {
+    files: CacheRepo,
+    folder: PathBuf,
+    revision: String,
+}
 
 impl CachedRepository {
-    pub(super) fn new(cache_dir: &Path, id: &str) -> Self {
-        Self(cache_dir.join(format!("models--{}", id.replace('/', "--"))))
+    pub(super) fn new(cache_dir: &Path, id: &str, revision: &str) -> Self {
+        let repo = Repo::with_revision(id.to_owned(), RepoType::Model, revision.to_owned());
+        let folder = cache_dir.join(repo.folder_name());
+        Self { files: Cache::new(cache_dir.to_path_buf()).repo(repo), folder, revision: revision.to_owned() }
     }
 
-    /// The commit that a revision stood for when it was fetched.
-    pub(super) fn commit(&self, revision: &str) -> Option<String> {
-        let commit = fs::read_to_string(self.reference(revision)).ok()?;
+    /// The commit that the revision stood for when it was fetched.
+    pub(super) fn commit(&self) -> Option<String> {
+        let commit = fs::read_to_string(self.folder.join("refs").join(&self.revision)).ok()?;
         Some(commit.trim().to_owned())
     }
 
     /// From now on the revision stands for the commit.
-    pub(super) fn set_commit(&self, revision: &str, commit: &str) -> io::Result<()> {
-        let path = self.reference(revision);
-        create_parent(&path)?;
-        fs::write(path, commit)
-    }
-
-    fn reference(&self, revision: &str) -> PathBuf {
-        self.0.join("refs").join(revision)
+    pub(super) fn set_commit(&self, commit: &str) -> io::Result<()> {
+        self.files.create_ref(commit)
     }
 
     /// The files of a commit.
     pub(super) fn snapshot(&self, commit: &str) -> PathBuf {
-        self.0.join("snapshots").join(commit)
+        self.files.pointer_path(commit)
     }
 
     /// The content of a name.
     pub(super) fn blob(&self, etag: &str) -> PathBuf {
-        self.0.join("blobs").join(etag)
+        self.folder.join("blobs").join(etag)
     }
 }
 
@@ -65,7 +67,7 @@ mod tests {
     #[test]
     fn links_are_relative() {
         let folder = tempfile::tempdir().unwrap();
-        let repository = CachedRepository::new(folder.path(), "org/name");
+        let repository = CachedRepository::new(folder.path(), "org/name", "main");
         let blob = repository.blob("etag");
         create_parent(&blob).unwrap();
         fs::write(&blob, "content").unwrap();

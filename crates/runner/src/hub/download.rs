@@ -8,7 +8,7 @@ use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::cache::{CachedRepository, create_parent, link};
+use super::cache::{create_parent, link};
 use super::client::{Answer, Client, FetchError, encoded};
 use super::refusal;
 use super::repository::Repository;
@@ -81,7 +81,7 @@ impl Downloads<'_> {
             other => other,
         };
         let metadata = Metadata::of(&first_byte?)?;
-        let blob = CachedRepository::new(&repository.options.cache_dir, repository.id).blob(&metadata.etag);
+        let blob = repository.cache().blob(&metadata.etag);
         create_parent(&blob).map_err(FetchError::Cache)?;
         let _lock = locked(&blob, path)?;
         let is_complete =

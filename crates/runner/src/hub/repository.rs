@@ -53,7 +53,7 @@ impl<'a> Repository<'a> {
     pub(super) fn snapshot(&self) -> Result<PathBuf, RunnerError> {
         let revision = &self.options.revision;
         // Without a note of its commit, the revision may be one.
-        let folder = self.cache().snapshot(&self.cache().commit(revision).unwrap_or_else(|| revision.clone()));
+        let folder = self.cache().snapshot(&self.cache().commit().unwrap_or_else(|| revision.clone()));
         let lacking = if folder.is_dir() {
             first_lacking(&folder, self.options.selection())
         } else {
@@ -71,8 +71,8 @@ impl<'a> Repository<'a> {
         self.fetch()
     }
 
-    fn cache(&self) -> CachedRepository {
-        CachedRepository::new(&self.options.cache_dir, self.id)
+    pub(super) fn cache(&self) -> CachedRepository {
+        CachedRepository::new(&self.options.cache_dir, self.id, &self.options.revision)
     }
 
     fn fetch(&self) -> Result<PathBuf, RunnerError> {
@@ -108,7 +108,7 @@ impl<'a> Repository<'a> {
         }
         // Only now does the revision stand for this commit in the cache.
         self.cache()
-            .set_commit(revision, &info.sha)
+            .set_commit(&info.sha)
             .map_err(|source| RunnerError::Write { path: self.options.cache_dir.clone(), source })?;
         Ok(remote.folder)
     }
