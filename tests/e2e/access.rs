@@ -48,6 +48,23 @@ fn what_is_below_v1_needs_one_of_the_keys() {
 }
 
 #[test]
+fn a_key_may_come_in_the_headers_of_other_clients() {
+    let server = Server::start(&["--api-key", KEY, "--api-key", OTHER_KEY]);
+    let bearer = format!("Bearer {KEY}");
+    let status = |headers: &[(&str, &str)]| http::request(&server.address, "GET", "/v1/models", headers, b"").status;
+    for name in ["api-key", "x-api-key", "Api-Key"] {
+        assert_eq!(status(&[(name, KEY)]), 200, "{name}");
+        assert_eq!(status(&[(name, "sk-3f9a-firs")]), 401, "{name}");
+        assert_eq!(status(&[(name, KEY), (name, KEY)]), 401, "{name} twice");
+        assert_eq!(status(&[(name, "anything"), ("authorization", &bearer)]), 200, "{name} beside a bearer");
+        assert_eq!(status(&[(name, OTHER_KEY), ("authorization", "Bearer wrong")]), 401, "{name} beside a wrong one");
+        assert_eq!(status(&[(name, OTHER_KEY), ("authorization", "Basic dTpw")]), 200, "{name} behind a proxy's login");
+    }
+    let answer = http::request(&server.address, "GET", "/v1/models", &[], b"");
+    assert!(answer.text().contains("`x-api-key: KEY`"), "{}", answer.text());
+}
+
+#[test]
 fn a_job_is_seen_by_its_key_alone() {
     let server = Server::start(&["--api-key", KEY, "--api-key", OTHER_KEY]);
     let ask = |method: &str, path: &str, key: &str, body: &str| {

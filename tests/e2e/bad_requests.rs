@@ -46,7 +46,7 @@ fn bad_fields_are_named() {
         (with("size", json!("128x128")), "size"),
         (with("size", json!("1024x")), "size"),
         (with("size", json!("64 x 64")), "size"),
-        (with("seed", json!(-1)), "seed"),
+        (with("seed", json!(-2)), "seed"),
         (with("seed", json!(1.5)), "seed"),
         (with("num_inference_steps", json!(0)), "num_inference_steps"),
         (with("num_inference_steps", json!(201)), "num_inference_steps"),
@@ -124,7 +124,54 @@ fn messages_offer_what_would_be_right() {
     assert!(message(&with("size", json!("128x128"))).contains("64x64"));
     assert!(message(&with("scheduler", json!("DDIM"))).contains("DDIMScheduler"));
     assert!(message(&with("cache_backend", json!("cachedit"))).contains("cache_dit"));
-    assert!(message(&with("guidance", json!(1))).contains("guidance_scale"));
+    assert!(message(&with("size", json!("128x128"))).contains("--bucket-policy nearest"));
+    for (foreign, field) in [
+        ("guidance", "guidance_scale"),
+        ("cfg_scale", "guidance_scale"),
+        ("steps", "num_inference_steps"),
+        ("num_steps", "num_inference_steps"),
+        ("width", "size"),
+        ("height", "size"),
+        ("image_size", "size"),
+        ("sampler_name", "scheduler"),
+        ("samples", "n"),
+        ("batch_size", "n"),
+    ] {
+        let message = message(&with(foreign, json!(1)));
+        assert!(message.starts_with(&format!("unknown field `{foreign}`; did you mean `{field}`")), "{message}");
+    }
+    assert!(!message(&with("strength", json!(1))).contains("did you mean"), "no field of ours is like it");
+}
+
+#[test]
+fn what_asks_for_nothing_is_no_fault() {
+    for (field, value) in [
+        ("negative_prompt", json!("")),
+        ("negative_prompt", json!("  ")),
+        ("model", json!("")),
+        ("true_cfg_scale", json!(0)),
+        ("lora", json!(null)),
+        ("width", json!(null)),
+    ] {
+        let response = shared().post(with(field, value).as_bytes());
+        assert_eq!(response.status, 200, "{field}: {}", response.text());
+    }
+    let unguided = json!({"prompt": "red apple", "num_inference_steps": 1, "guidance_scale": 1, "negative_prompt": ""});
+    shared().generate(&unguided);
+}
+
+#[test]
+fn minus_one_is_a_seed_that_the_server_chooses_and_tells() {
+    let seed = |seed: Value| {
+        let response =
+            shared().generate(&json!({"prompt": "red apple", "num_inference_steps": 1, "n": 2, "seed": seed}));
+        let seeds = [0, 1].map(|index| response["data"][index]["seed"].as_u64().unwrap());
+        assert_eq!(seeds[1], seeds[0] + 1);
+        (seeds[0], response["data"][0]["b64_json"].clone())
+    };
+    let (chosen, picture) = seed(json!(-1));
+    assert_ne!(seed(json!(-1)).0, chosen);
+    assert_eq!(seed(json!(chosen)), (chosen, picture), "the seed it tells gives the same picture again");
 }
 
 #[test]

@@ -134,6 +134,34 @@ fn a_model_that_cannot_be_loaded_ends_the_server() {
 }
 
 #[test]
+fn no_error_brings_the_stack_it_came_up_through() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    let model = path("tiny");
+    assert_eq!(run(&["random-model", "--like", "tiny-dit", &model]).0, 0);
+    let (broken, picture) = (path("broken.gguf"), path("x.png"));
+    // Version 3, one tensor, no keys; then nothing.
+    std::fs::write(&broken, b"GGUF\x03\0\0\0\x01\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\xff").unwrap();
+    let config = format!("{model}/transformer/config.json");
+    let text = std::fs::read_to_string(&config).unwrap();
+    let assert_one_line = |flags: &[&str]| {
+        let arguments = [&["generate", "class:0", "--model", &model, "--output", &picture], flags].concat();
+        let output = Command::new(PROGRAM).args(&arguments).env("RUST_BACKTRACE", "1").output().unwrap();
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        assert!(!output.status.success() && stderr.starts_with("error: "), "{stderr}");
+        assert_eq!(stderr.lines().count(), 1, "{flags:?}: {stderr}");
+    };
+    assert_one_line(&["--transformer", &broken]);
+    let mut wider: serde_json::Value = serde_json::from_str(&text).unwrap();
+    wider["num_attention_heads"] = json!(3);
+    std::fs::write(&config, wider.to_string()).unwrap();
+    assert_one_line(&[]);
+    std::fs::write(&config, text).unwrap();
+    std::fs::write(format!("{model}/transformer/diffusion_pytorch_model.safetensors"), "no weights").unwrap();
+    assert_one_line(&[]);
+}
+
+#[test]
 fn generate_writes_the_servers_picture() {
     let folder = tempfile::tempdir().unwrap();
     let output = folder.path().to_str().unwrap();

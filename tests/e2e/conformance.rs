@@ -104,7 +104,7 @@ fn limits_are_inclusive() {
         ("n", [json!(1), json!(10)], [json!(0), json!(11)]),
         ("num_inference_steps", [json!(1), json!(200)], [json!(0), json!(201)]),
         ("guidance_scale", [json!(0), json!(20)], [json!(-1), json!(21)]),
-        ("seed", [json!(0), json!(i64::MAX)], [json!(-1), json!(i64::MAX as u64 + 1)]),
+        ("seed", [json!(0), json!(i64::MAX)], [json!(-2), json!(i64::MAX as u64 + 1)]),
         ("output_compression", [json!(0), json!(100)], [json!(-1), json!(101)]),
     ] {
         for value in within {

@@ -33,6 +33,22 @@ fn the_model_says_what_it_offers() {
 }
 
 #[test]
+fn a_model_may_have_several_names() {
+    let server = Server::start(&["--served-model-name", "emoji, gpt-image-1"]);
+    let list = server.get("/v1/models").json();
+    let ids: Vec<_> = list["data"].as_array().unwrap().iter().map(|card| card["id"].as_str().unwrap()).collect();
+    assert_eq!(ids, ["emoji", "gpt-image-1"]);
+    for id in ids {
+        assert_eq!(server.get(&format!("/v1/models/{id}")).json()["id"], id);
+        server.generate(&json!({"prompt": "red apple", "model": id, "num_inference_steps": 1}));
+    }
+    server.generate(&json!({"prompt": "red apple", "model": "", "num_inference_steps": 1}));
+    let unknown = server.post(json!({"prompt": "red apple", "model": "emoji-dit"}).to_string().as_bytes());
+    assert_eq!((unknown.status, unknown.error().0.as_deref()), (404, Some("model")));
+    assert!(unknown.text().contains("`emoji`, `gpt-image-1`"), "{}", unknown.text());
+}
+
+#[test]
 fn the_model_says_which_caches_it_lacks_a_calibration_for() {
     let folder = tempfile::tempdir().unwrap();
     let model = folder.path().join("tiny").to_str().unwrap().to_owned();

@@ -287,12 +287,33 @@ fn quality_is_steps_and_cache_unless_the_request_says_more() {
     };
     assert_eq!(of(json!({"quality": "low"})), (json!("low"), json!(25), json!("cache_dit"), Some(0.24)));
     assert_eq!(
-        of(json!({"quality": "standard", "num_inference_steps": 6})),
+        of(json!({"quality": "medium", "num_inference_steps": 6})),
         (json!("medium"), json!(6), json!("cache_dit"), Some(0.12))
     );
     assert_eq!(
         of(json!({"quality": "medium", "num_inference_steps": 6, "cache_config": {"residual_diff_threshold": 0.2}})),
         (json!("medium"), json!(6), json!("cache_dit"), Some(0.2))
     );
-    assert_eq!(of(json!({"quality": "hd"})), (json!("high"), json!(50), json!("none"), None));
+    for name in ["high", "hd"] {
+        let fields = json!({"quality": name, "cache_backend": "none"});
+        assert_eq!(of(fields), (json!("high"), json!(50), json!("none"), None), "{name}");
+    }
+}
+
+#[test]
+fn what_older_clients_always_send_is_the_servers_own_settings() {
+    let server =
+        Server::start(&["--cache-backend", "cache_dit", "--cache-config", r#"{"residual_diff_threshold": 0.3}"#]);
+    let cache = |fields: Value| {
+        let response = server.generate(&request(fields));
+        assert_eq!(response["quality"], "auto");
+        response["cache"].clone()
+    };
+    let own = cache(json!({}));
+    assert_eq!(own["config"]["residual_diff_threshold"], 0.3);
+    for quality in ["standard", "auto"] {
+        assert_eq!(cache(json!({"quality": quality})), own, "{quality}");
+    }
+    let high = server.generate(&request(json!({"quality": "hd"})));
+    assert_eq!((&high["quality"], &high["cache"]["backend"]), (&json!("high"), &json!("none")));
 }

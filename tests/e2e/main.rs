@@ -8,6 +8,7 @@
 
 mod access;
 mod bad_requests;
+mod bodies;
 mod cache;
 mod cancellation;
 mod command_line;
@@ -18,6 +19,7 @@ mod endpoints;
 mod generations;
 mod health;
 mod http;
+mod http2;
 mod http_load;
 mod image_files;
 mod jobs;
@@ -34,6 +36,7 @@ mod picture;
 mod prompts;
 mod random;
 mod random_bodies;
+mod root_path;
 mod rude_clients;
 mod server;
 mod soak;

@@ -74,13 +74,14 @@ fn guidance(request: &ImageRequest, info: &ModelInfo) -> Result<Guidance, Reques
         _ => {}
     }
     let takes_true_cfg = info.guidance.takes_true_cfg();
-    if true_cfg_scale.is_some_and(|scale| scale != 1.0) && !takes_true_cfg {
+    if true_cfg_scale.is_some_and(|scale| scale > 1.0) && !takes_true_cfg {
         let message = "`true_cfg_scale` has no effect on this model; leave it out, or set `guidance_scale`";
         return Err(invalid("true_cfg_scale", message));
     }
     let guidance_scale = guidance_scale.unwrap_or(info.default_guidance().scale());
     let true_cfg_scale = true_cfg_scale.unwrap_or(1.0);
     let guidance = info.guidance.with(guidance_scale, true_cfg_scale);
+    let negative_prompt = negative_prompt.as_deref().filter(|text| !text.is_empty());
     if negative_prompt.is_some() && !info.guidance.takes_negative_prompt() {
         let message = "`negative_prompt` has no effect on a class-conditional model; leave it out, or set \
                        `guidance_scale` to steer away from the unconditional picture";
@@ -144,7 +145,12 @@ fn bucket(size: Option<Size>, buckets: &[Size], policy: BucketPolicy) -> Result<
     };
     bucket.ok_or_else(|| {
         let served: Vec<_> = buckets.iter().map(Size::to_string).collect();
-        invalid("size", format!("`size` is {size}; this model serves {}", served.join(", ")))
+        let message = format!(
+            "`size` is {size}; this server draws {} (--buckets), and \"auto\" is the first; --bucket-policy nearest would \
+             draw the nearest",
+            served.join(", ")
+        );
+        invalid("size", message)
     })
 }
 

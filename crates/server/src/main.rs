@@ -7,6 +7,7 @@
 
 mod api;
 mod api_keys;
+mod backtrace;
 mod build_info;
 mod cache_defaults;
 mod cache_warnings;

@@ -1,7 +1,8 @@
 //! OpenAI's `quality`, as what it can mean here: how many steps are made, and how many of them are
 //! only predicted by the cache.
 //!
-//! A preset takes the place of the server's defaults for steps and cache; whatever a request says
+//! `auto` and `standard` are the server's own settings: older clients send `standard` with every request, and that must
+//! not undo what an operator has set up. A preset takes the place of the server's defaults for steps and cache; whatever a request says
 //! itself wins over it. The presets fit every model: steps are a share of the model's own default, and
 //! DBCache needs nothing that must be measured first. `docs/caching.md` has what they cost and bring.
 
@@ -31,7 +32,7 @@ impl Quality {
         ("low", Self::Low),
         ("medium", Self::Medium),
         ("high", Self::High),
-        ("standard", Self::Medium),
+        ("standard", Self::Auto),
         ("hd", Self::High),
     ];
 

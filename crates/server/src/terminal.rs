@@ -6,6 +6,8 @@
 use std::fmt::Display;
 use std::io::Write;
 
+use crate::backtrace;
+
 /// One line of result.
 pub(crate) fn line(text: impl Display) {
     let _ = writeln!(std::io::stdout(), "{text}");
@@ -23,5 +25,10 @@ pub(crate) fn note(text: impl Display) {
 
 /// The one line that says why the program ends.
 pub(crate) fn error(error: impl Display) {
-    let _ = writeln!(std::io::stderr(), "error: {error}");
+    let text = error.to_string();
+    let (message, frames) = backtrace::split(&text);
+    let _ = writeln!(std::io::stderr(), "error: {message}");
+    if let Some(frames) = frames {
+        tracing::debug!("the error came up through\n{frames}");
+    }
 }

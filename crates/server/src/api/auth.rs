@@ -1,4 +1,5 @@
-//! Middleware: `Authorization: Bearer KEY` where keys are set.
+//! Middleware: `Authorization: Bearer KEY` where keys are set, or `api-key: KEY` and `x-api-key: KEY` as clients of
+//! Azure and of gateways send it. A bearer token counts before the other two, and `api-key` before `x-api-key`.
 //!
 //! `/v1/` needs a key, but for stored pictures; metrics and readiness do if the server is told so. Liveness never does, because
 //! whatever restarts the process should not hold a key, and pages for people never do: what they show of
@@ -9,7 +10,7 @@ use std::sync::Arc;
 
 use axum::extract::{Request, State};
 use axum::http::HeaderMap;
-use axum::http::header::AUTHORIZATION;
+use axum::http::header::{AUTHORIZATION, HeaderName};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
@@ -19,6 +20,8 @@ use super::state::AppState;
 use crate::api_keys::ApiKeys;
 use crate::metrics::RefusalReason;
 
+const API_KEY: HeaderName = HeaderName::from_static("api-key");
+const X_API_KEY: HeaderName = HeaderName::from_static("x-api-key");
 /// Below it are pictures of [`super::files`].
 const STORED_PICTURES: &str = "/v1/images/files/";
 
@@ -50,7 +53,7 @@ pub(super) async fn check(State(state): State<Arc<AppState>>, mut request: Reque
     let client = if access.keys.is_empty() || !access.is_protected(request.uri().path()) {
         Client::of_connection(&request)
     } else {
-        let Some(key) = bearer(request.headers()).and_then(|presented| access.keys.find(presented)) else {
+        let Some(key) = presented(request.headers()).and_then(|presented| access.keys.find(presented)) else {
             state.metrics.request_refused(RefusalReason::InvalidApiKey);
             return ApiError::InvalidApiKey.into_response();
         };
@@ -61,11 +64,25 @@ pub(super) async fn check(State(state): State<Arc<AppState>>, mut request: Reque
     next.run(request).await
 }
 
-/// The token of the one `Authorization` header, if its scheme is `Bearer`.
-fn bearer(headers: &HeaderMap) -> Option<&[u8]> {
-    let mut values = headers.get_all(AUTHORIZATION).iter();
-    let (Some(value), None) = (values.next(), values.next()) else { return None };
-    let (scheme, token) = value.as_bytes().split_at_checked("Bearer ".len())?;
+/// The key a request comes with. A header that comes twice says nothing, and nothing after it is looked at.
+fn presented(headers: &HeaderMap) -> Option<&[u8]> {
+    for name in [AUTHORIZATION, API_KEY, X_API_KEY] {
+        let mut values = headers.get_all(&name).iter();
+        let Some(value) = values.next() else { continue };
+        if values.next().is_some() {
+            return None;
+        }
+        let token = if name == AUTHORIZATION { bearer(value.as_bytes()) } else { Some(value.as_bytes().trim_ascii()) };
+        if let Some(token) = token.filter(|token| !token.is_empty()) {
+            return Some(token);
+        }
+    }
+    None
+}
+
+/// The token of an `Authorization` header of that scheme; another is for whoever stands before this server.
+fn bearer(value: &[u8]) -> Option<&[u8]> {
+    let (scheme, token) = value.split_at_checked("Bearer ".len())?;
     scheme.eq_ignore_ascii_case(b"Bearer ").then(|| token.trim_ascii())
 }
 
@@ -80,7 +97,7 @@ mod tests {
         for value in values {
             headers.append(AUTHORIZATION, HeaderValue::from_static(value));
         }
-        bearer(&headers).map(|token| String::from_utf8(token.to_vec()).unwrap())
+        presented(&headers).map(|token| String::from_utf8(token.to_vec()).unwrap())
     }
 
     #[test]
@@ -90,6 +107,32 @@ mod tests {
         }
         for values in [&[][..], &[""], &["sk-1"], &["Bearer"], &["Basic sk-1"], &["Bearer sk-1", "Bearer sk-1"]] {
             assert_eq!(token(values), None, "{values:?}");
+        }
+    }
+
+    #[test]
+    fn other_headers_bring_a_key_where_no_bearer_does() {
+        let token = |headers: &[(&'static str, &'static str)]| {
+            let named =
+                headers.iter().map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value)));
+            let mut map = HeaderMap::new();
+            named.for_each(|(name, value)| {
+                map.append(name, value);
+            });
+            presented(&map).map(|token| String::from_utf8(token.to_vec()).unwrap())
+        };
+        for (headers, key) in [
+            (&[("api-key", " sk-1 ")][..], Some("sk-1")),
+            (&[("x-api-key", "sk-1")], Some("sk-1")),
+            (&[("x-api-key", "sk-1"), ("api-key", "sk-2")], Some("sk-2")),
+            (&[("x-api-key", "sk-1"), ("authorization", "Bearer sk-2")], Some("sk-2")),
+            (&[("x-api-key", "sk-1"), ("authorization", "Basic c2stMg==")], Some("sk-1")),
+            (&[("api-key", "sk-1"), ("authorization", "Bearer ")], Some("sk-1")),
+            (&[("api-key", "sk-1"), ("api-key", "sk-1")], None),
+            (&[("api-key", "sk-1"), ("authorization", "Bearer a"), ("authorization", "Bearer b")], None),
+            (&[("api-key", "")], None),
+        ] {
+            assert_eq!(token(headers).as_deref(), key, "{headers:?}");
         }
     }
 

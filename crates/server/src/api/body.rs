@@ -1,7 +1,8 @@
 //! From the bytes of a body to one JSON object, strictly.
 //!
-//! The content type is not looked at: `curl -d` sends a form's, and there is nothing else a body could
-//! be. JSON says nothing about a key that comes twice and has no NaN; here both are errors, because
+//! Of the content type only multipart forms are refused, which are no JSON whatever is in them: `curl -d` sends a
+//! form's, and many clients none. A body in gzip has been unpacked on its way here (tower-http), so that the limit
+//! counts what it unpacks to; any other encoding is refused by its name. JSON says nothing about a key that comes twice and has no NaN; here both are errors, because
 //! the alternative is to guess what the client meant.
 
 use std::fmt;
@@ -10,28 +11,57 @@ use std::pin::Pin;
 use std::time::Duration;
 
 use axum::body::{Body, HttpBody};
+use axum::http::HeaderMap;
+use axum::http::header::{CONTENT_ENCODING, CONTENT_TYPE};
 use serde::de::{self, Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};
 use tokio::time;
 
 use super::error::ApiError;
+use super::fields::quoted;
 
 /// How much of an oversized body is still read, so that the client gets to see the answer instead of
 /// a connection that breaks while it is sending.
 const DISCARDED_BYTES: usize = 16 * 1024 * 1024;
 
+/// Unpacked bytes after which others may run: a small body can unpack to a large one without a pause.
+const BYTES_AT_A_TIME: usize = 256 * 1024;
+/// With these Windows begins a text in UTF-8.
+const BYTE_ORDER_MARK: &str = "\u{feff}";
+
 /// Reads a body of at most `limit_bytes`, whether or not it announces its length, that has all arrived
-/// after `timeout`.
-pub(super) async fn read(body: Body, limit_bytes: usize, timeout: Duration) -> Result<Vec<u8>, ApiError> {
+/// after `timeout`. What is refused by its headers is read, too: who is still sending does not see an answer.
+pub(super) async fn read(
+    headers: &HeaderMap,
+    body: Body,
+    limit_bytes: usize,
+    timeout: Duration,
+) -> Result<Vec<u8>, ApiError> {
+    let kind = check_kind(headers);
     let read = time::timeout(timeout, read_to_end(body, limit_bytes)).await;
-    read.unwrap_or(Err(ApiError::BodyTimedOut { timeout }))
+    let read = read.unwrap_or(Err(ApiError::BodyTimedOut { timeout }));
+    kind.and(read)
+}
+
+/// Refuses what can be no JSON, by its headers.
+fn check_kind(headers: &HeaderMap) -> Result<(), ApiError> {
+    let value = |name| headers.get(name).map(|value| String::from_utf8_lossy(value.as_bytes()).trim().to_lowercase());
+    let encoding = value(CONTENT_ENCODING).filter(|encoding| !encoding.is_empty() && encoding != "identity");
+    if let Some(encoding) = encoding {
+        return Err(ApiError::UnsupportedEncoding { found: quoted(&encoding) });
+    }
+    let content_type = value(CONTENT_TYPE).filter(|found| found.starts_with("multipart/"));
+    let content_type = content_type.as_deref().and_then(|found| found.split(';').next());
+    content_type.map_or(Ok(()), |found| Err(ApiError::UnsupportedContentType { found: quoted(found) }))
 }
 
 async fn read_to_end(mut body: Body, limit_bytes: usize) -> Result<Vec<u8>, ApiError> {
     let mut bytes = Vec::new();
     let mut received = 0_usize;
+    let mut paused_at = 0;
     while let Some(frame) = poll_fn(|context| Pin::new(&mut body).poll_frame(context)).await {
-        let frame = frame.map_err(|error| ApiError::invalid_json(format!("the body broke off: {error}")))?;
+        let frame =
+            frame.map_err(|error| ApiError::invalid_json(format!("the body cannot be read: {}", cause(&error))))?;
         let Ok(data) = frame.into_data() else { continue };
         received = received.saturating_add(data.len());
         if received <= limit_bytes {
@@ -39,14 +69,30 @@ async fn read_to_end(mut body: Body, limit_bytes: usize) -> Result<Vec<u8>, ApiE
         } else if received - limit_bytes > DISCARDED_BYTES {
             break;
         }
+        if received - paused_at >= BYTES_AT_A_TIME {
+            paused_at = received;
+            tokio::task::yield_now().await;
+        }
     }
     if received > limit_bytes { Err(ApiError::BodyTooLarge { limit_bytes }) } else { Ok(bytes) }
 }
 
+/// What was wrong at the bottom of it.
+fn cause(error: &dyn std::error::Error) -> String {
+    error.source().map_or_else(|| error.to_string(), cause)
+}
+
 /// The JSON object in `bytes`.
 pub(super) fn parse(bytes: &[u8]) -> Result<Map<String, Value>, ApiError> {
+    if bytes.starts_with(b"\xff\xfe") || bytes.starts_with(b"\xfe\xff") {
+        return Err(ApiError::invalid_json("the body is UTF-16 text; it must be UTF-8"));
+    }
     let text = std::str::from_utf8(bytes)
         .map_err(|error| ApiError::invalid_json(format!("the body is not UTF-8 text: {error}")))?;
+    let text = text.strip_prefix(BYTE_ORDER_MARK).unwrap_or(text);
+    if text.trim().is_empty() {
+        return Err(ApiError::invalid_json("the request has no body; it must be a JSON object with a `prompt`"));
+    }
     match parse_json(text) {
         Ok(Value::Object(keys)) => Ok(keys),
         Ok(value) => {
@@ -220,12 +266,53 @@ mod tests {
 
     #[test]
     fn what_is_no_object_is_refused_without_a_param() {
-        for text in ["", "{", "prompt=red+apple", "[]", "\"red apple\"", "7", "null", "{\"a\": 1} x", "{'a': 1}"] {
+        for text in ["{", "prompt=red+apple", "[]", "\"red apple\"", "7", "null", "{\"a\": 1} x", "{'a': 1}"] {
             let (param, message) = fault(text);
             assert_eq!(param, None, "{text}: {message}");
         }
         assert!(parse(b"{\"prompt\": \"\xff\"}").is_err());
         assert!(fault(&format!("{{\"prompt\": {}", "[".repeat(100_000))).1.contains("recursion limit"));
+    }
+
+    #[test]
+    fn a_body_that_is_not_there_is_told_so() {
+        for text in ["", " \r\n", "\u{feff}"] {
+            let (param, message) = fault(text);
+            assert!(param.is_none() && message.contains("no body"), "{text:?}: {message}");
+        }
+    }
+
+    #[test]
+    fn what_windows_puts_before_a_text_is_skipped() {
+        assert_eq!(parse("\u{feff}{\"a\": 1}".as_bytes()).unwrap()["a"], 1);
+        assert!(parse(b"\xff\xfe{\0}\0").unwrap_err().to_string().contains("UTF-16"));
+    }
+
+    #[test]
+    fn kinds_of_bodies_that_are_no_json_are_named() {
+        let check = |name, value: &str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(name, value.parse().unwrap());
+            check_kind(&headers).map_err(|error| (error.status().as_u16(), error.to_string()))
+        };
+        for (name, value) in [
+            (CONTENT_TYPE, "application/json"),
+            (CONTENT_TYPE, "application/x-www-form-urlencoded"),
+            (CONTENT_TYPE, "text/plain"),
+            (CONTENT_ENCODING, "identity"),
+            (CONTENT_ENCODING, ""),
+        ] {
+            assert_eq!(check(name, value), Ok(()), "{value}");
+        }
+        for (name, value, found) in [
+            (CONTENT_TYPE, "multipart/form-data; boundary=x", "multipart/form-data"),
+            (CONTENT_TYPE, "Multipart/Mixed", "multipart/mixed"),
+            (CONTENT_ENCODING, "br", "br"),
+            (CONTENT_ENCODING, "gzip, gzip", "gzip, gzip"),
+        ] {
+            let (status, message) = check(name, value).unwrap_err();
+            assert!(status == 415 && message.contains(&format!("`{found}`")), "{value}: {message}");
+        }
     }
 
     #[test]
@@ -256,8 +343,8 @@ mod tests {
 
     #[tokio::test]
     async fn the_limit_counts_what_arrives() {
-        assert_eq!(read(Body::from("12345"), 5, Duration::MAX).await.unwrap(), b"12345");
-        let error = read(Body::from("123456"), 5, Duration::MAX).await.unwrap_err();
+        assert_eq!(read(&HeaderMap::new(), Body::from("12345"), 5, Duration::MAX).await.unwrap(), b"12345");
+        let error = read(&HeaderMap::new(), Body::from("123456"), 5, Duration::MAX).await.unwrap_err();
         assert!(matches!(error, ApiError::BodyTooLarge { limit_bytes: 5 }), "{error}");
     }
 
@@ -265,7 +352,7 @@ mod tests {
     async fn a_body_that_never_ends_is_given_up() {
         let endless = Body::from_stream(futures_util::stream::pending::<Result<Vec<u8>, std::io::Error>>());
         let timeout = Duration::from_millis(1);
-        let error = read(endless, 5, timeout).await.unwrap_err();
+        let error = read(&HeaderMap::new(), endless, 5, timeout).await.unwrap_err();
         assert!(error.to_string().contains("0.001 s"), "{error}");
     }
 }

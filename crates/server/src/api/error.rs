@@ -9,12 +9,13 @@ use std::time::Duration;
 
 use afterimage_runner::{JobError, RequestError, SubmitError};
 use axum::Json;
-use axum::http::header::{HeaderName, RETRY_AFTER, WWW_AUTHENTICATE};
+use axum::http::header::{ACCEPT_ENCODING, HeaderName, RETRY_AFTER, WWW_AUTHENTICATE};
 use axum::http::{HeaderValue, Method, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use crate::backtrace;
 use crate::cache_defaults::CacheFault;
 use crate::image_file::EncodeError;
 use crate::image_store::StoreError;
@@ -38,7 +39,9 @@ pub(crate) enum ApiError {
         message: String,
     },
     /// No key, or none of ours. What of the two is not told.
-    #[error("this server needs an API key; send one of its keys as `Authorization: Bearer KEY`")]
+    #[error(
+        "this server needs an API key; send one of its keys as `Authorization: Bearer KEY`, `api-key: KEY` or `x-api-key: KEY`"
+    )]
     InvalidApiKey,
     /// The client has asked too often.
     #[error(
@@ -63,11 +66,11 @@ pub(crate) enum ApiError {
         max_concurrent: NonZeroU32,
     },
     /// Another model than the one served.
-    #[error("there is no model `{requested}` here; this server has `{served}`")]
+    #[error("there is no model `{requested}` here; this server has {served}")]
     ModelNotFound {
         /// As asked for.
         requested: String,
-        /// The model's id.
+        /// The model's ids.
         served: String,
     },
     /// No such job, or no longer.
@@ -98,6 +101,18 @@ pub(crate) enum ApiError {
     BodyTooLarge {
         /// The limit.
         limit_bytes: usize,
+    },
+    /// The body is compressed in a way that is not read.
+    #[error("the request body has `Content-Encoding`: `{found}`; this server reads gzip, or no encoding")]
+    UnsupportedEncoding {
+        /// As sent.
+        found: String,
+    },
+    /// The body is something else than JSON.
+    #[error("the request body is `{found}`; this server takes a JSON object (`Content-Type: application/json`)")]
+    UnsupportedContentType {
+        /// As sent.
+        found: String,
     },
     /// The body did not arrive in time.
     #[error("the request body did not arrive within {} s (--body-timeout)", timeout.as_secs_f64())]
@@ -173,6 +188,12 @@ impl ApiError {
         Self::InvalidRequest { param: Some(param.into()), code: "invalid_value", message: message.into() }
     }
 
+    /// Another model than the one with these ids.
+    pub(super) fn model_not_found(requested: String, served: &[String]) -> Self {
+        let served: Vec<_> = served.iter().map(|id| format!("`{id}`")).collect();
+        Self::ModelNotFound { requested, served: served.join(", ") }
+    }
+
     /// A body that cannot be read at all.
     pub(crate) fn invalid_json(message: impl Into<String>) -> Self {
         Self::InvalidRequest { param: None, code: "invalid_json", message: message.into() }
@@ -199,11 +220,12 @@ impl ApiError {
     /// The error object; faults of the server are logged here, because it is told once.
     pub(super) fn tell(&self) -> ErrorObject {
         let Shape { status, kind, code } = self.shape();
-        let message = self.to_string();
+        let text = self.to_string();
+        let (message, frames) = backtrace::split(&text);
         if status == StatusCode::INTERNAL_SERVER_ERROR {
-            tracing::error!(code, "{message}");
+            tracing::error!(code, frames, "{message}");
         }
-        ErrorObject { message, kind, param: self.param().map(str::to_owned), code }
+        ErrorObject { message: message.to_owned(), kind, param: self.param().map(str::to_owned), code }
     }
 
     /// The one place where errors become statuses.
@@ -223,6 +245,12 @@ impl ApiError {
                 (StatusCode::METHOD_NOT_ALLOWED, "invalid_request_error", "method_not_allowed")
             }
             Self::BodyTooLarge { .. } => (StatusCode::PAYLOAD_TOO_LARGE, "invalid_request_error", "body_too_large"),
+            Self::UnsupportedEncoding { .. } => {
+                (StatusCode::UNSUPPORTED_MEDIA_TYPE, "invalid_request_error", "unsupported_encoding")
+            }
+            Self::UnsupportedContentType { .. } => {
+                (StatusCode::UNSUPPORTED_MEDIA_TYPE, "invalid_request_error", "unsupported_content_type")
+            }
             Self::BodyTimedOut { .. } => (StatusCode::REQUEST_TIMEOUT, "invalid_request_error", "body_timed_out"),
             Self::QueueFull { .. } => (StatusCode::TOO_MANY_REQUESTS, "rate_limit_error", "queue_full"),
             Self::TooManyJobs { .. } => (StatusCode::TOO_MANY_REQUESTS, "rate_limit_error", "too_many_jobs"),
@@ -273,6 +301,9 @@ impl IntoResponse for ApiError {
         }
         if status == StatusCode::UNAUTHORIZED {
             response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        if status == StatusCode::UNSUPPORTED_MEDIA_TYPE {
+            response.headers_mut().insert(ACCEPT_ENCODING, HeaderValue::from_static("gzip"));
         }
         if status == StatusCode::INTERNAL_SERVER_ERROR {
             response.headers_mut().insert(X_SHOULD_RETRY, HeaderValue::from_static("false"));
@@ -371,6 +402,13 @@ mod tests {
         assert_eq!(response.status(), 500);
         assert_eq!(response.headers()[X_SHOULD_RETRY], "false");
         assert_eq!(body["error"]["code"], "job_failed");
+    }
+
+    #[tokio::test]
+    async fn clients_get_no_frames() {
+        let frames = std::backtrace::Backtrace::force_capture();
+        let (_, body) = answer(JobError::Failed(format!("step 1 of 2: no memory\n{frames}")).into()).await;
+        assert_eq!(body["error"]["message"], "the image could not be made: step 1 of 2: no memory");
     }
 
     #[tokio::test]

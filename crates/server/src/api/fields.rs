@@ -9,9 +9,12 @@ use std::ops::RangeInclusive;
 use serde_json::{Map, Value};
 
 use super::error::ApiError;
+use super::foreign_fields::{self, Foreign};
 
-/// Similarity (0 to 1, Jaro-Winkler) from which a known field is offered for an unknown one.
-const SUGGESTION_SIMILARITY: f64 = 0.75;
+/// Names at least this long may differ from a known field in two letters, shorter ones in one.
+const LONG_NAME_CHARS: usize = 8;
+/// Shorter fields are too near to everything.
+const LEAST_NAME_CHARS: usize = 4;
 /// A found value is quoted up to this many characters.
 const QUOTED_CHARS: usize = 80;
 
@@ -59,6 +62,24 @@ impl<'a> Fields<'a> {
             .ok_or_else(|| wrong(field, value, &format!("an integer from {} to {}", range.start(), range.end())))
     }
 
+    /// An integer that may also be -1, for what the server chooses.
+    pub(super) fn integer_or_minus_one(
+        &mut self,
+        field: &'static str,
+        range: RangeInclusive<u64>,
+        chosen: &str,
+    ) -> Result<Option<u64>, ApiError> {
+        let Some(value) = self.value(field) else { return Ok(None) };
+        if value.as_i64() == Some(-1) {
+            return Ok(None);
+        }
+        let found = value.as_u64().filter(|number| range.contains(number)).map(Some);
+        found.ok_or_else(|| {
+            let (start, end) = (range.start(), range.end());
+            wrong(field, value, &format!("-1 for {chosen}, or an integer from {start} to {end}"))
+        })
+    }
+
     pub(super) fn number(&mut self, field: &'static str, range: RangeInclusive<f64>) -> Result<Option<f64>, ApiError> {
         let Some(value) = self.value(field) else { return Ok(None) };
         value
@@ -93,9 +114,10 @@ impl<'a> Fields<'a> {
         })
     }
 
-    /// Deals with fields that no reader asked for.
+    /// Deals with fields that no reader asked for; those with null are absent.
     pub(super) fn finish(self, policy: UnknownFields) -> Result<(), ApiError> {
-        let mut unknown = self.keys.keys().filter(|key| !self.known.contains(&key.as_str()));
+        let given = self.keys.iter().filter(|(_, value)| !value.is_null()).map(|(key, _)| key);
+        let mut unknown = given.filter(|key| !self.known.contains(&key.as_str()));
         if policy == UnknownFields::Ignore {
             for field in unknown {
                 tracing::warn!(field = quoted(field), "ignored an unknown request field");
@@ -110,13 +132,27 @@ impl<'a> Fields<'a> {
         })
     }
 
+    /// The field that is meant, by what it is called elsewhere or else by its letters.
     fn hint(&self, unknown: &str) -> String {
-        let unknown = quoted(unknown);
-        let ranked = self.known.iter().map(|known| (strsim::jaro_winkler(&unknown, known), known));
-        match ranked.max_by(|a, b| a.0.total_cmp(&b.0)) {
-            Some((similarity, known)) if similarity >= SUGGESTION_SIMILARITY => format!("; did you mean `{known}`?"),
-            _ => format!("; known fields: {}", self.known.join(", ")),
+        let meant = match foreign_fields::look_up(unknown) {
+            Foreign::Means(field) => Some(field).filter(|field| self.known.contains(field)),
+            Foreign::NotHere => None,
+            Foreign::Unknown => self.misspelt(&quoted(unknown)),
+        };
+        match meant {
+            Some(field) => format!("; did you mean `{field}`{}?", foreign_fields::note(field, unknown)),
+            None => format!("; known fields: {}", self.known.join(", ")),
         }
+    }
+
+    fn misspelt(&self, unknown: &str) -> Option<&'static str> {
+        let allowed = if unknown.chars().count() < LONG_NAME_CHARS { 1 } else { 2 };
+        let candidates = self.known.iter().filter(|known| known.len() >= LEAST_NAME_CHARS);
+        let ranked = candidates.map(|known| (strsim::damerau_levenshtein(unknown, known), *known));
+        ranked
+            .filter(|(distance, _)| *distance <= allowed)
+            .min_by_key(|(distance, _)| *distance)
+            .map(|(_, known)| known)
     }
 }
 
@@ -125,7 +161,7 @@ fn wrong(field: &str, found: &Value, expected: &str) -> ApiError {
 }
 
 /// A text from the client, short enough for a message.
-fn quoted(text: &str) -> String {
+pub(super) fn quoted(text: &str) -> String {
     match text.char_indices().nth(QUOTED_CHARS) {
         Some((end, _)) => format!("{}...", &text[..end]),
         None => text.to_owned(),
@@ -174,6 +210,43 @@ mod tests {
             "unknown field `guidance`; did you mean `guidance_scale`?"
         );
         read(UnknownFields::Ignore).unwrap();
+    }
+
+    #[test]
+    fn unknown_fields_without_a_value_are_absent() {
+        let read = |keys: Value| {
+            let mut fields = Fields::new(keys.as_object().unwrap());
+            ["prompt", "size", "stream", "n", "num_inference_steps"].into_iter().for_each(|field| fields.accept(field));
+            fields.finish(UnknownFields::Reject).map_err(|error| error.to_string())
+        };
+        assert_eq!(read(json!({"prompt": "x", "lora": null, "promt": null})), Ok(()));
+        let unknown = |field: &str| read(json!({"a": null, field: 1})).unwrap_err();
+        assert_eq!(unknown("promt"), "unknown field `promt`; did you mean `prompt`?");
+        assert_eq!(
+            unknown("num_inferense_stepps"),
+            "unknown field `num_inferense_stepps`; did you mean `num_inference_steps`?"
+        );
+        assert_eq!(
+            unknown("width"),
+            "unknown field `width`; did you mean `size` (\"WIDTHxHEIGHT\", such as \"512x512\")?"
+        );
+        for far in ["strength", "x", "sigmas", "quality", "guidance_scale"] {
+            assert!(unknown(far).contains("; known fields: prompt, "), "{far}: {}", unknown(far));
+        }
+    }
+
+    #[test]
+    fn minus_one_leaves_the_choice() {
+        let read = |value: Value| {
+            let keys = json!({ "seed": value });
+            let mut fields = Fields::new(keys.as_object().unwrap());
+            fields.integer_or_minus_one("seed", 0..=9, "a random one").map_err(|error| error.to_string())
+        };
+        assert_eq!((read(json!(-1)), read(json!(null)), read(json!(9))), (Ok(None), Ok(None), Ok(Some(9))));
+        for wrong in [json!(-2), json!(10), json!(-1.0), json!("-1")] {
+            let right = "it must be -1 for a random one, or an integer from 0 to 9";
+            assert_eq!(read(wrong.clone()), Err(format!("`seed` is {wrong}; {right}")));
+        }
     }
 
     #[test]

@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use afterimage_cache::CacheReport;
 use afterimage_runner::{FinishedJob, Preview, Progress, RgbImage};
-use axum::body::Bytes;
+use axum::response::sse;
 use serde::Serialize;
 use utoipa::ToSchema;
 use utoipa::openapi::Ref;
@@ -119,12 +119,12 @@ impl PartialImage {
 }
 
 /// A picture on its way; `seed` is the first image's.
-pub(super) fn partial_image(preview: &Preview, seed: u64, output: &Output) -> Result<Bytes, ApiError> {
-    text("image_generation.partial_image", &Event::PartialImage(PartialImage::new(preview, seed, output)?))
+pub(super) fn partial_image(preview: &Preview, seed: u64, output: &Output) -> Result<sse::Event, ApiError> {
+    named("image_generation.partial_image", &Event::PartialImage(PartialImage::new(preview, seed, output)?))
 }
 
 /// One event per finished picture of a request that arrived at `arrived`.
-pub(super) fn completed(job: &FinishedJob, output: &Output, arrived: Instant) -> Result<Vec<Bytes>, ApiError> {
+pub(super) fn completed(job: &FinishedJob, output: &Output, arrived: Instant) -> Result<Vec<sse::Event>, ApiError> {
     let mut events = Vec::with_capacity(job.images.len());
     for (index, (data, image)) in output.pictures(job)?.data.into_iter().zip(&job.images).enumerate() {
         let picture = Picture::new(data, &image.pixels, index, image.seed, output);
@@ -135,42 +135,42 @@ pub(super) fn completed(job: &FinishedJob, output: &Output, arrived: Instant) ->
             warnings: warning::of_job(job),
         });
         let event = Event::Completed { picture, usage: Usage::default(), summary };
-        events.push(text("image_generation.completed", &event)?);
+        events.push(named("image_generation.completed", &event)?);
     }
     Ok(events)
 }
 
 /// Where the request stands, for clients that asked for it.
-pub(super) fn progress(progress: Progress) -> Result<Bytes, ApiError> {
+pub(super) fn progress(progress: Progress) -> Result<sse::Event, ApiError> {
     let Progress { step, steps: total, cached, queue_position, .. } = progress;
-    text("image_generation.progress", &Event::Progress { step, total, cached, queue_position })
+    named("image_generation.progress", &Event::Progress { step, total, cached, queue_position })
 }
 
 /// Where the request stands, as a comment, which clients skip.
-pub(super) fn comment(progress: Progress) -> Bytes {
+pub(super) fn comment(progress: Progress) -> sse::Event {
     let Progress { started, step, steps, cached, queue_position } = progress;
-    let text = match started {
-        true => format!(": step {step}/{steps}, {cached} cached\n\n"),
-        false => format!(": waiting, place {queue_position}\n\n"),
-    };
-    text.into()
+    sse::Event::default().comment(match started {
+        true => format!("step {step}/{steps}, {cached} cached"),
+        false => format!("waiting, place {queue_position}"),
+    })
 }
 
 /// The last event of a stream that fails.
-pub(super) fn error(error: &ApiError) -> Bytes {
+pub(super) fn error(error: &ApiError) -> sse::Event {
     let data = serde_json::to_string(&ErrorBody { error: error.tell() }).unwrap_or_default();
-    format!("event: error\ndata: {data}\n\n").into()
+    sse::Event::default().event("error").data(data)
 }
 
-fn text(name: &str, event: &Event<'_>) -> Result<Bytes, ApiError> {
-    let data = serde_json::to_string(event).map_err(|error| ApiError::Internal(error.to_string()))?;
-    Ok(format!("event: {name}\ndata: {data}\n\n").into())
+fn named(name: &str, event: &Event<'_>) -> Result<sse::Event, ApiError> {
+    let named = sse::Event::default().event(name);
+    named.json_data(event).map_err(|error| ApiError::Internal(error.to_string()))
 }
 
 #[cfg(test)]
 mod tests {
     use afterimage_cache::CachePlan;
     use afterimage_runner::{FinishedImage, RequestWarning, Size, Timings};
+    use axum::response::IntoResponse;
     use serde_json::{Value, json};
 
     use super::*;
@@ -181,9 +181,16 @@ mod tests {
         RgbImage { size: SIZE, data: vec![9; 6] }
     }
 
+    /// An event as it is sent.
+    async fn text(event: sse::Event) -> String {
+        let events = futures_util::stream::iter([Ok::<_, std::convert::Infallible>(event)]);
+        let body = sse::Sse::new(events).into_response().into_body();
+        String::from_utf8(axum::body::to_bytes(body, usize::MAX).await.unwrap().to_vec()).unwrap()
+    }
+
     /// Name and data of an event.
-    fn parts(event: &Bytes) -> (String, Value) {
-        let text = std::str::from_utf8(event).unwrap();
+    async fn parts(event: sse::Event) -> (String, Value) {
+        let text = text(event).await;
         let lines = text.strip_prefix("event: ").unwrap().strip_suffix("\n\n").unwrap();
         let (name, data) = lines.split_once("\ndata: ").unwrap();
         let data: Value = serde_json::from_str(data).unwrap();
@@ -195,10 +202,10 @@ mod tests {
         data.as_object().unwrap().keys().map(String::as_str).collect()
     }
 
-    #[test]
-    fn partial_images_have_openais_keys_and_ours() {
+    #[tokio::test]
+    async fn partial_images_have_openais_keys_and_ours() {
         let preview = Preview { image: 1, number: 2, step: 9, pixels: pixels() };
-        let (name, data) = parts(&partial_image(&preview, 42, &Output::for_tests()).unwrap());
+        let (name, data) = parts(partial_image(&preview, 42, &Output::for_tests()).unwrap()).await;
         assert_eq!(name, "image_generation.partial_image");
         let expected = [
             "type",
@@ -220,8 +227,8 @@ mod tests {
         assert_eq!((&data["size"], &data["quality"]), (&json!("2x1"), &json!("auto")));
     }
 
-    #[test]
-    fn the_last_picture_brings_the_summary() {
+    #[tokio::test]
+    async fn the_last_picture_brings_the_summary() {
         let image = |seed| FinishedImage { seed, pixels: pixels() };
         let job = FinishedJob {
             images: vec![image(7), image(8)],
@@ -234,7 +241,10 @@ mod tests {
                 message: "too long".to_owned(),
             }],
         };
-        let events: Vec<_> = completed(&job, &Output::for_tests(), Instant::now()).unwrap().iter().map(parts).collect();
+        let mut events = Vec::new();
+        for event in completed(&job, &Output::for_tests(), Instant::now()).unwrap() {
+            events.push(parts(event).await);
+        }
         assert!(events.iter().all(|(name, _)| name == "image_generation.completed"));
         assert!(events[0].1.get("cache").is_none() && events[0].1["usage"]["total_tokens"] == 0);
         assert_eq!((&events[1].1["cache"]["steps"], &events[1].1["seed"]), (&json!(3), &json!(8)));
@@ -243,21 +253,21 @@ mod tests {
         assert_eq!((events[0].1.get("warnings"), &events[1].1["warnings"]), (None, &warnings));
     }
 
-    #[test]
-    fn progress_is_an_event_or_a_comment() {
+    #[tokio::test]
+    async fn progress_is_an_event_or_a_comment() {
         let waiting = Progress { queue_position: 3, steps: 50, ..Progress::default() };
-        assert_eq!(comment(waiting), ": waiting, place 3\n\n");
+        assert_eq!(text(comment(waiting)).await, ": waiting, place 3\n\n");
         let running = Progress { started: true, queue_position: 0, step: 12, steps: 50, cached: 4 };
-        assert_eq!(comment(running), ": step 12/50, 4 cached\n\n");
+        assert_eq!(text(comment(running)).await, ": step 12/50, 4 cached\n\n");
         let data = json!({
             "type": "image_generation.progress", "step": 12, "total": 50, "cached": 4, "queue_position": 0
         });
-        assert_eq!(parts(&progress(running).unwrap()).1, data);
+        assert_eq!(parts(progress(running).unwrap()).await.1, data);
     }
 
-    #[test]
-    fn failures_have_the_usual_shape() {
-        let (name, data) = parts(&error(&ApiError::JobFailed("no memory".to_owned())));
+    #[tokio::test]
+    async fn failures_have_the_usual_shape() {
+        let (name, data) = parts(error(&ApiError::JobFailed("no memory".to_owned()))).await;
         assert_eq!((name.as_str(), &data["error"]["code"]), ("error", &json!("job_failed")));
     }
 }

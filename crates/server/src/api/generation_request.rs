@@ -50,8 +50,8 @@ pub(crate) enum Delivery {
 /// What a request is measured against.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct RequestRules<'a> {
-    /// The id that `model` must have.
-    pub(crate) served_model: &'a str,
+    /// The ids that `model` may have.
+    pub(crate) served_models: &'a [String],
     /// Longest prompt, and longest negative prompt.
     pub(crate) max_prompt_chars: usize,
     pub(crate) max_pixels: usize,
@@ -96,7 +96,7 @@ impl RequestRules<'_> {
         let output = OutputOptions::read(&mut fields, self.answer_facts(carrier, images))?;
         let image = ImageRequest {
             prompt,
-            negative_prompt: self.capped_text(&mut fields, "negative_prompt")?.map(str::to_owned),
+            negative_prompt: self.negative_prompt(&mut fields)?,
             size: size(&mut fields, self.max_pixels)?,
             seed: seed(&mut fields, images)?,
             images: to_usize(images),
@@ -130,6 +130,12 @@ impl RequestRules<'_> {
         Ok(prompt.to_owned())
     }
 
+    /// Clients with a box for it send it empty, too, which asks for nothing.
+    fn negative_prompt(&self, fields: &mut Fields<'_>) -> Result<Option<String>, ApiError> {
+        let text = self.capped_text(fields, "negative_prompt")?;
+        Ok(text.filter(|text| !text.trim().is_empty()).map(str::to_owned))
+    }
+
     fn capped_text<'a>(&self, fields: &mut Fields<'a>, field: &'static str) -> Result<Option<&'a str>, ApiError> {
         let text = fields.text(field)?;
         let chars = text.map_or(0, |text| text.chars().count());
@@ -150,11 +156,11 @@ impl RequestRules<'_> {
     }
 
     fn check_model(&self, fields: &mut Fields<'_>) -> Result<(), ApiError> {
-        match fields.text("model")? {
-            Some(requested) if requested != self.served_model => Err(ApiError::ModelNotFound {
-                requested: requested.chars().take(self.max_prompt_chars).collect(),
-                served: self.served_model.to_owned(),
-            }),
+        match fields.text("model")?.filter(|requested| !requested.is_empty()) {
+            Some(requested) if !self.served_models.iter().any(|served| served == requested) => {
+                let requested: String = requested.chars().take(self.max_prompt_chars).collect();
+                Err(ApiError::model_not_found(requested, self.served_models))
+            }
             _ => Ok(()),
         }
     }
@@ -177,7 +183,7 @@ fn size(fields: &mut Fields<'_>, max_pixels: usize) -> Result<Option<Size>, ApiE
 
 /// Image `k` uses `seed + k`, so the last one must be a seed, too.
 fn seed(fields: &mut Fields<'_>, images: u64) -> Result<u64, ApiError> {
-    match fields.integer("seed", 0..=MAX_SEED)? {
+    match fields.integer_or_minus_one("seed", 0..=MAX_SEED, "a random one")? {
         None => Ok(random_seed()),
         Some(seed) if seed > MAX_SEED - (images - 1) => {
             let message = format!(
@@ -245,7 +251,7 @@ mod tests {
     fn parse(request: Value) -> Result<ImageRequest, ApiError> {
         let cache = CacheDefaults::new(CacheBackend::None, Map::new()).unwrap();
         let rules = RequestRules {
-            served_model: "emoji-dit",
+            served_models: &["emoji-dit".to_owned(), "gpt-image-1".to_owned()],
             max_prompt_chars: 50,
             max_pixels: 1024 * 1024,
             unknown_fields: UnknownFields::Reject,
@@ -340,7 +346,7 @@ mod tests {
             ("size", json!("64 x 64")),
             ("size", json!("1024x1025")),
             ("size", json!(64)),
-            ("seed", json!(-1)),
+            ("seed", json!(-2)),
             ("seed", json!(9_223_372_036_854_775_808_u64)),
             ("num_inference_steps", json!(0)),
             ("num_inference_steps", json!(201)),
@@ -376,7 +382,7 @@ mod tests {
                 message(with("scheduler", json!("EulerDiscreteScheduler"))),
                 message(with("output_format", json!("gif"))),
                 message(with("cache_config", json!({"Fn_compute_blocks": 1}))),
-                message(with("model", json!("gpt-image-1"))),
+                message(with("model", json!("dall-e-3"))),
                 message(with("seeds", json!(1))),
             ]
             .join("\n"),
@@ -386,10 +392,23 @@ mod tests {
             `scheduler` is "EulerDiscreteScheduler"; it must be one of "DDIMScheduler", "DPMSolverMultistepScheduler", "FlowMatchEulerDiscreteScheduler", "FlowMatchHeunDiscreteScheduler"
             `output_format` is "gif"; it must be one of "png", "jpeg", "webp"
             `cache_config` has no effect: no cache backend is in force; set `cache_backend` too (cache_dit, tea_cache, mag_cache)
-            there is no model `gpt-image-1` here; this server has `emoji-dit`
+            there is no model `dall-e-3` here; this server has `emoji-dit`, `gpt-image-1`
             unknown field `seeds`; did you mean `seed`?
             "#
         );
+    }
+
+    #[test]
+    fn what_asks_for_nothing_is_absent() {
+        let seed = |value: Value| parse(with("seed", value)).unwrap().seed;
+        assert!(seed(json!(-1)) <= u64::from(u32::MAX) && (seed(json!(-1)) != seed(json!(-1)) || seed(json!(-1)) != 0));
+        for text in ["", " ", "\n"] {
+            assert_eq!(parse(with("negative_prompt", json!(text))).unwrap().negative_prompt, None);
+        }
+        for model in ["", "emoji-dit", "gpt-image-1"] {
+            parse(with("model", json!(model))).unwrap();
+        }
+        parse(with("flow_shift", Value::Null)).unwrap();
     }
 
     #[test]

@@ -9,8 +9,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use afterimage_runner::{Preview, Progress, Ticket};
-use axum::body::{Body, Bytes};
-use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
+use axum::http::header::HeaderName;
+use axum::response::sse::{Event, Sse};
 use axum::response::{IntoResponse, Response};
 use futures_util::stream;
 use tokio::sync::{mpsc, watch};
@@ -25,6 +25,8 @@ use super::generations::Accepted;
 use super::output::Output;
 use super::state::AppState;
 
+/// `no` keeps nginx, which gathers answers unless told otherwise, from holding events back.
+const X_ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
 /// Events that wait for a slow client before the task waits, too.
 const EVENTS_HELD: usize = 4;
 /// Progress is told no more often than this ...
@@ -39,11 +41,10 @@ pub(super) fn respond(accepted: Accepted, tells_progress: bool, record: Generati
     tokio::spawn(run(accepted, tells_progress, record, sender).in_current_span());
     let events =
         stream::poll_fn(move |context| receiver.poll_recv(context).map(|event| event.map(Ok::<_, Infallible>)));
-    let headers = [(CONTENT_TYPE, "text/event-stream"), (CACHE_CONTROL, "no-cache")];
-    (headers, Body::from_stream(events)).into_response()
+    ([(X_ACCEL_BUFFERING, "no")], Sse::new(events)).into_response()
 }
 
-async fn run(accepted: Accepted, tells_progress: bool, mut record: GenerationRecord, sender: mpsc::Sender<Bytes>) {
+async fn run(accepted: Accepted, tells_progress: bool, mut record: GenerationRecord, sender: mpsc::Sender<Event>) {
     let Accepted { state, ticket, arrived, seed, output, guards: _guards } = accepted;
     let stream = EventStream { state, seed, output, arrived, tells_progress, events: sender.clone() };
     let result = tokio::select! {
@@ -65,7 +66,7 @@ struct EventStream {
     arrived: std::time::Instant,
     /// As events, not only as comments.
     tells_progress: bool,
-    events: mpsc::Sender<Bytes>,
+    events: mpsc::Sender<Event>,
 }
 
 impl EventStream {
@@ -118,7 +119,7 @@ impl EventStream {
     }
 
     /// A client that has left is noticed by [`run`].
-    async fn send(&self, event: Bytes) {
+    async fn send(&self, event: Event) {
         let _ = self.events.send(event).await;
     }
 }

@@ -12,8 +12,9 @@ use std::time::Instant;
 use afterimage_runner::{Engine, Job, Ticket};
 use axum::body::Body;
 use axum::extract::{Extension, State};
-use axum::http::HeaderMap;
 use axum::http::header::{CONTENT_TYPE, HOST};
+use axum::http::uri::Authority;
+use axum::http::{HeaderMap, Uri};
 use axum::response::{IntoResponse, Response};
 use serde_json::{Map, Value};
 use tokio_util::task::task_tracker::TaskTrackerToken;
@@ -26,6 +27,7 @@ use super::generation_request::{Delivery, GenerationRequest, RequestRules};
 use super::generation_response::GenerationResponse;
 use super::openapi::{
     BadRequest, BodyTimedOut, BodyTooLarge, GenerationBody, ModelNotFound, ServerFault, TooManyRequests, Unavailable,
+    UnsupportedBody,
 };
 use super::output::{Output, ResponseFormat, StoredOutput};
 use super::public_url::PublicUrl;
@@ -60,6 +62,13 @@ pub(super) struct Planned<D> {
     delivery: D,
 }
 
+/// What comes before a request's body.
+#[derive(Clone, Copy)]
+pub(super) struct Head<'a> {
+    pub(super) headers: &'a HeaderMap,
+    pub(super) uri: &'a Uri,
+}
+
 /// How the fields of a request are read.
 pub(super) type Parse<D> = fn(&RequestRules<'_>, &Map<String, Value>) -> Result<GenerationRequest<D>, ApiError>;
 
@@ -87,6 +96,7 @@ pub(super) type Parse<D> = fn(&RequestRules<'_>, &Map<String, Value>) -> Result<
         (status = 404, response = ModelNotFound),
         (status = 408, response = BodyTimedOut),
         (status = 413, response = BodyTooLarge),
+        (status = 415, response = UnsupportedBody),
         (status = 429, response = TooManyRequests),
         (status = 500, response = ServerFault),
         (status = 503, response = Unavailable)
@@ -96,11 +106,12 @@ pub(super) type Parse<D> = fn(&RequestRules<'_>, &Map<String, Value>) -> Result<
 pub(super) async fn create(
     State(state): State<Arc<AppState>>,
     Extension(admitted): Extension<Admitted>,
+    uri: Uri,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, ApiError> {
     let mut record = GenerationRecord::new(state.metrics.generation_begins());
-    let answer = match accept(&state, admitted, &headers, body).await {
+    let answer = match accept(&state, admitted, Head { headers: &headers, uri: &uri }, body).await {
         Ok((accepted, Delivery::Stream { progress })) => {
             return Ok(generation_stream::respond(accepted, progress, record));
         }
@@ -114,12 +125,12 @@ pub(super) async fn create(
 async fn accept(
     state: &Arc<AppState>,
     admitted: Admitted,
-    headers: &HeaderMap,
+    head: Head<'_>,
     body: Body,
 ) -> Result<(Accepted, Delivery), ApiError> {
     let engine = state.engine()?;
-    let accept = Accept::of(headers)?;
-    let planned = plan(state, &engine, (headers, accept), body, |rules, keys| rules.parse(keys)).await?;
+    let accept = Accept::of(head.headers)?;
+    let planned = plan(state, &engine, (head, accept), body, |rules, keys| rules.parse(keys)).await?;
     let delivery = planned.delivery;
     Ok((submit(state, &engine, planned, admitted)?, delivery))
 }
@@ -145,13 +156,13 @@ async fn whole(accepted: Accepted, record: &mut GenerationRecord) -> Result<Resp
 pub(super) async fn plan<D: Send + 'static>(
     state: &Arc<AppState>,
     engine: &Engine,
-    (headers, accept): (&HeaderMap, Accept),
+    (Head { headers, uri }, accept): (Head<'_>, Accept),
     body: Body,
     parse: Parse<D>,
 ) -> Result<Planned<D>, ApiError> {
     let arrived = Instant::now();
-    let bytes = body::read(body, state.settings.max_body_bytes, state.settings.body_timeout).await?;
-    let host = headers.get(HOST).and_then(|host| host.to_str().ok()).map(str::to_owned);
+    let bytes = body::read(headers, body, state.settings.max_body_bytes, state.settings.body_timeout).await?;
+    let host = host(headers, uri);
     let (state, engine) = (Arc::clone(state), engine.clone());
     let read =
         move |rules: RequestRules<'_>, bytes: &[u8]| parse(&RequestRules { accept, ..rules }, &body::parse(bytes)?);
@@ -196,10 +207,19 @@ pub(super) fn submit<D>(
     Ok(Accepted { state: Arc::clone(state), ticket, arrived, seed, output: Arc::new(output), guards })
 }
 
+/// The server as this client calls it: in HTTP/1 by a header, in HTTP/2 by `:authority`, which is part of the URI.
+fn host(headers: &HeaderMap, uri: &Uri) -> Option<String> {
+    let header = headers.get(HOST).and_then(|host| host.to_str().ok());
+    header.or(uri.authority().map(Authority::as_str)).map(str::to_owned)
+}
+
 /// The store, and its address as this client knows it, if there are both.
 fn stored_output(state: &AppState, host: Option<&str>) -> Option<StoredOutput> {
     let store = state.settings.store.clone()?;
-    let own = state.settings.public_url.clone();
-    let url = own.or_else(|| host.and_then(PublicUrl::of_host))?;
-    Some(StoredOutput { store, base_url: url.as_str().to_owned() })
+    let root_path = &state.settings.root_path;
+    let base_url = match &state.settings.public_url {
+        Some(url) => url.with_root_path(root_path),
+        None => PublicUrl::of_host(host?)?.with_root_path(root_path),
+    };
+    Some(StoredOutput { store, base_url })
 }

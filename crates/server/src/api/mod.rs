@@ -14,6 +14,7 @@ mod cors;
 mod error;
 mod fields;
 mod files;
+mod foreign_fields;
 mod generation_events;
 mod generation_record;
 mod generation_request;
@@ -31,6 +32,7 @@ mod picture_response;
 mod public_url;
 mod rate_limit;
 mod request_id;
+mod root_path;
 mod security_headers;
 mod state;
 mod trace_id;
@@ -41,7 +43,12 @@ use std::sync::Arc;
 use axum::Router;
 use axum::http::{Method, Uri};
 use axum::middleware;
-use tower::util::option_layer;
+use axum::response::Redirect;
+use axum::routing::get;
+use tower::ServiceExt;
+use tower::util::{MapRequestLayer, option_layer};
+use tower_http::decompression::RequestDecompressionLayer;
+use tower_http::request_id::{PropagateRequestIdLayer, SetRequestIdLayer};
 use utoipa::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -57,27 +64,50 @@ pub(crate) use generation_request::{GenerationRequest, RequestRules};
 pub(crate) use jobs::JobLimits;
 pub(crate) use output::{OutputOptions, ResponseFormat};
 pub(crate) use public_url::PublicUrl;
+pub(crate) use root_path::RootPath;
 pub(crate) use state::{ApiSettings, AppState};
 
 use crate::playground;
+use request_id::NewId;
 
 const GENERATIONS_PATH: &str = "/v1/images/generations";
 
 /// Every path of the server.
 pub(crate) fn router(state: Arc<AppState>) -> Router {
     let page = if state.settings.has_playground { playground::routes() } else { Router::new() };
-    Router::from(routes())
+    let root_path = state.settings.root_path.clone();
+    let router = Router::from(routes())
         .merge(page)
         .merge(openapi::page_routes())
+        .merge(slash_after(&root_path))
         .fallback(path_not_found)
         .method_not_allowed_fallback(method_not_allowed)
+        // What is packed otherwise passes, for the body's reader to refuse in the usual shape.
+        .layer(RequestDecompressionLayer::new().pass_through_unaccepted(true))
         .layer(middleware::from_fn_with_state(Arc::clone(&state), rate_limit::check))
         .layer(middleware::from_fn_with_state(Arc::clone(&state), auth::check))
         .layer(option_layer(cors::layer(&state.settings.allowed_origins)))
-        .layer(middleware::from_fn(security_headers::add))
+        .layer(security_headers::layer())
         .layer(middleware::from_fn_with_state(Arc::clone(&state), metrics::observe))
-        .layer(middleware::from_fn(request_id::attach))
-        .with_state(state)
+        .layer(middleware::from_fn(request_id::trace))
+        .layer(PropagateRequestIdLayer::x_request_id())
+        .layer(SetRequestIdLayer::x_request_id(NewId))
+        .layer(MapRequestLayer::new(request_id::drop_unusable))
+        .with_state(state);
+    match root_path.is_empty() {
+        true => router,
+        // Outside of the router, which looks at paths first.
+        false => Router::new().fallback_service(router.map_request(move |request| root_path.strip(request))),
+    }
+}
+
+/// The page's links are relative to a path that ends with a slash.
+fn slash_after(root_path: &RootPath) -> Router<Arc<AppState>> {
+    if root_path.is_empty() {
+        return Router::new();
+    }
+    let page = format!("{}/", root_path.as_str());
+    Router::new().route(root_path.as_str(), get(move || async move { Redirect::permanent(&page) }))
 }
 
 /// Every documented path; paths and methods stand at the handlers.
@@ -108,9 +138,8 @@ async fn method_not_allowed(method: Method, uri: Uri) -> ApiError {
 #[cfg(test)]
 mod tests {
     use axum::body::Body;
-    use axum::http::{Request, Response};
+    use axum::http::{HeaderValue, Request, Response};
     use serde_json::Value;
-    use tower::ServiceExt;
 
     use super::*;
 
@@ -147,6 +176,25 @@ mod tests {
         }
         assert_eq!(answer("GET", "/health/live", None).await.0.status(), 200);
         assert_eq!(answer("GET", "/metrics", None).await.0.status(), 200);
+    }
+
+    #[tokio::test]
+    async fn a_proxy_may_take_the_prefix_away_or_leave_it() {
+        let settings = ApiSettings { root_path: "/images".parse().unwrap(), ..ApiSettings::for_tests() };
+        let router = router(Arc::new(AppState::new(settings)));
+        let ask =
+            async |path: &str| router.clone().oneshot(Request::get(path).body(Body::empty()).unwrap()).await.unwrap();
+        for path in ["/", "/playground/main.js", "/docs", "/openapi.json", "/health/live", "/metrics"] {
+            for path in [path.to_owned(), format!("/images{path}")] {
+                assert_eq!(ask(&path).await.status(), 200, "{path}");
+            }
+        }
+        let page = ask("/images").await;
+        assert_eq!((page.status().as_u16(), &page.headers()["location"]), (308, &HeaderValue::from_static("/images/")));
+        assert_eq!(ask("/images/images/").await.status(), 404);
+        let document = axum::body::to_bytes(ask("/openapi.json").await.into_body(), usize::MAX).await.unwrap();
+        let document: Value = serde_json::from_slice(&document).unwrap();
+        assert_eq!(document["servers"], serde_json::json!([{"url": "/images"}]));
     }
 
     #[tokio::test]

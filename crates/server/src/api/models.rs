@@ -1,4 +1,4 @@
-//! `GET /v1/models`: OpenAI's list with its one entry, which also says what can be asked of the model.
+//! `GET /v1/models`: OpenAI's list, an entry for every id of the one model, which also says what can be asked of it.
 
 use std::sync::Arc;
 
@@ -137,17 +137,18 @@ struct CacheFaultCard {
     message: String,
 }
 
-/// The served model, as a list
+/// The served model under each of its ids
 #[utoipa::path(
     get,
     path = "/v1/models",
     operation_id = "listModels",
     tag = "models",
-    responses((status = 200, description = "One entry", body = ModelList), (status = 503, response = Unavailable))
+    responses((status = 200, description = "An entry for every id", body = ModelList), (status = 503, response = Unavailable))
 )]
 pub(super) async fn list(State(state): State<Arc<AppState>>) -> Result<Json<ModelList>, ApiError> {
     let engine = state.engine()?;
-    Ok(Json(ModelList { object: "list", data: vec![card(&state, &engine)] }))
+    let data = state.served_models(&engine).iter().map(|id| card(&state, &engine, id)).collect();
+    Ok(Json(ModelList { object: "list", data }))
 }
 
 /// A model by its id
@@ -170,14 +171,14 @@ pub(super) async fn retrieve(
     PathId(requested): PathId,
 ) -> Result<Json<ModelCard>, ApiError> {
     let engine = state.engine()?;
-    let served = state.served_model(&engine);
-    if requested != served {
-        return Err(ApiError::ModelNotFound { requested, served: served.to_owned() });
-    }
-    Ok(Json(card(&state, &engine)))
+    let served = state.served_models(&engine);
+    let Some(id) = served.iter().find(|id| **id == requested) else {
+        return Err(ApiError::model_not_found(requested, served));
+    };
+    Ok(Json(card(&state, &engine, id)))
 }
 
-fn card(state: &AppState, engine: &Engine) -> ModelCard {
+fn card(state: &AppState, engine: &Engine, id: &str) -> ModelCard {
     let model = engine.model();
     let labels = model.labels.iter().map(|(class, label)| ModelLabel { id: class, label: label.to_string() });
     let sizes: Vec<String> = model.buckets.iter().map(ToString::to_string).collect();
@@ -192,7 +193,7 @@ fn card(state: &AppState, engine: &Engine) -> ModelCard {
     };
     let cache = &state.settings.cache;
     ModelCard {
-        id: state.served_model(engine).to_owned(),
+        id: id.to_owned(),
         object: "model",
         created: state.created(),
         owned_by: "afterimage",

@@ -5,6 +5,8 @@ use std::str::FromStr;
 use axum::http::Uri;
 use axum::http::uri::Authority;
 
+use super::root_path::RootPath;
+
 /// The value of `--public-url`, without a slash at its end.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct PublicUrl(String);
@@ -17,8 +19,10 @@ impl PublicUrl {
         (!authority.as_str().contains('@')).then(|| Self(format!("http://{authority}")))
     }
 
-    pub(super) fn as_str(&self) -> &str {
-        &self.0
+    /// The beginning of the URLs it gives: a path of its own is all of the path.
+    pub(super) fn with_root_path(&self, root_path: &RootPath) -> String {
+        let has_path = self.0.split_once("://").is_some_and(|(_, rest)| rest.contains('/'));
+        if has_path { self.0.clone() } else { format!("{}{}", self.0, root_path.as_str()) }
     }
 }
 
@@ -48,6 +52,16 @@ mod tests {
         for text in ["", "x.org", "/a", "ftp://x.org", "https://x.org?a=1", "https://x.org/#a", "https://"] {
             assert!(parse(text).is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn the_root_path_stands_between_host_and_path() {
+        let root: RootPath = "/images".parse().unwrap();
+        let base = |url: &str| url.parse::<PublicUrl>().unwrap().with_root_path(&root);
+        assert_eq!(base("https://x.org"), "https://x.org/images");
+        assert_eq!(base("https://x.org/"), "https://x.org/images");
+        assert_eq!(base("https://x.org/cdn"), "https://x.org/cdn");
+        assert_eq!(PublicUrl::of_host("x:1").unwrap().with_root_path(&root), "http://x:1/images");
     }
 
     #[test]

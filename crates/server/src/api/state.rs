@@ -1,6 +1,6 @@
 //! What the handlers share, and where the server stands in its life.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use afterimage_runner::{Engine, FinishedJob};
@@ -16,8 +16,10 @@ use super::error::ApiError;
 use super::fields::UnknownFields;
 use super::generation_request::RequestRules;
 use super::jobs::{JobLimits, JobStore};
+use super::openapi;
 use super::output::ResponseFormat;
 use super::public_url::PublicUrl;
+use super::root_path::RootPath;
 use crate::cache_defaults::CacheDefaults;
 use crate::cache_warnings::CacheWarnings;
 use crate::image_store::ImageStore;
@@ -26,8 +28,8 @@ use crate::metrics::Metrics;
 /// Settings of the API that hold for the server's life.
 #[derive(Debug)]
 pub(crate) struct ApiSettings {
-    /// The id clients see, if it is not the model's own.
-    pub(crate) served_model_name: Option<String>,
+    /// The ids clients know the model by, if it is not the model's own.
+    pub(crate) served_model_names: Vec<String>,
     pub(crate) max_prompt_chars: usize,
     pub(crate) max_body_bytes: usize,
     /// Time for a body to arrive.
@@ -47,6 +49,8 @@ pub(crate) struct ApiSettings {
     pub(crate) store: Option<Arc<ImageStore>>,
     /// How pictures are answered to a request that does not say.
     pub(crate) default_response_format: ResponseFormat,
+    /// The path under which a proxy shows this server.
+    pub(crate) root_path: RootPath,
     /// How clients reach this server, if not by what they put into their `Host` header.
     pub(crate) public_url: Option<PublicUrl>,
 }
@@ -70,6 +74,7 @@ pub(crate) struct AppState {
     cache_warnings: CacheWarnings,
     phase: watch::Sender<Phase>,
     generations: TaskTracker,
+    openapi: OnceLock<String>,
     started_unix_seconds: u64,
 }
 
@@ -83,6 +88,7 @@ impl AppState {
             cache_warnings: CacheWarnings::default(),
             phase: watch::Sender::new(Phase::Loading),
             generations: TaskTracker::new(),
+            openapi: OnceLock::new(),
             started_unix_seconds: unix_seconds(),
         }
     }
@@ -162,14 +168,27 @@ impl AppState {
         self.started_unix_seconds
     }
 
-    /// The id clients know the model by.
+    /// The OpenAPI document with this server's root path.
+    pub(super) fn openapi(&self) -> &str {
+        self.openapi.get_or_init(|| openapi::text_below(&self.settings.root_path))
+    }
+
+    /// The ids clients know the model by, at least one.
+    pub(super) fn served_models<'a>(&'a self, engine: &'a Engine) -> &'a [String] {
+        match &*self.settings.served_model_names {
+            [] => std::slice::from_ref(&engine.model().id),
+            names => names,
+        }
+    }
+
+    /// The first of them.
     pub(super) fn served_model<'a>(&'a self, engine: &'a Engine) -> &'a str {
-        self.settings.served_model_name.as_deref().unwrap_or(&engine.model().id)
+        self.served_models(engine).first().map_or("", String::as_str)
     }
 
     pub(super) fn rules<'a>(&'a self, engine: &'a Engine) -> RequestRules<'a> {
         RequestRules {
-            served_model: self.served_model(engine),
+            served_models: self.served_models(engine),
             max_prompt_chars: self.settings.max_prompt_chars,
             max_pixels: self.settings.max_pixels,
             unknown_fields: self.settings.unknown_fields,
@@ -191,7 +210,7 @@ impl ApiSettings {
         use afterimage_cache::CacheBackend;
 
         Self {
-            served_model_name: None,
+            served_model_names: Vec::new(),
             max_prompt_chars: 100,
             max_body_bytes: 1000,
             body_timeout: Duration::from_secs(1000),
@@ -206,6 +225,7 @@ impl ApiSettings {
             image_metadata: true,
             store: None,
             default_response_format: ResponseFormat::Base64,
+            root_path: RootPath::default(),
             public_url: None,
         }
     }

@@ -12,8 +12,8 @@ use crate::secret::Secret;
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "Access")]
 pub(crate) struct AccessArgs {
-    /// Keys that open /v1, each KEY or NAME:KEY, sent as `Authorization: Bearer KEY`. Others see the flags
-    /// of a process, so use the variable or a file. [default: the API is open]
+    /// Keys that open /v1, each KEY or NAME:KEY, sent as `Authorization: Bearer KEY` (or `api-key: KEY`, `x-api-key:
+    /// KEY`). Others see the flags of a process, so use the variable or a file. [default: the API is open]
     #[arg(long, env = "AFTERIMAGE_API_KEY", hide_env_values = true, value_delimiter = ',', value_name = "KEY,...")]
     api_key: Vec<Secret>,
     /// File of keys, one KEY or NAME:KEY per line; lines that begin with # are left out

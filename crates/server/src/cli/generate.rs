@@ -164,7 +164,7 @@ impl GenerateArgs {
             }
         }
         let rules = RequestRules {
-            served_model: "",
+            served_models: &[],
             max_prompt_chars: DEFAULT_MAX_PROMPT_CHARS,
             max_pixels: usize::MAX,
             unknown_fields: UnknownFields::Reject,

@@ -57,8 +57,8 @@ pub(super) struct PictureArgs {
     /// b64_json]
     #[arg(long, env = "AFTERIMAGE_DEFAULT_RESPONSE_FORMAT", hide_env_values = true, value_enum, value_name = "FORMAT")]
     default_response_format: Option<DefaultResponseFormat>,
-    /// How clients reach this server, such as https://images.example.com; the URLs of pictures begin with
-    /// it [default: http:// and the request's Host header]
+    /// How clients reach this server, such as https://images.example.com; the URLs of pictures begin with it, and with
+    /// --root-path unless it has a path of its own [default: http:// and the request's Host header]
     #[arg(long, env = "AFTERIMAGE_PUBLIC_URL", hide_env_values = true, value_name = "URL")]
     pub(super) public_url: Option<PublicUrl>,
 }

@@ -12,7 +12,7 @@ use super::error::CliError;
 use super::log::LogArgs;
 use super::model::{LabelArg, ModelArgs};
 use super::pictures::PictureArgs;
-use crate::api::{ApiSettings, JobLimits, UnknownFields};
+use crate::api::{ApiSettings, JobLimits, RootPath, UnknownFields};
 use crate::build_info;
 use crate::config::Settings;
 use crate::connections::ConnectionLimits;
@@ -45,9 +45,20 @@ pub(crate) struct ServeArgs {
     /// tells which
     #[arg(long, env = "AFTERIMAGE_PORT", hide_env_values = true, default_value_t = DEFAULT_PORT)]
     port: u16,
-    /// The id that clients know the model by [default: folder name or hub id]
-    #[arg(long, env = "AFTERIMAGE_SERVED_MODEL_NAME", hide_env_values = true, value_name = "NAME")]
-    served_model_name: Option<String>,
+    /// The ids that clients know the model by, such as `flux,gpt-image-1`. Responses have the first [default: folder
+    /// name or hub id]
+    #[arg(
+        long,
+        env = "AFTERIMAGE_SERVED_MODEL_NAME",
+        hide_env_values = true,
+        value_delimiter = ',',
+        value_name = "NAME,..."
+    )]
+    served_model_name: Vec<String>,
+    /// Path under which a proxy shows this server, such as `/images`; the proxy may take it away or leave it. Addresses
+    /// that the server gives of itself have it [default: none]
+    #[arg(long, env = "AFTERIMAGE_ROOT_PATH", hide_env_values = true, value_name = "PATH")]
+    root_path: Option<RootPath>,
     /// Serve the playground at `/`, a page that compares cached with uncached pictures
     #[arg(long, env = "AFTERIMAGE_PLAYGROUND", hide_env_values = true, value_name = "true|false", num_args = 0..=1,
         action = clap::ArgAction::Set, default_value_t = true, default_missing_value = "true")]
@@ -290,7 +301,7 @@ impl ServeArgs {
             },
             drain_timeout: Duration::from_secs(self.limits.drain_timeout),
             api: ApiSettings {
-                served_model_name: self.served_model_name,
+                served_model_names: served_model_names(&self.served_model_name)?,
                 max_prompt_chars: self.limits.max_prompt_chars,
                 max_body_bytes: self.limits.max_body_bytes,
                 body_timeout: Duration::from_secs_f64(self.connections.body_timeout),
@@ -309,10 +320,26 @@ impl ServeArgs {
                 image_metadata: self.pictures.metadata.image_metadata,
                 store: None,
                 default_response_format: self.pictures.response_format()?,
+                root_path: self.root_path.unwrap_or_default(),
                 public_url: self.pictures.public_url,
             },
         })
     }
+}
+
+/// The names without blanks around them, each once.
+fn served_model_names(given: &[String]) -> Result<Vec<String>, CliError> {
+    let mut names: Vec<String> = Vec::with_capacity(given.len());
+    for name in given.iter().map(|name| name.trim()) {
+        if name.is_empty() {
+            let message = "one of its names is empty, which is how a client leaves the choice to the server";
+            return Err(CliError::setting("served-model-name", message));
+        }
+        if !names.iter().any(|other| other == name) {
+            names.push(name.to_owned());
+        }
+    }
+    Ok(names)
 }
 
 fn default_batch_rows() -> NonZeroUsize {

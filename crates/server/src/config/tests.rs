@@ -74,7 +74,7 @@ fn what_is_printed_can_be_read_again() {
         printed.lines().map(|line| line.split(" # ").next().unwrap_or_default().to_owned()).collect()
     };
     assert_eq!(values(&read(&printed, &[]).unwrap()), values(&printed));
-    assert_line(&printed, "served-model-name = \"007\" # `served-model-name` in FILE, line 2");
+    assert_line(&printed, "served-model-name = [\"007\"] # `served-model-name` in FILE, line 2");
 }
 
 #[test]

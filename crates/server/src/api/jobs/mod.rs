@@ -26,10 +26,10 @@ use super::blocking;
 use super::client::Client;
 use super::error::ApiError;
 use super::generation_record::GenerationRecord;
-use super::generations::{self, Accepted};
+use super::generations::{self, Accepted, Head};
 use super::openapi::{
     BadRequest, BodyTimedOut, BodyTooLarge, JobBody, JobNotFound, ModelNotFound, ServerFault, TooManyRequests,
-    Unavailable,
+    Unavailable, UnsupportedBody,
 };
 use super::path_id::PathId;
 use super::rate_limit::Admitted;
@@ -61,6 +61,7 @@ pub(crate) use store::{JobLimits, JobStore};
         (status = 404, response = ModelNotFound),
         (status = 408, response = BodyTimedOut),
         (status = 413, response = BodyTooLarge),
+        (status = 415, response = UnsupportedBody),
         (status = 429, response = TooManyRequests),
         (status = 500, response = ServerFault),
         (status = 503, response = Unavailable)
@@ -70,18 +71,20 @@ pub(super) async fn create(
     State(state): State<Arc<AppState>>,
     Extension(client): Extension<Client>,
     Extension(admitted): Extension<Admitted>,
+    uri: Uri,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, ApiError> {
     let record = GenerationRecord::new(state.metrics.generation_begins());
-    let (accepted, job, object) = match accept(&state, (client, admitted), &headers, body).await {
-        Ok(accepted) => accepted,
-        Err(error) => {
-            record.ends(Err::<&(), _>(&error));
-            return Err(error);
-        }
-    };
-    let location = format!("/v1/images/jobs/{}", object.id);
+    let (accepted, job, object) =
+        match accept(&state, (client, admitted), Head { headers: &headers, uri: &uri }, body).await {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                record.ends(Err::<&(), _>(&error));
+                return Err(error);
+            }
+        };
+    let location = format!("{}/v1/images/jobs/{}", state.settings.root_path.as_str(), object.id);
     // Tracked: `accepted` has a token that a server that ends waits for.
     tokio::spawn(run::run(accepted, job, record).in_current_span());
     Ok((StatusCode::ACCEPTED, [(LOCATION, location)], Json(object)).into_response())
@@ -160,12 +163,12 @@ pub(super) async fn delete(
 async fn accept(
     state: &Arc<AppState>,
     (client, admitted): (Client, Admitted),
-    headers: &HeaderMap,
+    head: Head<'_>,
     body: Body,
 ) -> Result<(Accepted, RunningJob, JobObject), ApiError> {
     let engine = state.engine()?;
     let planned =
-        generations::plan(state, &engine, (headers, Accept::Json), body, |rules, keys| rules.parse_job(keys)).await?;
+        generations::plan(state, &engine, (head, Accept::Json), body, |rules, keys| rules.parse_job(keys)).await?;
     let place = state.jobs.reserve()?;
     let accepted = generations::submit(state, &engine, planned, admitted)?;
     let (model, progress) = (state.served_model(&engine), accepted.ticket.progress());

@@ -59,7 +59,7 @@ fn property_names(schema: &Value) -> Vec<&str> {
 fn parse_request(field: &str, value: &Value, as_job: bool) -> Result<(), String> {
     let cache = CacheDefaults::new(CacheBackend::None, Map::new()).unwrap();
     let rules = RequestRules {
-        served_model: "emoji-dit",
+        served_models: &["emoji-dit".to_owned()],
         max_prompt_chars: 50,
         max_pixels: usize::MAX,
         unknown_fields: UnknownFields::Reject,
@@ -79,7 +79,9 @@ fn parse_request(field: &str, value: &Value, as_job: bool) -> Result<(), String>
 fn a_body_has_the_parsers_fields() {
     for (name, as_job) in [("GenerationRequest", false), ("JobRequest", true)] {
         let schema = schema(name);
-        assert_eq!((&schema["additionalProperties"], &schema["required"]), (&json!(false), &json!(["prompt"])));
+        let expected = (&json!({"type": "null"}), &json!(["prompt"]));
+        assert_eq!((&schema["additionalProperties"], &schema["required"]), expected);
+        parse_request(UNKNOWN, &Value::Null, as_job).unwrap();
         let message = parse_request(UNKNOWN, &json!(1), as_job).unwrap_err();
         assert_eq!(property_names(&schema), known_names(&message, "known fields: "));
     }
@@ -102,6 +104,10 @@ fn a_bodys_types_ranges_and_names_are_the_parsers() {
                 }
                 "string" if facts["enum"].is_array() => (json!("no such name"), quoted(&facts["enum"])),
                 "string" => (wrong, "a string".to_owned()),
+                "integer" if field == "seed" => {
+                    assert_eq!(facts["minimum"], -1);
+                    (wrong, format!("-1 for a random one, or an integer from 0 to {}", facts["maximum"]))
+                }
                 "integer" => (wrong, format!("an integer from {} to {}", facts["minimum"], facts["maximum"])),
                 "number" => (wrong, format!("a number from {} to {}", facts["minimum"], facts["maximum"])),
                 "boolean" => (wrong, "true or false".to_owned()),

@@ -29,6 +29,7 @@ error_responses! {
     BodyTimedOut: "The body did not arrive within `--body-timeout`", [], "body_timed_out";
     ImageNotFound: "No such picture, or no longer", [], "image_not_found";
     BodyTooLarge: "The body is over `--max-body-bytes`", [], "body_too_large";
+    UnsupportedBody: "The body is in an encoding other than gzip, or a multipart form", [], "unsupported_encoding";
     TooManyRequests: "The queue is full, as many jobs are kept as may be, or the client asks for too much", [RETRY_AFTER], "queue_full";
     ServerFault: "The job failed, or the server itself", [X_SHOULD_RETRY], "job_failed";
     Unavailable: "The model is loading, the server is ending, the worker has stopped, or the request took too long",

@@ -32,9 +32,9 @@ pub(in crate::api) struct GenerationBody {
     /// What the picture should show: one of the model's labels, or `class:N`, for a class-conditional model
     #[schema(min_length = 1)]
     prompt: String,
-    /// What should not be in the picture; refused where it can have no effect
+    /// What should not be in the picture; refused where it can have no effect, unless it is empty
     negative_prompt: Option<String>,
-    /// The served id
+    /// A served id
     model: Option<String>,
     /// Pictures; picture k uses `seed` + k
     #[schema(minimum = 1, maximum = 10, default = 1)]
@@ -42,8 +42,8 @@ pub(in crate::api) struct GenerationBody {
     /// One of the model's sizes
     #[schema(pattern = "^(auto|[1-9][0-9]*x[1-9][0-9]*)$", default = "auto")]
     size: Option<String>,
-    /// The same seed gives the same picture; absent: chosen by the server and echoed
-    #[schema(minimum = 0, maximum = 9_223_372_036_854_775_807_i64)]
+    /// The same seed gives the same picture; absent or -1: chosen by the server and echoed
+    #[schema(minimum = -1, maximum = 9_223_372_036_854_775_807_i64)]
     seed: Option<i64>,
     /// Denoising steps; absent: the model's default
     #[schema(minimum = 1, maximum = 200)]
@@ -73,7 +73,8 @@ pub(in crate::api) struct GenerationBody {
     output_compression: Option<i64>,
     #[schema(inline)]
     background: Option<Background>,
-    /// Chooses steps and cache, over which the request's own fields win
+    /// Chooses steps and cache, over which the request's own fields win. `auto` and `standard` are the server's own
+    /// settings; `hd` is `high`
     #[schema(inline, default = "auto")]
     quality: Option<Quality>,
     /// Answer with server-sent events

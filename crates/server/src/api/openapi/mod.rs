@@ -15,10 +15,10 @@ mod generation_body;
 mod page;
 mod try_form;
 
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 
 use axum::Router;
-use axum::extract::Path;
+use axum::extract::{Path, State};
 use axum::http::header::CONTENT_TYPE;
 use axum::http::{HeaderMap, Uri};
 use axum::response::{IntoResponse, Response};
@@ -28,13 +28,15 @@ use utoipa::OpenApi;
 use utoipa::openapi::OpenApi as Document;
 
 use super::error::ApiError;
+use super::root_path::RootPath;
+use super::state::AppState;
 use crate::page_file;
 
 pub(super) use cache_report::CacheReportSchema;
 pub(super) use cache_settings::{CacheBackendName, SchedulerName};
 pub(super) use errors::{
     BadRequest, BodyTimedOut, BodyTooLarge, ImageNotFound, InvalidApiKey, JobNotFound, ModelNotFound, ServerFault,
-    TooManyRequests, Unavailable,
+    TooManyRequests, Unavailable, UnsupportedBody,
 };
 pub(super) use generation_body::{GenerationBody, JobBody};
 
@@ -71,13 +73,17 @@ pub(super) use generation_body::{GenerationBody, JobBody};
             ModelNotFound,
             ServerFault,
             TooManyRequests,
-            Unavailable
+            Unavailable,
+            UnsupportedBody
         )
     )
 )]
 pub(super) struct Frame;
 
-/// The document as it is served.
+/// The schemas of request bodies.
+const BODIES: [&str; 2] = ["GenerationRequest", "JobRequest"];
+
+/// The document of a server at the root of its host.
 static TEXT: LazyLock<String> = LazyLock::new(|| {
     let document = finished(super::routes().into_openapi());
     serde_json::to_string_pretty(&document).expect("a document has nothing JSON lacks") + "\n"
@@ -89,7 +95,17 @@ static PAGE: LazyLock<String> = LazyLock::new(|| {
     page::render(&document)
 });
 
-/// The document as it is served and committed.
+/// The document of a server that is shown below this path.
+pub(super) fn text_below(root_path: &RootPath) -> String {
+    if root_path.is_empty() {
+        return text().to_owned();
+    }
+    let mut document: Value = serde_json::from_str(text()).expect("it was made from a JSON value");
+    document["servers"] = json!([{"url": root_path.as_str()}]);
+    serde_json::to_string_pretty(&document).expect("a document has nothing JSON lacks") + "\n"
+}
+
+/// The document as it is committed.
 fn text() -> &'static str {
     &TEXT
 }
@@ -101,8 +117,8 @@ fn text() -> &'static str {
     tag = "operation",
     responses((status = 200, description = "An OpenAPI 3.1 document", body = Object))
 )]
-pub(super) async fn document() -> Response {
-    ([(CONTENT_TYPE, "application/json")], text()).into_response()
+pub(super) async fn document(State(state): State<Arc<AppState>>) -> Response {
+    ([(CONTENT_TYPE, "application/json")], state.openapi().to_owned()).into_response()
 }
 
 /// This document as a page
@@ -141,11 +157,16 @@ fn finished(document: Document) -> Value {
             operation["security"] = json!([{}, {"api_key": []}]);
         }
     }
+    // What a client leaves out may be sent as null, whatever it is called.
+    for name in BODIES {
+        document["components"]["schemas"][name]["additionalProperties"] = json!({"type": "null"});
+    }
+    let Some(paths) = document["paths"].as_object_mut() else { return document };
     let operations = paths.values_mut().filter_map(Value::as_object_mut).flat_map(|item| item.values_mut());
     let in_place = operations.filter_map(|operation| operation["responses"].as_object_mut());
     in_place.flat_map(|responses| responses.values_mut()).for_each(add_request_id);
     document["components"]["securitySchemes"] = json!({
-        "api_key": {"type": "http", "scheme": "bearer", "description": "Where the server has keys (`--api-key`)"}
+        "api_key": {"type": "http", "scheme": "bearer", "description": "Where the server has keys (`--api-key`); also as `api-key: KEY` or `x-api-key: KEY`"}
     });
     let shared = document["components"]["responses"].as_object_mut();
     shared.into_iter().flat_map(|responses| responses.values_mut()).for_each(add_request_id);
