@@ -19,16 +19,16 @@ pub(crate) struct AccessArgs {
     /// File of keys, one KEY or NAME:KEY per line; lines that begin with # are left out
     #[arg(long, env = "AFTERIMAGE_API_KEY_FILE", hide_env_values = true, value_name = "FILE")]
     api_key_file: Option<PathBuf>,
-    /// Whether /metrics needs a key, too
+    /// Require a key for /metrics too
     #[arg(long, env = "AFTERIMAGE_PROTECT_METRICS", hide_env_values = true, value_name = "true|false",
         num_args = 0..=1, action = clap::ArgAction::Set, default_value_t = false, default_missing_value = "true")]
     protect_metrics: bool,
-    /// Whether /health and /health/ready need a key, too; /health/live never does
+    /// Require a key for /health and /health/ready too; /health/live never needs one
     #[arg(long, env = "AFTERIMAGE_PROTECT_HEALTH", hide_env_values = true, value_name = "true|false",
         num_args = 0..=1, action = clap::ArgAction::Set, default_value_t = false, default_missing_value = "true")]
     protect_health: bool,
     /// Requests for work (POST below /v1) per minute and key, or per address where there are no keys; one
-    /// more is answered 429. Who was silent may send that many at once [default: no limit]
+    /// more is answered 429. After a quiet minute that many may come at once [default: no limit]
     #[arg(long, env = "AFTERIMAGE_RATE_LIMIT", hide_env_values = true, value_name = "REQUESTS")]
     rate_limit: Option<NonZeroU32>,
     /// Requests for work at a time per key, or per address where there are no keys, streams and jobs

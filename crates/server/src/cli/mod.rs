@@ -48,11 +48,11 @@ enum Command {
     Serve(Box<ServeArgs>),
     /// Make images and write them to files
     Generate(Box<generate::GenerateArgs>),
-    /// Measure what TeaCache and MagCache must know about a model, and print it as JSON
+    /// Measure the coefficients that TeaCache and MagCache need for a model, and print them as JSON
     Calibrate(Box<calibrate::CalibrateArgs>),
     /// Ask a running server whether it is well; exit code 0 if it is, 1 if not
     Health(health::HealthArgs),
-    /// Write a model folder with random weights, for measuring where a real model is out of reach
+    /// Write a model folder with random weights, for measuring without a real model
     RandomModel(random_model::RandomModelArgs),
     /// Print completions for a shell
     Completions(completions::CompletionArgs),

@@ -71,8 +71,8 @@ pub(crate) struct ModelArgs {
     /// pipeline]
     #[arg(long, env = "AFTERIMAGE_MAX_SEQUENCE_LENGTH", hide_env_values = true, value_name = "TOKENS")]
     max_sequence_length: Option<usize>,
-    /// Noise scheduler, by its diffusers class name, of whatever names none; also in the place of a model's own
-    /// that this program does not have [default: the model's]
+    /// Noise scheduler of requests that name none, by its diffusers class name; also for a model whose own is not
+    /// supported [default: the model's]
     #[arg(long, env = "AFTERIMAGE_SCHEDULER", hide_env_values = true, value_name = "CLASS")]
     scheduler: Option<SchedulerKind>,
 }
@@ -80,9 +80,9 @@ pub(crate) struct ModelArgs {
 /// What a prompt that is no label is taken for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum LabelPolicyArg {
-    /// For a mistake
+    /// It is an error
     Exact,
-    /// For the label that has most in common with it, which the answer names
+    /// The label that has most in common with it is drawn, and the response names it
     Nearest,
 }
 
@@ -90,8 +90,8 @@ pub(crate) enum LabelPolicyArg {
 #[derive(Debug, Clone, clap::Args)]
 #[command(next_help_heading = "Model")]
 pub(crate) struct LabelArg {
-    /// What a class-conditional model takes a prompt for that is none of its labels [default: nearest for the model
-    /// inside this program, exact for others]
+    /// What happens to a prompt that is not one of the labels of a class-conditional model [default: nearest for the
+    /// model inside this program, exact for others]
     #[arg(long, env = "AFTERIMAGE_LABEL_POLICY", hide_env_values = true, value_enum)]
     label_policy: Option<LabelPolicyArg>,
 }

@@ -35,14 +35,14 @@ pub(crate) struct ServeArgs {
     /// table of their group ([limits]); environment and flags win over it
     #[arg(long, env = "AFTERIMAGE_CONFIG", hide_env_values = true, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Print the configuration in force and where each value came from, and end
+    /// Print the settings in force and where each value came from, and exit
     #[arg(long, env = "AFTERIMAGE_PRINT_CONFIG", hide_env_values = true, action = clap::ArgAction::SetTrue)]
     print_config: bool,
     /// Address to listen on; 0.0.0.0 is every IPv4 address of the machine
     #[arg(long, env = "AFTERIMAGE_HOST", hide_env_values = true, default_value = "127.0.0.1")]
     host: String,
     /// Port to listen on; 0 takes a free one. The line `listening on http://HOST:PORT` on standard output
-    /// tells which
+    /// says which
     #[arg(long, env = "AFTERIMAGE_PORT", hide_env_values = true, default_value_t = DEFAULT_PORT)]
     port: u16,
     /// The ids that clients know the model by, such as `flux,gpt-image-1`. Responses have the first [default: folder
@@ -55,8 +55,8 @@ pub(crate) struct ServeArgs {
         value_name = "NAME,..."
     )]
     served_model_name: Vec<String>,
-    /// Path under which a proxy shows this server, such as `/images`; the proxy may take it away or leave it. Addresses
-    /// that the server gives of itself have it [default: none]
+    /// Path under which a proxy publishes this server, such as `/images`; the proxy may strip it or keep it. Addresses
+    /// in the server's answers include it [default: none]
     #[arg(long, env = "AFTERIMAGE_ROOT_PATH", hide_env_values = true, value_name = "PATH")]
     root_path: Option<RootPath>,
     /// Serve the playground at `/`, a page that compares cached with uncached pictures
@@ -67,7 +67,7 @@ pub(crate) struct ServeArgs {
     model: ModelArgs,
     #[command(flatten)]
     labels: LabelArg,
-    /// What happens to a request for a size that is none of the served ones
+    /// What happens to a request for a size that is not served
     #[arg(
         long,
         env = "AFTERIMAGE_BUCKET_POLICY",
@@ -106,7 +106,7 @@ pub(crate) struct ServeArgs {
     pub(super) settings: Settings,
 }
 
-/// What happens to a request for a size that is none of the served ones.
+/// What happens to a request for a size that is not served.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 enum BucketPolicyArg {
     /// It is answered 400
@@ -139,12 +139,12 @@ struct WorkerArgs {
         default_value = "cpu"
     )]
     devices: Vec<DeviceSpec>,
-    /// Rows that run at a time on one worker: one per image, two under guidance
+    /// Rows that run at a time on one worker: one per image, two with guidance
     #[arg(long, env = "AFTERIMAGE_MAX_BATCH_ROWS", hide_env_values = true, value_name = "ROWS",
         default_value_t = default_batch_rows())]
     max_batch_rows: NonZeroUsize,
-    /// Make a little of every image size before the server is ready, so that the first request finds the
-    /// model warm and its work can be estimated
+    /// Run a short generation of every image size before the server is ready, so that the first request finds
+    /// a warm model and its work can be estimated
     #[arg(long, env = "AFTERIMAGE_WARMUP", hide_env_values = true, value_name = "true|false", num_args = 0..=1,
         action = clap::ArgAction::Set, default_value_t = false, default_missing_value = "true")]
     warmup: bool,
@@ -179,36 +179,36 @@ struct LimitArgs {
     #[arg(long, env = "AFTERIMAGE_MAX_QUEUED_SECONDS", hide_env_values = true, value_name = "SECONDS",
         value_parser = positive_seconds, default_value_t = EngineOptions::default().max_queued_seconds)]
     max_queued_seconds: f64,
-    /// Seconds a request has from its acceptance on; then it is given up and answered 503 [default: no limit]
+    /// Seconds from acceptance after which a request is cancelled and answered 503 [default: no limit]
     #[arg(long, env = "AFTERIMAGE_REQUEST_TIMEOUT", hide_env_values = true, value_name = "SECONDS",
         value_parser = positive_seconds)]
     request_timeout: Option<f64>,
-    /// Memory of each device for the cache state of all images running on it, in bytes; an image that
-    /// finds none left is computed without a cache
+    /// Memory on each device for the cache state of all images running there, in bytes; an image for which
+    /// none is left is computed without a cache
     #[arg(long, env = "AFTERIMAGE_CACHE_MEMORY_BYTES", hide_env_values = true, value_name = "BYTES",
         default_value_t = EngineOptions::default().cache_memory_bytes)]
     cache_memory_bytes: usize,
-    /// Memory for what the model makes of the prompts of late, in bytes; 0 keeps none
+    /// Memory for the encoded prompts of recent requests, in bytes; 0 keeps none
     #[arg(long, env = "AFTERIMAGE_PROMPT_CACHE_BYTES", hide_env_values = true, value_name = "BYTES",
         default_value_t = EngineOptions::default().prompt_cache_bytes)]
     prompt_cache_bytes: usize,
-    /// Jobs of /v1/images/jobs that are kept, in whatever state; one more is answered 429 unless the outcome
-    /// of one has been fetched
+    /// Jobs of /v1/images/jobs that are kept, in any state; one more is answered 429 unless a finished one
+    /// has been fetched
     #[arg(long, env = "AFTERIMAGE_MAX_JOBS", hide_env_values = true, value_name = "JOBS", default_value = "256")]
     max_jobs: NonZeroUsize,
-    /// Seconds that a job is kept once it has ended
+    /// Seconds for which a job is kept after it has ended
     #[arg(long, env = "AFTERIMAGE_JOB_RETENTION", hide_env_values = true, value_name = "SECONDS",
         value_parser = positive_seconds, default_value_t = 3600.0)]
     job_retention: f64,
-    /// Memory for the previews and results of jobs, in bytes; fetched and old ones are forgotten over it,
-    /// the newest never
+    /// Memory for the previews and results of jobs, in bytes; beyond it, fetched and old jobs are removed, the
+    /// newest never
     #[arg(long, env = "AFTERIMAGE_JOB_MEMORY_BYTES", hide_env_values = true, value_name = "BYTES",
         default_value_t = 256 << 20)]
     job_memory_bytes: usize,
-    /// What happens to a request with a field nobody knows
+    /// What happens to a request with an unknown field
     #[arg(long, env = "AFTERIMAGE_UNKNOWN_FIELDS", hide_env_values = true, value_enum, default_value = "reject")]
     unknown_fields: UnknownFields,
-    /// Seconds that accepted requests are given to finish once the server is told to end
+    /// Seconds that accepted requests have to finish after the server was asked to stop
     #[arg(
         long,
         env = "AFTERIMAGE_DRAIN_TIMEOUT",
@@ -232,7 +232,7 @@ struct ConnectionArgs {
         default_value = "1024"
     )]
     max_connections: NonZeroUsize,
-    /// Seconds a client has for the head of a request, and an idle connection is kept; then it is closed
+    /// Seconds a client has for the head of a request, and for which an idle connection is kept; then it is closed
     #[arg(long, env = "AFTERIMAGE_HEADER_TIMEOUT", hide_env_values = true, value_name = "SECONDS",
         value_parser = positive_seconds, default_value_t = 10.0)]
     header_timeout: f64,

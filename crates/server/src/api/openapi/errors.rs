@@ -23,21 +23,21 @@ macro_rules! error_responses {
 
 error_responses! {
     BadRequest: "The request cannot be served as it is; `param` names the field", [], "invalid_value";
-    InvalidApiKey: "The server needs an API key, and this is none of its own", [WWW_AUTHENTICATE], "invalid_api_key";
+    InvalidApiKey: "The server needs an API key, and the one sent is not valid", [WWW_AUTHENTICATE], "invalid_api_key";
     ModelNotFound: "Another model than the one served", [], "model_not_found";
-    JobNotFound: "No such job, or no longer", [], "job_not_found";
+    JobNotFound: "No such job, or it has been removed", [], "job_not_found";
     BodyTimedOut: "The body did not arrive within `--body-timeout`", [], "body_timed_out";
-    ImageNotFound: "No such picture, or no longer", [], "image_not_found";
-    BodyTooLarge: "The body is over `--max-body-bytes`", [], "body_too_large";
+    ImageNotFound: "No such picture, or it has been removed", [], "image_not_found";
+    BodyTooLarge: "The body is larger than `--max-body-bytes`", [], "body_too_large";
     UnsupportedBody: "The body is in an encoding other than gzip, or a multipart form", [], "unsupported_encoding";
-    TooManyRequests: "The queue is full, as many jobs are kept as may be, or the client asks for too much", [RETRY_AFTER], "queue_full";
-    ServerFault: "The job failed, or the server itself", [X_SHOULD_RETRY], "job_failed";
-    Unavailable: "The model is loading, the server is ending, the worker has stopped, or the request took too long",
+    TooManyRequests: "The queue is full, too many jobs are kept, or the client has sent too many requests", [RETRY_AFTER], "queue_full";
+    ServerFault: "The generation failed, or the server did", [X_SHOULD_RETRY], "job_failed";
+    Unavailable: "The model is loading, the server is shutting down, the worker has stopped, or the request took too long",
         [RETRY_AFTER], "model_loading";
 }
 
 type HeaderFact = (&'static str, &'static str, Type);
-const RETRY_AFTER: HeaderFact = ("retry-after", "Seconds after which it makes sense to ask again", Type::Integer);
+const RETRY_AFTER: HeaderFact = ("retry-after", "Seconds to wait before trying again", Type::Integer);
 const WWW_AUTHENTICATE: HeaderFact = ("www-authenticate", "`Bearer`", Type::String);
 const X_SHOULD_RETRY: HeaderFact = ("x-should-retry", "`false`: it would fail again", Type::String);
 
