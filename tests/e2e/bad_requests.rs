@@ -116,7 +116,6 @@ fn bodies_that_are_no_json_object_have_no_param() {
 #[test]
 fn messages_offer_what_would_be_right() {
     let message = |body: &str| shared().post(body.as_bytes()).json()["error"]["message"].as_str().unwrap().to_owned();
-    assert!(message(&with("prompt", json!("rd pple"))).contains("red apple"));
     for prompt in ["no such thing", "qwertz"] {
         let message = message(&with("prompt", json!(prompt)));
         assert_eq!(message.split_once("nearest: ").unwrap().1.split(", ").count(), 5, "{message}");

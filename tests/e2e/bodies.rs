@@ -37,6 +37,11 @@ fn a_body_in_gzip_is_the_body_it_unpacks_to() {
         &gzip(text.as_bytes()),
     );
     assert_eq!(job.status, 202, "{}", job.text());
+    for name in ["GZIP", "x-gzip", "identity, gzip"] {
+        assert_eq!(post(shared(), &[("content-encoding", name)], &gzip(text.as_bytes())).status, 200, "{name}");
+    }
+    let twice = [("content-encoding", "gzip"), ("content-encoding", "gzip")];
+    assert_eq!(post(shared(), &twice, &gzip(&gzip(text.as_bytes()))).status, 415);
     let named = post(shared(), &[("content-encoding", "identity")], text.as_bytes());
     assert_eq!(named.status, 200, "{}", named.text());
 }

@@ -17,6 +17,7 @@ fn the_embedded_model_draws_the_label_nearest_to_a_free_text() {
         ("a photo of a red apple on a table", "red apple, apple", 141),
         ("A cute DOG, watercolour", "dog, dog2", 5),
         ("sunflwer", "sunflower", 118),
+        ("rd pple", "red apple, apple", 141),
     ] {
         let response = shared().generate(&request(prompt));
         let [warning] = response["warnings"].as_array().unwrap().as_slice() else { panic!("{response}") };

@@ -126,6 +126,11 @@ pub(crate) fn unsupported(path: &str, key: &str, found: &str, right: &str) -> Ru
     RunnerError::Model(format!("{path}: `{key}` is {found}; supported: {right}"))
 }
 
+/// Most of anything that tensors have as a dimension: no published model comes near, and products stay numbers.
+pub(crate) const MAX_DIMENSION: usize = 1 << 16;
+/// Longest side of latents: with eight pixels for each, 8192 pixels.
+const MAX_SAMPLE_SIZE: usize = 1024;
+
 /// What the transformers over patches of latents have in common, as their configurations say it.
 pub(crate) struct PatchShape {
     pub(crate) num_attention_heads: usize,
@@ -154,6 +159,12 @@ impl PatchShape {
         if let Some((key, zero)) = positive.iter().find(|(_, value)| *value == 0) {
             return unsupported(key, *zero, "a positive number");
         }
+        if let Some((key, huge)) = positive.iter().find(|(_, value)| *value > MAX_DIMENSION) {
+            return unsupported(key, *huge, &format!("at most {MAX_DIMENSION}"));
+        }
+        if self.sample_size > MAX_SAMPLE_SIZE {
+            return unsupported("sample_size", self.sample_size, &format!("at most {MAX_SAMPLE_SIZE}"));
+        }
         if !self.sample_size.is_multiple_of(self.patch_size) {
             let right = format!("a multiple of patch_size {}", self.patch_size);
             return unsupported("sample_size", self.sample_size, &right);
@@ -174,6 +185,32 @@ impl PatchShape {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn shapes_that_no_machine_holds_are_refused_by_key() {
+        let shape = |heads, sample_size| PatchShape {
+            num_attention_heads: heads,
+            attention_head_dim: 8,
+            in_channels: 4,
+            out_channels: 4,
+            num_layers: 1,
+            patch_size: 2,
+            sample_size,
+            hidden_multiple: 2,
+        };
+        shape(2, 128).check("config.json").unwrap();
+        for (shape, key) in [
+            (shape(1 << 62, 128), "num_attention_heads"),
+            (shape(2, 1 << 40), "sample_size"),
+            (shape(2, 2048), "sample_size"),
+        ] {
+            let message = shape.check("config.json").unwrap_err().to_string();
+            assert!(
+                message.contains(&format!("config.json: {key} is")) || message.contains(&format!("`{key}` is")),
+                "{message}"
+            );
+        }
+    }
 
     #[derive(Debug, Deserialize)]
     #[serde(default)]

@@ -74,7 +74,7 @@ impl Family for Dit {
                     code: "nearest_label",
                     message: format!(
                         "`prompt` is none of this model's labels; the nearest one was drawn: `{label}` (class {class}). \
-                         A server with --label-policy exact refuses such prompts"
+                         `--label-policy exact` refuses such prompts"
                     ),
                 }),
             },

@@ -3,7 +3,7 @@
 
 use serde::Deserialize;
 
-use crate::component_config;
+use crate::component_config::{self, MAX_DIMENSION};
 use crate::error::RunnerError;
 use crate::layers::HeadShape;
 
@@ -75,8 +75,9 @@ impl TransformerConfig {
             ("joint_attention_dim", self.joint_attention_dim),
             ("pooled_projection_dim", self.pooled_projection_dim),
         ] {
-            if value == 0 {
-                return Err(unsupported(key, "0", "a positive number"));
+            if value == 0 || value > MAX_DIMENSION {
+                let right = format!("a positive number up to {MAX_DIMENSION}");
+                return Err(unsupported(key, &value.to_string(), &right));
             }
         }
         let packed = PACK_SIDE * PACK_SIDE;

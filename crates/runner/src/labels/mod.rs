@@ -14,6 +14,8 @@ use self::nearest::WordIndex;
 
 /// How many labels are offered when a prompt matches none.
 const SUGGESTIONS: usize = 5;
+/// Before the number of a class.
+const CLASS_PREFIX: &str = "class:";
 /// Only this many characters of an unknown prompt are compared with labels, and shown.
 const COMPARED_CHARS: usize = 64;
 
@@ -134,6 +136,10 @@ impl Labels {
             })?;
             return Ok(ChosenClass { class, nearest: None });
         }
+        if folded.starts_with(CLASS_PREFIX) {
+            let last = self.num_classes.saturating_sub(1);
+            return Err(format!("`{CLASS_PREFIX}` is followed by the number of a class, from 0 to {last}"));
+        }
         if policy == LabelPolicy::Nearest
             && let Some(class) = self.words.nearest(&folded)
             && let Some(label) = self.labels.get(&class)
@@ -179,7 +185,7 @@ fn synonyms(label: &str) -> impl Iterator<Item = String> {
 
 /// The digits of `207` or `class:207`.
 fn class_number(prompt: &str) -> Option<&str> {
-    let digits = prompt.strip_prefix("class:").unwrap_or(prompt).trim();
+    let digits = prompt.strip_prefix(CLASS_PREFIX).unwrap_or(prompt).trim();
     (!digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit())).then_some(digits)
 }
 
@@ -257,9 +263,9 @@ mod tests {
         assert_eq!(labels().resolve("class:207"), Ok(207));
         assert_eq!(labels().resolve("207"), Ok(207));
         assert_eq!(labels().resolve("class: 7"), Ok(7));
-        for prompt in ["1000", "99999999999"] {
+        for prompt in ["1000", "99999999999", "class:-1", "class:", "Class:apple"] {
             let message = labels().choose(prompt, LabelPolicy::Nearest).unwrap_err();
-            assert!(message.contains("0 to 999"), "{message}");
+            assert!(message.contains("0 to 999"), "{prompt}: {message}");
         }
     }
 

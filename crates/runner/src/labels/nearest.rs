@@ -1,10 +1,11 @@
 //! The label nearest to a free text.
 //!
-//! Texts and labels are compared word by word. A word of the text stands for a label's word if the two are
-//! the same (in singular or plural), differ by a small typing error, or one ends in the other (`plane`,
-//! `airplane`). Labels all of whose words are in the text come first, longer ones before shorter, then those
-//! with fewer errors, then those named earlier in the text. Where there is no such label, the one counts that
-//! has the most in common, rare words for more than frequent ones, and at least one word without an error.
+//! A text that is a whole label but for typing errors draws that label. Other texts are compared with labels word by
+//! word. A word of the text stands for a label's word if the two are the same (in singular or plural), differ by a
+//! small typing error, or one ends in the other (`plane`, `airplane`). Labels all of whose words are in the text come
+//! first, longer ones before shorter, then those with fewer errors, then those named earlier in the text. Where there is
+//! no such label, the one counts that has the most in common, rare words for more than frequent ones, and at least one
+//! word without an error.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -16,7 +17,9 @@ const FILLERS: [&str; 34] = [
     "my", "of", "on", "or", "our", "some", "that", "the", "their", "this", "to", "very", "with", "without", "you",
     "your",
 ];
-/// Letters of a word that may have an error, and of one that may have two.
+/// Unicode's block of marks that stand over and under letters.
+const COMBINING_MARKS: std::ops::RangeInclusive<char> = '\u{300}'..='\u{36f}';
+/// Letters of a word or a whole text that may have an error, and of one that may have two.
 const LETTERS_FOR_ERRORS: [usize; 2] = [5, 8];
 /// Letters that a word must have to be told from its plural.
 const LETTERS_OF_A_PLURAL: usize = 3;
@@ -71,6 +74,18 @@ impl WordIndex {
 
     /// The class whose name is nearest to a text; `None` where they have nothing in common.
     pub(super) fn nearest(&self, text: &str) -> Option<u32> {
+        self.misspelt(text).or_else(|| self.in_common(text))
+    }
+
+    /// The class that a text names but for typing errors, which may be anywhere in it.
+    fn misspelt(&self, text: &str) -> Option<u32> {
+        let text = words(text).join(" ");
+        let errors = |name: &Name| Some((errors_between(&text, &name.words.join(" "))?, name.class));
+        self.names.iter().filter_map(errors).min_by_key(|(errors, _)| *errors).map(|(_, class)| class)
+    }
+
+    /// The class whose name has the most words in common with a text.
+    fn in_common(&self, text: &str) -> Option<u32> {
         let found = self.find(text);
         let scored = self.names.iter().filter_map(|name| Some((self.score(name, &found)?, name.class)));
         // Of equals the first.
@@ -149,14 +164,22 @@ impl Score {
 
 /// The words of a text in lower case, fillers left out, each once.
 fn words(text: &str) -> Vec<String> {
-    let text = text.to_lowercase();
+    // Marks over and under letters are no ends of words.
+    let text: String = text.to_lowercase().chars().filter(|c| !COMBINING_MARKS.contains(c)).collect();
     let mut words: Vec<String> = Vec::new();
-    for word in text.split(|c: char| !c.is_alphanumeric()).filter(|word| !word.is_empty() && !FILLERS.contains(word)) {
+    let says_nothing = |word: &str| {
+        word.is_empty() || FILLERS.contains(&word) || (word.len() == 1 && word.is_ascii() && !is_digit(word))
+    };
+    for word in text.split(|c: char| !c.is_alphanumeric()).filter(|word| !says_nothing(word)) {
         if !words.iter().any(|known| known == word) {
             words.push(word.to_owned());
         }
     }
     words
+}
+
+fn is_digit(word: &str) -> bool {
+    word.bytes().all(|byte| byte.is_ascii_digit())
 }
 
 /// Whether two words are the same, in singular or plural.
@@ -177,14 +200,20 @@ fn is_plural(plural: &str, word: &str) -> bool {
 /// changed places with the second.
 fn is_typo(word: &str, known: &str) -> bool {
     let (letters, known_letters): (Vec<char>, Vec<char>) = (word.chars().collect(), known.chars().collect());
-    let longer = letters.len().max(known_letters.len());
-    let allowed = LETTERS_FOR_ERRORS.iter().filter(|least| longer >= **least).count();
     let swapped = |a: &[char], b: &[char]| a.len() > 1 && b.len() > 1 && (a[0], a[1]) == (b[1], b[0]);
     let starts_alike = letters.first() == known_letters.first() || swapped(&letters, &known_letters);
-    allowed > 0
-        && starts_alike
-        && letters.len().abs_diff(known_letters.len()) <= allowed
-        && strsim::osa_distance(word, known) <= allowed
+    starts_alike && errors_between(word, known).is_some()
+}
+
+/// The typing errors between two texts, if they are no more than texts of this length may have.
+fn errors_between(text: &str, known: &str) -> Option<usize> {
+    let (letters, known_letters) = (text.chars().count(), known.chars().count());
+    let allowed = LETTERS_FOR_ERRORS.iter().filter(|least| letters.max(known_letters) >= **least).count();
+    // The distance of long texts costs their product.
+    if letters.abs_diff(known_letters) > allowed {
+        return None;
+    }
+    Some(strsim::osa_distance(text, known)).filter(|errors| allowed > 0 && *errors <= allowed)
 }
 
 fn is_end(end: &str, word: &str) -> bool {
@@ -242,6 +271,8 @@ mod tests {
             ("sunflwer", "sunflower"),
             ("a beautifull sunfolwer", "sunflower"),
             ("gren aple", "green apple"),
+            ("rd pple", "red apple"),
+            ("c\u{353}a\u{353}t\u{353}", "cat"),
             ("elefant", "elephant"),
             ("ohrse", "horse"),
             ("a small mouse", "mouse"),

@@ -11,8 +11,8 @@ use std::pin::Pin;
 use std::time::Duration;
 
 use axum::body::{Body, HttpBody};
-use axum::http::HeaderMap;
 use axum::http::header::{CONTENT_ENCODING, CONTENT_TYPE};
+use axum::http::{HeaderMap, HeaderValue, Request};
 use serde::de::{self, Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};
 use tokio::time;
@@ -26,6 +26,8 @@ const DISCARDED_BYTES: usize = 16 * 1024 * 1024;
 
 /// Unpacked bytes after which others may run: a small body can unpack to a large one without a pause.
 const BYTES_AT_A_TIME: usize = 256 * 1024;
+/// With these every file in gzip begins.
+const GZIP_MAGIC: &[u8] = b"\x1f\x8b";
 /// With these Windows begins a text in UTF-8.
 const BYTE_ORDER_MARK: &str = "\u{feff}";
 
@@ -41,6 +43,23 @@ pub(super) async fn read(
     let read = time::timeout(timeout, read_to_end(body, limit_bytes)).await;
     let read = read.unwrap_or(Err(ApiError::BodyTimedOut { timeout }));
     kind.and(read)
+}
+
+/// One header with the names of the encodings, as the layer that unpacks them knows them: case means nothing,
+/// `x-gzip` is gzip, and `identity` is none.
+pub(super) fn name_encodings<B>(mut request: Request<B>) -> Request<B> {
+    let headers = request.headers_mut();
+    let values = headers.get_all(CONTENT_ENCODING).iter().map(|value| String::from_utf8_lossy(value.as_bytes()));
+    let all = values.collect::<Vec<_>>().join(",").to_lowercase();
+    let names = all.split(',').map(str::trim).filter(|name| !name.is_empty() && *name != "identity");
+    let names: Vec<_> = names.map(|name| if name == "x-gzip" { "gzip" } else { name }).collect();
+    headers.remove(CONTENT_ENCODING);
+    if let Ok(value) = HeaderValue::from_str(&names.join(", "))
+        && !names.is_empty()
+    {
+        headers.insert(CONTENT_ENCODING, value);
+    }
+    request
 }
 
 /// Refuses what can be no JSON, by its headers.
@@ -86,6 +105,10 @@ fn cause(error: &dyn std::error::Error) -> String {
 pub(super) fn parse(bytes: &[u8]) -> Result<Map<String, Value>, ApiError> {
     if bytes.starts_with(b"\xff\xfe") || bytes.starts_with(b"\xfe\xff") {
         return Err(ApiError::invalid_json("the body is UTF-16 text; it must be UTF-8"));
+    }
+    if bytes.starts_with(GZIP_MAGIC) {
+        let message = "the body is packed with gzip; send the header `Content-Encoding: gzip` once, or unpack it";
+        return Err(ApiError::invalid_json(message));
     }
     let text = std::str::from_utf8(bytes)
         .map_err(|error| ApiError::invalid_json(format!("the body is not UTF-8 text: {error}")))?;
@@ -286,6 +309,7 @@ mod tests {
     fn what_windows_puts_before_a_text_is_skipped() {
         assert_eq!(parse("\u{feff}{\"a\": 1}".as_bytes()).unwrap()["a"], 1);
         assert!(parse(b"\xff\xfe{\0}\0").unwrap_err().to_string().contains("UTF-16"));
+        assert!(parse(b"\x1f\x8b\x08").unwrap_err().to_string().contains("`Content-Encoding: gzip`"));
     }
 
     #[test]

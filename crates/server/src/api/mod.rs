@@ -84,6 +84,7 @@ pub(crate) fn router(state: Arc<AppState>) -> Router {
         .method_not_allowed_fallback(method_not_allowed)
         // What is packed otherwise passes, for the body's reader to refuse in the usual shape.
         .layer(RequestDecompressionLayer::new().pass_through_unaccepted(true))
+        .layer(MapRequestLayer::new(body::name_encodings::<axum::body::Body>))
         .layer(middleware::from_fn_with_state(Arc::clone(&state), rate_limit::check))
         .layer(middleware::from_fn_with_state(Arc::clone(&state), auth::check))
         .layer(option_layer(cors::layer(&state.settings.allowed_origins)))

@@ -29,8 +29,9 @@ pub(super) struct CalibrateArgs {
     #[arg(long, short, env = "AFTERIMAGE_OUTPUT", hide_env_values = true, value_name = "FILE")]
     output: Option<PathBuf>,
     /// Replace a file that is there; otherwise that is an error
+    // With `=`, so that it does not take the prompt for its value.
     #[arg(long, env = "AFTERIMAGE_OVERWRITE", hide_env_values = true, value_name = "true|false", num_args = 0..=1,
-        action = clap::ArgAction::Set, default_value_t = false, default_missing_value = "true")]
+        require_equals = true, action = clap::ArgAction::Set, default_value_t = false, default_missing_value = "true")]
     overwrite: bool,
     #[command(flatten)]
     model: ModelArgs,

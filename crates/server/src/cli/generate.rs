@@ -74,8 +74,9 @@ pub(super) struct GenerateArgs {
     #[arg(long, short, env = "AFTERIMAGE_OUTPUT", hide_env_values = true, default_value = ".")]
     output: String,
     /// Replace files that have the name already; otherwise they stay, and new ones get a number (`apple-2.png`)
+    // With `=`, so that it does not take the prompt for its value.
     #[arg(long, env = "AFTERIMAGE_OVERWRITE", hide_env_values = true, value_name = "true|false", num_args = 0..=1,
-        action = clap::ArgAction::Set, default_value_t = false, default_missing_value = "true")]
+        require_equals = true, action = clap::ArgAction::Set, default_value_t = false, default_missing_value = "true")]
     overwrite: bool,
     /// 0 to 100: the quality of JPEG and WebP files; for PNG files 0 is small, 100 is quick
     #[arg(

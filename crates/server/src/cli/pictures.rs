@@ -29,7 +29,7 @@ enum DefaultResponseFormat {
     /// In the answer
     #[value(name = "b64_json")]
     Base64,
-    /// As URLs; streams have them in their events
+    /// As URLs; streams carry base64 all the same
     Url,
     /// Both, for clients that read one or the other
     Both,
