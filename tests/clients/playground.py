@@ -4,6 +4,7 @@ import base64
 import io
 import json
 import math
+import re
 from urllib.parse import parse_qsl, urlsplit
 
 from conftest import DEADLINE_SECONDS, PROGRAM
@@ -88,7 +89,7 @@ class Visit:
 
     def settings(self) -> dict[str, str]:
         """What the address says."""
-        self.page.wait_for_function("location.hash !== ''")
+        expect(self.page).to_have_url(re.compile("#."))
         return dict(parse_qsl(urlsplit(self.page.url).fragment))
 
     def check_accessibility(self) -> None:
@@ -106,7 +107,8 @@ def psnr(a: dict, b: dict) -> float:
     """Of the pictures in two events, in dB."""
     first, second = (Image.open(io.BytesIO(base64.b64decode(event["b64_json"]))).convert("RGB") for event in (a, b))
     squares = ImageStat.Stat(ImageChops.difference(first, second)).sum2
-    return 10 * math.log10(255**2 / (sum(squares) / (3 * first.width * first.height)))
+    error = sum(squares) / (3 * first.width * first.height)
+    return 10 * math.log10(255**2 / error) if error else math.inf
 
 
 def word(decibels: float) -> str:

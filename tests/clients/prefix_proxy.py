@@ -41,6 +41,8 @@ def prefixed(server: Server, prefix: str) -> Iterator[str]:
         def log_message(self, *_: object) -> None:
             pass
 
+    # A browser opens more connections at once than the five that may wait by default.
+    ThreadingHTTPServer.request_queue_size = 64
     proxy = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     threading.Thread(target=proxy.serve_forever, daemon=True).start()
     yield f"http://127.0.0.1:{proxy.server_port}{prefix}/"

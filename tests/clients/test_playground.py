@@ -259,7 +259,7 @@ def test_a_key_is_asked_for(browser: Browser) -> None:
         expect(page.locator("#metrics")).to_contain_text("Hit rate")
         page.click("#curl summary")
         expect(page.locator("#curl-text")).to_contain_text("Bearer $AFTERIMAGE_API_KEY")
-        page.wait_for_function("location.hash.includes('num_inference_steps=2')")
+        expect(page).to_have_url(re.compile("num_inference_steps=2"))
         stored = page.evaluate("JSON.stringify({...localStorage})")
         assert all("opensesame" not in text for text in (page.content(), page.url, stored))
 
