@@ -14,6 +14,11 @@ lint:
     cargo fmt --all --check
     cargo clippy --workspace --all-targets --locked -- -D warnings
 
+# Compare imports, circles, sizes and the picture of the rooms with tests/structure/rules.toml
+structure:
+    tests/structure/check
+    python3 -m unittest discover --start-directory tests/structure
+
 # Run all tests, or those whose name contains a filter
 test *filter:
     cargo test --workspace --locked {{ filter }}
