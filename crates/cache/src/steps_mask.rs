@@ -5,11 +5,14 @@
 //! request's number of steps. The tables and the stretching are cache-dit's `steps_mask`
 //! (equal for every number of steps from 8 to 400, and 4 and 6).
 
+use serde::Deserialize;
+
 /// Number of steps the longest table was made for; beyond it the runs grow.
 const TABLE_STEPS: usize = 28;
 
 /// Named masks, from careful to aggressive.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum MaskPolicy {
     /// 18 of 28 steps computed.
     Slow,

@@ -10,6 +10,8 @@ mod api_keys;
 mod backtrace;
 mod build_info;
 mod cache_defaults;
+#[cfg(test)]
+mod cache_reference;
 mod cache_warnings;
 mod cli;
 mod config;

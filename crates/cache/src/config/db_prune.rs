@@ -1,12 +1,12 @@
 //! The options that only DBPrune has.
 
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 
+use super::ConfigError;
 use super::cache_dit::{CacheDitConfig, ContinuousCounter};
-use super::{ConfigError, fields::Fields, object};
-
-/// cache-dit's factor on the mean distance of a dynamic threshold.
-const DEFAULT_RELAX_RATIO: f64 = 1.25;
+use super::fields::Fields;
+use super::in_force::InForce;
+use super::keys::{CACHE_DIT, Scope};
 
 /// What only DBPrune has.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -26,43 +26,38 @@ pub struct DynamicThreshold {
     pub relax_ratio: f64,
 }
 
-/// Keys that only DBPrune has.
-const PRUNE_KEYS: [&str; 4] = [
-    "enable_dynamic_prune_threshold",
-    "max_dynamic_prune_threshold",
-    "dynamic_prune_threshold_relax_ratio",
-    "non_prune_block_ids",
-];
-
 impl PruneConfig {
     pub(super) fn parse(fields: &mut Fields<'_>) -> Result<Option<Self>, ConfigError> {
-        let prunes = fields.choice("cache_type", &[("DBCache", false), ("DBPrune", true)])?.unwrap_or(false);
-        let dynamic = fields.boolean("enable_dynamic_prune_threshold")?.unwrap_or(false);
-        let max = fields.number("max_dynamic_prune_threshold")?;
-        let relax_ratio = fields.number("dynamic_prune_threshold_relax_ratio")?.unwrap_or(DEFAULT_RELAX_RATIO);
-        let non_prune_blocks = fields.integers("non_prune_block_ids", 0, usize::MAX)?.unwrap_or_default();
-        let dynamic_threshold = dynamic.then_some(DynamicThreshold { max, relax_ratio });
-        Ok(prunes.then_some(Self { dynamic_threshold, non_prune_blocks }))
+        let cache_type: String = fields.read("cache_type")?;
+        let is_dynamic = fields.read("enable_dynamic_prune_threshold")?;
+        let max = fields.read("max_dynamic_prune_threshold")?;
+        let relax_ratio = fields.read("dynamic_prune_threshold_relax_ratio")?;
+        let non_prune_blocks: Option<Vec<usize>> = fields.read("non_prune_block_ids")?;
+        if cache_type != "DBPrune" {
+            return Ok(None);
+        }
+        Ok(Some(Self {
+            dynamic_threshold: if is_dynamic { Some(DynamicThreshold { max, relax_ratio }) } else { None },
+            non_prune_blocks: non_prune_blocks.unwrap_or_default(),
+        }))
     }
 
-    pub(super) fn effective(&self) -> Map<String, Value> {
+    pub(super) fn show(&self, keys: InForce) -> InForce {
         let dynamic = self.dynamic_threshold;
-        object(json!({
-            "enable_dynamic_prune_threshold": dynamic.is_some(),
-            "max_dynamic_prune_threshold": dynamic.and_then(|dynamic| dynamic.max),
-            "dynamic_prune_threshold_relax_ratio": dynamic.map_or(DEFAULT_RELAX_RATIO, |dynamic| dynamic.relax_ratio),
-            "non_prune_block_ids": self.non_prune_blocks,
-        }))
+        keys.with("enable_dynamic_prune_threshold", dynamic.is_some())
+            .with("max_dynamic_prune_threshold", dynamic.and_then(|dynamic| dynamic.max))
+            .with("dynamic_prune_threshold_relax_ratio", dynamic.map(|dynamic| dynamic.relax_ratio))
+            .with("non_prune_block_ids", &self.non_prune_blocks)
     }
 }
 
 /// Options that would be ignored by the chosen `cache_type` are refused.
 pub(super) fn check(config: &CacheDitConfig, keys: &Map<String, Value>) -> Result<(), ConfigError> {
-    let given = |key: &&&str| keys.get(**key).is_some_and(|value| !value.is_null());
     if config.prune.is_none() {
-        return match PRUNE_KEYS.iter().find(given) {
+        let mut prune_keys = CACHE_DIT.iter().filter(|key| key.scope == Scope::DbPrune).map(|key| key.name);
+        return match prune_keys.find(|name| keys.get(*name).is_some_and(|value| !value.is_null())) {
             None => Ok(()),
-            Some(key) => Err(ConfigError::at(key, format!("`{key}` needs `cache_type` \"DBPrune\""))),
+            Some(name) => Err(ConfigError::at(name, format!("`{name}` needs `cache_type` \"DBPrune\""))),
         };
     }
     let unused = if config.max_accumulated_residual_diff_threshold.is_some() {

@@ -1,8 +1,11 @@
 //! The options of the `mag_cache` backend, with vLLM-Omni's keys and defaults.
 
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 
-use super::{ConfigError, Inherited, fields::Fields};
+use super::fields::Fields;
+use super::in_force::InForce;
+use super::keys::MAG_CACHE;
+use super::{ConfigError, Inherited};
 
 /// What a parsed `cache_config` of backend `mag_cache` says.
 #[derive(Debug, Clone, PartialEq)]
@@ -23,50 +26,34 @@ pub struct MagCacheConfig {
 
 impl MagCacheConfig {
     pub(super) fn parse(keys: &Map<String, Value>) -> Result<Self, ConfigError> {
-        let mut fields = Fields::new(keys);
+        let mut fields = Fields::new(&MAG_CACHE, keys);
         let config = Self {
-            threshold: fields.number("mag_threshold")?.unwrap_or(0.24),
-            max_skip_steps: fields.count("mag_max_skip_steps", 0)?.unwrap_or(5),
-            retention_ratio: fields.number("mag_retention_ratio")?.unwrap_or(0.1),
-            ratios: fields.numbers("mag_ratios")?,
-            num_inference_steps: fields.count("num_inference_steps", 1)?,
+            threshold: fields.read("mag_threshold")?,
+            max_skip_steps: fields.read("mag_max_skip_steps")?,
+            retention_ratio: fields.read("mag_retention_ratio")?,
+            ratios: fields.read("mag_ratios")?,
+            num_inference_steps: fields.read("num_inference_steps")?,
             inherited: Inherited::default(),
         };
         fields.finish()?;
-        config.check()?;
         Ok(config)
     }
 
-    fn check(&self) -> Result<(), ConfigError> {
-        let refuse = |key: &str, found: f64, right: &str| {
-            Err(ConfigError::at(key, format!("`{key}` is {found}; it must be {right}")))
-        };
-        if self.threshold < 0.0 {
-            return refuse("mag_threshold", self.threshold, "at least 0");
-        }
-        if !(0.0..=1.0).contains(&self.retention_ratio) {
-            return refuse("mag_retention_ratio", self.retention_ratio, "from 0 to 1");
-        }
-        match self.ratios.iter().flatten().find(|ratio| **ratio <= 0.0) {
-            Some(ratio) => refuse("mag_ratios", *ratio, "a list of numbers above 0"),
-            None => Ok(()),
-        }
-    }
-
     pub(crate) fn effective(&self, ratios: &[f64]) -> Map<String, Value> {
-        let keys = [
-            ("mag_threshold", json!(self.threshold)),
-            ("mag_max_skip_steps", json!(self.max_skip_steps)),
-            ("mag_retention_ratio", json!(self.retention_ratio)),
-            ("mag_ratios", json!(ratios)),
-            ("num_inference_steps", json!(self.num_inference_steps)),
-        ];
-        keys.into_iter().map(|(key, value)| (key.to_owned(), value)).collect()
+        InForce::new(&MAG_CACHE)
+            .with("mag_threshold", self.threshold)
+            .with("mag_max_skip_steps", self.max_skip_steps)
+            .with("mag_retention_ratio", self.retention_ratio)
+            .with("mag_ratios", ratios)
+            .with("num_inference_steps", self.num_inference_steps)
+            .keys()
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     #[test]

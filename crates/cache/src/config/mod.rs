@@ -1,24 +1,29 @@
 //! What a request or the server may ask of the cache.
 //!
-//! A configuration arrives as a JSON object whose keys are vLLM-Omni's, and cache-dit's where
-//! vLLM-Omni has none. Parsing is strict: an unknown key, a wrong type or an impossible value is a
-//! [`ConfigError`] naming the key. Absent keys (and keys set to `null`) take vLLM-Omni's defaults.
-//! What depends on the request (number of steps) or the model (number of blocks) is checked when
-//! the configuration becomes a [`crate::CachePlan`].
+//! A configuration arrives as a JSON object whose keys stand in the tables of [`keys`]. Parsing is
+//! strict: an unknown key, a wrong type or an impossible value is a [`ConfigError`] naming the key.
+//! Absent keys (and keys set to `null`) take the defaults of the tables. What depends on the request
+//! (number of steps) or the model (number of blocks) is checked when the configuration becomes a
+//! [`crate::CachePlan`].
 
 mod cache_dit;
+mod calibrator;
 mod db_prune;
 mod fields;
+mod in_force;
+mod key;
+pub mod keys;
 mod mag_cache;
+mod steps_mask;
 mod tea_cache;
 
 use serde_json::{Map, Value};
 
-pub use cache_dit::{
-    BlockLists, CacheDitConfig, CalibratorConfig, CalibratorKind, ContinuousCounter, MaskMode, RefreshConfig, StepsMask,
-};
+pub use cache_dit::{BlockLists, CacheDitConfig, ContinuousCounter, RefreshConfig};
+pub use calibrator::{CalibratorConfig, CalibratorKind};
 pub use db_prune::{DynamicThreshold, PruneConfig};
 pub use mag_cache::MagCacheConfig;
+pub use steps_mask::{MaskMode, StepsMask};
 pub use tea_cache::{TEA_CACHE_COEFFICIENTS, TeaCacheConfig};
 
 /// Which caching method a request uses.
@@ -107,10 +112,7 @@ pub struct Inherited {
 
 /// Keys that give the same thing in different ways: one of them replaces the others. Keys of one
 /// inner list go together.
-const ALTERNATIVES: [&[&[&str]]; 2] = [
-    &[&["scm_steps_mask_policy"], &["scm_compute_bins", "scm_cache_bins"], &["steps_computation_mask"]],
-    &[&["enable_taylorseer"], &["enable_foca"]],
-];
+const ALTERNATIVES: [&[&[&str]]; 2] = [&keys::MASK_SOURCES, &keys::CALIBRATORS];
 
 impl CacheConfig {
     /// Parses `keys` for `backend`.
@@ -144,7 +146,7 @@ impl CacheConfig {
     pub fn inherited_but(mut self, own: &Map<String, Value>) -> Self {
         let gives = |key: &&str| own.get(*key).is_some_and(|value| !value.is_null());
         let inherited = Inherited {
-            steps_mask: !ALTERNATIVES[0].iter().flat_map(|keys| *keys).any(gives),
+            steps_mask: !keys::MASK_SOURCES.iter().flat_map(|keys| *keys).any(gives),
             num_inference_steps: !gives(&"num_inference_steps"),
         };
         match &mut self {
@@ -173,14 +175,6 @@ impl CacheConfig {
             }
         }
         merged
-    }
-}
-
-/// The keys of an object.
-fn object(value: Value) -> Map<String, Value> {
-    match value {
-        Value::Object(keys) => keys,
-        _ => Map::new(),
     }
 }
 

@@ -1,8 +1,11 @@
 //! The options of the `tea_cache` backend, with vLLM-Omni's keys and defaults.
 
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 
-use super::{ConfigError, fields::Fields};
+use super::ConfigError;
+use super::fields::Fields;
+use super::in_force::InForce;
+use super::keys::TEA_CACHE;
 
 /// Coefficients of the rescaling polynomial, degree 4.
 pub const TEA_CACHE_COEFFICIENTS: usize = 5;
@@ -22,43 +25,31 @@ pub struct TeaCacheConfig {
 
 impl TeaCacheConfig {
     pub(super) fn parse(keys: &Map<String, Value>) -> Result<Self, ConfigError> {
-        let mut fields = Fields::new(keys);
+        let mut fields = Fields::new(&TEA_CACHE, keys);
         let config = Self {
-            rel_l1_thresh: fields.number("rel_l1_thresh")?.unwrap_or(0.2),
-            coefficients: parse_coefficients(&mut fields)?,
-            num_warmup_steps: fields.count("num_warmup_steps", 0)?.unwrap_or(0),
-            force_last_step: fields.boolean("force_last_step")?.unwrap_or(false),
+            rel_l1_thresh: fields.read("rel_l1_thresh")?,
+            coefficients: fields.read("coefficients")?,
+            num_warmup_steps: fields.read("num_warmup_steps")?,
+            force_last_step: fields.read("force_last_step")?,
         };
         fields.finish()?;
-        if config.rel_l1_thresh <= 0.0 {
-            let message = format!("`rel_l1_thresh` is {}; it must be above 0", config.rel_l1_thresh);
-            return Err(ConfigError::at("rel_l1_thresh", message));
-        }
         Ok(config)
     }
 
     pub(crate) fn effective(&self, coefficients: &[f64]) -> Map<String, Value> {
-        let keys = [
-            ("rel_l1_thresh", json!(self.rel_l1_thresh)),
-            ("coefficients", json!(coefficients)),
-            ("num_warmup_steps", json!(self.num_warmup_steps)),
-            ("force_last_step", json!(self.force_last_step)),
-        ];
-        keys.into_iter().map(|(key, value)| (key.to_owned(), value)).collect()
+        InForce::new(&TEA_CACHE)
+            .with("rel_l1_thresh", self.rel_l1_thresh)
+            .with("coefficients", coefficients)
+            .with("num_warmup_steps", self.num_warmup_steps)
+            .with("force_last_step", self.force_last_step)
+            .keys()
     }
-}
-
-fn parse_coefficients(fields: &mut Fields<'_>) -> Result<Option<[f64; TEA_CACHE_COEFFICIENTS]>, ConfigError> {
-    let Some(numbers) = fields.numbers("coefficients")? else { return Ok(None) };
-    let found = numbers.len();
-    numbers.try_into().map(Some).map_err(|_| {
-        let message = format!("`coefficients` has {found} numbers; it must have {TEA_CACHE_COEFFICIENTS}");
-        ConfigError::at("coefficients", message)
-    })
 }
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     #[test]

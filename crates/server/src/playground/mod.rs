@@ -5,6 +5,8 @@
 //! itself; what it asks of the API may. Every address in it is relative, so that it also works behind a
 //! path prefix of a proxy.
 
+mod cache_keys;
+
 use axum::Router;
 use axum::extract::Path;
 use axum::http::{HeaderMap, Uri};
@@ -15,7 +17,7 @@ use crate::api::ApiError;
 use crate::page_file::PageFile;
 
 const PAGE: PageFile = PageFile::html(include_str!("assets/index.html"));
-/// What the page refers to, by its name under `/playground/`.
+/// What the page refers to, by its name under `/playground/`, and is not made by the program itself.
 const FILES: [PageFile; 27] = [
     PageFile::css("style.css", include_str!("assets/style.css")),
     PageFile::svg("icon.svg", include_str!("assets/icon.svg")),
@@ -46,6 +48,11 @@ const FILES: [PageFile; 27] = [
     PageFile::script("viewer.js", include_str!("assets/viewer.js")),
 ];
 
+/// What the page refers to.
+fn files() -> impl Iterator<Item = &'static PageFile> {
+    FILES.iter().chain([&*cache_keys::FILE])
+}
+
 /// The page and what it refers to.
 pub(crate) fn routes<S: Clone + Send + Sync + 'static>() -> Router<S> {
     Router::new().route("/", get(page)).route("/playground/{name}", get(file))
@@ -56,7 +63,7 @@ async fn page(request: HeaderMap) -> Response {
 }
 
 async fn file(Path(name): Path<String>, uri: Uri, request: HeaderMap) -> Result<Response, ApiError> {
-    let file = FILES.iter().find(|file| file.name == name);
+    let file = files().find(|file| file.name == name);
     let file = file.ok_or_else(|| ApiError::PathNotFound { path: uri.path().to_owned() })?;
     Ok(file.respond(&request))
 }
@@ -93,8 +100,8 @@ mod tests {
 
     #[test]
     fn whatever_is_referred_to_is_there() {
-        let names: Vec<_> = FILES.iter().map(|file| file.name).collect();
-        for file in FILES.iter().chain([&PAGE]) {
+        let names: Vec<_> = files().map(|file| file.name).collect();
+        for file in files().chain([&PAGE]) {
             let quoted = file.text.split('"').skip(1).step_by(2);
             let referred = quoted.filter_map(|word| word.strip_prefix("./").or(word.strip_prefix("playground/")));
             for name in referred {
@@ -104,13 +111,13 @@ mod tests {
         }
         for name in names {
             let is_referred = |file: &PageFile| file.text.contains(&format!("/{name}\""));
-            assert!(FILES.iter().chain([&PAGE]).any(is_referred), "nothing refers to {name}");
+            assert!(files().chain([&PAGE]).any(is_referred), "nothing refers to {name}");
         }
     }
 
     #[test]
     fn every_address_is_relative() {
-        for file in FILES.iter().chain([&PAGE]) {
+        for file in files().chain([&PAGE]) {
             for absolute in ["href=\"/", "src=\"/", "\"/v1", "\"/metrics", "\"/playground", "url(/"] {
                 assert!(!file.text.contains(absolute), "{} has {absolute}", file.name);
             }
@@ -119,7 +126,7 @@ mod tests {
 
     #[test]
     fn the_words_for_likeness_are_the_documented_ones() {
-        let script = FILES.iter().find(|file| file.name == "likeness.js").unwrap().text;
+        let script = files().find(|file| file.name == "likeness.js").unwrap().text;
         let documented = include_str!("../../../../docs/playground.md");
         let rows =
             script.lines().filter_map(|line| line.trim().strip_prefix('[')?.strip_suffix("\"],")?.split_once(", \""));

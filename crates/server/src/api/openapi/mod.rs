@@ -2,8 +2,8 @@
 //!
 //! A path is documented by the `#[utoipa::path]` on its handler, which is also what puts it into the
 //! router, a status by one line there, a response by the type that is serialised. Only what is parsed by
-//! hand ([`generation_body`], [`cache_settings`]) or comes from another crate ([`cache_report`]) has types
-//! for documentation alone; tests tie them to the code. `docs/openapi.json` is a copy for readers.
+//! hand ([`generation_body`]) or comes from another crate ([`cache_report`]) has types for documentation
+//! alone, and tests tie them to the code; [`cache_settings`] are made from the tables of cache keys. `docs/openapi.json` is a copy for readers.
 
 #[cfg(test)]
 mod agreement;

@@ -1,67 +1,71 @@
-// Every key of `cache_config` by backend, with the control that fits it, and presets.
+// How the form shows the keys of `cache_config` by backend: groups, titles, sliders and presets.
 //
-// kind: number, whole, limit (-1: any), boolean, choice, list of whole numbers, numbers.
-// only: shown for one `cache_type`. excludes: switching this on switches that off.
-// What a key is when it is not given stands in the model card, not here.
+// What a key takes stands in cache_keys.js, which the server makes from its own table: `kind` (number, whole,
+// boolean, choice, list of whole numbers, numbers), `min` and `max` or `choices`, `default` and `help`.
+// only: shown for one `cache_type`. excludes: switching this on switches those off.
+// What a key is when it is not given stands in the model card, which has the server's own settings.
 
-export const BACKENDS = {
+import { CACHE_KEYS } from "./cache_keys.js";
+
+/** A key, its title, and the ends and the step of its slider if it has one. */
+const LAYOUT = {
   none: { title: "none: compute every step", groups: [], presets: {} },
   cache_dit: {
     title: "cache_dit: reuse blocks",
     groups: [
       {
         keys: [
-          { key: "residual_diff_threshold", title: "Reuse below this distance", kind: "number", slide: [0, 0.6, 0.01] },
-          { key: "max_continuous_cached_steps", title: "Reused steps in a row, at most", kind: "limit" },
-          { key: "Fn_compute_blocks", title: "First blocks always computed", kind: "whole", min: 1 },
+          ["residual_diff_threshold", "Reuse below this distance", [0, 0.6, 0.01]],
+          ["max_continuous_cached_steps", "Reused steps in a row, at most"],
+          ["Fn_compute_blocks", "First blocks always computed"],
         ],
       },
       {
         title: "Method and limits",
         keys: [
-          { key: "cache_type", title: "Method", kind: "choice", choices: ["DBCache", "DBPrune"] },
-          { key: "Bn_compute_blocks", title: "Last blocks always computed", kind: "whole", min: 0 },
-          { key: "max_warmup_steps", title: "Warm-up steps", kind: "whole", min: 0 },
-          { key: "warmup_interval", title: "Warm-up: compute every n-th step", kind: "whole", min: 1 },
-          { key: "max_cached_steps", title: "Reused steps in all, at most", kind: "limit" },
-          { key: "max_accumulated_residual_diff_threshold", title: "Distances may add up to", kind: "number", only: "DBCache" },
-          { key: "continuous_counter", title: "Count steps as cache-dit", kind: "choice", choices: ["1.5.3", "legacy"], only: "DBCache" },
-          { key: "block_lists", title: "Several block lists", kind: "choice", choices: ["joined", "separate"] },
-          { key: "enable_dynamic_prune_threshold", title: "Threshold follows the first distances", kind: "boolean", only: "DBPrune" },
-          { key: "max_dynamic_prune_threshold", title: "... up to", kind: "number", only: "DBPrune" },
-          { key: "dynamic_prune_threshold_relax_ratio", title: "... times", kind: "number", only: "DBPrune" },
-          { key: "non_prune_block_ids", title: "Blocks never skipped", kind: "list", only: "DBPrune" },
+          ["cache_type", "Method"],
+          ["Bn_compute_blocks", "Last blocks always computed"],
+          ["max_warmup_steps", "Warm-up steps"],
+          ["warmup_interval", "Warm-up: compute every n-th step"],
+          ["max_cached_steps", "Reused steps in all, at most"],
+          ["max_accumulated_residual_diff_threshold", "Distances may add up to"],
+          ["continuous_counter", "Count steps as cache-dit"],
+          ["block_lists", "Several block lists"],
+          ["enable_dynamic_prune_threshold", "Threshold follows the first distances"],
+          ["max_dynamic_prune_threshold", "... up to"],
+          ["dynamic_prune_threshold_relax_ratio", "... times"],
+          ["non_prune_block_ids", "Blocks never skipped"],
         ],
       },
       {
         title: "Prediction",
         keys: [
-          { key: "enable_taylorseer", title: "TaylorSeer", kind: "boolean", excludes: "enable_foca" },
-          { key: "taylorseer_order", title: "Order", kind: "whole", min: 1, max: 4 },
-          { key: "enable_foca", title: "FoCa", kind: "boolean", excludes: "enable_taylorseer" },
-          { key: "enable_encoder_calibrator", title: "Predict the text stream too", kind: "boolean" },
-          { key: "calibrator_cache_type", title: "Predicted is", kind: "choice", choices: ["residual", "hidden_states"] },
+          ["enable_taylorseer", "TaylorSeer"],
+          ["taylorseer_order", "Order"],
+          ["enable_foca", "FoCa"],
+          ["enable_encoder_calibrator", "Predict the text stream too"],
+          ["calibrator_cache_type", "Predicted is"],
         ],
       },
       {
         title: "Steps fixed beforehand",
         keys: [
-          { key: "scm_steps_mask_policy", title: "Mask", kind: "choice", choices: ["slow", "medium", "fast", "ultra"] },
-          { key: "scm_steps_policy", title: "Steps the mask leaves open", kind: "choice", choices: ["dynamic", "static"] },
-          { key: "scm_compute_bins", title: "Own runs of computed steps", kind: "list" },
-          { key: "scm_cache_bins", title: "Own runs of reused steps", kind: "list" },
-          { key: "steps_computation_mask", title: "Own mask, 1 = compute", kind: "list" },
+          ["scm_steps_mask_policy", "Mask"],
+          ["scm_steps_policy", "Steps the mask leaves open"],
+          ["scm_compute_bins", "Own runs of computed steps"],
+          ["scm_cache_bins", "Own runs of reused steps"],
+          ["steps_computation_mask", "Own mask, 1 = compute"],
         ],
       },
       {
         title: "Refresh, guidance in two forwards",
         keys: [
-          { key: "force_refresh_step_hint", title: "Drop all state after so many forwards", kind: "whole", min: 1 },
-          { key: "force_refresh_step_policy", title: "... once or again and again", kind: "choice", choices: ["once", "repeat"] },
-          { key: "num_inference_steps", title: "Steps this is meant for", kind: "whole", min: 1 },
-          { key: "enable_separate_cfg", title: "Two forwards a step", kind: "boolean" },
-          { key: "cfg_compute_first", title: "The unconditional one comes first", kind: "boolean" },
-          { key: "cfg_diff_compute_separate", title: "Each measures its own distance", kind: "boolean" },
+          ["force_refresh_step_hint", "Drop all state after so many forwards"],
+          ["force_refresh_step_policy", "... once or again and again"],
+          ["num_inference_steps", "Steps this is meant for"],
+          ["enable_separate_cfg", "Two forwards a step"],
+          ["cfg_compute_first", "The unconditional one comes first"],
+          ["cfg_diff_compute_separate", "Each measures its own distance"],
         ],
       },
     ],
@@ -76,12 +80,12 @@ export const BACKENDS = {
     groups: [
       {
         keys: [
-          { key: "rel_l1_thresh", title: "Reuse below this accumulated change", kind: "number", slide: [0.01, 0.6, 0.01] },
-          { key: "num_warmup_steps", title: "Warm-up steps", kind: "whole", min: 0 },
-          { key: "force_last_step", title: "Compute the last step", kind: "boolean" },
+          ["rel_l1_thresh", "Reuse below this accumulated change", [0.01, 0.6, 0.01]],
+          ["num_warmup_steps", "Warm-up steps"],
+          ["force_last_step", "Compute the last step"],
         ],
       },
-      { title: "Calibration", keys: [{ key: "coefficients", title: "Five coefficients, highest degree first", kind: "numbers" }] },
+      { title: "Calibration", keys: [["coefficients", "Five coefficients, highest degree first"]] },
     ],
     presets: { Quality: { rel_l1_thresh: 0.05 }, Balanced: { rel_l1_thresh: 0.1 }, Fast: { rel_l1_thresh: 0.2 } },
   },
@@ -90,16 +94,16 @@ export const BACKENDS = {
     groups: [
       {
         keys: [
-          { key: "mag_threshold", title: "Reuse up to this accumulated error", kind: "number", slide: [0, 0.6, 0.01] },
-          { key: "mag_max_skip_steps", title: "Reused steps in a row, at most", kind: "whole", min: 0 },
-          { key: "mag_retention_ratio", title: "Share of the steps computed at the start", kind: "number", slide: [0, 1, 0.05] },
+          ["mag_threshold", "Reuse up to this accumulated error", [0, 0.6, 0.01]],
+          ["mag_max_skip_steps", "Reused steps in a row, at most"],
+          ["mag_retention_ratio", "Share of the steps computed at the start", [0, 1, 0.05]],
         ],
       },
       {
         title: "Calibration",
         keys: [
-          { key: "mag_ratios", title: "Magnitude ratios by step", kind: "numbers" },
-          { key: "num_inference_steps", title: "Steps this is meant for", kind: "whole", min: 1 },
+          ["mag_ratios", "Magnitude ratios by step"],
+          ["num_inference_steps", "Steps this is meant for"],
         ],
       },
     ],
@@ -110,3 +114,16 @@ export const BACKENDS = {
     },
   },
 };
+
+/** The same with what the server says of every key. Keys without a place here come last, under their names. */
+export const BACKENDS = Object.fromEntries(
+  Object.entries(LAYOUT).map(([backend, layout]) => [backend, { ...layout, groups: fieldsOf(layout.groups, CACHE_KEYS[backend] ?? {}) }]),
+);
+
+function fieldsOf(groups, table) {
+  const shown = groups.map(({ title, keys }) => ({ title, keys: keys.map(([key, title, slide]) => ({ key, title, slide, ...table[key] })) }));
+  const placed = groups.flatMap(({ keys }) => keys.map(([key]) => key));
+  const others = Object.keys(table).filter((key) => !placed.includes(key));
+  if (others.length === 0) return shown;
+  return [...shown, { title: "Further settings", keys: others.map((key) => ({ key, title: key, ...table[key] })) }];
+}

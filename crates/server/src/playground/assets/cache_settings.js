@@ -2,6 +2,7 @@
 // without them; controls and JSON are two views of it.
 
 import { BACKENDS } from "./cache_fields.js";
+import { CACHE_KEYS } from "./cache_keys.js";
 import { byId, element } from "./element.js";
 
 export class CacheSettings {
@@ -79,9 +80,9 @@ export class CacheSettings {
     const overrides = { ...this.#overrides };
     if (value === undefined || same(value, this.#default(field.key))) delete overrides[field.key];
     else overrides[field.key] = value;
-    if (field.excludes && value === true) {
-      delete overrides[field.excludes];
-      if (this.#default(field.excludes) === true) overrides[field.excludes] = false;
+    for (const other of value === true ? (field.excludes ?? []) : []) {
+      delete overrides[other];
+      if (this.#default(other) === true) overrides[other] = false;
     }
     const rebuilds = field.key === "cache_type" || field.excludes;
     this.#overrides = overrides;
@@ -95,7 +96,7 @@ export class CacheSettings {
   }
 
   #default(key) {
-    return this.#caches[this.backend]?.config?.[key] ?? null;
+    return this.#caches[this.backend]?.config?.[key] ?? CACHE_KEYS[this.backend]?.[key]?.default ?? null;
   }
 
   #value(key) {
@@ -152,7 +153,7 @@ export class CacheSettings {
   #control(field) {
     const id = `cache-${field.key}`;
     const name = `cache_config.${field.key}`;
-    const label = element("label", { htmlFor: id }, field.title, " ", element("code", {}, field.key));
+    const label = element("label", { htmlFor: id, title: field.help }, field.title, " ", element("code", {}, field.key));
     const value = this.#value(field.key);
     if (field.kind === "boolean") {
       const input = element("input", { id, name, type: "checkbox", checked: value === true });
@@ -185,7 +186,6 @@ export class CacheSettings {
   }
 
   #bound(field, end) {
-    if (field.kind === "limit" && end === "min") return -1;
     if (end === "max" && field.key.endsWith("_compute_blocks")) return this.#blocks;
     return field[end] ?? "";
   }
