@@ -276,7 +276,7 @@ def variants() -> list[Variant]:
 
 
 def change(variant: Variant, folder: Path) -> None:
-    """Copy the base model and make the changes, as `crates/runner/src/config_variants.rs` does."""
+    """Copy the base model and make the changes, as `crates/runner/tests/goldens/config_variants.rs` does."""
     base = FIXTURES / variant.base
     shutil.copytree(base / "model" if (base / "model").is_dir() else base, folder)
     for path in variant.without:

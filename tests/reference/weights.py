@@ -1,4 +1,4 @@
-"""Writes the weight files that the tests of `afterimage_runner::Weights` read.
+"""Writes the weight files that the tests of `afterimage_checkpoint::Weights` read.
 
     python tests/reference/weights.py        (torch 2.15.0, safetensors)
 

@@ -4,15 +4,14 @@ use std::sync::Arc;
 
 use afterimage_cache::plan::{ModelFacts, PlanWarning};
 use afterimage_cache::{CachePlan, ConfigError};
+use afterimage_diffusion::DiffusionError;
+use afterimage_diffusion::families::{Guidance, GuidanceKind, NearestLabel, ReadPrompt};
+use afterimage_diffusion::schedulers::SchedulerKind;
 
 use crate::error::RunnerError;
-use crate::job::Job;
 use crate::model_info::ModelInfo;
-use crate::pipeline::{Guidance, GuidanceKind, Pipeline, ReadPrompt};
-use crate::preview::PreviewCount;
-use crate::request::{ImageRequest, RequestError, RequestWarning};
-use crate::schedulers::SchedulerKind;
-use crate::size::{BucketPolicy, Size};
+use crate::pipeline::Pipeline;
+use crate::request::{BucketPolicy, ImageRequest, Job, PreviewCount, RequestError, RequestWarning, Size};
 
 /// Seeds are signed 64-bit integers in the clients' languages.
 const MAX_SEED: u64 = i64::MAX as u64;
@@ -28,7 +27,7 @@ impl Admission {
     pub(crate) fn plan(&self, request: ImageRequest) -> Result<Job, RequestError> {
         let Self { pipeline, bucket_policy } = self;
         let info = pipeline.info();
-        let ReadPrompt { prompt, warning } = pipeline
+        let ReadPrompt { prompt, nearest } = pipeline
             .read_prompt(&request.prompt, info.label_policy)
             .map_err(|message| refuse("prompt", "unknown_label", message))?;
         let steps = request.num_inference_steps.unwrap_or(info.default_steps);
@@ -39,7 +38,7 @@ impl Admission {
         let blocks = info.blocks();
         let facts = ModelFacts { separate_cfg: guidance.has_second_forward(), ..info.cache_facts(&blocks) };
         let cache = CachePlan::new(&request.cache, steps, facts).map_err(cache_error)?;
-        let warnings = warning.into_iter().chain(cache.warnings().iter().map(cache_warning)).collect();
+        let warnings = nearest.iter().map(nearest_label).chain(cache.warnings().iter().map(cache_warning)).collect();
         Ok(Job {
             prompt,
             negative_prompt: request.negative_prompt,
@@ -53,6 +52,19 @@ impl Admission {
             cache,
             warnings,
         })
+    }
+}
+
+/// What is said about a label that is drawn for a prompt which is none.
+fn nearest_label(nearest: &NearestLabel) -> RequestWarning {
+    let NearestLabel { label, class } = nearest;
+    RequestWarning {
+        param: "prompt".to_owned(),
+        code: "nearest_label",
+        message: format!(
+            "`prompt` is none of this model's labels; the nearest one was drawn: `{label}` (class {class}). \
+             `--label-policy exact` refuses such prompts"
+        ),
     }
 }
 
@@ -124,7 +136,9 @@ pub(crate) fn check_work(estimated_seconds: Option<f64>, max_queued_seconds: f64
 fn check_scheduler(pipeline: &Pipeline, kind: SchedulerKind, steps: usize, size: Size) -> Result<(), RequestError> {
     match pipeline.scheduler(kind, steps, size) {
         Ok(_) => Ok(()),
-        Err(error @ RunnerError::InferenceSteps(_)) => Err(invalid("num_inference_steps", error.to_string())),
+        Err(error @ RunnerError::Model(DiffusionError::InferenceSteps(_))) => {
+            Err(invalid("num_inference_steps", error.to_string()))
+        }
         Err(error) => Err(invalid("scheduler", error.to_string())),
     }
 }

@@ -3,7 +3,8 @@
 use afterimage_cache::{CacheBudget, CachePlan, Calibration};
 
 use crate::error::RunnerError;
-use crate::pipeline::{ImageSpec, Pipeline};
+use crate::pipeline::Pipeline;
+use crate::request::ImageSpec;
 
 /// Runs uncached images, one after the other, and fits a calibration to them.
 ///
@@ -29,6 +30,6 @@ pub fn calibrate(
     }
     Calibration::fit(&runs).ok_or_else(|| {
         let steps: usize = runs.iter().map(Vec::len).sum();
-        RunnerError::Model(format!("{steps} steps do not determine a polynomial; run more images or more steps"))
+        RunnerError::Calibration { steps }
     })
 }

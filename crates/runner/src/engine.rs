@@ -6,16 +6,13 @@ use std::time::Duration;
 use afterimage_cache::{CacheBudget, CachePlan};
 
 use crate::admission::{self, Admission};
+use crate::batching::pipeline_model::PipelineStepModel;
 use crate::batching::{BucketEstimate, EngineStatistics, PoolLimits, SubmitError, SystemClock, WorkerPool};
-use crate::device_spec::DeviceSpec;
 use crate::error::RunnerError;
-use crate::job::{Job, Ticket};
 use crate::model_info::ModelInfo;
-use crate::pipeline::{ImageSpec, PipelineStepModel};
-use crate::prompt_cache::{PromptCache, PromptCacheStatistics};
+use crate::pipeline::{DeviceSpec, PromptCache, PromptCacheStatistics};
 use crate::replicas::Replicas;
-use crate::request::{ImageRequest, RequestError, RequestWarning};
-use crate::size::BucketPolicy;
+use crate::request::{BucketPolicy, ImageRequest, ImageSpec, Job, RequestError, RequestWarning, Ticket};
 
 /// 2 GiB: some forty FLUX images of 1024 x 1024 with plain reuse.
 const DEFAULT_CACHE_MEMORY_BYTES: usize = 2 << 30;

@@ -1,18 +1,18 @@
 //! The one error type of this crate.
 
-use crate::device_spec::DeviceSpec;
+use afterimage_checkpoint::CheckpointError;
+use afterimage_diffusion::DiffusionError;
 
 /// What can go wrong while a model is loaded or an image is made.
 #[derive(Debug, thiserror::Error)]
 pub enum RunnerError {
-    /// A model folder, one of its files or one of its tensors is not what the model needs.
-    /// The text names the file or tensor, what was found and what would be right.
-    #[error("{0}")]
-    Model(String),
+    /// The model, one of its files or what is asked of it.
+    #[error(transparent)]
+    Model(#[from] DiffusionError),
 
-    /// A number of denoising steps that the model's scheduler cannot do; another number may be possible.
-    #[error("{0}")]
-    InferenceSteps(String),
+    /// The model's own scheduler cannot be used.
+    #[error("{0}; `--scheduler CLASS` puts one of these in its place")]
+    OwnScheduler(#[source] DiffusionError),
 
     /// An option of the engine makes no sense.
     #[error("{0}")]
@@ -21,37 +21,42 @@ pub enum RunnerError {
     /// A device cannot be used.
     #[error("device {device}: {reason}")]
     Device {
-        /// The device.
-        device: DeviceSpec,
+        /// The device, as a command line names it.
+        device: String,
         /// Why not.
         reason: String,
     },
 
-    /// Reading a file failed.
-    #[error("cannot read {path}: {source}")]
-    Read {
-        /// The file.
-        path: std::path::PathBuf,
-        /// Why.
-        #[source]
-        source: std::io::Error,
+    /// Latents that hold NaN or infinity.
+    #[error("the latents are not finite")]
+    NotFinite,
+
+    /// An image is asked for more steps than it has.
+    #[error("the image has no step left")]
+    NoStepLeft,
+
+    /// Too little was measured for a calibration.
+    #[error("{steps} steps do not determine a polynomial; run more images or more steps")]
+    Calibration {
+        /// Steps that were measured.
+        steps: usize,
     },
+
+    /// The first images, which a worker makes before it says that it is ready, ended in a panic.
+    #[error("the warm-up ended in a panic")]
+    WarmUp,
 
     /// The system gave no thread.
     #[error("cannot start a worker thread: {0}")]
     Thread(#[source] std::io::Error),
 
-    /// Writing a file failed.
-    #[error("cannot write {path}: {source}")]
-    Write {
-        /// The file.
-        path: std::path::PathBuf,
-        /// Why.
-        #[source]
-        source: std::io::Error,
-    },
-
     /// A tensor operation failed.
     #[error(transparent)]
     Tensor(#[from] candle_core::Error),
+}
+
+impl From<CheckpointError> for RunnerError {
+    fn from(error: CheckpointError) -> Self {
+        Self::Model(error.into())
+    }
 }

@@ -2,12 +2,11 @@
 
 use afterimage_cache::Calibration;
 use afterimage_cache::plan::ModelFacts;
+use afterimage_diffusion::families::{Guidance, GuidanceKind, LabelPolicy, Labels};
+use afterimage_diffusion::schedulers::SchedulerKind;
+use afterimage_diffusion::text::PromptLimit;
 
-use crate::labels::{LabelPolicy, Labels};
-use crate::pipeline::{Guidance, GuidanceKind};
-use crate::schedulers::SchedulerKind;
-use crate::size::Size;
-use crate::text::PromptLimit;
+use crate::request::Size;
 
 /// Facts about a loaded model.
 #[derive(Debug, Clone)]

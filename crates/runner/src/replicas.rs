@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use crate::device_spec::DeviceSpec;
+use afterimage_checkpoint::ModelFolder;
+
 use crate::error::RunnerError;
-use crate::model_folder::ModelFolder;
-use crate::pipeline::{LoadOptions, Pipeline};
-use crate::size::Size;
+use crate::pipeline::{DeviceSpec, LoadOptions, Pipeline};
+use crate::request::Size;
 
 /// A model loaded onto every device it is to run on.
 pub struct Replicas {

@@ -210,10 +210,10 @@ fn unusable_default(error: RequestError, scheduler_is_chosen: bool) -> CliError 
         (_, "too_many_rows") => CliError::setting("max-batch-rows", format!("default requests: {message}")),
         (_, "too_much_work") => CliError::setting("max-queued-seconds", format!("default requests: {message}")),
         (param, _) if param.starts_with("cache_config") => CliError::setting("cache-config", message),
-        ("scheduler" | "num_inference_steps", _) => CliError::Model(RunnerError::Model(format!(
+        ("scheduler" | "num_inference_steps", _) => CliError::Model(RunnerError::Options(format!(
             "{message}; so every default request would fail, and --scheduler may choose another class"
         ))),
-        _ => CliError::Model(RunnerError::Model(format!("{message}; so every default request would fail"))),
+        _ => CliError::Model(RunnerError::Options(format!("{message}; so every default request would fail"))),
     }
 }
 

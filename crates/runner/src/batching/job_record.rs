@@ -8,9 +8,7 @@ use super::job_spans::JobSpans;
 use super::step_model::StepModel;
 use super::work_estimate::Work;
 use super::work_ledger::{LedgerEntry, Remaining};
-use crate::image::RgbImage;
-use crate::job::{FinishedImage, FinishedJob, Job, JobError, Outcome, Progress, Timings};
-use crate::request::RequestWarning;
+use crate::request::{FinishedImage, FinishedJob, Job, JobError, Outcome, Progress, RequestWarning, RgbImage, Timings};
 
 /// An accepted request on its way to the loop. Dropped there, its client is told that it failed.
 pub(super) struct AcceptedJob {

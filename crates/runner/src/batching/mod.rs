@@ -29,6 +29,7 @@
 mod clock;
 mod job_record;
 mod job_spans;
+pub(crate) mod pipeline_model;
 mod pool;
 mod shared_step;
 mod statistics;

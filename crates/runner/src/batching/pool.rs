@@ -16,8 +16,7 @@ use super::work_estimate::{BucketEstimate, Work};
 use super::work_ledger::Totals;
 use super::worker::{NotSent, Worker, WorkerOptions};
 use crate::error::RunnerError;
-use crate::job::{Job, Ticket, ticket};
-use crate::pipeline::ImageSpec;
+use crate::request::{ImageSpec, Job, Ticket, ticket};
 
 /// Why a job was not accepted.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]

@@ -11,10 +11,7 @@ use super::step_model::StepModel;
 use super::work_estimate::row_steps;
 use super::work_ledger::WorkLedger;
 use crate::error::RunnerError;
-use crate::job::JobError;
-use crate::pipeline::ImageSpec;
-use crate::preview::Preview;
-use crate::size::Size;
+use crate::request::{ImageSpec, JobError, Preview, Size};
 
 /// What a worker writes and others read.
 pub(super) struct WorkerShared {

@@ -3,9 +3,7 @@
 use afterimage_cache::ImageReport;
 
 use crate::error::RunnerError;
-use crate::image::RgbImage;
-use crate::pipeline::ImageSpec;
-use crate::request::RequestWarning;
+use crate::request::{ImageSpec, RequestWarning, RgbImage};
 
 /// A model that makes images step by step, several at a time.
 ///

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use afterimage_cache::CacheBackend;
 
-use crate::size::Size;
+use crate::request::Size;
 
 /// Cost of a reused step in computed ones: the blocks that always run, embedding, output and the
 /// scheduler of a model of a dozen blocks.

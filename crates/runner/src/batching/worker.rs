@@ -10,6 +10,7 @@ use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
+use super::clock::Clock;
 use super::job_record::AcceptedJob;
 use super::shared_step::panic_message;
 use super::statistics::{Counters, EngineStatistics, count};
@@ -18,9 +19,7 @@ use super::step_model::StepModel;
 use super::work_estimate::{BucketEstimate, Work};
 use super::work_ledger::{Totals, WorkLedger};
 use crate::error::RunnerError;
-use crate::pipeline::ImageSpec;
-
-use super::clock::Clock;
+use crate::request::ImageSpec;
 
 /// A worker's death is forgiven this often.
 const RESTARTS: usize = 1;
@@ -81,7 +80,7 @@ impl Worker {
             }
         };
         let thread = std::thread::Builder::new().name(options.name).spawn(thread).map_err(RunnerError::Thread)?;
-        warm.recv().unwrap_or_else(|_| Err(RunnerError::Model("the warm-up ended in a panic".to_owned())))?;
+        warm.recv().unwrap_or_else(|_| Err(RunnerError::WarmUp))?;
         Ok(Self { shared, is_alive, queue: Mutex::new(Some(queue)), thread })
     }
 

@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 #![allow(clippy::print_stdout, reason = "the margins are worth seeing under --nocapture")]
 
+mod config_variants;
 mod emoji_dit;
 mod flux_caches;
 mod random_models;

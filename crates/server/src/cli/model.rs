@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use afterimage_runner::schedulers::SchedulerKind;
 use afterimage_runner::{
     BucketChoice, DeviceSpec, HubOptions, LabelPolicy, LoadOptions, ModelFolder, Offload, Pipeline, Precision,
-    Replicas, Size, existing, is_variant, resolve,
+    Replicas, RunnerError, Size, existing, is_variant, resolve,
 };
 
 use super::download_bars::DownloadBars;
@@ -167,9 +167,11 @@ impl ModelArgs {
         match &self.transformer {
             Some(file) => {
                 let path = file.to_str().and_then(existing).unwrap_or_else(|| file.clone());
-                Ok(resolve(model, &hub.without_transformer())?.with_transformer(&path)?)
+                let folder =
+                    resolve(model, &hub.without_transformer()).and_then(|folder| folder.with_transformer(&path));
+                Ok(folder.map_err(RunnerError::from)?)
             }
-            None => Ok(resolve(model, &hub)?),
+            None => Ok(resolve(model, &hub).map_err(RunnerError::from)?),
         }
     }
 

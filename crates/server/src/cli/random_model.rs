@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use afterimage_runner::{RandomModelKind, write_random_model};
+use afterimage_runner::{RandomModelKind, RunnerError, write_random_model};
 
 use super::error::CliError;
 use super::log::LogArgs;
@@ -32,7 +32,7 @@ pub(super) struct RandomModelArgs {
 impl RandomModelArgs {
     pub(super) fn run(self) -> Result<(), CliError> {
         let _logging = logging::start(&self.log, "warn")?;
-        write_random_model(self.like, &self.out, self.seed, self.dtype.into())?;
+        write_random_model(self.like, &self.out, self.seed, self.dtype.into()).map_err(RunnerError::from)?;
         terminal::line(self.out.display());
         Ok(())
     }

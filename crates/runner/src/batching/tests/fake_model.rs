@@ -10,10 +10,7 @@ use afterimage_cache::ImageReport;
 use super::super::clock::Clock;
 use super::super::step_model::StepModel;
 use crate::error::RunnerError;
-use crate::image::RgbImage;
-use crate::pipeline::ImageSpec;
-use crate::request::RequestWarning;
-use crate::size::Size;
+use crate::request::{ImageSpec, RequestWarning, RgbImage, Size};
 
 /// Virtual time of one row in one step, of decoding, and of encoding a text.
 pub(super) const ROW_STEP_MILLIS: u64 = 10;
@@ -150,7 +147,7 @@ impl StepModel for FakeModel {
             self.encoded.lock().unwrap().insert(spec.prompt.clone());
         }
         if self.faults.lock().unwrap().get(&spec.seed) == Some(&Fault::Begin) {
-            return Err(RunnerError::Model("cannot begin".to_owned()));
+            return Err(failure("cannot begin"));
         }
         self.living.fetch_add(1, Ordering::SeqCst);
         Ok(FakeImage { spec: spec.clone(), step: 0, state: spec.seed, living: Arc::clone(&self.living) })
@@ -171,10 +168,10 @@ impl StepModel for FakeModel {
         for image in images.iter() {
             match self.fault(image) {
                 Some(Fault::Error(step)) if step == image.step => {
-                    return Err(RunnerError::Model(format!("seed {} is broken", image.spec.seed)));
+                    return Err(failure(format!("seed {} is broken", image.spec.seed)));
                 }
                 Some(Fault::Shared) if images.len() > 1 => {
-                    return Err(RunnerError::Model("out of memory".to_owned()));
+                    return Err(failure("out of memory"));
                 }
                 Some(Fault::Panic(step)) if step == image.step => panic!("seed {} panics", image.spec.seed),
                 _ => {}
@@ -189,7 +186,7 @@ impl StepModel for FakeModel {
 
     fn decode(&self, image: &FakeImage) -> Result<RgbImage, RunnerError> {
         if self.fault(image) == Some(Fault::Decode) {
-            return Err(RunnerError::Model("cannot decode".to_owned()));
+            return Err(failure("cannot decode"));
         }
         self.clock.advance(DECODE_MILLIS);
         self.decodings.fetch_add(1, Ordering::SeqCst);
@@ -217,4 +214,9 @@ impl StepModel for FakeModel {
     fn report(&self, _image: &FakeImage) -> ImageReport {
         ImageReport::default()
     }
+}
+
+/// Something that goes wrong below the model.
+fn failure(message: impl Into<String>) -> RunnerError {
+    candle_core::Error::Msg(message.into()).into()
 }

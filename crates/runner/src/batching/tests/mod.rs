@@ -12,6 +12,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use afterimage_cache::CachePlan;
+use afterimage_diffusion::families::Guidance;
+use afterimage_diffusion::schedulers::SchedulerKind;
 
 use self::fake_model::{FakeModel, VirtualClock};
 use super::clock::Clock;
@@ -21,11 +23,7 @@ use super::statistics::{Counters, EngineStatistics};
 use super::step_loop::{LoopParts, StepLoop, WorkerShared};
 use super::work_estimate::Work;
 use super::work_ledger::WorkLedger;
-use crate::job::{FinishedJob, Job, JobError, Ticket, ticket};
-use crate::pipeline::Guidance;
-use crate::preview::PreviewCount;
-use crate::schedulers::SchedulerKind;
-use crate::size::Size;
+use crate::request::{FinishedJob, Job, JobError, PreviewCount, Size, Ticket, ticket};
 
 const SMALL: Size = Size { width: 64, height: 64 };
 const WIDE: Size = Size { width: 96, height: 64 };

@@ -1,17 +1,17 @@
 //! Failure isolation on the embedded model: what is taken back is taken back to the last bit.
 
 use afterimage_cache::{CacheBackend, CacheBudget, CacheConfig, ImageReport};
+use afterimage_checkpoint::ModelFolder;
+use afterimage_diffusion::families::Guidance;
+use afterimage_diffusion::schedulers::SchedulerKind;
 use serde_json::json;
 
 use super::super::shared_step;
 use super::super::step_model::StepModel;
+use crate::batching::pipeline_model::PipelineStepModel;
 use crate::error::RunnerError;
-use crate::image::RgbImage;
-use crate::model_folder::ModelFolder;
-use crate::pipeline::{Guidance, ImageSpec, LoadOptions, Pipeline, PipelineStepModel, RunningImage};
-use crate::prompt_cache::PromptCache;
-use crate::request::RequestWarning;
-use crate::schedulers::SchedulerKind;
+use crate::pipeline::{LoadOptions, Pipeline, PromptCache, RunningImage};
+use crate::request::{ImageSpec, RequestWarning, RgbImage};
 
 const FAULTY_SEED: u64 = 99;
 /// Computed and reused ones of every cache below.

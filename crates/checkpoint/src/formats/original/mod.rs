@@ -1,0 +1,200 @@
+//! Checkpoints with the names that the makers of a model gave its tensors.
+//!
+//! Black Forest Labs, Stability, ComfyUI and most GGUF files store a transformer under these names,
+//! diffusers under its own. A table per family says which rows of a stored tensor are which tensor of
+//! diffusers: originals keep queries, keys and values in one matrix, and have shift and scale of the
+//! last modulation the other way round. Nothing is copied or computed: an [`Entry`] is rows of what is
+//! stored, quantised or not.
+
+mod flux;
+mod sd3;
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+
+use crate::formats::{lora, prefix};
+use crate::stored::entry::Entry;
+use crate::stored::tensor::StoredTensor;
+
+/// Names of the transformer in checkpoints that hold more than a transformer.
+const PREFIX: &str = "model.diffusion_model.";
+/// Last parts of names; a norm's weight is its scale in some originals.
+const PARAMETERS: [(&str, &str); 3] = [("weight", "weight"), ("bias", "bias"), ("scale", "weight")];
+/// How many names an error lists.
+const NAMES_LISTED: usize = 3;
+
+/// The names of one family.
+struct Names {
+    family: &'static str,
+    /// diffusers' class of the transformer.
+    class: &'static str,
+    /// What the names of its blocks start with.
+    sign: &'static str,
+    /// `*` stands for the index of a block; without the last part of the name.
+    rules: &'static [(&'static str, Becomes)],
+}
+
+const FAMILIES: [Names; 2] = [flux::NAMES, sd3::NAMES];
+
+/// Models that are often met in single files and not served, by a name in them.
+const OTHERS: [(&str, &str); 4] = [
+    ("input_blocks.0.0.weight", "the UNet of Stable Diffusion 1, 2 or XL"),
+    ("blocks.0.cross_attn.q_linear.weight", "a PixArt transformer under its original names"),
+    ("decoder.mid.block_1.norm1.weight", "a VAE"),
+    ("enc.blk.0.attn_q.weight", "a text encoder"),
+];
+
+/// A tensor of diffusers and the rows of a stored one that make it.
+type Part = (&'static str, Vec<Range<usize>>);
+
+/// What diffusers makes of a stored tensor.
+enum Becomes {
+    One(&'static str),
+    /// Its rows in equal parts.
+    Parts(&'static [&'static str]),
+    /// As many rows as it has columns each for all but the last, which gets what is left.
+    SquaresAndRest(&'static [&'static str]),
+    /// The second half of its rows, then the first.
+    Swapped(&'static str),
+    /// As [`Self::Swapped`] where it has twice as many rows as columns, else as it is.
+    SwappedIfTwo(&'static str),
+}
+
+/// The tensors of a transformer under diffusers' names. `class` is what its configuration says it is,
+/// `architecture` what the file says.
+///
+/// # Errors
+/// What the file holds instead.
+pub(crate) fn entries(
+    tensors: Vec<(String, StoredTensor)>,
+    class: &str,
+    architecture: Option<&str>,
+) -> Result<Vec<(String, Entry)>, String> {
+    if let Some(sign) = lora::sign(tensors.iter().map(|(name, _)| name.as_str())) {
+        return Err(format!("it holds `{sign}` and so on, {}", lora::ADVICE));
+    }
+    let tensors = without_prefix(tensors);
+    let Some(names) = FAMILIES.iter().find(|names| tensors.keys().any(|name| name.starts_with(names.sign))) else {
+        if tensors.keys().any(|name| name.contains("transformer_blocks.")) {
+            return Ok(tensors.into_iter().map(|(name, tensor)| (name, Entry::whole(tensor))).collect());
+        }
+        return Err(format!("it holds {}, but config.json describes a {class}", describe(&tensors, architecture)));
+    };
+    if names.class != class {
+        return Err(format!(
+            "it holds a {} transformer (`{}..`), but config.json describes a {class}",
+            names.family, names.sign
+        ));
+    }
+    let mut entries = Vec::new();
+    for (name, tensor) in &tensors {
+        let width = || Some(tensors.get(&format!("{}.weight", split(name).0))?.shape.iter().skip(1).product());
+        entries.extend(names.entries(name, tensor, width)?);
+    }
+    Ok(entries)
+}
+
+/// Of a checkpoint only the transformer, and of names that all begin with something that no family knows, the rest.
+fn without_prefix(tensors: Vec<(String, StoredTensor)>) -> BTreeMap<String, StoredTensor> {
+    let tensors: Vec<_> = tensors.into_iter().map(|(name, tensor)| (prefix::unwrapped(name), tensor)).collect();
+    let names = || tensors.iter().map(|(name, _)| name.as_str());
+    let has_sign = |prefix: &String| {
+        names().any(|name| {
+            name.strip_prefix(prefix.as_str())
+                .is_some_and(|name| FAMILIES.iter().any(|family| name.starts_with(family.sign)))
+        })
+    };
+    let dropped = match names().any(|name| name.starts_with(PREFIX)) {
+        true => PREFIX.to_owned(),
+        false => prefix::shared(names()).into_iter().find(has_sign).unwrap_or_default(),
+    };
+    let kept = |(name, tensor): (String, StoredTensor)| Some((name.strip_prefix(&dropped)?.to_owned(), tensor));
+    tensors.into_iter().filter_map(kept).collect()
+}
+
+fn describe(tensors: &BTreeMap<String, StoredTensor>, architecture: Option<&str>) -> String {
+    if let Some((_, what)) = OTHERS.iter().find(|(name, _)| tensors.contains_key(*name)) {
+        return (*what).to_owned();
+    }
+    let listed: Vec<_> = tensors.keys().take(NAMES_LISTED).map(|name| format!("`{name}`")).collect();
+    match (architecture, listed.is_empty()) {
+        (Some(architecture), _) => format!("a model of the kind `{architecture}`"),
+        (None, true) => "no tensor".to_owned(),
+        (None, false) => format!("tensors named {} and so on", listed.join(", ")),
+    }
+}
+
+/// A name without its last part, and diffusers' name of that.
+fn split(name: &str) -> (&str, Option<&'static str>) {
+    let parameter = |(stem, last)| Some((stem, PARAMETERS.iter().find(|(known, _)| *known == last)?.1));
+    match name.rsplit_once('.').and_then(parameter) {
+        Some((stem, parameter)) => (stem, Some(parameter)),
+        None => (name, None),
+    }
+}
+
+impl Names {
+    /// What a stored tensor is in diffusers. One that no rule knows keeps its name, so that it is
+    /// reported as surplus. `width` is the number of columns of the matrix it belongs to.
+    fn entries(
+        &self,
+        name: &str,
+        tensor: &StoredTensor,
+        width: impl Fn() -> Option<usize>,
+    ) -> Result<Vec<(String, Entry)>, String> {
+        let (stem, parameter) = split(name);
+        let found = self.rules.iter().find_map(|(pattern, becomes)| Some((block_index(pattern, stem)?, becomes)));
+        let Some((index, becomes)) = found else {
+            return Ok(vec![(name.to_owned(), Entry::whole(tensor.clone()))]);
+        };
+        let rows = tensor.shape.first().copied().unwrap_or(0);
+        let split = becomes.split(rows, width).ok_or_else(|| {
+            format!("tensor `{name}` of shape {:?} cannot be split as those of {} are", tensor.shape, self.family)
+        })?;
+        let entry = |(target, ranges): (&str, Vec<Range<usize>>)| {
+            let target = target.replace('*', index);
+            let name = parameter.map_or(target.clone(), |parameter| format!("{target}.{parameter}"));
+            Some((name, Entry::rows_of(tensor, &ranges)?))
+        };
+        let entries: Option<_> = split.into_iter().map(entry).collect();
+        entries.ok_or_else(|| format!("tensor `{name}` of shape {:?} has no rows", tensor.shape))
+    }
+}
+
+/// What stands for the `*` of a pattern; empty for a pattern without one.
+fn block_index<'a>(pattern: &str, stem: &'a str) -> Option<&'a str> {
+    match pattern.split_once('*') {
+        None => (pattern == stem).then_some(""),
+        Some((before, after)) => {
+            let index = stem.strip_prefix(before)?.strip_suffix(after)?;
+            index.bytes().all(|byte| byte.is_ascii_digit()).then_some(index)
+        }
+    }
+}
+
+impl Becomes {
+    /// Names and their rows; `None` where the rows cannot be divided so.
+    fn split(&self, rows: usize, width: impl Fn() -> Option<usize>) -> Option<Vec<Part>> {
+        let halves = || rows.is_multiple_of(2).then(|| vec![rows / 2..rows, 0..rows / 2]);
+        let part = |name: &'static str, range: Range<usize>| -> Part { (name, std::iter::once(range).collect()) };
+        match self {
+            Self::One(name) => Some(vec![part(name, 0..rows)]),
+            Self::Swapped(name) => Some(vec![(*name, halves()?)]),
+            Self::SwappedIfTwo(name) if rows == 2 * width()? => Some(vec![(*name, halves()?)]),
+            Self::SwappedIfTwo(name) => Some(vec![part(name, 0..rows)]),
+            Self::Parts(names) => {
+                let length = rows / names.len();
+                let nth = |(index, name): (usize, &&'static str)| part(name, index * length..(index + 1) * length);
+                rows.is_multiple_of(names.len()).then(|| names.iter().enumerate().map(nth).collect())
+            }
+            Self::SquaresAndRest(names) => {
+                let (last, squares) = names.split_last()?;
+                let width = width()?;
+                let nth = |(index, name): (usize, &&'static str)| part(name, index * width..(index + 1) * width);
+                let rest = squares.len() * width..rows;
+                let split = squares.iter().enumerate().map(nth).chain([part(last, rest.clone())]);
+                (rest.start < rest.end).then(|| split.collect())
+            }
+        }
+    }
+}

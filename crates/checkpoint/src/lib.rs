@@ -1,0 +1,23 @@
+//! A diffusion model's files: the folder in diffusers' layout, the model embedded in the program, the Hugging Face hub,
+//! and the formats that weights and configurations are written in.
+//!
+//! [`ModelFolder`] is where all of it starts: it gives texts, and the [`Weights`] of a component, which model code asks
+//! for by name through [`Parameters`]. This crate knows no model and computes nothing.
+
+pub mod component_config;
+mod embedded;
+mod error;
+mod formats;
+mod hub;
+pub mod lenient_json;
+mod model_folder;
+mod model_index;
+mod stored;
+mod weights;
+
+pub use error::CheckpointError;
+pub use hub::{FetchProgress, HubOptions, LoggedProgress, Token, existing, resolve};
+pub use model_folder::{CALIBRATION_FILE, MODEL_INDEX, ModelFolder, TRANSFORMER};
+pub use model_index::{ModelIndex, OwnClass};
+pub use stored::matrix::{BlockRows, MatrixValues, StoredMatrix};
+pub use weights::{Parameters, Weights, is_variant};

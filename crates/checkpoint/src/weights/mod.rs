@@ -1,0 +1,368 @@
+//! The tensors of one component (a transformer, a VAE, a text encoder) of a model folder.
+//!
+//! [`Weights`] opens what diffusers and the hub store (safetensors or PyTorch pickles, in one file or
+//! in shards), or bytes embedded in the program, and hands tensors to model code through candle's
+//! [`VarBuilder`]. Opening reads headers only. A tensor is read when it is asked for, straight into
+//! its final buffer, so loading needs the memory of the weights and of about one tensor more.
+//! Nothing is memory-mapped: mapped pages would count against the process a second time.
+//!
+//! A transformer may also come from one file of its own, `.gguf` or `.safetensors`, under the names of
+//! its makers ([`Weights::open_file`]).
+//!
+//! Loading is strict. A missing or wrongly shaped tensor is an error that names it, and
+//! [`Weights::finish`] reports every tensor that no part of the model asked for.
+
+mod builders;
+mod files;
+mod forms;
+mod parameters;
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::Path;
+use std::sync::{Arc, OnceLock};
+
+use candle_core::{DType, Device, Shape, Tensor};
+use candle_nn::VarBuilder;
+
+use crate::CheckpointError;
+use crate::formats::lora::ADVICE as LORA_ADVICE;
+use crate::formats::{gguf, lora, original, pickle, prefix, safetensors};
+use crate::stored::entry::Entry;
+use crate::stored::matrix::StoredMatrix;
+use crate::stored::source::Source;
+use crate::stored::tensor::StoredTensor;
+use builders::SharedWeights;
+pub(crate) use files::{LORA_FILE, Wanted, WeightFiles, dangling, is_plain_name};
+use forms::Format;
+pub(crate) use forms::Library;
+pub use forms::is_variant;
+pub use parameters::Parameters;
+
+/// How many surplus tensors an error lists by name.
+const NAMES_LISTED: usize = 10;
+
+/// All tensors of one component, on disk or embedded in the program.
+#[derive(Debug)]
+pub struct Weights {
+    place: String,
+    sources: Vec<Source>,
+    tensors: BTreeMap<String, Entry>,
+    /// What all names begin with, if anything, and how much of it the model knows nothing of.
+    shared_prefixes: Vec<String>,
+    dropped_prefix: OnceLock<String>,
+    /// Dimensions of one may be left out and kernels be stored as matrices, as in files of other
+    /// programs.
+    shapes_are_loose: bool,
+}
+
+impl Weights {
+    /// Opens the weights in `folder` that diffusers would load: shards with an index, then
+    /// `diffusion_pytorch_model.safetensors`, then `.bin`; then the names of transformers; then the only `.gguf` file.
+    ///
+    /// # Errors
+    /// None of them exists, a shard is missing, or a file is damaged or of a kind that is not read.
+    pub fn open(folder: &Path) -> Result<Arc<Self>, CheckpointError> {
+        Self::open_wanted(folder, Wanted { library: Library::Diffusers, variant: None })
+    }
+
+    /// Opens the weights in `folder` that a library would load.
+    pub fn open_wanted(folder: &Path, wanted: Wanted<'_>) -> Result<Arc<Self>, CheckpointError> {
+        let files = WeightFiles::in_folder(folder, wanted)?;
+        let mut weights = Self::empty(folder.display().to_string());
+        for name in &files.names {
+            let source = Source::open(&folder.join(name))?;
+            let tensors = match files.format {
+                Format::Safetensors => safetensors::tensors(&source)?,
+                Format::Pickle => pickle::tensors(&source)?,
+                Format::Gguf => return Self::open_file(&folder.join(name), folder),
+            };
+            weights.add(source, whole(tensors))?;
+        }
+        weights.check_index(&files.index)?;
+        weights.check_is_model()?;
+        Ok(Arc::new(weights.complete()))
+    }
+
+    /// Opens a file that holds a transformer, GGUF or safetensors, under diffusers' names or those of
+    /// its makers. `folder` holds the `config.json` that describes the transformer.
+    ///
+    /// # Errors
+    /// The file is damaged, or holds something else.
+    pub fn open_file(path: &Path, folder: &Path) -> Result<Arc<Self>, CheckpointError> {
+        let class = files::class_of(folder)?;
+        let source = Source::open(path)?;
+        let (tensors, architecture) = if gguf::is_gguf(&source)? {
+            let file = gguf::open(&source)?;
+            (file.tensors, file.architecture)
+        } else {
+            (safetensors::tensors(&source)?, None)
+        };
+        let entries = original::entries(tensors, &class, architecture.as_deref());
+        let entries = entries.map_err(|what| source.damaged(what))?;
+        let mut weights = Self { shapes_are_loose: true, ..Self::empty(path.display().to_string()) };
+        weights.add(source, entries)?;
+        Ok(Arc::new(weights.complete()))
+    }
+
+    /// Opens a safetensors file that is part of the program; `name` stands for it in errors.
+    ///
+    /// # Errors
+    /// The bytes are not a well-formed safetensors file.
+    pub fn embedded(name: &str, bytes: &'static [u8]) -> Result<Arc<Self>, CheckpointError> {
+        let source = Source::embedded(name, bytes);
+        let tensors = safetensors::tensors(&source)?;
+        let mut weights = Self::empty(name.to_string());
+        weights.add(source, whole(tensors))?;
+        Ok(Arc::new(weights.complete()))
+    }
+
+    /// A builder that gives model code these tensors in `dtype` on `device`.
+    pub fn var_builder(self: &Arc<Self>, dtype: DType, device: &Device) -> VarBuilder<'static> {
+        let backend = Box::new(SharedWeights(Arc::clone(self)));
+        VarBuilder::from_backend(backend, dtype, device.clone())
+    }
+
+    /// The same for modules whose weights may be quantised.
+    pub fn parameters(self: &Arc<Self>, dtype: DType, device: &Device) -> Parameters {
+        Parameters::new(Arc::clone(self), dtype, device)
+    }
+
+    /// The same without reading: names, shapes and element types are checked, and every tensor is zeros that
+    /// take no memory. For a model that is to be loaded later.
+    pub fn unread_parameters(self: &Arc<Self>, dtype: DType, device: &Device) -> Parameters {
+        Parameters::unread(Arc::clone(self), dtype, device)
+    }
+
+    /// Reports every tensor that was never taken, except those whose name starts with a prefix in
+    /// `ignore` (such as `encoder.` when only a VAE's decoder is loaded).
+    ///
+    /// # Errors
+    /// A tensor is left over: the weights belong to another model than the configuration describes.
+    pub fn finish(&self, ignore: &[&str]) -> Result<(), CheckpointError> {
+        let dropped = self.dropped_prefix.get().map_or("", String::as_str);
+        let surplus: Vec<&str> = self
+            .tensors
+            .iter()
+            .filter(|(_, entry)| !entry.is_taken())
+            .map(|(name, _)| name.strip_prefix(dropped).unwrap_or(name))
+            .filter(|name| !ignore.iter().any(|prefix| name.starts_with(prefix)))
+            .collect();
+        if surplus.is_empty() {
+            return Ok(());
+        }
+        let listed = surplus[..surplus.len().min(NAMES_LISTED)].join("`, `");
+        let more = match surplus.len().saturating_sub(NAMES_LISTED) {
+            0 => String::new(),
+            more => format!(" and {more} more"),
+        };
+        Err(CheckpointError::tensor(
+            &self.place,
+            surplus[0],
+            format!(
+                "the model that config.json describes has no place for {} of the {} tensors: `{listed}`{more}",
+                surplus.len(),
+                self.tensors.len(),
+            ),
+        ))
+    }
+
+    /// Bytes of all tensors as they are stored.
+    pub fn bytes(&self) -> u64 {
+        self.tensors.values().map(Entry::bytes).sum()
+    }
+
+    /// The names of all tensors, sorted.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.tensors.keys().map(String::as_str)
+    }
+
+    /// The stored shape of the tensor `name`.
+    pub fn shape(&self, name: &str) -> Option<&[usize]> {
+        self.lookup(name).map(|(_, entry)| entry.shape.as_slice())
+    }
+
+    fn empty(place: String) -> Self {
+        Self {
+            place,
+            sources: Vec::new(),
+            tensors: BTreeMap::new(),
+            shared_prefixes: Vec::new(),
+            dropped_prefix: OnceLock::new(),
+            shapes_are_loose: false,
+        }
+    }
+
+    /// With all tensors added.
+    fn complete(mut self) -> Self {
+        self.shared_prefixes = prefix::shared(self.names());
+        self
+    }
+
+    fn add(&mut self, source: Source, entries: Vec<(String, Entry)>) -> Result<(), CheckpointError> {
+        for (name, mut entry) in entries {
+            entry.set_source(self.sources.len());
+            let name = current_name(prefix::unwrapped(name));
+            if self.tensors.insert(name.clone(), entry).is_some() {
+                return Err(CheckpointError::tensor(
+                    source,
+                    &name,
+                    format!("tensor `{name}` is stored a second time, also in this or an earlier shard"),
+                ));
+            }
+        }
+        self.sources.push(source);
+        Ok(())
+    }
+
+    /// Every tensor that a shard index promises must be there.
+    fn check_index(&self, index: &HashMap<String, String>) -> Result<(), CheckpointError> {
+        for (name, file) in index {
+            if !self.tensors.contains_key(&current_name(prefix::unwrapped(name.clone()))) {
+                return Err(CheckpointError::tensor(
+                    &self.place,
+                    name,
+                    format!("the shard index says that tensor `{name}` is in {file}, but it is not there"),
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    fn check_is_model(&self) -> Result<(), CheckpointError> {
+        match lora::sign(self.tensors.keys().map(String::as_str)) {
+            Some(sign) => {
+                Err(CheckpointError::tensor(&self.place, sign, format!("it holds `{sign}` and so on, {LORA_ADVICE}")))
+            }
+            None => Ok(()),
+        }
+    }
+
+    fn take(
+        &self,
+        name: &str,
+        expected: Option<&Shape>,
+        dtype: DType,
+        device: &Device,
+    ) -> Result<Tensor, CheckpointError> {
+        let entry = self.find(name, expected.map(Shape::dims))?;
+        let loaded = entry.read(name, &self.sources, dtype, device)?;
+        entry.mark_taken();
+        match expected {
+            Some(expected) => Ok(loaded.reshape(expected)?),
+            None => Ok(loaded),
+        }
+    }
+
+    /// The weight of a linear layer, `[outputs, inputs]`, for products in `dtype`.
+    fn take_matrix(
+        &self,
+        name: &str,
+        expected: (usize, usize),
+        dtype: DType,
+        device: &Device,
+    ) -> Result<StoredMatrix, CheckpointError> {
+        let entry = self.find(name, Some(&[expected.0, expected.1]))?;
+        let loaded = entry.matrix(name, &self.sources, dtype, device)?;
+        entry.mark_taken();
+        Ok(loaded)
+    }
+
+    /// As [`Self::take`], with zeros for what is in the file.
+    fn take_unread(
+        &self,
+        name: &str,
+        expected: Option<&Shape>,
+        dtype: DType,
+        device: &Device,
+    ) -> Result<Tensor, CheckpointError> {
+        let entry = self.find(name, expected.map(Shape::dims))?;
+        entry.check(name, &self.sources, dtype)?;
+        entry.mark_taken();
+        let shape = expected.map_or(entry.shape.as_slice(), Shape::dims);
+        Ok(Tensor::zeros((), dtype, device)?.broadcast_as(shape)?)
+    }
+
+    fn find(&self, name: &str, expected: Option<&[usize]>) -> Result<&Entry, CheckpointError> {
+        let Some((prefix, entry)) = self.lookup(name) else {
+            return Err(self.missing(name));
+        };
+        self.dropped_prefix.get_or_init(|| {
+            if !prefix.is_empty() {
+                tracing::info!("{}: the names of all tensors begin with `{prefix}`, which is left out", self.place);
+            }
+            prefix.to_owned()
+        });
+        match expected {
+            Some(expected) if !self.fits(&entry.shape, expected) => Err(CheckpointError::tensor(
+                entry.source(&self.sources),
+                name,
+                format!(
+                    "tensor `{name}` has shape {:?}, but config.json describes a model that needs {expected:?}",
+                    entry.shape,
+                ),
+            )),
+            _ => Ok(entry),
+        }
+    }
+
+    fn contains(&self, name: &str) -> bool {
+        self.lookup(name).is_some()
+    }
+
+    /// The tensor that the model calls `name`, and the prefix that the file has before it.
+    fn lookup(&self, name: &str) -> Option<(&str, &Entry)> {
+        let at = |prefix: &'_ str| self.tensors.get(&format!("{prefix}{name}"));
+        match self.dropped_prefix.get() {
+            Some(prefix) => Some((prefix, at(prefix)?)),
+            None => {
+                let prefixes = std::iter::once("").chain(self.shared_prefixes.iter().map(String::as_str));
+                prefixes.into_iter().find_map(|prefix| Some((prefix, at(prefix)?)))
+            }
+        }
+    }
+
+    fn fits(&self, stored: &[usize], expected: &[usize]) -> bool {
+        let outer = |shape: &[usize]| shape.iter().copied().find(|size| *size != 1);
+        let elements = |shape: &[usize]| shape.iter().product::<usize>();
+        stored == expected
+            || self.shapes_are_loose && elements(stored) == elements(expected) && outer(stored) == outer(expected)
+    }
+
+    fn missing(&self, name: &str) -> CheckpointError {
+        let closest = self.names().min_by_key(|candidate| strsim::levenshtein(candidate, name));
+        let hint = match closest {
+            Some(closest) => format!("the closest name there is `{closest}`"),
+            None => "it holds no tensor at all".to_string(),
+        };
+        CheckpointError::tensor(&self.place, name, format!("tensor `{name}` is missing; {hint}"))
+    }
+}
+
+fn whole(tensors: Vec<(String, StoredTensor)>) -> Vec<(String, Entry)> {
+    tensors.into_iter().map(|(name, tensor)| (name, Entry::whole(tensor))).collect()
+}
+
+/// Gives tensors the names of today's diffusers.
+///
+/// VAEs saved before diffusers 0.15 (the published DiT-XL ones among them) call the projections of
+/// their attention `query`, `key`, `value` and `proj_attn`; diffusers renames them while loading.
+fn current_name(name: String) -> String {
+    const RENAMED: [(&str, &str); 4] =
+        [("query", "to_q"), ("key", "to_k"), ("value", "to_v"), ("proj_attn", "to_out.0")];
+    let parts: Vec<&str> = name.split('.').collect();
+    let [.., "attentions", _, projection, parameter] = parts.as_slice() else {
+        return name;
+    };
+    match RENAMED.iter().find(|(old, _)| old == projection) {
+        Some((_, new)) => {
+            let kept = name.len() - projection.len() - 1 - parameter.len();
+            format!("{}{new}.{parameter}", &name[..kept])
+        }
+        None => name,
+    }
+}
+
+#[cfg(test)]
+mod single_file_tests;
+#[cfg(test)]
+mod tests;

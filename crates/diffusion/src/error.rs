@@ -1,0 +1,68 @@
+//! The one error type of this crate.
+
+use afterimage_checkpoint::CheckpointError;
+
+use crate::Canvas;
+
+/// What can go wrong while a model is loaded or run.
+#[derive(Debug, thiserror::Error)]
+pub enum DiffusionError {
+    /// A file, a configuration key or a tensor is not what the model needs.
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
+
+    /// Two components of a model do not fit each other.
+    #[error("{model}: {reason}")]
+    Mismatch {
+        /// The model.
+        model: String,
+        /// Which sizes differ.
+        reason: String,
+    },
+
+    /// A scheduler is unknown, or its configuration says what it cannot do.
+    #[error("{0}")]
+    Scheduler(String),
+
+    /// A number of denoising steps that the model's scheduler cannot do; another number may be possible.
+    #[error("{0}")]
+    InferenceSteps(String),
+
+    /// A scheduler was asked for more steps than it was made for.
+    #[error("the scheduler has made all its {0} steps already")]
+    NoStepLeft(usize),
+
+    /// An option of loading does not fit the model.
+    #[error("{option} {reason}")]
+    Option {
+        /// Its name.
+        option: &'static str,
+        /// What is wrong.
+        reason: String,
+    },
+
+    /// A size that the model cannot make.
+    #[error("bucket {canvas}: {reason}")]
+    Bucket {
+        /// The size.
+        canvas: Canvas,
+        /// What the model can make.
+        reason: String,
+    },
+
+    /// f16 on a CPU.
+    #[error("f16 cannot be computed on a CPU; use f32 or bf16")]
+    HalfPrecisionOnCpu,
+
+    /// A prompt that means nothing to the model, or that its tokenizer cannot read.
+    #[error("{0}")]
+    Prompt(String),
+
+    /// A random model that is not known, or has no place.
+    #[error("{0}")]
+    RandomModel(String),
+
+    /// A tensor operation failed.
+    #[error(transparent)]
+    Tensor(#[from] candle_core::Error),
+}

@@ -1,0 +1,77 @@
+//! One DiT block: self-attention and feed-forward, each wrapped in adaLN-Zero.
+
+use afterimage_checkpoint::Parameters;
+use candle_core::{Result, Tensor};
+
+use super::config::TransformerConfig;
+use super::embeddings::{Conditioning, TimestepLabelEmbedding};
+use crate::DiffusionError;
+use crate::layers::{Attention, FeedForward, Linear, PlainLayerNorm, modulate};
+
+/// Epsilon of the norm before the attention; fixed in diffusers' `AdaLayerNormZero`.
+const ATTENTION_NORM_EPS: f64 = 1e-6;
+#[derive(Debug)]
+pub(super) struct DitBlock {
+    embedding: TimestepLabelEmbedding,
+    /// Hidden size to six times that: shift, scale and gate for attention and feed-forward.
+    modulation: Linear,
+    attention_norm: PlainLayerNorm,
+    attention: Attention,
+    feed_forward_norm: PlainLayerNorm,
+    feed_forward: FeedForward,
+}
+
+impl DitBlock {
+    pub(super) fn new(config: &TransformerConfig, parameters: Parameters) -> std::result::Result<Self, DiffusionError> {
+        let size = config.hidden_size();
+        let norm1 = parameters.pp("norm1");
+        Ok(Self {
+            embedding: TimestepLabelEmbedding::new(config.num_classes(), size, norm1.pp("emb"))?,
+            modulation: Linear::new(size, 6 * size, norm1.pp("linear"))?,
+            attention_norm: PlainLayerNorm::new(size, ATTENTION_NORM_EPS, &parameters)?,
+            attention: Attention::new(
+                size,
+                size,
+                config.num_attention_heads,
+                config.attention_bias,
+                parameters.pp("attn1"),
+            )?,
+            feed_forward_norm: PlainLayerNorm::load(
+                size,
+                config.norm_eps,
+                config.norm_elementwise_affine,
+                parameters.pp("norm3"),
+            )?,
+            feed_forward: FeedForward::new(size, config.activation()?, parameters.pp("ff").pp("net"))?,
+        })
+    }
+
+    /// The vector this block makes of timestep and class: `[rows, hidden]`.
+    pub(super) fn embed(&self, conditioning: &Conditioning) -> Result<Tensor> {
+        self.embedding.forward(conditioning)
+    }
+
+    /// What the attention of this block is given: `[rows, tokens, hidden]`.
+    pub(super) fn modulated_input(&self, hidden: &Tensor, conditioning: &Conditioning) -> Result<Tensor> {
+        let [shift, scale, ..] = self.modulation(conditioning)?;
+        modulate(&self.attention_norm.forward(hidden)?, &scale, &shift)
+    }
+
+    /// `hidden` is `[rows, tokens, hidden]`.
+    pub(super) fn forward(&self, hidden: &Tensor, conditioning: &Conditioning) -> Result<Tensor> {
+        let [shift_attention, scale_attention, gate_attention, shift_mlp, scale_mlp, gate_mlp] =
+            &self.modulation(conditioning)?;
+        let x = modulate(&self.attention_norm.forward(hidden)?, scale_attention, shift_attention)?;
+        let x = self.attention.forward(&x, &x, None)?.broadcast_mul(&gate_attention.unsqueeze(1)?)?;
+        let hidden = (x + hidden)?;
+        let x = modulate(&self.feed_forward_norm.forward(&hidden)?, scale_mlp, shift_mlp)?;
+        let x = self.feed_forward.forward(&x)?.broadcast_mul(&gate_mlp.unsqueeze(1)?)?;
+        x + hidden
+    }
+
+    /// Shift, scale and gate of the attention, then of the feed-forward: `[rows, hidden]` each.
+    fn modulation(&self, conditioning: &Conditioning) -> Result<[Tensor; 6]> {
+        let modulation = self.modulation.forward(&self.embed(conditioning)?.silu()?)?.chunk(6, 1)?;
+        modulation.try_into().map_err(|_| candle_core::Error::Msg("six chunks were asked for".to_owned()))
+    }
+}

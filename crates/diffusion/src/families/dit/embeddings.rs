@@ -1,0 +1,45 @@
+//! What enters a DiT block besides the tokens: timesteps and class labels.
+
+use afterimage_checkpoint::Parameters;
+use candle_core::{Result, Tensor};
+use candle_nn::{Embedding, Module};
+
+use crate::layers::{TimestepEmbedding, row_indices};
+
+/// What a block is told about its rows.
+#[derive(Debug, Clone)]
+pub(super) struct Conditioning {
+    /// `[rows, 256]`, in the model's dtype.
+    pub(super) timesteps: Tensor,
+    /// `[rows]`, u32.
+    pub(super) classes: Tensor,
+}
+
+impl Conditioning {
+    pub(super) fn select(&self, rows: &[usize]) -> Result<Self> {
+        let rows = row_indices(rows, self.classes.device())?;
+        Ok(Self { timesteps: self.timesteps.index_select(&rows, 0)?, classes: self.classes.index_select(&rows, 0)? })
+    }
+}
+
+/// Timestep and class label to one vector per row; every block has its own.
+#[derive(Debug)]
+pub(super) struct TimestepLabelEmbedding {
+    timestep: TimestepEmbedding,
+    classes: Embedding,
+}
+
+impl TimestepLabelEmbedding {
+    pub(super) fn new(num_classes: usize, hidden_size: usize, parameters: Parameters) -> Result<Self> {
+        let table = parameters.pp("class_embedder").pp("embedding_table");
+        Ok(Self {
+            timestep: TimestepEmbedding::new(hidden_size, parameters.pp("timestep_embedder"))?,
+            classes: Embedding::new(table.get((num_classes + 1, hidden_size), "weight")?, hidden_size),
+        })
+    }
+
+    /// `[rows, hidden]`
+    pub(super) fn forward(&self, conditioning: &Conditioning) -> Result<Tensor> {
+        self.timestep.forward(&conditioning.timesteps)? + self.classes.forward(&conditioning.classes)?
+    }
+}

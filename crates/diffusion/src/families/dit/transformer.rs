@@ -1,0 +1,125 @@
+//! `DiTTransformer2DModel`: latents in, predicted noise out.
+
+use afterimage_cache::{BlockList, Lane, Streams, run_blocks};
+use afterimage_checkpoint::Parameters;
+use candle_core::{DType, Device, Result, Tensor};
+
+use super::block::DitBlock;
+use super::config::TransformerConfig;
+use super::embeddings::Conditioning;
+use crate::DiffusionError;
+use crate::layers::{Linear, PatchEmbed, PlainLayerNorm, Sinusoids, modulate, unpatchify};
+
+/// Epsilon of the last norm; fixed in diffusers.
+const OUTPUT_NORM_EPS: f64 = 1e-6;
+
+#[derive(Debug)]
+pub(super) struct DitTransformer {
+    config: TransformerConfig,
+    patch_embed: PatchEmbed,
+    blocks: Vec<DitBlock>,
+    output_norm: PlainLayerNorm,
+    output_modulation: Linear,
+    output_projection: Linear,
+    dtype: DType,
+    device: Device,
+}
+
+/// One forward's rows.
+pub(super) struct ClassRows<'a> {
+    /// `[rows, channels, height, width]`, f32.
+    pub(super) latents: &'a Tensor,
+    /// One per row.
+    pub(super) timesteps: &'a [f32],
+    /// One per row.
+    pub(super) classes: &'a [u32],
+}
+
+impl DitTransformer {
+    /// The name of the block list in diffusers.
+    pub(super) const BLOCK_LIST: &'static str = "transformer_blocks";
+
+    /// `sizes` are the heights and widths of the latents that will be asked for.
+    pub(super) fn new(
+        config: TransformerConfig,
+        sizes: &[(usize, usize)],
+        parameters: Parameters,
+    ) -> std::result::Result<Self, DiffusionError> {
+        let size = config.hidden_size();
+        let side = config.patch_size;
+        let blocks = parameters.pp(Self::BLOCK_LIST);
+        let blocks = (0..config.num_layers).map(|index| DitBlock::new(&config, blocks.pp(index)));
+        let patch_embed = PatchEmbed::new(config.in_channels, side, size, parameters.pp("pos_embed"))?;
+        Ok(Self {
+            patch_embed: patch_embed.with_positions(sizes, config.sample_size, 1.0)?,
+            blocks: blocks.collect::<std::result::Result<_, _>>()?,
+            output_norm: PlainLayerNorm::new(size, OUTPUT_NORM_EPS, &parameters)?,
+            output_modulation: Linear::new(size, 2 * size, parameters.pp("proj_out_1"))?,
+            output_projection: Linear::new(size, side * side * config.out_channels(), parameters.pp("proj_out_2"))?,
+            dtype: parameters.dtype(),
+            device: parameters.device().clone(),
+            config,
+        })
+    }
+
+    /// Bytes of one row's hidden stream for latents of this height and width.
+    pub(super) fn stream_bytes(&self, latent_size: (usize, usize)) -> usize {
+        self.patch_embed.stream_bytes(latent_size)
+    }
+
+    /// Tokens of latents of this height and width.
+    pub(super) fn image_tokens(&self, latent_size: (usize, usize)) -> usize {
+        self.patch_embed.tokens(latent_size)
+    }
+
+    /// Predicts `[rows, out_channels, height, width]`, f32. `lanes` say which rows belong together
+    /// and hold their cache state.
+    pub(super) fn forward(&self, rows: &ClassRows<'_>, lanes: &mut [Lane<'_>]) -> Result<Tensor> {
+        let (_, _, height, width) = rows.latents.dims4()?;
+        let grid = self.patch_embed.grid((height, width));
+        let conditioning = Conditioning {
+            timesteps: Sinusoids::ReachLongest.project(rows.timesteps, &self.device)?.to_dtype(self.dtype)?,
+            classes: Tensor::new(rows.classes, &self.device)?,
+        };
+        let hidden = self.patch_embed.forward(&rows.latents.to_dtype(self.dtype)?)?;
+        let list = PreparedBlocks { blocks: &self.blocks, conditioning };
+        let hidden = run_blocks(&list, Streams { hidden, encoder: None }, lanes)?.hidden;
+        self.output(&hidden, &list.conditioning, grid)?.to_dtype(DType::F32)
+    }
+
+    /// Last norm, projection, and tokens back to a picture.
+    fn output(&self, hidden: &Tensor, conditioning: &Conditioning, grid: (usize, usize)) -> Result<Tensor> {
+        // The first block's embedding serves the output as well.
+        let embedding = self.blocks[0].embed(conditioning)?;
+        let modulation = self.output_modulation.forward(&embedding.silu()?)?;
+        let size = self.config.hidden_size();
+        let (shift, scale) = (modulation.narrow(1, 0, size)?, modulation.narrow(1, size, size)?);
+        let hidden = modulate(&self.output_norm.forward(hidden)?, &scale, &shift)?;
+        unpatchify(&self.output_projection.forward(&hidden)?, grid, self.config.patch_size)
+    }
+}
+
+/// The blocks together with what they are told about the rows of one forward.
+struct PreparedBlocks<'a> {
+    blocks: &'a [DitBlock],
+    conditioning: Conditioning,
+}
+
+impl BlockList for PreparedBlocks<'_> {
+    fn blocks(&self) -> usize {
+        self.blocks.len()
+    }
+
+    fn block(&self, index: usize, streams: &Streams) -> Result<Streams> {
+        let hidden = self.blocks[index].forward(&streams.hidden, &self.conditioning)?;
+        Ok(Streams { hidden, encoder: None })
+    }
+
+    fn modulated_input(&self, streams: &Streams) -> Result<Tensor> {
+        self.blocks[0].modulated_input(&streams.hidden, &self.conditioning)
+    }
+
+    fn select(&self, rows: &[usize]) -> Result<Self> {
+        Ok(Self { blocks: self.blocks, conditioning: self.conditioning.select(rows)? })
+    }
+}

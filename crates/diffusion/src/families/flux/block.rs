@@ -1,0 +1,146 @@
+//! The double block: image and text attend to each other, each with weights of its own.
+
+use afterimage_cache::Streams;
+use afterimage_checkpoint::Parameters;
+use candle_core::{DType, Result, Tensor};
+
+use super::config::TransformerConfig;
+use crate::layers::{
+    Activation, FeedForward, HeadProjections, Heads, Linear, PlainLayerNorm, ProjectionNames, RotaryPositions,
+    modulate, row_indices, scaled_dot_product,
+};
+
+/// Epsilon of all layer norms; fixed in diffusers.
+pub(super) const NORM_EPS: f64 = 1e-6;
+/// Shift, scale and gate of the attention, then of the feed-forward.
+const MODULATIONS: usize = 6;
+
+/// What the blocks are told about their rows.
+#[derive(Debug, Clone)]
+pub(super) struct Conditioning {
+    /// `[rows, hidden]`: timestep, guidance and pooled text behind SiLU, as every block's modulation takes
+    /// them.
+    pub(super) embedding: Tensor,
+    /// Of text and image, the same in every row.
+    pub(super) positions: RotaryPositions,
+}
+
+impl Conditioning {
+    pub(super) fn select(&self, rows: &[usize]) -> Result<Self> {
+        let rows = row_indices(rows, self.embedding.device())?;
+        Ok(Self { embedding: self.embedding.index_select(&rows, 0)?, positions: self.positions.clone() })
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct DoubleBlock {
+    image: StreamPart,
+    text: StreamPart,
+}
+
+/// One stream's half of a block.
+#[derive(Debug)]
+struct StreamPart {
+    modulation: Linear,
+    norm: PlainLayerNorm,
+    projections: HeadProjections,
+    to_out: Linear,
+    feed_forward: FeedForward,
+}
+
+/// `[rows, hidden]` each.
+struct Modulation {
+    attention_shift: Tensor,
+    attention_scale: Tensor,
+    attention_gate: Tensor,
+    mlp_shift: Tensor,
+    mlp_scale: Tensor,
+    mlp_gate: Tensor,
+}
+
+impl DoubleBlock {
+    pub(super) fn new(config: &TransformerConfig, parameters: Parameters) -> Result<Self> {
+        let attention = parameters.pp("attn");
+        let part = |modulation: &str, names: ProjectionNames, to_out: Parameters, feed_forward: &str| {
+            let size = config.hidden_size();
+            Ok::<_, candle_core::Error>(StreamPart {
+                modulation: Linear::new(size, MODULATIONS * size, parameters.pp(modulation).pp("linear"))?,
+                norm: PlainLayerNorm::new(size, NORM_EPS, &parameters)?,
+                projections: HeadProjections::new(config.heads(), &names, &attention)?,
+                to_out: Linear::new(size, size, to_out)?,
+                feed_forward: FeedForward::new(
+                    size,
+                    Activation::GeluApproximate,
+                    parameters.pp(feed_forward).pp("net"),
+                )?,
+            })
+        };
+        Ok(Self {
+            image: part("norm1", ProjectionNames::PICTURE, attention.pp("to_out").pp(0), "ff")?,
+            text: part("norm1_context", ProjectionNames::TEXT, attention.pp("to_add_out"), "ff_context")?,
+        })
+    }
+
+    /// What the image's part of the attention is given: `[rows, image tokens, hidden]`.
+    pub(super) fn modulated_input(&self, image: &Tensor, conditioning: &Conditioning) -> Result<Tensor> {
+        self.image.attention_input(image, &self.image.modulate(conditioning)?)
+    }
+
+    /// `image` and `text` are `[rows, tokens, hidden]`.
+    pub(super) fn forward(&self, image: &Tensor, text: &Tensor, conditioning: &Conditioning) -> Result<Streams> {
+        let text_tokens = text.dim(1)?;
+        let (image_modulation, text_modulation) =
+            (self.image.modulate(conditioning)?, self.text.modulate(conditioning)?);
+        let image_projected = self.image.projections.forward(&self.image.attention_input(image, &image_modulation)?)?;
+        let text_projected = self.text.projections.forward(&self.text.attention_input(text, &text_modulation)?)?;
+        let attended = attend(&text_projected.followed_by(&image_projected)?, &conditioning.positions)?;
+        let of_text = attended.narrow(1, 0, text_tokens)?;
+        let of_image = attended.narrow(1, text_tokens, image.dim(1)?)?;
+        let text = self.text.finish(text, &of_text, &text_modulation)?;
+        Ok(Streams {
+            hidden: self.image.finish(image, &of_image, &image_modulation)?,
+            encoder: Some(clip_to_f16(text)?),
+        })
+    }
+}
+
+impl StreamPart {
+    fn modulate(&self, conditioning: &Conditioning) -> Result<Modulation> {
+        let modulation = self.modulation.forward(&conditioning.embedding)?;
+        let size = modulation.dim(1)? / MODULATIONS;
+        let part = |index: usize| modulation.narrow(1, index * size, size);
+        Ok(Modulation {
+            attention_shift: part(0)?,
+            attention_scale: part(1)?,
+            attention_gate: part(2)?,
+            mlp_shift: part(3)?,
+            mlp_scale: part(4)?,
+            mlp_gate: part(5)?,
+        })
+    }
+
+    fn attention_input(&self, x: &Tensor, modulation: &Modulation) -> Result<Tensor> {
+        modulate(&self.norm.forward(x)?, &modulation.attention_scale, &modulation.attention_shift)
+    }
+
+    /// The stream with its part of the attention, and behind its feed-forward.
+    fn finish(&self, x: &Tensor, attended: &Tensor, modulation: &Modulation) -> Result<Tensor> {
+        let attended = self.to_out.forward(&attended.contiguous()?)?;
+        let x = (x + attended.broadcast_mul(&modulation.attention_gate.unsqueeze(1)?)?)?;
+        let inner = modulate(&self.norm.forward(&x)?, &modulation.mlp_scale, &modulation.mlp_shift)?;
+        let inner = self.feed_forward.forward(&inner)?;
+        x + inner.broadcast_mul(&modulation.mlp_gate.unsqueeze(1)?)?
+    }
+}
+
+/// Every token's attention to all, by their positions: `[rows, tokens, hidden]`.
+pub(super) fn attend(heads: &Heads, positions: &RotaryPositions) -> Result<Tensor> {
+    let (query, key) = (positions.rotate(&heads.query)?, positions.rotate(&heads.key)?);
+    scaled_dot_product(&query, &key, &heads.value, None)
+}
+
+/// Keeps a stream in f16 from becoming infinite, as diffusers does.
+pub(super) fn clip_to_f16(x: Tensor) -> Result<Tensor> {
+    const LARGEST: f32 = 65_504.0;
+    if x.dtype() == DType::F16 { x.clamp(-LARGEST, LARGEST) } else { Ok(x) }
+}

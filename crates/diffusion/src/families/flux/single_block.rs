@@ -1,0 +1,55 @@
+//! The single block: text and image as one sequence, attention and feed-forward side by side.
+
+use afterimage_cache::Streams;
+use afterimage_checkpoint::Parameters;
+use candle_core::{Result, Tensor};
+
+use super::block::{Conditioning, NORM_EPS, attend, clip_to_f16};
+use super::config::TransformerConfig;
+use crate::layers::{HeadProjections, Linear, PlainLayerNorm, ProjectionNames, modulate};
+use crate::ops::activation::gelu_tanh;
+
+/// Shift, scale and gate.
+const MODULATIONS: usize = 3;
+/// Width of the feed-forward relative to the hidden size.
+const FEED_FORWARD_FACTOR: usize = 4;
+
+#[derive(Debug)]
+pub(super) struct SingleBlock {
+    modulation: Linear,
+    norm: PlainLayerNorm,
+    projections: HeadProjections,
+    widen: Linear,
+    /// From attention and feed-forward side by side.
+    to_out: Linear,
+}
+
+impl SingleBlock {
+    pub(super) fn new(config: &TransformerConfig, parameters: Parameters) -> Result<Self> {
+        let size = config.hidden_size();
+        let width = FEED_FORWARD_FACTOR * size;
+        Ok(Self {
+            modulation: Linear::new(size, MODULATIONS * size, parameters.pp("norm").pp("linear"))?,
+            norm: PlainLayerNorm::new(size, NORM_EPS, &parameters)?,
+            projections: HeadProjections::new(config.heads(), &ProjectionNames::PICTURE, &parameters.pp("attn"))?,
+            widen: Linear::new(size, width, parameters.pp("proj_mlp"))?,
+            to_out: Linear::new(size + width, size, parameters.pp("proj_out"))?,
+        })
+    }
+
+    /// `image` and `text` are `[rows, tokens, hidden]`.
+    pub(super) fn forward(&self, image: &Tensor, text: &Tensor, conditioning: &Conditioning) -> Result<Streams> {
+        let text_tokens = text.dim(1)?;
+        let x = Tensor::cat(&[text, image], 1)?;
+        let modulation = self.modulation.forward(&conditioning.embedding)?;
+        let size = modulation.dim(1)? / MODULATIONS;
+        let part = |index: usize| modulation.narrow(1, index * size, size);
+        let (shift, scale, gate) = (part(0)?, part(1)?, part(2)?);
+        let normed = modulate(&self.norm.forward(&x)?, &scale, &shift)?;
+        let attended = attend(&self.projections.forward(&normed)?, &conditioning.positions)?;
+        let widened = gelu_tanh(self.widen.forward(&normed)?)?;
+        let out = self.to_out.forward(&Tensor::cat(&[attended, widened], 2)?)?;
+        let x = clip_to_f16((x + out.broadcast_mul(&gate.unsqueeze(1)?)?)?)?;
+        Ok(Streams { hidden: x.narrow(1, text_tokens, image.dim(1)?)?, encoder: Some(x.narrow(1, 0, text_tokens)?) })
+    }
+}

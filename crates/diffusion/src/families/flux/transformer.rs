@@ -1,0 +1,209 @@
+//! `FluxTransformer2DModel`: latents and texts in, predicted velocity out.
+
+use std::collections::HashMap;
+
+use afterimage_cache::{BlockList, Lane, Streams, run_blocks};
+use afterimage_checkpoint::Parameters;
+use candle_core::{DType, Device, Result, Tensor};
+
+use super::block::{Conditioning, DoubleBlock, NORM_EPS};
+use super::config::{AXES, PACK_SIDE, TransformerConfig};
+use super::single_block::SingleBlock;
+use crate::DiffusionError;
+use crate::layers::{Linear, PlainLayerNorm, RotaryPositions, TimeTextEmbedding, modulate, patchify};
+
+#[derive(Debug)]
+pub(super) struct FluxTransformer {
+    /// Values of a token, in and out.
+    channels: usize,
+    hidden_size: usize,
+    text_tokens: usize,
+    image_embedder: Linear,
+    text_embedder: Linear,
+    time_text_embed: TimeTextEmbedding,
+    blocks: Vec<DoubleBlock>,
+    single_blocks: Vec<SingleBlock>,
+    output_modulation: Linear,
+    output_norm: PlainLayerNorm,
+    output_projection: Linear,
+    /// Of text and image, by rows and columns of image tokens.
+    positions: HashMap<(usize, usize), RotaryPositions>,
+    dtype: DType,
+}
+
+/// One forward's rows.
+pub(super) struct TextRows<'a> {
+    /// `[rows, channels, height, width]`, f32.
+    pub(super) latents: &'a Tensor,
+    /// One per row, 0 to 1000.
+    pub(super) timesteps: &'a [f32],
+    /// One per row; models without an embedding of it are not told.
+    pub(super) guidance_scales: &'a [f32],
+    /// `[rows, text tokens, hidden]`, as [`FluxTransformer::embed_text`] gives them.
+    pub(super) text: Tensor,
+    /// `[rows, hidden]`, as [`FluxTransformer::project_pooled`] gives them.
+    pub(super) pooled: Tensor,
+}
+
+impl FluxTransformer {
+    /// The names of the block lists in diffusers, in the order they run.
+    pub(super) const BLOCK_LISTS: [&'static str; 2] = ["transformer_blocks", "single_transformer_blocks"];
+
+    /// `sizes` are the heights and widths of the latents that will be asked for, `text_tokens` the length
+    /// of every text.
+    pub(super) fn new(
+        config: &TransformerConfig,
+        sizes: &[(usize, usize)],
+        text_tokens: usize,
+        parameters: Parameters,
+    ) -> std::result::Result<Self, DiffusionError> {
+        let size = config.hidden_size();
+        let [blocks, single_blocks] = Self::BLOCK_LISTS.map(|name| parameters.pp(name));
+        let blocks = (0..config.num_layers).map(|index| DoubleBlock::new(config, blocks.pp(index)));
+        let single_blocks =
+            (0..config.num_single_layers).map(|index| SingleBlock::new(config, single_blocks.pp(index)));
+        let positions = sizes.iter().map(|latents| {
+            let grid = grid(*latents);
+            Ok((grid, positions(text_tokens, grid, &config.axes_dims_rope, parameters.device())?))
+        });
+        Ok(Self {
+            channels: config.in_channels,
+            hidden_size: size,
+            text_tokens,
+            image_embedder: Linear::new(config.in_channels, size, parameters.pp("x_embedder"))?,
+            text_embedder: Linear::new(config.joint_attention_dim, size, parameters.pp("context_embedder"))?,
+            time_text_embed: TimeTextEmbedding::new(
+                size,
+                config.pooled_projection_dim,
+                config.guidance_embeds,
+                parameters.pp("time_text_embed"),
+            )?,
+            blocks: blocks.collect::<Result<_>>()?,
+            single_blocks: single_blocks.collect::<Result<_>>()?,
+            output_modulation: Linear::new(size, 2 * size, parameters.pp("norm_out").pp("linear"))?,
+            output_norm: PlainLayerNorm::new(size, NORM_EPS, &parameters)?,
+            output_projection: Linear::new(size, config.in_channels, parameters.pp("proj_out"))?,
+            positions: positions.collect::<Result<_>>()?,
+            dtype: parameters.dtype(),
+        })
+    }
+
+    /// States of the T5 encoder, `[rows, text tokens, size]`, to the text stream.
+    pub(super) fn embed_text(&self, states: &Tensor) -> Result<Tensor> {
+        self.text_embedder.forward(&states.to_dtype(self.dtype)?)
+    }
+
+    /// CLIP's pooled output, `[rows, size]`, to the size of the transformer.
+    pub(super) fn project_pooled(&self, pooled: &Tensor) -> Result<Tensor> {
+        self.time_text_embed.embed_text(&pooled.to_dtype(self.dtype)?)
+    }
+
+    /// Tokens of latents of this height and width.
+    pub(super) fn image_tokens(&self, latent_size: (usize, usize)) -> usize {
+        let (height, width) = grid(latent_size);
+        height * width
+    }
+
+    /// Bytes of one row's streams for latents of this height and width.
+    pub(super) fn stream_bytes(&self, latent_size: (usize, usize)) -> usize {
+        (self.image_tokens(latent_size) + self.text_tokens) * self.hidden_size * self.dtype.size_in_bytes()
+    }
+
+    /// Predicts `[rows, channels, height, width]`, f32. `lanes` say which rows belong together and hold
+    /// their cache state.
+    pub(super) fn forward(&self, rows: TextRows<'_>, lanes: &mut [Lane<'_>]) -> Result<Tensor> {
+        let (_, _, height, width) = rows.latents.dims4()?;
+        let grid = grid((height, width));
+        let Some(positions) = self.positions.get(&grid) else {
+            candle_core::bail!("the model was not prepared for {height} x {width} latents");
+        };
+        let tokens = patchify(&rows.latents.to_dtype(self.dtype)?, PACK_SIDE)?;
+        let hidden = self.image_embedder.forward(&tokens)?;
+        let embedding = self.time_text_embed.forward(rows.timesteps, rows.guidance_scales, &rows.pooled)?.silu()?;
+        let conditioning = Conditioning { embedding, positions: positions.clone() };
+        let list = PreparedBlocks { transformer: self, conditioning };
+        let hidden = run_blocks(&list, Streams { hidden, encoder: Some(rows.text) }, lanes)?.hidden;
+        let tokens = self.output(&hidden, &list.conditioning.embedding)?;
+        unpack(&tokens.to_dtype(DType::F32)?, grid, self.channels / (PACK_SIDE * PACK_SIDE))
+    }
+
+    /// Last norm and projection: `[rows, image tokens, hidden]` to `[rows, image tokens, channels]`.
+    fn output(&self, hidden: &Tensor, embedding: &Tensor) -> Result<Tensor> {
+        let modulation = self.output_modulation.forward(embedding)?;
+        let scale = modulation.narrow(1, 0, self.hidden_size)?;
+        let shift = modulation.narrow(1, self.hidden_size, self.hidden_size)?;
+        self.output_projection.forward(&modulate(&self.output_norm.forward(hidden)?, &scale, &shift)?)
+    }
+}
+
+/// Rows and columns of tokens in latents of this height and width.
+fn grid((height, width): (usize, usize)) -> (usize, usize) {
+    (height / PACK_SIDE, width / PACK_SIDE)
+}
+
+/// Positions of text, which has none, and behind it of the image.
+fn positions(
+    text_tokens: usize,
+    (height, width): (usize, usize),
+    channels: &[usize; AXES],
+    device: &Device,
+) -> Result<RotaryPositions> {
+    let image = (0..height).flat_map(|row| (0..width).map(move |column| [0, row, column]));
+    let places: Vec<_> = std::iter::repeat_n([0; AXES], text_tokens).chain(image).collect();
+    RotaryPositions::new(&places, channels, device)
+}
+
+/// Tokens back to latents: `[rows, height * width, channels * 2 * 2]` to
+/// `[rows, channels, height * 2, width * 2]`.
+pub(super) fn unpack(tokens: &Tensor, (height, width): (usize, usize), channels: usize) -> Result<Tensor> {
+    let rows = tokens.dim(0)?;
+    // [rows, height, width, channels, 2, 2] -> [rows, channels, height, 2, width, 2]
+    let tokens = tokens.reshape(&[rows, height, width, channels, PACK_SIDE, PACK_SIDE])?;
+    tokens.permute([0, 3, 1, 4, 2, 5])?.reshape((rows, channels, height * PACK_SIDE, width * PACK_SIDE))
+}
+
+/// The blocks of both lists together with what they are told about the rows of one forward.
+struct PreparedBlocks<'a> {
+    transformer: &'a FluxTransformer,
+    conditioning: Conditioning,
+}
+
+impl BlockList for PreparedBlocks<'_> {
+    fn blocks(&self) -> usize {
+        self.transformer.blocks.len() + self.transformer.single_blocks.len()
+    }
+
+    fn block(&self, index: usize, streams: &Streams) -> Result<Streams> {
+        let Streams { hidden: image, encoder: Some(text) } = streams else {
+            candle_core::bail!("FLUX's blocks carry the text along");
+        };
+        let FluxTransformer { blocks, single_blocks, .. } = self.transformer;
+        match index.checked_sub(blocks.len()) {
+            None => blocks[index].forward(image, text, &self.conditioning),
+            Some(index) => single_blocks[index].forward(image, text, &self.conditioning),
+        }
+    }
+
+    fn modulated_input(&self, streams: &Streams) -> Result<Tensor> {
+        self.transformer.blocks[0].modulated_input(&streams.hidden, &self.conditioning)
+    }
+
+    fn select(&self, rows: &[usize]) -> Result<Self> {
+        Ok(Self { transformer: self.transformer, conditioning: self.conditioning.select(rows)? })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn unpacking_reverts_packing() {
+        let latents = Tensor::arange(0u32, 2 * 4 * 4 * 6, &Device::Cpu).unwrap().reshape((2, 4, 4, 6)).unwrap();
+        let tokens = patchify(&latents, PACK_SIDE).unwrap();
+        assert_eq!(tokens.dims(), [2, 6, 16]);
+        let back = unpack(&tokens, (2, 3), 4).unwrap();
+        let values = |tensor: &Tensor| tensor.flatten_all().unwrap().to_vec1::<u32>().unwrap();
+        assert_eq!(values(&back), values(&latents));
+    }
+}

@@ -1,0 +1,115 @@
+//! How images are steered towards their prompts.
+//!
+//! Classifier-free guidance mixes two predictions: one for the prompt, and one for what is steered away
+//! from. Most models make both in one forward, as two rows. Distilled ones (FLUX) have learned the mixture
+//! and are told its strength; classifier-free guidance on top of that, diffusers' `true_cfg_scale`, is a
+//! second forward of the same step, with decisions of its own about what is computed.
+
+/// What guidance a model has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum GuidanceKind {
+    /// None: it knows nothing to steer away from.
+    None,
+    /// Away from the class of all pictures.
+    Class,
+    /// Away from a negative prompt, which may be empty.
+    NegativePrompt,
+    /// Distilled; away from a negative prompt where a second forward is asked for.
+    Distilled {
+        /// The model is told the strength. Otherwise it has none to choose.
+        is_told: bool,
+    },
+}
+
+/// The guidance of one image.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Guidance {
+    /// By this scale, with a second row in the same forward; 1 or less: none, and no second row.
+    Rows(f64),
+    /// As the model was distilled to.
+    Distilled {
+        /// The strength the model is told, if it is told any.
+        scale: f64,
+        /// By this scale, with a second forward; 1 or less: none.
+        true_cfg_scale: f64,
+    },
+}
+
+impl GuidanceKind {
+    /// The guidance of an image of such a model. Scales that the model has no use for are left out.
+    pub fn with(self, guidance_scale: f64, true_cfg_scale: f64) -> Guidance {
+        match self {
+            Self::None => Guidance::Rows(1.0),
+            Self::Class | Self::NegativePrompt => Guidance::Rows(guidance_scale),
+            Self::Distilled { .. } => Guidance::Distilled { scale: guidance_scale, true_cfg_scale },
+        }
+    }
+
+    /// It can be guided by a second forward.
+    pub fn takes_true_cfg(self) -> bool {
+        matches!(self, Self::Distilled { .. })
+    }
+
+    /// What is steered away from can be a text.
+    pub fn takes_negative_prompt(self) -> bool {
+        matches!(self, Self::NegativePrompt | Self::Distilled { .. })
+    }
+}
+
+impl Guidance {
+    /// What the model was asked to be guided by, as `guidance_scale`.
+    pub fn scale(self) -> f64 {
+        match self {
+            Self::Rows(scale) | Self::Distilled { scale, .. } => scale,
+        }
+    }
+
+    /// By what a distilled model is guided with a second forward; `None` without one.
+    pub fn true_cfg_scale(self) -> Option<f64> {
+        self.mixing_scale().filter(|_| self.has_second_forward())
+    }
+
+    /// The strength of classifier-free guidance; `None` where there is only the prompt's prediction.
+    pub fn mixing_scale(self) -> Option<f64> {
+        let (Self::Rows(scale) | Self::Distilled { true_cfg_scale: scale, .. }) = self;
+        (scale > 1.0).then_some(scale)
+    }
+
+    /// Rows of an image in one step, all forwards together.
+    pub fn rows(self) -> usize {
+        if self.mixing_scale().is_some() { 2 } else { 1 }
+    }
+
+    /// Rows of an image in one forward.
+    pub fn rows_per_forward(self) -> usize {
+        match self {
+            Self::Rows(_) => self.rows(),
+            Self::Distilled { .. } => 1,
+        }
+    }
+
+    /// The two predictions come from two forwards.
+    pub fn has_second_forward(self) -> bool {
+        self.rows() > self.rows_per_forward()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_true_guidance_of_distilled_models_makes_a_second_forward() {
+        let distilled = GuidanceKind::Distilled { is_told: true };
+        for (guidance, rows, rows_per_forward) in [
+            (GuidanceKind::Class.with(4.0, 1.0), 2, 2),
+            (GuidanceKind::NegativePrompt.with(1.0, 1.0), 1, 1),
+            (GuidanceKind::None.with(1.0, 1.0), 1, 1),
+            (distilled.with(3.5, 1.0), 1, 1),
+            (distilled.with(0.0, 3.0), 2, 1),
+        ] {
+            assert_eq!((guidance.rows(), guidance.rows_per_forward()), (rows, rows_per_forward), "{guidance:?}");
+            assert_eq!(guidance.has_second_forward(), rows > rows_per_forward, "{guidance:?}");
+        }
+    }
+}

@@ -1,0 +1,89 @@
+//! What a family is loaded from, and checks that several need.
+
+use afterimage_checkpoint::{ModelFolder, ModelIndex};
+use candle_core::{DType, Device};
+
+use crate::text::EncoderSource;
+use crate::{Canvas, DiffusionError};
+
+/// Most tokens of a prompt, as in diffusers' pipelines.
+const MAX_SEQUENCE_LENGTH: usize = 512;
+
+/// What a family is loaded from.
+pub struct FamilyParts<'a> {
+    /// Its files.
+    pub folder: &'a ModelFolder,
+    /// Its `model_index.json`.
+    pub index: &'a ModelIndex,
+    /// Sizes asked for; empty: the model's own.
+    pub buckets: &'a [Canvas],
+    /// Pixels per latent.
+    pub vae_scale: usize,
+    /// Tokens of a prompt asked for, in the last text encoder.
+    pub max_sequence_length: Option<usize>,
+    /// Precision of weights and activations.
+    pub dtype: DType,
+    /// Where they live.
+    pub device: &'a Device,
+    /// What its text encoders are loaded from.
+    pub text_encoders: EncoderSource,
+}
+
+impl FamilyParts<'_> {
+    /// Heights and widths of the latents of these sizes.
+    pub fn latent_sizes(&self, sizes: &[Canvas]) -> Vec<(usize, usize)> {
+        sizes.iter().map(|canvas| (canvas.height / self.vae_scale, canvas.width / self.vae_scale)).collect()
+    }
+
+    /// Refuses what an encoder gives in another size than the transformer takes; `what` ends in "has" or "have".
+    ///
+    /// # Errors
+    /// Names both sizes.
+    pub fn check_size(&self, what: &str, found: usize, right: usize) -> Result<(), DiffusionError> {
+        if found == right {
+            return Ok(());
+        }
+        Err(DiffusionError::Mismatch {
+            model: self.folder.id().to_owned(),
+            reason: format!("{what} size {found}, the transformer takes {right}"),
+        })
+    }
+
+    /// Tokens of a prompt in the last text encoder of a family whose pipeline has this default.
+    ///
+    /// # Errors
+    /// The number asked for is not possible.
+    pub fn text_tokens(&self, default: usize) -> Result<usize, DiffusionError> {
+        match self.max_sequence_length.unwrap_or(default) {
+            tokens @ 1..=MAX_SEQUENCE_LENGTH => Ok(tokens),
+            other => Err(DiffusionError::Option {
+                option: "max_sequence_length",
+                reason: format!("is {other}; a prompt has 1 to {MAX_SEQUENCE_LENGTH} tokens"),
+            }),
+        }
+    }
+}
+
+/// Checks that a model with this patch size can make these sizes; without any, its own.
+///
+/// # Errors
+/// One of them cannot be made.
+pub fn check_buckets(
+    parts: &FamilyParts<'_>,
+    sample_size: usize,
+    patch_size: usize,
+) -> Result<Vec<Canvas>, DiffusionError> {
+    if parts.buckets.is_empty() {
+        let side = sample_size * parts.vae_scale;
+        return Ok(vec![Canvas::picture(side, side)]);
+    }
+    let multiple = patch_size * parts.vae_scale;
+    let misfits = |size: &&Canvas| !size.width.is_multiple_of(multiple) || !size.height.is_multiple_of(multiple);
+    if let Some(canvas) = parts.buckets.iter().find(misfits) {
+        return Err(DiffusionError::Bucket {
+            canvas: *canvas,
+            reason: format!("width and height must be multiples of {multiple} for this model"),
+        });
+    }
+    Ok(parts.buckets.to_vec())
+}

@@ -1,0 +1,94 @@
+//! One PixArt block: self-attention, attention to the caption, feed-forward. The modulation is the
+//! model's, moved by a table of the block's own.
+
+use afterimage_checkpoint::Parameters;
+use candle_core::{Result, Tensor};
+
+use super::config::TransformerConfig;
+use crate::DiffusionError;
+use crate::layers::{Attention, FeedForward, PlainLayerNorm, modulate, row_indices};
+
+/// Shift, scale and gate of the self-attention, then of the feed-forward.
+pub(super) const MODULATIONS: usize = 6;
+
+#[derive(Debug)]
+pub(super) struct PixArtBlock {
+    /// `[6, hidden]`
+    scale_shift_table: Tensor,
+    attention_norm: PlainLayerNorm,
+    attention: Attention,
+    caption_attention: Attention,
+    feed_forward_norm: PlainLayerNorm,
+    feed_forward: FeedForward,
+}
+
+/// What the blocks are told about their rows.
+#[derive(Debug, Clone)]
+pub(super) struct Conditioning {
+    /// `[rows, 6, hidden]`
+    pub(super) modulation: Tensor,
+    /// `[rows, tokens, hidden]`
+    pub(super) captions: Tensor,
+    /// `[rows, 1, 1, tokens]`
+    pub(super) caption_bias: Tensor,
+}
+
+impl Conditioning {
+    pub(super) fn select(&self, rows: &[usize]) -> Result<Self> {
+        let rows = row_indices(rows, self.modulation.device())?;
+        Ok(Self {
+            modulation: self.modulation.index_select(&rows, 0)?,
+            captions: self.captions.index_select(&rows, 0)?,
+            caption_bias: self.caption_bias.index_select(&rows, 0)?,
+        })
+    }
+}
+
+impl PixArtBlock {
+    pub(super) fn new(config: &TransformerConfig, parameters: Parameters) -> std::result::Result<Self, DiffusionError> {
+        let size = config.hidden_size();
+        let norm = |name: &str| {
+            PlainLayerNorm::load(size, config.norm_eps, config.norm_elementwise_affine, parameters.pp(name))
+        };
+        let attention = |name: &str| {
+            Attention::new(size, size, config.num_attention_heads, config.attention_bias, parameters.pp(name))
+        };
+        Ok(Self {
+            scale_shift_table: parameters.get((MODULATIONS, size), "scale_shift_table")?,
+            attention_norm: norm("norm1")?,
+            attention: attention("attn1")?,
+            caption_attention: attention("attn2")?,
+            feed_forward_norm: norm("norm2")?,
+            feed_forward: FeedForward::new(size, config.activation()?, parameters.pp("ff").pp("net"))?,
+        })
+    }
+
+    /// What the self-attention of this block is given: `[rows, tokens, hidden]`.
+    pub(super) fn modulated_input(&self, hidden: &Tensor, conditioning: &Conditioning) -> Result<Tensor> {
+        let [shift, scale, ..] = self.modulation(conditioning)?;
+        modulate(&self.attention_norm.forward(hidden)?, &scale, &shift)
+    }
+
+    /// `hidden` is `[rows, tokens, hidden]`.
+    pub(super) fn forward(&self, hidden: &Tensor, conditioning: &Conditioning) -> Result<Tensor> {
+        let [shift_attention, scale_attention, gate_attention, shift_mlp, scale_mlp, gate_mlp] =
+            &self.modulation(conditioning)?;
+        let x = modulate(&self.attention_norm.forward(hidden)?, scale_attention, shift_attention)?;
+        let x = self.attention.forward(&x, &x, None)?.broadcast_mul(&gate_attention.unsqueeze(1)?)?;
+        let hidden = (x + hidden)?;
+        // There is no norm before the attention to the caption.
+        let Conditioning { captions, caption_bias, .. } = conditioning;
+        let hidden = (self.caption_attention.forward(&hidden, captions, Some(caption_bias))? + hidden)?;
+        let x = modulate(&self.feed_forward_norm.forward(&hidden)?, scale_mlp, shift_mlp)?;
+        let x = self.feed_forward.forward(&x)?.broadcast_mul(&gate_mlp.unsqueeze(1)?)?;
+        x + hidden
+    }
+
+    /// Shift, scale and gate of the attention, then of the feed-forward: `[rows, hidden]` each.
+    fn modulation(&self, conditioning: &Conditioning) -> Result<[Tensor; MODULATIONS]> {
+        let modulation = conditioning.modulation.broadcast_add(&self.scale_shift_table)?;
+        let parts = (0..MODULATIONS).map(|index| modulation.narrow(1, index, 1)?.squeeze(1));
+        let parts: Vec<_> = parts.collect::<Result<_>>()?;
+        parts.try_into().map_err(|_| candle_core::Error::Msg("six parts were taken".to_owned()))
+    }
+}

@@ -1,0 +1,115 @@
+//! PixArt as the pipeline sees it: prompts are captions for a T5 encoder.
+
+use afterimage_cache::Lane;
+use afterimage_checkpoint::{TRANSFORMER, component_config};
+use candle_core::{DType, Device, Result, Tensor};
+
+use super::config::TransformerConfig;
+use super::transformer::{CaptionRows, PixArtTransformer};
+use crate::DiffusionError;
+use crate::families::labels::Labels;
+use crate::families::{
+    self, Conditioning, EncodedText, Family, FamilyFacts, FamilyParts, GuidanceKind, LoadedFamily, Rows,
+};
+use crate::schedulers::FlowSigmas;
+use crate::text::{T5States, T5TextEncoder};
+
+/// Defaults of diffusers' PixArt pipelines.
+const DEFAULT_STEPS: usize = 20;
+const DEFAULT_GUIDANCE_SCALE: f64 = 4.5;
+/// What diffusers adds to the attention scores of padding.
+const PADDING_BIAS: f32 = -10_000.0;
+
+/// The published kinds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Variant {
+    /// arXiv 2310.00426
+    Alpha,
+    /// arXiv 2403.04692
+    Sigma,
+}
+
+impl Variant {
+    /// Tokens of a caption, longer ones are cut; as in diffusers' pipelines.
+    fn default_caption_tokens(self) -> usize {
+        match self {
+            Self::Alpha => 120,
+            Self::Sigma => 300,
+        }
+    }
+}
+
+/// A transformer and its text encoder.
+pub(crate) struct PixArt {
+    transformer: PixArtTransformer,
+    text_encoder: T5TextEncoder,
+    caption_tokens: usize,
+    device: Device,
+}
+
+impl PixArt {
+    /// Loads transformer and text encoder of a model folder.
+    pub(crate) fn load(parts: &FamilyParts<'_>, variant: Variant) -> std::result::Result<LoadedFamily, DiffusionError> {
+        let config = TransformerConfig::from_json(&component_config::text(parts.folder, TRANSFORMER)?)?;
+        let buckets = families::check_buckets(parts, config.sample_size, config.patch_size)?;
+        let latents = parts.latent_sizes(&buckets);
+        let text_encoder = T5TextEncoder::load(&parts.text_encoders, "text_encoder", "tokenizer")?;
+        parts.check_size("the text encoder's states have", text_encoder.dim(), config.caption_channels())?;
+        let weights = parts.folder.weights("transformer")?;
+        let parameters = weights.parameters(parts.dtype, parts.device);
+        let transformer = PixArtTransformer::new(config.clone(), &latents, parts.vae_scale, parameters)?;
+        weights.finish(&["pos_embed.pos_embed", "caption_projection.y_embedding"])?;
+        let caption_tokens = parts.text_tokens(variant.default_caption_tokens())?;
+        let facts = FamilyFacts {
+            block_lists: vec![(PixArtTransformer::BLOCK_LIST, config.num_layers)],
+            latent_channels: config.in_channels,
+            out_channels: config.out_channels(),
+            flow_sigmas: FlowSigmas::Scheduler,
+            default_steps: DEFAULT_STEPS,
+            default_guidance_scale: DEFAULT_GUIDANCE_SCALE,
+            labels: Labels::default(),
+            guidance: GuidanceKind::NegativePrompt,
+            calibration: None,
+            prompt_limits: vec![text_encoder.limit(caption_tokens)],
+        };
+        let family = Self { transformer, text_encoder, caption_tokens, device: parts.device.clone() };
+        Ok(LoadedFamily { family: Box::new(family), facts, buckets })
+    }
+}
+
+impl Family for PixArt {
+    fn encode(&self, prompt: &str) -> std::result::Result<Conditioning, DiffusionError> {
+        // As the pipelines do without their optional cleaning.
+        let caption = prompt.to_lowercase();
+        let max_tokens = self.caption_tokens;
+        let T5States { states, cut } = self.text_encoder.encode(caption.trim(), max_tokens)?;
+        let captions = self.transformer.project_captions(&states)?;
+        let (_, words, _) = captions.dims3()?;
+        let padding = max_tokens - words;
+        let bias = [vec![0.0; words], vec![PADDING_BIAS; padding]].concat();
+        Ok(Conditioning::Text(EncodedText {
+            states: captions.pad_with_zeros(1, 0, padding)?,
+            bias: Some(Tensor::from_vec(bias, (1, words + padding), &self.device)?),
+            pooled: None,
+            cuts: cut.into_iter().collect(),
+        }))
+    }
+
+    fn stream_bytes(&self, latent_size: (usize, usize)) -> usize {
+        self.transformer.stream_bytes(latent_size)
+    }
+
+    fn image_tokens(&self, latent_size: (usize, usize)) -> usize {
+        self.transformer.image_tokens(latent_size)
+    }
+
+    fn predict(&self, rows: &Rows<'_>, lanes: &mut [Lane<'_>]) -> Result<Tensor> {
+        let rows = CaptionRows {
+            latents: rows.latents,
+            timesteps: rows.timesteps,
+            captions: rows.texts(|text| Some(&text.states))?,
+            caption_bias: rows.texts(|text| text.bias.as_ref())?.to_dtype(DType::F32)?,
+        };
+        self.transformer.forward(rows, lanes)
+    }
+}

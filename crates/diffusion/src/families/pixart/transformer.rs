@@ -1,0 +1,202 @@
+//! `PixArtTransformer2DModel`: latents and captions in, predicted noise out.
+
+use afterimage_cache::{BlockList, Lane, Streams, run_blocks};
+use afterimage_checkpoint::Parameters;
+use candle_core::{DType, Device, Result, Tensor};
+
+use super::block::{Conditioning, MODULATIONS, PixArtBlock};
+use super::config::TransformerConfig;
+use crate::DiffusionError;
+use crate::layers::{Linear, PatchEmbed, PlainLayerNorm, Sinusoids, TimestepEmbedding, modulate, unpatchify};
+use crate::ops::activation::gelu_tanh;
+
+/// Epsilon of the last norm; fixed in diffusers.
+const OUTPUT_NORM_EPS: f64 = 1e-6;
+
+#[derive(Debug)]
+pub(super) struct PixArtTransformer {
+    config: TransformerConfig,
+    patch_embed: PatchEmbed,
+    timestep: TimestepEmbedding,
+    size: Option<SizeEmbedding>,
+    modulation: Linear,
+    captions: CaptionProjection,
+    blocks: Vec<PixArtBlock>,
+    output_norm: PlainLayerNorm,
+    /// `[2, hidden]`: shift and scale.
+    output_table: Tensor,
+    output_projection: Linear,
+    /// Pixels per latent.
+    vae_scale: usize,
+    dtype: DType,
+    device: Device,
+}
+
+/// One forward's rows.
+pub(super) struct CaptionRows<'a> {
+    /// `[rows, channels, height, width]`, f32.
+    pub(super) latents: &'a Tensor,
+    /// One per row.
+    pub(super) timesteps: &'a [f32],
+    /// `[rows, tokens, hidden]`, as [`PixArtTransformer::project_captions`] gives them.
+    pub(super) captions: Tensor,
+    /// `[rows, tokens]`: added to the scores of the attention to captions.
+    pub(super) caption_bias: Tensor,
+}
+
+impl PixArtTransformer {
+    /// The name of the block list in diffusers.
+    pub(super) const BLOCK_LIST: &'static str = "transformer_blocks";
+
+    /// `sizes` are the heights and widths of the latents that will be asked for.
+    pub(super) fn new(
+        config: TransformerConfig,
+        sizes: &[(usize, usize)],
+        vae_scale: usize,
+        parameters: Parameters,
+    ) -> std::result::Result<Self, DiffusionError> {
+        let size = config.hidden_size();
+        let side = config.patch_size;
+        let blocks = parameters.pp(Self::BLOCK_LIST);
+        let blocks = (0..config.num_layers).map(|index| PixArtBlock::new(&config, blocks.pp(index)));
+        let patch_embed = PatchEmbed::new(config.in_channels, side, size, parameters.pp("pos_embed"))?;
+        let adaln = parameters.pp("adaln_single");
+        let embedding = adaln.pp("emb");
+        let size_embedding = || SizeEmbedding::new(size, embedding.clone());
+        Ok(Self {
+            patch_embed: patch_embed.with_positions(sizes, config.sample_size, config.interpolation_scale())?,
+            timestep: TimestepEmbedding::new(size, embedding.pp("timestep_embedder"))?,
+            size: config.knows_the_size().then(size_embedding).transpose()?,
+            modulation: Linear::new(size, MODULATIONS * size, adaln.pp("linear"))?,
+            captions: CaptionProjection::new(config.caption_channels(), size, parameters.pp("caption_projection"))?,
+            blocks: blocks.collect::<std::result::Result<_, _>>()?,
+            output_norm: PlainLayerNorm::new(size, OUTPUT_NORM_EPS, &parameters)?,
+            output_table: parameters.get((2, size), "scale_shift_table")?,
+            output_projection: Linear::new(size, side * side * config.out_channels(), parameters.pp("proj_out"))?,
+            vae_scale,
+            dtype: parameters.dtype(),
+            device: parameters.device().clone(),
+            config,
+        })
+    }
+
+    /// States of the text encoder, `[rows, tokens, caption channels]`, to what blocks attend to.
+    pub(super) fn project_captions(&self, states: &Tensor) -> Result<Tensor> {
+        self.captions.forward(&states.to_dtype(self.dtype)?)
+    }
+
+    /// Bytes of one row's hidden stream for latents of this height and width.
+    pub(super) fn stream_bytes(&self, latent_size: (usize, usize)) -> usize {
+        self.patch_embed.stream_bytes(latent_size)
+    }
+
+    /// Tokens of latents of this height and width.
+    pub(super) fn image_tokens(&self, latent_size: (usize, usize)) -> usize {
+        self.patch_embed.tokens(latent_size)
+    }
+
+    /// Predicts `[rows, out_channels, height, width]`, f32. `lanes` say which rows belong together
+    /// and hold their cache state.
+    pub(super) fn forward(&self, rows: CaptionRows<'_>, lanes: &mut [Lane<'_>]) -> Result<Tensor> {
+        let (count, _, height, width) = rows.latents.dims4()?;
+        let grid = self.patch_embed.grid((height, width));
+        let hidden = self.patch_embed.forward(&rows.latents.to_dtype(self.dtype)?)?;
+        let embedding = self.embed(rows.timesteps, (height * self.vae_scale, width * self.vae_scale))?;
+        let modulation = self.modulation.forward(&embedding.silu()?)?;
+        let conditioning = Conditioning {
+            modulation: modulation.reshape((count, MODULATIONS, self.config.hidden_size()))?,
+            captions: rows.captions,
+            caption_bias: rows.caption_bias.to_dtype(self.dtype)?.unsqueeze(1)?.unsqueeze(1)?,
+        };
+        let list = PreparedBlocks { blocks: &self.blocks, conditioning };
+        let hidden = run_blocks(&list, Streams { hidden, encoder: None }, lanes)?.hidden;
+        self.output(&hidden, &embedding, grid)?.to_dtype(DType::F32)
+    }
+
+    /// One vector per row from its timestep and the picture's height and width: `[rows, hidden]`.
+    fn embed(&self, timesteps: &[f32], picture: (usize, usize)) -> Result<Tensor> {
+        let projected = Sinusoids::StopShort.project(timesteps, &self.device)?.to_dtype(self.dtype)?;
+        let embedding = self.timestep.forward(&projected)?;
+        match &self.size {
+            Some(size) => embedding.broadcast_add(&size.embed(picture, self.dtype, &self.device)?),
+            None => Ok(embedding),
+        }
+    }
+
+    /// Last norm, projection, and tokens back to a picture.
+    fn output(&self, hidden: &Tensor, embedding: &Tensor, grid: (usize, usize)) -> Result<Tensor> {
+        let moved = |index: usize| embedding.broadcast_add(&self.output_table.narrow(0, index, 1)?);
+        let (shift, scale) = (moved(0)?, moved(1)?);
+        let hidden = modulate(&self.output_norm.forward(hidden)?, &scale, &shift)?;
+        unpatchify(&self.output_projection.forward(&hidden)?, grid, self.config.patch_size)
+    }
+}
+
+/// Height, width and their ratio to one vector.
+#[derive(Debug)]
+struct SizeEmbedding {
+    resolution: TimestepEmbedding,
+    aspect_ratio: TimestepEmbedding,
+}
+
+impl SizeEmbedding {
+    fn new(size: usize, parameters: Parameters) -> Result<Self> {
+        Ok(Self {
+            resolution: TimestepEmbedding::new(size / 3, parameters.pp("resolution_embedder"))?,
+            aspect_ratio: TimestepEmbedding::new(size / 3, parameters.pp("aspect_ratio_embedder"))?,
+        })
+    }
+
+    /// `[1, hidden]`: a third each for height, width and height / width in pixels.
+    fn embed(&self, (height, width): (usize, usize), dtype: DType, device: &Device) -> Result<Tensor> {
+        let project = |values: &[f32]| Sinusoids::StopShort.project(values, device)?.to_dtype(dtype);
+        let resolution = self.resolution.forward(&project(&[height as f32, width as f32])?)?;
+        let aspect_ratio = self.aspect_ratio.forward(&project(&[(height as f64 / width as f64) as f32])?)?;
+        Tensor::cat(&[resolution.reshape((1, ()))?, aspect_ratio], 1)
+    }
+}
+
+/// The text encoder's states to the size of the transformer.
+#[derive(Debug)]
+struct CaptionProjection {
+    linear_1: Linear,
+    linear_2: Linear,
+}
+
+impl CaptionProjection {
+    fn new(channels: usize, size: usize, parameters: Parameters) -> Result<Self> {
+        Ok(Self {
+            linear_1: Linear::new(channels, size, parameters.pp("linear_1"))?,
+            linear_2: Linear::new(size, size, parameters.pp("linear_2"))?,
+        })
+    }
+
+    fn forward(&self, states: &Tensor) -> Result<Tensor> {
+        self.linear_2.forward(&gelu_tanh(self.linear_1.forward(states)?)?)
+    }
+}
+
+/// The blocks together with what they are told about the rows of one forward.
+struct PreparedBlocks<'a> {
+    blocks: &'a [PixArtBlock],
+    conditioning: Conditioning,
+}
+
+impl BlockList for PreparedBlocks<'_> {
+    fn blocks(&self) -> usize {
+        self.blocks.len()
+    }
+
+    fn block(&self, index: usize, streams: &Streams) -> Result<Streams> {
+        let hidden = self.blocks[index].forward(&streams.hidden, &self.conditioning)?;
+        Ok(Streams { hidden, encoder: None })
+    }
+
+    fn modulated_input(&self, streams: &Streams) -> Result<Tensor> {
+        self.blocks[0].modulated_input(&streams.hidden, &self.conditioning)
+    }
+
+    fn select(&self, rows: &[usize]) -> Result<Self> {
+        Ok(Self { blocks: self.blocks, conditioning: self.conditioning.select(rows)? })
+    }
+}

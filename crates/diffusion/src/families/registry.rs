@@ -1,0 +1,68 @@
+//! The families that can be loaded, as data.
+
+use afterimage_checkpoint::ModelIndex;
+
+use super::family::LoadedFamily;
+use super::parts::FamilyParts;
+use super::pixart::Variant;
+use super::{dit, flux, pixart, sd3};
+use crate::DiffusionError;
+
+/// A family as `model_index.json` names it.
+#[derive(Debug)]
+pub struct FamilyEntry {
+    /// diffusers' class of the pipeline.
+    pub pipeline: &'static str,
+    /// Classes that the transformer may be registered as.
+    pub transformers: &'static [&'static str],
+    /// The pipeline shifts latents before they are decoded.
+    pub adds_shift: bool,
+    /// Loads it.
+    pub load: fn(&FamilyParts<'_>) -> Result<LoadedFamily, DiffusionError>,
+}
+
+/// All families. Older repositories name `Transformer2DModel`, of which DiT and PixArt were once variants.
+pub(super) static FAMILIES: [FamilyEntry; 5] = [
+    FamilyEntry {
+        pipeline: "DiTPipeline",
+        transformers: &["DiTTransformer2DModel", "Transformer2DModel"],
+        adds_shift: false,
+        load: dit::Dit::load,
+    },
+    FamilyEntry {
+        pipeline: "PixArtAlphaPipeline",
+        transformers: &["PixArtTransformer2DModel", "Transformer2DModel"],
+        adds_shift: false,
+        load: |parts| pixart::PixArt::load(parts, Variant::Alpha),
+    },
+    FamilyEntry {
+        pipeline: "PixArtSigmaPipeline",
+        transformers: &["PixArtTransformer2DModel", "Transformer2DModel"],
+        adds_shift: false,
+        load: |parts| pixart::PixArt::load(parts, Variant::Sigma),
+    },
+    FamilyEntry {
+        pipeline: "StableDiffusion3Pipeline",
+        transformers: &["SD3Transformer2DModel"],
+        adds_shift: true,
+        load: sd3::Sd3::load,
+    },
+    FamilyEntry {
+        pipeline: "FluxPipeline",
+        transformers: &["FluxTransformer2DModel"],
+        adds_shift: true,
+        load: flux::Flux::load,
+    },
+];
+
+/// The family of a model.
+///
+/// # Errors
+/// There is none for the classes of its pipeline and its transformer.
+pub fn entry_of(index: &ModelIndex) -> Result<&'static FamilyEntry, DiffusionError> {
+    let Some(entry) = FAMILIES.iter().find(|entry| entry.pipeline == index.class_name()) else {
+        return Err(index.refuse_pipeline(&FAMILIES.each_ref().map(|entry| entry.pipeline)).into());
+    };
+    index.check_transformer(entry.transformers)?;
+    Ok(entry)
+}

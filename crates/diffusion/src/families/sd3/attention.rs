@@ -1,0 +1,70 @@
+//! Attention of picture and text to each other, and of the picture to itself.
+
+use afterimage_checkpoint::Parameters;
+use candle_core::{Result, Tensor};
+
+use super::config::TransformerConfig;
+use crate::layers::{HeadProjections, Heads, Linear, ProjectionNames, scaled_dot_product};
+
+/// Of the picture to itself.
+#[derive(Debug)]
+pub(super) struct SelfAttention {
+    picture: HeadProjections,
+    to_out: Linear,
+}
+
+impl SelfAttention {
+    pub(super) fn new(config: &TransformerConfig, parameters: &Parameters) -> Result<Self> {
+        let size = config.hidden_size();
+        Ok(Self {
+            picture: HeadProjections::new(config.heads(), &ProjectionNames::PICTURE, parameters)?,
+            to_out: Linear::new(size, size, parameters.pp("to_out").pp(0))?,
+        })
+    }
+
+    /// `[rows, tokens, hidden]` to the same.
+    pub(super) fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        let Heads { query, key, value } = self.picture.forward(x)?;
+        self.to_out.forward(&scaled_dot_product(&query, &key, &value, None)?)
+    }
+}
+
+/// Of picture and text to both.
+#[derive(Debug)]
+pub(super) struct JointAttention {
+    picture: HeadProjections,
+    text: HeadProjections,
+    to_out: Linear,
+    /// `None` in the last block, whose text nobody reads.
+    to_text_out: Option<Linear>,
+}
+
+impl JointAttention {
+    pub(super) fn new(config: &TransformerConfig, gives_text: bool, parameters: &Parameters) -> Result<Self> {
+        let size = config.hidden_size();
+        let to_text_out = || Linear::new(size, size, parameters.pp("to_add_out"));
+        Ok(Self {
+            picture: HeadProjections::new(config.heads(), &ProjectionNames::PICTURE, parameters)?,
+            text: HeadProjections::new(config.heads(), &ProjectionNames::TEXT, parameters)?,
+            to_out: Linear::new(size, size, parameters.pp("to_out").pp(0))?,
+            to_text_out: gives_text.then(to_text_out).transpose()?,
+        })
+    }
+
+    /// `picture` and `text` are `[rows, tokens, hidden]`; both come back, the text but from the last block.
+    pub(super) fn forward(&self, picture: &Tensor, text: &Tensor) -> Result<(Tensor, Option<Tensor>)> {
+        let (picture_tokens, text_tokens) = (picture.dim(1)?, text.dim(1)?);
+        let (picture, text) = (self.picture.forward(picture)?, self.text.forward(text)?);
+        // The picture comes first.
+        let join = |picture: &Tensor, text: &Tensor| Tensor::cat(&[picture, text], 2);
+        let (key, value) = (join(&picture.key, &text.key)?, join(&picture.value, &text.value)?);
+        let Some(to_text_out) = &self.to_text_out else {
+            let attended = scaled_dot_product(&picture.query, &key, &value, None)?;
+            return Ok((self.to_out.forward(&attended)?, None));
+        };
+        let attended = scaled_dot_product(&join(&picture.query, &text.query)?, &key, &value, None)?;
+        let part = |start: usize, tokens: usize| attended.narrow(1, start, tokens)?.contiguous();
+        let picture = self.to_out.forward(&part(0, picture_tokens)?)?;
+        Ok((picture, Some(to_text_out.forward(&part(picture_tokens, text_tokens)?)?)))
+    }
+}

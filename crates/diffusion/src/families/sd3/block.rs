@@ -1,0 +1,149 @@
+//! One joint block: attention of both streams, then a feed-forward for each, all moved by adaLN.
+
+use afterimage_checkpoint::Parameters;
+use candle_core::{Result, Tensor};
+
+use super::attention::{JointAttention, SelfAttention};
+use super::config::TransformerConfig;
+use crate::layers::{Activation, FeedForward, Linear, PlainLayerNorm, modulate};
+
+/// Epsilon of all norms of tokens; fixed in diffusers.
+pub(super) const NORM_EPS: f64 = 1e-6;
+/// Shift, scale and gate of the attention, then of the feed-forward.
+const MODULATIONS: usize = 6;
+/// The same, then of the second attention.
+const DUAL_MODULATIONS: usize = 9;
+
+#[derive(Debug)]
+pub(super) struct JointBlock {
+    picture: Stream,
+    text: TextStream,
+    attention: JointAttention,
+    /// The picture's second attention, to itself alone.
+    self_attention: Option<SelfAttention>,
+}
+
+/// What a stream has of its own.
+#[derive(Debug)]
+struct Stream {
+    modulation: Linear,
+    norm: PlainLayerNorm,
+    feed_forward: FeedForward,
+}
+
+#[derive(Debug)]
+enum TextStream {
+    Full(Box<Stream>),
+    /// That of the last block is only attended to. Its modulation is scale, then shift.
+    Attended {
+        modulation: Linear,
+        norm: PlainLayerNorm,
+    },
+}
+
+impl Stream {
+    fn new(size: usize, modulations: usize, parameters: &Parameters, suffix: &str) -> Result<Self> {
+        let norm = parameters.pp(format!("norm1{suffix}"));
+        let feed_forward = parameters.pp(format!("ff{suffix}")).pp("net");
+        Ok(Self {
+            modulation: Linear::new(size, modulations * size, norm.pp("linear"))?,
+            norm: PlainLayerNorm::new(size, NORM_EPS, parameters)?,
+            feed_forward: FeedForward::new(size, Activation::GeluApproximate, feed_forward)?,
+        })
+    }
+
+    /// `[rows, hidden]` each.
+    fn modulation(&self, embedding: &Tensor, modulations: usize) -> Result<Vec<Tensor>> {
+        self.modulation.forward(embedding)?.chunk(modulations, 1)
+    }
+
+    /// The stream behind its attention and its feed-forward.
+    fn forward(&self, hidden: &Tensor, attended: &Tensor, modulation: &[Tensor]) -> Result<Tensor> {
+        let hidden = (hidden + gated(attended, &modulation[2])?)?;
+        self.feed(&hidden, modulation)
+    }
+
+    fn feed(&self, hidden: &Tensor, modulation: &[Tensor]) -> Result<Tensor> {
+        let x = modulate(&self.norm.forward(hidden)?, &modulation[4], &modulation[3])?;
+        hidden + gated(&self.feed_forward.forward(&x)?, &modulation[5])?
+    }
+}
+
+fn gated(x: &Tensor, gate: &Tensor) -> Result<Tensor> {
+    x.broadcast_mul(&gate.unsqueeze(1)?)
+}
+
+impl JointBlock {
+    pub(super) fn new(config: &TransformerConfig, layer: usize, parameters: &Parameters) -> Result<Self> {
+        let size = config.hidden_size();
+        let gives_text = layer != config.last_layer();
+        let dual = config.is_dual(layer);
+        let text = if gives_text {
+            TextStream::Full(Box::new(Stream::new(size, MODULATIONS, parameters, "_context")?))
+        } else {
+            TextStream::Attended {
+                modulation: Linear::new(size, 2 * size, parameters.pp("norm1_context").pp("linear"))?,
+                norm: PlainLayerNorm::new(size, NORM_EPS, parameters)?,
+            }
+        };
+        let self_attention = || SelfAttention::new(config, &parameters.pp("attn2"));
+        Ok(Self {
+            picture: Stream::new(size, if dual { DUAL_MODULATIONS } else { MODULATIONS }, parameters, "")?,
+            text,
+            attention: JointAttention::new(config, gives_text, &parameters.pp("attn"))?,
+            self_attention: dual.then(self_attention).transpose()?,
+        })
+    }
+
+    /// What the joint attention of this block is given of the picture: `[rows, tokens, hidden]`. `embedding`
+    /// is `[rows, hidden]`, behind its SiLU.
+    pub(super) fn modulated_input(&self, picture: &Tensor, embedding: &Tensor) -> Result<Tensor> {
+        let modulation = self.picture.modulation(embedding, self.modulations())?;
+        modulate(&self.picture.norm.forward(picture)?, &modulation[1], &modulation[0])
+    }
+
+    /// Both streams are `[rows, tokens, hidden]`, `embedding` as in [`Self::modulated_input`]. The last block
+    /// gives no text.
+    pub(super) fn forward(
+        &self,
+        picture: &Tensor,
+        text: &Tensor,
+        embedding: &Tensor,
+    ) -> Result<(Tensor, Option<Tensor>)> {
+        let modulation = self.picture.modulation(embedding, self.modulations())?;
+        let normed = self.picture.norm.forward(picture)?;
+        let input = modulate(&normed, &modulation[1], &modulation[0])?;
+        let (text_modulation, text_input) = self.text_input(text, embedding)?;
+        let (attended, text_attended) = self.attention.forward(&input, &text_input)?;
+
+        let mut picture = (picture + gated(&attended, &modulation[2])?)?;
+        if let Some(self_attention) = &self.self_attention {
+            // From the same norm as the joint attention: the two see the picture side by side.
+            let input = modulate(&normed, &modulation[7], &modulation[6])?;
+            picture = (picture + gated(&self_attention.forward(&input)?, &modulation[8])?)?;
+        }
+        let picture = self.picture.feed(&picture, &modulation)?;
+
+        let text = match (&self.text, text_attended) {
+            (TextStream::Full(stream), Some(attended)) => Some(stream.forward(text, &attended, &text_modulation)?),
+            _ => None,
+        };
+        Ok((picture, text))
+    }
+
+    fn modulations(&self) -> usize {
+        if self.self_attention.is_some() { DUAL_MODULATIONS } else { MODULATIONS }
+    }
+
+    /// The text's modulation, and what it brings to the joint attention.
+    fn text_input(&self, text: &Tensor, embedding: &Tensor) -> Result<(Vec<Tensor>, Tensor)> {
+        let (modulation, normed, shift, scale) = match &self.text {
+            TextStream::Full(stream) => (stream.modulation(embedding, MODULATIONS)?, stream.norm.forward(text)?, 0, 1),
+            TextStream::Attended { modulation, norm } => {
+                (modulation.forward(embedding)?.chunk(2, 1)?, norm.forward(text)?, 1, 0)
+            }
+        };
+        let input = modulate(&normed, &modulation[scale], &modulation[shift])?;
+        Ok((modulation, input))
+    }
+}

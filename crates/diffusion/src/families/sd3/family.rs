@@ -1,0 +1,181 @@
+//! Stable Diffusion 3 as the pipeline sees it: prompts go through two CLIPs and, where the folder has it,
+//! a T5.
+
+use afterimage_cache::Lane;
+use afterimage_checkpoint::{TRANSFORMER, component_config};
+use candle_core::{DType, Device, Result, Tensor};
+
+use super::config::TransformerConfig;
+use super::transformer::{PromptRows, Sd3Transformer};
+use crate::families::labels::Labels;
+use crate::families::{
+    self, Conditioning, EncodedText, Family, FamilyFacts, FamilyParts, GuidanceKind, LoadedFamily, Rows,
+};
+use crate::schedulers::FlowSigmas;
+use crate::text::{ClipClass, ClipTextEncoder, PromptCut, PromptLimit, T5States, T5TextEncoder};
+use crate::{Canvas, DiffusionError};
+
+/// Defaults of diffusers' `StableDiffusion3Pipeline`.
+const DEFAULT_STEPS: usize = 28;
+const DEFAULT_GUIDANCE_SCALE: f64 = 7.0;
+/// T5 tokens of a prompt, longer ones are cut; as in diffusers' pipeline.
+const DEFAULT_T5_TOKENS: usize = 256;
+
+/// A transformer and its text encoders.
+pub(crate) struct Sd3 {
+    transformer: Sd3Transformer,
+    texts: TextEncoders,
+}
+
+/// The encoders of one prompt.
+struct TextEncoders {
+    clips: [ClipTextEncoder; 2],
+    /// Pipelines may go without; its tokens are zeros then.
+    t5: Option<T5TextEncoder>,
+    t5_tokens: usize,
+    /// Size of the transformer's text tokens before they are embedded.
+    dim: usize,
+    dtype: DType,
+    device: Device,
+}
+
+/// What the encoders make of a prompt together.
+struct PromptStates {
+    /// `[1, tokens, dim]`, CLIP's first.
+    states: Tensor,
+    /// `[1, dim]`, the pooled outputs side by side.
+    pooled: Tensor,
+    cuts: Vec<PromptCut>,
+}
+
+impl Sd3 {
+    /// Loads transformer and text encoders of a model folder.
+    pub(crate) fn load(parts: &FamilyParts<'_>) -> std::result::Result<LoadedFamily, DiffusionError> {
+        let config = TransformerConfig::from_json(&component_config::text(parts.folder, TRANSFORMER)?)?;
+        let buckets = families::check_buckets(parts, config.sample_size, config.patch_size)?;
+        check_positions(&config, parts.vae_scale, &buckets)?;
+        let latents = parts.latent_sizes(&buckets);
+        let texts = TextEncoders::load(parts, &config)?;
+        let weights = parts.folder.weights("transformer")?;
+        let transformer = Sd3Transformer::new(&config, &latents, &weights.parameters(parts.dtype, parts.device))?;
+        weights.finish(&Sd3Transformer::unused_weights(&config).each_ref().map(String::as_str))?;
+        let facts = FamilyFacts {
+            block_lists: vec![(Sd3Transformer::BLOCK_LIST, config.num_layers)],
+            latent_channels: config.in_channels,
+            out_channels: config.out_channels(),
+            flow_sigmas: FlowSigmas::Scheduler,
+            default_steps: DEFAULT_STEPS,
+            default_guidance_scale: DEFAULT_GUIDANCE_SCALE,
+            labels: Labels::default(),
+            guidance: GuidanceKind::NegativePrompt,
+            calibration: None,
+            prompt_limits: texts.limits(),
+        };
+        Ok(LoadedFamily { family: Box::new(Self { transformer, texts }), facts, buckets })
+    }
+}
+
+/// Positions are stored, so pictures cannot be of any size.
+fn check_positions(
+    config: &TransformerConfig,
+    vae_scale: usize,
+    buckets: &[Canvas],
+) -> std::result::Result<(), DiffusionError> {
+    let most = config.pos_embed_max_size * config.patch_size * vae_scale;
+    match buckets.iter().find(|size| size.width > most || size.height > most) {
+        Some(canvas) => Err(DiffusionError::Bucket {
+            canvas: *canvas,
+            reason: format!("this model's width and height are at most {most}"),
+        }),
+        None => Ok(()),
+    }
+}
+
+impl TextEncoders {
+    fn load(parts: &FamilyParts<'_>, config: &TransformerConfig) -> std::result::Result<Self, DiffusionError> {
+        let FamilyParts { index, dtype, device, ref text_encoders, .. } = *parts;
+        let clip = |number: &str| {
+            let (encoder, tokenizer) = (format!("text_encoder{number}"), format!("tokenizer{number}"));
+            ClipTextEncoder::load(text_encoders, &encoder, &tokenizer, ClipClass::WithProjection)
+        };
+        let clips = [clip("")?, clip("_2")?];
+        let t5 = match index.component("text_encoder_3") {
+            Some(_) => Some(T5TextEncoder::load(text_encoders, "text_encoder_3", "tokenizer_3")?),
+            None => None,
+        };
+        let (states, pooled) =
+            clips.iter().fold((0, 0), |(dim, pooled), clip| (dim + clip.dim(), pooled + clip.pooled_dim()));
+        let dim = config.joint_attention_dim;
+        parts.check_size("the pooled outputs of both CLIPs together have", pooled, config.pooled_projection_dim)?;
+        // Smaller ones are padded.
+        parts.check_size("the states of both CLIPs together have", states.max(dim), dim)?;
+        if let Some(t5) = &t5 {
+            parts.check_size("the states of T5 have", t5.dim(), dim)?;
+        }
+        let t5_tokens = parts.text_tokens(DEFAULT_T5_TOKENS)?;
+        Ok(Self { clips, t5, t5_tokens, dim, dtype, device: device.clone() })
+    }
+
+    /// Tokens of every prompt: the CLIPs' share theirs.
+    fn tokens(&self) -> usize {
+        let [clip, _] = &self.clips;
+        clip.limit().max_tokens + self.t5_tokens
+    }
+
+    fn limits(&self) -> Vec<PromptLimit> {
+        let clips = self.clips.iter().map(|clip| clip.limit().clone());
+        clips.chain(self.t5.iter().map(|t5| t5.limit(self.t5_tokens))).collect()
+    }
+
+    fn encode(&self, prompt: &str) -> std::result::Result<PromptStates, DiffusionError> {
+        let (mut states, mut pooled, mut cuts) = (vec![], vec![], vec![]);
+        for clip in &self.clips {
+            let encoded = clip.encode(prompt)?;
+            states.push(encoded.penultimate);
+            pooled.push(encoded.pooled);
+            cuts.extend(encoded.cut);
+        }
+        let clips = Tensor::cat(&states, 2)?;
+        let padding = self.dim - clips.dim(2)?;
+        let clips = clips.pad_with_zeros(2, 0, padding)?;
+        let t5 = match &self.t5 {
+            Some(t5) => {
+                let T5States { states, cut } = t5.encode_padded(prompt, self.t5_tokens)?;
+                cuts.extend(cut);
+                states
+            }
+            None => Tensor::zeros((1, self.t5_tokens, self.dim), self.dtype, &self.device)?,
+        };
+        Ok(PromptStates { states: Tensor::cat(&[clips, t5], 1)?, pooled: Tensor::cat(&pooled, 1)?, cuts })
+    }
+}
+
+impl Family for Sd3 {
+    fn encode(&self, prompt: &str) -> std::result::Result<Conditioning, DiffusionError> {
+        let PromptStates { states, pooled, cuts } = self.texts.encode(prompt)?;
+        Ok(Conditioning::Text(EncodedText {
+            states: self.transformer.embed_states(&states)?,
+            bias: None,
+            pooled: Some(self.transformer.embed_pooled(&pooled)?),
+            cuts,
+        }))
+    }
+
+    fn stream_bytes(&self, latent_size: (usize, usize)) -> usize {
+        self.transformer.stream_bytes(latent_size, self.texts.tokens())
+    }
+
+    fn image_tokens(&self, latent_size: (usize, usize)) -> usize {
+        self.transformer.image_tokens(latent_size)
+    }
+
+    fn predict(&self, rows: &Rows<'_>, lanes: &mut [Lane<'_>]) -> Result<Tensor> {
+        let rows = PromptRows {
+            latents: rows.latents,
+            timesteps: rows.timesteps,
+            texts: rows.texts(|text| Some(&text.states))?,
+            pooled: rows.texts(|text| text.pooled.as_ref())?,
+        };
+        self.transformer.forward(rows, lanes)
+    }
+}

@@ -1,0 +1,136 @@
+//! `SD3Transformer2DModel`: latents and prompts in, the way to noise out.
+
+use afterimage_cache::{BlockList, Lane, Streams, run_blocks};
+use afterimage_checkpoint::Parameters;
+use candle_core::{DType, Result, Tensor};
+
+use super::block::{JointBlock, NORM_EPS};
+use super::config::TransformerConfig;
+use crate::layers::{Linear, PatchEmbed, PlainLayerNorm, TimeTextEmbedding, modulate, row_indices, unpatchify};
+
+#[derive(Debug)]
+pub(super) struct Sd3Transformer {
+    patch_embed: PatchEmbed,
+    time_text_embed: TimeTextEmbedding,
+    context_embedder: Linear,
+    blocks: Vec<JointBlock>,
+    output_norm: PlainLayerNorm,
+    output_modulation: Linear,
+    output_projection: Linear,
+    patch_size: usize,
+    dtype: DType,
+}
+
+/// One forward's rows.
+pub(super) struct PromptRows<'a> {
+    /// `[rows, channels, height, width]`, f32.
+    pub(super) latents: &'a Tensor,
+    /// One per row.
+    pub(super) timesteps: &'a [f32],
+    /// `[rows, tokens, hidden]`, as [`Sd3Transformer::embed_states`] gives them.
+    pub(super) texts: Tensor,
+    /// `[rows, hidden]`, as [`Sd3Transformer::embed_pooled`] gives them.
+    pub(super) pooled: Tensor,
+}
+
+impl Sd3Transformer {
+    /// The name of the block list in diffusers.
+    pub(super) const BLOCK_LIST: &'static str = "transformer_blocks";
+
+    /// `sizes` are the heights and widths of the latents that will be asked for.
+    pub(super) fn new(config: &TransformerConfig, sizes: &[(usize, usize)], parameters: &Parameters) -> Result<Self> {
+        let (size, side) = (config.hidden_size(), config.patch_size);
+        let blocks = parameters.pp(Self::BLOCK_LIST);
+        let blocks = (0..config.num_layers).map(|layer| JointBlock::new(config, layer, &blocks.pp(layer)));
+        let patch_embed = PatchEmbed::new(config.in_channels, side, size, parameters.pp("pos_embed"))?;
+        let outputs = side * side * config.out_channels();
+        Ok(Self {
+            patch_embed: patch_embed.with_stored_positions(
+                sizes,
+                config.pos_embed_max_size,
+                &parameters.pp("pos_embed"),
+            )?,
+            time_text_embed: TimeTextEmbedding::new(
+                size,
+                config.pooled_projection_dim,
+                false,
+                parameters.pp("time_text_embed"),
+            )?,
+            context_embedder: Linear::new(config.joint_attention_dim, size, parameters.pp("context_embedder"))?,
+            blocks: blocks.collect::<Result<_>>()?,
+            output_norm: PlainLayerNorm::new(size, NORM_EPS, parameters)?,
+            output_modulation: Linear::new(size, 2 * size, parameters.pp("norm_out").pp("linear"))?,
+            output_projection: Linear::new(size, outputs, parameters.pp("proj_out"))?,
+            patch_size: side,
+            dtype: parameters.dtype(),
+        })
+    }
+
+    /// Parameters that have no effect: the last block's queries of the text, whose attention nobody reads.
+    pub(super) fn unused_weights(config: &TransformerConfig) -> [String; 2] {
+        let last = config.last_layer();
+        ["add_q_proj.", "norm_added_q."].map(|name| format!("{}.{last}.attn.{name}", Self::BLOCK_LIST))
+    }
+
+    /// States of the text encoders, `[rows, tokens, joint_attention_dim]`, to the text stream.
+    pub(super) fn embed_states(&self, states: &Tensor) -> Result<Tensor> {
+        self.context_embedder.forward(&states.to_dtype(self.dtype)?)
+    }
+
+    /// Prompts in one vector each, `[rows, pooled_projection_dim]`, to what [`PromptRows`] wants.
+    pub(super) fn embed_pooled(&self, pooled: &Tensor) -> Result<Tensor> {
+        self.time_text_embed.embed_text(&pooled.to_dtype(self.dtype)?)
+    }
+
+    /// Bytes of both streams of a row with so many tokens of text.
+    pub(super) fn stream_bytes(&self, latent_size: (usize, usize), text_tokens: usize) -> usize {
+        (self.image_tokens(latent_size) + text_tokens) * self.patch_embed.token_bytes()
+    }
+
+    /// Tokens of latents of this height and width.
+    pub(super) fn image_tokens(&self, latent_size: (usize, usize)) -> usize {
+        self.patch_embed.tokens(latent_size)
+    }
+
+    /// Predicts `[rows, out_channels, height, width]`, f32. `lanes` say which rows belong together and hold
+    /// their cache state.
+    pub(super) fn forward(&self, rows: PromptRows<'_>, lanes: &mut [Lane<'_>]) -> Result<Tensor> {
+        let (_, _, height, width) = rows.latents.dims4()?;
+        let hidden = self.patch_embed.forward(&rows.latents.to_dtype(self.dtype)?)?;
+        let embedding = self.time_text_embed.forward(rows.timesteps, &[], &rows.pooled)?.silu()?;
+        let list = PreparedBlocks { blocks: &self.blocks, embedding };
+        let hidden = run_blocks(&list, Streams { hidden, encoder: Some(rows.texts) }, lanes)?.hidden;
+        let modulation = self.output_modulation.forward(&list.embedding)?.chunk(2, 1)?;
+        let hidden = modulate(&self.output_norm.forward(&hidden)?, &modulation[0], &modulation[1])?;
+        let grid = self.patch_embed.grid((height, width));
+        unpatchify(&self.output_projection.forward(&hidden)?, grid, self.patch_size)?.to_dtype(DType::F32)
+    }
+}
+
+/// The blocks together with what they are told about the rows of one forward.
+struct PreparedBlocks<'a> {
+    blocks: &'a [JointBlock],
+    /// `[rows, hidden]`, behind its SiLU.
+    embedding: Tensor,
+}
+
+impl BlockList for PreparedBlocks<'_> {
+    fn blocks(&self) -> usize {
+        self.blocks.len()
+    }
+
+    fn block(&self, index: usize, streams: &Streams) -> Result<Streams> {
+        let Some(text) = &streams.encoder else { candle_core::bail!("block {index} needs a text stream") };
+        let (hidden, encoder) = self.blocks[index].forward(&streams.hidden, text, &self.embedding)?;
+        Ok(Streams { hidden, encoder })
+    }
+
+    fn modulated_input(&self, streams: &Streams) -> Result<Tensor> {
+        self.blocks[0].modulated_input(&streams.hidden, &self.embedding)
+    }
+
+    fn select(&self, rows: &[usize]) -> Result<Self> {
+        let rows = row_indices(rows, self.embedding.device())?;
+        Ok(Self { blocks: self.blocks, embedding: self.embedding.index_select(&rows, 0)? })
+    }
+}

@@ -1,0 +1,62 @@
+//! The feed-forward part of a block.
+
+use afterimage_checkpoint::Parameters;
+use candle_core::{Result, Tensor};
+
+use super::linear::Linear;
+use crate::ops::activation::gelu_tanh;
+
+/// Width of the feed-forward relative to the hidden size.
+const FEED_FORWARD_FACTOR: usize = 4;
+
+/// Activation of the feed-forward.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Activation {
+    /// Tanh approximation.
+    GeluApproximate,
+    Gelu,
+}
+
+impl Activation {
+    /// The values of a configuration's `activation_fn`.
+    pub(crate) const NAMES: &'static str = "gelu-approximate or gelu";
+
+    /// By its name in a configuration.
+    pub(crate) fn named(name: &str) -> Option<Self> {
+        match name {
+            "gelu-approximate" => Some(Self::GeluApproximate),
+            "gelu" => Some(Self::Gelu),
+            _ => None,
+        }
+    }
+}
+
+/// Two linear layers around an activation, under diffusers' names: `0.proj`, `2`.
+#[derive(Debug)]
+pub(crate) struct FeedForward {
+    widen: Linear,
+    narrow: Linear,
+    activation: Activation,
+}
+
+impl FeedForward {
+    /// `parameters` is that of the block's `ff.net`.
+    pub(crate) fn new(size: usize, activation: Activation, parameters: Parameters) -> Result<Self> {
+        let width = FEED_FORWARD_FACTOR * size;
+        Ok(Self {
+            widen: Linear::new(size, width, parameters.pp(0).pp("proj"))?,
+            narrow: Linear::new(width, size, parameters.pp(2))?,
+            activation,
+        })
+    }
+
+    /// `[rows, tokens, size]` to the same.
+    pub(crate) fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        let x = self.widen.forward(x)?;
+        let x = match self.activation {
+            Activation::GeluApproximate => gelu_tanh(x)?,
+            Activation::Gelu => x.gelu_erf()?,
+        };
+        self.narrow.forward(&x)
+    }
+}

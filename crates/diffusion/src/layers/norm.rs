@@ -1,0 +1,58 @@
+//! Layer norms and their modulation (adaLN).
+
+use afterimage_checkpoint::Parameters;
+use candle_core::{D, DType, Result, Tensor};
+
+/// `(1 + scale) * x + shift` with `x` `[rows, tokens, hidden]` and the others `[rows, hidden]`.
+pub(crate) fn modulate(x: &Tensor, scale: &Tensor, shift: &Tensor) -> Result<Tensor> {
+    x.broadcast_mul(&(scale + 1.0)?.unsqueeze(1)?)?.broadcast_add(&shift.unsqueeze(1)?)
+}
+
+/// Layer norm without weight and bias over the last dimension.
+#[derive(Debug)]
+pub(crate) struct PlainLayerNorm {
+    ones: Tensor,
+    zeros: Tensor,
+    eps: f32,
+}
+
+impl PlainLayerNorm {
+    pub(crate) fn new(size: usize, eps: f64, parameters: &Parameters) -> Result<Self> {
+        let ones = Tensor::ones(size, parameters.dtype(), parameters.device())?;
+        Ok(Self { zeros: ones.zeros_like()?, ones, eps: eps as f32 })
+    }
+
+    /// With weight and bias, where `affine`.
+    pub(crate) fn load(size: usize, eps: f64, affine: bool, parameters: Parameters) -> Result<Self> {
+        if !affine {
+            return Self::new(size, eps, &parameters);
+        }
+        Ok(Self { ones: parameters.get(size, "weight")?, zeros: parameters.get(size, "bias")?, eps: eps as f32 })
+    }
+
+    pub(crate) fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        debug_assert_eq!(x.dim(D::Minus1)?, self.ones.dim(0)?);
+        candle_nn::ops::layer_norm(&x.contiguous()?, &self.ones, &self.zeros, self.eps)
+    }
+}
+
+/// Root mean square norm over the last dimension, taken in f32.
+#[derive(Debug)]
+pub(crate) struct RmsNorm {
+    weight: Tensor,
+    eps: f64,
+}
+
+impl RmsNorm {
+    /// `weight` has the size of the last dimension.
+    pub(crate) fn new(weight: Tensor, eps: f64) -> Self {
+        Self { weight, eps }
+    }
+
+    pub(crate) fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        let wide = x.to_dtype(DType::F32)?;
+        let variance = wide.sqr()?.mean_keepdim(D::Minus1)?;
+        let normed = wide.broadcast_div(&(variance + self.eps)?.sqrt()?)?;
+        normed.to_dtype(x.dtype())?.broadcast_mul(&self.weight)
+    }
+}

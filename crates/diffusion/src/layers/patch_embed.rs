@@ -1,0 +1,177 @@
+//! Between latents and tokens: patches, their positions, and back.
+
+use std::collections::HashMap;
+
+use afterimage_checkpoint::Parameters;
+use candle_core::{DType, Device, Result, Tensor};
+use candle_nn::{Linear, Module};
+
+/// Longest period of the sinusoids.
+const MAX_PERIOD: f64 = 10_000.0;
+
+/// Latents to tokens with their positions: a convolution whose kernel equals its stride, done as one
+/// matrix product.
+#[derive(Debug)]
+pub(crate) struct PatchEmbed {
+    projection: Linear,
+    patch_size: usize,
+    hidden_size: usize,
+    /// `[tokens, hidden]`, f32, by height and width of the grid of patches.
+    positions: HashMap<(usize, usize), Tensor>,
+}
+
+impl PatchEmbed {
+    /// For latents of `channels`, with no positions yet.
+    pub(crate) fn new(channels: usize, patch_size: usize, hidden_size: usize, parameters: Parameters) -> Result<Self> {
+        let parameters = parameters.pp("proj");
+        let kernel = parameters.get((hidden_size, channels, patch_size, patch_size), "weight")?;
+        let projection = Linear::new(kernel.flatten_from(1)?, Some(parameters.get(hidden_size, "bias")?));
+        Ok(Self { projection, patch_size, hidden_size, positions: HashMap::new() })
+    }
+
+    /// With positions for latents of these heights and widths. The model was made for square latents of
+    /// `sample_size`.
+    pub(crate) fn with_positions(
+        mut self,
+        sizes: &[(usize, usize)],
+        sample_size: usize,
+        interpolation_scale: f64,
+    ) -> Result<Self> {
+        for size in sizes {
+            let (height, width) = self.grid(*size);
+            let grid = PositionGrid { height, width, base: sample_size / self.patch_size, interpolation_scale };
+            let positions = grid.positions(self.hidden_size)?.to_device(self.projection.weight().device())?;
+            self.positions.insert((height, width), positions);
+        }
+        Ok(self)
+    }
+
+    /// With positions cut from the middle of a stored square of `side` x `side`, for latents of these heights and
+    /// widths. Its parameter is `pos_embed`.
+    pub(crate) fn with_stored_positions(
+        mut self,
+        sizes: &[(usize, usize)],
+        side: usize,
+        parameters: &Parameters,
+    ) -> Result<Self> {
+        let stored = parameters.get((1, side * side, self.hidden_size), "pos_embed")?.to_dtype(DType::F32)?;
+        let stored = stored.reshape((side, side, self.hidden_size))?;
+        for size in sizes {
+            let (height, width) = self.grid(*size);
+            if height > side || width > side {
+                candle_core::bail!("{height} x {width} patches are more than the {side} x {side} that have positions");
+            }
+            let middle = stored.narrow(0, (side - height) / 2, height)?.narrow(1, (side - width) / 2, width)?;
+            self.positions.insert((height, width), middle.reshape((height * width, self.hidden_size))?);
+        }
+        Ok(self)
+    }
+
+    /// Tokens of latents of this height and width.
+    pub(crate) fn tokens(&self, latent_size: (usize, usize)) -> usize {
+        let (height, width) = self.grid(latent_size);
+        height * width
+    }
+
+    /// Rows and columns of patches in latents of this height and width.
+    pub(crate) fn grid(&self, (height, width): (usize, usize)) -> (usize, usize) {
+        (height / self.patch_size, width / self.patch_size)
+    }
+
+    /// Bytes of one token.
+    pub(crate) fn token_bytes(&self) -> usize {
+        self.hidden_size * self.projection.weight().dtype().size_in_bytes()
+    }
+
+    /// Bytes of one row's tokens for latents of this height and width.
+    pub(crate) fn stream_bytes(&self, latent_size: (usize, usize)) -> usize {
+        self.tokens(latent_size) * self.token_bytes()
+    }
+
+    /// `[rows, channels, height, width]` to `[rows, tokens, hidden]`.
+    pub(crate) fn forward(&self, latents: &Tensor) -> Result<Tensor> {
+        let (_, _, height, width) = latents.dims4()?;
+        let Some(positions) = self.positions.get(&self.grid((height, width))) else {
+            candle_core::bail!("the model was not prepared for {height} x {width} latents");
+        };
+        let tokens = self.projection.forward(&patchify(latents, self.patch_size)?)?;
+        // Positions are added in f32 whatever the model's dtype.
+        tokens.to_dtype(DType::F32)?.broadcast_add(positions)?.to_dtype(latents.dtype())
+    }
+}
+
+/// A grid of patches for which positions are wanted.
+#[derive(Debug, Clone, Copy)]
+struct PositionGrid {
+    /// Rows and columns of patches.
+    height: usize,
+    width: usize,
+    /// Side of the grid the model was made for; others are stretched to the same range.
+    base: usize,
+    /// What coordinates are divided by on top of that.
+    interpolation_scale: f64,
+}
+
+impl PositionGrid {
+    /// Sine and cosine positions: `[height * width, hidden]`, f32. The first half encodes the column, the
+    /// second the row.
+    fn positions(&self, hidden_size: usize) -> Result<Tensor> {
+        let quarter = hidden_size / 4;
+        let frequencies: Vec<f64> =
+            (0..quarter).map(|index| MAX_PERIOD.powf(-(index as f64) / quarter as f64)).collect();
+        let coordinate = |index: usize, side: usize| {
+            f64::from(index as f32 / (side as f32 / self.base as f32) / self.interpolation_scale as f32)
+        };
+        // A row or column has the same values everywhere: computing them once keeps many buckets cheap.
+        let axis = |side: usize| -> Vec<Vec<f32>> {
+            let coordinates = (0..side).map(|index| coordinate(index, side));
+            let angles = |position: f64| frequencies.iter().map(move |frequency| position * frequency);
+            let both = |position| angles(position).map(f64::sin).chain(angles(position).map(f64::cos));
+            coordinates.map(|position| both(position).map(|value| value as f32).collect()).collect()
+        };
+        let (rows, columns) = (axis(self.height), axis(self.width));
+        let mut values = Vec::with_capacity(self.height * self.width * hidden_size);
+        for row in &rows {
+            for column in &columns {
+                values.extend_from_slice(column);
+                values.extend_from_slice(row);
+            }
+        }
+        Tensor::from_vec(values, (self.height * self.width, hidden_size), &Device::Cpu)
+    }
+}
+
+/// A picture to tokens: `[rows, channels, height * side, width * side]` to
+/// `[rows, height * width, channels * side * side]`.
+pub(crate) fn patchify(picture: &Tensor, side: usize) -> Result<Tensor> {
+    let (rows, channels, height, width) = picture.dims4()?;
+    let (height, width) = (height / side, width / side);
+    // [rows, channels, height, side, width, side] -> [rows, height, width, channels, side, side]
+    let patches = picture.reshape(&[rows, channels, height, side, width, side])?.permute([0, 2, 4, 1, 3, 5])?;
+    patches.reshape((rows, height * width, channels * side * side))
+}
+
+/// Tokens back to a picture: `[rows, height * width, side * side * channels]` to
+/// `[rows, channels, height * side, width * side]`.
+pub(crate) fn unpatchify(patches: &Tensor, (height, width): (usize, usize), side: usize) -> Result<Tensor> {
+    let (rows, _, values) = patches.dims3()?;
+    let channels = values / (side * side);
+    // [rows, height, width, side, side, channels] -> [rows, channels, height, side, width, side]
+    let patches = patches.reshape(&[rows, height, width, side, side, channels])?.permute([0, 5, 1, 3, 2, 4])?;
+    patches.reshape((rows, channels, height * side, width * side))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn positions_start_with_the_column() {
+        // Hidden size 4: one frequency (1) each; sin, cos of the column, then of the row.
+        let grid = PositionGrid { height: 1, width: 2, base: 2, interpolation_scale: 1.0 };
+        let positions = grid.positions(4).unwrap().to_vec2::<f32>().unwrap();
+        assert_eq!(positions[0], [0.0, 1.0, 0.0, 1.0]);
+        assert_eq!(positions[1][..2], [1f32.sin(), 1f32.cos()]);
+        assert_eq!(positions[1][2..], [0.0, 1.0]);
+    }
+}

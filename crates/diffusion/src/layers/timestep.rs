@@ -1,0 +1,80 @@
+//! Numbers that steer a model, as it is told them: timesteps, and sizes where a model knows them.
+
+use afterimage_checkpoint::Parameters;
+use candle_core::{Device, Result, Tensor};
+
+use super::linear::Linear;
+
+/// Size of the sinusoidal projection; fixed in diffusers.
+const TIMESTEP_CHANNELS: usize = 256;
+/// Longest period of the sinusoids.
+const MAX_PERIOD: f64 = 10_000.0;
+
+/// How the periods of the sinusoids are spread.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Sinusoids {
+    /// The last one has the longest period (`downscale_freq_shift` 1 in diffusers).
+    ReachLongest,
+    /// The one after the last would have (`downscale_freq_shift` 0).
+    StopShort,
+}
+
+impl Sinusoids {
+    /// Cosines and sines of every value: `[values, 256]`, f32.
+    pub(crate) fn project(self, values: &[f32], device: &Device) -> Result<Tensor> {
+        let half = TIMESTEP_CHANNELS / 2;
+        let divisor = match self {
+            Self::ReachLongest => half - 1,
+            Self::StopShort => half,
+        };
+        // Rounded to f32 where PyTorch rounds: at timestep 999 one ulp of a frequency already shows.
+        let frequencies: Vec<f32> = (0..half)
+            .map(|index| {
+                let exponent = -(MAX_PERIOD.ln() as f32) * index as f32 / divisor as f32;
+                f64::from(exponent).exp() as f32
+            })
+            .collect();
+        let mut projected = Vec::with_capacity(values.len() * TIMESTEP_CHANNELS);
+        for value in values {
+            let angles = || frequencies.iter().map(|frequency| f64::from(value * frequency));
+            projected.extend(angles().map(|angle| angle.cos() as f32));
+            projected.extend(angles().map(|angle| angle.sin() as f32));
+        }
+        Tensor::from_vec(projected, (values.len(), TIMESTEP_CHANNELS), device)
+    }
+}
+
+/// A projected number to a vector.
+#[derive(Debug)]
+pub(crate) struct TimestepEmbedding {
+    linear_1: Linear,
+    linear_2: Linear,
+}
+
+impl TimestepEmbedding {
+    pub(crate) fn new(size: usize, parameters: Parameters) -> Result<Self> {
+        Ok(Self {
+            linear_1: Linear::new(TIMESTEP_CHANNELS, size, parameters.pp("linear_1"))?,
+            linear_2: Linear::new(size, size, parameters.pp("linear_2"))?,
+        })
+    }
+
+    /// `[values, 256]` to `[values, size]`
+    pub(crate) fn forward(&self, projected: &Tensor) -> Result<Tensor> {
+        self.linear_2.forward(&self.linear_1.forward(projected)?.silu()?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn timesteps_give_cosines_first() {
+        let projection = Sinusoids::ReachLongest.project(&[0.0, 1.0], &Device::Cpu).unwrap().to_vec2::<f32>().unwrap();
+        assert_eq!(projection[0][..128], [1.0; 128]);
+        assert_eq!(projection[0][128..], [0.0; 128]);
+        assert!((projection[1][0] - 1f32.cos()).abs() < 1e-7);
+        assert!((projection[1][127] - 1.0).abs() < 1e-7, "the slowest sinusoid has period 10 000");
+    }
+}

@@ -1,0 +1,23 @@
+//! Diffusion transformers and what belongs to them, as diffusers has it: operators and layers, text encoders, VAEs, noise
+//! schedulers, seeded noise, and the model families.
+//!
+//! A family is loaded from an `afterimage_checkpoint::ModelFolder`, and shows its lists of transformer blocks to the driver
+//! of `afterimage-cache`; no file here mentions caching, and none knows requests, queues or HTTP.
+
+mod canvas;
+mod error;
+pub mod families;
+#[cfg(test)]
+mod golden_fixture;
+mod layers;
+pub mod noise;
+mod ops;
+mod precision;
+pub mod random;
+pub mod schedulers;
+pub mod text;
+pub mod vae;
+
+pub use canvas::Canvas;
+pub use error::DiffusionError;
+pub use precision::Precision;

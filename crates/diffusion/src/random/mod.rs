@@ -1,0 +1,137 @@
+//! Model folders with random weights of exactly the configuration of a published model.
+//!
+//! Speed and memory do not depend on what the weights say, so benchmarks of the real sizes need no
+//! download. The pictures are noise. The same seed gives the same files on every machine.
+
+mod clip;
+mod dit;
+mod flux;
+mod gguf;
+mod pixart;
+mod recipe;
+mod schedulers;
+mod sd3;
+mod t5;
+mod tensors;
+mod tokenizers;
+mod vae;
+
+use std::fs;
+use std::path::Path;
+use std::str::FromStr;
+
+use crate::DiffusionError;
+use crate::precision::Precision;
+use clip::ClipConfig;
+use dit::DitConfig;
+use flux::FluxConfig;
+use pixart::PixArtConfig;
+use recipe::Recipe;
+use sd3::Sd3Config;
+use t5::T5Config;
+use vae::VaeConfig;
+
+/// Classes of the published DiT models: ImageNet's.
+const IMAGENET_CLASSES: usize = 1000;
+
+/// A configuration that [`write_random_model`] knows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RandomModelKind {
+    /// `facebook/DiT-XL-2-256`: 750 million parameters as diffusers stores them, 256x256 pictures.
+    DitXl2At256,
+    /// `facebook/DiT-XL-2-512`: the same at 512x512.
+    DitXl2At512,
+    /// `PixArt-alpha/PixArt-Sigma-XL-2-1024-MS` with its T5-XXL encoder.
+    PixArtSigma,
+    /// `stabilityai/stable-diffusion-3-medium-diffusers` with all of its text encoders.
+    Sd3Medium,
+    /// `black-forest-labs/FLUX.1-dev`, its transformer of 12 billion parameters as a GGUF file in Q4_K.
+    FluxDev,
+    /// `black-forest-labs/FLUX.1-schnell`, likewise.
+    FluxSchnell,
+    /// A DiT of 4 layers with 32 channels and a VAE of two levels, 16x16 pictures: for tests.
+    TinyDit,
+    /// The same DiT before the VAE of `DitXl2At256`: decoding at its real size, without gigabytes beside it.
+    TinyDitSdVae,
+}
+
+impl RandomModelKind {
+    /// All kinds.
+    pub const ALL: [Self; 8] = [
+        Self::DitXl2At256,
+        Self::DitXl2At512,
+        Self::PixArtSigma,
+        Self::Sd3Medium,
+        Self::FluxDev,
+        Self::FluxSchnell,
+        Self::TinyDit,
+        Self::TinyDitSdVae,
+    ];
+
+    /// The name on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::DitXl2At256 => "dit-xl-2-256",
+            Self::DitXl2At512 => "dit-xl-2-512",
+            Self::PixArtSigma => "pixart-sigma",
+            Self::Sd3Medium => "sd3-medium",
+            Self::FluxDev => "flux-dev",
+            Self::FluxSchnell => "flux-schnell",
+            Self::TinyDit => "tiny-dit",
+            Self::TinyDitSdVae => "tiny-dit-sd-vae",
+        }
+    }
+
+    fn recipe(self) -> Recipe {
+        let flux = |has_guidance| {
+            FluxConfig::flux_1(has_guidance).model(&ClipConfig::large(false), &T5Config::xxl(), &VaeConfig::flux())
+        };
+        match self {
+            Self::DitXl2At256 => DitConfig::xl_2(32).model(&VaeConfig::sd_vae_ft(), IMAGENET_CLASSES),
+            Self::DitXl2At512 => DitConfig::xl_2(64).model(&VaeConfig::sd_vae_ft(), IMAGENET_CLASSES),
+            Self::PixArtSigma => PixArtConfig::sigma_xl().model(&T5Config::xxl(), &VaeConfig::sdxl()),
+            Self::Sd3Medium => {
+                let clips = [&ClipConfig::large(true), &ClipConfig::big_g()];
+                Sd3Config::medium().model(clips, &T5Config::xxl(), &VaeConfig::sd3())
+            }
+            Self::FluxDev => flux(true),
+            Self::FluxSchnell => flux(false),
+            Self::TinyDit => DitConfig::tiny().model(&VaeConfig::tiny(), 10),
+            Self::TinyDitSdVae => DitConfig::tiny().model(&VaeConfig::sd_vae_ft(), 10),
+        }
+    }
+}
+
+impl FromStr for RandomModelKind {
+    type Err = DiffusionError;
+
+    fn from_str(name: &str) -> Result<Self, DiffusionError> {
+        Self::ALL.into_iter().find(|kind| kind.name() == name).ok_or_else(|| {
+            let known = Self::ALL.map(Self::name).join(", ");
+            DiffusionError::RandomModel(format!("no random model `{name}`; there are {known}"))
+        })
+    }
+}
+
+/// Writes a diffusers model folder with random weights of this precision (but for quantised ones) into
+/// `out`, which must be empty or absent. Tensors are made and written one by one.
+///
+/// # Errors
+/// `out` holds something already or cannot be written.
+pub fn write_random_model(
+    kind: RandomModelKind,
+    out: &Path,
+    seed: u64,
+    precision: Precision,
+) -> Result<(), DiffusionError> {
+    if fs::read_dir(out).is_ok_and(|mut entries| entries.next().is_some()) {
+        return Err(DiffusionError::RandomModel(format!(
+            "{}: a random model is only written into an empty or new folder",
+            out.display()
+        )));
+    }
+    kind.recipe().write(out, seed, precision.stored())
+}
+
+#[cfg(test)]
+mod tests;

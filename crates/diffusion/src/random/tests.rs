@@ -1,0 +1,203 @@
+use std::sync::Arc;
+
+use afterimage_cache::{CacheBudget, CachePlan, ImageSessions, Lane, ListShape};
+use afterimage_checkpoint::{ModelFolder, ModelIndex};
+use candle_core::{DType, Device, Tensor};
+
+use super::tensors::TensorList;
+use super::*;
+use crate::Canvas;
+use crate::families::{FamilyParts, LoadedFamily, Rows, entry_of};
+use crate::text::EncoderSource;
+use crate::vae::Vae;
+
+fn written(seed: u64, precision: Precision) -> (tempfile::TempDir, ModelFolder) {
+    let parent = tempfile::tempdir().unwrap();
+    let out = parent.path().join("tiny-dit");
+    write_random_model(RandomModelKind::TinyDit, &out, seed, precision).unwrap();
+    let folder = ModelFolder::open(&out).unwrap();
+    (parent, folder)
+}
+
+fn values(folder: &ModelFolder, component: &str, name: &str) -> Vec<f32> {
+    let builder = folder.weights(component).unwrap().var_builder(DType::F32, &Device::Cpu);
+    let tensor = builder.get_unchecked(name).unwrap();
+    tensor.flatten_all().unwrap().to_vec1().unwrap()
+}
+
+#[test]
+fn the_folder_opens_and_has_the_shapes_of_its_config() {
+    let (_parent, folder) = written(0, Precision::F32);
+    let transformer = folder.weights("transformer").unwrap();
+    let table = "transformer_blocks.3.norm1.emb.class_embedder.embedding_table.weight";
+    assert_eq!(transformer.shape(table), Some([1001, 32].as_slice()));
+    assert_eq!(transformer.shape("proj_out_2.bias"), Some([32].as_slice()));
+    // Per block 5 of the embedders, 2 of the modulation, 8 of the attention, 4 of the feed-forward.
+    assert_eq!(transformer.names().count(), 2 + 4 * 19 + 4);
+    let vae = folder.weights("vae").unwrap();
+    let shortcut = "decoder.up_blocks.1.resnets.0.conv_shortcut.weight";
+    assert_eq!(vae.shape(shortcut), Some([8, 16, 1, 1].as_slice()));
+    assert!(folder.contains("scheduler/scheduler_config.json"));
+}
+
+#[test]
+fn weights_are_spread_and_biases_zero() {
+    let (_parent, folder) = written(0, Precision::F32);
+    let weight = values(&folder, "transformer", "proj_out_1.weight");
+    let bound = 1.0 / 32f32.sqrt();
+    assert!(weight.iter().all(|value| value.abs() <= bound));
+    let mean_square = weight.iter().map(|value| value * value).sum::<f32>() / weight.len() as f32;
+    // A uniform distribution has a third of the bound's square; 2048 values come within 10 %.
+    assert!((mean_square / (bound * bound / 3.0) - 1.0).abs() < 0.1);
+    assert!(values(&folder, "transformer", "proj_out_1.bias").iter().all(|value| *value == 0.0));
+    assert!(values(&folder, "vae", "decoder.conv_norm_out.weight").iter().all(|value| *value == 1.0));
+}
+
+#[test]
+fn the_seed_decides() {
+    let name = "transformer_blocks.0.attn1.to_q.weight";
+    let of = |seed| values(&written(seed, Precision::F32).1, "transformer", name);
+    assert_eq!(of(1), of(1));
+    assert_ne!(of(1), of(2));
+}
+
+#[test]
+fn half_precision_rounds_the_same_values() {
+    let name = "proj_out_2.weight";
+    let full = values(&written(3, Precision::F32).1, "transformer", name);
+    let half = values(&written(3, Precision::F16).1, "transformer", name);
+    let rounded: Vec<f32> = full.iter().map(|value| half::f16::from_f32(*value).to_f32()).collect();
+    assert_eq!(half, rounded);
+    assert_eq!(written(3, Precision::Bf16).1.weights("vae").unwrap().bytes() * 2, {
+        written(3, Precision::F32).1.weights("vae").unwrap().bytes()
+    });
+}
+
+/// diffusers and transformers: `sum(t.numel() for t in model.state_dict().values())`
+#[test]
+fn models_have_their_published_sizes() {
+    const T5_XXL: usize = 4_762_310_656;
+    for (kind, sizes) in [
+        (RandomModelKind::DitXl2At256, vec![749_826_464, 83_653_863]),
+        (RandomModelKind::PixArtSigma, vec![610_856_096, 83_653_863, T5_XXL]),
+        (RandomModelKind::Sd3Medium, vec![2_084_951_104, 83_819_683, 123_650_304, 694_659_840, T5_XXL]),
+        (RandomModelKind::FluxDev, vec![11_901_408_320, 83_819_683, 123_060_480, T5_XXL]),
+        (RandomModelKind::FluxSchnell, vec![11_891_178_560, 83_819_683, 123_060_480, T5_XXL]),
+    ] {
+        let found: Vec<_> = kind.recipe().components.iter().map(|component| component.tensors.elements()).collect();
+        assert_eq!(found, sizes, "{kind:?}");
+    }
+}
+
+const TINY_T5: T5Config = T5Config { size: 256, heads: 2, head_size: 8, inner_size: 32, layers: 2, tokens: 128 };
+
+fn tiny_clip(has_projection: bool) -> ClipConfig {
+    ClipConfig { size: 256, heads: 2, inner_size: 32, layers: 2, has_projection, ..ClipConfig::large(true) }
+}
+
+/// Every tensor, configuration and tokenizer is one that the model reads.
+fn assert_it_makes_pictures(recipe: &Recipe) {
+    let place = tempfile::tempdir().unwrap();
+    recipe.write(place.path(), 0, DType::F32).unwrap();
+    let folder = ModelFolder::open(place.path()).unwrap();
+    let index = Arc::new(ModelIndex::read(&folder).unwrap());
+    let entry = entry_of(&index).unwrap();
+    let vae = Vae::load(&folder, &index, entry.adds_shift, DType::F32, &Device::Cpu).unwrap();
+    let text_encoders = EncoderSource {
+        folder: folder.clone(),
+        index: Arc::clone(&index),
+        device: Device::Cpu,
+        dtype: DType::F32,
+        states_device: Device::Cpu,
+        states_dtype: DType::F32,
+        offloaded_by: None,
+    };
+    let parts = FamilyParts {
+        folder: &folder,
+        index: &index,
+        buckets: &[Canvas::picture(64, 64)],
+        vae_scale: vae.scale(),
+        max_sequence_length: None,
+        dtype: DType::F32,
+        device: &Device::Cpu,
+        text_encoders,
+    };
+    let LoadedFamily { family, facts, .. } = (entry.load)(&parts).unwrap();
+    let side = 64 / vae.scale();
+    let latents = Tensor::ones((1, facts.latent_channels, side, side), DType::F32, &Device::Cpu).unwrap();
+    let rows = Rows {
+        latents: &latents,
+        timesteps: &[500.0],
+        guidance_scales: &[3.5],
+        conditioning: &[&family.encode("A cat!").unwrap()],
+    };
+    let lists: Vec<_> =
+        facts.block_lists.iter().map(|(name, blocks)| ListShape { name, blocks: *blocks, stream_bytes: 0 }).collect();
+    let mut sessions = ImageSessions::new(&CachePlan::None, &lists, &CacheBudget::unlimited());
+    sessions.begin_forward(false);
+    let prediction = family.predict(&rows, &mut [Lane { rows: 1, sessions: &mut sessions }]).unwrap();
+    let latents = prediction.narrow(1, 0, facts.latent_channels).unwrap();
+    assert_eq!(vae.decode(&latents).unwrap().dims(), [1, 3, 64, 64]);
+}
+
+#[test]
+fn pixart_sigma_runs() {
+    let config = PixArtConfig { layers: 2, heads: 2, head_dim: 16, sample_size: 8, ..PixArtConfig::sigma_xl() };
+    assert_it_makes_pictures(&config.model(&TINY_T5, &VaeConfig::tiny()));
+}
+
+#[test]
+fn sd3_runs() {
+    let config = Sd3Config { layers: 2, heads: 2, head_dim: 16, sample_size: 8, positions: 12 };
+    let clips = [&tiny_clip(true), &tiny_clip(true)];
+    // The larger CLIP fills texts up to the width of both.
+    let t5 = T5Config { size: 512, ..TINY_T5 };
+    assert_it_makes_pictures(&config.model(clips, &t5, &VaeConfig::tiny_with_16_channels()));
+}
+
+#[test]
+fn flux_runs_from_its_gguf_file() {
+    for has_guidance in [true, false] {
+        let config =
+            FluxConfig { layers: 2, single_layers: 2, heads: 2, head_dim: 128, axes: [16, 56, 56], has_guidance };
+        assert_it_makes_pictures(&config.model(&tiny_clip(false), &TINY_T5, &VaeConfig::tiny_with_16_channels()));
+    }
+}
+
+/// Quantised weights are spread like others.
+#[test]
+fn blocks_are_spread() {
+    let mut list = TensorList::default();
+    list.matrix("transformer_blocks.0.x", 256, 64);
+    let place = tempfile::tempdir().unwrap();
+    list.write_gguf(&place.path().join("x.gguf"), 0).unwrap();
+    std::fs::write(place.path().join("config.json"), "{}").unwrap();
+    let weights = afterimage_checkpoint::Weights::open(place.path()).unwrap();
+    assert_eq!(weights.bytes(), 64 * 144);
+    let weight = weights.var_builder(DType::F32, &Device::Cpu).get((64, 256), "transformer_blocks.0.x.weight").unwrap();
+    let weight: Vec<f32> = weight.flatten_all().unwrap().to_vec1().unwrap();
+    let mean_square = weight.iter().map(|value| value * value).sum::<f32>() / weight.len() as f32;
+    assert!((mean_square / (1.0 / 256.0 / 3.0) - 1.0).abs() < 0.15, "{mean_square}");
+    let mean = weight.iter().sum::<f32>() / weight.len() as f32;
+    assert!(mean.abs() < 0.05 * mean_square.sqrt(), "{mean}");
+}
+
+#[test]
+fn names_are_parsed_and_typos_answered() {
+    for kind in RandomModelKind::ALL {
+        assert_eq!(kind.name().parse::<RandomModelKind>().unwrap(), kind);
+    }
+    let error = "dit-xl".parse::<RandomModelKind>().unwrap_err().to_string();
+    assert_eq!(
+        error,
+        "no random model `dit-xl`; there are dit-xl-2-256, dit-xl-2-512, pixart-sigma, sd3-medium, flux-dev, flux-schnell, tiny-dit, \
+         tiny-dit-sd-vae"
+    );
+}
+
+#[test]
+fn nothing_is_overwritten() {
+    let (_parent, folder) = written(0, Precision::F32);
+    let path = folder.path().unwrap();
+    assert!(write_random_model(RandomModelKind::TinyDit, path, 1, Precision::F32).is_err());
+}

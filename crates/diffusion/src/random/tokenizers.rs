@@ -1,0 +1,110 @@
+//! Tokenizers that know single characters only: valid files, in which every text becomes more tokens than
+//! with the published ones.
+
+use std::path::Path;
+
+use serde_json::{Map, Value, json};
+
+use super::recipe::{write_json, write_text};
+use crate::DiffusionError;
+
+/// CLIP's tokens of the ends of a text, at their published ids.
+const CLIP_START: (&str, u32) = ("<|startoftext|>", 49406);
+const CLIP_END: (&str, u32) = ("<|endoftext|>", 49407);
+const CLIP_MAX_LENGTH: usize = 77;
+
+pub(super) enum TokenizerKind {
+    /// Filled up with the end token.
+    Clip,
+    /// Filled up with "!", as for the larger CLIP.
+    ClipPaddedWithBang,
+    T5,
+}
+
+impl TokenizerKind {
+    pub(super) fn class(&self) -> &'static str {
+        match self {
+            Self::Clip | Self::ClipPaddedWithBang => "CLIPTokenizer",
+            Self::T5 => "T5Tokenizer",
+        }
+    }
+
+    pub(super) fn write(&self, folder: &Path) -> Result<(), DiffusionError> {
+        match self {
+            Self::Clip => write_clip(folder, CLIP_END.0),
+            Self::ClipPaddedWithBang => write_clip(folder, "!"),
+            Self::T5 => write_json(&folder.join("tokenizer.json"), &t5()),
+        }
+    }
+}
+
+/// The first 512 tokens of CLIP, which are bytes inside and at the end of words, and no merges.
+fn write_clip(folder: &Path, padding: &str) -> Result<(), DiffusionError> {
+    let bytes = byte_characters();
+    let inside = bytes.iter().map(char::to_string);
+    let last = bytes.iter().map(|character| format!("{character}</w>"));
+    let mut vocabulary: Map<String, Value> =
+        inside.chain(last).zip(0..).map(|(token, id): (String, u32)| (token, json!(id))).collect();
+    for (token, id) in [CLIP_START, CLIP_END] {
+        vocabulary.insert(token.to_owned(), json!(id));
+    }
+    write_json(&folder.join("vocab.json"), &Value::Object(vocabulary))?;
+    write_text(&folder.join("merges.txt"), "#version: 0.2\n")?;
+    write_json(
+        &folder.join("tokenizer_config.json"),
+        &json!({
+            "bos_token": CLIP_START.0,
+            "do_lower_case": true,
+            "eos_token": CLIP_END.0,
+            "model_max_length": CLIP_MAX_LENGTH,
+            "pad_token": padding,
+            "tokenizer_class": "CLIPTokenizer",
+            "unk_token": CLIP_END.0,
+        }),
+    )
+}
+
+/// The characters that byte-level byte pairs write bytes as, in CLIP's order: the printable ones as
+/// themselves, then the others from U+0100 on.
+fn byte_characters() -> Vec<char> {
+    let is_printable = |byte: &u32| matches!(byte, 0x21..=0x7e | 0xa1..=0xac | 0xae..=0xff);
+    let printable = (0..256).filter(is_printable);
+    let others = (0..256).filter(|byte| !is_printable(byte)).zip(0x100..).map(|(_, code)| code);
+    printable.chain(others).filter_map(char::from_u32).collect()
+}
+
+/// Pieces of one printable ASCII character each.
+fn t5() -> Value {
+    let special = ["<pad>", "</s>", "<unk>"];
+    let pieces = special.map(str::to_owned).into_iter().chain([SPACE.to_string()]);
+    let pieces = pieces.chain((b'!'..=b'~').map(|byte| char::from(byte).to_string()));
+    let vocabulary: Vec<_> = pieces.enumerate().map(|(id, piece)| json!([piece, -(id as f64)])).collect();
+    let added = special.iter().enumerate().map(|(id, content)| {
+        json!({
+            "id": id, "content": content, "special": true,
+            "single_word": false, "lstrip": false, "rstrip": false, "normalized": false,
+        })
+    });
+    json!({
+        "version": "1.0",
+        "truncation": null,
+        "padding": null,
+        "added_tokens": added.collect::<Vec<_>>(),
+        "normalizer": null,
+        "pre_tokenizer": {"type": "Metaspace", "replacement": SPACE, "prepend_scheme": "always", "split": true},
+        "post_processor": {
+            "type": "TemplateProcessing",
+            "single": [{"Sequence": {"id": "A", "type_id": 0}}, {"SpecialToken": {"id": "</s>", "type_id": 0}}],
+            "pair": [
+                {"Sequence": {"id": "A", "type_id": 0}}, {"SpecialToken": {"id": "</s>", "type_id": 0}},
+                {"Sequence": {"id": "B", "type_id": 0}}, {"SpecialToken": {"id": "</s>", "type_id": 0}},
+            ],
+            "special_tokens": {"</s>": {"id": "</s>", "ids": [1], "tokens": ["</s>"]}},
+        },
+        "decoder": {"type": "Metaspace", "replacement": SPACE, "prepend_scheme": "always", "split": true},
+        "model": {"type": "Unigram", "unk_id": 2, "vocab": vocabulary, "byte_fallback": false},
+    })
+}
+
+/// What SentencePiece writes a space as.
+const SPACE: char = '\u{2581}';

@@ -1,0 +1,82 @@
+//! What the model's output stands for, and how to get the clean sample or the noise from it.
+//!
+//! A noisy sample is `alpha * clean + sigma * noise` with `alpha^2 + sigma^2 = 1`. A model predicts the
+//! noise (Ho et al., arXiv 2006.11239), the clean sample, or the velocity `alpha * noise - sigma * clean`
+//! (Salimans and Ho, arXiv 2202.00512); with the sample at hand each follows from each.
+
+use candle_core::Tensor;
+
+use super::{config::SchedulerConfig, weighted_sum};
+use crate::DiffusionError;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum PredictionType {
+    Epsilon,
+    Sample,
+    Velocity,
+}
+
+/// A weighted sum of the noisy sample and the model's output.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Mixture {
+    pub(super) sample: f64,
+    pub(super) model_output: f64,
+}
+
+impl PredictionType {
+    pub(super) fn from_config(config: &SchedulerConfig) -> Result<Self, DiffusionError> {
+        let choices = [("epsilon", Self::Epsilon), ("sample", Self::Sample), ("v_prediction", Self::Velocity)];
+        config.choice("prediction_type", &choices, Self::Epsilon)
+    }
+
+    /// The clean sample at a noise level.
+    pub(super) fn clean(self, alpha: f32, sigma: f32) -> Mixture {
+        let (alpha, sigma) = (f64::from(alpha), f64::from(sigma));
+        match self {
+            Self::Epsilon => Mixture { sample: 1.0 / alpha, model_output: -sigma / alpha },
+            Self::Sample => Mixture { sample: 0.0, model_output: 1.0 },
+            Self::Velocity => Mixture { sample: alpha, model_output: -sigma },
+        }
+    }
+
+    /// The noise at a noise level.
+    pub(super) fn noise(self, alpha: f32, sigma: f32) -> Mixture {
+        let (alpha, sigma) = (f64::from(alpha), f64::from(sigma));
+        match self {
+            Self::Epsilon => Mixture { sample: 0.0, model_output: 1.0 },
+            Self::Sample => Mixture { sample: 1.0 / sigma, model_output: -alpha / sigma },
+            Self::Velocity => Mixture { sample: sigma, model_output: alpha },
+        }
+    }
+}
+
+impl Mixture {
+    pub(super) fn is_finite(self) -> bool {
+        self.sample.is_finite() && self.model_output.is_finite()
+    }
+
+    pub(super) fn of(self, sample: &Tensor, model_output: &Tensor) -> Result<Tensor, DiffusionError> {
+        weighted_sum([(self.sample, sample), (self.model_output, model_output)])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_prediction_gives_back_clean_and_noise() {
+        let (alpha, sigma, clean, noise) = (0.8, 0.6, 1.5, -0.25);
+        let sample = alpha * clean + sigma * noise;
+        for (prediction, output) in [
+            (PredictionType::Epsilon, noise),
+            (PredictionType::Sample, clean),
+            (PredictionType::Velocity, alpha * noise - sigma * clean),
+        ] {
+            let value = |mixture: Mixture| mixture.sample * sample + mixture.model_output * output;
+            let (alpha, sigma) = (alpha as f32, sigma as f32);
+            assert!((value(prediction.clean(alpha, sigma)) - clean).abs() < 1e-6, "{prediction:?}");
+            assert!((value(prediction.noise(alpha, sigma)) - noise).abs() < 1e-6, "{prediction:?}");
+        }
+    }
+}

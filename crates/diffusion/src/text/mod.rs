@@ -1,0 +1,38 @@
+//! Text encoders and their tokenizers, as transformers lays them out beside a diffusers pipeline.
+
+mod added_tokens;
+mod clip;
+mod clip_text_encoder;
+mod clip_tokenizer;
+mod encoder_source;
+#[cfg(test)]
+mod goldens;
+mod prompt_limit;
+mod residency;
+mod sentence_piece;
+mod t5;
+mod t5_text_encoder;
+mod t5_tokenizer;
+mod tokenizer;
+mod tokenizer_files;
+
+use crate::DiffusionError;
+
+pub use clip::ClipClass;
+pub use clip_text_encoder::ClipTextEncoder;
+pub use encoder_source::EncoderSource;
+pub use prompt_limit::{PromptCut, PromptLimit};
+pub use residency::{Offload, Residency, Stay};
+pub use t5_text_encoder::{T5States, T5TextEncoder};
+pub use tokenizer::{TextTokenizer, Tokens};
+
+/// The tokenizer of a component alone, such as `tokenizer_2`; of its classes the one that `model_index.json` names.
+///
+/// # Errors
+/// It has another class, or one of its files is damaged.
+pub fn tokenizer_of(source: &EncoderSource, component: &str) -> Result<TextTokenizer, DiffusionError> {
+    Ok(match source.tokenizer(component, &clip_tokenizer::CLASSES) {
+        Ok(files) => clip_tokenizer::load(&files)?,
+        Err(_) => t5_tokenizer::load(&source.tokenizer(component, &t5_tokenizer::CLASSES)?)?,
+    })
+}

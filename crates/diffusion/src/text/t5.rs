@@ -1,0 +1,378 @@
+//! The encoder of T5 (arXiv 1910.10683) and its 1.1 revision, as transformers' `T5EncoderModel` lays it
+//! out.
+//!
+//! Scores are not scaled, positions are learned biases of the scores that all blocks share, and norms
+//! neither centre nor shift.
+
+use afterimage_checkpoint::{CheckpointError, Parameters, component_config};
+use candle_core::{D, Device, Result, Tensor};
+use candle_nn::{Embedding, Module};
+use serde::{Deserialize, Deserializer};
+
+use crate::layers::{Linear, RmsNorm};
+use crate::ops::activation::gelu_tanh;
+
+/// transformers' name.
+pub(super) const CLASS: &str = "T5EncoderModel";
+/// Values of `feed_forward_proj`.
+const FEED_FORWARDS: &str = "relu, gelu, gated-relu or gated-gelu";
+/// The table of tokens, which encoder and decoder share ...
+const TOKENS: &str = "shared";
+/// ... and its other name, which is the only one in some files.
+const ENCODER_TOKENS: &str = "encoder.embed_tokens";
+
+/// `config.json` of the encoder; absent keys take transformers' defaults.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(default)]
+pub(super) struct T5Config {
+    vocab_size: usize,
+    d_model: usize,
+    /// Size of a head.
+    d_kv: usize,
+    d_ff: usize,
+    num_layers: usize,
+    num_heads: usize,
+    relative_attention_num_buckets: usize,
+    relative_attention_max_distance: usize,
+    layer_norm_epsilon: f64,
+    /// Says both of the keys below, which go before it where they are written.
+    feed_forward_proj: String,
+    /// The outer `None`: not written.
+    #[serde(deserialize_with = "written")]
+    dense_act_fn: Option<Option<String>>,
+    #[serde(deserialize_with = "written_truth")]
+    is_gated_act: Option<bool>,
+    architectures: Option<Vec<String>>,
+    /// What the keys above say together.
+    #[serde(skip)]
+    feed_forward: FeedForwardKind,
+}
+
+/// How the feed-forward part is built.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct FeedForwardKind {
+    activation: Activation,
+    /// T5 1.1: the activation of one projection times another.
+    is_gated: bool,
+}
+
+/// `dense_act_fn`
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Activation {
+    Relu,
+    /// Tanh approximation.
+    GeluNew,
+    Gelu,
+}
+
+impl Activation {
+    const NAMES: &'static str = "relu, gelu_new or gelu";
+
+    fn named(name: &str) -> Option<Self> {
+        match name {
+            "relu" => Some(Self::Relu),
+            "gelu_new" | "gelu_pytorch_tanh" => Some(Self::GeluNew),
+            "gelu" => Some(Self::Gelu),
+            _ => None,
+        }
+    }
+
+    fn apply(self, x: Tensor) -> Result<Tensor> {
+        match self {
+            Self::Relu => x.relu(),
+            Self::GeluNew => gelu_tanh(x),
+            Self::Gelu => x.gelu_erf(),
+        }
+    }
+}
+
+/// Tells a key that holds `null` from one that is absent.
+fn written<'de, D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Option<Option<String>>, D::Error> {
+    Option::deserialize(deserializer).map(Some)
+}
+
+fn written_truth<'de, D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Option<bool>, D::Error> {
+    component_config::truth(deserializer).map(Some)
+}
+
+impl Default for T5Config {
+    fn default() -> Self {
+        Self {
+            vocab_size: 32128,
+            d_model: 512,
+            d_kv: 64,
+            d_ff: 2048,
+            num_layers: 6,
+            num_heads: 8,
+            relative_attention_num_buckets: 32,
+            relative_attention_max_distance: 128,
+            layer_norm_epsilon: 1e-6,
+            feed_forward_proj: "relu".to_owned(),
+            dense_act_fn: None,
+            is_gated_act: None,
+            architectures: None,
+            feed_forward: FeedForwardKind { activation: Activation::Relu, is_gated: false },
+        }
+    }
+}
+
+impl T5Config {
+    /// `path` is where the text comes from.
+    pub(super) fn from_json(path: &str, text: &str) -> std::result::Result<Self, CheckpointError> {
+        let mut config: Self = component_config::parse(path, text)?;
+        config.feed_forward = config.feed_forward_kind(path)?;
+        // Half of the buckets look back, and half of those are exact.
+        if config.relative_attention_num_buckets < 4 || !config.relative_attention_num_buckets.is_multiple_of(4) {
+            let found = config.relative_attention_num_buckets.to_string();
+            let right = "a multiple of 4";
+            return Err(component_config::unsupported(path, "relative_attention_num_buckets", &found, right));
+        }
+        Ok(config)
+    }
+
+    /// Size of a token's state.
+    pub(super) fn dim(&self) -> usize {
+        self.d_model
+    }
+
+    /// Rows of the table of tokens.
+    pub(super) fn vocab_size(&self) -> usize {
+        self.vocab_size
+    }
+
+    /// The class that the configuration names. An encoder-decoder's serves as its encoder.
+    pub(super) fn architecture(&self) -> Option<&str> {
+        let class = self.architectures.as_ref()?.first()?;
+        if class.starts_with("T5") { Some(CLASS) } else { Some(class) }
+    }
+
+    /// As transformers derives it, `path` being where the keys come from.
+    fn feed_forward_kind(&self, path: &str) -> std::result::Result<FeedForwardKind, CheckpointError> {
+        let unsupported =
+            |key: &str, found: &str, right: &str| Err(component_config::unsupported(path, key, found, right));
+        let projection = self.feed_forward_proj.as_str();
+        let (is_gated, activation) = match projection.split_once('-') {
+            Some(("gated", "gelu")) => (true, "gelu_new"),
+            Some(("gated", activation)) if !activation.contains('-') => (true, activation),
+            Some(_) => return unsupported("feed_forward_proj", projection, FEED_FORWARDS),
+            None => (false, projection),
+        };
+        let is_gated = self.is_gated_act.unwrap_or(is_gated);
+        match (&self.dense_act_fn, Activation::named(activation)) {
+            (None, Some(activation)) => Ok(FeedForwardKind { activation, is_gated }),
+            (None, None) => unsupported("feed_forward_proj", projection, FEED_FORWARDS),
+            (Some(name), _) => match name.as_deref().and_then(Activation::named) {
+                Some(activation) => Ok(FeedForwardKind { activation, is_gated }),
+                None => unsupported("dense_act_fn", name.as_deref().unwrap_or("null"), Activation::NAMES),
+            },
+        }
+    }
+
+    /// The bucket of a key `offset` tokens behind (or, negative, before) its query.
+    fn bucket(&self, offset: i64) -> u32 {
+        let half = self.relative_attention_num_buckets / 2;
+        let exact = half / 2;
+        let side = if offset > 0 { half } else { 0 };
+        let distance = offset.unsigned_abs() as usize;
+        if distance < exact {
+            return (side + distance) as u32;
+        }
+        // In f32, as PyTorch computes it.
+        let range = (self.relative_attention_max_distance as f64 / exact as f64).ln() as f32;
+        let further = (distance as f32 / exact as f32).ln() / range * (half - exact) as f32;
+        (side + (exact + further as usize).min(half - 1)) as u32
+    }
+}
+
+/// The encoder.
+#[derive(Debug)]
+pub(super) struct T5Encoder {
+    tokens: Embedding,
+    position_bias: Embedding,
+    blocks: Vec<Block>,
+    norm: RmsNorm,
+    config: T5Config,
+    device: Device,
+}
+
+impl T5Encoder {
+    /// Tensors of published files that the encoder has no use for: a decoder's, and the tokens under
+    /// another name.
+    pub(super) const UNUSED_WEIGHTS: &[&str] = &["encoder.embed_tokens.weight", "decoder.", "lm_head.weight"];
+
+    pub(super) fn new(config: &T5Config, parameters: &Parameters) -> Result<Self> {
+        let encoder = parameters.pp("encoder");
+        let blocks = encoder.pp("block");
+        let bias = blocks.pp(0).pp("layer").pp(0).pp("SelfAttention").pp("relative_attention_bias");
+        Ok(Self {
+            tokens: tokens(config, parameters)?,
+            position_bias: embedding(config.relative_attention_num_buckets, config.num_heads, &bias)?,
+            blocks: (0..config.num_layers).map(|index| Block::new(config, &blocks.pp(index))).collect::<Result<_>>()?,
+            norm: norm(config, &encoder.pp("final_layer_norm"))?,
+            config: config.clone(),
+            device: parameters.device().clone(),
+        })
+    }
+
+    /// `[1, tokens]` of ids to `[1, tokens, dim]`.
+    pub(super) fn forward(&self, ids: &Tensor) -> Result<Tensor> {
+        let bias = self.position_bias(ids.dim(1)?)?;
+        let mut x = self.tokens.forward(ids)?;
+        for block in &self.blocks {
+            x = block.forward(&x, &bias)?;
+        }
+        self.norm.forward(&x)
+    }
+
+    /// `[1, heads, tokens, tokens]`
+    fn position_bias(&self, tokens: usize) -> Result<Tensor> {
+        let offsets = (0..tokens as i64).flat_map(|query| (0..tokens as i64).map(move |key| key - query));
+        let buckets: Vec<_> = offsets.map(|offset| self.config.bucket(offset)).collect();
+        let buckets = Tensor::from_vec(buckets, (tokens, tokens), &self.device)?;
+        self.position_bias.forward(&buckets)?.permute((2, 0, 1))?.unsqueeze(0)?.contiguous()
+    }
+}
+
+#[derive(Debug)]
+struct Block {
+    attention_norm: RmsNorm,
+    to_q: Linear,
+    to_k: Linear,
+    to_v: Linear,
+    to_out: Linear,
+    heads: usize,
+    feed_forward_norm: RmsNorm,
+    feed_forward: FeedForward,
+}
+
+impl Block {
+    fn new(config: &T5Config, parameters: &Parameters) -> Result<Self> {
+        let (size, inner) = (config.d_model, config.num_heads * config.d_kv);
+        let layers = parameters.pp("layer");
+        let attention = layers.pp(0).pp("SelfAttention");
+        let projection = |name: &str| Linear::load(size, inner, false, attention.pp(name));
+        Ok(Self {
+            attention_norm: norm(config, &layers.pp(0).pp("layer_norm"))?,
+            to_q: projection("q")?,
+            to_k: projection("k")?,
+            to_v: projection("v")?,
+            to_out: Linear::load(inner, size, false, attention.pp("o"))?,
+            heads: config.num_heads,
+            feed_forward_norm: norm(config, &layers.pp(1).pp("layer_norm"))?,
+            feed_forward: FeedForward::new(config, &layers.pp(1).pp("DenseReluDense"))?,
+        })
+    }
+
+    fn forward(&self, x: &Tensor, position_bias: &Tensor) -> Result<Tensor> {
+        let x = (self.attend(&self.attention_norm.forward(x)?, position_bias)? + x)?;
+        self.feed_forward.forward(&self.feed_forward_norm.forward(&x)?)? + x
+    }
+
+    fn attend(&self, x: &Tensor, position_bias: &Tensor) -> Result<Tensor> {
+        let (rows, tokens, _) = x.dims3()?;
+        let split =
+            |linear: &Linear| linear.forward(x)?.reshape((rows, tokens, self.heads, ()))?.transpose(1, 2)?.contiguous();
+        let scores = split(&self.to_q)?.matmul(&split(&self.to_k)?.transpose(D::Minus2, D::Minus1)?)?;
+        let weights = candle_nn::ops::softmax_last_dim(&scores.broadcast_add(position_bias)?)?;
+        let attended = weights.matmul(&split(&self.to_v)?)?;
+        self.to_out.forward(&attended.transpose(1, 2)?.reshape((rows, tokens, ()))?)
+    }
+}
+
+#[derive(Debug)]
+struct FeedForward {
+    activation: Activation,
+    /// What is activated.
+    activated: Linear,
+    /// What that is multiplied with.
+    factor: Option<Linear>,
+    narrow: Linear,
+}
+
+impl FeedForward {
+    fn new(config: &T5Config, parameters: &Parameters) -> Result<Self> {
+        let widen = |name: &str| Linear::load(config.d_model, config.d_ff, false, parameters.pp(name));
+        let FeedForwardKind { activation, is_gated } = config.feed_forward;
+        let (activated, factor) = if is_gated { (widen("wi_0")?, Some(widen("wi_1")?)) } else { (widen("wi")?, None) };
+        let narrow = Linear::load(config.d_ff, config.d_model, false, parameters.pp("wo"))?;
+        Ok(Self { activation, activated, factor, narrow })
+    }
+
+    fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        let activated = self.activation.apply(self.activated.forward(x)?)?;
+        match &self.factor {
+            Some(factor) => self.narrow.forward(&(activated * factor.forward(x)?)?),
+            None => self.narrow.forward(&activated),
+        }
+    }
+}
+
+/// The table of tokens under whichever of its names; under both it must be the same.
+fn tokens(config: &T5Config, parameters: &Parameters) -> Result<Embedding> {
+    let [shared, own] = [TOKENS, ENCODER_TOKENS].map(|name| parameters.pp(name));
+    let table = |parameters: &Parameters| embedding(config.vocab_size, config.d_model, parameters);
+    if !own.contains("weight") {
+        return table(&shared);
+    }
+    let own = table(&own)?;
+    if shared.contains("weight") {
+        let differing = own.embeddings().ne(table(&shared)?.embeddings())?;
+        if differing.max_all()?.to_scalar::<u8>()? != 0 {
+            candle_core::bail!(
+                "{TOKENS}.weight and {ENCODER_TOKENS}.weight differ; they are two names of one table, so that only one \
+                 of them may be there, or both with the same values"
+            );
+        }
+    }
+    Ok(own)
+}
+
+fn norm(config: &T5Config, parameters: &Parameters) -> Result<RmsNorm> {
+    Ok(RmsNorm::new(parameters.get(config.d_model, "weight")?, config.layer_norm_epsilon))
+}
+
+fn embedding(tokens: usize, size: usize, parameters: &Parameters) -> Result<Embedding> {
+    Ok(Embedding::new(parameters.get((tokens, size), "weight")?, size))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn near_tokens_have_buckets_of_their_own_and_far_ones_share() {
+        let config = T5Config::default();
+        let buckets = [0, -1, -7, -8, -15, -16, -127, -1000, 1, 7, 8, 16, 1000].map(|offset| config.bucket(offset));
+        assert_eq!(buckets, [0, 1, 7, 8, 9, 10, 15, 15, 17, 23, 24, 26, 31]);
+    }
+
+    #[test]
+    fn an_activation_nobody_knows_is_named() {
+        for (json, message) in [
+            (r#"{"feed_forward_proj": "gated-silu"}"#, "`feed_forward_proj` is gated-silu; supported: relu, gelu, "),
+            (r#"{"feed_forward_proj": "double-relu"}"#, "`feed_forward_proj` is double-relu; supported: "),
+            (r#"{"feed_forward_proj": null}"#, "`feed_forward_proj` is null; supported: text in quotes"),
+            (r#"{"dense_act_fn": "silu"}"#, "`dense_act_fn` is silu; supported: relu, gelu_new or gelu"),
+            (r#"{"dense_act_fn": null}"#, "`dense_act_fn` is null; supported: relu, gelu_new or gelu"),
+            (r#"{"d_kv": null}"#, "`d_kv` is null; supported: a whole number"),
+        ] {
+            let error = T5Config::from_json("text_encoder/config.json", json).unwrap_err().to_string();
+            assert!(error.starts_with("text_encoder/config.json: ") && error.contains(message), "{error}");
+        }
+    }
+
+    #[test]
+    fn derived_keys_go_before_the_one_they_are_derived_from() {
+        let kind = |json: &str| {
+            let config = T5Config::from_json("text_encoder/config.json", json).unwrap();
+            (config.feed_forward.activation, config.feed_forward.is_gated)
+        };
+        assert_eq!(kind("{}"), (Activation::Relu, false));
+        assert_eq!(kind(r#"{"feed_forward_proj": "gated-gelu"}"#), (Activation::GeluNew, true));
+        assert_eq!(kind(r#"{"feed_forward_proj": "gelu"}"#), (Activation::Gelu, false));
+        assert_eq!(kind(r#"{"dense_act_fn": "gelu_new", "is_gated_act": true}"#), (Activation::GeluNew, true));
+        assert_eq!(kind(r#"{"is_gated_act": true}"#), (Activation::Relu, true));
+        let all = r#"{"feed_forward_proj": "gated-silu", "dense_act_fn": "relu", "is_gated_act": null}"#;
+        assert_eq!(kind(all), (Activation::Relu, false));
+    }
+}

@@ -1,0 +1,124 @@
+//! T5's tokenizer: pieces of words with their scores, in `tokenizer.json` or else in `spiece.model`.
+//!
+//! How a text is split is the same for every T5, and so is built here, as transformers does, whatever
+//! `tokenizer.json` says.
+
+use afterimage_checkpoint::{CheckpointError, component_config};
+use serde_json::{Map, Value};
+use tokenizers::Tokenizer;
+use tokenizers::models::unigram::Unigram;
+use tokenizers::normalizers::Precompiled;
+use tokenizers::pre_tokenizers::metaspace::{Metaspace, PrependScheme};
+use tokenizers::pre_tokenizers::sequence::Sequence;
+use tokenizers::pre_tokenizers::whitespace::WhitespaceSplit;
+use tokenizers::processors::template::TemplateProcessing;
+
+use super::added_tokens::AddedTokens;
+use super::sentence_piece::{self, Pieces};
+use super::tokenizer::{self, SENTINEL_START, TextTokenizer};
+use super::tokenizer_files::{TOKENIZER_JSON, TokenizerFiles};
+
+/// transformers' names.
+pub(super) const CLASSES: [&str; 2] = ["T5Tokenizer", "T5TokenizerFast"];
+
+/// A SentencePiece model.
+const SENTENCE_PIECE: &str = "spiece.model";
+/// Stands for a space inside pieces.
+const SPACE: char = '\u{2581}';
+/// What ends every T5 text.
+const END: &str = "</s>";
+/// The place of the unknown token, fixed in transformers.
+const UNKNOWN: usize = 2;
+/// Special tokens of a folder that does not name them.
+const SPECIAL_TOKENS: [(&str, &str); 3] = [("eos_token", END), ("unk_token", "<unk>"), ("pad_token", "<pad>")];
+/// Sentinels that T5 keeps behind its pieces; prompts do not use them, but they may be written there.
+const SENTINELS: usize = 100;
+
+/// The tokenizer in a folder.
+pub(super) fn load(files: &TokenizerFiles<'_>) -> Result<TextTokenizer, CheckpointError> {
+    let sentinels = files.whole_number("extra_ids", SENTINELS)?;
+    let mut added = AddedTokens::read(files, &SPECIAL_TOKENS)?;
+    let spm = files.path(SENTENCE_PIECE);
+    let (file, pieces) = if let Some(json) = &files.tokenizer {
+        (TOKENIZER_JSON, pieces_of_json(json))
+    } else if files.folder.contains(&spm) {
+        (
+            SENTENCE_PIECE,
+            sentence_piece::pieces(&files.folder.bytes(&spm)?).map(|pieces| with_sentinels(pieces, sentinels)),
+        )
+    } else {
+        (TOKENIZER_JSON, Err(format!("there is neither this file nor {SENTENCE_PIECE}")))
+    };
+    let broken = |reason: String| tokenizer::broken(files.folder, files.component, file, reason);
+    let pieces = pieces.map_err(broken)?;
+    if file == SENTENCE_PIECE {
+        added.replace_additional(pieces.special.clone());
+    }
+    added.complete_additional(SENTINEL_START, (0..sentinels).map(sentinel));
+    build(pieces, &added)
+        .and_then(|mut tokenizer| {
+            tokenizer.set_encode_special_tokens(files.splits_special_tokens());
+            TextTokenizer::new(tokenizer, added.named("pad_token"))
+        })
+        .map_err(broken)
+}
+
+fn sentinel(number: usize) -> String {
+    format!("{SENTINEL_START}{number}>")
+}
+
+/// A SentencePiece model does not hold the sentinels.
+fn with_sentinels(mut pieces: Pieces, count: usize) -> Pieces {
+    pieces.vocabulary.extend((0..count).rev().map(|number| (sentinel(number), 0.0)));
+    pieces
+}
+
+/// The pieces of [`TOKENIZER_JSON`].
+fn pieces_of_json(json: &Map<String, Value>) -> Result<Pieces, String> {
+    let part = |key: &str| json.get("model").and_then(|model| model.get(key));
+    if let Some(kind) = part("type").filter(|kind| !kind.is_null() && *kind != "Unigram") {
+        return Err(format!("`model.type` is {kind}; supported: Unigram"));
+    }
+    let piece = |piece: &Value| Some((piece.get(0)?.as_str()?.to_owned(), piece.get(1)?.as_f64()?));
+    let vocabulary = part("vocab").and_then(Value::as_array).and_then(|pieces| pieces.iter().map(piece).collect());
+    Ok(Pieces {
+        vocabulary: vocabulary.ok_or("`model.vocab` is no list of pieces with their scores")?,
+        normalizer: json.get("normalizer").map(precompiled).transpose()?.flatten(),
+        special: Vec::new(),
+    })
+}
+
+/// The one kind of normalizer that is taken over, alone or in a sequence.
+fn precompiled(normalizer: &Value) -> Result<Option<Precompiled>, String> {
+    let several = normalizer.get("normalizers").unwrap_or(normalizer).as_array();
+    let mut normalizers = several.map_or(std::slice::from_ref(normalizer), Vec::as_slice).iter();
+    match normalizers.find(|normalizer| normalizer.get("type").is_some_and(|kind| kind == "Precompiled")) {
+        Some(found) => {
+            component_config::deserialize("normalizer", found.clone()).map(Some).map_err(|error| error.to_string())
+        }
+        None => Ok(None),
+    }
+}
+
+fn build(pieces: Pieces, added: &AddedTokens) -> Result<Tokenizer, String> {
+    let eos = added.named("eos_token").to_owned();
+    if !pieces.vocabulary.iter().any(|(piece, _)| *piece == eos) && !added.lists(&eos) {
+        return Err(format!("it has no piece {eos}"));
+    }
+    let unigram = Unigram::from(pieces.vocabulary, Some(UNKNOWN), false).map_err(|error| error.to_string())?;
+    let mut tokenizer = Tokenizer::new(unigram);
+    if let Some(normalizer) = pieces.normalizer {
+        tokenizer.with_normalizer(Some(normalizer)).map_err(|error| error.to_string())?;
+    }
+    let words = Metaspace::new(SPACE, PrependScheme::Always, true);
+    tokenizer.with_pre_tokenizer(Some(Sequence::new(vec![WhitespaceSplit.into(), words.into()])));
+    added.add_to(&mut tokenizer)?;
+    let end = tokenizer.token_to_id(&eos).unwrap_or_default();
+    let template = TemplateProcessing::builder()
+        .try_single(vec!["$A", END])
+        .map_err(|error| error.to_string())?
+        .special_tokens(vec![(END, end)])
+        .build();
+    tokenizer.with_post_processor(Some(template.map_err(|error| error.to_string())?));
+    Ok(tokenizer)
+}

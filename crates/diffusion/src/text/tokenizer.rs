@@ -1,0 +1,107 @@
+//! From a text to token ids, whatever the tokenizer.
+
+use afterimage_checkpoint::{CheckpointError, ModelFolder, component_config};
+use tokenizers::{Tokenizer, TruncationDirection};
+
+use crate::DiffusionError;
+
+/// What T5's sentinels start with.
+pub(super) const SENTINEL_START: &str = "<extra_id_";
+
+/// A tokenizer without a length of its own.
+pub struct TextTokenizer {
+    tokenizer: Tokenizer,
+    /// Tokens of an empty text.
+    specials: usize,
+    padding: u32,
+}
+
+/// A text as token ids.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Tokens {
+    /// With special tokens.
+    pub ids: Vec<u32>,
+    /// Tokens that did not fit.
+    pub cut: usize,
+}
+
+impl TextTokenizer {
+    /// `padding` is the token that fills up texts.
+    ///
+    /// # Errors
+    /// What is wrong with the tokenizer.
+    pub(super) fn new(mut tokenizer: Tokenizer, padding: &str) -> Result<Self, String> {
+        tokenizer.with_padding(None);
+        tokenizer.with_truncation(None).map_err(|error| error.to_string())?;
+        let specials = tokenizer.encode_fast("", true).map_err(|error| error.to_string())?.len();
+        let id = tokenizer.token_to_id(padding);
+        let padding = id.ok_or_else(|| format!("the padding token `{padding}` is not in the vocabulary"))?;
+        Ok(Self { tokenizer, specials, padding })
+    }
+
+    /// The ids of a text with its special tokens, at most `max_tokens` of them.
+    ///
+    /// # Errors
+    /// If the text cannot be tokenised.
+    pub fn tokens(&self, text: &str, max_tokens: usize) -> Result<Tokens, DiffusionError> {
+        let mut words = self.tokenizer.encode_fast(text, false).map_err(fail)?;
+        let room = max_tokens.saturating_sub(self.specials);
+        let cut = words.len().saturating_sub(room);
+        words.truncate(room, 0, TruncationDirection::Right);
+        let encoding = self.tokenizer.post_process(words, None, true).map_err(fail)?;
+        Ok(Tokens { ids: encoding.get_ids().to_vec(), cut })
+    }
+
+    /// The same, padded to `tokens` ids.
+    ///
+    /// # Errors
+    /// As [`Self::tokens`].
+    pub(crate) fn padded_tokens(&self, text: &str, tokens: usize) -> Result<Tokens, DiffusionError> {
+        let Tokens { mut ids, cut } = self.tokens(text, tokens)?;
+        ids.resize(tokens, self.padding);
+        Ok(Tokens { ids, cut })
+    }
+
+    /// A text in which a word of textual inversion that was trained as several tokens stands for all of
+    /// them: `<cat>` becomes `<cat> <cat>_1 <cat>_2`, as in diffusers' `maybe_convert_prompt`.
+    ///
+    /// # Errors
+    /// As [`Self::tokens`].
+    pub(super) fn with_all_vectors(&self, text: &str) -> Result<String, DiffusionError> {
+        let added = self.tokenizer.get_added_vocabulary().get_vocab();
+        let encoding = self.tokenizer.encode(text, false).map_err(fail)?;
+        let mut text = text.to_owned();
+        let mut seen: Vec<&String> = Vec::new();
+        for token in encoding.get_tokens().iter().filter(|token| added.contains_key(*token)) {
+            let further: Vec<_> =
+                (1..).map(|number| format!("{token}_{number}")).take_while(|name| added.contains_key(name)).collect();
+            if !further.is_empty() && !seen.contains(&token) {
+                text = text.replace(token.as_str(), &format!("{token} {}", further.join(" ")));
+                seen.push(token);
+            }
+        }
+        Ok(text)
+    }
+
+    /// Refuses an encoder that has no embedding for a token, but for sentinels, which no prompt is made of;
+    /// `path` is its configuration's.
+    ///
+    /// # Errors
+    /// Names the token.
+    pub(super) fn check_embeddings(&self, path: &str, vocab_size: usize) -> Result<(), CheckpointError> {
+        let tokens = self.tokenizer.get_vocab(true);
+        let beyond = |(token, id): &(&String, &u32)| **id as usize >= vocab_size && !token.starts_with(SENTINEL_START);
+        let Some((token, id)) = tokens.iter().filter(beyond).max_by_key(|(_, id)| **id) else { return Ok(()) };
+        let right = format!("at least {}, since the tokenizer gives `{token}` the number {id}", id + 1);
+        Err(component_config::unsupported(path, "vocab_size", &vocab_size.to_string(), &right))
+    }
+}
+
+fn fail(error: tokenizers::Error) -> DiffusionError {
+    DiffusionError::Prompt(format!("cannot tokenise the prompt: {error}"))
+}
+
+/// A file of a tokenizer is not what it should be.
+pub(super) fn broken(folder: &ModelFolder, component: &str, file: &str, reason: impl ToString) -> CheckpointError {
+    CheckpointError::config(format!("{}: {component}/{file}", folder.id()), reason.to_string())
+}

@@ -1,0 +1,149 @@
+//! The JSON files that transformers keeps beside a tokenizer's vocabulary.
+
+use afterimage_checkpoint::{CheckpointError, ModelFolder, component_config};
+use serde_json::{Map, Value};
+use tokenizers::AddedToken;
+
+/// The file of the tokenizers library.
+pub(super) const TOKENIZER_JSON: &str = "tokenizer.json";
+/// Special and added tokens, lengths and sides.
+const TOKENIZER_CONFIG: &str = "tokenizer_config.json";
+/// Special tokens alone; older.
+const SPECIAL_TOKENS: &str = "special_tokens_map.json";
+/// Added tokens as numbers; older.
+const ADDED_TOKENS: &str = "added_tokens.json";
+
+/// The folder of a tokenizer, opened.
+pub(super) struct TokenizerFiles<'a> {
+    pub(super) folder: &'a ModelFolder,
+    /// Name of the folder inside the model folder.
+    pub(super) component: &'a str,
+    /// `tokenizer_config.json`; empty where there is none.
+    pub(super) config: Map<String, Value>,
+    /// `special_tokens_map.json`
+    pub(super) special_tokens: Map<String, Value>,
+    /// `added_tokens.json`
+    pub(super) added_tokens: Map<String, Value>,
+    /// `tokenizer.json`
+    pub(super) tokenizer: Option<Map<String, Value>>,
+}
+
+impl<'a> TokenizerFiles<'a> {
+    pub(super) fn open(folder: &'a ModelFolder, component: &'a str) -> Result<Self, CheckpointError> {
+        let object = |file: &str| -> Result<Option<Map<String, Value>>, CheckpointError> {
+            let path = format!("{component}/{file}");
+            if !folder.contains(&path) {
+                return Ok(None);
+            }
+            component_config::object(&path, &folder.text(&path)?).map(Some)
+        };
+        let files = Self {
+            folder,
+            component,
+            config: object(TOKENIZER_CONFIG)?.unwrap_or_default(),
+            special_tokens: object(SPECIAL_TOKENS)?.unwrap_or_default(),
+            added_tokens: object(ADDED_TOKENS)?.unwrap_or_default(),
+            tokenizer: object(TOKENIZER_JSON)?,
+        };
+        for key in ["padding_side", "truncation_side"] {
+            if let Some(side) = files.config.get(key).filter(|side| !side.is_null() && *side != "right") {
+                return Err(component_config::unsupported(&files.config_path(), key, &side.to_string(), "right"));
+            }
+        }
+        Ok(files)
+    }
+
+    /// Path of a file of the folder.
+    pub(super) fn path(&self, file: &str) -> String {
+        format!("{}/{file}", self.component)
+    }
+
+    /// Path of `tokenizer_config.json`.
+    pub(super) fn config_path(&self) -> String {
+        self.path(TOKENIZER_CONFIG)
+    }
+
+    /// The longest text, if the tokenizer knows; 1e30 stands for any length.
+    pub(super) fn max_tokens(&self) -> Result<Option<usize>, CheckpointError> {
+        match self.config.get("model_max_length") {
+            None | Some(Value::Null) => Ok(None),
+            Some(length) => match length.as_f64().filter(|length| *length >= 2.0) {
+                Some(length) => Ok(Some(length as usize)),
+                None => Err(self.unsupported("model_max_length", length, "a number of tokens, at least 2")),
+            },
+        }
+    }
+
+    /// A whole number of `tokenizer_config.json`.
+    pub(super) fn whole_number(&self, key: &str, default: usize) -> Result<usize, CheckpointError> {
+        let Some(value) = self.config.get(key) else { return Ok(default) };
+        let number = value.as_u64().and_then(|number| usize::try_from(number).ok());
+        number.ok_or_else(|| self.unsupported(key, value, "a whole number"))
+    }
+
+    /// Whether a text's special tokens are read as plain text.
+    pub(super) fn splits_special_tokens(&self) -> bool {
+        self.config.get("split_special_tokens").and_then(component_config::is_true).unwrap_or(false)
+    }
+
+    /// The class that the configuration names.
+    pub(super) fn class(&self) -> Option<&str> {
+        self.config.get("tokenizer_class")?.as_str()
+    }
+
+    /// `added_tokens_decoder`, which goes before all older files.
+    pub(super) fn added_tokens_decoder(&self) -> Result<Option<Vec<(u32, AddedToken)>>, CheckpointError> {
+        let Some(decoder) = self.config.get("added_tokens_decoder") else { return Ok(None) };
+        let path = self.config_path();
+        let Value::Object(decoder) = decoder else {
+            return Err(self.unsupported("added_tokens_decoder", decoder, "an object"));
+        };
+        let token = |(id, token): (&String, &Value)| {
+            let key = format!("added_tokens_decoder.{id}");
+            let number = id.parse().ok().zip(described(token, None));
+            number.ok_or_else(|| component_config::unsupported(&path, &key, &token.to_string(), "a token under its id"))
+        };
+        decoder.iter().map(token).collect::<Result<_, _>>().map(Some)
+    }
+
+    /// The tokens of `added_tokens.json`; those in `specials` are special.
+    pub(super) fn older_added_tokens(&self, specials: &[String]) -> Result<Vec<(u32, AddedToken)>, CheckpointError> {
+        let token = |(content, id): (&String, &Value)| {
+            let is_special = specials.contains(content);
+            let token = AddedToken::from(content.as_str(), is_special);
+            let path = || self.path(ADDED_TOKENS);
+            let number = id.as_u64().and_then(|id| u32::try_from(id).ok());
+            number
+                .map(|id| (id, token))
+                .ok_or_else(|| component_config::unsupported(&path(), content, &id.to_string(), "a whole number"))
+        };
+        self.added_tokens.iter().map(token).collect()
+    }
+
+    /// The added tokens of `tokenizer.json`.
+    pub(super) fn tokens_of_tokenizer_json(&self) -> Vec<(u32, AddedToken)> {
+        let tokens = self.tokenizer.as_ref().and_then(|json| json.get("added_tokens")).and_then(Value::as_array);
+        let token = |token: &Value| Some((u32::try_from(token.get("id")?.as_u64()?).ok()?, described(token, None)?));
+        tokens.into_iter().flatten().filter_map(token).collect()
+    }
+
+    fn unsupported(&self, key: &str, found: &Value, right: &str) -> CheckpointError {
+        component_config::unsupported(&self.config_path(), key, &found.to_string(), right)
+    }
+}
+
+/// A token with how it is matched, as transformers writes it; `special` goes before what it says itself.
+pub(super) fn described(token: &Value, special: Option<bool>) -> Option<AddedToken> {
+    let switch = |key: &str| token.get(key).and_then(Value::as_bool);
+    let special = special.or_else(|| switch("special")).unwrap_or(false);
+    // One that is special is not normalised, unless the file says so.
+    let plain = AddedToken::from(token.get("content")?.as_str()?, special);
+    let normalized = switch("normalized").unwrap_or(plain.normalized);
+    Some(
+        plain
+            .normalized(normalized)
+            .single_word(switch("single_word").unwrap_or(false))
+            .lstrip(switch("lstrip").unwrap_or(false))
+            .rstrip(switch("rstrip").unwrap_or(false)),
+    )
+}

@@ -1,0 +1,97 @@
+//! What a block reads: a feature map in memory, or one of twice the size that is made while it is read.
+
+use std::ops::Range;
+
+use candle_core::{DType, Device, Result, Tensor};
+
+use super::feature_map::{FeatureMap, MapShape, Moments, add_moments};
+use super::stripes::Stripes;
+use crate::ops::convolution::Conv3x3;
+
+#[derive(Debug)]
+pub(super) enum Input<'a> {
+    Stored(FeatureMap),
+    Doubled(Doubled<'a>),
+}
+
+/// Every pixel of a feature map four times, and a convolution.
+#[derive(Debug)]
+pub(super) struct Doubled<'a> {
+    source: FeatureMap,
+    conv: &'a Conv3x3,
+}
+
+impl<'a> Input<'a> {
+    /// `source` doubled and convolved; stored if it is small.
+    pub(super) fn doubled(source: FeatureMap, conv: &'a Conv3x3, stripes: Stripes) -> Result<Self> {
+        let doubled = Doubled { source, conv };
+        let shape = doubled.shape();
+        if shape.values() > stripes.most_stored_values {
+            return Ok(Self::Doubled(doubled));
+        }
+        let (dtype, device) = doubled.kind();
+        let groups = doubled.source.moments().len();
+        let mut map = FeatureMap::onto(FeatureMap::storage(shape, dtype, device)?, groups);
+        for stripe in stripes.of(shape.height, shape.line_values()) {
+            map.set_lines(stripe.lines.start, &doubled.lines(stripe.lines)?)?;
+        }
+        Ok(Self::Stored(map))
+    }
+
+    pub(super) fn shape(&self) -> MapShape {
+        match self {
+            Self::Stored(map) => map.shape(),
+            Self::Doubled(doubled) => doubled.shape(),
+        }
+    }
+
+    pub(super) fn kind(&self) -> (DType, &Device) {
+        match self {
+            Self::Stored(map) => (map.values().dtype(), map.values().device()),
+            Self::Doubled(doubled) => doubled.kind(),
+        }
+    }
+
+    /// One per group; a doubled map is made once for them.
+    pub(super) fn moments(&self, stripes: Stripes) -> Result<Vec<Moments>> {
+        match self {
+            Self::Stored(map) => Ok(map.moments().to_vec()),
+            Self::Doubled(doubled) => {
+                let mut moments = vec![Moments::default(); doubled.source.moments().len()];
+                let shape = doubled.shape();
+                for stripe in stripes.of(shape.height, shape.line_values()) {
+                    add_moments(&mut moments, &doubled.lines(stripe.lines)?)?;
+                }
+                Ok(moments)
+            }
+        }
+    }
+
+    /// Some lines: `[1, channels, lines, width]`.
+    pub(super) fn lines(&self, lines: Range<usize>) -> Result<Tensor> {
+        match self {
+            Self::Stored(map) => map.lines(lines),
+            Self::Doubled(doubled) => doubled.lines(lines),
+        }
+    }
+}
+
+impl Doubled<'_> {
+    fn shape(&self) -> MapShape {
+        let MapShape { height, width, .. } = self.source.shape();
+        MapShape { channels: self.conv.output_channels(), height: 2 * height, width: 2 * width }
+    }
+
+    fn kind(&self) -> (DType, &Device) {
+        (self.source.values().dtype(), self.source.values().device())
+    }
+
+    /// Lines of the convolution of the doubled map: it sees a line more on each side.
+    fn lines(&self, lines: Range<usize>) -> Result<Tensor> {
+        let MapShape { height, width, .. } = self.source.shape();
+        let (first, last) = (lines.start.saturating_sub(1) / 2, (lines.end + 1).div_ceil(2).min(height));
+        let doubled =
+            self.source.lines(first..last)?.contiguous()?.upsample_nearest2d(2 * (last - first), 2 * width)?;
+        self.conv.forward_lines(&doubled, lines.start - 2 * first..lines.end - 2 * first)
+    }
+}

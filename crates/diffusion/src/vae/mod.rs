@@ -1,0 +1,76 @@
+//! The decoder of diffusers' `AutoencoderKL`: latents to pixels.
+//!
+//! One class serves all families: four latent channels with convolutions around the latents (DiT,
+//! PixArt), or sixteen without them, whose latents are shifted as well as scaled (SD3, FLUX).
+
+mod attention;
+mod config;
+mod decoder;
+mod feature_map;
+#[cfg(test)]
+mod goldens;
+mod group_norm;
+mod input;
+mod resnet;
+mod stripes;
+
+use afterimage_checkpoint::{ModelFolder, ModelIndex, OwnClass, component_config};
+use candle_core::{DType, Device, Result, Tensor};
+
+use self::config::VaeConfig;
+use self::decoder::VaeDecoder;
+use crate::DiffusionError;
+
+/// Tensors of an `AutoencoderKL` that decoding does not need.
+const UNUSED_WEIGHTS: [&str; 2] = ["encoder.", "quant_conv."];
+
+/// The folder of a model's VAE.
+const COMPONENT: &str = "vae";
+const CLASS: &str = "AutoencoderKL";
+
+/// A decoder and what its latents are scaled and shifted by.
+#[derive(Debug)]
+pub struct Vae {
+    config: VaeConfig,
+    shift: f64,
+    decoder: VaeDecoder,
+}
+
+impl Vae {
+    /// Loads the decoder of a model folder, in `dtype` if its weights are good in that; on a CPU, where f32 is
+    /// as fast, in f32. `adds_shift`: the pipeline shifts latents.
+    pub fn load(
+        folder: &ModelFolder,
+        index: &ModelIndex,
+        adds_shift: bool,
+        dtype: DType,
+        device: &Device,
+    ) -> std::result::Result<Self, DiffusionError> {
+        let config = VaeConfig::from_json(&component_config::text(folder, COMPONENT)?)?;
+        let own = OwnClass { path: config::PATH, key: "_class_name", class: config.class_name() };
+        index.class_of(COMPONENT, &[CLASS], &own)?;
+        // The others leave out what stands there.
+        let shift = if adds_shift { config.shift_factor()? } else { 0.0 };
+        let weights = folder.weights(COMPONENT)?;
+        let dtype = if config.force_upcast || device.is_cpu() { DType::F32 } else { dtype };
+        let decoder = VaeDecoder::new(&config, weights.var_builder(dtype, device))?;
+        weights.finish(&UNUSED_WEIGHTS)?;
+        Ok(Self { config, shift, decoder })
+    }
+
+    /// Pixels per latent in each direction.
+    pub fn scale(&self) -> usize {
+        self.config.scale()
+    }
+
+    /// Channels of the latents.
+    pub fn latent_channels(&self) -> usize {
+        self.config.latent_channels
+    }
+
+    /// `[rows, latent_channels, height, width]` as a transformer makes them to
+    /// `[rows, 3, height * scale, width * scale]` in f32, roughly from -1 to 1.
+    pub fn decode(&self, latents: &Tensor) -> Result<Tensor> {
+        self.decoder.decode(&latents.affine(1.0 / self.config.scaling_factor, self.shift)?)
+    }
+}

@@ -1,0 +1,95 @@
+//! The residual block of the decoder.
+
+use candle_core::{Result, Tensor};
+use candle_nn::VarBuilder;
+
+use super::feature_map::{FeatureMap, MapShape};
+use super::group_norm::GroupNorm;
+use super::input::Input;
+use super::stripes::Stripes;
+use crate::ops::convolution::Conv3x3;
+
+#[derive(Debug)]
+pub(super) struct ResnetBlock {
+    norm1: GroupNorm,
+    conv1: Conv3x3,
+    norm2: GroupNorm,
+    conv2: Conv3x3,
+    shortcut: Option<Conv1x1>,
+    groups: usize,
+}
+
+impl ResnetBlock {
+    pub(super) fn new(input: usize, output: usize, groups: usize, vb: VarBuilder<'_>) -> Result<Self> {
+        let shortcut = if input == output { None } else { Some(Conv1x1::new(input, output, vb.pp("conv_shortcut"))?) };
+        Ok(Self {
+            norm1: GroupNorm::new(input, vb.pp("norm1"))?,
+            conv1: Conv3x3::new(input, output, vb.pp("conv1"))?,
+            norm2: GroupNorm::new(output, vb.pp("norm2"))?,
+            conv2: Conv3x3::new(output, output, vb.pp("conv2"))?,
+            shortcut,
+            groups,
+        })
+    }
+
+    /// Two feature maps of the output's size are in memory at a time: the one between the convolutions,
+    /// and the output, which begins as what passes by them. A stored input of the same size becomes it.
+    pub(super) fn forward(&self, x: Input<'_>, stripes: Stripes) -> Result<FeatureMap> {
+        let (dtype, device) = x.kind();
+        let MapShape { height, width, .. } = x.shape();
+        let shape = MapShape { channels: self.conv1.output_channels(), height, width };
+        let passing = match (&x, &self.shortcut) {
+            (Input::Stored(map), None) => map.values().clone(),
+            _ => FeatureMap::storage(shape, dtype, device)?,
+        };
+        let is_set = matches!((&x, &self.shortcut), (Input::Stored(_), None));
+
+        let mut hidden = FeatureMap::onto(FeatureMap::storage(shape, dtype, device)?, self.groups);
+        let norm = self.norm1.fit(&x.moments(stripes)?);
+        for stripe in stripes.of(height, x.shape().line_values()) {
+            let input = x.lines(stripe.seen.clone())?;
+            let lines = stripe.lines_seen();
+            if !is_set {
+                let lines = input.narrow(2, lines.start, lines.len())?.contiguous()?;
+                let lines = self.shortcut.as_ref().map_or(Ok(lines.clone()), |conv| conv.forward(&lines))?;
+                passing.slice_set(&lines, 2, stripe.lines.start)?;
+            }
+            let lines = self.conv1.forward_lines(&norm.apply_silu(&input)?, lines)?;
+            hidden.set_lines(stripe.lines.start, &lines)?;
+        }
+        drop(x);
+
+        let mut output = FeatureMap::onto(passing, self.groups);
+        let norm = self.norm2.fit(hidden.moments());
+        for stripe in stripes.of(height, shape.line_values()) {
+            let lines = norm.apply_silu(&hidden.lines(stripe.seen.clone())?)?;
+            let lines = self.conv2.forward_lines(&lines, stripe.lines_seen())?;
+            let passing = output.lines(stripe.lines.clone())?.contiguous()?;
+            output.set_lines(stripe.lines.start, &(lines + passing)?)?;
+        }
+        Ok(output)
+    }
+}
+
+/// A convolution of single pixels, as a matrix product.
+#[derive(Debug)]
+pub(super) struct Conv1x1 {
+    /// `[1, output, input]`
+    weight: Tensor,
+    /// `[1, output, 1]`
+    bias: Tensor,
+}
+
+impl Conv1x1 {
+    pub(super) fn new(input: usize, output: usize, vb: VarBuilder<'_>) -> Result<Self> {
+        let weight = vb.get((output, input, 1, 1), "weight")?.reshape((1, output, input))?;
+        Ok(Self { weight, bias: vb.get(output, "bias")?.reshape((1, output, 1))? })
+    }
+
+    /// `[1, input, height, width]` to `[1, output, height, width]`
+    pub(super) fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        let (_, _, height, width) = x.dims4()?;
+        let output = self.weight.matmul(&x.flatten_from(2)?)?.broadcast_add(&self.bias)?;
+        output.reshape((1, (), height, width))
+    }
+}

@@ -1,0 +1,63 @@
+//! A pipeline as the step loop sees it.
+
+use std::sync::Arc;
+
+use afterimage_cache::{CacheBudget, ImageReport};
+use afterimage_diffusion::families::Conditioning;
+
+use super::StepModel;
+use crate::error::RunnerError;
+use crate::pipeline::{Pipeline, PromptCache, RunningImage};
+use crate::request::{ImageSpec, RequestWarning, RgbImage};
+
+/// A pipeline and the memory its images may use. Workers on one device share all of it.
+#[derive(Clone)]
+pub(crate) struct PipelineStepModel {
+    pub(crate) pipeline: Arc<Pipeline>,
+    /// For cache state.
+    pub(crate) budget: CacheBudget,
+    /// For what the model makes of prompts.
+    pub(crate) prompts: Arc<PromptCache<Conditioning>>,
+}
+
+impl StepModel for PipelineStepModel {
+    type Image = RunningImage;
+
+    fn must_encode(&self, spec: &ImageSpec) -> bool {
+        self.pipeline.texts(spec).iter().any(|text| !self.prompts.keeps(text))
+    }
+
+    fn begin(&self, spec: &ImageSpec) -> Result<RunningImage, RunnerError> {
+        let encode = |prompt: &str| self.prompts.get_or_compute(prompt, || self.pipeline.encode(prompt));
+        self.pipeline.begin_with(spec, &self.budget, encode)
+    }
+
+    fn step(&self, images: &mut [&mut RunningImage]) -> Result<(), RunnerError> {
+        self.pipeline.denoise(images)
+    }
+
+    fn is_finite(&self, image: &RunningImage) -> Result<bool, RunnerError> {
+        let sum: f32 = image.latents().abs()?.sum_all()?.to_scalar()?;
+        Ok(sum.is_finite())
+    }
+
+    fn decode(&self, image: &RunningImage) -> Result<RgbImage, RunnerError> {
+        self.pipeline.decode(image.latents())
+    }
+
+    fn preview(&self, image: &RunningImage) -> Result<Option<RgbImage>, RunnerError> {
+        image.predicted_original().map(|latents| self.pipeline.decode(latents)).transpose()
+    }
+
+    fn warnings(&self, image: &RunningImage) -> Vec<RequestWarning> {
+        image.warnings()
+    }
+
+    fn cached_forwards(&self, image: &RunningImage) -> usize {
+        image.cached_forwards()
+    }
+
+    fn report(&self, image: &RunningImage) -> ImageReport {
+        image.report()
+    }
+}

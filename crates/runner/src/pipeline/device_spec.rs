@@ -1,0 +1,82 @@
+//! The devices an engine runs on, as a command line names them.
+
+use std::fmt;
+use std::str::FromStr;
+
+use candle_core::Device;
+
+use crate::error::RunnerError;
+
+/// One device; every device has its own worker.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum DeviceSpec {
+    /// The processor. Several of these share one copy of the weights.
+    #[default]
+    Cpu,
+    /// An NVIDIA GPU by its ordinal. Opened only by builds with the feature `cuda`.
+    Cuda(usize),
+}
+
+/// A text that names no device.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("`{0}` is not a device; write cpu, or cuda:N for the GPU with number N")]
+pub struct ParseDeviceError(String);
+
+impl DeviceSpec {
+    /// The device itself.
+    pub(crate) fn open(self) -> Result<Device, RunnerError> {
+        let ordinal = match self {
+            Self::Cpu => return Ok(Device::Cpu),
+            Self::Cuda(ordinal) => ordinal,
+        };
+        if !cfg!(feature = "cuda") {
+            let reason = "this program was built without CUDA; build it with `--features cuda`".to_owned();
+            return Err(RunnerError::Device { device: self.to_string(), reason });
+        }
+        Device::new_cuda(ordinal)
+            .map_err(|error| RunnerError::Device { device: self.to_string(), reason: error.to_string() })
+    }
+}
+
+impl FromStr for DeviceSpec {
+    type Err = ParseDeviceError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let ordinal = |digits: &str| digits.bytes().all(|byte| byte.is_ascii_digit()).then(|| digits.parse().ok())?;
+        let cuda = text.strip_prefix("cuda:").and_then(ordinal).map(Self::Cuda);
+        let device = if text == "cpu" { Some(Self::Cpu) } else { cuda };
+        device.ok_or_else(|| ParseDeviceError(text.to_owned()))
+    }
+}
+
+impl fmt::Display for DeviceSpec {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Cpu => f.write_str("cpu"),
+            Self::Cuda(ordinal) => write!(f, "cuda:{ordinal}"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_round_trip() {
+        for device in [DeviceSpec::Cpu, DeviceSpec::Cuda(0), DeviceSpec::Cuda(12)] {
+            assert_eq!(device.to_string().parse(), Ok(device));
+        }
+        for text in ["tpu", "cuda", "cuda:", "cuda:-1", "cuda:+1", "cpu:0", "CPU"] {
+            assert!(text.parse::<DeviceSpec>().unwrap_err().to_string().contains(&format!("`{text}`")));
+        }
+    }
+
+    #[test]
+    #[cfg(not(feature = "cuda"))]
+    fn a_gpu_wants_a_build_that_has_them() {
+        let message = DeviceSpec::Cuda(1).open().unwrap_err().to_string();
+        assert!(message.contains("cuda:1") && message.contains("--features cuda"), "{message}");
+    }
+}

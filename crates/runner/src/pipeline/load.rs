@@ -1,0 +1,143 @@
+//! From a model folder to a pipeline.
+
+use std::sync::Arc;
+
+use afterimage_cache::Calibration;
+use afterimage_checkpoint::{CALIBRATION_FILE, CheckpointError, ModelFolder, ModelIndex};
+use afterimage_diffusion::families::{FamilyParts, LabelPolicy, LoadedFamily, entry_of};
+use afterimage_diffusion::schedulers::{SchedulerConfig, SchedulerKind};
+use afterimage_diffusion::text::{EncoderSource, Offload, Residency};
+use afterimage_diffusion::vae::Vae;
+use afterimage_diffusion::{Canvas, DiffusionError, Precision};
+
+use super::{DeviceSpec, Pipeline};
+use crate::error::RunnerError;
+use crate::model_info::ModelInfo;
+use crate::request::Size;
+
+/// How a model is loaded.
+#[derive(Debug, Clone, Default)]
+pub struct LoadOptions {
+    /// Where weights and activations live.
+    pub device: DeviceSpec,
+    /// Precision of weights and activations.
+    pub precision: Precision,
+    /// Sizes served, the default first; empty: only the model's own size.
+    pub buckets: Vec<Size>,
+    /// Tokens of a prompt in the last text encoder; `None`: the family's default.
+    pub max_sequence_length: Option<usize>,
+    /// What leaves the memory while it is not needed.
+    pub offload: Offload,
+    /// Where text encoders live; `None`: where the transformer does.
+    pub text_encoder_device: Option<DeviceSpec>,
+    /// Noise scheduler of requests that do not say; `None`: the model's own.
+    pub scheduler: Option<SchedulerKind>,
+    /// What a prompt that is no label is taken for; `None`: for the nearest label by the embedded model, which
+    /// strangers try first, and for a mistake by others.
+    pub label_policy: Option<LabelPolicy>,
+}
+
+impl Pipeline {
+    /// Loads a model folder onto a device.
+    ///
+    /// # Errors
+    /// If the device cannot be opened, or a file, a configuration key or a tensor is not what the model
+    /// needs.
+    pub fn load(folder: &ModelFolder, options: &LoadOptions) -> Result<Self, RunnerError> {
+        let device = options.device.open()?;
+        let dtype = options.precision.dtype(&device)?;
+        let index = Arc::new(ModelIndex::read(folder)?);
+        let entry = entry_of(&index)?;
+        let text_device = match options.text_encoder_device {
+            Some(spec) if spec != options.device => spec.open()?,
+            _ => device.clone(),
+        };
+        let residency = Arc::<Residency>::default();
+        let text_encoders = EncoderSource {
+            folder: folder.clone(),
+            index: Arc::clone(&index),
+            dtype: options.precision.dtype(&text_device)?,
+            device: text_device,
+            states_device: device.clone(),
+            states_dtype: dtype,
+            offloaded_by: (options.offload == Offload::TextEncoders).then(|| Arc::clone(&residency)),
+        };
+        let vae = Vae::load(folder, &index, entry.adds_shift, dtype, &device)?;
+        let schedulers = SchedulerConfig::from_json(&folder.text("scheduler/scheduler_config.json")?)?
+            .of_class(index.component("scheduler"));
+        let buckets: Vec<Canvas> = options.buckets.iter().map(|size| size.canvas()).collect();
+        let parts = FamilyParts {
+            folder,
+            index: &index,
+            buckets: &buckets,
+            vae_scale: vae.scale(),
+            max_sequence_length: options.max_sequence_length,
+            dtype,
+            device: &device,
+            text_encoders,
+        };
+        let LoadedFamily { family, facts, buckets } = (entry.load)(&parts)?;
+        if vae.latent_channels() != facts.latent_channels {
+            let reason = format!(
+                "the transformer has {} latent channels, the VAE {}",
+                facts.latent_channels,
+                vae.latent_channels()
+            );
+            return Err(DiffusionError::Mismatch { model: folder.id().to_owned(), reason }.into());
+        }
+
+        if facts.prompt_limits.is_empty() && (options.offload, options.text_encoder_device) != (Offload::None, None) {
+            tracing::warn!("the model has no text encoder to be offloaded or put on another device");
+        }
+        let info = ModelInfo {
+            id: folder.id().to_owned(),
+            pipeline: entry.pipeline,
+            block_lists: facts.block_lists,
+            buckets: buckets.into_iter().map(Size::of).collect(),
+            default_steps: facts.default_steps,
+            default_guidance_scale: facts.default_guidance_scale,
+            default_scheduler: default_scheduler(&schedulers, options.scheduler)?,
+            schedulers: schedulers.kinds()?,
+            labels: facts.labels,
+            label_policy: options.label_policy.unwrap_or(match folder.path() {
+                Some(_) => LabelPolicy::Exact,
+                None => LabelPolicy::Nearest,
+            }),
+            calibration: read_calibration(folder)?.or(facts.calibration),
+            guidance: facts.guidance,
+            prompt_limits: facts.prompt_limits,
+        };
+        Ok(Self {
+            family,
+            vae,
+            schedulers,
+            flow_sigmas: facts.flow_sigmas,
+            latent_channels: facts.latent_channels,
+            learns_variance: facts.out_channels == 2 * facts.latent_channels,
+            info,
+            residency,
+            device_spec: options.device,
+            device,
+        })
+    }
+}
+
+fn default_scheduler(
+    schedulers: &SchedulerConfig,
+    chosen: Option<SchedulerKind>,
+) -> Result<SchedulerKind, RunnerError> {
+    match chosen {
+        Some(kind) => Ok(kind),
+        None => schedulers.kind().map_err(RunnerError::OwnScheduler),
+    }
+}
+
+/// The model's calibration, if it has one.
+fn read_calibration(folder: &ModelFolder) -> Result<Option<Calibration>, RunnerError> {
+    if !folder.contains(CALIBRATION_FILE) {
+        return Ok(None);
+    }
+    let parsed = serde_json::from_str(&folder.text(CALIBRATION_FILE)?);
+    let file = || format!("{}: {CALIBRATION_FILE}", folder.id());
+    parsed.map(Some).map_err(|error| CheckpointError::config(file(), error.to_string()).into())
+}

@@ -1,0 +1,81 @@
+//! One image on its way from noise to latents.
+
+use std::ops::Range;
+
+use afterimage_cache::{CalibrationStep, ImageReport, ImageSessions};
+use afterimage_diffusion::families::Conditioning;
+use afterimage_diffusion::schedulers::Scheduler;
+use candle_core::Tensor;
+
+use crate::request::{ImageSpec, RequestWarning};
+
+/// An image on its way from noise to latents. A clone is a snapshot: it shares the tensors, the memory
+/// reserved for cache state included, and goes its own way from then on.
+#[derive(Clone)]
+pub struct RunningImage {
+    pub(super) spec: ImageSpec,
+    /// One per row, in the order of the rows and of the forwards they are in.
+    pub(super) conditioning: Vec<Conditioning>,
+    /// The row with the prompt.
+    pub(super) prompt_row: usize,
+    /// `[1, channels, height, width]`, f32
+    pub(super) latents: Tensor,
+    pub(super) scheduler: Box<dyn Scheduler>,
+    pub(super) step: usize,
+    pub(super) sessions: ImageSessions,
+}
+
+impl RunningImage {
+    /// The rows that are in this forward of a step, counted from 0.
+    pub(super) fn rows_in(&self, forward: usize) -> Range<usize> {
+        let rows = self.spec.guidance.rows_per_forward();
+        let bound = |forward: usize| (forward * rows).min(self.conditioning.len());
+        bound(forward)..bound(forward + 1)
+    }
+
+    /// What it is made of.
+    pub fn spec(&self) -> &ImageSpec {
+        &self.spec
+    }
+
+    /// `[1, channels, height, width]`, f32
+    pub fn latents(&self) -> &Tensor {
+        &self.latents
+    }
+
+    /// What the last step took for the clean latents; `None` before the first step.
+    pub fn predicted_original(&self) -> Option<&Tensor> {
+        self.scheduler.predicted_original()
+    }
+
+    /// Forwards reused so far, as the cache's first context counts them.
+    pub fn cached_forwards(&self) -> usize {
+        self.sessions.cached_forwards()
+    }
+
+    /// What of its request has no effect.
+    pub fn warnings(&self) -> Vec<RequestWarning> {
+        let rows = self.conditioning.iter().enumerate();
+        let warnings = |(row, conditioning): (usize, &Conditioning)| -> Vec<_> {
+            let param = if row == self.prompt_row { "prompt" } else { "negative_prompt" };
+            let cuts = conditioning.cuts().iter();
+            cuts.map(|cut| RequestWarning {
+                param: param.to_owned(),
+                code: "prompt_truncated",
+                message: cut.to_string(),
+            })
+            .collect()
+        };
+        rows.flat_map(warnings).collect()
+    }
+
+    /// What was observed for a calibration.
+    pub fn calibration_steps(&self) -> &[CalibrationStep] {
+        self.sessions.calibration_steps()
+    }
+
+    /// What the cache decided so far.
+    pub fn report(&self) -> ImageReport {
+        self.sessions.report()
+    }
+}

@@ -1,0 +1,88 @@
+//! One denoising step of several images in one forward.
+
+use std::borrow::BorrowMut;
+
+use afterimage_cache::Lane;
+use afterimage_diffusion::families::Rows;
+use candle_core::Tensor;
+
+use super::{Pipeline, RunningImage};
+use crate::error::RunnerError;
+
+/// Forwards of a step: one, and one for true classifier-free guidance of a distilled model.
+const MAX_FORWARDS: usize = 2;
+
+impl Pipeline {
+    /// Advances every image by one step, in one forward; those that ask for a second share that. All must
+    /// have the same size; all else may differ.
+    ///
+    /// # Errors
+    /// If a tensor operation fails, or an image has no step left.
+    pub fn denoise<I: BorrowMut<RunningImage>>(&self, images: &mut [I]) -> Result<(), RunnerError> {
+        let mut images: Vec<&mut RunningImage> = images.iter_mut().map(I::borrow_mut).collect();
+        // Of every image, one per row.
+        let mut predictions = vec![Vec::new(); images.len()];
+        for forward in 0..MAX_FORWARDS {
+            let members = images.iter_mut().zip(&mut predictions);
+            let (mut members, mut predictions): (Vec<_>, Vec<_>) =
+                members.filter(|(image, _)| !image.rows_in(forward).is_empty()).unzip();
+            if members.is_empty() {
+                break;
+            }
+            let prediction = self.predict(&mut members, forward)?;
+            let mut rows = (0..prediction.dim(0)?).map(|row| prediction.narrow(0, row, 1));
+            for (image, predictions) in members.iter().zip(&mut predictions) {
+                for row in rows.by_ref().take(image.rows_in(forward).len()) {
+                    predictions.push(row?);
+                }
+            }
+        }
+        for (image, predictions) in images.into_iter().zip(predictions) {
+            let output = self.guide(&predictions, image)?;
+            image.latents = image.scheduler.step(&output, &image.latents)?;
+            image.step += 1;
+        }
+        Ok(())
+    }
+
+    /// The transformer's output for all rows that all images have in a forward.
+    fn predict(&self, images: &mut [&mut &mut RunningImage], forward: usize) -> Result<Tensor, RunnerError> {
+        let (mut latents, mut timesteps, mut guidance_scales) = (vec![], vec![], vec![]);
+        let (mut conditioning, mut lanes) = (vec![], vec![]);
+        for image in images {
+            let rows = image.rows_in(forward);
+            let RunningImage { spec, conditioning: all_rows, latents: sample, scheduler, step, sessions, .. } =
+                &mut ***image;
+            let timestep = scheduler.timesteps().get(*step);
+            let timestep = *timestep.ok_or_else(|| RunnerError::NoStepLeft)?;
+            sessions.begin_forward(!spec.scheduler.begins_step(*step));
+            lanes.push(Lane { rows: rows.len(), sessions });
+            for row in &all_rows[rows] {
+                latents.push(sample.clone());
+                timesteps.push(timestep);
+                guidance_scales.push(spec.guidance.scale() as f32);
+                conditioning.push(row);
+            }
+        }
+        let rows = Rows {
+            latents: &Tensor::cat(&latents, 0)?,
+            timesteps: &timesteps,
+            guidance_scales: &guidance_scales,
+            conditioning: &conditioning,
+        };
+        Ok(self.family.predict(&rows, &mut lanes)?)
+    }
+
+    /// Classifier-free guidance over one image's predictions, `[1, out_channels, h, w]` each, to
+    /// `[1, channels, h, w]`.
+    fn guide(&self, predictions: &[Tensor], image: &RunningImage) -> Result<Tensor, RunnerError> {
+        let row = |index: usize| {
+            let prediction = &predictions[index];
+            if self.learns_variance { prediction.narrow(1, 0, self.latent_channels) } else { Ok(prediction.clone()) }
+        };
+        let cond = row(image.prompt_row)?;
+        let Some(scale) = image.spec.guidance.mixing_scale() else { return Ok(cond) };
+        let uncond = row(1 - image.prompt_row)?;
+        Ok((&uncond + ((cond - &uncond)? * scale)?)?)
+    }
+}
