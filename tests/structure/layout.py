@@ -18,12 +18,13 @@ Arrow = tuple[str, str]
 
 @dataclass
 class Box:
-    """A thing with a size; `x` is its middle, `y` its upper edge."""
+    """A thing with a size; `x` is its middle, `y` its upper edge. Its row is as high as the highest of it."""
 
     width: float
     height: float
     x: float = 0
     y: float = 0
+    row_height: float = 0
     is_passage: bool = False
 
 
@@ -117,9 +118,7 @@ def arranged(boxes: dict[str, Box], arrows: set[Arrow], max_width: float, gap: f
         height = max(layout.boxes[name].height for name in names)
         for name in names:
             box = layout.boxes[name]
-            box.y = layout.height
-            if box.is_passage:
-                box.height = height
+            box.y, box.row_height = layout.height, height
         layout.height += height + row_gap
     layout.height -= row_gap if rows else 0
     return layout

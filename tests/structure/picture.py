@@ -179,11 +179,14 @@ def arrows(
         for name in way:
             box = layout.boxes[name]
             if name == upper:
-                points.append((x + starts[upper, lower], y + box.y + box.height))
+                start = x + starts[upper, lower]
+                points.append((start, y + box.y + box.height))
+                if box.row_height > box.height + ROW_GAP / 2:
+                    points.append((start, y + box.y + box.row_height))
             elif name == lower:
                 points.append((x + ends[upper, lower], y + box.y))
             else:
-                points += [(x + box.x, y + box.y), (x + box.x, y + box.y + box.height)]
+                points += [(x + box.x, y + box.y), (x + box.x, y + box.y + box.row_height)]
         yield from arrow(points, count, direction)
 
 

@@ -12,6 +12,8 @@ from pathlib import Path
 from checks import all_findings
 from circles import circles, graph
 from findings import Finding, without_known
+from layout import Box, Direction, arranged, downward, without_implied
+from page import unknown_names
 from picture import picture
 from rules import AllowedCircle, Known, Rules
 from rust_source import RustSource
@@ -157,13 +159,13 @@ class Circles(StructureTest):
         self.assert_found(("rules.toml", 1, "not there"), ("rules.toml", 1, "not there"), rules=rules)
 
     def test_of_rooms(self) -> None:
-        self.tree.crate("runner", "mod engine;\nmod request;\n")
-        self.tree.write("crates/runner/src/engine/mod.rs", "mod a;\npub mod b;\n")
-        self.tree.write("crates/runner/src/engine/a.rs", "use crate::request::Job;\n")
-        self.tree.write("crates/runner/src/engine/b.rs", "pub struct Id;\n")
-        self.tree.write("crates/runner/src/request.rs", "pub struct Job(crate::engine::b::Id);\n")
-        expected = "a circle of rooms: runner::engine -> runner::request -> runner::engine"
-        self.assert_found(("crates/runner/src/engine/a.rs", 1, expected))
+        self.tree.crate("cache", "mod clock;\nmod report;\n")
+        self.tree.write("crates/cache/src/clock/mod.rs", "mod a;\npub mod b;\n")
+        self.tree.write("crates/cache/src/clock/a.rs", "use crate::report::Report;\n")
+        self.tree.write("crates/cache/src/clock/b.rs", "pub struct Step;\n")
+        self.tree.write("crates/cache/src/report.rs", "pub struct Report(crate::clock::b::Step);\n")
+        expected = "a circle of rooms: cache::clock -> cache::report -> cache::clock"
+        self.assert_found(("crates/cache/src/clock/a.rs", 1, expected))
 
     def test_tests_may_know_everything(self) -> None:
         self.plant()
@@ -246,6 +248,37 @@ class Pictures(StructureTest):
         self.assertNotIn('class="ring"', drawn)
         self.tree.write("crates/runner/src/request.rs", "pub struct Job(super::engine::Id);\n")
         self.assertIn('class="ring"', picture(Workspace(self.tree.folder), RULES))
+
+
+class Pages(StructureTest):
+    def test_names_that_are_nowhere(self) -> None:
+        self.tree.crate("cache", "pub mod plan;\n")
+        self.tree.write("crates/cache/src/plan.rs", "pub struct Plan;\n")
+        page = "`cache::plan` has `Plan` and `KEY`.\n\n`cache::plans` has `Plane`, `cache_dit`.\n"
+        found = list(unknown_names(Workspace(self.tree.folder), page))
+        self.assertEqual([(one.line, one.fault) for one in found], [(3, "name cache::plans"), (3, "name Plane")])
+
+
+class Layouts(unittest.TestCase):
+    def test_boxes_beside_and_below_each_other(self) -> None:
+        boxes = {name: Box(60, 20 + 5 * at) for at, name in enumerate("abcdefgh")}
+        arrows = {("a", "b"), ("a", "c"), ("b", "d"), ("c", "d"), ("a", "d"), ("e", "h"), ("d", "h"), ("f", "h")}
+        layout = arranged(boxes, arrows, 260, 10, 30)
+        placed = sorted(layout.boxes.values(), key=lambda box: (box.y, box.x))
+        for left, right in zip(placed, placed[1:], strict=False):
+            if left.y == right.y:
+                self.assertGreaterEqual(right.x - left.x, (left.width + right.width) / 2)
+            else:
+                self.assertGreaterEqual(right.y, left.y + left.row_height + 30)
+        self.assertTrue(all(box.x - box.width / 2 >= 0 and box.x + box.width / 2 <= 260 for box in placed))
+        for source, target in arrows:
+            self.assertLess(layout.boxes[source].y, layout.boxes[target].y)
+
+    def test_what_is_left_out_and_turned(self) -> None:
+        self.assertEqual(without_implied({("a", "b"), ("b", "c"), ("a", "c")}), {("a", "b"), ("b", "c")})
+        both = {("a", "b"): Direction.BOTH, ("b", "c"): Direction.DOWN}
+        self.assertEqual(downward({("a", "b"), ("b", "a"), ("b", "c")}), both)
+        self.assertEqual(list(downward({("a", "b"), ("b", "c"), ("c", "a")}).values()).count(Direction.UP), 1)
 
 
 if __name__ == "__main__":
