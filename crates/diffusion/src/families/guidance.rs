@@ -1,5 +1,14 @@
 //! How images are steered towards their prompts.
 //!
+//! Follows diffusers 0.42.1:
+//!
+//! * `DiTPipeline.__call__` (lines 101-251):
+//!   <https://github.com/huggingface/diffusers/blob/v0.42.1/src/diffusers/pipelines/dit/pipeline_dit.py#L101>
+//! * pipeline_stable_diffusion_3.py: `StableDiffusion3Pipeline.__call__` (lines 772-1152):
+//!   <https://github.com/huggingface/diffusers/tree/v0.42.1/src/diffusers/pipelines/stable_diffusion_3>
+//! * `FluxPipeline.__call__` (lines 600-973):
+//!   <https://github.com/huggingface/diffusers/blob/v0.42.1/src/diffusers/pipelines/flux/pipeline_flux.py#L600>
+//!
 //! Classifier-free guidance mixes two predictions: one for the prompt, and one for what is steered away
 //! from. Most models make both in one forward, as two rows. Distilled ones (FLUX) have learned the mixture
 //! and are told its strength; classifier-free guidance on top of that, diffusers' `true_cfg_scale`, is a

@@ -1,4 +1,7 @@
 //! Attention of one sequence to itself or to another.
+//!
+//! Follows diffusers 0.42.1, `AttnProcessor2_0` (lines 2696-2787):
+//! <https://github.com/huggingface/diffusers/blob/v0.42.1/src/diffusers/models/attention_processor.py#L2696>
 
 use afterimage_checkpoint::Parameters;
 use candle_core::{D, Result, Tensor};

@@ -1,4 +1,11 @@
 //! The feed-forward part of a block.
+//!
+//! Follows diffusers 0.42.1:
+//!
+//! * `FeedForward` (lines 1682-1742):
+//!   <https://github.com/huggingface/diffusers/blob/v0.42.1/src/diffusers/models/attention.py#L1682>
+//! * `GELU` (lines 65-90):
+//!   <https://github.com/huggingface/diffusers/blob/v0.42.1/src/diffusers/models/activations.py#L65>
 
 use afterimage_checkpoint::Parameters;
 use candle_core::{Result, Tensor};

@@ -1,5 +1,12 @@
 //! Sequences that attend to each other and keep projections of their own, as text and picture do: each stream
 //! makes its heads, and the heads are joined before attention proper.
+//!
+//! Follows diffusers 0.42.1:
+//!
+//! * `FluxAttnProcessor` (lines 76-142):
+//!   <https://github.com/huggingface/diffusers/blob/v0.42.1/src/diffusers/models/transformers/transformer_flux.py#L76>
+//! * `JointAttnProcessor2_0` (lines 1422-1505):
+//!   <https://github.com/huggingface/diffusers/blob/v0.42.1/src/diffusers/models/attention_processor.py#L1422>
 
 use afterimage_checkpoint::Parameters;
 use candle_core::{Result, Tensor};

@@ -1,4 +1,7 @@
 //! The linear layer of all transformers.
+//!
+//! Follows PyTorch 2.15.0, `Linear` (lines 53-140):
+//! <https://github.com/pytorch/pytorch/blob/v2.15.0/torch/nn/modules/linear.py#L53>
 
 use afterimage_checkpoint::Parameters;
 use candle_core::{Result, Tensor};

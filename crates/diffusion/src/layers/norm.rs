@@ -1,4 +1,14 @@
 //! Layer norms and their modulation (adaLN).
+//!
+//! Follows diffusers 0.42.1:
+//!
+//! * `AdaLayerNormZero` (lines 130-170) and `RMSNorm` (510-568):
+//!   <https://github.com/huggingface/diffusers/blob/v0.42.1/src/diffusers/models/normalization.py#L130>
+//!
+//! and PyTorch 2.15.0:
+//!
+//! * `LayerNorm` (lines 105-236):
+//!   <https://github.com/pytorch/pytorch/blob/v2.15.0/torch/nn/modules/normalization.py#L105>
 
 use afterimage_checkpoint::Parameters;
 use candle_core::{D, DType, Result, Tensor};

@@ -1,4 +1,8 @@
 //! Between latents and tokens: patches, their positions, and back.
+//!
+//! Follows diffusers 0.42.1, `get_2d_sincos_pos_embed` (lines 147-197), `get_2d_sincos_pos_embed_from_grid` (200-219),
+//! `get_1d_sincos_pos_embed_from_grid` (222-260) and `PatchEmbed` (263-388):
+//! <https://github.com/huggingface/diffusers/blob/v0.42.1/src/diffusers/models/embeddings.py#L147>
 
 use std::collections::HashMap;
 

@@ -1,5 +1,12 @@
 //! Rotary position embeddings over several axes: the channels of a head are shared out among the axes,
 //! and each axis turns its neighbouring pairs of channels by angles that grow with the position.
+//!
+//! Follows diffusers 0.42.1:
+//!
+//! * `get_1d_rotary_pos_embed` (lines 885-949) and `apply_rotary_emb` (952-1006):
+//!   <https://github.com/huggingface/diffusers/blob/v0.42.1/src/diffusers/models/embeddings.py#L885>
+//! * `FluxPosEmbed` (lines 500-526):
+//!   <https://github.com/huggingface/diffusers/blob/v0.42.1/src/diffusers/models/transformers/transformer_flux.py#L500>
 
 use candle_core::{DType, Device, Result, Tensor};
 

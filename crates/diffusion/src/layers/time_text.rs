@@ -1,5 +1,12 @@
 //! What all blocks are told about a row: timestep, prompt and, where the model is told it, the guidance scale, in
 //! one vector.
+//!
+//! Follows diffusers 0.42.1, `CombinedTimestepTextProjEmbeddings` (lines 1350-1366) and
+//! `CombinedTimestepGuidanceTextProjEmbeddings` (1369-1390):
+//! <https://github.com/huggingface/diffusers/blob/v0.42.1/src/diffusers/models/embeddings.py#L1350>
+//!
+//! Departs from it: timesteps and guidance scales stay f32 until their sinusoids are taken; for FLUX diffusers rounds
+//! both to the dtype of the model before (`FluxTransformer2DModel.forward`).
 
 use afterimage_checkpoint::Parameters;
 use candle_core::{Result, Tensor};

@@ -1,4 +1,8 @@
 //! Numbers that steer a model, as it is told them: timesteps, and sizes where a model knows them.
+//!
+//! Follows diffusers 0.42.1, `get_timestep_embedding` (lines 27-78), `TimestepEmbedding` (1027-1072) and `Timesteps`
+//! (1075-1091):
+//! <https://github.com/huggingface/diffusers/blob/v0.42.1/src/diffusers/models/embeddings.py#L27>
 
 use afterimage_checkpoint::Parameters;
 use candle_core::{Device, Result, Tensor};

@@ -1,5 +1,12 @@
 //! The Box-Muller transform of 16 uniform numbers in f32, rounded as PyTorch rounds it on x86.
 //!
+//! Follows PyTorch 2.15.0:
+//!
+//! * `NormalFill16<float, true>` (lines 113-137):
+//!   <https://github.com/pytorch/pytorch/blob/v2.15.0/aten/src/ATen/native/cpu/DistributionTemplates.h#L113>
+//! * `log256_ps` (lines 89-159) and `sincos256_ps` (425-520):
+//!   <https://github.com/pytorch/pytorch/blob/v2.15.0/aten/src/ATen/native/cpu/avx_mathfun.h#L89>
+//!
 //! PyTorch's AVX2 code takes its logarithm, sine and cosine from the single precision polynomials of
 //! the Cephes library (S. L. Moshier, `logf`, `sinf`, `cosf`), with fused multiply-adds. The order of
 //! operations and the places where one is fused decide the last bit, so they are spelled out here

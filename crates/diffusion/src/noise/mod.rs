@@ -1,5 +1,21 @@
 //! Seeded standard normal noise, equal to PyTorch's on the CPU.
 //!
+//! Follows diffusers 0.42.1:
+//!
+//! * `randn_tensor` (lines 61-112):
+//!   <https://github.com/huggingface/diffusers/blob/v0.42.1/src/diffusers/utils/torch_utils.py#L61>
+//!
+//! and PyTorch 2.15.0:
+//!
+//! * `normal_fill` (lines 167-219) and `normal_kernel` (221-236):
+//!   <https://github.com/pytorch/pytorch/blob/v2.15.0/aten/src/ATen/native/cpu/DistributionTemplates.h#L167>
+//! * `uniform_real_distribution` (lines 98-118) and `normal_distribution` (171-202):
+//!   <https://github.com/pytorch/pytorch/blob/v2.15.0/aten/src/ATen/core/DistributionsHelper.h#L98>
+//! * `mt19937_engine` (lines 110-190):
+//!   <https://github.com/pytorch/pytorch/blob/v2.15.0/aten/src/ATen/core/MT19937RNGEngine.h#L110>
+//!
+//! Departs from it: numbers stay f32, where diffusers has them rounded to the dtype of the prompt.
+//!
 //! The same seed has to give the same picture as diffusers, so the first latents must be those of
 //! `torch.Generator("cpu").manual_seed(seed)` and `torch.randn(shape, dtype=torch.float32)`. PyTorch
 //! draws 32-bit words from MT19937 and turns them into normals with the Box-Muller transform (Box and

@@ -1,5 +1,9 @@
 //! The training noise schedule: how much of the picture is left at each timestep.
 //!
+//! Follows diffusers 0.42.1, `betas_for_alpha_bar` (lines 51-100), `rescale_zero_terminal_snr` (103-136) and
+//! `DDIMScheduler.__init__` (193-243):
+//! <https://github.com/huggingface/diffusers/blob/v0.42.1/src/diffusers/schedulers/scheduling_ddim.py#L51>
+//!
 //! Three schedules are in use: linear betas (Ho et al., arXiv 2006.11239), betas whose square roots
 //! are linear (latent diffusion) and the cosine schedule (Nichol and Dhariwal, arXiv 2102.09672).
 //! The arithmetic repeats PyTorch's: betas in f32, their product accumulated in f64.

@@ -1,5 +1,8 @@
 //! `scheduler_config.json`, and building a scheduler from it.
 //!
+//! Follows diffusers 0.42.1, `ConfigMixin.from_config` (lines 221-311) and `extract_init_dict` (488-581):
+//! <https://github.com/huggingface/diffusers/blob/v0.42.1/src/diffusers/configuration_utils.py#L221>
+//!
 //! A request may ask for another class than the file names. As in diffusers' `from_config`, keys the
 //! two classes share carry over and all others take the defaults of the class being built; so the
 //! config keeps the keys as they were written, and each scheduler reads them with its own defaults.

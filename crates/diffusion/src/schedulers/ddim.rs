@@ -1,6 +1,12 @@
 //! `DDIMScheduler`: Song et al., "Denoising Diffusion Implicit Models", arXiv 2010.02502, formula 12
 //! with eta 0.
 //!
+//! Follows diffusers 0.42.1, `DDIMScheduler` (lines 139-595):
+//! <https://github.com/huggingface/diffusers/blob/v0.42.1/src/diffusers/schedulers/scheduling_ddim.py#L139>
+//!
+//! Departs from it: noise levels from which a prediction says nothing are refused before the first step, where
+//! diffusers divides by zero.
+//!
 //! Each step predicts the clean sample and the noise, and mixes them again at the next lower noise
 //! level. As in diffusers the next level is a fixed stride below the timestep, not the next entry of the
 //! list, which makes a difference for "linspace" and "trailing" spacing.

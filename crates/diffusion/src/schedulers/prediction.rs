@@ -1,5 +1,12 @@
 //! What the model's output stands for, and how to get the clean sample or the noise from it.
 //!
+//! Follows diffusers 0.42.1:
+//!
+//! * `DDIMScheduler.step` (lines 384-514):
+//!   <https://github.com/huggingface/diffusers/blob/v0.42.1/src/diffusers/schedulers/scheduling_ddim.py#L384>
+//! * scheduling_dpmsolver_multistep.py: `DPMSolverMultistepScheduler.convert_model_output` (lines 749-845):
+//!   <https://github.com/huggingface/diffusers/tree/v0.42.1/src/diffusers/schedulers>
+//!
 //! A noisy sample is `alpha * clean + sigma * noise` with `alpha^2 + sigma^2 = 1`. A model predicts the
 //! noise (Ho et al., arXiv 2006.11239), the clean sample, or the velocity `alpha * noise - sigma * clean`
 //! (Salimans and Ho, arXiv 2202.00512); with the sample at hand each follows from each.

@@ -1,5 +1,12 @@
 //! Which training timesteps the inference steps visit: `timestep_spacing`.
 //!
+//! Follows diffusers 0.42.1:
+//!
+//! * `DDIMScheduler.set_timesteps` (lines 334-382):
+//!   <https://github.com/huggingface/diffusers/blob/v0.42.1/src/diffusers/schedulers/scheduling_ddim.py#L334>
+//! * scheduling_dpmsolver_multistep.py: `DPMSolverMultistepScheduler.set_timesteps` (lines 367-497):
+//!   <https://github.com/huggingface/diffusers/tree/v0.42.1/src/diffusers/schedulers>
+//!
 //! Table 2 of Lin et al., "Common Diffusion Noise Schedules and Sample Steps are Flawed", arXiv
 //! 2305.08891. The pieces here repeat NumPy's `linspace` and `arange`, whose rounding decides between
 //! neighbouring timesteps.

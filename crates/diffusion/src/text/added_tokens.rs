@@ -1,5 +1,12 @@
 //! Special and added tokens of a tokenizer, as transformers 5 finds them.
 //!
+//! Follows transformers 5.23.0:
+//!
+//! * `PreTrainedTokenizerBase._from_pretrained` (lines 1780-1980):
+//!   <https://github.com/huggingface/transformers/blob/v5.23.0/src/transformers/tokenization_utils_base.py#L1780>
+//! * `TokenizersBackend.__init__` (lines 368-527):
+//!   <https://github.com/huggingface/transformers/blob/v5.23.0/src/transformers/tokenization_utils_tokenizers.py#L368>
+//!
 //! They are searched in a text before the vocabulary is: trained words of textual inversion, sentinels,
 //! the token that ends a text. `added_tokens_decoder` in `tokenizer_config.json` lists them all with how
 //! they are matched; without it, `special_tokens_map.json`, `added_tokens.json` and `tokenizer.json` do

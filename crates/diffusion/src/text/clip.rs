@@ -1,6 +1,16 @@
 //! The text model of CLIP (arXiv 2103.00020), as transformers' `CLIPTextModel` and
 //! `CLIPTextModelWithProjection` lay it out.
 //!
+//! Follows transformers 5.23.0:
+//!
+//! * `CLIPTextModel` (lines 480-577), `CLIPTextModelWithProjection` (825-886), `CLIPTextEmbeddings` (221-256),
+//!   `CLIPAttention` (280-335), `CLIPMLP` (338-350) and `CLIPEncoderLayer` (353-383):
+//!   <https://github.com/huggingface/transformers/blob/v5.23.0/src/transformers/models/clip/modeling_clip.py#L480>
+//! * `CLIPTextConfig` (lines 25-72):
+//!   <https://github.com/huggingface/transformers/blob/v5.23.0/src/transformers/models/clip/configuration_clip.py#L25>
+//!
+//! Departs from it: a text without its end token is refused, where transformers pools its first token.
+//!
 //! A token sees itself and those before it, padding included; there is no other mask. Norms come before
 //! what they belong to, and one more follows the last layer.
 

@@ -1,4 +1,11 @@
 //! A CLIP text model with its tokenizer: from a text to one vector per token and one for the whole.
+//!
+//! Follows diffusers 0.42.1:
+//!
+//! * pipeline_stable_diffusion_3.py: `StableDiffusion3Pipeline._get_clip_prompt_embeds` (lines 289-342):
+//!   <https://github.com/huggingface/diffusers/tree/v0.42.1/src/diffusers/pipelines/stable_diffusion_3>
+//! * `FluxPipeline._get_clip_prompt_embeds` (lines 267-310):
+//!   <https://github.com/huggingface/diffusers/blob/v0.42.1/src/diffusers/pipelines/flux/pipeline_flux.py#L267>
 
 use afterimage_checkpoint::{CheckpointError, OwnClass, Parameters, component_config};
 use candle_core::Tensor;

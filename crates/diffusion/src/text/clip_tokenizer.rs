@@ -1,5 +1,8 @@
 //! CLIP's tokenizer: byte pairs of lower-cased words.
 //!
+//! Follows transformers 5.23.0, `CLIPTokenizer` (lines 28-139):
+//! <https://github.com/huggingface/transformers/blob/v5.23.0/src/transformers/models/clip/tokenization_clip.py#L28>
+//!
 //! `tokenizer.json`, or `vocab.json` and `merges.txt`, hold the byte pairs; how a text is split is the same
 //! for every CLIP, and so is built here, as transformers does, whatever `tokenizer.json` says. The padding
 //! token is special, so that it is found in a text as it is written: where it is "!", as for the larger CLIP

@@ -1,5 +1,8 @@
 //! SentencePiece models (`spiece.model`).
 //!
+//! Follows transformers 5.23.0, `SentencePieceExtractor` (lines 146-196) and `SpmConverter.convert_from_spm` (687-695):
+//! <https://github.com/huggingface/transformers/blob/v5.23.0/src/transformers/convert_slow_tokenizer.py#L146>
+//!
 //! The file is a protocol buffer; only what a unigram tokenizer needs of it is read
 //! (<https://github.com/google/sentencepiece/blob/master/src/sentencepiece_model.proto>).
 

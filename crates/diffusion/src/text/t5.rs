@@ -1,6 +1,16 @@
 //! The encoder of T5 (arXiv 1910.10683) and its 1.1 revision, as transformers' `T5EncoderModel` lays it
 //! out.
 //!
+//! Follows transformers 5.23.0:
+//!
+//! * `T5EncoderModel` (lines 1072-1135), `T5LayerNorm` (50-72), `T5DenseGatedActDense` (97-123), `T5Attention`
+//!   (176-369), `T5Block` (435-509) and `T5Stack` (640-750):
+//!   <https://github.com/huggingface/transformers/blob/v5.23.0/src/transformers/models/t5/modeling_t5.py#L1072>
+//! * `T5Config` (lines 22-95):
+//!   <https://github.com/huggingface/transformers/blob/v5.23.0/src/transformers/models/t5/configuration_t5.py#L22>
+//!
+//! Departs from it: one text at a time and without a mask.
+//!
 //! Scores are not scaled, positions are learned biases of the scores that all blocks share, and norms
 //! neither centre nor shift.
 

@@ -1,4 +1,13 @@
 //! A T5 encoder with its tokenizer: from a text to one vector per token.
+//!
+//! Follows diffusers 0.42.1:
+//!
+//! * pipeline_stable_diffusion_3.py: `StableDiffusion3Pipeline._get_t5_prompt_embeds` (lines 233-287):
+//!   <https://github.com/huggingface/diffusers/tree/v0.42.1/src/diffusers/pipelines/stable_diffusion_3>
+//! * `FluxPipeline._get_t5_prompt_embeds` (lines 217-265):
+//!   <https://github.com/huggingface/diffusers/blob/v0.42.1/src/diffusers/pipelines/flux/pipeline_flux.py#L217>
+//! * pipeline_pixart_sigma.py: `PixArtSigmaPipeline.encode_prompt` (lines 247-380):
+//!   <https://github.com/huggingface/diffusers/tree/v0.42.1/src/diffusers/pipelines/pixart_alpha>
 
 use afterimage_checkpoint::{OwnClass, Parameters, component_config};
 use candle_core::Tensor;

@@ -1,5 +1,12 @@
 //! T5's tokenizer: pieces of words with their scores, in `tokenizer.json` or else in `spiece.model`.
 //!
+//! Follows transformers 5.23.0:
+//!
+//! * `T5Tokenizer` (lines 30-156):
+//!   <https://github.com/huggingface/transformers/blob/v5.23.0/src/transformers/models/t5/tokenization_t5.py#L30>
+//! * `T5Converter` (lines 1335-1360):
+//!   <https://github.com/huggingface/transformers/blob/v5.23.0/src/transformers/convert_slow_tokenizer.py#L1335>
+//!
 //! How a text is split is the same for every T5, and so is built here, as transformers does, whatever
 //! `tokenizer.json` says.
 

@@ -1,4 +1,14 @@
 //! From a text to token ids, whatever the tokenizer.
+//!
+//! Follows diffusers 0.42.1:
+//!
+//! * `TextualInversionLoaderMixin.maybe_convert_prompt` (lines 123-148) and `_maybe_convert_prompt` (150-178):
+//!   <https://github.com/huggingface/diffusers/blob/v0.42.1/src/diffusers/loaders/textual_inversion.py#L123>
+//!
+//! and transformers 5.23.0:
+//!
+//! * `TokenizersBackend.set_truncation_and_padding` (lines 897-970):
+//!   <https://github.com/huggingface/transformers/blob/v5.23.0/src/transformers/tokenization_utils_tokenizers.py#L897>
 
 use afterimage_checkpoint::{CheckpointError, ModelFolder, component_config};
 use tokenizers::{Tokenizer, TruncationDirection};

@@ -1,4 +1,13 @@
 //! The JSON files that transformers keeps beside a tokenizer's vocabulary.
+//!
+//! Follows transformers 5.23.0:
+//!
+//! * `PreTrainedTokenizerBase._from_pretrained` (lines 1780-1980):
+//!   <https://github.com/huggingface/transformers/blob/v5.23.0/src/transformers/tokenization_utils_base.py#L1780>
+//! * `TokenizersBackend.convert_to_native_format` (lines 104-270):
+//!   <https://github.com/huggingface/transformers/blob/v5.23.0/src/transformers/tokenization_utils_tokenizers.py#L104>
+//!
+//! Departs from it: `padding_side` and `truncation_side` must be `right`.
 
 use afterimage_checkpoint::{CheckpointError, ModelFolder, component_config};
 use serde_json::{Map, Value};

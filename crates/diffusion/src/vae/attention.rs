@@ -1,4 +1,11 @@
 //! Self-attention over all positions of a feature map, one head.
+//!
+//! Follows diffusers 0.42.1:
+//!
+//! * `AttnProcessor2_0` (lines 2696-2787):
+//!   <https://github.com/huggingface/diffusers/blob/v0.42.1/src/diffusers/models/attention_processor.py#L2696>
+//! * `UNetMidBlock2D` (lines 589-748):
+//!   <https://github.com/huggingface/diffusers/blob/v0.42.1/src/diffusers/models/unets/unet_2d_blocks.py#L589>
 
 use candle_core::{Result, Tensor};
 use candle_nn::{Linear, Module, VarBuilder};

@@ -1,4 +1,7 @@
 //! `vae/config.json` of an `AutoencoderKL`.
+//!
+//! Follows diffusers 0.42.1, `AutoencoderKL.__init__` (lines 77-140):
+//! <https://github.com/huggingface/diffusers/blob/v0.42.1/src/diffusers/models/autoencoders/autoencoder_kl.py#L77>
 
 use afterimage_checkpoint::{CheckpointError, component_config};
 use serde::Deserialize;

@@ -1,5 +1,12 @@
 //! The decoder itself: middle, up-sampling stages, output.
 //!
+//! Follows diffusers 0.42.1:
+//!
+//! * `Decoder` (lines 183-314):
+//!   <https://github.com/huggingface/diffusers/blob/v0.42.1/src/diffusers/models/autoencoders/vae.py#L183>
+//! * `UNetMidBlock2D` (lines 589-748), `UpDecoderBlock2D` (2575-2645) and `AttnUpDecoderBlock2D` (2648-2744):
+//!   <https://github.com/huggingface/diffusers/blob/v0.42.1/src/diffusers/models/unets/unet_2d_blocks.py#L589>
+//!
 //! A large picture is not cut into tiles that are decoded on their own: each would have group norms and
 //! attention of its own, and blending hides the seams only in part. Instead every layer runs over the
 //! whole picture in stripes, with statistics of the whole: the result does not depend on the stripes but

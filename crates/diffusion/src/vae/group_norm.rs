@@ -1,4 +1,9 @@
 //! Group norm with statistics that were gathered before.
+//!
+//! Follows PyTorch 2.15.0, `GroupNorm` (lines 239-340):
+//! <https://github.com/pytorch/pytorch/blob/v2.15.0/torch/nn/modules/normalization.py#L239>
+//!
+//! Departs from it: statistics are added up over stripes, and taken in f32 and f64 whatever the dtype.
 
 use afterimage_kernels::scale_shift_silu;
 use candle_core::{CpuStorage, CustomOp1, DType, Layout, Result, Shape, Tensor};

@@ -1,4 +1,9 @@
 //! What a block reads: a feature map in memory, or one of twice the size that is made while it is read.
+//!
+//! Follows diffusers 0.42.1, `Upsample2D` (lines 74-190):
+//! <https://github.com/huggingface/diffusers/blob/v0.42.1/src/diffusers/models/upsampling.py#L74>
+//!
+//! Departs from it: large results are not stored, but made again wherever they are read.
 
 use std::ops::Range;
 

@@ -1,5 +1,11 @@
 //! The decoder of diffusers' `AutoencoderKL`: latents to pixels.
 //!
+//! Follows diffusers 0.42.1, `AutoencoderKL` (lines 36-479):
+//! <https://github.com/huggingface/diffusers/blob/v0.42.1/src/diffusers/models/autoencoders/autoencoder_kl.py#L36>
+//!
+//! Departs from it: weights with `force_upcast`, and all on a CPU, are computed in f32, where the pipelines of these
+//! families decode in the dtype they were loaded in; pictures are decoded one by one, as with `use_slicing`.
+//!
 //! One class serves all families: four latent channels with convolutions around the latents (DiT,
 //! PixArt), or sixteen without them, whose latents are shifted as well as scaled (SD3, FLUX).
 

@@ -1,4 +1,7 @@
 //! The residual block of the decoder.
+//!
+//! Follows diffusers 0.42.1, `ResnetBlock2D` (lines 188-377):
+//! <https://github.com/huggingface/diffusers/blob/v0.42.1/src/diffusers/models/resnet.py#L188>
 
 use candle_core::{Result, Tensor};
 use candle_nn::VarBuilder;

@@ -1,4 +1,11 @@
 //! One DiT block: self-attention and feed-forward, each wrapped in adaLN-Zero.
+//!
+//! Follows diffusers 0.42.1:
+//!
+//! * `BasicTransformerBlock` (lines 751-1080):
+//!   <https://github.com/huggingface/diffusers/blob/v0.42.1/src/diffusers/models/attention.py#L751>
+//! * `AdaLayerNormZero` (lines 130-170):
+//!   <https://github.com/huggingface/diffusers/blob/v0.42.1/src/diffusers/models/normalization.py#L130>
 
 use afterimage_checkpoint::Parameters;
 use candle_core::{Result, Tensor};

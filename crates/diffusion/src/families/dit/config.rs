@@ -1,5 +1,8 @@
 //! `transformer/config.json` of a DiT.
 //!
+//! Follows diffusers 0.42.1, `DiTTransformer2DModel.__init__` (lines 71-146):
+//! <https://github.com/huggingface/diffusers/blob/v0.42.1/src/diffusers/models/transformers/dit_transformer_2d.py#L71>
+//!
 //! Absent keys take the defaults of diffusers' `DiTTransformer2DModel`. Published repositories name
 //! the class `Transformer2DModel`, of which DiT was once a variant; the keys of other variants are
 //! ignored. The class itself is `model_index.json`'s.

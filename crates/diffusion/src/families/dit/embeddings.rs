@@ -1,4 +1,7 @@
 //! What enters a DiT block besides the tokens: timesteps and class labels.
+//!
+//! Follows diffusers 0.42.1, `LabelEmbedding` (lines 1217-1250) and `CombinedTimestepLabelEmbeddings` (1331-1347):
+//! <https://github.com/huggingface/diffusers/blob/v0.42.1/src/diffusers/models/embeddings.py#L1217>
 
 use afterimage_checkpoint::Parameters;
 use candle_core::{Result, Tensor};

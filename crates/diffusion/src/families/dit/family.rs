@@ -1,4 +1,9 @@
 //! DiT as the pipeline sees it: prompts are class labels.
+//!
+//! Follows diffusers 0.42.1, `DiTPipeline.__call__` (lines 101-251):
+//! <https://github.com/huggingface/diffusers/blob/v0.42.1/src/diffusers/pipelines/dit/pipeline_dit.py#L101>
+//!
+//! Departs from it: pictures may have other sizes than `sample_size`.
 
 use afterimage_cache::Lane;
 use afterimage_checkpoint::{TRANSFORMER, component_config};

@@ -1,4 +1,14 @@
 //! `DiTTransformer2DModel`: latents in, predicted noise out.
+//!
+//! Follows diffusers 0.42.1:
+//!
+//! * dit_transformer_2d.py: `DiTTransformer2DModel.forward` (lines 148-226):
+//!   <https://github.com/huggingface/diffusers/tree/v0.42.1/src/diffusers/models/transformers>
+//! * `CombinedTimestepLabelEmbeddings` (lines 1331-1347):
+//!   <https://github.com/huggingface/diffusers/blob/v0.42.1/src/diffusers/models/embeddings.py#L1331>
+//!
+//! Departs from it: latents may have any height and width; diffusers takes them for square when it turns tokens back
+//! into latents.
 
 use afterimage_cache::{BlockList, Lane, Streams, run_blocks};
 use afterimage_checkpoint::Parameters;

@@ -1,4 +1,11 @@
 //! The double block: image and text attend to each other, each with weights of its own.
+//!
+//! Follows diffusers 0.42.1:
+//!
+//! * `FluxTransformerBlock` (lines 415-497) and `FluxAttnProcessor` (76-142):
+//!   <https://github.com/huggingface/diffusers/blob/v0.42.1/src/diffusers/models/transformers/transformer_flux.py#L415>
+//! * `AdaLayerNormZero` (lines 130-170):
+//!   <https://github.com/huggingface/diffusers/blob/v0.42.1/src/diffusers/models/normalization.py#L130>
 
 use afterimage_cache::Streams;
 use afterimage_checkpoint::Parameters;

@@ -1,5 +1,8 @@
 //! `transformer/config.json` of a FLUX model; absent keys take the defaults of diffusers'
 //! `FluxTransformer2DModel`; the class itself is `model_index.json`'s.
+//!
+//! Follows diffusers 0.42.1, `FluxTransformer2DModel.__init__` (lines 612-668):
+//! <https://github.com/huggingface/diffusers/blob/v0.42.1/src/diffusers/models/transformers/transformer_flux.py#L612>
 
 use afterimage_checkpoint::{CheckpointError, component_config};
 use serde::Deserialize;

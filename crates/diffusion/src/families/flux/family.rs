@@ -1,4 +1,11 @@
 //! FLUX.1 as the pipeline sees it: a prompt is read by T5, and by CLIP for one vector of the whole.
+//!
+//! Follows diffusers 0.42.1, `FluxPipeline._get_t5_prompt_embeds` (lines 217-265), `_get_clip_prompt_embeds` (267-310),
+//! `encode_prompt` (312-389) and `__call__` (600-973):
+//! <https://github.com/huggingface/diffusers/blob/v0.42.1/src/diffusers/pipelines/flux/pipeline_flux.py#L217>
+//!
+//! Departs from it: models without guidance read 256 tokens of T5 as their card says, where the pipeline reads 512;
+//! `true_cfg_scale` without a negative prompt steers away from the empty one, where the pipeline does nothing.
 
 use afterimage_cache::{Calibration, Lane};
 use afterimage_checkpoint::{TRANSFORMER, component_config};

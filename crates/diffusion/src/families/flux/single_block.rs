@@ -1,4 +1,11 @@
 //! The single block: text and image as one sequence, attention and feed-forward side by side.
+//!
+//! Follows diffusers 0.42.1:
+//!
+//! * `FluxSingleTransformerBlock` (lines 358-412) and `FluxAttnProcessor` (76-142):
+//!   <https://github.com/huggingface/diffusers/blob/v0.42.1/src/diffusers/models/transformers/transformer_flux.py#L358>
+//! * `AdaLayerNormZeroSingle` (lines 173-202):
+//!   <https://github.com/huggingface/diffusers/blob/v0.42.1/src/diffusers/models/normalization.py#L173>
 
 use afterimage_cache::Streams;
 use afterimage_checkpoint::Parameters;

@@ -1,4 +1,16 @@
 //! `FluxTransformer2DModel`: latents and texts in, predicted velocity out.
+//!
+//! Follows diffusers 0.42.1:
+//!
+//! * `FluxTransformer2DModel` (lines 529-821) and `FluxPosEmbed` (500-526):
+//!   <https://github.com/huggingface/diffusers/blob/v0.42.1/src/diffusers/models/transformers/transformer_flux.py#L529>
+//! * `AdaLayerNormContinuous` (lines 307-351):
+//!   <https://github.com/huggingface/diffusers/blob/v0.42.1/src/diffusers/models/normalization.py#L307>
+//! * `FluxPipeline._prepare_latent_image_ids` (lines 507-519), `_pack_latents` (521-527) and `_unpack_latents`
+//!   (529-543):
+//!   <https://github.com/huggingface/diffusers/blob/v0.42.1/src/diffusers/pipelines/flux/pipeline_flux.py#L507>
+//!
+//! Departs from it: positions are whole numbers of any size, which diffusers rounds to the dtype of the model.
 
 use std::collections::HashMap;
 

@@ -1,5 +1,11 @@
 //! Class labels: from a prompt to a class index.
 //!
+//! Follows diffusers 0.42.1, `DiTPipeline.__init__` (lines 58-74) and `get_label_ids` (76-99):
+//! <https://github.com/huggingface/diffusers/blob/v0.42.1/src/diffusers/pipelines/dit/pipeline_dit.py#L58>
+//!
+//! Departs from it: there a label must be spelled exactly, is called by one of its synonyms at a time, and is never
+//! guessed.
+//!
 //! A prompt is one of the model's labels; a label with synonyms (`"red apple, apple"`) can be called by
 //! each of them or by all together. The exact spelling comes first, because labels may differ in case alone
 //! (ImageNet's `Cardigan` is a dog and `cardigan` a garment), then any other. `class:207` and a bare number

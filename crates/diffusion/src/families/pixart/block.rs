@@ -1,5 +1,12 @@
 //! One PixArt block: self-attention, attention to the caption, feed-forward. The modulation is the
 //! model's, moved by a table of the block's own.
+//!
+//! Follows diffusers 0.42.1:
+//!
+//! * `BasicTransformerBlock` (lines 751-1080):
+//!   <https://github.com/huggingface/diffusers/blob/v0.42.1/src/diffusers/models/attention.py#L751>
+//! * `AdaLayerNormSingle` (lines 235-266):
+//!   <https://github.com/huggingface/diffusers/blob/v0.42.1/src/diffusers/models/normalization.py#L235>
 
 use afterimage_checkpoint::Parameters;
 use candle_core::{Result, Tensor};

@@ -1,5 +1,8 @@
 //! `transformer/config.json` of a PixArt model.
 //!
+//! Follows diffusers 0.42.1, pixart_transformer_2d.py: `PixArtTransformer2DModel.__init__` (lines 84-185):
+//! <https://github.com/huggingface/diffusers/tree/v0.42.1/src/diffusers/models/transformers>
+//!
 //! Absent keys take the defaults of diffusers' `PixArtTransformer2DModel`. Repositories published before
 //! that class existed name `Transformer2DModel`, of which PixArt was once a variant. The class itself is
 //! `model_index.json`'s.

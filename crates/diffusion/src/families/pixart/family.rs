@@ -1,4 +1,15 @@
 //! PixArt as the pipeline sees it: prompts are captions for a T5 encoder.
+//!
+//! Follows diffusers 0.42.1:
+//!
+//! * pipeline_pixart_alpha.py: `PixArtAlphaPipeline.encode_prompt` (lines 303-436), `_text_preprocessing` (524-546) and
+//!   `__call__` (686-984):
+//!   <https://github.com/huggingface/diffusers/tree/v0.42.1/src/diffusers/pipelines/pixart_alpha>
+//! * pipeline_pixart_sigma.py: `PixArtSigmaPipeline.encode_prompt` (lines 247-380) and `_text_preprocessing` (469-491):
+//!   <https://github.com/huggingface/diffusers/tree/v0.42.1/src/diffusers/pipelines/pixart_alpha>
+//!
+//! Departs from it: pictures are made in the size asked for, as with `use_resolution_binning=False`; captions are
+//! encoded without their padding, which the mask hides from all other tokens.
 
 use afterimage_cache::Lane;
 use afterimage_checkpoint::{TRANSFORMER, component_config};

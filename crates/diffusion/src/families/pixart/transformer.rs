@@ -1,4 +1,16 @@
 //! `PixArtTransformer2DModel`: latents and captions in, predicted noise out.
+//!
+//! Follows diffusers 0.42.1:
+//!
+//! * pixart_transformer_2d.py: `PixArtTransformer2DModel.forward` (lines 227-362):
+//!   <https://github.com/huggingface/diffusers/tree/v0.42.1/src/diffusers/models/transformers>
+//! * `AdaLayerNormSingle` (lines 235-266):
+//!   <https://github.com/huggingface/diffusers/blob/v0.42.1/src/diffusers/models/normalization.py#L235>
+//! * `PixArtAlphaCombinedTimestepSizeEmbeddings` (lines 1920-1954) and `PixArtAlphaTextProjection` (1957-1983):
+//!   <https://github.com/huggingface/diffusers/blob/v0.42.1/src/diffusers/models/embeddings.py#L1920>
+//!
+//! Departs from it: height, width and their ratio stay f32 until their sinusoids are taken; diffusers rounds them to
+//! the dtype of the model.
 
 use afterimage_cache::{BlockList, Lane, Streams, run_blocks};
 use afterimage_checkpoint::Parameters;

@@ -1,4 +1,7 @@
 //! Attention of picture and text to each other, and of the picture to itself.
+//!
+//! Follows diffusers 0.42.1, `JointAttnProcessor2_0` (lines 1422-1505):
+//! <https://github.com/huggingface/diffusers/blob/v0.42.1/src/diffusers/models/attention_processor.py#L1422>
 
 use afterimage_checkpoint::Parameters;
 use candle_core::{Result, Tensor};

@@ -1,4 +1,11 @@
 //! One joint block: attention of both streams, then a feed-forward for each, all moved by adaLN.
+//!
+//! Follows diffusers 0.42.1:
+//!
+//! * `JointTransformerBlock` (lines 579-748):
+//!   <https://github.com/huggingface/diffusers/blob/v0.42.1/src/diffusers/models/attention.py#L579>
+//! * `AdaLayerNormZero` (lines 130-170), `SD35AdaLayerNormZeroX` (96-127) and `AdaLayerNormContinuous` (307-351):
+//!   <https://github.com/huggingface/diffusers/blob/v0.42.1/src/diffusers/models/normalization.py#L130>
 
 use afterimage_checkpoint::Parameters;
 use candle_core::{Result, Tensor};

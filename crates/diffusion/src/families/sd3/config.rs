@@ -1,5 +1,8 @@
 //! `transformer/config.json` of a Stable Diffusion 3 model. Absent keys take the defaults of diffusers'
 //! `SD3Transformer2DModel`; the class itself is `model_index.json`'s.
+//!
+//! Follows diffusers 0.42.1, `SD3Transformer2DModel.__init__` (lines 119-172):
+//! <https://github.com/huggingface/diffusers/blob/v0.42.1/src/diffusers/models/transformers/transformer_sd3.py#L119>
 
 use afterimage_checkpoint::{CheckpointError, component_config};
 use serde::Deserialize;

@@ -1,5 +1,9 @@
 //! Stable Diffusion 3 as the pipeline sees it: prompts go through two CLIPs and, where the folder has it,
 //! a T5.
+//!
+//! Follows diffusers 0.42.1, pipeline_stable_diffusion_3.py: `StableDiffusion3Pipeline._get_t5_prompt_embeds`
+//! (lines 233-287), `_get_clip_prompt_embeds` (289-342), `encode_prompt` (344-535) and `__call__` (772-1152):
+//! <https://github.com/huggingface/diffusers/tree/v0.42.1/src/diffusers/pipelines/stable_diffusion_3>
 
 use afterimage_cache::Lane;
 use afterimage_checkpoint::{TRANSFORMER, component_config};

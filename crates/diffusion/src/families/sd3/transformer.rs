@@ -1,4 +1,11 @@
 //! `SD3Transformer2DModel`: latents and prompts in, the way to noise out.
+//!
+//! Follows diffusers 0.42.1:
+//!
+//! * `SD3Transformer2DModel` (lines 79-347):
+//!   <https://github.com/huggingface/diffusers/blob/v0.42.1/src/diffusers/models/transformers/transformer_sd3.py#L79>
+//! * `AdaLayerNormContinuous` (lines 307-351):
+//!   <https://github.com/huggingface/diffusers/blob/v0.42.1/src/diffusers/models/normalization.py#L307>
 
 use afterimage_cache::{BlockList, Lane, Streams, run_blocks};
 use afterimage_checkpoint::Parameters;

@@ -1,6 +1,9 @@
 //! `DPMSolverMultistepScheduler`: Lu et al., "DPM-Solver", arXiv 2206.00927, and "DPM-Solver++", arXiv
 //! 2211.01095, in their multistep form of order 1 to 3.
 //!
+//! Follows diffusers 0.42.1, scheduling_dpmsolver_multistep.py: `DPMSolverMultistepScheduler` (lines 123-1353):
+//! <https://github.com/huggingface/diffusers/tree/v0.42.1/src/diffusers/schedulers>
+//!
 //! The solver integrates the model's prediction (of the noise, or for `++` of the clean sample) exactly
 //! in half the log signal-to-noise ratio and extrapolates it from the last predictions. Every step is
 //! therefore a weighted sum of the sample and up to three predictions: [`sigmas`] says at which

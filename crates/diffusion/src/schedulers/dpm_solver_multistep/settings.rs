@@ -1,4 +1,7 @@
 //! The keys of a config that `DPMSolverMultistepScheduler` reads, with its defaults.
+//!
+//! Follows diffusers 0.42.1, scheduling_dpmsolver_multistep.py: `DPMSolverMultistepScheduler.__init__` (lines 214-341):
+//! <https://github.com/huggingface/diffusers/tree/v0.42.1/src/diffusers/schedulers>
 
 use crate::DiffusionError;
 use crate::schedulers::{

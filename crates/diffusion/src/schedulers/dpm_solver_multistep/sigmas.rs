@@ -1,5 +1,10 @@
 //! The noise levels a DPM-Solver run goes through.
 //!
+//! Follows diffusers 0.42.1, scheduling_dpmsolver_multistep.py: `DPMSolverMultistepScheduler.set_timesteps`
+//! (lines 367-497), `_sigma_to_t` (544-578), `_convert_to_karras` (602-638), `_convert_to_lu` (640-664) and
+//! `_convert_to_exponential` (667-698):
+//! <https://github.com/huggingface/diffusers/tree/v0.42.1/src/diffusers/schedulers>
+//!
 //! A noise level is a sigma: the noise's amplitude in units of the picture's. It comes from the spaced
 //! timesteps, or, for the Karras, exponential and Lu schedules, from the range of all training
 //! sigmas; then the timestep follows from the sigma. f32 and f64 are where NumPy has them in diffusers.

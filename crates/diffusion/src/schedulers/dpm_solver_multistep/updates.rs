@@ -1,5 +1,11 @@
 //! The weights of one DPM-Solver step.
 //!
+//! Follows diffusers 0.42.1, scheduling_dpmsolver_multistep.py:
+//! `DPMSolverMultistepScheduler.dpm_solver_first_order_update` (lines 847-919),
+//! `multistep_dpm_solver_second_order_update` (921-1045), `multistep_dpm_solver_third_order_update` (1047-1142) and
+//! `step` (1196-1286):
+//! <https://github.com/huggingface/diffusers/tree/v0.42.1/src/diffusers/schedulers>
+//!
 //! The coefficients are those of the papers (algorithm 2 of arXiv 2211.01095, appendix B of arXiv
 //! 2206.00927) and are computed in f32 like diffusers', because the differences of logarithms they
 //! start from round visibly. Divided differences of the predictions are then multiplied out, so a

@@ -1,4 +1,8 @@
 //! `FlowMatchEulerDiscreteScheduler`: one straight step per noise level.
+//!
+//! Follows diffusers 0.42.1, scheduling_flow_match_euler_discrete.py: `FlowMatchEulerDiscreteScheduler.step`
+//! (lines 432-531):
+//! <https://github.com/huggingface/diffusers/tree/v0.42.1/src/diffusers/schedulers>
 
 use std::sync::Arc;
 

@@ -1,5 +1,11 @@
 //! `FlowMatchHeunDiscreteScheduler`: every noise level but the last is reached twice, the second time
 //! along the mean of the ways at both of its ends.
+//!
+//! Follows diffusers 0.42.1, scheduling_flow_match_heun_discrete.py: `FlowMatchHeunDiscreteScheduler.set_timesteps`
+//! (lines 139-177) and `step` (225-352):
+//! <https://github.com/huggingface/diffusers/tree/v0.42.1/src/diffusers/schedulers>
+//!
+//! Departs from it: the derivative is the output of the model itself; diffusers subtracts and divides to get it back.
 
 use std::sync::Arc;
 

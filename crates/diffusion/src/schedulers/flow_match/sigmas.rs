@@ -1,5 +1,16 @@
 //! The noise levels of a flow-matching run: the share of noise in the sample, from 1 down to 0.
 //!
+//! Follows diffusers 0.42.1:
+//!
+//! * scheduling_flow_match_euler_discrete.py: `FlowMatchEulerDiscreteScheduler.__init__` (lines 91-144),
+//!   `set_timesteps` (283-391), `stretch_shift_to_terminal` (262-281), `_convert_to_karras` (534-570) and
+//!   `_convert_to_exponential` (573-604):
+//!   <https://github.com/huggingface/diffusers/tree/v0.42.1/src/diffusers/schedulers>
+//! * scheduling_flow_match_heun_discrete.py: `FlowMatchHeunDiscreteScheduler.set_timesteps` (lines 139-177):
+//!   <https://github.com/huggingface/diffusers/tree/v0.42.1/src/diffusers/schedulers>
+//! * `calculate_shift` (lines 73-83):
+//!   <https://github.com/huggingface/diffusers/blob/v0.42.1/src/diffusers/pipelines/flux/pipeline_flux.py#L73>
+//!
 //! f32 and f64 are where NumPy and PyTorch have them in diffusers: levels that the scheduler spreads itself
 //! are f64 until the end, levels that the pipeline hands in are f32 from the start.
 
