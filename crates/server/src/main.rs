@@ -1,30 +1,28 @@
 //! The `afterimage` program: an HTTP image server for diffusion transformers, and its command line.
 //!
 //! [`cli`] has the flags, [`config`] puts file, environment and flags together, [`server`] owns the life
-//! of a server from binding its port to the last answer, [`connections`] its connections, [`api`] is the
-//! HTTP side of one request, [`playground`] the page for people, [`metrics`] what is counted. Pictures are
-//! made by `afterimage-runner`; nothing here knows a tensor.
+//! of a server from binding its port to the last answer, [`connections`] its connections, [`request`] reads what
+//! is asked for, [`api`] is the HTTP side of one request, [`playground`] the page for people, [`metrics`] what is
+//! counted, [`logging`] what is told. Pictures are made by `afterimage-runner`; nothing here knows a tensor.
 
 mod api;
-mod api_keys;
 mod backtrace;
 mod build_info;
-mod cache_defaults;
 #[cfg(test)]
 mod cache_reference;
-mod cache_warnings;
 mod cli;
+mod clock;
 mod config;
 mod connections;
+mod error;
 mod image_file;
 mod image_store;
 mod logging;
 mod metrics;
-#[cfg(feature = "otlp")]
-mod otlp;
+mod model_source;
 mod page_file;
 mod playground;
-mod quality;
+mod request;
 mod secret;
 mod server;
 mod terminal;

@@ -55,8 +55,11 @@ impl PageFile {
 }
 
 /// A text that is made when it is first asked for is answered like a file.
-pub(crate) fn respond(text: &'static str, content_type: &'static str, request: &HeaderMap) -> Response {
-    let tag = tag(text);
+pub(crate) fn respond<T>(text: T, content_type: &'static str, request: &HeaderMap) -> Response
+where
+    T: AsRef<str> + IntoResponse,
+{
+    let tag = tag(text.as_ref());
     let is_known = request.get(IF_NONE_MATCH).is_some_and(|known| known == tag.as_str());
     let headers = (HEADERS, [(ETAG, tag)]);
     if is_known {

@@ -1,59 +1,17 @@
 //! What the handlers share, and where the server stands in its life.
 
-use std::sync::{Arc, OnceLock};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
-
 use afterimage_runner::{Engine, FinishedJob};
 use tokio::sync::watch;
 use tokio_util::task::TaskTracker;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
-use super::accept::Accept;
-use super::auth::Access;
-use super::client_limits::{ClientBounds, ClientLimits};
-use super::cors::AllowedOrigin;
 use super::error::ApiError;
-use super::fields::UnknownFields;
-use super::generation_request::RequestRules;
-use super::jobs::{JobLimits, JobStore};
-use super::openapi;
-use super::output::ResponseFormat;
-use super::public_url::PublicUrl;
-use super::root_path::RootPath;
-use crate::cache_defaults::CacheDefaults;
-use crate::cache_warnings::CacheWarnings;
-use crate::image_store::ImageStore;
+use super::job_store::JobStore;
+use super::settings::ApiSettings;
+use crate::clock::unix_seconds;
+use crate::logging::CacheWarnings;
 use crate::metrics::Metrics;
-
-/// Settings of the API that hold for the server's life.
-#[derive(Debug)]
-pub(crate) struct ApiSettings {
-    /// The ids clients know the model by, if it is not the model's own.
-    pub(crate) served_model_names: Vec<String>,
-    pub(crate) max_prompt_chars: usize,
-    pub(crate) max_body_bytes: usize,
-    /// Time for a body to arrive.
-    pub(crate) body_timeout: Duration,
-    pub(crate) unknown_fields: UnknownFields,
-    /// There is a page at `/`.
-    pub(crate) has_playground: bool,
-    pub(crate) cache: CacheDefaults,
-    pub(crate) jobs: JobLimits,
-    pub(crate) max_pixels: usize,
-    pub(crate) access: Access,
-    pub(crate) client_bounds: ClientBounds,
-    pub(crate) allowed_origins: Vec<AllowedOrigin>,
-    /// Whether PNG files say what made them.
-    pub(crate) image_metadata: bool,
-    /// Where pictures are kept for `response_format: url`.
-    pub(crate) store: Option<Arc<ImageStore>>,
-    /// How pictures are answered to a request that does not say.
-    pub(crate) default_response_format: ResponseFormat,
-    /// The path under which a proxy shows this server.
-    pub(crate) root_path: RootPath,
-    /// How clients reach this server, if not by what they put into their `Host` header.
-    pub(crate) public_url: Option<PublicUrl>,
-}
+use crate::request::{Accept, RequestRules};
 
 /// Where the server stands.
 pub(crate) enum Phase {
@@ -70,11 +28,9 @@ pub(crate) struct AppState {
     pub(crate) settings: ApiSettings,
     pub(crate) metrics: Metrics,
     pub(super) jobs: JobStore,
-    pub(super) client_limits: ClientLimits,
     cache_warnings: CacheWarnings,
     phase: watch::Sender<Phase>,
     generations: TaskTracker,
-    openapi: OnceLock<String>,
     started_unix_seconds: u64,
 }
 
@@ -82,13 +38,11 @@ impl AppState {
     pub(crate) fn new(settings: ApiSettings) -> Self {
         Self {
             jobs: JobStore::new(settings.jobs),
-            client_limits: ClientLimits::new(settings.client_bounds),
             settings,
             metrics: Metrics::new(),
             cache_warnings: CacheWarnings::default(),
             phase: watch::Sender::new(Phase::Loading),
             generations: TaskTracker::new(),
-            openapi: OnceLock::new(),
             started_unix_seconds: unix_seconds(),
         }
     }
@@ -168,11 +122,6 @@ impl AppState {
         self.started_unix_seconds
     }
 
-    /// The OpenAPI document with this server's root path.
-    pub(super) fn openapi(&self) -> &str {
-        self.openapi.get_or_init(|| openapi::text_below(&self.settings.root_path))
-    }
-
     /// The ids clients know the model by, at least one.
     pub(super) fn served_models<'a>(&'a self, engine: &'a Engine) -> &'a [String] {
         match &*self.settings.served_model_names {
@@ -196,37 +145,6 @@ impl AppState {
             has_store: self.settings.store.is_some(),
             default_response_format: self.settings.default_response_format,
             accept: Accept::Json,
-        }
-    }
-}
-
-pub(super) fn unix_seconds() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
-}
-
-#[cfg(test)]
-impl ApiSettings {
-    pub(super) fn for_tests() -> Self {
-        use afterimage_cache::CacheBackend;
-
-        Self {
-            served_model_names: Vec::new(),
-            max_prompt_chars: 100,
-            max_body_bytes: 1000,
-            body_timeout: Duration::from_secs(1000),
-            unknown_fields: UnknownFields::Reject,
-            has_playground: true,
-            cache: CacheDefaults::new(CacheBackend::None, serde_json::Map::new()).unwrap(),
-            jobs: JobLimits { max_jobs: 4, retention: Duration::from_secs(60), memory_bytes: 1000 },
-            max_pixels: usize::MAX,
-            access: Access::default(),
-            client_bounds: ClientBounds::default(),
-            allowed_origins: Vec::new(),
-            image_metadata: true,
-            store: None,
-            default_response_format: ResponseFormat::Base64,
-            root_path: RootPath::default(),
-            public_url: None,
         }
     }
 }

@@ -3,9 +3,8 @@
 use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 
-use super::error::CliError;
-use crate::api::{Access, AllowedOrigin, ClientBounds};
-use crate::api_keys::ApiKeys;
+use crate::api::{Access, AccessSettings, AllowedOrigin, ApiKeys, ClientBounds};
+use crate::error::ProgramError;
 use crate::secret::Secret;
 
 /// Keys, their bounds, and other people's web pages.
@@ -48,30 +47,32 @@ pub(crate) struct AccessArgs {
 }
 
 impl AccessArgs {
+    /// What these flags come to, if they can be used.
+    pub(super) fn settings(&self) -> Result<AccessSettings, ProgramError> {
+        let (access, client_bounds) = (self.access()?, self.bounds());
+        Ok(AccessSettings { access, client_bounds, allowed_origins: self.allowed_origins.clone() })
+    }
+
     /// The keys and what they protect, if they can be used.
-    pub(super) fn access(&self) -> Result<Access, CliError> {
+    fn access(&self) -> Result<Access, ProgramError> {
         let mut keys = ApiKeys::default();
         for key in &self.api_key {
-            keys.add(key).map_err(|message| CliError::setting("api-key", message))?;
+            keys.add(key).map_err(|message| ProgramError::setting("api-key", message))?;
         }
         if let Some(path) = &self.api_key_file {
-            let fault = |message| CliError::setting("api-key-file", format!("{}{message}", path.display()));
+            let fault = |message| ProgramError::setting("api-key-file", format!("{}{message}", path.display()));
             add_file(&mut keys, path).map_err(fault)?;
         }
         for (flag, is_set) in [("protect-metrics", self.protect_metrics), ("protect-health", self.protect_health)] {
             if is_set && keys.is_empty() {
-                return Err(CliError::setting(flag, "it has no effect without --api-key or --api-key-file"));
+                return Err(ProgramError::setting(flag, "it has no effect without --api-key or --api-key-file"));
             }
         }
         Ok(Access { keys, protects_metrics: self.protect_metrics, protects_health: self.protect_health })
     }
 
-    pub(super) fn bounds(&self) -> ClientBounds {
+    fn bounds(&self) -> ClientBounds {
         ClientBounds { requests_per_minute: self.rate_limit, max_concurrent: self.max_concurrent_per_key }
-    }
-
-    pub(super) fn allowed_origins(&self) -> Vec<AllowedOrigin> {
-        self.allowed_origins.clone()
     }
 }
 

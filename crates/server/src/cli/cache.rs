@@ -4,9 +4,8 @@ use afterimage_cache::CacheBackend;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use serde_json::{Map, Value};
 
-use super::error::CliError;
-use crate::api::{kind_of, parse_json};
-use crate::cache_defaults::CacheDefaults;
+use crate::error::ProgramError;
+use crate::request::{CacheDefaults, kind_of, parse_json};
 
 /// Keys of a cache configuration, not yet looked at.
 type Keys = Map<String, Value>;
@@ -27,14 +26,14 @@ pub(crate) struct CacheArgs {
 
 impl CacheArgs {
     /// The settings, if they can be used.
-    pub(crate) fn defaults(&self) -> Result<CacheDefaults, CliError> {
+    pub(crate) fn defaults(&self) -> Result<CacheDefaults, ProgramError> {
         if self.cache_config.is_some() && self.cache_backend == CacheBackend::None {
             let message = "it has no effect: --cache-backend is `none`; choose another backend";
-            return Err(CliError::setting("cache-config", message));
+            return Err(ProgramError::setting("cache-config", message));
         }
         let keys = self.cache_config.clone().unwrap_or_default();
         CacheDefaults::new(self.cache_backend, keys)
-            .map_err(|error| CliError::setting("cache-config", error.to_string()))
+            .map_err(|error| ProgramError::setting("cache-config", error.to_string()))
     }
 }
 

@@ -6,11 +6,11 @@ use afterimage_cache::CachePlan;
 use afterimage_runner::{CALIBRATION_FILE, ImageSpec, ModelInfo, Pipeline, calibrate};
 use indicatif::ProgressBar;
 
-use super::error::CliError;
-use super::log::LogArgs;
 use super::model::{DeviceArg, ModelArgs};
 use super::output_file::{Existing, OutputFile};
-use crate::{logging, terminal};
+use crate::error::ProgramError;
+use crate::logging::{self, LogArgs};
+use crate::terminal;
 
 /// Flags of `calibrate`.
 #[derive(Debug, clap::Args)]
@@ -42,17 +42,17 @@ pub(super) struct CalibrateArgs {
 }
 
 impl CalibrateArgs {
-    pub(super) fn run(self) -> Result<(), CliError> {
+    pub(super) fn run(self) -> Result<(), ProgramError> {
         let _logging = logging::start(&self.log, "warn")?;
         if self.images == 0 {
-            return Err(CliError::setting("images", "it is 0; a calibration needs at least one"));
+            return Err(ProgramError::setting("images", "it is 0; a calibration needs at least one"));
         }
         if self.steps == Some(0) {
-            return Err(CliError::setting("steps", "it is 0; a picture needs at least one"));
+            return Err(ProgramError::setting("steps", "it is 0; a picture needs at least one"));
         }
         let prompts = self.prompts_of_file()?;
         let file = self.file()?;
-        let pipeline = self.model.load(&self.device, None)?;
+        let pipeline = self.model.source(None)?.load(self.device.device)?;
         let specs = self.specs(&pipeline, prompts)?;
         let bar = ProgressBar::new(u64::from(self.images));
         let calibration = calibrate(&pipeline, &specs, |done| bar.set_position(done as u64))?;
@@ -66,23 +66,23 @@ impl CalibrateArgs {
     }
 
     /// The file to write, which can be written; none for standard output.
-    fn file(&self) -> Result<Option<OutputFile>, CliError> {
+    fn file(&self) -> Result<Option<OutputFile>, ProgramError> {
         let Some(path) = self.output.clone().filter(|path| path.as_os_str() != "-") else { return Ok(None) };
         if path.is_dir() {
             let within = path.join(CALIBRATION_FILE);
             let message = format!("{} is a folder; give a file name, such as {}", path.display(), within.display());
-            return Err(CliError::setting("output", message));
+            return Err(ProgramError::setting("output", message));
         }
         let file = OutputFile::prepare(path, Existing::of_flag(self.overwrite))?;
         if file.exists() && !self.overwrite {
             let message = format!("{} is there already; --overwrite replaces it", file.path().display());
-            return Err(CliError::setting("output", message));
+            return Err(ProgramError::setting("output", message));
         }
         Ok(Some(file))
     }
 
     /// Prompts as a user would give them, with the defaults of a request.
-    fn specs(&self, pipeline: &Pipeline, prompts: Option<Vec<String>>) -> Result<Vec<ImageSpec>, CliError> {
+    fn specs(&self, pipeline: &Pipeline, prompts: Option<Vec<String>>) -> Result<Vec<ImageSpec>, ProgramError> {
         let info = pipeline.info();
         let prompts = prompts.map_or_else(|| self.classes(info), Ok)?;
         let spec = |index: u32| ImageSpec {
@@ -99,23 +99,23 @@ impl CalibrateArgs {
     }
 
     /// The prompts of the file, if there is one; at least one.
-    fn prompts_of_file(&self) -> Result<Option<Vec<String>>, CliError> {
+    fn prompts_of_file(&self) -> Result<Option<Vec<String>>, ProgramError> {
         let Some(path) = &self.prompts else { return Ok(None) };
         let text = std::fs::read_to_string(path);
-        let text = text.map_err(|error| CliError::setting("prompts", format!("{}: {error}", path.display())))?;
+        let text = text.map_err(|error| ProgramError::setting("prompts", format!("{}: {error}", path.display())))?;
         let lines: Vec<_> = text.lines().map(str::trim).filter(|line| !line.is_empty()).map(str::to_owned).collect();
         if lines.is_empty() {
-            return Err(CliError::setting("prompts", format!("{} has no line with a prompt", path.display())));
+            return Err(ProgramError::setting("prompts", format!("{} has no line with a prompt", path.display())));
         }
         Ok(Some(lines))
     }
 
     /// Classes spread evenly over the model's.
-    fn classes(&self, info: &ModelInfo) -> Result<Vec<String>, CliError> {
+    fn classes(&self, info: &ModelInfo) -> Result<Vec<String>, ProgramError> {
         let classes: Vec<u32> = info.labels.iter().map(|(class, _)| class).collect();
         if classes.is_empty() {
             let message = "this model has no labels, so a calibration needs a file with prompts, one in every line";
-            return Err(CliError::setting("prompts", message));
+            return Err(ProgramError::setting("prompts", message));
         }
         let spread = |index: u32| classes[index as usize * classes.len() / self.images as usize].to_string();
         Ok((0..self.images).map(spread).collect())

@@ -3,7 +3,8 @@
 use clap::CommandFactory;
 use clap_complete::Shell;
 
-use super::{Cli, CliError};
+use super::Cli;
+use crate::error::ProgramError;
 use crate::terminal;
 
 /// Arguments of `completions`.
@@ -14,7 +15,7 @@ pub(super) struct CompletionArgs {
 }
 
 impl CompletionArgs {
-    pub(super) fn run(self) -> Result<(), CliError> {
+    pub(super) fn run(self) -> Result<(), ProgramError> {
         let mut script = Vec::new();
         clap_complete::generate(self.shell, &mut Cli::command(), "afterimage", &mut script);
         terminal::text(&script);

@@ -9,17 +9,19 @@ use serde_json::{Map, Value, json};
 
 use super::cache::CacheArgs;
 use super::cache_summary;
-use super::error::CliError;
-use super::log::LogArgs;
 use super::model::{DeviceArg, LabelArg, ModelArgs};
 use super::output_file::{Existing, OutputFile, cannot_write};
 use super::output_pattern::OutputPattern;
 use super::pictures::MetadataArgs;
 use super::serve::DEFAULT_MAX_PROMPT_CHARS;
-use crate::api::{Accept, ApiError, GenerationRequest, OutputOptions, RequestRules, ResponseFormat, UnknownFields};
-use crate::cache_defaults::CacheDefaults;
-use crate::image_file::{ImageEncoding, ImageMetadata, MAX_COMPRESSION};
-use crate::{logging, terminal};
+use crate::error::ProgramError;
+use crate::image_file::{ImageEncoding, ImageMetadata, MAX_COMPRESSION, job_files};
+use crate::logging::{self, LogArgs};
+use crate::request::{
+    Accept, CacheDefaults, GenerationRequest, OutputOptions, RequestFault, RequestRules, ResponseFormat, UnknownFields,
+    seed_of,
+};
+use crate::terminal;
 
 /// Flags that are named differently from the request fields they fill.
 const RENAMED_FLAGS: [(&str, &str); 1] = [("num_inference_steps", "steps")];
@@ -102,30 +104,26 @@ pub(super) struct GenerateArgs {
 }
 
 impl GenerateArgs {
-    pub(super) fn run(self) -> Result<(), CliError> {
+    pub(super) fn run(self) -> Result<(), ProgramError> {
         let cache = self.cache.defaults()?;
         let _logging = logging::start(&self.log, "warn")?;
-        let output = OutputPattern::parse(&self.output).map_err(|message| CliError::setting("output", message))?;
+        let output = OutputPattern::parse(&self.output).map_err(|message| ProgramError::setting("output", message))?;
         let GenerationRequest { image: request, output: OutputOptions { encoding, .. }, .. } = self.request(&cache)?;
         let encoding = ImageEncoding { format: output.format(), ..encoding };
         let files = self.files(&output, request.images, request.seed)?;
         let engine = Engine::start(
-            self.model.load(&self.device, Some(&self.labels))?,
+            self.model.source(Some(&self.labels))?.load(self.device.device)?,
             EngineOptions { max_queued_requests: 1, ..Default::default() },
         )?;
-        let job = engine.plan(request).map_err(|error| usage(error.into()))?;
+        let job = engine.plan(request).map_err(|error| usage_of_field(&error.param, &error.message))?;
         job.warnings().iter().for_each(|warning| tracing::warn!(code = warning.code, "{}", warning.message));
-        let metadata = ImageMetadata {
-            prompt: self.prompt.clone(),
-            negative_prompt: self.negative_prompt.clone(),
-            ..ImageMetadata::of_job(engine.model().id.clone(), &job)
-        };
+        let metadata = self.metadata.image_metadata.then(|| {
+            let (prompt, negative_prompt) = (self.prompt.clone(), self.negative_prompt.clone());
+            ImageMetadata::of_job(engine.model().id.clone(), prompt, negative_prompt, &job)
+        });
         let job = watch(engine.submit(job)?)?;
-        for (index, (image, file)) in job.images.iter().zip(&files).enumerate() {
-            let metadata = metadata.of_image(image.seed, &job.cache, index);
-            let metadata = self.metadata.image_metadata.then_some(&metadata);
-            let bytes = encoding.encode(&image.pixels, metadata).map_err(|error| cannot_write(file.path(), error))?;
-            file.write(&bytes)?;
+        for (bytes, file) in job_files(&job, encoding, metadata).zip(&files) {
+            file.write(&bytes.map_err(|error| cannot_write(file.path(), error))?)?;
         }
         let summary = cache_summary::render(&job);
         match output {
@@ -136,32 +134,32 @@ impl GenerateArgs {
     }
 
     /// A place for each image, which can be written to.
-    fn files(&self, output: &OutputPattern, images: usize, first_seed: u64) -> Result<Vec<Target>, CliError> {
+    fn files(&self, output: &OutputPattern, images: usize, first_seed: u64) -> Result<Vec<Target>, ProgramError> {
         if images > 1 && !output.tells_images_apart() {
             let right = match output {
                 OutputPattern::StandardOutput => "give a folder or a file name with {seed}",
                 OutputPattern::Folder(_) | OutputPattern::File(..) => "add {seed}",
             };
             let message = format!("`{}` is one file for {images} images; {right}", self.output);
-            return Err(CliError::setting("output", message));
+            return Err(ProgramError::setting("output", message));
         }
         if *output == OutputPattern::StandardOutput && std::io::stdout().is_terminal() {
             let message =
                 "`-` sends a PNG file to standard output, which is a terminal; redirect it, or give a file name";
-            return Err(CliError::setting("output", message));
+            return Err(ProgramError::setting("output", message));
         }
         let existing = Existing::of_flag(self.overwrite);
-        let target = |index: usize| match output.path(&self.prompt, index, first_seed + index as u64) {
+        let target = |index: usize| match output.path(&self.prompt, index, seed_of(first_seed, index)) {
             None => Ok(Target::StandardOutput),
             Some(path) => OutputFile::prepare(path, existing).map(Target::File),
         };
         (0..images).map(target).collect()
     }
 
-    fn request(&self, cache: &CacheDefaults) -> Result<GenerationRequest, CliError> {
+    fn request(&self, cache: &CacheDefaults) -> Result<GenerationRequest, ProgramError> {
         for (flag, scale) in [("--guidance-scale", self.guidance_scale), ("--true-cfg-scale", self.true_cfg_scale)] {
             if let Some(scale) = scale.filter(|scale| !scale.is_finite()) {
-                return Err(CliError::Usage(format!("{flag} is {scale}; it must be a finite number")));
+                return Err(ProgramError::Usage(format!("{flag} is {scale}; it must be a finite number")));
             }
         }
         let rules = RequestRules {
@@ -195,11 +193,15 @@ impl GenerateArgs {
 }
 
 /// Names the flag instead of the request field.
-fn usage(error: ApiError) -> CliError {
-    let ApiError::InvalidRequest { param: Some(param), message, .. } = error else {
-        return CliError::Usage(error.to_string());
-    };
-    let field = param.split('.').next().unwrap_or(&param);
+fn usage(fault: RequestFault) -> ProgramError {
+    match fault {
+        RequestFault::Invalid { param: Some(param), message, .. } => usage_of_field(&param, &message),
+        other => ProgramError::Usage(other.to_string()),
+    }
+}
+
+fn usage_of_field(param: &str, message: &str) -> ProgramError {
+    let field = param.split('.').next().unwrap_or(param);
     let renamed = RENAMED_FLAGS.iter().find(|(name, _)| *name == field);
     let flag = renamed.map_or_else(|| field.replace('_', "-"), |(_, flag)| (*flag).to_owned());
     let dashes = match &*flag {
@@ -207,13 +209,13 @@ fn usage(error: ApiError) -> CliError {
         "n" => "-",
         _ => "--",
     };
-    CliError::Usage(format!("{dashes}{flag}: {message}"))
+    ProgramError::Usage(format!("{dashes}{flag}: {message}"))
 }
 
 /// Waits for the images behind a progress bar (which a stderr that is no terminal does not get).
-fn watch(ticket: Ticket) -> Result<FinishedJob, CliError> {
+fn watch(ticket: Ticket) -> Result<FinishedJob, ProgramError> {
     let runtime = tokio::runtime::Builder::new_current_thread().build();
-    let runtime = runtime.map_err(|source| CliError::System { what: "cannot start the async runtime", source })?;
+    let runtime = runtime.map_err(|source| ProgramError::System { what: "cannot start the async runtime", source })?;
     let style = ProgressStyle::with_template("{bar:40} step {pos}/{len} {elapsed}/{eta}")
         .expect("the template is a constant that indicatif understands");
     let bar = ProgressBar::new(0).with_style(style);
@@ -254,7 +256,7 @@ impl Target {
     }
 
     /// Writes the image; a file's name is told on standard output.
-    fn write(&self, bytes: &[u8]) -> Result<(), CliError> {
+    fn write(&self, bytes: &[u8]) -> Result<(), ProgramError> {
         match self {
             Self::StandardOutput => {
                 let mut stdout = std::io::stdout();

@@ -8,9 +8,9 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::error::CliError;
 use super::running_server;
 use super::serve::DEFAULT_PORT;
+use crate::error::ProgramError;
 use crate::terminal;
 
 /// A server that takes longer is not well.
@@ -40,15 +40,15 @@ enum Probe {
 }
 
 impl HealthArgs {
-    pub(super) fn run(self) -> Result<(), CliError> {
+    pub(super) fn run(self) -> Result<(), ProgramError> {
         let url = format!("http://{}/health/{}", self.address()?, self.probe.as_str());
-        let status = ask(&url).map_err(|reason| CliError::Unhealthy(format!("{url}: {reason}")))?;
+        let status = ask(&url).map_err(|reason| ProgramError::Unhealthy(format!("{url}: {reason}")))?;
         terminal::line(format_args!("{url}: {status}"));
         Ok(())
     }
 
     /// `host:port`.
-    fn address(&self) -> Result<String, CliError> {
+    fn address(&self) -> Result<String, ProgramError> {
         if let Some(port) = self.port.filter(|port| *port != 0) {
             return Ok(address(&self.host, port));
         }
@@ -59,7 +59,7 @@ impl HealthArgs {
             [..] => {
                 let ports: Vec<_> = servers.iter().map(|server| server.port().to_string()).collect();
                 let message = format!("several servers run here, on the ports {}; say which one", ports.join(", "));
-                Err(CliError::setting("port", message))
+                Err(ProgramError::setting("port", message))
             }
         }
     }

@@ -9,11 +9,8 @@ mod cache;
 mod cache_summary;
 mod calibrate;
 mod completions;
-mod download_bars;
-mod error;
 mod generate;
 mod health;
-mod log;
 mod model;
 mod output_file;
 mod output_pattern;
@@ -26,13 +23,11 @@ use std::ffi::OsString;
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
-pub(crate) use error::CliError;
-pub(crate) use log::{LogArgs, LogFormat};
-pub(crate) use model::{LabelArg, ModelArgs};
-pub(crate) use serve::ServeArgs;
-
 use crate::build_info;
 use crate::config::{self, Environment};
+use crate::error::ProgramError;
+use crate::logging::LogArgs;
+use serve::ServeArgs;
 
 /// Image server for diffusion transformers that computes only the denoising steps that matter
 #[derive(Debug, Parser)]
@@ -73,11 +68,11 @@ impl Command {
 
 impl Cli {
     /// Reads all layers of the configuration. `arguments` begin with the program's name.
-    pub(crate) fn read(arguments: &[OsString]) -> Result<Self, CliError> {
+    pub(crate) fn read(arguments: &[OsString]) -> Result<Self, ProgramError> {
         let command = Self::command();
         let environment = Environment::look_through(&command, std::env::vars_os());
         let (matches, settings) = config::read(environment.without_service_links(command), arguments)?;
-        let mut cli = Self::from_arg_matches(&matches).map_err(CliError::CommandLine)?;
+        let mut cli = Self::from_arg_matches(&matches).map_err(ProgramError::CommandLine)?;
         if let Some(log) = cli.command.log_args() {
             log.warnings = environment.warnings();
         }
@@ -89,7 +84,7 @@ impl Cli {
 
     /// Whether `serve` would get as far as loading its model.
     #[cfg(test)]
-    pub(crate) fn check(self) -> Result<(), CliError> {
+    pub(crate) fn check(self) -> Result<(), ProgramError> {
         match self.command {
             Command::Serve(args) => args.options().map(drop),
             _ => Ok(()),
@@ -97,7 +92,7 @@ impl Cli {
     }
 
     /// Runs the command to its end.
-    pub(crate) fn run(self) -> Result<(), CliError> {
+    pub(crate) fn run(self) -> Result<(), ProgramError> {
         match self.command {
             Command::Serve(args) => args.run(),
             Command::Generate(args) => args.run(),

@@ -1,20 +1,16 @@
-//! Flags about the model, and loading it.
+//! Flags about the model.
 
-use std::io::IsTerminal;
 use std::path::PathBuf;
 
 use afterimage_runner::schedulers::SchedulerKind;
-use afterimage_runner::{
-    BucketChoice, DeviceSpec, HubOptions, LabelPolicy, LoadOptions, ModelFolder, Offload, Pipeline, Precision,
-    Replicas, RunnerError, Size, existing, is_variant, resolve,
-};
+use afterimage_runner::{BucketChoice, DeviceSpec, LabelPolicy, LoadOptions, Offload, Precision, Size, is_variant};
 
-use super::download_bars::DownloadBars;
-use super::error::CliError;
+use crate::error::ProgramError;
+use crate::model_source::ModelSource;
 
 /// Precision of weights and activations.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-pub(crate) enum Dtype {
+pub(super) enum Dtype {
     /// What suits the device: f32 on a CPU
     Auto,
     /// 32 bits
@@ -27,7 +23,7 @@ pub(crate) enum Dtype {
 
 /// What leaves the memory while it is not needed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-pub(crate) enum OffloadArg {
+pub(super) enum OffloadArg {
     /// Nothing
     None,
     /// Text encoders: loaded for a prompt that is not in the prompt cache, and freed afterwards
@@ -37,7 +33,7 @@ pub(crate) enum OffloadArg {
 /// Which model, and how it is loaded.
 #[derive(Debug, Clone, clap::Args)]
 #[command(next_help_heading = "Model")]
-pub(crate) struct ModelArgs {
+pub(super) struct ModelArgs {
     /// Folder in diffusers layout, or a Hugging Face hub id such as `facebook/DiT-XL-2-256`
     /// [default: the small model inside this program]
     #[arg(long, env = "AFTERIMAGE_MODEL", hide_env_values = true, value_name = "FOLDER|ID")]
@@ -79,7 +75,7 @@ pub(crate) struct ModelArgs {
 
 /// What a prompt that is no label is taken for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-pub(crate) enum LabelPolicyArg {
+pub(super) enum LabelPolicyArg {
     /// It is an error
     Exact,
     /// The label that has most in common with it is drawn, and the response names it
@@ -89,7 +85,7 @@ pub(crate) enum LabelPolicyArg {
 /// How prompts become labels.
 #[derive(Debug, Clone, clap::Args)]
 #[command(next_help_heading = "Model")]
-pub(crate) struct LabelArg {
+pub(super) struct LabelArg {
     /// What happens to a prompt that is not one of the labels of a class-conditional model [default: nearest for the
     /// model inside this program, exact for others]
     #[arg(long, env = "AFTERIMAGE_LABEL_POLICY", hide_env_values = true, value_enum)]
@@ -99,80 +95,51 @@ pub(crate) struct LabelArg {
 /// The one device of a command that serves nobody.
 #[derive(Debug, Clone, clap::Args)]
 #[command(next_help_heading = "Model")]
-pub(crate) struct DeviceArg {
+pub(super) struct DeviceArg {
     /// Where pictures are made: `cpu`, or `cuda:N` in a build with the feature `cuda`
     #[arg(long, env = "AFTERIMAGE_DEVICE", hide_env_values = true, default_value = "cpu")]
-    pub(crate) device: DeviceSpec,
+    pub(super) device: DeviceSpec,
 }
 
 impl ModelArgs {
     /// What can be said before anything is loaded.
-    pub(crate) fn check(&self) -> Result<(), CliError> {
+    fn check(&self) -> Result<(), ProgramError> {
         if self.revision.is_some() && self.model.is_none() {
             let message = "it has no effect without --model; name the hub model that it is a revision of";
-            return Err(CliError::setting("revision", message));
+            return Err(ProgramError::setting("revision", message));
         }
         if self.transformer.is_some() && self.model.is_none() {
             let message = "it has no effect without --model; name the model that has all but the transformer";
-            return Err(CliError::setting("transformer", message));
+            return Err(ProgramError::setting("transformer", message));
         }
         if self.variant.is_some() && self.model.is_none() {
             let message = "it has no effect without --model; name the model whose weights have this variant";
-            return Err(CliError::setting("variant", message));
+            return Err(ProgramError::setting("variant", message));
         }
         match &self.variant {
             Some(variant) if !is_variant(variant) => {
                 let message = format!("`{variant}` cannot be part of a file name; right is a name such as `fp16`");
-                Err(CliError::setting("variant", message))
+                Err(ProgramError::setting("variant", message))
             }
             _ => Ok(()),
         }
     }
 
     /// The sizes asked for; none for the model's own.
-    pub(crate) fn buckets(&self) -> Vec<Size> {
+    pub(super) fn buckets(&self) -> Vec<Size> {
         BucketChoice::sizes(&self.buckets)
     }
 
-    /// Whether the scheduler of default requests is the user's choice.
-    pub(crate) fn chooses_scheduler(&self) -> bool {
-        self.scheduler.is_some()
-    }
-
-    /// Finds and loads the model. Takes its time.
-    pub(crate) fn load(&self, device: &DeviceArg, labels: Option<&LabelArg>) -> Result<Pipeline, CliError> {
-        let options = LoadOptions { device: device.device, ..self.options(labels) };
-        Ok(Pipeline::load(&self.folder()?, &options)?)
-    }
-
-    /// Finds the model and loads it onto every device.
-    pub(crate) fn load_onto(&self, devices: &[DeviceSpec], labels: &LabelArg) -> Result<Replicas, CliError> {
-        Ok(Replicas::load(&self.folder()?, &self.options(Some(labels)), devices)?)
-    }
-
-    fn folder(&self) -> Result<ModelFolder, CliError> {
+    /// Where the model comes from and how it is loaded, if these flags go together.
+    pub(super) fn source(&self, labels: Option<&LabelArg>) -> Result<ModelSource, ProgramError> {
         self.check()?;
-        let Some(model) = &self.model else { return Ok(ModelFolder::embedded()) };
-        let hub = HubOptions::from_env();
-        let hub = match &self.revision {
-            Some(revision) => hub.with_revision(revision),
-            None => hub,
-        };
-        let hub = match &self.variant {
-            Some(variant) => hub.with_variant(variant),
-            None => hub,
-        };
-        // Bars for people, lines for logs.
-        let hub = if std::io::stderr().is_terminal() { hub.with_progress(DownloadBars::default()) } else { hub };
-        match &self.transformer {
-            Some(file) => {
-                let path = file.to_str().and_then(existing).unwrap_or_else(|| file.clone());
-                let folder =
-                    resolve(model, &hub.without_transformer()).and_then(|folder| folder.with_transformer(&path));
-                Ok(folder.map_err(RunnerError::from)?)
-            }
-            None => Ok(resolve(model, &hub).map_err(RunnerError::from)?),
-        }
+        Ok(ModelSource {
+            model: self.model.clone(),
+            revision: self.revision.clone(),
+            variant: self.variant.clone(),
+            transformer: self.transformer.clone(),
+            options: self.options(labels),
+        })
     }
 
     fn options(&self, labels: Option<&LabelArg>) -> LoadOptions {

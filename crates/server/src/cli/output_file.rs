@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 use tempfile::{Builder, NamedTempFile};
 
-use super::error::CliError;
+use crate::error::ProgramError;
 
 /// As for every new file; the process' mask is taken off.
 const MODE: u32 = 0o666;
@@ -40,7 +40,7 @@ pub(super) struct OutputFile {
 
 impl OutputFile {
     /// Makes the folder, and tries whether a file can be made in it.
-    pub(super) fn prepare(path: PathBuf, existing: Existing) -> Result<Self, CliError> {
+    pub(super) fn prepare(path: PathBuf, existing: Existing) -> Result<Self, ProgramError> {
         match fs::metadata(&path) {
             Ok(found) if found.is_dir() => return Err(cannot_write(&path, "it is a folder")),
             Err(error) if error.kind() != ErrorKind::NotFound => return Err(cannot_write(&path, error)),
@@ -62,7 +62,7 @@ impl OutputFile {
     }
 
     /// Writes the file; returns the name it got.
-    pub(super) fn write(&self, bytes: &[u8]) -> Result<PathBuf, CliError> {
+    pub(super) fn write(&self, bytes: &[u8]) -> Result<PathBuf, ProgramError> {
         self.try_to_write(bytes).map_err(|error| cannot_write(&self.path, error))
     }
 
@@ -106,8 +106,8 @@ impl OutputFile {
     }
 }
 
-pub(super) fn cannot_write(path: &Path, reason: impl ToString) -> CliError {
-    CliError::Write { path: path.to_owned(), reason: reason.to_string() }
+pub(super) fn cannot_write(path: &Path, reason: impl ToString) -> ProgramError {
+    ProgramError::Write { path: path.to_owned(), reason: reason.to_string() }
 }
 
 #[cfg(test)]

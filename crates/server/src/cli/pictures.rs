@@ -5,9 +5,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::error::CliError;
-use crate::api::{PublicUrl, ResponseFormat};
+use crate::api::PublicUrl;
+use crate::error::ProgramError;
 use crate::image_store::{ImageStore, StoreLimits};
+use crate::request::ResponseFormat;
 
 /// An hour, as OpenAI keeps its pictures.
 const DEFAULT_MAX_AGE_SECONDS: NonZeroU64 = NonZeroU64::new(3600).unwrap();
@@ -65,7 +66,7 @@ pub(super) struct PictureArgs {
 
 impl PictureArgs {
     /// How pictures are answered to a request that does not say.
-    pub(super) fn response_format(&self) -> Result<ResponseFormat, CliError> {
+    pub(super) fn response_format(&self) -> Result<ResponseFormat, ProgramError> {
         match (self.default_response_format, &self.output_dir) {
             (None, None) | (Some(DefaultResponseFormat::Base64), _) => Ok(ResponseFormat::Base64),
             (None | Some(DefaultResponseFormat::Both), Some(_)) => Ok(ResponseFormat::Base64AndUrl),
@@ -73,18 +74,18 @@ impl PictureArgs {
             (Some(format @ (DefaultResponseFormat::Url | DefaultResponseFormat::Both)), None) => {
                 let name = if format == DefaultResponseFormat::Url { "url" } else { "both" };
                 let message = format!("it is {name}, which takes --output-dir; set that, or choose b64_json");
-                Err(CliError::setting("default-response-format", message))
+                Err(ProgramError::setting("default-response-format", message))
             }
         }
     }
 
     /// Opens the store, if one is wanted.
-    pub(super) fn store(&self) -> Result<Option<Arc<ImageStore>>, CliError> {
+    pub(super) fn store(&self) -> Result<Option<Arc<ImageStore>>, ProgramError> {
         let Some(folder) = &self.output_dir else { return Ok(None) };
         let limits =
             StoreLimits { max_age: Duration::from_secs(self.output_max_age.get()), max_bytes: self.output_max_bytes };
         let store = ImageStore::open(folder.clone(), limits).map_err(|error| {
-            CliError::setting("output-dir", format!("{} cannot be used: {error}", folder.display()))
+            ProgramError::setting("output-dir", format!("{} cannot be used: {error}", folder.display()))
         })?;
         Ok(Some(Arc::new(store)))
     }

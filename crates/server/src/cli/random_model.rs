@@ -4,10 +4,10 @@ use std::path::PathBuf;
 
 use afterimage_runner::{RandomModelKind, RunnerError, write_random_model};
 
-use super::error::CliError;
-use super::log::LogArgs;
 use super::model::Dtype;
-use crate::{logging, terminal};
+use crate::error::ProgramError;
+use crate::logging::{self, LogArgs};
+use crate::terminal;
 
 /// Flags of `random-model`.
 #[derive(Debug, clap::Args)]
@@ -30,7 +30,7 @@ pub(super) struct RandomModelArgs {
 }
 
 impl RandomModelArgs {
-    pub(super) fn run(self) -> Result<(), CliError> {
+    pub(super) fn run(self) -> Result<(), ProgramError> {
         let _logging = logging::start(&self.log, "warn")?;
         write_random_model(self.like, &self.out, self.seed, self.dtype.into()).map_err(RunnerError::from)?;
         terminal::line(self.out.display());

@@ -8,15 +8,15 @@ use afterimage_runner::{BucketPolicy, DeviceSpec, EngineOptions};
 
 use super::access::AccessArgs;
 use super::cache::CacheArgs;
-use super::error::CliError;
-use super::log::LogArgs;
 use super::model::{LabelArg, ModelArgs};
 use super::pictures::PictureArgs;
-use crate::api::{ApiSettings, JobLimits, RootPath, UnknownFields};
+use crate::api::{ApiSettings, JobLimits, RootPath};
 use crate::build_info;
 use crate::config::Settings;
 use crate::connections::ConnectionLimits;
-use crate::logging;
+use crate::error::ProgramError;
+use crate::logging::{self, LogArgs};
+use crate::request::UnknownFields;
 use crate::server::{self, ServerOptions};
 use crate::terminal;
 
@@ -243,12 +243,12 @@ struct ConnectionArgs {
 }
 
 impl ServeArgs {
-    pub(super) fn run(mut self) -> Result<(), CliError> {
+    pub(super) fn run(mut self) -> Result<(), ProgramError> {
         let settings = std::mem::take(&mut self.settings);
         self.serve(&settings).map_err(|error| error.found_in(&settings))
     }
 
-    fn serve(self, settings: &Settings) -> Result<(), CliError> {
+    fn serve(self, settings: &Settings) -> Result<(), ProgramError> {
         let print_config = self.print_config;
         let log = self.log.clone();
         let pictures = self.pictures.clone();
@@ -271,19 +271,20 @@ impl ServeArgs {
     }
 
     /// Everything that can be checked without the model is checked here.
-    pub(super) fn options(self) -> Result<ServerOptions, CliError> {
-        self.model.check()?;
+    pub(super) fn options(self) -> Result<ServerOptions, ProgramError> {
+        let model = self.model.source(Some(&self.labels))?;
         if self.otlp_endpoint.is_some() && !cfg!(feature = "otlp") {
             let message = "it has no effect: this program was built without the feature `otlp`";
-            return Err(CliError::setting("otlp-endpoint", message));
+            return Err(ProgramError::setting("otlp-endpoint", message));
         }
         let cache = self.cache.defaults()?;
         server::check_sizes(&self.model.buckets(), self.limits.max_pixels)?;
+        let served_model_names = served_model_names(&self.served_model_name)?;
+        let access = self.access.settings()?;
         Ok(ServerOptions {
             host: self.host,
             port: self.port,
-            model: self.model,
-            labels: self.labels,
+            model,
             devices: self.workers.devices,
             engine: EngineOptions {
                 max_batch_rows: self.workers.max_batch_rows.get(),
@@ -300,13 +301,14 @@ impl ServeArgs {
                 max_connections: self.connections.max_connections.get(),
             },
             drain_timeout: Duration::from_secs(self.limits.drain_timeout),
+            has_playground: self.playground,
+            access,
             api: ApiSettings {
-                served_model_names: served_model_names(&self.served_model_name)?,
+                served_model_names,
                 max_prompt_chars: self.limits.max_prompt_chars,
                 max_body_bytes: self.limits.max_body_bytes,
                 body_timeout: Duration::from_secs_f64(self.connections.body_timeout),
                 unknown_fields: self.limits.unknown_fields,
-                has_playground: self.playground,
                 cache,
                 jobs: JobLimits {
                     max_jobs: self.limits.max_jobs.get(),
@@ -314,9 +316,6 @@ impl ServeArgs {
                     memory_bytes: self.limits.job_memory_bytes,
                 },
                 max_pixels: self.limits.max_pixels,
-                access: self.access.access()?,
-                client_bounds: self.access.bounds(),
-                allowed_origins: self.access.allowed_origins(),
                 image_metadata: self.pictures.metadata.image_metadata,
                 store: None,
                 default_response_format: self.pictures.response_format()?,
@@ -328,12 +327,12 @@ impl ServeArgs {
 }
 
 /// The names without blanks around them, each once.
-fn served_model_names(given: &[String]) -> Result<Vec<String>, CliError> {
+fn served_model_names(given: &[String]) -> Result<Vec<String>, ProgramError> {
     let mut names: Vec<String> = Vec::with_capacity(given.len());
     for name in given.iter().map(|name| name.trim()) {
         if name.is_empty() {
             let message = "one of its names is empty, which is how a client leaves the choice to the server";
-            return Err(CliError::setting("served-model-name", message));
+            return Err(ProgramError::setting("served-model-name", message));
         }
         if !names.iter().any(|other| other == name) {
             names.push(name.to_owned());

@@ -12,9 +12,9 @@ use serde_json::Value;
 use toml::Spanned;
 use toml::de::{DeArray, DeString, DeTable, DeValue};
 
+use super::error::ConfigError;
+use super::flags::{group_of, settings_of, takes_a_list, takes_json};
 use super::origin::Origin;
-use super::{group_of, settings_of, takes_a_list, takes_json};
-use crate::cli::CliError;
 
 /// What a file says.
 #[derive(Debug)]
@@ -33,25 +33,25 @@ pub(super) struct FileSetting {
 }
 
 impl FileSetting {
-    pub(super) fn fault(&self, message: &str) -> CliError {
-        CliError::Usage(format!("{}: {message}", self.origin))
+    pub(super) fn fault(&self, message: &str) -> ConfigError {
+        ConfigError::Value(format!("{}: {message}", self.origin))
     }
 }
 
 impl ConfigFile {
     /// Reads the settings of `subcommand`. Values are checked for their form only.
-    pub(super) fn read(path: &Path, subcommand: &Command) -> Result<Self, CliError> {
-        let cannot = |reason: String| CliError::Usage(format!("--config {}: {reason}", path.display()));
+    pub(super) fn read(path: &Path, subcommand: &Command) -> Result<Self, ConfigError> {
+        let cannot = |reason: String| ConfigError::Value(format!("--config {}: {reason}", path.display()));
         let bytes = std::fs::read(path).map_err(|error| cannot(format!("the file cannot be read: {error}")))?;
         let text = String::from_utf8(bytes).map_err(|error| cannot(format!("the file is not UTF-8 text: {error}")))?;
         Self::parse(path, &text, subcommand)
     }
 
-    pub(super) fn parse(path: &Path, text: &str, subcommand: &Command) -> Result<Self, CliError> {
+    pub(super) fn parse(path: &Path, text: &str, subcommand: &Command) -> Result<Self, ConfigError> {
         let document = DeTable::parse(text).map_err(|error| {
             let line = error.span().map_or(1, |span| line_of(text, &span));
             // The message alone: clap's and toml's own output would show the line itself.
-            CliError::Usage(format!("{}, line {line}: {}", path.display(), error.message()))
+            ConfigError::Value(format!("{}, line {line}: {}", path.display(), error.message()))
         })?;
         let mut reader = Reader { path, text, subcommand, settings: Vec::new() };
         for (key, value) in in_order(document.get_ref()) {
@@ -72,7 +72,7 @@ struct Reader<'a> {
 }
 
 impl Reader<'_> {
-    fn top_level(&mut self, key: &Key<'_>, value: &Found<'_>) -> Result<(), CliError> {
+    fn top_level(&mut self, key: &Key<'_>, value: &Found<'_>) -> Result<(), ConfigError> {
         let name: &str = key.get_ref();
         let arg = self.arg(name);
         match (arg, value.get_ref()) {
@@ -91,7 +91,7 @@ impl Reader<'_> {
         }
     }
 
-    fn in_group(&mut self, group: &str, key: &Key<'_>, value: &Found<'_>) -> Result<(), CliError> {
+    fn in_group(&mut self, group: &str, key: &Key<'_>, value: &Found<'_>) -> Result<(), ConfigError> {
         let Some(arg) = self.arg(key.get_ref()) else { return Err(self.unknown(Some(group), key, Vec::new())) };
         match group_of(&arg) {
             Some(own) if own == group => self.setting(Some(group), key, arg, value),
@@ -100,7 +100,7 @@ impl Reader<'_> {
         }
     }
 
-    fn setting(&mut self, group: Option<&str>, key: &Key<'_>, arg: Arg, value: &Found<'_>) -> Result<(), CliError> {
+    fn setting(&mut self, group: Option<&str>, key: &Key<'_>, arg: Arg, value: &Found<'_>) -> Result<(), ConfigError> {
         let flag = key.get_ref().to_string();
         let origin = self.origin(group, key);
         if let Some(first) = self.settings.iter().find(|setting| setting.flag == flag) {
@@ -125,11 +125,11 @@ impl Reader<'_> {
         Origin::File { path: PathBuf::from(self.path), key: key_with_group, line: line_of(self.text, &key.span()) }
     }
 
-    fn fault(&self, group: Option<&str>, key: &Key<'_>, message: &str) -> CliError {
-        CliError::Usage(format!("{}: {message}", self.origin(group, key)))
+    fn fault(&self, group: Option<&str>, key: &Key<'_>, message: &str) -> ConfigError {
+        ConfigError::Value(format!("{}: {message}", self.origin(group, key)))
     }
 
-    fn unknown(&self, group: Option<&str>, key: &Key<'_>, mut known: Vec<String>) -> CliError {
+    fn unknown(&self, group: Option<&str>, key: &Key<'_>, mut known: Vec<String>) -> ConfigError {
         known.extend(settings_of(self.subcommand).map(|(flag, _)| flag.to_owned()));
         let similarity = |known: &String| strsim::jaro_winkler(key.get_ref(), known);
         let nearest = known.iter().max_by(|a, b| similarity(a).total_cmp(&similarity(b)));

@@ -5,7 +5,9 @@
 //! needs no second mention. What comes out remembers where it came from ([`Settings`]).
 
 mod environment;
+mod error;
 mod file;
+mod flags;
 mod origin;
 #[cfg(test)]
 mod reference;
@@ -20,17 +22,14 @@ use clap::builder::Resettable;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{ArgMatches, Command};
 
-use crate::cli::CliError;
 pub(crate) use environment::Environment;
+pub(crate) use error::ConfigError;
 use file::{ConfigFile, FileSetting};
 pub(crate) use origin::Origin;
 pub(crate) use settings::Settings;
 
-/// Flags that are about the configuration and not part of it.
-const NOT_SETTINGS: [&str; 3] = ["config", "print-config", "help"];
-
 /// Parses a command line together with the environment and the file it names (`--config`).
-pub(crate) fn read(command: Command, arguments: &[OsString]) -> Result<(ArgMatches, Settings), CliError> {
+pub(crate) fn read(command: Command, arguments: &[OsString]) -> Result<(ArgMatches, Settings), ConfigError> {
     let matches = parse(&command, arguments)?;
     let Some((name, own)) = matches.subcommand() else { return Ok((matches, Settings::default())) };
     let Some(subcommand) = command.find_subcommand(name) else { return Ok((matches, Settings::default())) };
@@ -62,7 +61,7 @@ fn with_defaults(mut subcommand: Command, settings: &[FileSetting]) -> Command {
 }
 
 /// Lets the flag's own parser look at the values of one setting.
-fn check(subcommand: &Command, setting: &FileSetting) -> Result<(), CliError> {
+fn check(subcommand: &Command, setting: &FileSetting) -> Result<(), ConfigError> {
     if !setting.arg.get_action().takes_values() {
         return match setting.values.iter().find(|value| !["true", "false"].contains(&value.as_str())) {
             Some(found) => Err(setting.fault(&format!("it is `{found}`; it must be true or false"))),
@@ -80,12 +79,12 @@ fn check(subcommand: &Command, setting: &FileSetting) -> Result<(), CliError> {
 }
 
 /// As clap does it, except that a value that cannot be used is told in a line that says where it is from.
-fn parse(command: &Command, arguments: &[OsString]) -> Result<ArgMatches, CliError> {
+fn parse(command: &Command, arguments: &[OsString]) -> Result<ArgMatches, ConfigError> {
     let parsed = command.clone().try_get_matches_from(arguments);
-    parsed.map_err(|error| value_fault(command, arguments, &error).unwrap_or(CliError::CommandLine(error)))
+    parsed.map_err(|error| value_fault(command, arguments, &error).unwrap_or(ConfigError::CommandLine(error)))
 }
 
-fn value_fault(command: &Command, arguments: &[OsString], error: &clap::Error) -> Option<CliError> {
+fn value_fault(command: &Command, arguments: &[OsString], error: &clap::Error) -> Option<ConfigError> {
     let shown = flag_at_fault(error)?;
     let reason = reason(error)?;
     let mut built = command.clone();
@@ -102,7 +101,7 @@ fn value_fault(command: &Command, arguments: &[OsString], error: &clap::Error) -
         (_, Some(flag), _) => Origin::Flag(format!("--{flag}")),
         _ => return None,
     };
-    Some(CliError::Usage(format!("{origin}: {reason}")))
+    Some(ConfigError::Value(format!("{origin}: {reason}")))
 }
 
 /// The flag whose value is refused, as clap shows it.
@@ -125,25 +124,4 @@ fn reason(error: &clap::Error) -> Option<String> {
 
 fn without_environment(subcommand: Command) -> Command {
     subcommand.mut_args(|arg| arg.env(Resettable::Reset))
-}
-
-/// Where a flag stands in the file: at the top, or in the table of its group.
-fn group_of(arg: &clap::Arg) -> Option<String> {
-    arg.get_help_heading().map(|heading| heading.to_lowercase().replace(' ', "-"))
-}
-
-/// The flags that make up the configuration.
-fn settings_of(subcommand: &Command) -> impl Iterator<Item = (&str, &clap::Arg)> {
-    let flags = subcommand.get_arguments().filter_map(|arg| Some((arg.get_long()?, arg)));
-    flags.filter(|(flag, _)| !NOT_SETTINGS.contains(flag))
-}
-
-/// Whether a flag may be given several values.
-fn takes_a_list(arg: &clap::Arg) -> bool {
-    matches!(arg.get_action(), clap::ArgAction::Append)
-}
-
-/// Whether a flag's value is a JSON object, which may be a table in the file.
-fn takes_json(arg: &clap::Arg) -> bool {
-    arg.get_value_names().is_some_and(|names| names.iter().any(|name| name == "JSON"))
 }

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use clap::{Arg, Command, CommandFactory};
 
-use super::{group_of, settings_of};
+use super::flags::{group_of, settings_of};
 use crate::cli::Cli;
 
 const PAGE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/configuration.md");

@@ -7,8 +7,8 @@ use clap::parser::ValueSource;
 use clap::{Arg, ArgMatches, Command};
 
 use super::file::FileSetting;
+use super::flags::{group_of, settings_of, takes_a_list};
 use super::origin::Origin;
-use super::{group_of, settings_of, takes_a_list};
 use crate::secret::Secret;
 
 /// All settings of a command, in the order of its help.

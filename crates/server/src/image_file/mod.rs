@@ -6,6 +6,7 @@
 //! vLLM-Omni's mapping to zlib's levels.
 
 mod format;
+mod job_files;
 mod jpeg;
 mod metadata;
 mod png;
@@ -13,7 +14,10 @@ mod webp;
 
 use afterimage_runner::RgbImage;
 
+use metadata::PictureMetadata;
+
 pub(crate) use format::ImageFormat;
+pub(crate) use job_files::job_files;
 pub(crate) use metadata::ImageMetadata;
 
 /// The least compression: the best quality, the quickest PNG.
@@ -45,7 +49,11 @@ impl Default for ImageEncoding {
 
 impl ImageEncoding {
     /// The picture as a file. Only a PNG has room for `metadata` that everyone can read.
-    pub(crate) fn encode(self, image: &RgbImage, metadata: Option<&ImageMetadata>) -> Result<Vec<u8>, EncodeError> {
+    pub(crate) fn encode(
+        self,
+        image: &RgbImage,
+        metadata: Option<&PictureMetadata<'_>>,
+    ) -> Result<Vec<u8>, EncodeError> {
         let (width, height) = (image.size.width, image.size.height);
         let fail = |reason| EncodeError { width, height, format: self.format, reason };
         if image.data.len() != width * height * 3 {

@@ -3,16 +3,20 @@
 use afterimage_runner::RgbImage;
 use png::{BitDepth, ColorType, DeflateCompression, Encoder, EncodingError, Filter};
 
-use super::metadata::ImageMetadata;
+use super::metadata::PictureMetadata;
 
 /// vLLM-Omni divides `output_compression` by this to get from 9, zlib's most thorough level, downwards.
 const COMPRESSION_PER_LEVEL: u8 = 11;
 
-pub(super) fn encode(image: &RgbImage, compression: u8, metadata: Option<&ImageMetadata>) -> Result<Vec<u8>, String> {
+pub(super) fn encode(
+    image: &RgbImage,
+    compression: u8,
+    metadata: Option<&PictureMetadata<'_>>,
+) -> Result<Vec<u8>, String> {
     write(image, compression, metadata).map_err(|error| error.to_string())
 }
 
-fn write(image: &RgbImage, compression: u8, metadata: Option<&ImageMetadata>) -> Result<Vec<u8>, EncodingError> {
+fn write(image: &RgbImage, compression: u8, metadata: Option<&PictureMetadata<'_>>) -> Result<Vec<u8>, EncodingError> {
     let side = |pixels: usize| u32::try_from(pixels).map_err(|_| EncodingError::LimitsExceeded);
     let mut file = Vec::new();
     let mut encoder = Encoder::new(&mut file, side(image.size.width)?, side(image.size.height)?);
@@ -42,6 +46,7 @@ mod tests {
 
     use afterimage_runner::Size;
 
+    use super::super::metadata::ImageMetadata;
     use super::*;
 
     #[test]
@@ -52,7 +57,8 @@ mod tests {
     #[test]
     fn text_chunks_say_what_made_the_picture() {
         let image = RgbImage { size: Size { width: 2, height: 1 }, data: vec![9; 6] };
-        let metadata = ImageMetadata::for_tests();
+        let request = ImageMetadata::for_tests();
+        let metadata = request.of_picture(42, Some("DBCache_F1B0"));
         let file = encode(&image, 100, Some(&metadata)).unwrap();
         let reader = png::Decoder::new(Cursor::new(file)).read_info().unwrap();
         let chunks = &reader.info().utf8_text;

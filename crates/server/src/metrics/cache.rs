@@ -8,7 +8,7 @@ use afterimage_cache::{CacheBackend, CacheReport, Reason};
 use prometheus::{Histogram, IntCounterVec};
 
 use super::catalog::{Catalog, Family};
-use super::count;
+use super::values::count;
 
 const HIT_RATE_BUCKETS: [f64; 11] = [0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0];
 /// Thresholds in use lie between 0.02 and 0.5.

@@ -6,7 +6,7 @@ use afterimage_runner::{Engine, EngineStatistics, PromptCacheStatistics};
 use prometheus::{Gauge, IntCounter, IntCounterVec, IntGauge};
 
 use super::catalog::{Catalog, Family};
-use super::gauge_value;
+use super::values::gauge_value;
 
 /// One of the engine's counters.
 type Counted = fn(&EngineStatistics) -> u64;

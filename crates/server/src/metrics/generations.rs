@@ -7,7 +7,7 @@ use axum::http::StatusCode;
 use prometheus::{HistogramVec, IntCounter, IntCounterVec, IntGauge};
 
 use super::catalog::{Catalog, Family};
-use super::{SECONDS_BUCKETS, count};
+use super::values::{SECONDS_BUCKETS, count};
 
 /// How a generation request ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -3,7 +3,7 @@
 use prometheus::{HistogramVec, IntGauge};
 
 use super::catalog::{Catalog, Family};
-use super::{SECONDS_BUCKETS, gauge_value};
+use super::values::{SECONDS_BUCKETS, gauge_value};
 use crate::image_store::StoreUsage;
 
 /// The metrics of the HTTP side.

@@ -10,6 +10,7 @@ mod engine;
 mod generations;
 mod http;
 mod process;
+mod values;
 
 use std::time::Duration;
 
@@ -26,9 +27,6 @@ use http::HttpMetrics;
 
 pub(crate) use access::RefusalReason;
 pub(crate) use generations::{GenerationRecord, InFlight, Outcome};
-
-/// From a cache-hit answer of a small model to minutes on a large one.
-const SECONDS_BUCKETS: [f64; 14] = [0.001, 0.005, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0];
 
 /// All metrics of the server.
 pub(crate) struct Metrics {
@@ -104,14 +102,6 @@ impl Metrics {
     pub(crate) fn text(&self) -> prometheus::Result<String> {
         self.catalog.text()
     }
-}
-
-fn count(number: usize) -> u64 {
-    u64::try_from(number).unwrap_or(u64::MAX)
-}
-
-fn gauge_value(number: usize) -> i64 {
-    i64::try_from(number).unwrap_or(i64::MAX)
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@ use axum::extract::Query;
 use axum::http::Uri;
 
 use crate::api::error::ApiError;
+use crate::request::RequestFault;
 
 /// Most jobs of one page.
 pub(super) const MAX_LIMIT: usize = 100;
@@ -28,11 +29,12 @@ impl ListQuery {
                 "limit" => query.limit = limit(&value)?,
                 "after" => query.after = Some(value),
                 _ => {
-                    return Err(ApiError::InvalidRequest {
+                    let fault = RequestFault::Invalid {
                         message: format!("unknown query parameter `{key}`; there are `limit` and `after`"),
                         param: Some(key),
                         code: "unknown_field",
-                    });
+                    };
+                    return Err(fault.into());
                 }
             }
         }

@@ -1,44 +1,32 @@
 //! `/v1/images/jobs`: generations whose client does not wait on the connection.
 //!
 //! A job takes the body of a generation, the same place in the queue and the same counters. Its answer
-//! is kept in memory ([`store`]) until it is fetched and a new job needs the place, deleted, or too old.
+//! is kept in memory ([`super::job_store`]) until it is fetched and a new job needs the place, deleted, or too old.
 //! What is kept is bounded in number, age and bytes.
 
-mod kept_job;
 mod list_query;
-mod object;
-mod run;
-mod store;
 
 use std::sync::Arc;
 
 use axum::Json;
-use axum::body::Body;
 use axum::extract::{Extension, State};
-use axum::http::header::{CONTENT_TYPE, LOCATION};
-use axum::http::{HeaderMap, StatusCode, Uri};
+use axum::http::Uri;
+use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
-use tracing::Instrument;
 
-use super::accept::Accept;
+use super::access::Client;
 use super::blocking;
-use super::client::Client;
 use super::error::ApiError;
-use super::generation_record::GenerationRecord;
-use super::generations::{self, Accepted, Head};
+use super::job_store::{JobList, JobObject, JobWithPictures};
 use super::openapi::{
     BadRequest, BodyTimedOut, BodyTooLarge, JobBody, JobNotFound, ModelNotFound, ServerFault, TooManyRequests,
     Unavailable, UnsupportedBody,
 };
 use super::path_id::PathId;
-use super::rate_limit::Admitted;
 use super::state::AppState;
-use kept_job::RunningJob;
+use super::submission::{self, Endpoint, Incoming};
 use list_query::ListQuery;
-use object::{JobList, JobObject, JobWithPictures};
-
-pub(crate) use store::{JobLimits, JobStore};
 
 /// Make pictures without waiting for them
 ///
@@ -67,27 +55,8 @@ pub(crate) use store::{JobLimits, JobStore};
         (status = 503, response = Unavailable)
     )
 )]
-pub(super) async fn create(
-    State(state): State<Arc<AppState>>,
-    Extension(client): Extension<Client>,
-    Extension(admitted): Extension<Admitted>,
-    uri: Uri,
-    headers: HeaderMap,
-    body: Body,
-) -> Result<Response, ApiError> {
-    let record = GenerationRecord::new(state.metrics.generation_begins());
-    let (accepted, job, object) =
-        match accept(&state, (client, admitted), Head { headers: &headers, uri: &uri }, body).await {
-            Ok(accepted) => accepted,
-            Err(error) => {
-                record.ends(Err::<&(), _>(&error));
-                return Err(error);
-            }
-        };
-    let location = format!("{}/v1/images/jobs/{}", state.settings.root_path.as_str(), object.id);
-    // Tracked: `accepted` has a token that a server that ends waits for.
-    tokio::spawn(run::run(accepted, job, record).in_current_span());
-    Ok((StatusCode::ACCEPTED, [(LOCATION, location)], Json(object)).into_response())
+pub(super) async fn create(State(state): State<Arc<AppState>>, incoming: Incoming) -> Result<Response, ApiError> {
+    submission::create(&state, Endpoint::Jobs, incoming).await
 }
 
 /// The kept jobs, newest first, without their pictures
@@ -158,22 +127,6 @@ pub(super) async fn delete(
     PathId(id): PathId,
 ) -> Result<Json<JobObject>, ApiError> {
     state.jobs.delete(client.key(), &id).map(Json).ok_or_else(|| not_found(&id))
-}
-
-async fn accept(
-    state: &Arc<AppState>,
-    (client, admitted): (Client, Admitted),
-    head: Head<'_>,
-    body: Body,
-) -> Result<(Accepted, RunningJob, JobObject), ApiError> {
-    let engine = state.engine()?;
-    let planned =
-        generations::plan(state, &engine, (head, Accept::Json), body, |rules, keys| rules.parse_job(keys)).await?;
-    let place = state.jobs.reserve()?;
-    let accepted = generations::submit(state, &engine, planned, admitted)?;
-    let (model, progress) = (state.served_model(&engine), accepted.ticket.progress());
-    let (job, object) = place.take(client.key(), model, accepted.seed, progress);
-    Ok((accepted, job, object))
 }
 
 fn not_found(id: &str) -> ApiError {

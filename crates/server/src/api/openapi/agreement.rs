@@ -3,10 +3,7 @@
 use afterimage_cache::{CacheBackend, CacheConfig};
 use serde_json::{Map, Value, json};
 
-use crate::api::fields::UnknownFields;
-use crate::api::generation_request::RequestRules;
-use crate::api::{Accept, ApiError, ResponseFormat};
-use crate::cache_defaults::CacheDefaults;
+use crate::request::{Accept, CacheDefaults, RequestFault, RequestRules, ResponseFormat, UnknownFields};
 
 /// No field is called anything like it.
 const UNKNOWN: &str = "zzzzzzzzzz";
@@ -72,7 +69,7 @@ fn parse_request(field: &str, value: &Value, as_job: bool) -> Result<(), String>
     request[field] = value.clone();
     let keys = request.as_object().unwrap();
     let parsed = if as_job { rules.parse_job(keys).map(drop) } else { rules.parse(keys).map(drop) };
-    parsed.map_err(|error: ApiError| error.to_string())
+    parsed.map_err(|error: RequestFault| error.to_string())
 }
 
 #[test]

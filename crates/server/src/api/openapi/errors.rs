@@ -6,7 +6,7 @@ use utoipa::openapi::{
 };
 use utoipa::{ToResponse, ToSchema};
 
-use crate::api::error::ErrorBody;
+use crate::api::error::answer::ErrorBody;
 
 /// A response with an error body.
 macro_rules! error_responses {

@@ -1,6 +1,6 @@
 //! The body of a generation and of a job, as documentation.
 //!
-//! Bodies are parsed by hand ([`super::super::generation_request`]), because serde's messages do not say
+//! Bodies are parsed by hand ([`crate::request`]), because serde's messages do not say
 //! what would be right. The tests here make the parser's own messages out of the schema, so neither
 //! can change without the other.
 

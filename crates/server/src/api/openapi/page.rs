@@ -8,6 +8,7 @@ use std::fmt::Write;
 
 use serde_json::{Map, Value};
 
+use super::html::{code, entries, escape, escaped, inline, items, paragraphs};
 use super::try_form;
 use crate::page_file::PageFile;
 
@@ -217,44 +218,6 @@ fn named_type(name: &str, schema: &Value) -> String {
 fn resolved<'a>(response: &'a Value, document: &'a Value) -> &'a Value {
     let target = response["$ref"].as_str().and_then(|target| document.pointer(target.trim_start_matches('#')));
     target.unwrap_or(response)
-}
-
-pub(super) fn items(value: &Value) -> &[Value] {
-    value.as_array().map_or(&[], Vec::as_slice)
-}
-
-pub(super) fn entries(value: &Value) -> impl Iterator<Item = (&String, &Value)> {
-    value.as_object().into_iter().flatten()
-}
-
-fn code(value: &Value) -> String {
-    let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
-    format!("<code>{}</code>", escape(&text))
-}
-
-pub(super) fn escaped(value: &Value) -> String {
-    escape(value.as_str().unwrap_or_default())
-}
-
-/// Text whose backquotes mark code.
-fn inline(value: &Value) -> String {
-    let mut html = String::new();
-    for (index, part) in value.as_str().unwrap_or_default().split('`').enumerate() {
-        let part = escape(part);
-        html += &if index % 2 == 1 { format!("<code>{part}</code>") } else { part };
-    }
-    html
-}
-
-fn paragraphs(value: &Value) -> String {
-    match value.as_str() {
-        Some(text) if !text.is_empty() => format!("<p>{}</p>", inline(value)),
-        _ => String::new(),
-    }
-}
-
-pub(super) fn escape(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }
 
 #[cfg(test)]

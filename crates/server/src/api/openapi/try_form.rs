@@ -6,7 +6,7 @@ use std::fmt::Write;
 
 use serde_json::Value;
 
-use super::page::{entries, escape, escaped, items};
+use super::html::{entries, escape, escaped, items};
 
 /// A form for one operation; `operation` is what the document says of it.
 pub(super) fn render(path: &str, method: &str, operation: &Value) -> String {

@@ -1,0 +1,71 @@
+//! Who a request counts for when limits are counted.
+
+use std::net::{IpAddr, Ipv6Addr};
+
+use axum::extract::Request;
+
+use crate::connections::Peer;
+
+/// Bits of an IPv6 address that belong to its network; the rest is free to choose for whoever has it.
+const IPV6_NETWORK: u128 = !0 << 64;
+
+/// A key, or an address where there are no keys.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(in crate::api) enum Client {
+    /// By its place in the list of keys.
+    Key(usize),
+    /// Of the other end of the connection, an IPv6 address by its network. Behind a proxy that is the proxy.
+    Address(IpAddr),
+    /// Everybody else.
+    Unknown,
+}
+
+impl Client {
+    /// Its key, where there are keys. Jobs belong to keys: an address is not enough to tell clients apart
+    /// for good.
+    pub(in crate::api) fn key(self) -> Option<usize> {
+        match self {
+            Self::Key(key) => Some(key),
+            Self::Address(_) | Self::Unknown => None,
+        }
+    }
+
+    /// The client of a request without a key.
+    pub(super) fn of_connection(request: &Request) -> Self {
+        match request.extensions().get::<Peer>() {
+            Some(Peer(address)) => Self::Address(network(address.ip().to_canonical())),
+            None => Self::Unknown,
+        }
+    }
+}
+
+fn network(address: IpAddr) -> IpAddr {
+    match address {
+        IpAddr::V4(_) => address,
+        IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() & IPV6_NETWORK)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::SocketAddr;
+
+    use axum::body::Body;
+
+    use super::*;
+
+    fn client(address: &str) -> Client {
+        let mut request = Request::new(Body::empty());
+        request.extensions_mut().insert(Peer(SocketAddr::new(address.parse().unwrap(), 1)));
+        Client::of_connection(&request)
+    }
+
+    #[test]
+    fn an_ipv6_network_is_one_client() {
+        assert_eq!(client("2001:db8::1"), client("2001:db8::ffff:2"));
+        assert_ne!(client("2001:db8::1"), client("2001:db8:0:1::1"));
+        assert_ne!(client("192.0.2.1"), client("192.0.2.2"));
+        assert_eq!(client("::ffff:192.0.2.1"), client("192.0.2.1"));
+        assert_eq!(Client::of_connection(&Request::new(Body::empty())), Client::Unknown);
+    }
+}

@@ -1,0 +1,136 @@
+//! What becomes of a request's pictures: which file, with what written in it, and where it goes.
+//!
+//! Making files takes its time: [`Output`] is not for the async runtime.
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use afterimage_runner::{FinishedJob, RgbImage, Size};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+
+use crate::api::error::ApiError;
+use crate::api::paths;
+use crate::image_file::{self, ImageMetadata};
+use crate::image_store::ImageStore;
+use crate::request::{OutputOptions, ResponseFormat, seed_of};
+
+/// How the pictures of one request become files and go out.
+#[derive(Debug)]
+pub(in crate::api) struct Output {
+    pub(in crate::api) options: OutputOptions,
+    pub(in crate::api) first_seed: u64,
+    /// What all pictures have in common; none if nothing shall be written into the files.
+    pub(in crate::api) metadata: Option<ImageMetadata>,
+    /// Where pictures are kept that are answered as URLs.
+    pub(in crate::api) store: Option<StoredOutput>,
+}
+
+/// The pictures of one request.
+#[derive(Debug)]
+pub(super) struct Pictures {
+    pub(super) data: Vec<PictureData>,
+    /// Why there are no URLs, where the server gives them without being asked.
+    pub(super) without_urls: Option<String>,
+}
+
+/// A store, and how clients reach it.
+#[derive(Debug)]
+pub(in crate::api) struct StoredOutput {
+    pub(in crate::api) store: Arc<ImageStore>,
+    /// `http://host:port`, without a slash at its end.
+    pub(in crate::api) base_url: String,
+}
+
+/// The file of a picture: in base64, or where to get it, or both
+#[derive(Debug, PartialEq, Eq, serde::Serialize, utoipa::ToSchema)]
+pub(in crate::api) struct PictureData {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    b64_json: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    url: Option<String>,
+}
+
+/// What an answer says of all its pictures alike.
+#[derive(Debug, Clone)]
+pub(super) struct PictureFacts {
+    pub(super) output_format: &'static str,
+    pub(super) size: String,
+    pub(super) quality: &'static str,
+    pub(super) background: &'static str,
+}
+
+impl Output {
+    /// What is said of pictures of this size.
+    pub(super) fn facts(&self, size: Size) -> PictureFacts {
+        PictureFacts {
+            output_format: self.options.encoding.format.as_str(),
+            size: size.to_string(),
+            quality: self.options.quality.as_str(),
+            background: "opaque",
+        }
+    }
+
+    /// The seed of a picture that is not done, by its place in the request.
+    pub(super) fn seed_of(&self, index: usize) -> u64 {
+        seed_of(self.first_seed, index)
+    }
+
+    /// The files of all pictures of a job, in their order.
+    pub(super) fn files(&self, job: &FinishedJob) -> Result<Vec<Vec<u8>>, ApiError> {
+        let files = image_file::job_files(job, self.options.encoding, self.metadata.clone());
+        Ok(files.collect::<Result<_, _>>()?)
+    }
+
+    /// All pictures of a job as JSON has them, in their order.
+    pub(super) fn pictures(&self, job: &FinishedJob) -> Result<Pictures, ApiError> {
+        let files = self.files(job)?;
+        let (urls, without_urls) = match self.options.response_format {
+            ResponseFormat::Base64 | ResponseFormat::File => (Vec::new(), None),
+            ResponseFormat::Url => (self.urls(&files)?, None),
+            // Nobody asked for URLs, so what is in the way of them costs nobody the pictures.
+            ResponseFormat::Base64AndUrl => match self.urls(&files) {
+                Ok(urls) => (urls, None),
+                Err(error) => {
+                    tracing::warn!(%error, "pictures are answered without URLs");
+                    (Vec::new(), Some(format!("there are no URLs: {error}")))
+                }
+            },
+        };
+        let has_base64 = self.options.response_format != ResponseFormat::Url;
+        let mut urls = urls.into_iter();
+        let data = files
+            .iter()
+            .map(|file| PictureData { b64_json: has_base64.then(|| STANDARD.encode(file)), url: urls.next() });
+        Ok(Pictures { data: data.collect(), without_urls })
+    }
+
+    /// Where the files can be got from now on.
+    fn urls(&self, files: &[Vec<u8>]) -> Result<Vec<String>, ApiError> {
+        let StoredOutput { store, base_url } = self.store.as_ref().ok_or_else(no_address)?;
+        let ids = store.save(self.options.encoding.format, files, SystemTime::now())?;
+        Ok(ids.iter().map(|id| format!("{base_url}{}/{id}", paths::FILES)).collect())
+    }
+
+    /// A picture on its way: nothing that says what made it, because that would not give it again.
+    pub(super) fn preview(&self, pixels: &RgbImage) -> Result<PictureData, ApiError> {
+        let file = self.options.encoding.encode(pixels, None)?;
+        Ok(PictureData { b64_json: Some(STANDARD.encode(file)), url: None })
+    }
+}
+
+/// A request for URLs that does not say how its client reaches this server.
+pub(in crate::api) fn no_address() -> ApiError {
+    let message = "a picture's URL takes a Host header that is an address, or a server with --public-url";
+    ApiError::invalid_value("response_format", message)
+}
+
+#[cfg(test)]
+impl Output {
+    /// Plain PNG files as base64.
+    pub(super) fn for_tests(first_seed: u64) -> Self {
+        Self { options: OutputOptions::default(), first_seed, metadata: None, store: None }
+    }
+}

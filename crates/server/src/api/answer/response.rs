@@ -1,0 +1,183 @@
+//! The answer of `POST /v1/images/generations`: OpenAI's fields, what the cache did, and where the time
+//! went.
+
+use std::time::Instant;
+
+use afterimage_cache::CacheReport;
+use afterimage_runner::{FinishedJob, Timings};
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use super::output::{Output, PictureData, PictureFacts, Pictures};
+use super::warning::{self, Warning};
+use crate::api::error::ApiError;
+use crate::api::openapi::CacheReportSchema;
+use crate::clock::unix_seconds;
+
+/// Finished pictures
+#[derive(Debug, Serialize, ToSchema)]
+pub(in crate::api) struct GenerationResponse<'a> {
+    /// Unix seconds
+    created: u64,
+    data: Vec<ImageData>,
+    output_format: &'static str,
+    /// `WIDTHxHEIGHT`
+    size: String,
+    quality: &'static str,
+    background: &'static str,
+    usage: Usage,
+    #[schema(value_type = CacheReportSchema)]
+    cache: &'a CacheReport,
+    timings: StageSeconds,
+    /// What of the request was not done as it was asked for; absent where there is no such thing
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schema(min_items = 1)]
+    warnings: Vec<Warning<'a>>,
+}
+
+/// A finished picture
+#[derive(Debug, Serialize, ToSchema)]
+struct ImageData {
+    #[serde(flatten)]
+    picture: PictureData,
+    /// The seed that gives this picture alone
+    seed: u64,
+}
+
+/// Nothing here is billed by tokens; clients expect the keys
+#[derive(Debug, Default, Serialize, ToSchema)]
+pub(in crate::api) struct Usage {
+    input_tokens: u64,
+    output_tokens: u64,
+    total_tokens: u64,
+    input_tokens_details: InputTokens,
+}
+
+#[derive(Debug, Default, Serialize, ToSchema)]
+pub(in crate::api) struct InputTokens {
+    image_tokens: u64,
+    text_tokens: u64,
+}
+
+/// Where the time went
+#[derive(Debug, Serialize, ToSchema)]
+pub(in crate::api) struct StageSeconds {
+    queue_seconds: f64,
+    encode_seconds: f64,
+    denoise_seconds: f64,
+    decode_seconds: f64,
+    total_seconds: f64,
+}
+
+impl StageSeconds {
+    pub(super) fn new(timings: Timings, total_seconds: f64) -> Self {
+        let Timings { queue_seconds, encode_seconds, denoise_seconds, decode_seconds } = timings;
+        Self { queue_seconds, encode_seconds, denoise_seconds, decode_seconds, total_seconds }
+    }
+}
+
+/// The response body of a request that arrived at `arrived`. Takes its time: not for the async runtime.
+pub(in crate::api) fn body(job: &FinishedJob, output: &Output, arrived: Instant) -> Result<Vec<u8>, ApiError> {
+    let Pictures { data, without_urls } = output.pictures(job)?;
+    let data = data.into_iter().zip(&job.images);
+    let data = data.map(|(picture, image)| ImageData { picture, seed: image.seed }).collect();
+    let mut warnings = warning::of_job(job);
+    warnings.extend(without_urls.map(Warning::not_stored));
+    let PictureFacts { output_format, size, quality, background } = output.facts(job.size);
+    let response = GenerationResponse {
+        created: unix_seconds(),
+        data,
+        output_format,
+        size,
+        quality,
+        background,
+        usage: Usage::default(),
+        cache: &job.cache,
+        timings: StageSeconds::new(job.timings, arrived.elapsed().as_secs_f64()),
+        warnings,
+    };
+    serde_json::to_vec(&response).map_err(|error| ApiError::Internal(error.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use afterimage_cache::CachePlan;
+    use afterimage_runner::{FinishedImage, RequestWarning, RgbImage, Size};
+    use serde_json::Value;
+
+    use super::*;
+
+    fn finished_job() -> FinishedJob {
+        let size = Size { width: 2, height: 1 };
+        FinishedJob {
+            images: vec![FinishedImage { seed: 42, pixels: RgbImage { size, data: vec![9; 6] } }],
+            size,
+            cache: CacheReport::new(&CachePlan::None, 25, vec![afterimage_cache::ImageReport::default()]),
+            timings: Timings { denoise_seconds: 1.5, ..Timings::default() },
+            warnings: vec![RequestWarning {
+                param: "negative_prompt".to_owned(),
+                code: "prompt_truncated",
+                message: "the T5 text encoder (text_encoder) takes 120 tokens; 7 more had no effect".to_owned(),
+            }],
+        }
+    }
+
+    #[test]
+    fn the_body_has_the_contracts_keys() {
+        let body = super::body(&finished_job(), &Output::for_tests(42), Instant::now()).unwrap();
+        let mut body: Value = serde_json::from_slice(&body).unwrap();
+        body["created"] = "[unix seconds]".into();
+        body["data"][0]["b64_json"] = "[png]".into();
+        body["timings"]["total_seconds"] = "[seconds]".into();
+        insta::assert_json_snapshot!(body, @r#"
+        {
+          "created": "[unix seconds]",
+          "data": [
+            {
+              "b64_json": "[png]",
+              "seed": 42
+            }
+          ],
+          "output_format": "png",
+          "size": "2x1",
+          "quality": "auto",
+          "background": "opaque",
+          "usage": {
+            "input_tokens": 0,
+            "output_tokens": 0,
+            "total_tokens": 0,
+            "input_tokens_details": {
+              "image_tokens": 0,
+              "text_tokens": 0
+            }
+          },
+          "cache": {
+            "backend": "none",
+            "config": {},
+            "tag": null,
+            "steps": 25,
+            "hit_rate": 0.0,
+            "images": [
+              {
+                "contexts": []
+              }
+            ]
+          },
+          "timings": {
+            "queue_seconds": 0.0,
+            "encode_seconds": 0.0,
+            "denoise_seconds": 1.5,
+            "decode_seconds": 0.0,
+            "total_seconds": "[seconds]"
+          },
+          "warnings": [
+            {
+              "param": "negative_prompt",
+              "code": "prompt_truncated",
+              "message": "the T5 text encoder (text_encoder) takes 120 tokens; 7 more had no effect"
+            }
+          ]
+        }
+        "#);
+    }
+}

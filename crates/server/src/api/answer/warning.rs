@@ -1,0 +1,38 @@
+//! What an answer says of the parts of its request that were not done as they were asked for.
+
+use std::borrow::Cow;
+
+use afterimage_runner::{FinishedJob, RequestWarning};
+use serde::Serialize;
+use utoipa::ToSchema;
+
+/// A part of the request that was not done as it was asked for
+#[derive(Debug, Serialize, ToSchema)]
+pub(in crate::api) struct Warning<'a> {
+    /// The request field, dotted
+    param: &'a str,
+    /// `prompt_truncated`: a text encoder takes fewer tokens; `not_stored`: pictures have no URLs; `nearest_label`:
+    /// the prompt is no label, and the nearest one was drawn; `mask_shorter_than_steps`: the steps past its end are
+    /// decided without it; `cache_key_left_out`: a key of the server's own cache configuration does not fit the
+    /// request's steps
+    code: &'static str,
+    message: Cow<'a, str>,
+}
+
+impl Warning<'_> {
+    /// The server gives URLs, and could not.
+    pub(super) fn not_stored(message: String) -> Self {
+        Self { param: "response_format", code: "not_stored", message: message.into() }
+    }
+}
+
+/// The warnings of a job.
+pub(super) fn of_job<'a>(job: &'a FinishedJob) -> Vec<Warning<'a>> {
+    let warnings = job.warnings.iter();
+    let warning = |warning: &'a RequestWarning| Warning {
+        param: &warning.param,
+        code: warning.code,
+        message: (&*warning.message).into(),
+    };
+    warnings.map(warning).collect()
+}

@@ -1,0 +1,114 @@
+//! Pictures that are kept for a client that asks for them later, and the task of one such job: it takes previews and the
+//! result from the ticket and puts them into the store.
+//!
+//! It holds the request's place among the unanswered ones until the job has ended; on a server that is
+//! ending until the outcome has been fetched too, because nobody could fetch it later. Afterwards it
+//! only waits for the day the job is forgotten.
+
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Instant;
+
+use afterimage_runner::{FinishedJob, Preview, Ticket};
+use axum::Json;
+use axum::http::StatusCode;
+use axum::http::header::LOCATION;
+use axum::response::{IntoResponse, Response};
+use serde_json::value::RawValue;
+use tracing::Instrument;
+
+use super::accepted::{Accepted, Guards};
+use super::previews;
+use crate::api::answer::events::PartialImage;
+use crate::api::answer::output::Output;
+use crate::api::answer::response;
+use crate::api::error::ApiError;
+use crate::api::job_store::{Ending, JobObject, RunningJob};
+use crate::api::request_log::generation::GenerationRecord;
+use crate::api::state::AppState;
+use crate::api::{blocking, paths};
+
+/// Answers where the job will be found, and leaves it to its task.
+pub(super) fn respond(accepted: Accepted, job: RunningJob, object: JobObject, record: GenerationRecord) -> Response {
+    let location = format!("{}{}/{}", accepted.state.settings.root_path.as_str(), paths::JOBS, object.id);
+    // Tracked: `accepted` has a token that a server that ends waits for.
+    tokio::spawn(run(accepted, job, record).in_current_span());
+    (StatusCode::ACCEPTED, [(LOCATION, location)], Json(object)).into_response()
+}
+
+/// From acceptance until the job is forgotten.
+async fn run(accepted: Accepted, job: RunningJob, mut record: GenerationRecord) {
+    let Accepted { state, ticket, arrived, output, guards } = accepted;
+    let Guards { unanswered, in_flight, admitted } = guards;
+    let making = Making { state: &state, job: &job, output, arrived };
+    let result = tokio::select! {
+        biased;
+        // The record counts as cancelled when it is dropped.
+        () = job.cancelled() => None,
+        result = making.run(ticket, &mut record) => Some(result),
+    };
+    let (ending, end) = match result {
+        None => (Ending::Cancelled, None),
+        Some(Ok(answer)) => (Ending::Succeeded(answer), Some(Ok(()))),
+        Some(Err(error)) => (Ending::Failed(error.tell()), Some(Err(error))),
+    };
+    // A job that was deleted in the last moment stays cancelled.
+    let has_ended_so = state.jobs.end(&job.id, ending);
+    match end {
+        Some(end) if has_ended_so => record.ends(end.as_ref()),
+        _ => drop(record),
+    }
+    // The work is done and its client may ask for more, whoever still comes for the outcome.
+    drop((in_flight, admitted));
+    if state.is_ending() {
+        job.settled().await;
+    }
+    drop(unanswered);
+    tokio::select! {
+        () = tokio::time::sleep(state.jobs.retention()) => state.jobs.forget(&job.id),
+        () = job.forgotten() => {}
+    }
+}
+
+/// What the pictures of a job are made with.
+struct Making<'a> {
+    state: &'a AppState,
+    job: &'a RunningJob,
+    output: Arc<Output>,
+    arrived: Instant,
+}
+
+impl Making<'_> {
+    async fn run(&self, mut ticket: Ticket, record: &mut GenerationRecord) -> Result<Arc<RawValue>, ApiError> {
+        let mut previews = ticket.previews();
+        let mut finished = pin!(ticket.finished());
+        let finished = loop {
+            tokio::select! {
+                biased;
+                finished = &mut finished => break finished?,
+                Some(preview) = previews::next(&mut previews) => {
+                    let (index, output) = (preview.image, Arc::clone(&self.output));
+                    let object = blocking::run(move || partial_image(&preview, &output)).await??;
+                    self.state.jobs.show(&self.job.id, index, object);
+                }
+            }
+        };
+        self.state.count_job(&finished);
+        record.has_job(&finished);
+        let (arrived, output) = (self.arrived, Arc::clone(&self.output));
+        let answer = blocking::run(move || answer(&finished, &output, arrived)).await??;
+        self.state.metrics.generation_answered(arrived.elapsed());
+        Ok(answer)
+    }
+}
+
+fn partial_image(preview: &Preview, output: &Output) -> Result<Arc<RawValue>, ApiError> {
+    let object = serde_json::value::to_raw_value(&PartialImage::new(preview, output)?);
+    object.map(Arc::from).map_err(|error| ApiError::Internal(error.to_string()))
+}
+
+fn answer(finished: &FinishedJob, output: &Output, arrived: Instant) -> Result<Arc<RawValue>, ApiError> {
+    let body = response::body(finished, output, arrived)?;
+    let body = String::from_utf8(body).map_err(|error| ApiError::Internal(error.to_string()))?;
+    RawValue::from_string(body).map(Arc::from).map_err(|error| ApiError::Internal(error.to_string()))
+}

@@ -1,0 +1,23 @@
+//! When a client should ask again: the `retry-after` of a 429 or 503.
+
+use std::time::Duration;
+
+use super::ApiError;
+
+/// When a client should ask again while the model loads, the server ends or jobs wait to be fetched.
+const UNAVAILABLE_RETRY: Duration = Duration::from_secs(5);
+
+impl ApiError {
+    /// None where asking again is no use, or is the client's to decide.
+    pub(super) fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::QueueFull { retry_after }
+            | Self::RateLimited { retry_after, .. }
+            | Self::TooManyConcurrent { retry_after, .. } => Some(*retry_after),
+            Self::TooManyJobs { .. } | Self::Loading | Self::ShuttingDown | Self::WorkerStopped | Self::TimedOut(_) => {
+                Some(UNAVAILABLE_RETRY)
+            }
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,131 @@
+//! One job as it is kept, and how its task hears about it.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use afterimage_runner::Progress;
+use serde_json::value::RawValue;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use super::object::{JobKind, JobObject, JobStatus};
+use crate::api::error::answer::ErrorObject;
+use crate::clock::unix_seconds;
+
+#[derive(Debug)]
+pub(in crate::api) struct KeptJob {
+    pub(in crate::api) id: String,
+    /// The key that asked for it; all clients are one where there are no keys.
+    pub(in crate::api) owner: Option<usize>,
+    pub(in crate::api) created_at: u64,
+    pub(in crate::api) model: String,
+    pub(in crate::api) seed: u64,
+    pub(in crate::api) progress: watch::Receiver<Progress>,
+    pub(in crate::api) phase: Phase,
+    pub(in crate::api) signals: Signals,
+}
+
+#[derive(Debug)]
+pub(in crate::api) enum Phase {
+    /// With the latest preview of every image, by its index.
+    Unfinished(BTreeMap<usize, Arc<RawValue>>),
+    Ended {
+        at: u64,
+        ending: Ending,
+    },
+}
+
+/// How a job ended.
+#[derive(Debug)]
+pub(in crate::api) enum Ending {
+    /// With this answer.
+    Succeeded(Arc<RawValue>),
+    /// With this error object.
+    Failed(ErrorObject),
+    /// By its client.
+    Cancelled,
+}
+
+/// What the task of a job is told.
+#[derive(Debug, Clone, Default)]
+pub(in crate::api) struct Signals {
+    /// The job was deleted before it ended.
+    pub(in crate::api) cancelled: CancellationToken,
+    /// Its outcome was fetched, or nobody can fetch it any more.
+    pub(in crate::api) settled: CancellationToken,
+    /// It is no longer kept.
+    pub(in crate::api) forgotten: CancellationToken,
+}
+
+/// What the task of a job holds.
+pub(in crate::api) struct RunningJob {
+    pub(in crate::api) id: String,
+    pub(in crate::api) signals: Signals,
+}
+
+impl KeptJob {
+    /// As its clients see it, if jobs that have ended are kept for `retention`.
+    pub(in crate::api) fn object(&self, retention: Duration) -> JobObject {
+        let progress = *self.progress.borrow();
+        let (status, finished_at, error) = match &self.phase {
+            Phase::Unfinished(_) if progress.started => (JobStatus::Running, None, None),
+            Phase::Unfinished(_) => (JobStatus::Queued, None, None),
+            Phase::Ended { at, ending } => match ending {
+                Ending::Succeeded(_) => (JobStatus::Succeeded, Some(*at), None),
+                Ending::Failed(error) => (JobStatus::Failed, Some(*at), Some(error.clone())),
+                Ending::Cancelled => (JobStatus::Cancelled, Some(*at), None),
+            },
+        };
+        JobObject {
+            id: self.id.clone(),
+            object: JobKind::ImageJob,
+            status,
+            created_at: self.created_at,
+            finished_at,
+            expires_at: finished_at.map(|at| at.saturating_add(retention.as_secs())),
+            model: self.model.clone(),
+            seed: self.seed,
+            progress: progress.into(),
+            error,
+        }
+    }
+
+    pub(in crate::api) fn end(&mut self, ending: Ending) {
+        self.phase = Phase::Ended { at: unix_seconds(), ending };
+    }
+
+    pub(in crate::api) fn has_result(&self) -> bool {
+        matches!(self.phase, Phase::Ended { ending: Ending::Succeeded(_), .. })
+    }
+
+    /// Whether nobody waits for its outcome any more.
+    pub(in crate::api) fn is_settled(&self) -> bool {
+        self.signals.settled.is_cancelled()
+    }
+
+    pub(in crate::api) fn bytes(&self) -> usize {
+        match &self.phase {
+            Phase::Unfinished(previews) => previews.values().map(|preview| preview.get().len()).sum(),
+            Phase::Ended { ending: Ending::Succeeded(result), .. } => result.get().len(),
+            Phase::Ended { .. } => 0,
+        }
+    }
+}
+
+impl RunningJob {
+    /// Returns when the job is deleted before it ended.
+    pub(in crate::api) async fn cancelled(&self) {
+        self.signals.cancelled.cancelled().await;
+    }
+
+    /// Returns when the outcome was fetched, or can no longer be.
+    pub(in crate::api) async fn settled(&self) {
+        self.signals.settled.cancelled().await;
+    }
+
+    /// Returns when the job is no longer kept.
+    pub(in crate::api) async fn forgotten(&self) {
+        self.signals.forgotten.cancelled().await;
+    }
+}

@@ -1,0 +1,231 @@
+//! The jobs this server remembers: waiting, running, and ended ones whose answer may still be fetched.
+//!
+//! There are at most [`JobLimits::max_jobs`]. A job that has ended is forgotten when it is deleted, after
+//! [`JobLimits::retention`], when a new job needs its place and its outcome has been fetched, or when the
+//! pictures kept take more than [`JobLimits::memory_bytes`]: fetched ones first, then the oldest, but
+//! never the one that ended last.
+
+mod kept_job;
+mod object;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use afterimage_runner::Progress;
+use serde_json::value::RawValue;
+use tokio::sync::watch;
+use uuid::Uuid;
+
+use super::error::ApiError;
+use crate::clock::unix_seconds;
+use kept_job::{KeptJob, Phase, Signals};
+
+pub(super) use kept_job::{Ending, RunningJob};
+pub(super) use object::{JobList, JobObject, JobWithPictures};
+
+/// Bounds of what is kept.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct JobLimits {
+    /// Jobs, in whatever state.
+    pub(crate) max_jobs: usize,
+    /// How long a job that has ended is kept.
+    pub(crate) retention: Duration,
+    /// Previews and results together.
+    pub(crate) memory_bytes: usize,
+}
+
+/// The key that a job belongs to; `None` where there are no keys.
+type Owner = Option<usize>;
+
+/// All jobs.
+#[derive(Debug)]
+pub(crate) struct JobStore {
+    limits: JobLimits,
+    kept: Mutex<Kept>,
+}
+
+#[derive(Debug, Default)]
+struct Kept {
+    /// Places of jobs that are about to be accepted.
+    reserved: usize,
+    /// Oldest first.
+    jobs: Vec<KeptJob>,
+}
+
+/// A place for one job; given back when dropped.
+pub(in crate::api) struct Place<'a> {
+    store: &'a JobStore,
+}
+
+impl JobStore {
+    pub(crate) fn new(limits: JobLimits) -> Self {
+        Self { limits, kept: Mutex::default() }
+    }
+
+    pub(in crate::api) fn retention(&self) -> Duration {
+        self.limits.retention
+    }
+
+    /// A place for one more job, if need be that of one whose outcome was fetched.
+    pub(in crate::api) fn reserve(&self) -> Result<Place<'_>, ApiError> {
+        let mut kept = self.kept();
+        if kept.jobs.len() + kept.reserved >= self.limits.max_jobs {
+            let fetched = kept.jobs.iter().position(KeptJob::is_settled);
+            let index = fetched.ok_or(ApiError::TooManyJobs { kept: self.limits.max_jobs })?;
+            kept.forget(index);
+        }
+        kept.reserved += 1;
+        Ok(Place { store: self })
+    }
+
+    /// Up to `limit` of the owner's jobs from the newest on, or those after the job `after`, and whether
+    /// there are more. `None` if the owner has no such job.
+    pub(in crate::api) fn list(
+        &self,
+        owner: Owner,
+        limit: usize,
+        after: Option<&str>,
+    ) -> Option<(Vec<JobObject>, bool)> {
+        let kept = self.kept();
+        let owned: Vec<_> = kept.jobs.iter().filter(|job| job.owner == owner).collect();
+        let end = match after {
+            None => owned.len(),
+            Some(id) => owned.iter().position(|job| job.id == id)?,
+        };
+        let start = end.saturating_sub(limit);
+        let page = owned[start..end].iter().rev().map(|job| job.object(self.limits.retention));
+        Some((page.collect(), start > 0))
+    }
+
+    /// The owner's job with its previews or its result, which counts as fetched by that.
+    pub(in crate::api) fn with_pictures(&self, owner: Owner, id: &str) -> Option<JobWithPictures> {
+        let kept = self.kept();
+        let job = &kept.jobs[kept.owned_position(owner, id)?];
+        let (partial_images, result) = match &job.phase {
+            Phase::Unfinished(previews) => (previews.values().cloned().collect(), None),
+            Phase::Ended { ending, .. } => {
+                job.signals.settled.cancel();
+                let result = match ending {
+                    Ending::Succeeded(result) => Some(Arc::clone(result)),
+                    Ending::Failed(_) | Ending::Cancelled => None,
+                };
+                (Vec::new(), result)
+            }
+        };
+        Some(JobWithPictures { job: job.object(self.limits.retention), partial_images, result })
+    }
+
+    /// Cancels an unfinished job of the owner or forgets one that has ended; how it stands afterwards.
+    pub(in crate::api) fn delete(&self, owner: Owner, id: &str) -> Option<JobObject> {
+        let mut kept = self.kept();
+        let index = kept.owned_position(owner, id)?;
+        let job = &mut kept.jobs[index];
+        if !matches!(job.phase, Phase::Unfinished(_)) {
+            let object = job.object(self.limits.retention);
+            kept.forget(index);
+            return Some(object);
+        }
+        job.end(Ending::Cancelled);
+        job.signals.cancelled.cancel();
+        job.signals.settled.cancel();
+        Some(job.object(self.limits.retention))
+    }
+
+    /// Keeps a preview of image `index` instead of the one before.
+    pub(in crate::api) fn show(&self, id: &str, index: usize, preview: Arc<RawValue>) {
+        let mut kept = self.kept();
+        let Some(position) = kept.position(id) else { return };
+        if let Phase::Unfinished(previews) = &mut kept.jobs[position].phase {
+            previews.insert(index, preview);
+        }
+        kept.make_room(self.limits.memory_bytes, id);
+    }
+
+    /// Whether the job was still unfinished, and now ends like this.
+    pub(in crate::api) fn end(&self, id: &str, ending: Ending) -> bool {
+        let mut kept = self.kept();
+        let Some(position) = kept.position(id) else { return false };
+        let job = &mut kept.jobs[position];
+        if !matches!(job.phase, Phase::Unfinished(_)) {
+            return false;
+        }
+        job.end(ending);
+        kept.make_room(self.limits.memory_bytes, id);
+        true
+    }
+
+    /// Forgets a job.
+    pub(in crate::api) fn forget(&self, id: &str) {
+        let mut kept = self.kept();
+        if let Some(index) = kept.position(id) {
+            kept.forget(index);
+        }
+    }
+
+    fn kept(&self) -> MutexGuard<'_, Kept> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Kept {
+    fn position(&self, id: &str) -> Option<usize> {
+        self.jobs.iter().position(|job| job.id == id)
+    }
+
+    fn owned_position(&self, owner: Owner, id: &str) -> Option<usize> {
+        self.position(id).filter(|index| self.jobs[*index].owner == owner)
+    }
+
+    fn forget(&mut self, index: usize) {
+        let job = self.jobs.remove(index);
+        job.signals.settled.cancel();
+        job.signals.forgotten.cancel();
+    }
+
+    /// Forgets jobs that have ended until all pictures fit, but not `spared`.
+    fn make_room(&mut self, memory_bytes: usize, spared: &str) {
+        while self.jobs.iter().map(KeptJob::bytes).sum::<usize>() > memory_bytes {
+            let is_candidate = |job: &&KeptJob| job.id != spared && job.has_result();
+            let fetched = self.jobs.iter().position(|job| is_candidate(&job) && job.is_settled());
+            let Some(index) = fetched.or_else(|| self.jobs.iter().position(|job| is_candidate(&job))) else { return };
+            tracing::info!(job = self.jobs[index].id, "forgot a job to make room (--job-memory-bytes)");
+            self.forget(index);
+        }
+    }
+}
+
+impl Place<'_> {
+    /// Fills the place with a job that the engine has accepted.
+    pub(in crate::api) fn take(
+        self,
+        owner: Owner,
+        model: &str,
+        seed: u64,
+        progress: watch::Receiver<Progress>,
+    ) -> (RunningJob, JobObject) {
+        let job = KeptJob {
+            owner,
+            // Random, because the id is all that a client needs to see the pictures.
+            id: format!("job_{}", Uuid::new_v4().simple()),
+            created_at: unix_seconds(),
+            model: model.to_owned(),
+            seed,
+            progress,
+            phase: Phase::Unfinished(BTreeMap::new()),
+            signals: Signals::default(),
+        };
+        let object = job.object(self.store.limits.retention);
+        let running = RunningJob { id: job.id.clone(), signals: job.signals.clone() };
+        self.store.kept().jobs.push(job);
+        (running, object)
+    }
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        self.store.kept().reserved -= 1;
+    }
+}

@@ -1,0 +1,189 @@
+//! What an entry of `/v1/models` says: what can be asked of the model, and what a request gets that does not ask.
+
+use afterimage_cache::{CacheBackend, CacheConfig, CachePlan};
+use afterimage_runner::schedulers::SchedulerKind;
+use afterimage_runner::{Engine, ModelInfo, PreviewCount, PromptLimit, Size};
+use serde::Serialize;
+use serde_json::{Map, Value};
+use utoipa::ToSchema;
+
+use crate::api::openapi::{CacheBackendName, SchedulerName};
+use crate::api::state::AppState;
+use crate::request::{CacheDefaults, CacheFault, MAX_GUIDANCE_SCALE, MAX_IMAGES, MAX_STEPS};
+
+/// What can be asked of the model
+#[derive(Debug, Serialize, ToSchema)]
+pub(in crate::api) struct ModelCard {
+    id: String,
+    object: &'static str,
+    /// Unix seconds of the server's start
+    created: u64,
+    owned_by: &'static str,
+    /// The pipeline's class in diffusers
+    pipeline: String,
+    /// What a class-conditional model can draw
+    labels: Vec<ModelLabel>,
+    /// `WIDTHxHEIGHT`
+    sizes: Vec<String>,
+    buckets: Vec<ModelBucket>,
+    #[schema(value_type = Vec<SchedulerName>)]
+    schedulers: Vec<&'static str>,
+    defaults: ModelDefaults,
+    limits: ModelLimits,
+    block_lists: Vec<BlockListCard>,
+    caches: Vec<CacheCard>,
+}
+
+/// A class and its name
+#[derive(Debug, Serialize, ToSchema)]
+struct ModelLabel {
+    id: u32,
+    label: String,
+}
+
+/// A size, and what a picture of it takes
+#[derive(Debug, Serialize, ToSchema)]
+struct ModelBucket {
+    /// `WIDTHxHEIGHT`
+    size: String,
+    /// Null until a picture of this size was made, or `--warmup`
+    #[schema(required)]
+    seconds_per_row_step: Option<f64>,
+    /// Null until then
+    #[schema(required)]
+    decode_seconds: Option<f64>,
+}
+
+/// What an absent field stands for
+#[derive(Debug, Serialize, ToSchema)]
+struct ModelDefaults {
+    #[schema(required)]
+    size: Option<String>,
+    num_inference_steps: usize,
+    guidance_scale: f64,
+    /// Null for a model that is guided by `guidance_scale` alone
+    #[schema(required)]
+    true_cfg_scale: Option<f64>,
+    #[schema(value_type = SchedulerName)]
+    scheduler: &'static str,
+    #[schema(value_type = CacheBackendName)]
+    cache_backend: &'static str,
+    #[schema(value_type = Object)]
+    cache_config: Map<String, Value>,
+}
+
+/// The most a request may ask for
+#[derive(Debug, Serialize, ToSchema)]
+struct ModelLimits {
+    prompt_chars: usize,
+    n: u64,
+    num_inference_steps: u64,
+    guidance_scale: f64,
+    partial_images: usize,
+    /// What the text encoders read of a prompt; the rest has no effect, and a generation says so. None for a
+    /// class-conditional model
+    prompt_tokens: Vec<PromptTokens>,
+}
+
+/// The longest text that a text encoder reads
+#[derive(Debug, Serialize, ToSchema)]
+struct PromptTokens {
+    /// `CLIP` or `T5`
+    encoder: &'static str,
+    /// Its folder in the model
+    component: String,
+    /// With those that begin and end a text
+    tokens: usize,
+}
+
+/// A list of transformer blocks
+#[derive(Debug, Serialize, ToSchema)]
+struct BlockListCard {
+    /// Its name in diffusers
+    name: &'static str,
+    blocks: usize,
+}
+
+/// What a request gets that names this backend and no key: every key in force, or why it is refused
+#[derive(Debug, Serialize, ToSchema)]
+struct CacheCard {
+    #[schema(value_type = CacheBackendName)]
+    backend: &'static str,
+    #[schema(required, value_type = Option<Object>)]
+    config: Option<Map<String, Value>>,
+    #[schema(required)]
+    fault: Option<CacheFaultCard>,
+}
+
+/// Why a backend cannot be used without further settings
+#[derive(Debug, Serialize, ToSchema)]
+struct CacheFaultCard {
+    /// The field that would have to be given
+    param: String,
+    message: String,
+}
+
+/// The model under one of its ids.
+pub(super) fn card(state: &AppState, engine: &Engine, id: &str) -> ModelCard {
+    let model = engine.model();
+    let labels = model.labels.iter().map(|(class, label)| ModelLabel { id: class, label: label.to_string() });
+    let sizes: Vec<String> = model.buckets.iter().map(ToString::to_string).collect();
+    let estimates = engine.bucket_estimates();
+    let bucket = |size: &Size| {
+        let measured = estimates.iter().find(|estimate| estimate.size == *size);
+        ModelBucket {
+            size: size.to_string(),
+            seconds_per_row_step: measured.map(|estimate| estimate.seconds_per_row_step),
+            decode_seconds: measured.map(|estimate| estimate.decode_seconds),
+        }
+    };
+    let cache = &state.settings.cache;
+    ModelCard {
+        id: id.to_owned(),
+        object: "model",
+        created: state.created(),
+        owned_by: "afterimage",
+        pipeline: model.pipeline.to_string(),
+        labels: labels.collect(),
+        buckets: model.buckets.iter().map(bucket).collect(),
+        schedulers: model.schedulers.iter().copied().map(SchedulerKind::as_str).collect(),
+        defaults: ModelDefaults {
+            size: sizes.first().cloned(),
+            num_inference_steps: model.default_steps,
+            guidance_scale: model.default_guidance_scale,
+            true_cfg_scale: model.guidance.takes_true_cfg().then_some(1.0),
+            scheduler: model.default_scheduler.as_str(),
+            cache_backend: cache.backend().as_str(),
+            cache_config: cache.keys().clone(),
+        },
+        limits: ModelLimits {
+            prompt_chars: state.settings.max_prompt_chars,
+            n: MAX_IMAGES,
+            num_inference_steps: MAX_STEPS,
+            guidance_scale: MAX_GUIDANCE_SCALE,
+            partial_images: PreviewCount::MAX,
+            prompt_tokens: model.prompt_limits.iter().map(PromptTokens::from).collect(),
+        },
+        block_lists: model.block_lists.iter().map(|&(name, blocks)| BlockListCard { name, blocks }).collect(),
+        caches: CacheBackend::ALL.map(|backend| cache_card(cache, backend, model)).into(),
+        sizes,
+    }
+}
+
+impl From<&PromptLimit> for PromptTokens {
+    fn from(limit: &PromptLimit) -> Self {
+        Self { encoder: limit.encoder, component: limit.component.clone(), tokens: limit.max_tokens }
+    }
+}
+
+fn cache_card(defaults: &CacheDefaults, backend: CacheBackend, model: &ModelInfo) -> CacheCard {
+    let blocks = model.blocks();
+    let plan = |config: CacheConfig| {
+        CachePlan::new(&config, model.default_steps, model.cache_facts(&blocks)).map_err(CacheFault::from)
+    };
+    let (config, fault) = match defaults.for_request(Some(backend.as_str()), None).and_then(plan) {
+        Ok(plan) => (Some(plan.effective_config()), None),
+        Err(CacheFault { param, message }) => (None, Some(CacheFaultCard { param, message })),
+    };
+    CacheCard { backend: backend.as_str(), config, fault }
+}

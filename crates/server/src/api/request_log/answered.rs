@@ -1,0 +1,34 @@
+//! One line for every answer: how long it took, with which status.
+//!
+//! Reading what there is comes often and says little, so only what is below `/v1/` is told unless somebody asks for more.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use axum::extract::{MatchedPath, Request, State};
+use axum::middleware::Next;
+use axum::response::Response;
+
+use crate::api::paths;
+use crate::api::state::AppState;
+
+/// Requests to paths that do not exist share one label.
+const UNMATCHED: &str = "unmatched";
+
+/// Middleware: the latency of every request by route and status, and a line in the log.
+pub(in crate::api) async fn observe(State(state): State<Arc<AppState>>, request: Request, next: Next) -> Response {
+    let started = Instant::now();
+    let route = request.extensions().get::<MatchedPath>().cloned();
+    let route = route.as_ref().map_or(UNMATCHED, MatchedPath::as_str);
+    let response = next.run(request).await;
+    let seconds = started.elapsed().as_secs_f64();
+    let status = response.status().as_u16();
+    state.metrics.http_request(route, status, seconds);
+    // A generation has its own line, with more to say.
+    if route.starts_with("/v1/") && route != paths::GENERATIONS {
+        tracing::info!(status, seconds, "answered");
+    } else {
+        tracing::debug!(status, seconds, "answered");
+    }
+    response
+}

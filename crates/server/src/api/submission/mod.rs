@@ -1,0 +1,68 @@
+//! From a request for pictures to an accepted job, for every path that takes one.
+//!
+//! The handler only waits and reads the fields of small bodies: large bodies, planning and encoding are
+//! for blocking threads, the picture itself is for the engine's worker. What is wrong before the job is accepted is a
+//! plain answer, whatever the [delivery](super::delivery) that was asked for.
+
+mod incoming;
+mod plan;
+mod stored_output;
+
+use std::sync::Arc;
+
+use afterimage_runner::Engine;
+use axum::response::Response;
+
+use super::access::Admitted;
+use super::delivery::{self, Accepted, Guards, Way};
+use super::error::ApiError;
+use super::request_log::generation::GenerationRecord;
+use super::state::AppState;
+use crate::request::Delivery;
+use plan::Planned;
+
+pub(super) use incoming::{Endpoint, Incoming};
+
+/// Makes what a request asks for, and counts it, also if its client does not stay for the answer.
+pub(super) async fn create(
+    state: &Arc<AppState>,
+    endpoint: Endpoint,
+    incoming: Incoming,
+) -> Result<Response, ApiError> {
+    let record = GenerationRecord::new(state.metrics.generation_begins());
+    match accept(state, endpoint, incoming).await {
+        Ok((accepted, way)) => delivery::deliver(accepted, way, record).await,
+        Err(error) => {
+            record.ends(Err::<&(), _>(&error));
+            Err(error)
+        }
+    }
+}
+
+async fn accept(state: &Arc<AppState>, endpoint: Endpoint, incoming: Incoming) -> Result<(Accepted, Way), ApiError> {
+    let engine = state.engine()?;
+    let Incoming { client, admitted, head, body } = incoming;
+    let planned = plan::plan(state, &engine, endpoint, head, body).await?;
+    match planned.delivery {
+        Delivery::Whole => Ok((submit(state, &engine, planned, admitted)?, Way::Whole)),
+        Delivery::Stream { progress } => Ok((submit(state, &engine, planned, admitted)?, Way::Stream { progress })),
+        Delivery::Kept => {
+            // The place first: a job that the engine has accepted is never turned away for want of one.
+            let place = state.jobs.reserve()?;
+            let accepted = submit(state, &engine, planned, admitted)?;
+            let (model, progress) = (state.served_model(&engine), accepted.ticket.progress());
+            let (job, object) = place.take(client.key(), model, accepted.output.first_seed, progress);
+            Ok((accepted, Way::Kept(job, Box::new(object))))
+        }
+    }
+}
+
+/// Hands a request to the engine.
+fn submit(state: &Arc<AppState>, engine: &Engine, planned: Planned, admitted: Admitted) -> Result<Accepted, ApiError> {
+    let Planned { job, output, arrived, .. } = planned;
+    // Taken before the job is submitted, so that a server that ends never overlooks an accepted job.
+    let unanswered = state.generation_accepted();
+    let ticket = engine.submit(job)?;
+    let guards = Guards { unanswered, in_flight: state.metrics.job_accepted(), admitted };
+    Ok(Accepted { state: Arc::clone(state), ticket, arrived, output: Arc::new(output), guards })
+}

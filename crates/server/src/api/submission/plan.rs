@@ -1,0 +1,98 @@
+//! Reading and checking a request: its body, its fields, and what the model says to them.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use afterimage_runner::{Engine, Job};
+use axum::body::Body;
+
+use super::incoming::{Endpoint, Head};
+use super::stored_output::{host, stored_output};
+use crate::api::answer::output::{Output, no_address};
+use crate::api::error::ApiError;
+use crate::api::state::AppState;
+use crate::api::{blocking, body};
+use crate::image_file::ImageMetadata;
+use crate::request::{Accept, Delivery, GenerationRequest, RequestFault, RequestRules, ResponseFormat, parse_object};
+
+/// Bodies up to this size are read where they arrive, which is quick. Handing them to another
+/// thread and back takes longer: twice a thread has to wait for a core that the worker keeps busy.
+const SMALL_BODY_BYTES: usize = 2048;
+
+/// A request that passed every check.
+pub(super) struct Planned {
+    pub(super) job: Job,
+    pub(super) output: Output,
+    pub(super) arrived: Instant,
+    pub(super) delivery: Delivery,
+}
+
+/// Reads and checks a request.
+pub(super) async fn plan(
+    state: &Arc<AppState>,
+    engine: &Engine,
+    endpoint: Endpoint,
+    head: Head,
+    body: Body,
+) -> Result<Planned, ApiError> {
+    let accept = match endpoint {
+        Endpoint::Generations => Accept::of(&head.headers)?,
+        // Jobs and their results are JSON, whatever else a client would take.
+        Endpoint::Jobs => Accept::Json,
+    };
+    let arrived = Instant::now();
+    let bytes = body::read(&head.headers, body, state.settings.max_body_bytes, state.settings.body_timeout).await?;
+    let host = host(&head.headers, &head.uri);
+    let planner = Planner { state: Arc::clone(state), engine: engine.clone(), endpoint, accept, host };
+    let small = if bytes.len() <= SMALL_BODY_BYTES { Some(planner.read(&bytes)?) } else { None };
+    let plan = move || {
+        let request = small.map_or_else(|| planner.read(&bytes), Ok)?;
+        planner.plan(request, arrived)
+    };
+    blocking::run(plan).await?
+}
+
+/// What a request is read and planned with.
+struct Planner {
+    state: Arc<AppState>,
+    engine: Engine,
+    endpoint: Endpoint,
+    accept: Accept,
+    /// The server as this client calls it.
+    host: Option<String>,
+}
+
+impl Planner {
+    fn read(&self, bytes: &[u8]) -> Result<GenerationRequest, RequestFault> {
+        let keys = parse_object(bytes)?;
+        let rules = RequestRules { accept: self.accept, ..self.state.rules(&self.engine) };
+        match self.endpoint {
+            Endpoint::Generations => rules.parse(&keys),
+            Endpoint::Jobs => rules.parse_job(&keys),
+        }
+    }
+
+    /// Checks the request against the model, which may tokenise it: not for the async runtime.
+    fn plan(&self, request: GenerationRequest, arrived: Instant) -> Result<Planned, ApiError> {
+        let GenerationRequest { mut image, output: options, previews, delivery } = request;
+        // Here and not with the other fields, because a preset's steps are a share of the model's own.
+        if image.num_inference_steps.is_none() {
+            image.num_inference_steps = options.quality.steps(self.engine.model().default_steps);
+        }
+        let (first_seed, prompt, negative_prompt) = (image.seed, image.prompt.clone(), image.negative_prompt.clone());
+        tracing::debug!(prompt, negative_prompt, seed = first_seed, "asked for");
+        let job = self.engine.plan(image)?.with_previews(previews);
+        let metadata = self.state.settings.image_metadata.then(|| {
+            let model = self.state.served_model(&self.engine).to_owned();
+            ImageMetadata::of_job(model, prompt, negative_prompt, &job)
+        });
+        let store = match options.response_format.is_stored() {
+            true => stored_output(&self.state, self.host.as_deref()),
+            false => None,
+        };
+        if store.is_none() && options.response_format == ResponseFormat::Url {
+            return Err(no_address());
+        }
+        Ok(Planned { job, output: Output { options, first_seed, metadata, store }, arrived, delivery })
+    }
+}

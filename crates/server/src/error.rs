@@ -1,0 +1,111 @@
+//! The program's error: why a command ends without success, and with which exit code.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use afterimage_runner::{JobError, RunnerError, SubmitError};
+
+use crate::config::{ConfigError, Origin, Settings};
+use crate::terminal;
+
+/// One line for the person at the terminal.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ProgramError {
+    /// clap's own: what it cannot parse, and also help and version.
+    #[error("{0}")]
+    CommandLine(clap::Error),
+    /// A setting that can be parsed and cannot be used.
+    #[error("{origin}: {message}")]
+    Setting {
+        /// The flag without its dashes.
+        flag: &'static str,
+        /// Where the value came from; the flag itself until [`Self::found_in`] knows better.
+        origin: Origin,
+        /// What was found and what would be right.
+        message: String,
+    },
+    /// Flags or request are at fault.
+    #[error("{0}")]
+    Usage(String),
+    /// The model cannot be loaded or written.
+    #[error("{0}")]
+    Model(#[from] RunnerError),
+    /// The port is taken, or the address is not ours.
+    #[error("cannot listen on {address}: {source}")]
+    Listen {
+        /// As asked for.
+        address: String,
+        #[source]
+        source: std::io::Error,
+    },
+    /// A file cannot be written.
+    #[error("cannot write {}: {reason}", path.display())]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        reason: String,
+    },
+    /// The engine did not take the job.
+    #[error("{0}")]
+    Submit(#[from] SubmitError),
+    /// The job failed.
+    #[error("{0}")]
+    Job(#[from] JobError),
+    /// The operating system refused something.
+    #[error("{what}: {source}")]
+    System {
+        /// What was being done.
+        what: &'static str,
+        #[source]
+        source: std::io::Error,
+    },
+    /// A server is not well, or does not answer.
+    #[error("{0}")]
+    Unhealthy(String),
+    /// A task ended in a panic, which is a fault of this program.
+    #[error("internal error: {0}")]
+    Internal(#[from] tokio::task::JoinError),
+}
+
+impl ProgramError {
+    pub(crate) fn setting(flag: &'static str, message: impl Into<String>) -> Self {
+        Self::Setting { flag, origin: Origin::Flag(format!("--{flag}")), message: message.into() }
+    }
+
+    /// Names the key of the file or the variable that the setting at fault came from.
+    pub(crate) fn found_in(self, settings: &Settings) -> Self {
+        match self {
+            Self::Setting { flag, message, .. } => Self::Setting { flag, origin: settings.origin(flag), message },
+            other => other,
+        }
+    }
+
+    /// Tells the person at the terminal, and gives the exit code.
+    pub(crate) fn report(&self) -> ExitCode {
+        match self {
+            Self::CommandLine(error) => {
+                // Nobody reads it: that is no reason to fail otherwise.
+                let _ = error.print();
+                u8::try_from(error.exit_code()).map_or(ExitCode::FAILURE, ExitCode::from)
+            }
+            Self::Usage(_) | Self::Setting { .. } => {
+                terminal::error(self);
+                ExitCode::from(2)
+            }
+            _ => {
+                terminal::error(self);
+                ExitCode::FAILURE
+            }
+        }
+    }
+}
+
+impl From<ConfigError> for ProgramError {
+    fn from(error: ConfigError) -> Self {
+        match error {
+            ConfigError::CommandLine(error) => Self::CommandLine(error),
+            ConfigError::Value(message) => Self::Usage(message),
+        }
+    }
+}

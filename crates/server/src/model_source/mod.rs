@@ -1,0 +1,63 @@
+//! Where a model comes from, and loading it.
+
+mod download_bars;
+
+use std::io::IsTerminal;
+use std::path::PathBuf;
+
+use afterimage_runner::{
+    DeviceSpec, HubOptions, LoadOptions, ModelFolder, Pipeline, Replicas, RunnerError, existing, resolve,
+};
+
+use download_bars::DownloadBars;
+
+/// Which model, and how it is loaded.
+#[derive(Debug, Clone)]
+pub(crate) struct ModelSource {
+    /// Folder or hub id; none for the model inside this program.
+    pub(crate) model: Option<String>,
+    pub(crate) revision: Option<String>,
+    pub(crate) variant: Option<String>,
+    /// A file that has the transformer instead of the folder.
+    pub(crate) transformer: Option<PathBuf>,
+    pub(crate) options: LoadOptions,
+}
+
+impl ModelSource {
+    /// Whether the scheduler of default requests is the user's choice.
+    pub(crate) fn chooses_scheduler(&self) -> bool {
+        self.options.scheduler.is_some()
+    }
+
+    /// Finds and loads the model. Takes its time.
+    pub(crate) fn load(&self, device: DeviceSpec) -> Result<Pipeline, RunnerError> {
+        Pipeline::load(&self.folder()?, &LoadOptions { device, ..self.options.clone() })
+    }
+
+    /// Finds the model and loads it onto every device.
+    pub(crate) fn load_onto(&self, devices: &[DeviceSpec]) -> Result<Replicas, RunnerError> {
+        Replicas::load(&self.folder()?, &self.options, devices)
+    }
+
+    fn folder(&self) -> Result<ModelFolder, RunnerError> {
+        let Some(model) = &self.model else { return Ok(ModelFolder::embedded()) };
+        let hub = HubOptions::from_env();
+        let hub = match &self.revision {
+            Some(revision) => hub.with_revision(revision),
+            None => hub,
+        };
+        let hub = match &self.variant {
+            Some(variant) => hub.with_variant(variant),
+            None => hub,
+        };
+        // Bars for people, lines for logs.
+        let hub = if std::io::stderr().is_terminal() { hub.with_progress(DownloadBars::default()) } else { hub };
+        match &self.transformer {
+            Some(file) => {
+                let path = file.to_str().and_then(existing).unwrap_or_else(|| file.clone());
+                Ok(resolve(model, &hub.without_transformer()).and_then(|folder| folder.with_transformer(&path))?)
+            }
+            None => Ok(resolve(model, &hub)?),
+        }
+    }
+}

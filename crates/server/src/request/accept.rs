@@ -1,0 +1,152 @@
+//! What a client wants back, by its `Accept` header: JSON, or the picture itself.
+//!
+//! The header only matters where the body does not say `response_format`. The type with the highest
+//! `q` wins; among equals the one that says more (`image/png` over `image/*` over `*/*`), then the one that
+//! comes first. Whatever else is accepted (`text/event-stream`, `text/html`) is answered with JSON, as
+//! ever; only a client that takes pictures alone, and none of those made here, is refused.
+
+use axum::http::HeaderMap;
+use axum::http::header::ACCEPT;
+
+use super::fault::RequestFault;
+use crate::image_file::ImageFormat;
+
+/// The best of what a client accepts.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) enum Accept {
+    /// The usual answer.
+    #[default]
+    Json,
+    /// The bytes of the picture; any format if none is named.
+    Picture(Option<ImageFormat>),
+}
+
+impl Accept {
+    /// Reads the headers.
+    pub(crate) fn of(headers: &HeaderMap) -> Result<Self, RequestFault> {
+        let values = headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok());
+        let ranges: Vec<_> = values.flat_map(|value| value.split(',')).filter_map(MediaRange::parse).collect();
+        let mut best: Option<(&MediaRange, Self)> = None;
+        for range in &ranges {
+            let Some(accept) = range.accept() else { continue };
+            if best.is_none_or(|(other, _)| range.rank() > other.rank()) {
+                best = Some((range, accept));
+            }
+        }
+        match best {
+            Some((_, accept)) => Ok(accept),
+            None if !ranges.is_empty() && ranges.iter().all(|range| range.name.starts_with("image/")) => {
+                let names: Vec<_> = ranges.iter().map(|range| range.name.as_str()).collect();
+                Err(RequestFault::Invalid {
+                    param: None,
+                    code: "not_acceptable",
+                    message: format!(
+                        "the Accept header asks for {}; a picture is answered as image/png, image/jpeg or image/webp, \
+                         all else as application/json",
+                        names.join(", ")
+                    ),
+                })
+            }
+            None => Ok(Self::Json),
+        }
+    }
+}
+
+/// One entry of the header.
+struct MediaRange {
+    name: String,
+    /// In thousandths.
+    quality: u16,
+}
+
+impl MediaRange {
+    fn parse(text: &str) -> Option<Self> {
+        let mut parts = text.split(';').map(|part| part.trim().to_ascii_lowercase());
+        let name = parts.next().filter(|name| !name.is_empty())?;
+        let quality = parts.find_map(|part| part.strip_prefix("q=")?.trim().parse::<f32>().ok()).unwrap_or(1.0);
+        Some(Self { name, quality: (quality.clamp(0.0, 1.0) * 1000.0) as u16 })
+    }
+
+    /// What this entry stands for here, if anything.
+    fn accept(&self) -> Option<Accept> {
+        if self.quality == 0 {
+            return None;
+        }
+        match &*self.name {
+            "application/json" | "application/*" | "*/*" => Some(Accept::Json),
+            "image/*" => Some(Accept::Picture(None)),
+            "image/jpg" => Some(Accept::Picture(Some(ImageFormat::Jpeg))),
+            name => {
+                let format = ImageFormat::ALL.into_iter().find(|format| format.content_type() == name)?;
+                Some(Accept::Picture(Some(format)))
+            }
+        }
+    }
+
+    fn rank(&self) -> (u16, u8) {
+        let said = match self.name.split_once('/') {
+            Some(("*", _)) => 0,
+            Some((_, "*")) => 1,
+            _ => 2,
+        };
+        (self.quality, said)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::http::HeaderValue;
+
+    use super::*;
+
+    fn accept(values: &[&'static str]) -> Result<Accept, String> {
+        let mut headers = HeaderMap::new();
+        for value in values {
+            headers.append(ACCEPT, HeaderValue::from_static(value));
+        }
+        Accept::of(&headers).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn json_is_for_everybody_who_does_not_want_a_picture() {
+        let json = [
+            "*/*",
+            "application/json",
+            "application/json, text/plain, */*",
+            "application/json, image/png",
+            "image/png;q=0.5, application/json",
+            "image/png;q=0, */*",
+            "text/event-stream",
+            "text/html, image/avif;q=0.9",
+            "nonsense",
+            "",
+        ];
+        for value in json {
+            assert_eq!(accept(&[value]), Ok(Accept::Json), "{value}");
+        }
+        assert_eq!(accept(&[]), Ok(Accept::Json));
+    }
+
+    #[test]
+    fn a_picture_is_for_those_who_name_one() {
+        for (values, format) in [
+            (&["image/png"][..], Some(ImageFormat::Png)),
+            (&["IMAGE/JPEG"], Some(ImageFormat::Jpeg)),
+            (&["image/jpg"], Some(ImageFormat::Jpeg)),
+            (&["image/webp;q=0.9, image/png;q=0.1"], Some(ImageFormat::Webp)),
+            (&["*/*, image/png"], Some(ImageFormat::Png)),
+            (&["image/png, application/json"], Some(ImageFormat::Png)),
+            (&["image/avif", "image/webp"], Some(ImageFormat::Webp)),
+            (&["image/*"], None),
+            (&["image/*, image/jpeg"], Some(ImageFormat::Jpeg)),
+        ] {
+            assert_eq!(accept(values), Ok(Accept::Picture(format)), "{values:?}");
+        }
+    }
+
+    #[test]
+    fn pictures_that_are_not_made_are_refused() {
+        let message = accept(&["image/avif, image/gif"]).unwrap_err();
+        assert!(message.contains("image/avif, image/gif") && message.contains("image/webp"), "{message}");
+    }
+}

@@ -1,0 +1,106 @@
+//! Loading the model of a server, and whether it can serve what the settings promise.
+
+use std::time::Instant;
+
+use afterimage_runner::{
+    DeviceSpec, Engine, EngineOptions, ImageRequest, Replicas, RequestError, RequestWarning, RunnerError, Size,
+};
+
+use crate::error::ProgramError;
+use crate::model_source::ModelSource;
+use crate::request::CacheDefaults;
+
+/// Loads the model and starts its workers, if they can serve what the settings promise. Takes its time.
+pub(super) fn load(
+    model: &ModelSource,
+    devices: &[DeviceSpec],
+    options: EngineOptions,
+    cache: &CacheDefaults,
+    max_pixels: usize,
+) -> Result<Engine, ProgramError> {
+    let started = Instant::now();
+    let replicas = model.load_onto(devices)?;
+    check_sizes(replicas.buckets(), max_pixels)?;
+    check_defaults(&replicas, &options, cache, model)?;
+    let engine = Engine::start(replicas, options)?;
+    check_work(&engine, cache)?;
+    let model = engine.model();
+    tracing::info!(
+        model = model.id,
+        pipeline = model.pipeline,
+        cache = %cache.backend(),
+        seconds = started.elapsed().as_secs_f64(),
+        "ready"
+    );
+    Ok(engine)
+}
+
+/// A server does not offer what it would refuse.
+pub(crate) fn check_sizes(buckets: &[Size], max_pixels: usize) -> Result<(), ProgramError> {
+    match buckets.iter().find(|size| size.pixels() > max_pixels) {
+        Some(size) => {
+            let pixels = size.pixels();
+            let message = format!(
+                "it is {max_pixels}, and the served size {size} has {pixels} pixels; raise it, or choose --buckets within it"
+            );
+            Err(ProgramError::setting("max-pixels", message))
+        }
+        None => Ok(()),
+    }
+}
+
+/// A server that would refuse every request that leaves things to it does not start.
+fn check_defaults(
+    replicas: &Replicas,
+    options: &EngineOptions,
+    cache: &CacheDefaults,
+    model: &ModelSource,
+) -> Result<(), ProgramError> {
+    let warnings = Engine::check_defaults(replicas, options, &default_request(cache))
+        .map_err(|error| unusable_default(error, model.chooses_scheduler()))?;
+    for RequestWarning { code, message, .. } in warnings {
+        tracing::warn!(code, "default requests: {message}");
+    }
+    Ok(())
+}
+
+/// The same for the time that requests are estimated to take, which a warm-up measures.
+fn check_work(engine: &Engine, cache: &CacheDefaults) -> Result<(), ProgramError> {
+    for size in engine.model().buckets.clone() {
+        let request = ImageRequest { size: Some(size), ..default_request(cache) };
+        engine.plan(request).map_err(|error| unusable_default(error, false))?;
+    }
+    Ok(())
+}
+
+/// What a client sends who leaves all there is to the server.
+fn default_request(cache: &CacheDefaults) -> ImageRequest {
+    ImageRequest {
+        // Class 0 of a class-conditional model, and a text like any other elsewhere.
+        prompt: "class:0".to_owned(),
+        negative_prompt: None,
+        images: 1,
+        size: None,
+        seed: 0,
+        num_inference_steps: None,
+        guidance_scale: None,
+        true_cfg_scale: None,
+        scheduler: None,
+        cache: cache.for_defaults(),
+    }
+}
+
+/// Names the setting behind a default that cannot be served, or else the model.
+fn unusable_default(error: RequestError, scheduler_is_chosen: bool) -> ProgramError {
+    let RequestError { param, code, message } = error;
+    match (&*param, code) {
+        ("scheduler", _) if scheduler_is_chosen => ProgramError::setting("scheduler", message),
+        (_, "too_many_rows") => ProgramError::setting("max-batch-rows", format!("default requests: {message}")),
+        (_, "too_much_work") => ProgramError::setting("max-queued-seconds", format!("default requests: {message}")),
+        (param, _) if param.starts_with("cache_config") => ProgramError::setting("cache-config", message),
+        ("scheduler" | "num_inference_steps", _) => ProgramError::Model(RunnerError::Options(format!(
+            "{message}; so every default request would fail, and --scheduler may choose another class"
+        ))),
+        _ => ProgramError::Model(RunnerError::Options(format!("{message}; so every default request would fail"))),
+    }
+}

@@ -1,0 +1,144 @@
+//! The life of a server: open the port, load the model, serve, drain, end.
+//!
+//! The port is open before the model is loaded, so that probes get an answer (503 for the time being). The
+//! line `listening on` comes when nothing can keep the server from serving any more: model, sizes and devices
+//! are there, and a request that leaves everything to the server has been planned in every size. At SIGTERM or SIGINT the
+//! server stops accepting generations but keeps answering (503, `retry-after`) until the accepted ones
+//! have their answers or the drain timeout is over; a second signal ends the wait. Either way the exit
+//! code is 0. A model that cannot be loaded ends the process.
+
+mod load;
+mod signals;
+
+use std::net::SocketAddr;
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use afterimage_runner::{DeviceSpec, EngineOptions};
+use axum::Router;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use crate::api::{self, Access, AccessSettings, ApiSettings, AppState};
+use crate::connections::{self, ConnectionLimits};
+use crate::error::ProgramError;
+use crate::image_store::ImageStore;
+use crate::model_source::ModelSource;
+use crate::playground;
+use crate::terminal;
+use load::load;
+use signals::Signals;
+
+pub(crate) use load::check_sizes;
+
+/// How long connections may take to carry away answers that are already made.
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// What a server is made from.
+#[derive(Debug)]
+pub(crate) struct ServerOptions {
+    pub(crate) host: String,
+    pub(crate) port: u16,
+    pub(crate) model: ModelSource,
+    /// A worker each.
+    pub(crate) devices: Vec<DeviceSpec>,
+    pub(crate) engine: EngineOptions,
+    pub(crate) connections: ConnectionLimits,
+    pub(crate) drain_timeout: Duration,
+    /// There is a page at `/`.
+    pub(crate) has_playground: bool,
+    pub(crate) access: AccessSettings,
+    pub(crate) api: ApiSettings,
+}
+
+/// Serves until a signal comes.
+pub(crate) fn run(options: ServerOptions) -> Result<(), ProgramError> {
+    let cores = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
+    // What runs on blocking threads is work for a core. More threads would only cost memory, and the two
+    // beyond the cores are for a model that loads meanwhile.
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().max_blocking_threads(cores + 2).build();
+    let runtime = runtime.map_err(|source| ProgramError::System { what: "cannot start the async runtime", source })?;
+    let result = runtime.block_on(serve(options));
+    // A model that is still loading must not hold up the end.
+    runtime.shutdown_background();
+    result
+}
+
+async fn serve(options: ServerOptions) -> Result<(), ProgramError> {
+    let mut signals = Signals::new()?;
+    let (listener, address) = listen(&options.host, options.port).await?;
+    warn_if_open(&listener, &options.access.access);
+    let loading = {
+        let (cache, max_pixels) = (options.api.cache.clone(), options.api.max_pixels);
+        tokio::task::spawn_blocking(move || load(&options.model, &options.devices, options.engine, &cache, max_pixels))
+    };
+    if let Some(store) = options.api.store.clone() {
+        tokio::spawn(sweep_regularly(store));
+    }
+    let state = Arc::new(AppState::new(options.api));
+    let stop = CancellationToken::new();
+    let pages = if options.has_playground { playground::routes() } else { Router::new() };
+    let router = api::router(Arc::clone(&state), &options.access, pages);
+    let http = tokio::spawn(connections::serve(listener, router, options.connections, stop.clone()));
+
+    tokio::select! {
+        engine = loading => state.start_serving(engine??),
+        () = signals.next() => return Ok(()),
+    }
+    terminal::line(format_args!("listening on http://{address}"));
+    signals.next().await;
+    if !drain(&state, options.drain_timeout, &mut signals).await {
+        return Ok(());
+    }
+    stop.cancel();
+    if tokio::time::timeout(FLUSH_TIMEOUT, http).await.is_err() {
+        tracing::warn!("some connections did not take their answers in time");
+    }
+    Ok(())
+}
+
+/// Removes stored pictures whose time is over, until the runtime ends.
+async fn sweep_regularly(store: Arc<ImageStore>) {
+    let mut ticks = tokio::time::interval(store.sweep_interval());
+    loop {
+        ticks.tick().await;
+        let store = Arc::clone(&store);
+        if let Ok(Err(error)) = tokio::task::spawn_blocking(move || store.sweep(SystemTime::now())).await {
+            tracing::warn!(%error, "stored pictures cannot be looked through");
+        }
+    }
+}
+
+async fn listen(host: &str, port: u16) -> Result<(TcpListener, SocketAddr), ProgramError> {
+    let cannot = |source| ProgramError::Listen { address: format!("{host}:{port}"), source };
+    let listener = TcpListener::bind((host, port)).await.map_err(cannot)?;
+    let address = listener.local_addr().map_err(cannot)?;
+    tracing::info!(%address, "loading");
+    Ok((listener, address))
+}
+
+/// Others than this machine's own users may reach the server, and nothing keeps them from using it.
+fn warn_if_open(listener: &TcpListener, access: &Access) {
+    match listener.local_addr() {
+        Ok(address) if !address.ip().to_canonical().is_loopback() && access.keys.is_empty() => tracing::warn!(
+            "whoever reaches {address} may use this server: there are no API keys; set AFTERIMAGE_API_KEY or \
+             --api-key-file, or listen on 127.0.0.1 (--host)"
+        ),
+        _ => {}
+    }
+}
+
+/// Whether every accepted request got its answer.
+async fn drain(state: &AppState, timeout: Duration, signals: &mut Signals) -> bool {
+    tracing::info!(timeout_seconds = timeout.as_secs(), "shutting down");
+    let is_drained = tokio::select! {
+        () = state.drain() => true,
+        () = tokio::time::sleep(timeout) => false,
+        () = signals.next() => false,
+    };
+    if !is_drained {
+        tracing::warn!(requests = state.unanswered_generations(), "accepted requests are given up");
+    }
+    is_drained
+}
