@@ -254,6 +254,19 @@ fn json_is_the_answer_to_all_other_clients() {
 }
 
 #[test]
+fn a_client_that_takes_json_too_gets_it_where_one_file_cannot_be_the_answer() {
+    for (accept, fields, content_type) in [
+        ("image/png, application/json;q=0.5", json!({}), "image/png"),
+        ("image/png, application/json;q=0.5", json!({"n": 2}), "application/json"),
+        ("image/webp, */*;q=0.8", json!({"n": 2}), "application/json"),
+        ("image/png, */*", json!({"stream": true}), "text/event-stream"),
+    ] {
+        let answer = ask_for_file(shared(), accept, fields.clone());
+        assert_eq!((answer.status, answer.header("content-type")), (200, Some(content_type)), "{accept} {fields}");
+    }
+}
+
+#[test]
 fn a_file_that_cannot_be_the_answer_is_refused_in_json() {
     for (accept, fields, param) in [
         ("*/*", json!({"response_format": "file", "n": 2}), Some("n")),

@@ -3,7 +3,8 @@
 //! The header only matters where the body does not say `response_format`. The type with the highest
 //! `q` wins; among equals the one that says more (`image/png` over `image/*` over `*/*`), then the one that
 //! comes first. Whatever else is accepted (`text/event-stream`, `text/html`) is answered with JSON, as
-//! ever; only a client that takes pictures alone, and none of those made here, is refused.
+//! ever; only a client that takes pictures alone, and none of those made here, is refused. Where a picture is wanted
+//! most and the answer cannot be one file, the next type that is accepted counts.
 
 use axum::http::HeaderMap;
 use axum::http::header::ACCEPT;
@@ -17,8 +18,13 @@ pub(crate) enum Accept {
     /// The usual answer.
     #[default]
     Json,
-    /// The bytes of the picture; any format if none is named.
-    Picture(Option<ImageFormat>),
+    /// The bytes of the picture.
+    Picture {
+        /// Any format if none is named.
+        format: Option<ImageFormat>,
+        /// An answer that is no picture is accepted, too.
+        or_other: bool,
+    },
 }
 
 impl Accept {
@@ -26,16 +32,20 @@ impl Accept {
     pub(crate) fn of(headers: &HeaderMap) -> Result<Self, RequestFault> {
         let values = headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok());
         let ranges: Vec<_> = values.flat_map(|value| value.split(',')).filter_map(MediaRange::parse).collect();
-        let mut best: Option<(&MediaRange, Self)> = None;
+        let mut best: Option<(&MediaRange, Wanted)> = None;
         for range in &ranges {
-            let Some(accept) = range.accept() else { continue };
+            let Some(wanted) = range.wanted() else { continue };
             if best.is_none_or(|(other, _)| range.rank() > other.rank()) {
-                best = Some((range, accept));
+                best = Some((range, wanted));
             }
         }
         match best {
-            Some((_, accept)) => Ok(accept),
-            None if !ranges.is_empty() && ranges.iter().all(|range| range.name.starts_with("image/")) => {
+            Some((_, Wanted::Json)) => Ok(Self::Json),
+            Some((_, Wanted::Picture(format))) => {
+                let or_other = ranges.iter().any(|range| range.quality > 0 && !range.is_picture());
+                Ok(Self::Picture { format, or_other })
+            }
+            None if !ranges.is_empty() && ranges.iter().all(MediaRange::is_picture) => {
                 let names: Vec<_> = ranges.iter().map(|range| range.name.as_str()).collect();
                 Err(RequestFault::Invalid {
                     param: None,
@@ -50,6 +60,13 @@ impl Accept {
             None => Ok(Self::Json),
         }
     }
+}
+
+/// What one entry of the header stands for here.
+#[derive(Clone, Copy)]
+enum Wanted {
+    Json,
+    Picture(Option<ImageFormat>),
 }
 
 /// One entry of the header.
@@ -67,18 +84,22 @@ impl MediaRange {
         Some(Self { name, quality: (quality.clamp(0.0, 1.0) * 1000.0) as u16 })
     }
 
-    /// What this entry stands for here, if anything.
-    fn accept(&self) -> Option<Accept> {
+    fn is_picture(&self) -> bool {
+        self.name.starts_with("image/")
+    }
+
+    /// None for what is refused, or made nowhere here.
+    fn wanted(&self) -> Option<Wanted> {
         if self.quality == 0 {
             return None;
         }
         match &*self.name {
-            "application/json" | "application/*" | "*/*" => Some(Accept::Json),
-            "image/*" => Some(Accept::Picture(None)),
-            "image/jpg" => Some(Accept::Picture(Some(ImageFormat::Jpeg))),
+            "application/json" | "application/*" | "*/*" => Some(Wanted::Json),
+            "image/*" => Some(Wanted::Picture(None)),
+            "image/jpg" => Some(Wanted::Picture(Some(ImageFormat::Jpeg))),
             name => {
                 let format = ImageFormat::ALL.into_iter().find(|format| format.content_type() == name)?;
-                Some(Accept::Picture(Some(format)))
+                Some(Wanted::Picture(Some(format)))
             }
         }
     }
@@ -129,18 +150,21 @@ mod tests {
 
     #[test]
     fn a_picture_is_for_those_who_name_one() {
-        for (values, format) in [
-            (&["image/png"][..], Some(ImageFormat::Png)),
-            (&["IMAGE/JPEG"], Some(ImageFormat::Jpeg)),
-            (&["image/jpg"], Some(ImageFormat::Jpeg)),
-            (&["image/webp;q=0.9, image/png;q=0.1"], Some(ImageFormat::Webp)),
-            (&["*/*, image/png"], Some(ImageFormat::Png)),
-            (&["image/png, application/json"], Some(ImageFormat::Png)),
-            (&["image/avif", "image/webp"], Some(ImageFormat::Webp)),
-            (&["image/*"], None),
-            (&["image/*, image/jpeg"], Some(ImageFormat::Jpeg)),
+        for (values, format, or_other) in [
+            (&["image/png"][..], Some(ImageFormat::Png), false),
+            (&["IMAGE/JPEG"], Some(ImageFormat::Jpeg), false),
+            (&["image/jpg"], Some(ImageFormat::Jpeg), false),
+            (&["image/webp;q=0.9, image/png;q=0.1"], Some(ImageFormat::Webp), false),
+            (&["*/*, image/png"], Some(ImageFormat::Png), true),
+            (&["image/png, application/json"], Some(ImageFormat::Png), true),
+            (&["image/png, application/json;q=0.1"], Some(ImageFormat::Png), true),
+            (&["image/png, application/json;q=0"], Some(ImageFormat::Png), false),
+            (&["image/png", "text/event-stream"], Some(ImageFormat::Png), true),
+            (&["image/avif", "image/webp"], Some(ImageFormat::Webp), false),
+            (&["image/*"], None, false),
+            (&["image/*, image/jpeg"], Some(ImageFormat::Jpeg), false),
         ] {
-            assert_eq!(accept(values), Ok(Accept::Picture(format)), "{values:?}");
+            assert_eq!(accept(values), Ok(Accept::Picture { format, or_other }), "{values:?}");
         }
     }
 

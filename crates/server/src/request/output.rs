@@ -39,13 +39,27 @@ pub(super) struct AnswerFacts {
     pub(super) has_store: bool,
 }
 
+impl AnswerFacts {
+    /// Whether the header asks for a file: where it takes something else, too, only if the answer can be one.
+    fn accepts_file(&self) -> bool {
+        match (self.accept, self.delivery) {
+            // Jobs and their results are JSON, whatever else a client would take.
+            (Accept::Json, _) | (_, Delivery::Kept) => false,
+            (Accept::Picture { or_other: false, .. }, _) => true,
+            (Accept::Picture { or_other: true, .. }, delivery) => delivery == Delivery::Whole && self.images == 1,
+        }
+    }
+}
+
 impl OutputOptions {
     /// Reads the fields.
     pub(super) fn read(fields: &mut Fields<'_>, facts: AnswerFacts) -> Result<Self, RequestFault> {
         let response_format = ResponseFormat::read(fields, facts)?;
         let format = fields.choice("output_format", &ImageFormat::ALL.map(|format| (format.as_str(), format)))?;
         let format = match (response_format, facts.accept) {
-            (ResponseFormat::File, Accept::Picture(Some(accepted))) => Some(one_format(format, accepted)?),
+            (ResponseFormat::File, Accept::Picture { format: Some(accepted), .. }) => {
+                Some(one_format(format, accepted)?)
+            }
             _ => format,
         };
         let compression = fields.integer("output_compression", 0..=u64::from(MAX_COMPRESSION))?;
@@ -66,8 +80,7 @@ impl ResponseFormat {
     fn read(fields: &mut Fields<'_>, facts: AnswerFacts) -> Result<Self, RequestFault> {
         let choices = [("b64_json", Self::Base64), ("url", Self::Url), ("file", Self::File)];
         let asked = fields.choice("response_format", &choices)?;
-        // Jobs and their results are JSON, whatever else a client would take.
-        let accepts_file = facts.delivery != Delivery::Kept && facts.accept != Accept::Json;
+        let accepts_file = facts.accepts_file();
         let wish = if accepts_file { "the Accept header asks for a picture" } else { "`response_format` is \"file\"" };
         let refused = |field: &str, message: String| Err(RequestFault::invalid_value(field, message));
         match (asked, facts.delivery) {
@@ -135,7 +148,7 @@ mod tests {
         has_store: true,
     };
     const STREAM: Delivery = Delivery::Stream { progress: false };
-    const PNG: Accept = Accept::Picture(Some(ImageFormat::Png));
+    const PNG: Accept = Accept::Picture { format: Some(ImageFormat::Png), or_other: false };
 
     fn read(request: Value, facts: AnswerFacts) -> Result<OutputOptions, String> {
         let read = OutputOptions::read(&mut Fields::new(request.as_object().unwrap()), facts);
@@ -207,12 +220,23 @@ mod tests {
     }
 
     #[test]
+    fn a_client_that_takes_json_too_gets_it_where_one_file_cannot_be_the_answer() {
+        let either = Accept::Picture { format: Some(ImageFormat::Png), or_other: true };
+        let facts = AnswerFacts { accept: either, ..FACTS };
+        assert_eq!(form(json!({}), facts), Ok(ResponseFormat::File));
+        assert_eq!(form(json!({}), AnswerFacts { images: 2, ..facts }), Ok(ResponseFormat::Base64AndUrl));
+        assert_eq!(form(json!({}), AnswerFacts { delivery: STREAM, ..facts }), Ok(ResponseFormat::Base64));
+        let named = form(json!({"response_format": "file"}), AnswerFacts { images: 2, ..facts }).unwrap_err();
+        assert!(named.starts_with("n: `n` is 2"), "the body is not the header's to overrule: {named}");
+    }
+
+    #[test]
     fn the_header_chooses_the_format_of_a_file() {
-        let jpeg = AnswerFacts { accept: Accept::Picture(Some(ImageFormat::Jpeg)), ..FACTS };
+        let jpeg = AnswerFacts { accept: Accept::Picture { format: Some(ImageFormat::Jpeg), or_other: true }, ..FACTS };
         assert_eq!(read(json!({}), jpeg).unwrap().encoding.format, ImageFormat::Jpeg);
         let error = read(json!({"output_format": "png"}), jpeg).unwrap_err();
         assert!(error.starts_with("output_format: ") && error.contains("image/jpeg"), "{error}");
-        let any = AnswerFacts { accept: Accept::Picture(None), ..FACTS };
+        let any = AnswerFacts { accept: Accept::Picture { format: None, or_other: false }, ..FACTS };
         assert_eq!(read(json!({"output_format": "webp"}), any).unwrap().encoding.format, ImageFormat::Webp);
         let body = read(json!({"output_format": "png", "response_format": "b64_json"}), jpeg).unwrap();
         assert_eq!(body.encoding.format, ImageFormat::Png);
