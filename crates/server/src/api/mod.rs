@@ -41,7 +41,6 @@ use axum::routing::get;
 use axum::{Extension, Router, middleware};
 use tower::ServiceExt;
 use tower::util::{MapRequestLayer, option_layer};
-use tower_http::decompression::RequestDecompressionLayer;
 use tower_http::request_id::{PropagateRequestIdLayer, SetRequestIdLayer};
 
 pub(crate) use access::{Access, AccessSettings, AllowedOrigin, ApiKeys, ClientBounds};
@@ -52,7 +51,6 @@ pub(crate) use settings::ApiSettings;
 pub(crate) use state::AppState;
 
 use access::{Gate, cors, key_check, limit_check};
-use body::encoding::name_encodings;
 use openapi::Description;
 use request_log::request_id::{self, NewId};
 
@@ -68,9 +66,6 @@ pub(crate) fn router(state: Arc<AppState>, access: &AccessSettings, pages: Route
         .fallback(path_not_found)
         .method_not_allowed_fallback(method_not_allowed)
         .layer(Extension(Arc::new(Description::new(document, root_path.clone()))))
-        // What is packed otherwise passes, for the body's reader to refuse in the usual shape.
-        .layer(RequestDecompressionLayer::new().pass_through_unaccepted(true))
-        .layer(MapRequestLayer::new(name_encodings::<axum::body::Body>))
         .layer(middleware::from_fn_with_state(Arc::clone(&gate), limit_check::check))
         .layer(middleware::from_fn_with_state(gate, key_check::check))
         .layer(option_layer(cors::layer(&access.allowed_origins)))
