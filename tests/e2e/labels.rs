@@ -51,6 +51,14 @@ fn other_models_take_labels_only_unless_told_otherwise() {
     assert_eq!(nearest.generate(&request("a red apple"))["warnings"][0]["code"], "nearest_label");
 }
 
+#[test]
+fn the_model_says_what_it_takes_other_prompts_for() {
+    let policy = |server: &Server| server.get("/v1/models").json()["data"][0]["label_policy"].clone();
+    assert_eq!(policy(shared()), "nearest");
+    assert_eq!(policy(&Server::start(&["--label-policy", "exact"])), "exact");
+    assert_eq!(policy(&Server::start(&["--model", MODEL])), "exact");
+}
+
 fn cached(config: Value) -> Value {
     json!({"prompt": "red apple", "seed": 3, "num_inference_steps": 8, "cache_backend": "cache_dit", "cache_config": config})
 }

@@ -2,7 +2,7 @@
 
 use afterimage_cache::{CacheBackend, CacheConfig, CachePlan};
 use afterimage_runner::schedulers::SchedulerKind;
-use afterimage_runner::{Engine, ModelInfo, PreviewCount, PromptLimit, Size};
+use afterimage_runner::{Engine, LabelPolicy, ModelInfo, PreviewCount, PromptLimit, Size};
 use serde::Serialize;
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
@@ -23,6 +23,9 @@ pub(in crate::api) struct ModelCard {
     pipeline: String,
     /// What a class-conditional model can draw
     labels: Vec<ModelLabel>,
+    /// What a prompt that is none of the labels is taken for (`--label-policy`); null for a model without labels
+    #[schema(required)]
+    label_policy: Option<LabelPolicyName>,
     /// `WIDTHxHEIGHT`
     sizes: Vec<String>,
     buckets: Vec<ModelBucket>,
@@ -39,6 +42,16 @@ pub(in crate::api) struct ModelCard {
 struct ModelLabel {
     id: u32,
     label: String,
+}
+
+/// What a prompt that is none of the labels is taken for: `exact`, it is refused; `nearest`, the label that has most in
+/// common with it is drawn, and `warnings` names it
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+#[schema(as = LabelPolicy)]
+enum LabelPolicyName {
+    Exact,
+    Nearest,
 }
 
 /// A size, and what a picture of it takes
@@ -127,6 +140,9 @@ struct CacheFaultCard {
 pub(super) fn card(state: &AppState, engine: &Engine, id: &str) -> ModelCard {
     let model = engine.model();
     let labels = model.labels.iter().map(|(class, label)| ModelLabel { id: class, label: label.to_string() });
+    let labels: Vec<_> = labels.collect();
+    // Where no class has a name there is nothing that a text could be near to.
+    let label_policy = (!labels.is_empty()).then(|| model.label_policy.into());
     let sizes: Vec<String> = model.buckets.iter().map(ToString::to_string).collect();
     let estimates = engine.bucket_estimates();
     let bucket = |size: &Size| {
@@ -144,7 +160,8 @@ pub(super) fn card(state: &AppState, engine: &Engine, id: &str) -> ModelCard {
         created: state.created(),
         owned_by: "afterimage",
         pipeline: model.pipeline.to_string(),
-        labels: labels.collect(),
+        labels,
+        label_policy,
         buckets: model.buckets.iter().map(bucket).collect(),
         schedulers: model.schedulers.iter().copied().map(SchedulerKind::as_str).collect(),
         defaults: ModelDefaults {
@@ -167,6 +184,15 @@ pub(super) fn card(state: &AppState, engine: &Engine, id: &str) -> ModelCard {
         block_lists: model.block_lists.iter().map(|&(name, blocks)| BlockListCard { name, blocks }).collect(),
         caches: CacheBackend::ALL.map(|backend| cache_card(cache, backend, model)).into(),
         sizes,
+    }
+}
+
+impl From<LabelPolicy> for LabelPolicyName {
+    fn from(policy: LabelPolicy) -> Self {
+        match policy {
+            LabelPolicy::Exact => Self::Exact,
+            LabelPolicy::Nearest => Self::Nearest,
+        }
     }
 }
 
