@@ -33,7 +33,7 @@ const COUNTERS: [(&str, &str, &str, Counted); 7] = [
     (
         "afterimage_previews_dropped_total",
         "pictures",
-        "Previews that were not fetched in time or could not be made",
+        "Previews that were not fetched in time, could not be made, or came due when their picture had no step left",
         |engine| engine.previews_dropped,
     ),
     ("afterimage_worker_restarts_total", "workers", "Workers that died and were started again", |engine| {

@@ -200,6 +200,15 @@ mod tests {
     }
 
     #[test]
+    fn every_reason_to_drop_a_preview_is_told() {
+        let text = Metrics::new().text().unwrap();
+        let help = text.lines().find(|line| line.starts_with("# HELP afterimage_previews_dropped_total ")).unwrap();
+        for reason in ["not fetched in time", "could not be made", "no step left"] {
+            assert!(help.contains(reason), "{reason}: {help}");
+        }
+    }
+
+    #[test]
     fn a_dropped_request_counts_as_cancelled() {
         let metrics = Metrics::new();
         metrics.generation_begins().ends(Outcome::Ok);
