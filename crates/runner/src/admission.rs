@@ -55,7 +55,7 @@ impl Admission {
     }
 }
 
-/// What is said about a label that is drawn for a prompt which is none.
+/// The warning about a label that is drawn for a prompt that is no label.
 fn nearest_label(nearest: &NearestLabel) -> RequestWarning {
     let NearestLabel { label, class } = nearest;
     RequestWarning {

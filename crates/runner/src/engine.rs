@@ -37,7 +37,7 @@ pub struct EngineOptions {
     /// Memory of each device for the cache state of all images running on it; an image that finds none
     /// left runs uncached.
     pub cache_memory_bytes: usize,
-    /// Memory of each device for what the model makes of the prompts of late; 0 keeps none.
+    /// Memory of each device for the conditioning of recent prompts; 0 keeps none.
     pub prompt_cache_bytes: usize,
     /// What happens to a request for a size that is no bucket.
     pub bucket_policy: BucketPolicy,

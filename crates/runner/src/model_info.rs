@@ -29,7 +29,7 @@ pub struct ModelInfo {
     pub schedulers: Vec<SchedulerKind>,
     /// Class labels; none where prompts are free text.
     pub labels: Labels,
-    /// What a prompt that is no label is taken for.
+    /// What becomes of a prompt that is no label.
     pub label_policy: LabelPolicy,
     /// Measured facts that TeaCache and MagCache need.
     pub calibration: Option<Calibration>,

@@ -19,7 +19,7 @@ use crate::weights::is_plain_name;
 const FRUITLESS_ATTEMPTS: u32 = 4;
 /// Before the second of them; doubled before each further one.
 const PAUSE: Duration = Duration::from_millis(500);
-/// Read and told of at a time.
+/// Bytes that are read, and reported, at a time.
 const CHUNK_BYTES: usize = 1 << 18;
 
 /// The files of a repository at one commit.

@@ -2,10 +2,10 @@
 
 use std::sync::{Mutex, PoisonError};
 
-/// Smaller files are fetched without a word about their parts.
+/// Smaller files are fetched without progress within the file.
 const LEAST_LOGGED_BYTES: u64 = 64 << 20;
 
-/// Told how downloads go.
+/// Receives the progress of downloads.
 pub trait FetchProgress: Send + Sync {
     /// `done_bytes` of `total_bytes` of a file are there: when its download begins or is taken up again,
     /// and whenever some have arrived. Files come one after the other.

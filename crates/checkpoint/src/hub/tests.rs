@@ -371,7 +371,7 @@ fn the_download_of_another_process_is_waited_for() {
     });
 }
 
-/// Remembers what it is told.
+/// Records the progress that is reported.
 struct Told(Arc<Mutex<Vec<(String, u64, u64)>>>);
 
 impl FetchProgress for Told {

@@ -34,7 +34,7 @@ type Form = (&'static str, Format);
 pub(super) type NamedForm = (String, Format);
 
 /// In the order in which diffusers' `ModelMixin.from_pretrained` looks for them. It reads the last only if
-/// told to; where there is nothing else, it is read here.
+/// asked to; where there is nothing else, it is read here.
 const DIFFUSERS: [Form; 4] = [
     ("diffusion_pytorch_model.safetensors.index.json", Format::Safetensors),
     ("diffusion_pytorch_model.safetensors", Format::Safetensors),

@@ -1,4 +1,4 @@
-//! What a transformer is told about one row beside its latents and timestep.
+//! What a transformer is conditioned on in one row, besides its timestep.
 
 use candle_core::{Result, Tensor};
 
@@ -13,7 +13,7 @@ pub enum Conditioning {
     Text(EncodedText),
 }
 
-/// A prompt behind its text encoders. All prompts of a model have the same number of tokens.
+/// A prompt after its text encoders. All prompts of a model have the same number of tokens.
 #[derive(Debug, Clone)]
 pub struct EncodedText {
     /// `[1, tokens, dim]`

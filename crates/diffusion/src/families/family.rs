@@ -16,7 +16,7 @@ use crate::{Canvas, DiffusionError};
 
 /// A loaded transformer with what understands its prompts.
 pub trait Family: Send + Sync {
-    /// What the model takes a prompt for; quick. The policy is for models that know labels only.
+    /// How the model reads a prompt; fast. The policy is for models that know labels only.
     ///
     /// # Errors
     /// A message for whoever wrote the prompt.
@@ -24,13 +24,13 @@ pub trait Family: Send + Sync {
         Ok(ReadPrompt::as_written(prompt))
     }
 
-    /// What the transformer is told about a row with this prompt. Takes its time.
+    /// What the transformer is conditioned on in a row with this prompt. Slow: text encoders run.
     ///
     /// # Errors
     /// If the prompt means nothing, or a tensor operation fails.
     fn encode(&self, prompt: &str) -> Result<Conditioning, DiffusionError>;
 
-    /// What the row of a guided image is told that is steered away from, where its request does not say.
+    /// The conditioning that guidance steers away from, where the request has none.
     fn unconditional(&self) -> Unconditional {
         Unconditional::FirstFromNegativePrompt
     }
@@ -80,7 +80,7 @@ pub enum Unconditional {
     /// It follows the row with the prompt, and is always the same.
     Last(Conditioning),
     /// It is that of the negative prompt, which may be empty. In one forward it precedes the row with the
-    /// prompt; a forward of its own comes second, unless the cache is told otherwise.
+    /// prompt; a forward of its own comes second, unless the cache is configured otherwise.
     FirstFromNegativePrompt,
 }
 
@@ -90,7 +90,7 @@ pub struct Rows<'a> {
     pub latents: &'a Tensor,
     /// One per row.
     pub timesteps: &'a [f32],
-    /// One per row: what distilled models are told.
+    /// One per row: what distilled models are conditioned on.
     pub guidance_scales: &'a [f32],
     /// One per row.
     pub conditioning: &'a [&'a Conditioning],
@@ -125,7 +125,7 @@ pub struct FamilyFacts {
     pub labels: Labels,
     /// How it can be steered towards prompts.
     pub guidance: GuidanceKind,
-    /// Published for models of this kind; a calibration of the model itself goes before it.
+    /// Published for models of this kind; a calibration of the model itself takes precedence.
     pub calibration: Option<Calibration>,
     /// What its text encoders read of a prompt.
     pub prompt_limits: Vec<PromptLimit>,

@@ -11,21 +11,21 @@
 //!
 //! Classifier-free guidance mixes two predictions: one for the prompt, and one for what is steered away
 //! from. Most models make both in one forward, as two rows. Distilled ones (FLUX) have learned the mixture
-//! and are told its strength; classifier-free guidance on top of that, diffusers' `true_cfg_scale`, is a
+//! and are conditioned on its scale; classifier-free guidance on top of that, diffusers' `true_cfg_scale`, is a
 //! second forward of the same step, with decisions of its own about what is computed.
 
 /// What guidance a model has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum GuidanceKind {
-    /// None: it knows nothing to steer away from.
+    /// None: it has no unconditional input.
     None,
-    /// Away from the class of all pictures.
+    /// Away from the null class.
     Class,
     /// Away from a negative prompt, which may be empty.
     NegativePrompt,
     /// Distilled; away from a negative prompt where a second forward is asked for.
     Distilled {
-        /// The model is told the strength. Otherwise it has none to choose.
+        /// The model is conditioned on the scale. Otherwise there is none to choose.
         is_told: bool,
     },
 }
@@ -37,7 +37,7 @@ pub enum Guidance {
     Rows(f64),
     /// As the model was distilled to.
     Distilled {
-        /// The strength the model is told, if it is told any.
+        /// The scale the model is conditioned on, if it is on any.
         scale: f64,
         /// By this scale, with a second forward; 1 or less: none.
         true_cfg_scale: f64,

@@ -38,7 +38,7 @@ impl ProjectionNames {
 pub(crate) struct HeadShape {
     pub heads: usize,
     pub head_size: usize,
-    /// Queries and keys are normed, each head by itself.
+    /// Queries and keys are normalised, each head by itself (`qk_norm`).
     pub is_normed: bool,
 }
 
@@ -87,7 +87,7 @@ impl HeadProjections {
 }
 
 impl Heads {
-    /// These tokens and behind them the others.
+    /// These tokens, followed by the others.
     pub(crate) fn followed_by(&self, other: &Self) -> Result<Self> {
         let join = |first: &Tensor, second: &Tensor| Tensor::cat(&[first, second], 2)?.contiguous();
         Ok(Self {

@@ -1,5 +1,5 @@
-//! What all blocks are told about a row: timestep, prompt and, where the model is told it, the guidance scale, in
-//! one vector.
+//! The one vector that conditions all blocks of a row: timestep, prompt and, where the model takes it, the guidance
+//! scale.
 //!
 //! Follows diffusers 0.42.1, `CombinedTimestepTextProjEmbeddings` (lines 1350-1366) and
 //! `CombinedTimestepGuidanceTextProjEmbeddings` (1369-1390):
@@ -43,7 +43,7 @@ impl TimeTextEmbedding {
     }
 
     /// The sum: `[rows, size]`. Timesteps, 0 to 1000, and guidance scales are one per row, the latter without effect
-    /// where the model is not told them; `texts` are those of [`Self::embed_text`].
+    /// where the model does not take them; `texts` are those of [`Self::embed_text`].
     pub(crate) fn forward(&self, timesteps: &[f32], guidance_scales: &[f32], texts: &Tensor) -> Result<Tensor> {
         let project = |values: &[f32]| Sinusoids::StopShort.project(values, texts.device())?.to_dtype(texts.dtype());
         let mut embedding = self.timestep.forward(&project(timesteps)?)?;

@@ -1,4 +1,4 @@
-//! Numbers that steer a model, as it is told them: timesteps, and sizes where a model knows them.
+//! Embeddings of the numbers a model is conditioned on: timesteps, and picture sizes where it takes them.
 //!
 //! Follows diffusers 0.42.1, `get_timestep_embedding` (lines 27-78), `TimestepEmbedding` (1027-1072) and `Timesteps`
 //! (1075-1091):

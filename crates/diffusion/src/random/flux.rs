@@ -23,7 +23,7 @@ pub(super) struct FluxConfig {
     pub(super) head_dim: usize,
     /// Parts of a head that turn with text, rows and columns.
     pub(super) axes: [usize; 3],
-    /// dev; schnell is told no guidance scale.
+    /// dev; schnell is not conditioned on a guidance scale.
     pub(super) has_guidance: bool,
 }
 

@@ -32,7 +32,7 @@ impl BetaSchedule {
         config.choice("beta_schedule", &choices, Self::Linear)
     }
 
-    /// Whether the key names the cosine schedule, also where trained betas go before it.
+    /// Whether the key names the cosine schedule, also where trained betas replace it.
     pub(super) fn is_squared_cosine(config: &SchedulerConfig) -> bool {
         config.says("beta_schedule", "squaredcos_cap_v2")
     }

@@ -33,7 +33,7 @@ const FILE: &str = "scheduler_config.json";
 #[derive(Debug, Clone)]
 pub struct SchedulerConfig {
     keys: Map<String, Value>,
-    /// The scheduler's class in `model_index.json`, which goes before that of this file.
+    /// The scheduler's class in `model_index.json`, which takes precedence over that of this file.
     class: Option<String>,
 }
 
@@ -90,7 +90,7 @@ impl SchedulerConfig {
         Ok(SchedulerKind::ALL.into_iter().filter(|kind| kind.is_flow_match() == is_flow_match).collect())
     }
 
-    /// Whether the model predicts the way from picture to noise, as its own class says, also one that is not
+    /// Whether the model predicts the velocity from picture to noise, as its own class says, also one that is not
     /// supported.
     fn is_flow_match(&self) -> Result<bool, DiffusionError> {
         let error = match self.kind() {
@@ -127,7 +127,7 @@ impl SchedulerConfig {
         })
     }
 
-    /// A model that predicts noise cannot be sampled as one that predicts the way to it, nor the other way
+    /// A model that predicts noise cannot be sampled as one that predicts a velocity, nor the other way
     /// round. A config without a class goes with any.
     fn check_kind(&self, kind: SchedulerKind) -> Result<(), DiffusionError> {
         if self.class.is_none() && !self.is_set(CLASS) {

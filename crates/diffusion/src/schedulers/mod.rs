@@ -77,7 +77,7 @@ impl SchedulerKind {
         forward.is_multiple_of(self.forwards_per_step())
     }
 
-    /// For models that predict the way from picture to noise, not the noise.
+    /// For models that predict the velocity from picture to noise, not the noise.
     fn is_flow_match(self) -> bool {
         matches!(self, Self::FlowMatchEuler | Self::FlowMatchHeun)
     }
@@ -130,7 +130,7 @@ pub enum FlowSigmas {
 
 /// The denoising of one image: made by [`SchedulerConfig::build`], used for one run over its timesteps.
 pub trait Scheduler: Send {
-    /// The timesteps in the order of the forwards, as the model is told them; [`SchedulerKind::forwards`] of
+    /// The timesteps in the order of the forwards, as the model receives them; [`SchedulerKind::forwards`] of
     /// the steps asked for.
     fn timesteps(&self) -> &[f32];
 

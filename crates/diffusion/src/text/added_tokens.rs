@@ -10,7 +10,7 @@
 //! They are searched in a text before the vocabulary is: trained words of textual inversion, sentinels,
 //! the token that ends a text. `added_tokens_decoder` in `tokenizer_config.json` lists them all with how
 //! they are matched; without it, `special_tokens_map.json`, `added_tokens.json` and `tokenizer.json` do
-//! together. Behind these come special tokens that no list has. A token that the vocabulary lacks gets
+//! together. After these come special tokens that no list has. A token that the vocabulary lacks gets
 //! the next number, whatever its list says.
 
 use std::collections::BTreeMap;

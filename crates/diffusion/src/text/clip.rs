@@ -11,8 +11,8 @@
 //!
 //! Departs from it: a text without its end token is refused, where transformers pools its first token.
 //!
-//! A token sees itself and those before it, padding included; there is no other mask. Norms come before
-//! what they belong to, and one more follows the last layer.
+//! A token attends to itself and those before it, padding included; there is no other mask. Layers are pre-norm, and
+//! a final norm follows the last one.
 
 use afterimage_checkpoint::{CheckpointError, Parameters, component_config};
 use candle_core::{DType, Device, Result, Tensor};
@@ -113,7 +113,7 @@ impl ClipTextConfig {
         self.vocab_size
     }
 
-    /// The class that the configuration names; `model_index.json` goes before it.
+    /// The class that the configuration names; `model_index.json` takes precedence.
     pub(super) fn architecture(&self) -> Option<&str> {
         self.architectures.as_ref()?.first().map(String::as_str)
     }
@@ -232,7 +232,7 @@ impl ClipTextModel {
     }
 }
 
-/// `[tokens, tokens]`: what is added to scores, so that a query sees no key behind it.
+/// `[tokens, tokens]`: what is added to scores, so that a query attends to no later token.
 fn causal_mask(tokens: usize, dtype: DType, device: &Device) -> Result<Tensor> {
     let score = |query, key| if key > query { f32::NEG_INFINITY } else { 0.0 };
     let scores = (0..tokens).flat_map(|query| (0..tokens).map(move |key| score(query, key))).collect();

@@ -32,7 +32,7 @@ pub struct ClipTextEncoder {
 pub struct ClipStates {
     /// `[1, max_tokens, dim]`: states after the last layer but one, without the final norm, padding included.
     pub penultimate: Tensor,
-    /// `[1, pooled_dim]`: the last layer's state of the first end token behind the final norm, projected where
+    /// `[1, pooled_dim]`: the last layer's state at the first end token after the final norm, projected where
     /// the model's class says so.
     pub pooled: Tensor,
     /// What did not fit.
@@ -109,7 +109,7 @@ impl ClipTextEncoder {
     }
 }
 
-/// A projection that the class needs has to be there; one that it does not use is worth a word.
+/// A projection that the class needs has to be there; one that it does not use is warned about.
 fn check_projection(source: &EncoderSource, encoder: &str, class: ClipClass) -> Result<(), DiffusionError> {
     let weights = source.folder.weights(encoder)?;
     // Whatever prefix all names may have.

@@ -110,7 +110,7 @@ fn parse_pair(text: &str) -> Option<(String, String)> {
     (!right.contains(' ')).then(|| (left.to_owned(), right.to_owned()))
 }
 
-/// Two byte pairs a line, behind an optional line that names the version.
+/// Two tokens a line, after an optional line that names the version.
 fn parse_merges(text: &str) -> Result<Merges, String> {
     let lines = text.lines().enumerate().filter(|(_, line)| !line.is_empty() && !line.starts_with("#version"));
     let pair = |(number, line): (usize, &str)| {

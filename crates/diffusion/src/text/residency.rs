@@ -2,7 +2,7 @@
 //!
 //! They are larger than many transformers and work for a moment per prompt. Offloaded ones are loaded
 //! for the first prompt that needs them while somebody encodes prompts (a [`Stay`]), and freed when
-//! nobody does any more. Whoever encodes several prompts in one stay loads them once.
+//! the last stay ends. Several prompts encoded in one stay load them once.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
@@ -88,7 +88,7 @@ impl State {
 
 impl Drop for Stay<'_> {
     fn drop(&mut self) {
-        // Under the lock, so that nobody begins to stay and loses what it has loaded.
+        // Under the lock, so that no new stay loses what it has just loaded.
         let freed = self.0.state().leave();
         if freed > 0 {
             afterimage_kernels::return_freed_memory();

@@ -45,7 +45,7 @@ pub(super) struct T5Config {
     relative_attention_num_buckets: usize,
     relative_attention_max_distance: usize,
     layer_norm_epsilon: f64,
-    /// Says both of the keys below, which go before it where they are written.
+    /// Implies both of the keys below, which take precedence where they are written.
     feed_forward_proj: String,
     /// The outer `None`: not written.
     #[serde(deserialize_with = "written")]
@@ -178,7 +178,7 @@ impl T5Config {
         }
     }
 
-    /// The bucket of a key `offset` tokens behind (or, negative, before) its query.
+    /// The bucket of a key `offset` tokens after (or, negative, before) its query.
     fn bucket(&self, offset: i64) -> u32 {
         let half = self.relative_attention_num_buckets / 2;
         let exact = half / 2;

@@ -38,7 +38,7 @@ const END: &str = "</s>";
 const UNKNOWN: usize = 2;
 /// Special tokens of a folder that does not name them.
 const SPECIAL_TOKENS: [(&str, &str); 3] = [("eos_token", END), ("unk_token", "<unk>"), ("pad_token", "<pad>")];
-/// Sentinels that T5 keeps behind its pieces; prompts do not use them, but they may be written there.
+/// Sentinels that follow T5's pieces in the vocabulary; prompts have no use for them, but may contain them.
 const SENTINELS: usize = 100;
 
 /// The tokenizer in a folder.

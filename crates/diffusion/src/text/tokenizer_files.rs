@@ -100,7 +100,7 @@ impl<'a> TokenizerFiles<'a> {
         self.config.get("tokenizer_class")?.as_str()
     }
 
-    /// `added_tokens_decoder`, which goes before all older files.
+    /// `added_tokens_decoder`, which takes precedence over all older files.
     pub(super) fn added_tokens_decoder(&self) -> Result<Option<Vec<(u32, AddedToken)>>, CheckpointError> {
         let Some(decoder) = self.config.get("added_tokens_decoder") else { return Ok(None) };
         let path = self.config_path();
@@ -141,7 +141,7 @@ impl<'a> TokenizerFiles<'a> {
     }
 }
 
-/// A token with how it is matched, as transformers writes it; `special` goes before what it says itself.
+/// A token with how it is matched, as transformers writes it; `special` takes precedence over its own key.
 pub(super) fn described(token: &Value, special: Option<bool>) -> Option<AddedToken> {
     let switch = |key: &str| token.get(key).and_then(Value::as_bool);
     let special = special.or_else(|| switch("special")).unwrap_or(false);

@@ -30,7 +30,7 @@ pub(super) struct VaeConfig {
     /// Statistics per channel, which no supported pipeline applies; set in VAEs of other pipelines.
     latents_mean: Option<Value>,
     latents_std: Option<Value>,
-    /// The weights are only good in f32.
+    /// The weights may overflow in half precision.
     #[serde(deserialize_with = "component_config::truth")]
     pub(super) force_upcast: bool,
     #[serde(deserialize_with = "component_config::truth")]

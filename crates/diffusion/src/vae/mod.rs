@@ -43,7 +43,7 @@ pub struct Vae {
 }
 
 impl Vae {
-    /// Loads the decoder of a model folder, in `dtype` if its weights are good in that; on a CPU, where f32 is
+    /// Loads the decoder of a model folder, in `dtype` unless `force_upcast` says f32; on a CPU, where f32 is
     /// as fast, in f32. `adds_shift`: the pipeline shifts latents.
     pub fn load(
         folder: &ModelFolder,
@@ -55,7 +55,7 @@ impl Vae {
         let config = VaeConfig::from_json(&component_config::text(folder, COMPONENT)?)?;
         let own = OwnClass { path: config::PATH, key: "_class_name", class: config.class_name() };
         index.class_of(COMPONENT, &[CLASS], &own)?;
-        // The others leave out what stands there.
+        // Other pipelines ignore the key.
         let shift = if adds_shift { config.shift_factor()? } else { 0.0 };
         let weights = folder.weights(COMPONENT)?;
         let dtype = if config.force_upcast || device.is_cpu() { DType::F32 } else { dtype };

@@ -1,4 +1,4 @@
-//! Where the step loop has its time from.
+//! The clock of the step loop.
 
 use std::time::{Duration, Instant};
 

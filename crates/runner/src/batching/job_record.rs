@@ -10,7 +10,7 @@ use super::work_estimate::Work;
 use super::work_ledger::{LedgerEntry, Remaining};
 use crate::request::{FinishedImage, FinishedJob, Job, JobError, Outcome, Progress, RequestWarning, RgbImage, Timings};
 
-/// An accepted request on its way to the loop. Dropped there, its client is told that it failed.
+/// An accepted request on its way to the loop. If it is dropped there, its client learns that it failed.
 pub(super) struct AcceptedJob {
     pub(super) job: Job,
     pub(super) outcome: Outcome,
@@ -71,7 +71,7 @@ impl<I> JobRecord<I> {
         &self.accepted.job
     }
 
-    /// Why the request must go, if it must: its client has left or its time is over.
+    /// Why the request must go, if it must: its client has left or it has expired.
     pub(super) fn end(&self, now: Duration) -> Option<JobError> {
         if self.accepted.outcome.is_cancelled() {
             return Some(JobError::Cancelled);
@@ -155,7 +155,7 @@ impl<I> JobRecord<I> {
             }
         }
         let cache = CacheReport::new(&job.cache, job.steps, reports);
-        // Struck out first: who has its answer is no longer queued work.
+        // Struck out first: a request that is answered is no longer queued work.
         drop(entry);
         outcome.send(Ok(FinishedJob { images: pictures, size: job.size, cache, timings, warnings }));
     }

@@ -1,7 +1,7 @@
 //! Step-level continuous batching: requests join and leave the batch between denoising steps.
 //!
-//! One thread per device owns a [`StepLoop`]. An iteration of the loop drops what was cancelled or is
-//! out of time, begins waiting images, makes one step of one bucket's running images, and decodes one of
+//! One thread per device owns a [`StepLoop`]. An iteration of the loop drops what was cancelled or
+//! has expired, begins waiting images, makes one step of one bucket's running images, and decodes one of
 //! those that are done. Nothing joins or leaves but between iterations.
 //!
 //! # Rules it keeps
@@ -18,7 +18,7 @@
 //!   offloaded encoders are loaded once), decodes one finished picture at most, and one preview at most. So between two steps of a running image there pass
 //!   at most as many text encodings and decodings as iterations, however many requests come or end at once.
 //!   Images whose texts are kept from earlier, and classes, wait for nobody's encoding. Where an image has to
-//!   wait for its turn to be encoded, those of its bucket behind it wait with it.
+//!   wait for its turn to be encoded, those that follow in its bucket wait with it.
 //! * Finished pictures are decoded from the oldest request on, previews in the order they became due; a
 //!   preview shows the image as it is by then, and is dropped where all its steps are made by then.
 //! * An image that fails, fails its own request and no other.

@@ -16,7 +16,7 @@ pub(crate) struct PipelineStepModel {
     pub(crate) pipeline: Arc<Pipeline>,
     /// For cache state.
     pub(crate) budget: CacheBudget,
-    /// For what the model makes of prompts.
+    /// For the conditioning of prompts.
     pub(crate) prompts: Arc<PromptCache<Conditioning>>,
 }
 

@@ -102,7 +102,7 @@ impl WorkerPool {
             match worker.send(AcceptedJob { job, outcome, entry, accepted, timeout, spans }) {
                 Ok(()) => return Ok(ticket),
                 Err(NotSent { job: back, is_full }) => {
-                    // It died since it was looked at, or has its hands full: the next one may do.
+                    // It died meanwhile, or is busy: the next one may take the job.
                     if is_full {
                         refusal = queue_full(all.seconds_to_first);
                     }

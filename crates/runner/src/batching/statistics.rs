@@ -16,7 +16,7 @@ pub struct EngineStatistics {
     pub finished: u64,
     /// Requests given up because their client had left.
     pub cancelled: u64,
-    /// Requests given up because their time was over.
+    /// Requests given up because they had expired.
     pub timed_out: u64,
     /// Requests that failed.
     pub failed: u64,

@@ -121,7 +121,7 @@ impl<M: StepModel> StepLoop<M> {
         Ok(())
     }
 
-    /// Gives up requests whose client has left or whose time is over.
+    /// Gives up requests whose client has left or that have expired.
     fn drop_ended(&mut self) {
         let now = self.parts.clock.now();
         let ended: Vec<_> = self.requests.iter().filter_map(|(id, record)| Some((*id, record.end(now)?))).collect();
@@ -219,7 +219,7 @@ impl<M: StepModel> StepLoop<M> {
         }
     }
 
-    /// Notes what is due behind an image's step: a preview, or its decoding.
+    /// Notes what is due after an image's step: a preview, or its decoding.
     fn after_step(&mut self, request: u64, index: usize) {
         let Some(record) = self.requests.get_mut(&request) else { return };
         let (step, steps) = (record.images[index].step, record.job().forwards());

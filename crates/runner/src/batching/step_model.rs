@@ -13,7 +13,7 @@ pub(crate) trait StepModel: Send + Sync + 'static {
     /// step changes is not.
     type Image: Clone;
 
-    /// Whether setting the image up takes the encoding of texts, which takes its time.
+    /// Whether setting the image up encodes texts, which is slow.
     fn must_encode(&self, spec: &ImageSpec) -> bool;
 
     /// Sets an image up.

@@ -21,7 +21,7 @@ const NEWEST_WEIGHT: f64 = 0.1;
 pub struct BucketEstimate {
     /// The bucket.
     pub size: Size,
-    /// Seconds of one row in one computed step, at the batch sizes of late.
+    /// Seconds of one row in one computed step, at recent batch sizes.
     pub seconds_per_row_step: f64,
     /// Seconds to decode one image.
     pub decode_seconds: f64,

@@ -21,7 +21,7 @@ use super::work_ledger::{Totals, WorkLedger};
 use crate::error::RunnerError;
 use crate::request::ImageSpec;
 
-/// A worker's death is forgiven this often.
+/// How often a worker that died is started again.
 const RESTARTS: usize = 1;
 
 /// A worker as seen from outside.
@@ -84,7 +84,7 @@ impl Worker {
         Ok(Self { shared, is_alive, queue: Mutex::new(Some(queue)), thread })
     }
 
-    /// Whether it takes requests, the dead do not.
+    /// Whether it takes requests; a worker that has died does not.
     pub(super) fn is_alive(&self) -> bool {
         self.is_alive.load(Ordering::Acquire)
     }
@@ -140,7 +140,7 @@ fn run<M: StepModel>(parts: &LoopParts<M>, jobs: &Receiver<AcceptedJob>, is_aliv
             count(&parts.shared.counters.restarts);
             tracing::error!(reason, "a worker died with its requests and starts again");
         } else {
-            // Before its requests learn of it, so that readiness is never behind.
+            // Before its requests learn of it, so that readiness never lags.
             is_alive.store(false, Ordering::Release);
             tracing::error!(reason, "a worker died again and stays dead");
         }

@@ -32,8 +32,8 @@ pub struct LoadOptions {
     pub text_encoder_device: Option<DeviceSpec>,
     /// Noise scheduler of requests that do not say; `None`: the model's own.
     pub scheduler: Option<SchedulerKind>,
-    /// What a prompt that is no label is taken for; `None`: for the nearest label by the embedded model, which
-    /// strangers try first, and for a mistake by others.
+    /// What becomes of a prompt that is no label; `None`: it draws the nearest label with the embedded model, which
+    /// newcomers try first, and is refused by others.
     pub label_policy: Option<LabelPolicy>,
 }
 

@@ -72,7 +72,7 @@ impl Pipeline {
         Ok(self.schedulers.build(kind, &Schedule { steps, image_tokens, sigmas: self.flow_sigmas })?)
     }
 
-    /// What the transformer is told about a prompt. Takes its time.
+    /// What the transformer is conditioned on for a prompt. Slow: text encoders run.
     ///
     /// # Errors
     /// If the prompt means nothing to the model, or a tensor operation fails.
@@ -84,7 +84,7 @@ impl Pipeline {
         Ok(conditioning)
     }
 
-    /// What the model takes a prompt for.
+    /// How the model reads a prompt.
     ///
     /// # Errors
     /// A message for whoever wrote the prompt.
@@ -92,7 +92,7 @@ impl Pipeline {
         self.family.read_prompt(prompt, policy)
     }
 
-    /// What an image's texts are that take their time to be encoded.
+    /// The texts of an image that are slow to encode.
     pub(crate) fn texts<'a>(&self, spec: &'a ImageSpec) -> Vec<&'a str> {
         match self.family.unconditional() {
             // Classes take none.

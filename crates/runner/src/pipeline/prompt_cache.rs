@@ -1,6 +1,6 @@
 //! What a model makes of a prompt, computed once per distinct prompt and kept for the next request.
 //!
-//! Entries are bounded by their bytes and leave in the order they were last asked for. Two requests
+//! Entries are bounded by their bytes, and the least recently used is evicted first. Two requests
 //! that bring the same new prompt at once compute it once: the second waits for the first. A prompt
 //! that fails is not kept.
 
@@ -36,7 +36,7 @@ impl Keep for Conditioning {
     }
 }
 
-/// The conditioning of the prompts of late.
+/// The conditioning of recent prompts.
 pub(crate) struct PromptCache<C> {
     kept: Mutex<Kept<C>>,
     max_bytes: usize,
@@ -52,7 +52,7 @@ struct Kept<C> {
 struct Slot<C> {
     /// Locked while it is computed.
     conditioning: Arc<Mutex<Option<C>>>,
-    /// What it counts for; 0 until it is computed.
+    /// Bytes it counts for; 0 until it is computed.
     bytes: usize,
 }
 

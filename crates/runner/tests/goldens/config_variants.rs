@@ -41,7 +41,7 @@ struct Variant {
     without: Vec<String>,
     #[serde(default)]
     bom: Vec<String>,
-    /// Embeddings that CLIP gets behind its last.
+    /// Embeddings that CLIP gets after its last.
     #[serde(default)]
     rows: usize,
     /// Tensors of T5 under other names, and under second ones.

@@ -101,7 +101,7 @@ struct Reader<'a> {
 }
 
 impl<'a> Reader<'a> {
-    /// Behind magic and version.
+    /// What follows magic and version.
     fn open(source: &'a Source) -> Result<Self, String> {
         let bytes = BufReader::new(SourceReader { source, position: 0 });
         let mut reader = Self { bytes, file_bytes: source.len(), version: NEWEST_VERSION };
@@ -151,7 +151,7 @@ impl<'a> Reader<'a> {
         }
         let mut bytes = vec![0; usize::try_from(length).unwrap_or(0)];
         self.bytes.read_exact(&mut bytes).map_err(damaged)?;
-        // As llama.cpp stores them: UTF-8, but nobody checks.
+        // As llama.cpp stores them: UTF-8, but unchecked.
         Ok(String::from_utf8_lossy(&bytes).into_owned())
     }
 

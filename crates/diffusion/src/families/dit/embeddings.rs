@@ -9,7 +9,7 @@ use candle_nn::{Embedding, Module};
 
 use crate::layers::{TimestepEmbedding, row_indices};
 
-/// What a block is told about its rows.
+/// What a block is conditioned on, row by row.
 #[derive(Debug, Clone)]
 pub(super) struct Conditioning {
     /// `[rows, 256]`, in the model's dtype.

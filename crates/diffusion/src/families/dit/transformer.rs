@@ -109,7 +109,7 @@ impl DitTransformer {
     }
 }
 
-/// The blocks together with what they are told about the rows of one forward.
+/// The blocks together with the conditioning of the rows of one forward.
 struct PreparedBlocks<'a> {
     blocks: &'a [DitBlock],
     conditioning: Conditioning,

@@ -22,10 +22,10 @@ pub(super) const NORM_EPS: f64 = 1e-6;
 /// Shift, scale and gate of the attention, then of the feed-forward.
 const MODULATIONS: usize = 6;
 
-/// What the blocks are told about their rows.
+/// What the blocks are conditioned on, row by row.
 #[derive(Debug, Clone)]
 pub(super) struct Conditioning {
-    /// `[rows, hidden]`: timestep, guidance and pooled text behind SiLU, as every block's modulation takes
+    /// `[rows, hidden]`: timestep, guidance and pooled text after SiLU, as every block's modulation takes
     /// them.
     pub(super) embedding: Tensor,
     /// Of text and image, the same in every row.
@@ -130,7 +130,7 @@ impl StreamPart {
         modulate(&self.norm.forward(x)?, &modulation.attention_scale, &modulation.attention_shift)
     }
 
-    /// The stream with its part of the attention, and behind its feed-forward.
+    /// The stream after its part of the attention and its feed-forward.
     fn finish(&self, x: &Tensor, attended: &Tensor, modulation: &Modulation) -> Result<Tensor> {
         let attended = self.to_out.forward(&attended.contiguous()?)?;
         let x = (x + attended.broadcast_mul(&modulation.attention_gate.unsqueeze(1)?)?)?;

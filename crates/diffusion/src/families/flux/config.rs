@@ -34,7 +34,7 @@ pub(super) struct TransformerConfig {
     pub(super) joint_attention_dim: usize,
     /// Size of CLIP's pooled output.
     pub(super) pooled_projection_dim: usize,
-    /// The model is told the guidance scale.
+    /// The model is conditioned on the guidance scale.
     #[serde(deserialize_with = "component_config::truth")]
     pub(super) guidance_embeds: bool,
     /// Channels of a head that each axis turns.
@@ -87,7 +87,7 @@ impl TransformerConfig {
         if self.in_channels == 0 || !self.in_channels.is_multiple_of(packed) {
             return Err(unsupported("in_channels", &self.in_channels.to_string(), &format!("a multiple of {packed}")));
         }
-        // Models that are told a picture (Fill, Canny, Depth) take more channels than they give.
+        // Models that are conditioned on a picture (Fill, Canny, Depth) take more channels than they predict.
         if self.out_channels.is_some_and(|channels| channels != 0 && channels != self.in_channels) {
             let found = self.out_channels.unwrap_or_default().to_string();
             return Err(unsupported("out_channels", &found, &format!("in_channels {}", self.in_channels)));

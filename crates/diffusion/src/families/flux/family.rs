@@ -26,7 +26,7 @@ const DEFAULT_STEPS: usize = 28;
 const DEFAULT_GUIDANCE_SCALE: f64 = 3.5;
 /// Side of the latents that its default pictures are made from.
 const SAMPLE_SIZE: usize = 128;
-/// T5 tokens of a prompt, for models that are told their guidance (dev) and those that are not (schnell,
+/// T5 tokens of a prompt, for models that are conditioned on guidance (dev) and those that are not (schnell,
 /// whose model card says so); longer ones are cut.
 const TEXT_TOKENS: usize = 512;
 const TEXT_TOKENS_WITHOUT_GUIDANCE: usize = 256;

@@ -9,7 +9,7 @@
 //! * `FluxPipeline` (lines 146-973):
 //!   <https://github.com/huggingface/diffusers/blob/v0.42.1/src/diffusers/pipelines/flux/pipeline_flux.py#L146>
 //!
-//! `dev` is told its guidance scale, `schnell` was distilled to do without; both make one forward per
+//! `dev` is conditioned on its guidance scale, `schnell` was distilled to do without; both make one forward per
 //! step unless a second one is asked for.
 
 mod block;

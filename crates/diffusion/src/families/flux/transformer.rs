@@ -49,7 +49,7 @@ pub(super) struct TextRows<'a> {
     pub(super) latents: &'a Tensor,
     /// One per row, 0 to 1000.
     pub(super) timesteps: &'a [f32],
-    /// One per row; models without an embedding of it are not told.
+    /// One per row; models without an embedding of it ignore them.
     pub(super) guidance_scales: &'a [f32],
     /// `[rows, text tokens, hidden]`, as [`FluxTransformer::embed_text`] gives them.
     pub(super) text: Tensor,
@@ -153,7 +153,7 @@ fn grid((height, width): (usize, usize)) -> (usize, usize) {
     (height / PACK_SIDE, width / PACK_SIDE)
 }
 
-/// Positions of text, which has none, and behind it of the image.
+/// Positions of the text, all zero, followed by those of the image.
 fn positions(
     text_tokens: usize,
     (height, width): (usize, usize),
@@ -174,7 +174,7 @@ pub(super) fn unpack(tokens: &Tensor, (height, width): (usize, usize), channels:
     tokens.permute([0, 3, 1, 4, 2, 5])?.reshape((rows, channels, height * PACK_SIDE, width * PACK_SIDE))
 }
 
-/// The blocks of both lists together with what they are told about the rows of one forward.
+/// The blocks of both lists together with the conditioning of the rows of one forward.
 struct PreparedBlocks<'a> {
     transformer: &'a FluxTransformer,
     conditioning: Conditioning,

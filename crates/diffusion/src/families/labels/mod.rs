@@ -25,13 +25,13 @@ const CLASS_PREFIX: &str = "class:";
 /// Only this many characters of an unknown prompt are compared with labels, and shown.
 const COMPARED_CHARS: usize = 64;
 
-/// What a prompt that is no label is taken for.
+/// What becomes of a prompt that is no label.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum LabelPolicy {
-    /// For a mistake.
+    /// It is refused.
     #[default]
     Exact,
-    /// For the nearest label, if it has anything in common with one.
+    /// It draws the nearest label, if it has anything in common with one.
     Nearest,
 }
 
@@ -179,7 +179,7 @@ impl Claim {
     }
 }
 
-/// With single spaces between words and behind commas, and none at the ends.
+/// With single spaces between words and after commas, and none at the ends.
 fn spelled(text: &str) -> String {
     synonyms(text).collect::<Vec<_>>().join(", ")
 }

@@ -21,7 +21,7 @@ const FILLERS: [&str; 34] = [
 const COMBINING_MARKS: std::ops::RangeInclusive<char> = '\u{300}'..='\u{36f}';
 /// Letters of a word or a whole text that may have an error, and of one that may have two.
 const LETTERS_FOR_ERRORS: [usize; 2] = [5, 8];
-/// Letters that a word must have to be told from its plural.
+/// Letters that a word must have for its plural to count as the same word.
 const LETTERS_OF_A_PLURAL: usize = 3;
 /// Letters that the end of a word must have to stand for it.
 const LETTERS_OF_AN_END: usize = 4;

@@ -1,5 +1,5 @@
 //! One PixArt block: self-attention, attention to the caption, feed-forward. The modulation is the
-//! model's, moved by a table of the block's own.
+//! model's plus a table of the block's own.
 //!
 //! Follows diffusers 0.42.1:
 //!
@@ -29,7 +29,7 @@ pub(super) struct PixArtBlock {
     feed_forward: FeedForward,
 }
 
-/// What the blocks are told about their rows.
+/// What the blocks are conditioned on, row by row.
 #[derive(Debug, Clone)]
 pub(super) struct Conditioning {
     /// `[rows, 6, hidden]`

@@ -15,7 +15,7 @@ use crate::layers::Activation;
 
 /// The path inside a model folder.
 const PATH: &str = "transformer/config.json";
-/// Side of the latents from which on models are told the picture's size.
+/// Side of the latents of models that are conditioned on the picture's size.
 const SIZE_CONDITIONED_SAMPLE_SIZE: usize = 128;
 /// Side of the latents whose positions are not interpolated.
 const POSITION_SAMPLE_SIZE: usize = 64;
@@ -140,7 +140,7 @@ impl TransformerConfig {
         self.interpolation_scale.unwrap_or((self.sample_size / POSITION_SAMPLE_SIZE).max(1) as f64)
     }
 
-    /// The model is told the picture's size and aspect ratio.
+    /// The model is conditioned on the picture's size and aspect ratio.
     pub(super) fn knows_the_size(&self) -> bool {
         self.use_additional_conditions.unwrap_or(self.sample_size == SIZE_CONDITIONED_SAMPLE_SIZE)
     }

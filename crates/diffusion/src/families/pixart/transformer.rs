@@ -188,7 +188,7 @@ impl CaptionProjection {
     }
 }
 
-/// The blocks together with what they are told about the rows of one forward.
+/// The blocks together with the conditioning of the rows of one forward.
 struct PreparedBlocks<'a> {
     blocks: &'a [PixArtBlock],
     conditioning: Conditioning,

@@ -38,7 +38,7 @@ pub(super) struct JointAttention {
     picture: HeadProjections,
     text: HeadProjections,
     to_out: Linear,
-    /// `None` in the last block, whose text nobody reads.
+    /// `None` in the last block, whose text output is unused.
     to_text_out: Option<Linear>,
 }
 

@@ -1,4 +1,4 @@
-//! One joint block: attention of both streams, then a feed-forward for each, all moved by adaLN.
+//! One joint block: attention of both streams, then a feed-forward for each, all modulated by adaLN.
 //!
 //! Follows diffusers 0.42.1:
 //!
@@ -64,7 +64,7 @@ impl Stream {
         self.modulation.forward(embedding)?.chunk(modulations, 1)
     }
 
-    /// The stream behind its attention and its feed-forward.
+    /// The stream after its attention and its feed-forward.
     fn forward(&self, hidden: &Tensor, attended: &Tensor, modulation: &[Tensor]) -> Result<Tensor> {
         let hidden = (hidden + gated(attended, &modulation[2])?)?;
         self.feed(&hidden, modulation)
@@ -103,7 +103,7 @@ impl JointBlock {
     }
 
     /// What the joint attention of this block is given of the picture: `[rows, tokens, hidden]`. `embedding`
-    /// is `[rows, hidden]`, behind its SiLU.
+    /// is `[rows, hidden]`, after its SiLU.
     pub(super) fn modulated_input(&self, picture: &Tensor, embedding: &Tensor) -> Result<Tensor> {
         let modulation = self.picture.modulation(embedding, self.modulations())?;
         modulate(&self.picture.norm.forward(picture)?, &modulation[1], &modulation[0])

@@ -113,7 +113,7 @@ impl TransformerConfig {
         self.out_channels.unwrap_or(self.in_channels)
     }
 
-    /// Queries and keys are normed before they meet.
+    /// Queries and keys are normalised before attention.
     fn norms_queries(&self) -> bool {
         self.qk_norm.is_some()
     }

@@ -1,4 +1,4 @@
-//! `SD3Transformer2DModel`: latents and prompts in, the way to noise out.
+//! `SD3Transformer2DModel`: latents and prompts in, predicted velocity out.
 //!
 //! Follows diffusers 0.42.1:
 //!
@@ -73,7 +73,7 @@ impl Sd3Transformer {
         })
     }
 
-    /// Parameters that have no effect: the last block's queries of the text, whose attention nobody reads.
+    /// Parameters that have no effect: the last block's queries of the text, whose attention output is unused.
     pub(super) fn unused_weights(config: &TransformerConfig) -> [String; 2] {
         let last = config.last_layer();
         ["add_q_proj.", "norm_added_q."].map(|name| format!("{}.{last}.attn.{name}", Self::BLOCK_LIST))
@@ -114,10 +114,10 @@ impl Sd3Transformer {
     }
 }
 
-/// The blocks together with what they are told about the rows of one forward.
+/// The blocks together with the conditioning of the rows of one forward.
 struct PreparedBlocks<'a> {
     blocks: &'a [JointBlock],
-    /// `[rows, hidden]`, behind its SiLU.
+    /// `[rows, hidden]`, after its SiLU.
     embedding: Tensor,
 }
 

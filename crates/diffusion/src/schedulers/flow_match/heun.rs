@@ -1,5 +1,5 @@
 //! `FlowMatchHeunDiscreteScheduler`: every noise level but the last is reached twice, the second time
-//! along the mean of the ways at both of its ends.
+//! along the mean of the velocities at both of its ends.
 //!
 //! Follows diffusers 0.42.1, scheduling_flow_match_heun_discrete.py: `FlowMatchHeunDiscreteScheduler.set_timesteps`
 //! (lines 139-177) and `step` (225-352):
@@ -22,7 +22,7 @@ pub(in crate::schedulers) struct FlowMatchHeun {
     /// What every forward does.
     steps: Arc<[Step]>,
     position: usize,
-    /// The sample before the first half of a step, and the way that half took.
+    /// The sample before the first half of a step, and the velocity of that half.
     first_half: Option<(Tensor, Tensor)>,
     /// The clean sample the last forward predicted.
     clean: Option<Tensor>,

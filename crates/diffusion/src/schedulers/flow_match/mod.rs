@@ -1,4 +1,4 @@
-//! Flow matching: the model predicts the way from picture to noise, and a step follows it back.
+//! Flow matching: the model predicts the velocity from picture to noise, and a step follows it back.
 //!
 //! Follows diffusers 0.42.1:
 //!

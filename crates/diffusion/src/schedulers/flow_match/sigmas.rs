@@ -21,7 +21,7 @@ use crate::schedulers::{FlowSigmas, Schedule};
 /// The exponent of Karras et al., arXiv 2206.00364.
 const KARRAS_RHO: f64 = 7.0;
 
-/// How levels are moved towards noise.
+/// How levels are shifted towards noise.
 #[derive(Debug, Clone, Copy)]
 enum Shift {
     Fixed(f64),
