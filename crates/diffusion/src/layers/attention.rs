@@ -61,6 +61,7 @@ pub(crate) fn scaled_dot_product(
     score_bias: Option<&Tensor>,
 ) -> Result<Tensor> {
     let (rows, heads, tokens, head_size) = query.dims4()?;
+    // Queries are scaled rather than scores, which are more numbers and can overflow f16.
     let query = (query * (head_size as f64).powf(-0.5))?;
     let scores = query.matmul(&key.transpose(D::Minus2, D::Minus1)?)?;
     let scores = match score_bias {

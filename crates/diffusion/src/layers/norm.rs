@@ -13,7 +13,8 @@
 use afterimage_checkpoint::Parameters;
 use candle_core::{D, DType, Result, Tensor};
 
-/// `(1 + scale) * x + shift` with `x` `[rows, tokens, hidden]` and the others `[rows, hidden]`.
+/// `(1 + scale) * x + shift` with `x` `[rows, tokens, hidden]` and the others `[rows, hidden]`: a modulation of zeros,
+/// with which adaLN-Zero begins training, changes nothing.
 pub(crate) fn modulate(x: &Tensor, scale: &Tensor, shift: &Tensor) -> Result<Tensor> {
     x.broadcast_mul(&(scale + 1.0)?.unsqueeze(1)?)?.broadcast_add(&shift.unsqueeze(1)?)
 }
@@ -46,7 +47,8 @@ impl PlainLayerNorm {
     }
 }
 
-/// Root mean square norm over the last dimension, taken in f32.
+/// Root mean square norm over the last dimension, taken in f32: squares overflow f16, and their mean loses digits in
+/// bf16. The weight is applied after rounding back, as in diffusers and T5.
 #[derive(Debug)]
 pub(crate) struct RmsNorm {
     weight: Tensor,

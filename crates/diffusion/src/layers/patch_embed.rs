@@ -51,7 +51,7 @@ impl PatchEmbed {
     }
 
     /// With positions cut from the middle of a stored square of `side` x `side`, for latents of these heights and
-    /// widths. Its parameter is `pos_embed`.
+    /// widths: a picture's centre has the same position whatever its size. Its parameter is `pos_embed`.
     pub(crate) fn with_stored_positions(
         mut self,
         sizes: &[(usize, usize)],
@@ -99,7 +99,7 @@ impl PatchEmbed {
             candle_core::bail!("the model was not prepared for {height} x {width} latents");
         };
         let tokens = self.projection.forward(&patchify(latents, self.patch_size)?)?;
-        // Positions are added in f32 whatever the model's dtype.
+        // Positions are added in f32 whatever the model's dtype, as diffusers adds those it computes.
         tokens.to_dtype(DType::F32)?.broadcast_add(positions)?.to_dtype(latents.dtype())
     }
 }

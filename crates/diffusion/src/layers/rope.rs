@@ -46,7 +46,8 @@ impl RotaryPositions {
         Ok(Self { cosines: table(f64::cos)?, sines: table(f64::sin)? })
     }
 
-    /// Turns `[rows, heads, tokens, head size]`, contiguous; in f32 whatever the dtype.
+    /// Turns `[rows, heads, tokens, head size]`, contiguous; in f32 whatever the dtype. Pairs are neighbours
+    /// (interleaved), not the two halves of a head as in most language models.
     pub(crate) fn rotate(&self, x: &Tensor) -> Result<Tensor> {
         candle_nn::rotary_emb::rope_i(&x.to_dtype(DType::F32)?, &self.cosines, &self.sines)?.to_dtype(x.dtype())
     }

@@ -24,7 +24,7 @@ pub(crate) enum Sinusoids {
 }
 
 impl Sinusoids {
-    /// Cosines and sines of every value: `[values, 256]`, f32.
+    /// Cosines, then sines (`flip_sin_to_cos`) of every value: `[values, 256]`, f32.
     pub(crate) fn project(self, values: &[f32], device: &Device) -> Result<Tensor> {
         let half = TIMESTEP_CHANNELS / 2;
         let divisor = match self {

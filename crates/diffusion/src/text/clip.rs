@@ -165,7 +165,8 @@ impl ClipTextConfig {
 
 /// What the model makes of one text.
 pub(super) struct ClipOutput {
-    /// `[1, tokens, dim]`: after the last layer but one, without the final norm.
+    /// `[1, tokens, dim]`: after the last layer but one, `hidden_states[-2]` in transformers. The final norm is not in
+    /// it: that belongs to the output of the last layer.
     pub(super) penultimate: Tensor,
     /// `[1, pooled dim]`
     pub(super) pooled: Tensor,
@@ -223,6 +224,7 @@ impl ClipTextModel {
             penultimate = x;
             x = layer.forward(&penultimate, &mask)?;
         }
+        // The norm treats every token alone, so only the end token's state needs it.
         let pooled = self.norm.forward(&x.narrow(1, end, 1)?)?.squeeze(1)?;
         let pooled = match &self.projection {
             Some(projection) => projection.forward(&pooled)?,
@@ -234,6 +236,7 @@ impl ClipTextModel {
 
 /// `[tokens, tokens]`: what is added to scores, so that a query attends to no later token.
 fn causal_mask(tokens: usize, dtype: DType, device: &Device) -> Result<Tensor> {
+    // Infinity is safe here: a query always attends to itself.
     let score = |query, key| if key > query { f32::NEG_INFINITY } else { 0.0 };
     let scores = (0..tokens).flat_map(|query| (0..tokens).map(move |key| score(query, key))).collect();
     Tensor::from_vec(scores, (tokens, tokens), device)?.to_dtype(dtype)

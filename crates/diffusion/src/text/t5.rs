@@ -11,8 +11,8 @@
 //!
 //! Departs from it: one text at a time and without a mask.
 //!
-//! Scores are not scaled, positions are learned biases of the scores that all blocks share, and norms
-//! neither centre nor shift.
+//! Scores are not scaled (1/sqrt(d_kv) is in the initialisation of the weights), positions are learned biases of the
+//! scores that all blocks share, and norms neither centre nor shift.
 
 use afterimage_checkpoint::{CheckpointError, Parameters, component_config};
 use candle_core::{D, Device, Result, Tensor};
@@ -161,6 +161,7 @@ impl T5Config {
         let unsupported =
             |key: &str, found: &str, right: &str| Err(component_config::unsupported(path, key, found, right));
         let projection = self.feed_forward_proj.as_str();
+        // "gated-gelu" has always meant the tanh approximation, "gelu" alone means the exact function.
         let (is_gated, activation) = match projection.split_once('-') {
             Some(("gated", "gelu")) => (true, "gelu_new"),
             Some(("gated", activation)) if !activation.contains('-') => (true, activation),
@@ -213,6 +214,7 @@ impl T5Encoder {
     pub(super) fn new(config: &T5Config, parameters: &Parameters) -> Result<Self> {
         let encoder = parameters.pp("encoder");
         let blocks = encoder.pp("block");
+        // Only the first block has the table.
         let bias = blocks.pp(0).pp("layer").pp(0).pp("SelfAttention").pp("relative_attention_bias");
         Ok(Self {
             tokens: tokens(config, parameters)?,

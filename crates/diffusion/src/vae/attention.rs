@@ -41,6 +41,7 @@ impl SpatialAttention {
         let norm = self.norm.fit(x.moments());
         // -> [height * width, channels]
         let tokens = norm.apply(x.values())?.flatten_from(2)?.squeeze(0)?.t()?.contiguous()?;
+        // One head of all channels: `Decoder` passes their number as `attention_head_dim`.
         let query = (self.to_q.forward(&tokens)? * (channels as f64).powf(-0.5))?;
         let (key, value) = (self.to_k.forward(&tokens)?.t()?, self.to_v.forward(&tokens)?);
         drop(tokens);

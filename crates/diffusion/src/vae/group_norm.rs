@@ -11,7 +11,7 @@ use candle_nn::VarBuilder;
 
 use super::feature_map::Moments;
 
-/// Epsilon of every group norm in the decoder.
+/// Epsilon of every group norm in the decoder (`resnet_eps`).
 const EPS: f64 = 1e-6;
 
 #[derive(Debug)]

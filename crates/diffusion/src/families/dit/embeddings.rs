@@ -25,7 +25,8 @@ impl Conditioning {
     }
 }
 
-/// Timestep and class label to one vector per row; every block has its own.
+/// Timestep and class label to one vector per row. Every block has its own: the original DiT shares one, of which
+/// diffusers' conversion gave each block a copy.
 #[derive(Debug)]
 pub(super) struct TimestepLabelEmbedding {
     timestep: TimestepEmbedding,

@@ -88,6 +88,7 @@ impl DitTransformer {
         let (_, _, height, width) = rows.latents.dims4()?;
         let grid = self.patch_embed.grid((height, width));
         let conditioning = Conditioning {
+            // `downscale_freq_shift` is 1 for DiT alone.
             timesteps: Sinusoids::ReachLongest.project(rows.timesteps, &self.device)?.to_dtype(self.dtype)?,
             classes: Tensor::new(rows.classes, &self.device)?,
         };

@@ -100,6 +100,7 @@ impl DoubleBlock {
             (self.image.modulate(conditioning)?, self.text.modulate(conditioning)?);
         let image_projected = self.image.projections.forward(&self.image.attention_input(image, &image_modulation)?)?;
         let text_projected = self.text.projections.forward(&self.text.attention_input(text, &text_modulation)?)?;
+        // Text comes first, as in the positions.
         let attended = attend(&text_projected.followed_by(&image_projected)?, &conditioning.positions)?;
         let of_text = attended.narrow(1, 0, text_tokens)?;
         let of_image = attended.narrow(1, text_tokens, image.dim(1)?)?;
@@ -146,7 +147,8 @@ pub(super) fn attend(heads: &Heads, positions: &RotaryPositions) -> Result<Tenso
     scaled_dot_product(&query, &key, &heads.value, None)
 }
 
-/// Keeps a stream in f16 from becoming infinite, as diffusers does.
+/// Keeps a stream in f16 from becoming infinite; as in diffusers, the text's after a double block and both after a
+/// single one.
 pub(super) fn clip_to_f16(x: Tensor) -> Result<Tensor> {
     const LARGEST: f32 = 65_504.0;
     if x.dtype() == DType::F16 { x.clamp(-LARGEST, LARGEST) } else { Ok(x) }

@@ -14,7 +14,8 @@ use crate::layers::HeadShape;
 const PATH: &str = "transformer/config.json";
 /// Side of the square of latents that makes a token; fixed in diffusers' pipeline.
 pub(super) const PACK_SIDE: usize = 2;
-/// Coordinates of a token: one that is always 0, row and column.
+/// Coordinates of a token: one that is always 0, row and column. FLUX.1 Kontext marks its reference picture
+/// with the first.
 pub(super) const AXES: usize = 3;
 
 #[derive(Debug, Clone, Deserialize)]

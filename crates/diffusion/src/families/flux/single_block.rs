@@ -55,6 +55,7 @@ impl SingleBlock {
         let normed = modulate(&self.norm.forward(&x)?, &scale, &shift)?;
         let attended = attend(&self.projections.forward(&normed)?, &conditioning.positions)?;
         let widened = gelu_tanh(self.widen.forward(&normed)?)?;
+        // One projection of both branches side by side, which share a residual and a gate.
         let out = self.to_out.forward(&Tensor::cat(&[attended, widened], 2)?)?;
         let x = clip_to_f16((x + out.broadcast_mul(&gate.unsqueeze(1)?)?)?)?;
         Ok(Streams { hidden: x.narrow(1, text_tokens, image.dim(1)?)?, encoder: Some(x.narrow(1, 0, text_tokens)?) })

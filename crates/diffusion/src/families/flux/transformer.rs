@@ -131,6 +131,7 @@ impl FluxTransformer {
         };
         let tokens = patchify(&rows.latents.to_dtype(self.dtype)?, PACK_SIDE)?;
         let hidden = self.image_embedder.forward(&tokens)?;
+        // Every modulation begins with a SiLU of the same vector, which is taken once here.
         let embedding = self.time_text_embed.forward(rows.timesteps, rows.guidance_scales, &rows.pooled)?.silu()?;
         let conditioning = Conditioning { embedding, positions: positions.clone() };
         let list = PreparedBlocks { transformer: self, conditioning };
@@ -142,6 +143,7 @@ impl FluxTransformer {
     /// Last norm and projection: `[rows, image tokens, hidden]` to `[rows, image tokens, channels]`.
     fn output(&self, hidden: &Tensor, embedding: &Tensor) -> Result<Tensor> {
         let modulation = self.output_modulation.forward(embedding)?;
+        // Scale, then shift (`AdaLayerNormContinuous`); in the modulations of blocks it is the other way round.
         let scale = modulation.narrow(1, 0, self.hidden_size)?;
         let shift = modulation.narrow(1, self.hidden_size, self.hidden_size)?;
         self.output_projection.forward(&modulate(&self.output_norm.forward(hidden)?, &scale, &shift)?)
@@ -161,12 +163,14 @@ fn positions(
     device: &Device,
 ) -> Result<RotaryPositions> {
     let image = (0..height).flat_map(|row| (0..width).map(move |column| [0, row, column]));
+    // All text is at the origin, so rotations do nothing to it: T5's states carry the order of words.
     let places: Vec<_> = std::iter::repeat_n([0; AXES], text_tokens).chain(image).collect();
     RotaryPositions::new(&places, channels, device)
 }
 
 /// Tokens back to latents: `[rows, height * width, channels * 2 * 2]` to
-/// `[rows, channels, height * 2, width * 2]`.
+/// `[rows, channels, height * 2, width * 2]`. Not `unpatchify`: the channel is the slowest in a token of FLUX, and the
+/// fastest in what other families predict.
 pub(super) fn unpack(tokens: &Tensor, (height, width): (usize, usize), channels: usize) -> Result<Tensor> {
     let rows = tokens.dim(0)?;
     // [rows, height, width, channels, 2, 2] -> [rows, channels, height, 2, width, 2]

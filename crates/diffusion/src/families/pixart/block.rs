@@ -83,7 +83,7 @@ impl PixArtBlock {
         let x = modulate(&self.attention_norm.forward(hidden)?, scale_attention, shift_attention)?;
         let x = self.attention.forward(&x, &x, None)?.broadcast_mul(&gate_attention.unsqueeze(1)?)?;
         let hidden = (x + hidden)?;
-        // There is no norm before the attention to the caption.
+        // There is no norm before the attention to the caption: `norm2` is the feed-forward's here.
         let Conditioning { captions, caption_bias, .. } = conditioning;
         let hidden = (self.caption_attention.forward(&hidden, captions, Some(caption_bias))? + hidden)?;
         let x = modulate(&self.feed_forward_norm.forward(&hidden)?, scale_mlp, shift_mlp)?;

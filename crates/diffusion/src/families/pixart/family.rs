@@ -28,7 +28,8 @@ use crate::text::{T5States, T5TextEncoder};
 /// Defaults of diffusers' PixArt pipelines.
 const DEFAULT_STEPS: usize = 20;
 const DEFAULT_GUIDANCE_SCALE: f64 = 4.5;
-/// What diffusers adds to the attention scores of padding.
+/// What diffusers adds to the attention scores of padding. The softmax makes 0 of it in every dtype, and unlike an
+/// infinity it leaves no NaN where all keys are masked.
 const PADDING_BIAS: f32 = -10_000.0;
 
 /// The published kinds.
@@ -99,6 +100,7 @@ impl Family for PixArt {
         let padding = max_tokens - words;
         let bias = [vec![0.0; words], vec![PADDING_BIAS; padding]].concat();
         Ok(Conditioning::Text(EncodedText {
+            // The bias takes all weight from padding, so zeros serve as well as T5's states of it.
             states: captions.pad_with_zeros(1, 0, padding)?,
             bias: Some(Tensor::from_vec(bias, (1, words + padding), &self.device)?),
             pooled: None,

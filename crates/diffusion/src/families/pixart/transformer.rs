@@ -137,6 +137,7 @@ impl PixArtTransformer {
 
     /// Last norm, projection, and tokens back to a picture.
     fn output(&self, hidden: &Tensor, embedding: &Tensor, grid: (usize, usize)) -> Result<Tensor> {
+        // The table is added to the embedding itself, which for blocks goes through SiLU and a projection first.
         let moved = |index: usize| embedding.broadcast_add(&self.output_table.narrow(0, index, 1)?);
         let (shift, scale) = (moved(0)?, moved(1)?);
         let hidden = modulate(&self.output_norm.forward(hidden)?, &scale, &shift)?;

@@ -58,7 +58,7 @@ impl JointAttention {
     pub(super) fn forward(&self, picture: &Tensor, text: &Tensor) -> Result<(Tensor, Option<Tensor>)> {
         let (picture_tokens, text_tokens) = (picture.dim(1)?, text.dim(1)?);
         let (picture, text) = (self.picture.forward(picture)?, self.text.forward(text)?);
-        // The picture comes first.
+        // The picture comes first, unlike in FLUX. Without rotary positions the order only says how to split outputs.
         let join = |picture: &Tensor, text: &Tensor| Tensor::cat(&[picture, text], 2);
         let (key, value) = (join(&picture.key, &text.key)?, join(&picture.value, &text.value)?);
         let Some(to_text_out) = &self.to_text_out else {

@@ -140,6 +140,7 @@ impl TextEncoders {
             cuts.extend(encoded.cut);
         }
         let clips = Tensor::cat(&states, 2)?;
+        // Both CLIPs side by side are narrower than T5, with which they form one sequence: zeros fill them up.
         let padding = self.dim - clips.dim(2)?;
         let clips = clips.pad_with_zeros(2, 0, padding)?;
         let t5 = match &self.t5 {

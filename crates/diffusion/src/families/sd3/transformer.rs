@@ -104,10 +104,12 @@ impl Sd3Transformer {
     pub(super) fn forward(&self, rows: PromptRows<'_>, lanes: &mut [Lane<'_>]) -> Result<Tensor> {
         let (_, _, height, width) = rows.latents.dims4()?;
         let hidden = self.patch_embed.forward(&rows.latents.to_dtype(self.dtype)?)?;
+        // Every modulation begins with a SiLU of the same vector, which is taken once here.
         let embedding = self.time_text_embed.forward(rows.timesteps, &[], &rows.pooled)?.silu()?;
         let list = PreparedBlocks { blocks: &self.blocks, embedding };
         let hidden = run_blocks(&list, Streams { hidden, encoder: Some(rows.texts) }, lanes)?.hidden;
         let modulation = self.output_modulation.forward(&list.embedding)?.chunk(2, 1)?;
+        // Scale, then shift (`AdaLayerNormContinuous`); in the modulations of blocks it is the other way round.
         let hidden = modulate(&self.output_norm.forward(&hidden)?, &modulation[0], &modulation[1])?;
         let grid = self.patch_embed.grid((height, width));
         unpatchify(&self.output_projection.forward(&hidden)?, grid, self.patch_size)?.to_dtype(DType::F32)

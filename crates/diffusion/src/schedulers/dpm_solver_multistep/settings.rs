@@ -60,7 +60,8 @@ pub(super) struct Settings {
     pub(super) euler_at_final: bool,
     pub(super) spacing: TimestepSpacing,
     pub(super) steps_offset: usize,
-    /// Timesteps whose log signal-to-noise ratio lies below are never visited.
+    /// Timesteps whose log signal-to-noise ratio lies below are never visited: cosine schedules begin with almost pure
+    /// noise, where the solver is unstable.
     pub(super) lambda_min: f32,
     /// Whether timesteps that follow from sigmas are rounded to the nearest instead of down.
     pub(super) round_timesteps: bool,

@@ -84,10 +84,12 @@ impl Update {
     }
 }
 
-/// The order of step `index` of `steps`: it grows with the predictions there are and drops at the end.
+/// The order of step `index` of `steps`: it grows with the predictions there are and drops at the end, which keeps
+/// short runs stable: their last steps are the longest in lambda.
 fn order(settings: &Settings, steps: usize, index: usize) -> usize {
     let short_run = settings.lower_order_final && steps < LONG_RUN;
     let at_end = match steps - index {
+        // At sigma 0 lambda is infinite: only the first order has a limit there, the clean sample itself.
         1 if short_run || settings.euler_at_final || settings.final_sigma == FinalSigma::Zero => 1,
         2 if short_run => 2,
         _ => settings.order,

@@ -12,7 +12,8 @@ use super::sigmas::euler_sigmas;
 use crate::DiffusionError;
 use crate::schedulers::{Schedule, Scheduler, config::SchedulerConfig, step_at, weighted_sum};
 
-/// A running flow-matching schedule.
+/// A running flow-matching schedule. A sample is `(1 - sigma) * clean + sigma * noise` and a model predicts
+/// `noise - clean`, so the clean sample is `sample - sigma * prediction`.
 #[derive(Clone)]
 pub(in crate::schedulers) struct FlowMatchEuler {
     timesteps: Arc<[f32]>,

@@ -21,7 +21,7 @@ use crate::schedulers::{FlowSigmas, Schedule};
 /// The exponent of Karras et al., arXiv 2206.00364.
 const KARRAS_RHO: f64 = 7.0;
 
-/// How levels are shifted towards noise.
+/// How levels are shifted towards noise: the more pixels a picture has, the more noise it takes to hide as much of it.
 #[derive(Debug, Clone, Copy)]
 enum Shift {
     Fixed(f64),
@@ -149,7 +149,8 @@ fn fixed_part(shift: Shift) -> f32 {
     }
 }
 
-/// Levels spread evenly over the training schedule, whose ends are shifted already.
+/// Levels spread evenly over the training schedule, whose ends are shifted already. [`Levels::shift`] comes on top, so
+/// that a fixed shift acts twice on the lowest level, as in diffusers.
 fn trained_levels(config: &SchedulerConfig, shift: f32, steps: usize) -> Result<Levels, DiffusionError> {
     let train_timesteps = config.num_train_timesteps()?;
     let end = |timestep: f32| {
