@@ -1,4 +1,14 @@
 //! What a family is loaded from, and checks that several need.
+//!
+//! Follows diffusers 0.42.1:
+//!
+//! * `FluxPipeline.check_inputs` (lines 438-505):
+//!   <https://github.com/huggingface/diffusers/blob/v0.42.1/src/diffusers/pipelines/flux/pipeline_flux.py#L438>
+//! * pipeline_stable_diffusion_3.py: `StableDiffusion3Pipeline.check_inputs` (lines 537-631):
+//!   <https://github.com/huggingface/diffusers/tree/v0.42.1/src/diffusers/pipelines/stable_diffusion_3>
+//!
+//! Departs from it: a size that is no multiple of a patch is refused, where the pipeline of FLUX makes the next smaller
+//! one.
 
 use afterimage_checkpoint::{ModelFolder, ModelIndex};
 use candle_core::{DType, Device};

@@ -5,6 +5,12 @@
 //! first step, and a step is a few weighted sums. The rule: the numbers are those of the diffusers
 //! class of the same name (0.42.1), f32 rounding of the noise schedule included, without a generator.
 //!
+//! Follows diffusers 0.42.1:
+//! <https://github.com/huggingface/diffusers/tree/v0.42.1/src/diffusers/schedulers>
+//!
+//! Departs from it: samples stay f32 from step to step, where diffusers rounds each to the dtype of the prediction, and
+//! what cannot be computed is refused before the first step.
+//!
 //! References: Ho et al., "Denoising Diffusion Probabilistic Models", arXiv 2006.11239, for the noise
 //! schedule; each scheduler names its own paper.
 
