@@ -27,7 +27,7 @@ LETTER = 0.61
 ABOUT_LETTER_WIDTH = 6.4
 SMALL_LINE_LETTERS = 22
 LEGEND = [
-    "A room is a folder or file right inside a crate's src; grey: folders inside of it; blue: other crates it imports.",
+    "A room is a folder or file right inside a crate's src; grey: folders inside of it; blue: other crates it uses.",
     "Arrows point to what is imported, thicker for many files; those that follow from others are left out.",
 ]
 RING_LEGEND = "Red: rooms that form a circle, which is to be cut."
@@ -92,7 +92,7 @@ def description(crates: dict[str, "CrateDrawing"], counts: dict[Arrow, int]) -> 
     sentences = []
     for name, crate in crates.items():
         used = sorted(target for source, target in counts if source == name)
-        uses = f" and imports {', '.join(used)}" if used else ""
+        uses = f" and uses {', '.join(used)}" if used else ""
         sentences.append(f"{name} has {', '.join(crate.labels.values())}{uses}.")
     return " ".join(sentences)
 
