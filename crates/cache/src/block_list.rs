@@ -1,7 +1,9 @@
 //! What a model shows of its transformer blocks, and what flows through them.
 //!
 //! A model prepares a list of blocks for the rows of one forward (conditioning included) and lets the
-//! driver run them one by one. It never learns which of them were skipped.
+//! driver run ranges of them. It never learns which of them were skipped.
+
+use std::ops::Range;
 
 use candle_core::{Result, Tensor};
 
@@ -19,11 +21,12 @@ pub trait BlockList: Sized {
     /// Number of blocks.
     fn blocks(&self) -> usize;
 
-    /// Runs one block on all rows this list is prepared for.
+    /// Runs some blocks, one after the other, on all rows this list is prepared for. Nothing looks at the
+    /// streams between them.
     ///
     /// # Errors
     /// If a tensor operation fails.
-    fn block(&self, index: usize, streams: &Streams) -> Result<Streams>;
+    fn run(&self, blocks: Range<usize>, streams: Streams) -> Result<Streams>;
 
     /// The first block's attention input, normalised and modulated, for streams that enter the list.
     /// TeaCache measures how much it changes from step to step.
@@ -39,7 +42,7 @@ pub trait BlockList: Sized {
     fn select(&self, rows: &[usize]) -> Result<Self>;
 }
 
-/// What an engine may ask of the model about one image's rows.
+/// What a caching method may ask of the model about one image's rows.
 pub(crate) trait Probe {
     /// See [`BlockList::modulated_input`].
     fn modulated_input(&self, streams: &Streams) -> Result<Tensor>;

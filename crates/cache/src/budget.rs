@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// Memory for cache state, shared by everything that makes sessions. Cloning shares it.
+/// Memory for cache state, shared by everything that makes cache state. Cloning shares it.
 #[derive(Debug, Clone)]
 pub struct CacheBudget {
     limit: usize,

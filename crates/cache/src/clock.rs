@@ -1,7 +1,10 @@
 //! Which step, and which guidance branch, a forward belongs to.
 //!
 //! Where cond and uncond run as two forwards, both belong to one step. A forced refresh makes the
-//! engine's step count start again, while the request's own goes on.
+//! method's step count start again, while the request's own goes on.
+//!
+//! Reference: cache-dit 1.5.3, `caching/cache_contexts/cache_context.py`, lines 146-168 (`mark_step_begin`) and
+//! 298-310 (`is_separate_cfg_step`); `cache_manager.py` there, lines 111-120 (the forced refresh).
 
 use crate::config::RefreshConfig;
 
@@ -37,7 +40,7 @@ impl StepClock {
         if separate_cfg { &["cond", "uncond"] } else { &["all"] }
     }
 
-    /// Whether the engine's state has to be dropped before the forward that begins.
+    /// Whether the method's state has to be dropped before the forward that begins.
     pub(crate) fn refresh_if_due(&mut self) -> bool {
         let Some(refresh) = self.refresh.filter(|refresh| refresh.forwards == self.forwards) else { return false };
         if !refresh.repeats {
@@ -83,7 +86,7 @@ mod tests {
     }
 
     #[test]
-    fn a_refresh_restarts_the_engine_but_not_the_request() {
+    fn a_refresh_restarts_the_method_but_not_the_request() {
         let once = RefreshConfig { forwards: 2, repeats: false };
         assert_eq!(
             passes(&mut StepClock::new(false, false, Some(once)), 5),

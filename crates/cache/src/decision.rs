@@ -5,7 +5,10 @@
 //! distance is looked at last ([`by_distance`]). Both are pure functions.
 //!
 //! These are the rules of DBCache and DBPrune; TeaCache and MagCache have a rule of their own each,
-//! in their engines.
+//! in their methods.
+//!
+//! Reference: cache-dit 1.5.3, `caching/cache_contexts/cache_manager.py`, lines 863-955 (`can_cache`) and
+//! 553-577 (what `similarity` decides without a distance).
 
 use serde::Serialize;
 
@@ -78,7 +81,7 @@ impl Reason {
     }
 }
 
-/// What the counters of one session say when a step begins.
+/// What the counters of one branch say when a step begins.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Counters {
     /// Index of the step since the state was last rebuilt.
@@ -102,6 +105,33 @@ pub(crate) enum Verdict {
     Compute(Reason),
     /// The distance decides.
     Compare,
+}
+
+/// What was decided, and the number that is recorded with it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Outcome {
+    pub(crate) reason: Reason,
+    pub(crate) distance: Option<f64>,
+}
+
+impl Verdict {
+    /// What is decided already; `None` if the distance decides.
+    pub(crate) fn outcome(self) -> Option<Outcome> {
+        let outcome = |reason, distance| Some(Outcome { reason, distance });
+        match self {
+            Self::Reuse => outcome(Reason::Cached, None),
+            Self::ReuseRecording(distance) => outcome(Reason::Cached, Some(distance)),
+            Self::Compute(reason) => outcome(reason, None),
+            Self::Compare => None,
+        }
+    }
+}
+
+impl Outcome {
+    /// The distance decides.
+    pub(crate) fn of_distance(distance: f64, threshold: f64) -> Self {
+        Self { reason: by_distance(distance, threshold), distance: Some(distance) }
+    }
 }
 
 /// Recorded in place of a distance where a threshold of 1 or more reuses unseen.
@@ -159,7 +189,7 @@ pub(crate) fn before_distance_to(
 }
 
 /// Strictly below the threshold; NaN is not.
-pub(crate) fn by_distance(distance: f64, threshold: f64) -> Reason {
+fn by_distance(distance: f64, threshold: f64) -> Reason {
     if distance == SHAPES_DIFFER {
         Reason::ShapeChanged
     } else if distance < threshold {

@@ -1,29 +1,48 @@
 //! The relative distance between two residuals, rounded as PyTorch rounds it.
+//!
+//! Reference: cache-dit 1.5.3, `caching/cache_contexts/cache_manager.py`, lines 607-619 (`similarity`).
 
 use candle_core::{D, DType, Result, Tensor};
 use half::{bf16, f16};
 
-/// `mean|reference - current| / mean|reference|` over all elements.
+/// `mean|reference - current| / (mean|reference| + epsilon)` over all elements, while the device still has
+/// the two means.
 ///
 /// Differences, means and the quotient are rounded to the tensors' dtype, the means themselves are
 /// accumulated in f32; in f16 and bf16 the result is therefore as coarse as that dtype, and
 /// decisions equal the reference's. NaN for 0/0, infinity for x/0.
-pub(crate) fn relative_distance(reference: &Tensor, current: &Tensor) -> Result<f64> {
-    relative_distance_above(reference, current, 0.0)
+///
+/// The tensors are reduced one lane at a time and in the same order whoever shares the forward; only the
+/// copy of the means is shared, and a copy rounds nothing.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct ProposedDistance {
+    dtype: DType,
+    epsilon: f32,
 }
 
-/// As [`relative_distance`], with `epsilon` added to the denominator.
-pub(crate) fn relative_distance_above(reference: &Tensor, current: &Tensor, epsilon: f32) -> Result<f64> {
-    let dtype = reference.dtype();
-    let difference = round_to(dtype, mean_of_magnitudes(&(current - reference)?)?);
-    let magnitude = round_to(dtype, round_to(dtype, mean_of_magnitudes(reference)?) + epsilon);
-    Ok(f64::from(round_to(dtype, difference / magnitude)))
+impl ProposedDistance {
+    /// The distance to be, and the two means on the device: f32 scalars that [`Self::distance`] wants back.
+    pub(crate) fn new(reference: &Tensor, current: &Tensor, epsilon: f32) -> Result<(Self, [Tensor; 2])> {
+        let means = [mean_of_magnitudes(&(current - reference)?)?, mean_of_magnitudes(reference)?];
+        Ok((Self { dtype: reference.dtype(), epsilon }, means))
+    }
+
+    /// The distance, from the means' values.
+    pub(crate) fn distance(self, means: &[f32]) -> Result<f64> {
+        let &[difference, magnitude] = means else {
+            candle_core::bail!("a distance is made of two means, not of {}", means.len())
+        };
+        let Self { dtype, epsilon } = self;
+        let difference = round_to(dtype, difference);
+        let magnitude = round_to(dtype, round_to(dtype, magnitude) + epsilon);
+        Ok(f64::from(round_to(dtype, difference / magnitude)))
+    }
 }
 
 /// Mean of the absolute values, accumulated in f32.
-fn mean_of_magnitudes(tensor: &Tensor) -> Result<f32> {
+fn mean_of_magnitudes(tensor: &Tensor) -> Result<Tensor> {
     // Rows first: the mean of means keeps f32 sums short.
-    tensor.abs()?.to_dtype(DType::F32)?.mean(D::Minus1)?.mean_all()?.to_scalar()
+    tensor.abs()?.to_dtype(DType::F32)?.mean(D::Minus1)?.mean_all()
 }
 
 fn round_to(dtype: DType, value: f32) -> f32 {
@@ -39,6 +58,12 @@ mod tests {
     use candle_core::Device;
 
     use super::*;
+    use crate::read_back::read_back;
+
+    fn relative_distance(reference: &Tensor, current: &Tensor) -> Result<f64> {
+        let (proposed, means) = ProposedDistance::new(reference, current, 0.0)?;
+        proposed.distance(&read_back(&means)?)
+    }
 
     fn distance(reference: &[f32], current: &[f32], dtype: DType) -> f64 {
         let tensor = |values: &[f32]| Tensor::new(values, &Device::Cpu).unwrap().to_dtype(dtype).unwrap();

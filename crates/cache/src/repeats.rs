@@ -2,18 +2,19 @@
 //!
 //! A request speaks in steps, and so does everything that decides about it: a step has one decision, made in
 //! its first forward. What that one computes, the second computes; what it skips, the second skips, and takes
-//! for the skipped blocks what was added then. Engines are shown first forwards only, so whatever they count
+//! for the skipped blocks what was added then. Methods are shown first forwards only, so whatever they count
 //! (warm-up, masks, rows of reused steps, forwards until a refresh) they count in steps, and what they keep is
 //! from the same place of every step.
 
 use candle_core::{Result, Tensor};
 
 use crate::block_list::{Probe, Streams};
-use crate::engine::{Engine, Visit};
+use crate::method::{CachingMethod, Visit};
 
 /// What the first forwards of a step have skipped, of one context.
 #[derive(Debug, Clone)]
 pub(crate) struct Repeats {
+    blocks: usize,
     /// One per guidance branch, in the order of the forwards.
     skips: Vec<Vec<Skip>>,
     first_forwards: usize,
@@ -32,32 +33,57 @@ struct Skip {
 }
 
 impl Repeats {
-    pub(crate) fn new(branches: usize) -> Self {
-        Self { skips: vec![Vec::new(); branches], first_forwards: 0, second_forwards: 0, reused: 0 }
+    /// For a list of so many blocks.
+    pub(crate) fn new(branches: usize, blocks: usize) -> Self {
+        Self { blocks, skips: vec![Vec::new(); branches], first_forwards: 0, second_forwards: 0, reused: 0 }
     }
 
-    /// As [`Engine::visit`], in the first forward of a step.
+    /// As [`CachingMethod::visit`], in the first forward of a step.
     pub(crate) fn visit_first(
         &mut self,
-        engine: &mut dyn Engine,
+        method: &mut dyn CachingMethod,
         index: usize,
         streams: &Streams,
         probe: &dyn Probe,
     ) -> Result<Visit> {
-        self.first_forwards += usize::from(index == 0);
-        let branches = self.skips.len();
-        let skips = &mut self.skips[self.first_forwards.saturating_sub(1) % branches];
         if index == 0 {
-            skips.clear();
+            self.first_forwards += 1;
+            self.skips_of_first().clear();
         }
-        let visit = engine.visit(index, streams, probe)?;
-        if let Visit::Jump { to, streams: after } = &visit {
-            skips.push(Skip::between(index, streams, *to, after)?);
-        }
+        let visit = method.visit(index, streams, probe)?;
+        self.note(index, streams, &visit)?;
         Ok(visit)
     }
 
-    /// The same in the second forward.
+    /// As [`CachingMethod::decide`], there.
+    pub(crate) fn decide_first(
+        &mut self,
+        method: &mut dyn CachingMethod,
+        index: usize,
+        streams: &Streams,
+        numbers: &[f32],
+    ) -> Result<Visit> {
+        let visit = method.decide(streams, numbers)?;
+        self.note(index, streams, &visit)?;
+        Ok(visit)
+    }
+
+    fn note(&mut self, index: usize, streams: &Streams, visit: &Visit) -> Result<()> {
+        if let Visit::Jump { to, streams: after } = visit {
+            let skip = Skip::between(index, streams, *to, after)?;
+            self.skips_of_first().push(skip);
+        }
+        Ok(())
+    }
+
+    /// Of the branch whose first forward is in progress.
+    fn skips_of_first(&mut self) -> &mut Vec<Skip> {
+        let branches = self.skips.len();
+        &mut self.skips[self.first_forwards.saturating_sub(1) % branches]
+    }
+
+    /// The same in the second forward, in which nothing is decided: it is asked where the first forward has
+    /// skipped something, and runs in between.
     pub(crate) fn visit_second(&mut self, index: usize, streams: &Streams) -> Result<Visit> {
         self.second_forwards += usize::from(index == 0);
         let branch = self.second_forwards.saturating_sub(1) % self.skips.len();
@@ -65,10 +91,11 @@ impl Repeats {
         if index == 0 && branch == 0 {
             self.reused += usize::from(!skips.is_empty());
         }
-        match skips.iter().find(|skip| skip.from == index) {
-            Some(skip) => Ok(Visit::Jump { to: skip.to, streams: skip.apply(streams)? }),
-            None => Ok(Visit::Run),
+        if let Some(skip) = skips.iter().find(|skip| skip.from == index) {
+            return Ok(Visit::Jump { to: skip.to, streams: skip.apply(streams)? });
         }
+        let ahead = skips.iter().map(|skip| skip.from).filter(|from| *from > index).min();
+        Ok(Visit::Run { until: ahead.unwrap_or(self.blocks), decides: false })
     }
 
     pub(crate) fn reused(&self) -> usize {

@@ -10,8 +10,8 @@ use std::ops::Range;
 
 use afterimage_cache::plan::ModelFacts;
 use afterimage_cache::{
-    BlockList, CacheBackend, CacheBudget, CacheConfig, CachePlan, ImageReport, ImageSessions, Lane, ListShape, Reason,
-    Streams, run_blocks,
+    BlockList, CacheBackend, CacheBudget, CacheConfig, CachePlan, ImageCache, ImageReport, Lane, ListShape, Reason,
+    Streams, read_back, run_blocks,
 };
 use candle_core::{Device, Result, Tensor};
 use proptest::prelude::*;
@@ -29,11 +29,7 @@ struct Blocks {
     with_encoder: bool,
 }
 
-impl BlockList for Blocks {
-    fn blocks(&self) -> usize {
-        BLOCKS
-    }
-
+impl Blocks {
     fn block(&self, index: usize, streams: &Streams) -> Result<Streams> {
         let phase = (&self.conditioning * (1.0 + index as f64))?;
         let change = streams.hidden.broadcast_add(&phase)?.sin()?;
@@ -45,6 +41,16 @@ impl BlockList for Blocks {
             _ => None,
         };
         Ok(Streams { hidden, encoder })
+    }
+}
+
+impl BlockList for Blocks {
+    fn blocks(&self) -> usize {
+        BLOCKS
+    }
+
+    fn run(&self, blocks: Range<usize>, streams: Streams) -> Result<Streams> {
+        blocks.into_iter().try_fold(streams, |streams, index| self.block(index, &streams))
     }
 
     fn modulated_input(&self, streams: &Streams) -> Result<Tensor> {
@@ -82,10 +88,15 @@ impl Request {
         CachePlan::new(&config, self.steps, facts).unwrap()
     }
 
-    fn sessions(&self, budget: &CacheBudget) -> ImageSessions {
+    /// It decides before every block.
+    fn prunes(&self) -> bool {
+        matches!(&self.cache, Some((_, keys)) if keys["cache_type"] == "DBPrune")
+    }
+
+    fn cache(&self, budget: &CacheBudget) -> ImageCache {
         // Hidden and encoder stream, f32.
         let list = ListShape { name: "blocks", blocks: BLOCKS, stream_bytes: 2 * self.rows * TOKENS * SIZE * 4 };
-        ImageSessions::new(&self.plan(), &[list], budget)
+        ImageCache::new(&self.plan(), &[list], budget)
     }
 
     /// What enters the list at a step: `[rows, tokens, size]`.
@@ -115,7 +126,7 @@ fn run(requests: &[Request], with_encoder: bool) -> Outcome {
 /// The same; `twice` makes every step once on a snapshot of the state, which is then thrown away.
 fn run_from_snapshots(requests: &[Request], with_encoder: bool, twice: bool) -> Outcome {
     let budget = CacheBudget::unlimited();
-    let mut sessions: Vec<_> = requests.iter().map(|request| request.sessions(&budget)).collect();
+    let mut caches: Vec<_> = requests.iter().map(|request| request.cache(&budget)).collect();
     let mut outputs = vec![Vec::new(); requests.len()];
     for step in 0..requests.iter().map(|request| request.steps).max().unwrap() {
         let active: Vec<_> = (0..requests.len()).filter(|index| step < requests[*index].steps).collect();
@@ -126,20 +137,25 @@ fn run_from_snapshots(requests: &[Request], with_encoder: bool, twice: bool) -> 
         let hidden = gather(&|request| request.input(step));
         let list = Blocks { conditioning: gather(&|request| request.conditioning(step)), with_encoder };
         let encoder = with_encoder.then(|| (&hidden * 0.5).unwrap());
-        let forward = |sessions: &mut [ImageSessions]| {
-            let mut lanes: Vec<_> = sessions
+        let prunes = active.iter().any(|index| requests[*index].prunes());
+        let forward = |caches: &mut [ImageCache]| {
+            let mut lanes: Vec<_> = caches
                 .iter_mut()
                 .enumerate()
                 .filter(|(index, _)| active.contains(index))
-                .map(|(index, sessions)| Lane { rows: requests[index].rows, sessions })
+                .map(|(index, cache)| Lane::new(requests[index].rows, cache).watching(hidden.clone()))
                 .collect();
             let streams = Streams { hidden: hidden.clone(), encoder: encoder.clone() };
-            run_blocks(&list, streams, &mut lanes).unwrap().hidden
+            let before = read_back::copies();
+            let out = run_blocks(&list, streams, &mut lanes).unwrap().hidden;
+            let copies = read_back::copies() - before;
+            assert!(copies == 1 || (prunes && copies <= 1 + BLOCKS), "{copies} copies for one forward");
+            out
         };
         if twice {
-            forward(&mut sessions.clone());
+            forward(&mut caches.clone());
         }
-        let out = forward(&mut sessions);
+        let out = forward(&mut caches);
         let mut row = 0;
         for index in active {
             let rows = requests[index].rows;
@@ -147,10 +163,10 @@ fn run_from_snapshots(requests: &[Request], with_encoder: bool, twice: bool) -> 
             outputs[index].push(own);
             row += rows;
         }
-        let held: usize = sessions.iter().map(ImageSessions::bytes).sum();
+        let held: usize = caches.iter().map(ImageCache::bytes).sum();
         assert!(held <= budget.used(), "{held} bytes held, {} reserved", budget.used());
     }
-    outputs.into_iter().zip(sessions.iter().map(ImageSessions::report)).collect()
+    outputs.into_iter().zip(caches.iter().map(ImageCache::report)).collect()
 }
 
 fn run_alone(request: &Request, with_encoder: bool) -> (Vec<Vec<f32>>, ImageReport) {
@@ -288,10 +304,10 @@ proptest! {
 fn a_request_without_memory_for_its_state_is_computed_and_says_so() {
     let request = Request { rows: 1, phase: 1.0, steps: 3, cache: Some((CacheBackend::CacheDit, json!({}))) };
     let budget = CacheBudget::new(2 * 2 * TOKENS * SIZE * 4);
-    let first = request.sessions(&budget);
-    let mut second = request.sessions(&budget);
+    let first = request.cache(&budget);
+    let mut second = request.cache(&budget);
     let list = Blocks { conditioning: request.conditioning(0), with_encoder: false };
-    let mut lanes = [Lane { rows: 1, sessions: &mut second }];
+    let mut lanes = [Lane::new(1, &mut second)];
     run_blocks(&list, Streams { hidden: request.input(0), encoder: None }, &mut lanes).unwrap();
     let report = second.report();
     assert_eq!(report.contexts[0].reasons[&0], Reason::Budget);
@@ -311,8 +327,8 @@ impl BlockList for Part {
         self.range.len()
     }
 
-    fn block(&self, index: usize, streams: &Streams) -> Result<Streams> {
-        self.list.block(self.range.start + index, streams)
+    fn run(&self, blocks: Range<usize>, streams: Streams) -> Result<Streams> {
+        self.list.run(self.range.start + blocks.start..self.range.start + blocks.end, streams)
     }
 
     fn modulated_input(&self, streams: &Streams) -> Result<Tensor> {
@@ -344,17 +360,17 @@ fn separate_block_lists_of_an_image_each_decide_for_themselves() {
         };
         let request = Request { rows: 1, phase: 1.0, steps: 12, cache: None };
         let unlimited = CacheBudget::unlimited();
-        let mut together = ImageSessions::new(&plan("separate", &[2, 4]), &shapes, &unlimited);
-        let mut apart = shapes.map(|shape| ImageSessions::new(&plan("joined", &[shape.blocks]), &[shape], &unlimited));
+        let mut together = ImageCache::new(&plan("separate", &[2, 4]), &shapes, &unlimited);
+        let mut apart = shapes.map(|shape| ImageCache::new(&plan("joined", &[shape.blocks]), &[shape], &unlimited));
         for step in 0..request.steps {
             let list = Blocks { conditioning: request.conditioning(step), with_encoder: false };
             let streams = Streams { hidden: request.input(step), encoder: None };
             let mut expected = streams.clone();
-            for ((_, range), sessions) in LISTS.iter().zip(&mut apart) {
+            for ((_, range), cache) in LISTS.iter().zip(&mut apart) {
                 let part = Part { list: list.clone(), range: range.clone() };
-                expected = run_blocks(&part, expected, &mut [Lane { rows: 1, sessions }]).unwrap();
+                expected = run_blocks(&part, expected, &mut [Lane::new(1, cache)]).unwrap();
             }
-            let ours = run_blocks(&list, streams, &mut [Lane { rows: 1, sessions: &mut together }]).unwrap();
+            let ours = run_blocks(&list, streams, &mut [Lane::new(1, &mut together)]).unwrap();
             let values = |streams: &Streams| streams.hidden.flatten_all().unwrap().to_vec1::<f32>().unwrap();
             assert_eq!(values(&ours), values(&expected), "{keys} step {step}");
         }
@@ -381,12 +397,12 @@ fn joined_block_lists_decide_as_one() {
         stream_bytes: TOKENS * SIZE * 4,
     });
     let budget = CacheBudget::unlimited();
-    let mut joined = ImageSessions::new(&request.plan(), &shapes, &budget);
+    let mut joined = ImageCache::new(&request.plan(), &shapes, &budget);
     assert_eq!(budget.used(), 2 * TOKENS * SIZE * 4);
     for step in 0..request.steps {
         let list = Blocks { conditioning: request.conditioning(step), with_encoder: false };
         let streams = Streams { hidden: request.input(step), encoder: None };
-        run_blocks(&list, streams, &mut [Lane { rows: 1, sessions: &mut joined }]).unwrap();
+        run_blocks(&list, streams, &mut [Lane::new(1, &mut joined)]).unwrap();
     }
     let context = joined.report().contexts.remove(0);
     let (_, alone) = run_alone(&request, false);
@@ -400,14 +416,14 @@ fn branches_without_memory_are_told_apart() {
     let facts = ModelFacts { blocks: &[BLOCKS], separate_cfg: true, ..Default::default() };
     let plan = CachePlan::new(&config, 3, facts).unwrap();
     let shape = ListShape { name: "blocks", blocks: BLOCKS, stream_bytes: 1 };
-    let mut sessions = ImageSessions::new(&plan, &[shape], &CacheBudget::new(0));
+    let mut cache = ImageCache::new(&plan, &[shape], &CacheBudget::new(0));
     let request = Request { rows: 1, phase: 1.0, steps: 3, cache: None };
     for forward in 0..6 {
         let list = Blocks { conditioning: request.conditioning(forward / 2), with_encoder: false };
         let streams = Streams { hidden: request.input(forward / 2), encoder: None };
-        run_blocks(&list, streams, &mut [Lane { rows: 1, sessions: &mut sessions }]).unwrap();
+        run_blocks(&list, streams, &mut [Lane::new(1, &mut cache)]).unwrap();
     }
-    let report = sessions.report();
+    let report = cache.report();
     let steps: Vec<_> = report.contexts.iter().map(|context| (context.branch, context.reasons.len())).collect();
     assert_eq!(steps, [("cond", 3), ("uncond", 3)]);
     assert_eq!(report.passes[&Reason::Budget], 6);
@@ -437,11 +453,11 @@ fn a_reusing_request_skips_its_middle_and_says_so() {
 #[test]
 fn state_is_counted_in_bytes() {
     let request = Request { rows: 2, phase: 1.0, steps: 4, cache: Some((CacheBackend::CacheDit, json!({}))) };
-    let mut sessions = request.sessions(&CacheBudget::unlimited());
-    assert_eq!(sessions.bytes(), 0);
+    let mut cache = request.cache(&CacheBudget::unlimited());
+    assert_eq!(cache.bytes(), 0);
     let list = Blocks { conditioning: request.conditioning(0), with_encoder: false };
-    let mut lanes = [Lane { rows: 2, sessions: &mut sessions }];
+    let mut lanes = [Lane::new(2, &mut cache)];
     run_blocks(&list, Streams { hidden: request.input(0), encoder: None }, &mut lanes).unwrap();
     // What the first blocks added and what the middle added, in f32.
-    assert_eq!(sessions.bytes(), 2 * 2 * TOKENS * SIZE * 4);
+    assert_eq!(cache.bytes(), 2 * 2 * TOKENS * SIZE * 4);
 }

@@ -3,6 +3,8 @@
 //! The slope is the sum of two differences: between the last two computed values, and between the
 //! last two values of either kind, predicted ones included. It is not divided by the step gap. Far
 //! predictions (more than three steps ahead) are damped towards the last computed value.
+//!
+//! Reference: cache-dit 1.5.3, `caching/cache_contexts/calibrators/foca.py`, lines 138-205 (`FoCaState`).
 
 use candle_core::{Result, Tensor};
 

@@ -3,6 +3,9 @@
 //! Derivatives are differences between computed steps, each divided by the gap between the last two
 //! of them. The ladder grows by one order per computed step, and not before the third step after the
 //! first update, because the first steps of a diffusion change too fast to be extrapolated.
+//!
+//! Reference: cache-dit 1.5.3, `caching/cache_contexts/calibrators/taylorseer.py`, lines 50-127
+//! (`TaylorSeerState`).
 
 use candle_core::{Result, Tensor};
 

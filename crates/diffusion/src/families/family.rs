@@ -1,6 +1,6 @@
 //! What a family of models adds to the pipeline they all share.
 //!
-//! The pipeline owns noise, schedulers, guidance, cache sessions and the VAE. A family turns texts into
+//! The pipeline owns noise, schedulers, guidance, cache state and the VAE. A family turns texts into
 //! conditioning, and latents with conditioning into a prediction, through a block list that
 //! `afterimage-cache` drives.
 

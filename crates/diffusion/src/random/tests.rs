@@ -1,6 +1,6 @@
 use std::sync::Arc;
 
-use afterimage_cache::{CacheBudget, CachePlan, ImageSessions, Lane, ListShape};
+use afterimage_cache::{CacheBudget, CachePlan, ImageCache, Lane, ListShape};
 use afterimage_checkpoint::{ModelFolder, ModelIndex};
 use candle_core::{DType, Device, Tensor};
 
@@ -133,9 +133,9 @@ fn assert_it_makes_pictures(recipe: &Recipe) {
     };
     let lists: Vec<_> =
         facts.block_lists.iter().map(|(name, blocks)| ListShape { name, blocks: *blocks, stream_bytes: 0 }).collect();
-    let mut sessions = ImageSessions::new(&CachePlan::None, &lists, &CacheBudget::unlimited());
-    sessions.begin_forward(false);
-    let prediction = family.predict(&rows, &mut [Lane { rows: 1, sessions: &mut sessions }]).unwrap();
+    let mut cache = ImageCache::new(&CachePlan::None, &lists, &CacheBudget::unlimited());
+    cache.begin_forward(false);
+    let prediction = family.predict(&rows, &mut [Lane::new(1, &mut cache)]).unwrap();
     let latents = prediction.narrow(1, 0, facts.latent_channels).unwrap();
     assert_eq!(vae.decode(&latents).unwrap().dims(), [1, 3, 64, 64]);
 }

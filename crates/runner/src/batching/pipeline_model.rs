@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use afterimage_cache::{CacheBudget, ImageReport};
+use afterimage_cache::{CacheBudget, ImageReport, read_back};
 use afterimage_diffusion::families::Conditioning;
 
 use super::StepModel;
@@ -32,13 +32,12 @@ impl StepModel for PipelineStepModel {
         self.pipeline.begin_with(spec, &self.budget, encode)
     }
 
-    fn step(&self, images: &mut [&mut RunningImage]) -> Result<(), RunnerError> {
+    fn step(&self, images: &mut [&mut RunningImage]) -> Result<Vec<bool>, RunnerError> {
         self.pipeline.denoise(images)
     }
 
     fn is_finite(&self, image: &RunningImage) -> Result<bool, RunnerError> {
-        let sum: f32 = image.latents().abs()?.sum_all()?.to_scalar()?;
-        Ok(sum.is_finite())
+        Ok(read_back::all_finite(&[image.latents()])? == [true])
     }
 
     fn decode(&self, image: &RunningImage) -> Result<RgbImage, RunnerError> {

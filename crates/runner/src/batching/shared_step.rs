@@ -15,43 +15,76 @@ use crate::error::RunnerError;
 pub(super) struct SharedStep {
     /// Images at fault by their index in the batch, and why.
     pub(super) failures: Vec<(usize, String)>,
+    /// Images whose latents were not finite before this step: the step before is at fault.
+    pub(super) spoilt_before: Vec<usize>,
     /// The images had to be stepped one by one.
     pub(super) was_isolated: bool,
 }
 
+/// Why an image failed.
+pub(super) struct StepFailure {
+    /// Steps made since the one at fault.
+    pub(super) steps_ago: usize,
+    pub(super) reason: String,
+}
+
 /// Makes one step of all `images`.
 pub(super) fn step<M: StepModel>(model: &M, images: &mut [&mut M::Image]) -> SharedStep {
-    let mut outcome = forward(model, images);
-    for (index, image) in images.iter().enumerate() {
-        if outcome.failures.iter().any(|(failed, _)| *failed == index) {
-            continue;
+    // An image alone is at fault itself; nothing has to be taken back.
+    let snapshots: Vec<_> =
+        if images.len() > 1 { images.iter().map(|image| (**image).clone()).collect() } else { Vec::new() };
+    let mut outcome = SharedStep::default();
+    let reason = match guarded(|| model.step(images)) {
+        Ok(were_finite) => {
+            outcome.note_finite(0, &were_finite);
+            return outcome;
         }
-        match guarded(|| model.is_finite(image)) {
-            Ok(true) => {}
-            Ok(false) => outcome.failures.push((index, "the latents are not finite".to_owned())),
+        Err(reason) => reason,
+    };
+    if snapshots.is_empty() {
+        outcome.failures.push((0, reason));
+        return outcome;
+    }
+    tracing::warn!(reason, images = images.len(), "a shared step failed; its images are stepped one by one");
+    outcome.was_isolated = true;
+    for (index, (image, snapshot)) in images.iter_mut().zip(snapshots).enumerate() {
+        **image = snapshot;
+        match guarded(|| model.step(&mut [image])) {
+            Ok(were_finite) => outcome.note_finite(index, &were_finite),
             Err(reason) => outcome.failures.push((index, reason)),
         }
     }
     outcome
 }
 
-fn forward<M: StepModel>(model: &M, images: &mut [&mut M::Image]) -> SharedStep {
-    // An image alone is at fault itself; nothing has to be taken back.
-    let snapshots: Vec<_> =
-        if images.len() > 1 { images.iter().map(|image| (**image).clone()).collect() } else { Vec::new() };
-    let Err(reason) = guarded(|| model.step(images)) else { return SharedStep::default() };
-    if snapshots.is_empty() {
-        return SharedStep { failures: vec![(0, reason)], was_isolated: false };
+impl SharedStep {
+    /// Of all images at fault, by their index in the batch.
+    pub(super) fn into_failures(self) -> impl Iterator<Item = (usize, StepFailure)> {
+        let here = self.failures.into_iter().map(|(index, reason)| (index, StepFailure { steps_ago: 0, reason }));
+        let not_finite = || StepFailure { steps_ago: 1, reason: RunnerError::NotFinite.to_string() };
+        here.chain(self.spoilt_before.into_iter().map(move |index| (index, not_finite())))
     }
-    tracing::warn!(reason, images = images.len(), "a shared step failed; its images are stepped one by one");
-    let mut failures = Vec::new();
-    for (index, (image, snapshot)) in images.iter_mut().zip(snapshots).enumerate() {
-        **image = snapshot;
-        if let Err(reason) = guarded(|| model.step(&mut [image])) {
-            failures.push((index, reason));
+
+    /// Of images from this index on.
+    fn note_finite(&mut self, first: usize, were_finite: &[bool]) {
+        let spoilt = were_finite.iter().enumerate().filter(|(_, finite)| !**finite);
+        self.spoilt_before.extend(spoilt.map(|(index, _)| first + index));
+    }
+
+    /// Looks at the latents of images whose last step this was, unless they have failed already: no step
+    /// follows that could find out.
+    pub(super) fn check_last<M: StepModel>(&mut self, model: &M, images: &[&mut M::Image], last: &[usize]) {
+        for &index in last {
+            if self.spoilt_before.contains(&index) || self.failures.iter().any(|(failed, _)| *failed == index) {
+                continue;
+            }
+            match guarded(|| model.is_finite(images[index])) {
+                Ok(true) => {}
+                Ok(false) => self.failures.push((index, RunnerError::NotFinite.to_string())),
+                Err(reason) => self.failures.push((index, reason)),
+            }
         }
     }
-    SharedStep { failures, was_isolated: true }
 }
 
 /// Runs a model's operation; a panic counts as an error.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::clock::Clock;
 use super::job_record::{AcceptedJob, ImageState, JobRecord};
-use super::shared_step::{self, SharedStep, guarded};
+use super::shared_step::{self, StepFailure, guarded};
 use super::statistics::{Counters, count};
 use super::step_model::StepModel;
 use super::work_estimate::row_steps;
@@ -51,8 +51,7 @@ struct DuePreview {
 struct Stepped {
     request: u64,
     index: usize,
-    /// Why the image failed.
-    failure: Option<String>,
+    failure: Option<StepFailure>,
 }
 
 impl<M> Clone for LoopParts<M> {
@@ -213,7 +212,7 @@ impl<M: StepModel> StepLoop<M> {
         for Stepped { request, index, failure } in self.shared_step(size) {
             match failure {
                 // Another image of the request may have failed it already.
-                Some(reason) => self.fail_step(request, index, &reason),
+                Some(failure) => self.fail_step(request, index, &failure),
                 None => self.after_step(request, index),
             }
         }
@@ -241,10 +240,14 @@ impl<M: StepModel> StepLoop<M> {
         let mut members = Vec::new();
         let mut images = Vec::new();
         let mut records = Vec::new();
+        let mut last = Vec::new();
         for (id, record) in self.requests.iter_mut().filter(|(_, record)| record.accepted.job.size == size) {
-            let rows = record.accepted.job.guidance.rows();
+            let (rows, forwards) = (record.accepted.job.guidance.rows(), record.accepted.job.forwards());
             for (index, image) in record.images.iter_mut().enumerate() {
                 if let ImageState::Running(running) = &mut image.state {
+                    if image.step + 1 == forwards {
+                        last.push(members.len());
+                    }
                     members.push(Stepped { request: *id, index, failure: None });
                     images.push(running);
                     records.push((&mut image.step, &mut image.cached, rows));
@@ -252,7 +255,8 @@ impl<M: StepModel> StepLoop<M> {
             }
         }
         let started = clock.now();
-        let SharedStep { failures, was_isolated } = shared_step::step(model.as_ref(), &mut images);
+        let mut outcome = shared_step::step(model.as_ref(), &mut images);
+        outcome.check_last(model.as_ref(), &images, &last);
         let seconds = (clock.now() - started).as_secs_f64();
 
         let mut work = 0.0;
@@ -261,8 +265,9 @@ impl<M: StepModel> StepLoop<M> {
             work += row_steps(rows, cached_now > *cached);
             (*step, *cached) = (*step + 1, cached_now);
         }
-        for (member, reason) in failures {
-            members[member].failure = Some(reason);
+        let was_isolated = outcome.was_isolated;
+        for (member, failure) in outcome.into_failures() {
+            members[member].failure = Some(failure);
         }
         shared.counters.count_batch(self.running_rows(size));
         if was_isolated {
@@ -346,9 +351,10 @@ impl<M: StepModel> StepLoop<M> {
         });
     }
 
-    fn fail_step(&mut self, id: u64, index: usize, reason: &str) {
+    fn fail_step(&mut self, id: u64, index: usize, failure: &StepFailure) {
         let Some(record) = self.requests.get(&id) else { return };
-        let (step, steps) = (record.steps(record.images[index].step), record.job().steps);
+        let StepFailure { steps_ago, reason } = failure;
+        let (step, steps) = (record.steps(record.images[index].step - steps_ago), record.job().steps);
         let seed = record.job().seed + index as u64;
         self.fail(id, JobError::Failed(format!("step {step} of {steps}, seed {seed}: {reason}")));
     }

@@ -19,10 +19,13 @@ pub(crate) trait StepModel: Send + Sync + 'static {
     /// Sets an image up.
     fn begin(&self, spec: &ImageSpec) -> Result<Self::Image, RunnerError>;
 
-    /// Makes one step of every image, all of one size. After an error the images are in no known state.
-    fn step(&self, images: &mut [&mut Self::Image]) -> Result<(), RunnerError>;
+    /// Makes one step of every image, all of one size. Tells of each whether its latents were free of NaN and
+    /// infinity before the step: a step that looked at what it makes would have to wait for it. After an error
+    /// the images are in no known state.
+    fn step(&self, images: &mut [&mut Self::Image]) -> Result<Vec<bool>, RunnerError>;
 
-    /// Whether the latents are free of NaN and infinity.
+    /// Whether the latents are free of NaN and infinity; asked behind the last step, as no other follows that
+    /// could tell.
     fn is_finite(&self, image: &Self::Image) -> Result<bool, RunnerError>;
 
     /// The finished picture.

@@ -13,7 +13,7 @@ mod step;
 
 use std::sync::Arc;
 
-use afterimage_cache::{CacheBudget, ImageSessions, ListShape};
+use afterimage_cache::{CacheBudget, ImageCache, ListShape, read_back};
 use afterimage_diffusion::families::{Conditioning, Family, LabelPolicy, ReadPrompt, Unconditional};
 use afterimage_diffusion::noise;
 use afterimage_diffusion::schedulers::{FlowSigmas, Schedule, Scheduler, SchedulerConfig, SchedulerKind};
@@ -141,9 +141,9 @@ impl Pipeline {
         let lists: Vec<_> = lists.map(|(name, blocks)| ListShape { name, blocks: *blocks, stream_bytes }).collect();
         let shape = [1, self.latent_channels, height, width];
         let latents = Tensor::from_vec(noise::randn(spec.seed, &shape), &shape, &self.device)?;
-        let sessions = match spec.scheduler.forwards_per_step() {
-            1 => ImageSessions::new(&spec.cache, &lists, budget),
-            _ => ImageSessions::with_second_forwards(&spec.cache, &lists, budget),
+        let cache = match spec.scheduler.forwards_per_step() {
+            1 => ImageCache::new(&spec.cache, &lists, budget),
+            _ => ImageCache::with_second_forwards(&spec.cache, &lists, budget),
         };
         Ok(RunningImage {
             spec: spec.clone(),
@@ -152,7 +152,7 @@ impl Pipeline {
             latents,
             scheduler: self.scheduler(spec.scheduler, spec.steps, spec.size)?,
             step: 0,
-            sessions,
+            cache,
         })
     }
 
@@ -161,8 +161,7 @@ impl Pipeline {
     /// # Errors
     /// If a tensor operation fails, or the latents are not finite.
     pub fn decode(&self, latents: &Tensor) -> Result<RgbImage, RunnerError> {
-        let sum: f32 = latents.abs()?.sum_all()?.to_scalar()?;
-        if !sum.is_finite() {
+        if read_back::all_finite(&[latents])? != [true] {
             return Err(RunnerError::NotFinite);
         }
         let pixels = self.vae.decode(latents)?;

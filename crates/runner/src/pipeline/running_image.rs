@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use afterimage_cache::{CalibrationStep, ImageReport, ImageSessions};
+use afterimage_cache::{CalibrationStep, ImageCache, ImageReport};
 use afterimage_diffusion::families::Conditioning;
 use afterimage_diffusion::schedulers::Scheduler;
 use candle_core::Tensor;
@@ -22,7 +22,7 @@ pub struct RunningImage {
     pub(super) latents: Tensor,
     pub(super) scheduler: Box<dyn Scheduler>,
     pub(super) step: usize,
-    pub(super) sessions: ImageSessions,
+    pub(super) cache: ImageCache,
 }
 
 impl RunningImage {
@@ -50,7 +50,7 @@ impl RunningImage {
 
     /// Forwards reused so far, as the cache's first context counts them.
     pub fn cached_forwards(&self) -> usize {
-        self.sessions.cached_forwards()
+        self.cache.cached_forwards()
     }
 
     /// What of its request has no effect.
@@ -71,11 +71,11 @@ impl RunningImage {
 
     /// What was observed for a calibration.
     pub fn calibration_steps(&self) -> &[CalibrationStep] {
-        self.sessions.calibration_steps()
+        self.cache.calibration_steps()
     }
 
     /// What the cache decided so far.
     pub fn report(&self) -> ImageReport {
-        self.sessions.report()
+        self.cache.report()
     }
 }

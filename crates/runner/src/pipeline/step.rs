@@ -14,14 +14,17 @@ const MAX_FORWARDS: usize = 2;
 
 impl Pipeline {
     /// Advances every image by one step, in one forward; those that ask for a second share that. All must
-    /// have the same size; all else may differ.
+    /// have the same size; all else may differ. Tells of each image whether the latents it *entered* the step
+    /// with were finite: what that costs is part of the forward then, where the latents that leave would take
+    /// a copy to the host of their own.
     ///
     /// # Errors
     /// If a tensor operation fails, or an image has no step left.
-    pub fn denoise<I: BorrowMut<RunningImage>>(&self, images: &mut [I]) -> Result<(), RunnerError> {
+    pub fn denoise<I: BorrowMut<RunningImage>>(&self, images: &mut [I]) -> Result<Vec<bool>, RunnerError> {
         let mut images: Vec<&mut RunningImage> = images.iter_mut().map(I::borrow_mut).collect();
         // Of every image, one per row.
         let mut predictions = vec![Vec::new(); images.len()];
+        let mut were_finite = Vec::new();
         for forward in 0..MAX_FORWARDS {
             let members = images.iter_mut().zip(&mut predictions);
             let (mut members, mut predictions): (Vec<_>, Vec<_>) =
@@ -29,7 +32,10 @@ impl Pipeline {
             if members.is_empty() {
                 break;
             }
-            let prediction = self.predict(&mut members, forward)?;
+            let (prediction, finite) = self.predict(&mut members, forward)?;
+            if forward == 0 {
+                were_finite = finite;
+            }
             let mut rows = (0..prediction.dim(0)?).map(|row| prediction.narrow(0, row, 1));
             for (image, predictions) in members.iter().zip(&mut predictions) {
                 for row in rows.by_ref().take(image.rows_in(forward).len()) {
@@ -42,21 +48,27 @@ impl Pipeline {
             image.latents = image.scheduler.step(&output, &image.latents)?;
             image.step += 1;
         }
-        Ok(())
+        Ok(were_finite)
     }
 
-    /// The transformer's output for all rows that all images have in a forward.
-    fn predict(&self, images: &mut [&mut &mut RunningImage], forward: usize) -> Result<Tensor, RunnerError> {
+    /// The transformer's output for all rows that all images have in a forward, and whether each image's
+    /// latents, which the first forward looks at, are finite.
+    fn predict(
+        &self,
+        images: &mut [&mut &mut RunningImage],
+        forward: usize,
+    ) -> Result<(Tensor, Vec<bool>), RunnerError> {
         let (mut latents, mut timesteps, mut guidance_scales) = (vec![], vec![], vec![]);
         let (mut conditioning, mut lanes) = (vec![], vec![]);
         for image in images {
             let rows = image.rows_in(forward);
-            let RunningImage { spec, conditioning: all_rows, latents: sample, scheduler, step, sessions, .. } =
+            let RunningImage { spec, conditioning: all_rows, latents: sample, scheduler, step, cache, .. } =
                 &mut ***image;
             let timestep = scheduler.timesteps().get(*step);
             let timestep = *timestep.ok_or_else(|| RunnerError::NoStepLeft)?;
-            sessions.begin_forward(!spec.scheduler.begins_step(*step));
-            lanes.push(Lane { rows: rows.len(), sessions });
+            cache.begin_forward(!spec.scheduler.begins_step(*step));
+            let lane = Lane::new(rows.len(), cache);
+            lanes.push(if forward == 0 { lane.watching(sample.clone()) } else { lane });
             for row in &all_rows[rows] {
                 latents.push(sample.clone());
                 timesteps.push(timestep);
@@ -70,7 +82,8 @@ impl Pipeline {
             guidance_scales: &guidance_scales,
             conditioning: &conditioning,
         };
-        Ok(self.family.predict(&rows, &mut lanes)?)
+        let prediction = self.family.predict(&rows, &mut lanes)?;
+        Ok((prediction, lanes.iter().map(Lane::is_finite).collect()))
     }
 
     /// Classifier-free guidance over one image's predictions, `[1, out_channels, h, w]` each, to

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 
 use afterimage_cache::plan::ModelFacts;
 use afterimage_cache::{
-    CacheBackend, CacheBudget, CacheConfig, CachePlan, ConfigError, ContextReport, ImageSessions, Lane, ListShape,
+    CacheBackend, CacheBudget, CacheConfig, CachePlan, ConfigError, ContextReport, ImageCache, Lane, ListShape,
 };
 use afterimage_checkpoint::Weights;
 use candle_core::{DType, Device, Tensor};
@@ -116,12 +116,12 @@ fn plan(golden: &Golden) -> Result<CachePlan, ConfigError> {
 
 /// Runs the two images of the fixture; returns final latents and one report per branch.
 fn run(fixture: &Fixture, golden: &Golden, plan: &CachePlan) -> (Tensor, Vec<ContextReport>) {
-    let mut sessions = ImageSessions::new(plan, &[LIST], &CacheBudget::unlimited());
-    let latents = denoise(fixture, golden, &mut sessions);
-    (latents, sessions.report().contexts)
+    let mut cache = ImageCache::new(plan, &[LIST], &CacheBudget::unlimited());
+    let latents = denoise(fixture, golden, &mut cache);
+    (latents, cache.report().contexts)
 }
 
-fn denoise(fixture: &Fixture, golden: &Golden, sessions: &mut ImageSessions) -> Tensor {
+fn denoise(fixture: &Fixture, golden: &Golden, cache: &mut ImageCache) -> Tensor {
     let config = r#"{"_class_name": "DDIMScheduler", "clip_sample": false, "beta_start": 0.0001, "beta_end": 0.02,
         "beta_schedule": "linear", "num_train_timesteps": 1000, "prediction_type": "v_prediction"}"#;
     let kind = if golden.scheduler == "ddim" { SchedulerKind::Ddim } else { SchedulerKind::DpmSolverMultistep };
@@ -134,7 +134,7 @@ fn denoise(fixture: &Fixture, golden: &Golden, sessions: &mut ImageSessions) -> 
             let timesteps = vec![timestep; classes.len()];
             let latents = Tensor::cat(latents, 0).unwrap();
             let rows = ClassRows { latents: &latents, timesteps: &timesteps, classes };
-            let lane = Lane { rows: classes.len(), sessions };
+            let lane = Lane::new(classes.len(), cache);
             fixture.transformer.forward(&rows, &mut [lane]).unwrap().narrow(1, 0, 4).unwrap()
         };
         let (cond, uncond) = if golden.separate_cfg {
@@ -278,10 +278,10 @@ fn a_calibration_run_observes_what_the_reference_does() {
     let json = std::fs::read_to_string(fixtures().join("cache/tea_cache.json")).unwrap();
     let expected = &serde_json::from_str::<Value>(&json).unwrap()["uncached"];
     let golden = Golden { scheduler: ddim(), steps: 28, ..Golden::default() };
-    let mut sessions = ImageSessions::new(&CachePlan::Calibrate, &[LIST], &CacheBudget::unlimited());
-    denoise(&fixture, &golden, &mut sessions);
-    assert_eq!(sessions.calibration_steps().len(), 27);
-    for (index, step) in sessions.calibration_steps().iter().enumerate() {
+    let mut cache = ImageCache::new(&CachePlan::Calibrate, &[LIST], &CacheBudget::unlimited());
+    denoise(&fixture, &golden, &mut cache);
+    assert_eq!(cache.calibration_steps().len(), 27);
+    for (index, step) in cache.calibration_steps().iter().enumerate() {
         let close = |ours: f64, key: &str| {
             let expected = expected[key][index + 1].as_f64().unwrap();
             assert!((ours - expected).abs() <= 1e-4 * expected.abs(), "{key} {index}: {ours} for {expected}");

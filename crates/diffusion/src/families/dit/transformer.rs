@@ -10,6 +10,8 @@
 //! Departs from it: latents may have any height and width; diffusers takes them for square when it turns tokens back
 //! into latents.
 
+use std::ops::Range;
+
 use afterimage_cache::{BlockList, Lane, Streams, run_blocks};
 use afterimage_checkpoint::Parameters;
 use candle_core::{DType, Device, Result, Tensor};
@@ -121,8 +123,11 @@ impl BlockList for PreparedBlocks<'_> {
         self.blocks.len()
     }
 
-    fn block(&self, index: usize, streams: &Streams) -> Result<Streams> {
-        let hidden = self.blocks[index].forward(&streams.hidden, &self.conditioning)?;
+    fn run(&self, blocks: Range<usize>, streams: Streams) -> Result<Streams> {
+        let mut hidden = streams.hidden;
+        for block in &self.blocks[blocks] {
+            hidden = block.forward(&hidden, &self.conditioning)?;
+        }
         Ok(Streams { hidden, encoder: None })
     }
 

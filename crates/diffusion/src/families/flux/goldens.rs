@@ -1,6 +1,6 @@
 //! FLUX's transformer against diffusers in f32: one recorded forward.
 
-use afterimage_cache::{CacheBudget, CachePlan, ImageSessions, Lane, ListShape};
+use afterimage_cache::{CacheBudget, CachePlan, ImageCache, Lane, ListShape};
 use candle_core::{DType, Device, Tensor};
 
 use super::config::TransformerConfig;
@@ -34,8 +34,8 @@ fn check_forward(fixture: &Fixture) {
     };
     let blocks = config.num_layers + config.num_single_layers;
     let list = ListShape { name: "blocks", blocks, stream_bytes: 0 };
-    let mut sessions = ImageSessions::new(&CachePlan::None, &[list], &CacheBudget::unlimited());
-    let lane = Lane { rows, sessions: &mut sessions };
+    let mut cache = ImageCache::new(&CachePlan::None, &[list], &CacheBudget::unlimited());
+    let lane = Lane::new(rows, &mut cache);
     let output = transformer.forward(rows_given, &mut [lane]).unwrap();
     assert_near(&output, &latents(given("output")), "output");
 }

@@ -13,6 +13,7 @@
 //! Departs from it: positions are whole numbers of any size, which diffusers rounds to the dtype of the model.
 
 use std::collections::HashMap;
+use std::ops::Range;
 
 use afterimage_cache::{BlockList, Lane, Streams, run_blocks};
 use afterimage_checkpoint::Parameters;
@@ -189,15 +190,18 @@ impl BlockList for PreparedBlocks<'_> {
         self.transformer.blocks.len() + self.transformer.single_blocks.len()
     }
 
-    fn block(&self, index: usize, streams: &Streams) -> Result<Streams> {
-        let Streams { hidden: image, encoder: Some(text) } = streams else {
-            candle_core::bail!("FLUX's blocks carry the text along");
-        };
-        let FluxTransformer { blocks, single_blocks, .. } = self.transformer;
-        match index.checked_sub(blocks.len()) {
-            None => blocks[index].forward(image, text, &self.conditioning),
-            Some(index) => single_blocks[index].forward(image, text, &self.conditioning),
+    fn run(&self, blocks: Range<usize>, mut streams: Streams) -> Result<Streams> {
+        let FluxTransformer { blocks: double_blocks, single_blocks, .. } = self.transformer;
+        for index in blocks {
+            let Streams { hidden: image, encoder: Some(text) } = &streams else {
+                candle_core::bail!("FLUX's blocks carry the text along");
+            };
+            streams = match index.checked_sub(double_blocks.len()) {
+                None => double_blocks[index].forward(image, text, &self.conditioning)?,
+                Some(index) => single_blocks[index].forward(image, text, &self.conditioning)?,
+            };
         }
+        Ok(streams)
     }
 
     fn modulated_input(&self, streams: &Streams) -> Result<Tensor> {

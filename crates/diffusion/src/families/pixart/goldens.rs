@@ -1,7 +1,7 @@
 //! The parts of PixArt against diffusers and transformers in f32: token ids, states of the text
 //! encoder, one forward.
 
-use afterimage_cache::{CacheBudget, CachePlan, ImageSessions, Lane, ListShape};
+use afterimage_cache::{CacheBudget, CachePlan, ImageCache, Lane, ListShape};
 use candle_core::{DType, Device};
 use serde_json::Value;
 
@@ -64,8 +64,8 @@ fn check_forward(name: &str) {
         caption_bias: mask.affine(10_000.0, -10_000.0).unwrap(),
     };
     let list = ListShape { name: PixArtTransformer::BLOCK_LIST, blocks, stream_bytes: 0 };
-    let mut sessions = ImageSessions::new(&CachePlan::None, &[list], &CacheBudget::unlimited());
-    let lane = Lane { rows, sessions: &mut sessions };
+    let mut cache = ImageCache::new(&CachePlan::None, &[list], &CacheBudget::unlimited());
+    let lane = Lane::new(rows, &mut cache);
     let output = transformer.forward(rows_given, &mut [lane]).unwrap();
     assert_near(&output, given("output"), "output");
 }

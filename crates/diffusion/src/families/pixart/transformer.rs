@@ -12,6 +12,8 @@
 //! Departs from it: height, width and their ratio stay f32 until their sinusoids are taken; diffusers rounds them to
 //! the dtype of the model.
 
+use std::ops::Range;
+
 use afterimage_cache::{BlockList, Lane, Streams, run_blocks};
 use afterimage_checkpoint::Parameters;
 use candle_core::{DType, Device, Result, Tensor};
@@ -200,8 +202,11 @@ impl BlockList for PreparedBlocks<'_> {
         self.blocks.len()
     }
 
-    fn block(&self, index: usize, streams: &Streams) -> Result<Streams> {
-        let hidden = self.blocks[index].forward(&streams.hidden, &self.conditioning)?;
+    fn run(&self, blocks: Range<usize>, streams: Streams) -> Result<Streams> {
+        let mut hidden = streams.hidden;
+        for block in &self.blocks[blocks] {
+            hidden = block.forward(&hidden, &self.conditioning)?;
+        }
         Ok(Streams { hidden, encoder: None })
     }
 

@@ -1,6 +1,6 @@
 //! The transformer of Stable Diffusion 3 against diffusers in f32: one recorded forward.
 
-use afterimage_cache::{CacheBudget, CachePlan, ImageSessions, Lane, ListShape};
+use afterimage_cache::{CacheBudget, CachePlan, ImageCache, Lane, ListShape};
 use candle_core::{DType, Device};
 
 use super::config::TransformerConfig;
@@ -24,8 +24,8 @@ fn check_forward(fixture: &Fixture) {
     let pooled = transformer.embed_pooled(given("pooled_projections")).unwrap();
     let rows_given = PromptRows { latents, timesteps: &timesteps, texts, pooled };
     let list = ListShape { name: Sd3Transformer::BLOCK_LIST, blocks: config.num_layers, stream_bytes: 0 };
-    let mut sessions = ImageSessions::new(&CachePlan::None, &[list], &CacheBudget::unlimited());
-    let lane = Lane { rows, sessions: &mut sessions };
+    let mut cache = ImageCache::new(&CachePlan::None, &[list], &CacheBudget::unlimited());
+    let lane = Lane::new(rows, &mut cache);
     assert_near(&transformer.forward(rows_given, &mut [lane]).unwrap(), given("output"), "output");
 }
 

@@ -7,6 +7,8 @@
 //! * `AdaLayerNormContinuous` (lines 307-351):
 //!   <https://github.com/huggingface/diffusers/blob/v0.42.1/src/diffusers/models/normalization.py#L307>
 
+use std::ops::Range;
+
 use afterimage_cache::{BlockList, Lane, Streams, run_blocks};
 use afterimage_checkpoint::Parameters;
 use candle_core::{DType, Result, Tensor};
@@ -128,10 +130,13 @@ impl BlockList for PreparedBlocks<'_> {
         self.blocks.len()
     }
 
-    fn block(&self, index: usize, streams: &Streams) -> Result<Streams> {
-        let Some(text) = &streams.encoder else { candle_core::bail!("block {index} needs a text stream") };
-        let (hidden, encoder) = self.blocks[index].forward(&streams.hidden, text, &self.embedding)?;
-        Ok(Streams { hidden, encoder })
+    fn run(&self, blocks: Range<usize>, mut streams: Streams) -> Result<Streams> {
+        for index in blocks {
+            let Some(text) = &streams.encoder else { candle_core::bail!("block {index} needs a text stream") };
+            let (hidden, encoder) = self.blocks[index].forward(&streams.hidden, text, &self.embedding)?;
+            streams = Streams { hidden, encoder };
+        }
+        Ok(streams)
     }
 
     fn modulated_input(&self, streams: &Streams) -> Result<Tensor> {

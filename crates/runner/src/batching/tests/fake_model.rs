@@ -154,13 +154,14 @@ impl StepModel for FakeModel {
     }
 
     #[allow(clippy::panic, reason = "the fault that is tested")]
-    fn step(&self, images: &mut [&mut FakeImage]) -> Result<(), RunnerError> {
+    fn step(&self, images: &mut [&mut FakeImage]) -> Result<Vec<bool>, RunnerError> {
         let size = images[0].spec.size;
         let rows = images.iter().map(|image| image.spec.guidance.rows()).sum();
         assert!(images.iter().all(|image| image.spec.size == size), "a batch has one size");
         let members = images.iter().map(|image| (image.spec.seed, image.step + 1)).collect();
         self.forwards.lock().unwrap().push(Forward { size, rows, images: members });
         self.clock.advance(rows as u64 * ROW_STEP_MILLIS);
+        let were_finite = images.iter().map(|image| self.is_finite(image)).collect::<Result<_, _>>()?;
         for image in images.iter_mut() {
             image.step += 1;
             image.state = image.state.wrapping_mul(31).wrapping_add(image.step as u64);
@@ -177,7 +178,7 @@ impl StepModel for FakeModel {
                 _ => {}
             }
         }
-        Ok(())
+        Ok(were_finite)
     }
 
     fn is_finite(&self, image: &FakeImage) -> Result<bool, RunnerError> {

@@ -47,6 +47,13 @@ fn latents_that_are_not_finite_name_the_step() {
 }
 
 #[test]
+fn latents_that_are_not_finite_at_the_end_are_not_decoded() {
+    let (error, statistics) = beside(Fault::NotFinite(4));
+    assert_eq!(error, JobError::Failed("step 4 of 4, seed 3: the latents are not finite".to_owned()));
+    assert_eq!(statistics.isolated_steps, 0);
+}
+
+#[test]
 fn an_image_that_cannot_begin_or_be_decoded_fails_its_request_only() {
     assert_eq!(beside(Fault::Begin).0, JobError::Failed("cannot begin".to_owned()));
     assert_eq!(beside(Fault::Decode).0, JobError::Failed("cannot decode".to_owned()));

@@ -36,11 +36,11 @@ impl StepModel for Faulty {
     }
 
     #[allow(clippy::panic, reason = "the fault that is tested")]
-    fn step(&self, images: &mut [&mut Seeded]) -> Result<(), RunnerError> {
+    fn step(&self, images: &mut [&mut Seeded]) -> Result<Vec<bool>, RunnerError> {
         let mut running: Vec<_> = images.iter_mut().map(|image| &mut image.1).collect();
-        self.0.step(&mut running)?;
+        let were_finite = self.0.step(&mut running)?;
         assert!(images.iter().all(|image| image.0 != FAULTY_SEED), "a faulty image");
-        Ok(())
+        Ok(were_finite)
     }
 
     fn is_finite(&self, image: &Seeded) -> Result<bool, RunnerError> {

@@ -1,4 +1,7 @@
 //! What a run of blocks did to the two streams, kept for later steps.
+//!
+//! Reference: cache-dit 1.5.3, `caching/cache_contexts/cache_manager.py`, lines 689-854 (`set_Bn_buffer` to
+//! `apply_cache`).
 
 use std::collections::HashMap;
 

@@ -3,12 +3,15 @@
 //! How much the magnitude of what the block stack adds changes from step to step hardly depends on
 //! the prompt. It is measured once per model; the product of the ratios since the last computed step
 //! says how far the stored residual is off. No tensor is looked at.
+//!
+//! Reference: vLLM-Omni 0.30.0, `vllm_omni/diffusion/cache/magcache/hook.py`, lines 93-141
+//! (`MagCacheHeadHook.new_forward`).
 
 use std::sync::Arc;
 
 use candle_core::{Result, Tensor};
 
-use super::whole_stack::{StackDecision, StackRule};
+use super::whole_stack::{Proposal, StackDecision, StackRule};
 use crate::block_list::{Probe, Streams};
 use crate::clock::Pass;
 use crate::decision::Reason;
@@ -43,11 +46,11 @@ impl MagCache {
 }
 
 impl StackRule for MagCache {
-    fn decide(&mut self, pass: Pass, _: &Streams, _: &dyn Probe, can_reuse: bool) -> Result<StackDecision> {
+    fn propose(&mut self, pass: Pass, _: &Streams, _: &dyn Probe, can_reuse: bool) -> Result<Proposal> {
         let Self { plan, skipped } = self;
         if pass.step < plan.retained_steps {
             *skipped = Skipped::default();
-            return Ok(StackDecision { reason: Reason::Warmup, compared: None });
+            return Ok(Proposal::Decided(StackDecision { reason: Reason::Warmup, compared: None }));
         }
         skipped.ratio *= plan.ratios[pass.step.min(plan.ratios.len() - 1)];
         skipped.steps += 1;
@@ -65,7 +68,7 @@ impl StackRule for MagCache {
         if reason != Reason::Cached {
             *skipped = Skipped::default();
         }
-        Ok(StackDecision { reason, compared })
+        Ok(Proposal::Decided(StackDecision { reason, compared }))
     }
 
     fn tensor(&self) -> Option<&Tensor> {

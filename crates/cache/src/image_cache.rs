@@ -1,0 +1,277 @@
+//! The cache state of one image.
+//!
+//! An image owns one [`ListCache`] per block list of its model, or one for all of them together; they are made
+//! when the image starts and dropped when it ends. Each holds a caching method, and that a `BranchState` per
+//! guidance branch. Where the memory for cache state is used up, a new image gets none: it is computed in
+//! full, and says so.
+
+use std::sync::Arc;
+
+use candle_core::Result;
+
+use crate::block_list::{Probe, Streams};
+use crate::budget::{CacheBudget, Reservation};
+use crate::calibration::CalibrationStep;
+use crate::clock::StepClock;
+use crate::decision::Reason;
+use crate::method::{self, CachingMethod, Visit};
+use crate::plan::CachePlan;
+use crate::repeats::Repeats;
+use crate::report::{ContextReport, ImageReport};
+
+/// One block list of a model, as an image's state needs to know it.
+#[derive(Debug, Clone, Copy)]
+pub struct ListShape<'a> {
+    /// The list's name in diffusers.
+    pub name: &'a str,
+    /// Number of blocks.
+    pub blocks: usize,
+    /// Bytes of one image's streams in one forward.
+    pub stream_bytes: usize,
+}
+
+/// All cache state of one image.
+///
+/// A clone is a snapshot: it shares the tensors and the reserved memory, and goes its own way from
+/// then on. Putting it in place of the original takes back what was done since.
+#[derive(Debug, Clone)]
+pub struct ImageCache {
+    /// In the order of their blocks, without gaps.
+    lists: Vec<ListCache>,
+    /// The forward in progress is the second of its step.
+    is_second: bool,
+    /// The list that waits for numbers to decide by.
+    comparing: usize,
+    _reservation: Option<Arc<Reservation>>,
+}
+
+impl ImageCache {
+    /// Fresh state for a model that runs these block lists one after the other, within `budget`.
+    pub fn new(plan: &CachePlan, lists: &[ListShape<'_>], budget: &CacheBudget) -> Self {
+        Self::with_forwards(plan, lists, budget, false)
+    }
+
+    /// The same where steps may have a second forward, which [`Self::begin_forward`] tells.
+    pub fn with_second_forwards(plan: &CachePlan, lists: &[ListShape<'_>], budget: &CacheBudget) -> Self {
+        Self::with_forwards(plan, lists, budget, true)
+    }
+
+    fn with_forwards(plan: &CachePlan, lists: &[ListShape<'_>], budget: &CacheBudget, repeats: bool) -> Self {
+        let shapes = if plan.joins_lists() { vec![DecidedShape::joined(lists)] } else { DecidedShape::each(lists) };
+        let bytes = shapes.iter().map(|shape| plan.state_bytes(shape.blocks, shape.stream_bytes, repeats)).sum();
+        let reservation = budget.reserve(bytes);
+        let reason = if reservation.is_some() { Reason::Off } else { Reason::Budget };
+        let branches = StepClock::branches(plan.separate_cfg());
+        let lists = shapes.into_iter().map(|DecidedShape { name, first, blocks, .. }| {
+            let method = reservation.as_ref().and_then(|_| method::new(plan, blocks));
+            let cached = |method| Mode::Cached(method, repeats.then(|| Repeats::new(branches.len(), blocks)));
+            let mode = method.map_or(Mode::Computed { reason, branches, forwards: 0 }, cached);
+            ListCache { name, first, blocks, mode }
+        });
+        Self { lists: lists.collect(), is_second: false, comparing: 0, _reservation: reservation.map(Arc::new) }
+    }
+
+    /// State whose only method a test wants to watch.
+    #[cfg(test)]
+    pub(crate) fn of(method: Box<dyn CachingMethod>, blocks: usize) -> Self {
+        let list = ListCache { name: String::new(), first: 0, blocks, mode: Mode::Cached(method, None) };
+        Self { lists: vec![list], is_second: false, comparing: 0, _reservation: None }
+    }
+
+    /// A forward is about to begin; it may be the second of its step.
+    pub fn begin_forward(&mut self, is_second: bool) {
+        self.is_second = is_second;
+    }
+
+    /// As [`CachingMethod::visit`], with the model's own index of the block.
+    pub(crate) fn visit(&mut self, index: usize, streams: &Streams, probe: &dyn Probe) -> Result<Visit> {
+        self.visit_lists(0, Visit::Run { until: index, decides: false }, index, streams, probe)
+    }
+
+    /// As [`CachingMethod::decide`], at the place where the last visit was answered with a comparison.
+    pub(crate) fn decide(
+        &mut self,
+        index: usize,
+        streams: &Streams,
+        numbers: &[f32],
+        probe: &dyn Probe,
+    ) -> Result<Visit> {
+        let list = &mut self.lists[self.comparing];
+        let visit = list.decide(index, streams, numbers)?;
+        if !matches!(visit, Visit::Run { .. }) {
+            return Ok(visit);
+        }
+        // It may have stood behind its last block, where the next list begins.
+        self.visit_lists(self.comparing + 1, visit, index, streams, probe)
+    }
+
+    /// Asks the lists that have to do with this place, from one of them on. Where two lists meet, the one that
+    /// ends sees the streams before the one that begins, and that says how far to run.
+    fn visit_lists(
+        &mut self,
+        from: usize,
+        mut answer: Visit,
+        index: usize,
+        streams: &Streams,
+        probe: &dyn Probe,
+    ) -> Result<Visit> {
+        for (list, cache) in self.lists.iter_mut().enumerate().skip(from) {
+            if !(cache.first..=cache.first + cache.blocks).contains(&index) {
+                continue;
+            }
+            answer = cache.visit(index, streams, probe, self.is_second)?;
+            match answer {
+                Visit::Run { .. } => {}
+                Visit::Jump { .. } => break,
+                Visit::Compare { .. } => {
+                    self.comparing = list;
+                    break;
+                }
+            }
+        }
+        Ok(answer)
+    }
+
+    /// Bytes of device memory the state holds.
+    pub fn bytes(&self) -> usize {
+        self.lists.iter().map(ListCache::bytes).sum()
+    }
+
+    /// Forwards reused so far, as the first list's first guidance branch counts them.
+    pub fn cached_forwards(&self) -> usize {
+        match self.lists.first().map(|list| &list.mode) {
+            Some(Mode::Cached(method, repeats)) => method.cached_steps() + repeats.as_ref().map_or(0, Repeats::reused),
+            _ => 0,
+        }
+    }
+
+    /// What was recorded so far under [`CachePlan::Calibrate`], of the first list.
+    pub fn calibration_steps(&self) -> &[CalibrationStep] {
+        match self.lists.first().map(|list| &list.mode) {
+            Some(Mode::Cached(method, _)) => method.calibration_steps(),
+            _ => &[],
+        }
+    }
+
+    /// What was decided so far.
+    pub fn report(&self) -> ImageReport {
+        let mut report = ImageReport::default();
+        for list in &self.lists {
+            list.add_to(&mut report);
+        }
+        report
+    }
+}
+
+/// The cache state of one image for one block list or several joined ones, all guidance branches.
+#[derive(Debug, Clone)]
+struct ListCache {
+    name: String,
+    /// Index of its first block in the model.
+    first: usize,
+    blocks: usize,
+    mode: Mode,
+}
+
+/// Blocks that are decided about together.
+struct DecidedShape {
+    name: String,
+    first: usize,
+    blocks: usize,
+    stream_bytes: usize,
+}
+
+#[derive(Debug, Clone)]
+enum Mode {
+    /// Every forward is computed, for this reason; first forwards of steps are counted.
+    Computed {
+        reason: Reason,
+        branches: &'static [&'static str],
+        forwards: usize,
+    },
+    Cached(Box<dyn CachingMethod>, Option<Repeats>),
+}
+
+impl DecidedShape {
+    /// One for all lists, named after all.
+    fn joined(lists: &[ListShape<'_>]) -> Self {
+        let names: Vec<_> = lists.iter().map(|list| list.name).collect();
+        Self {
+            name: names.join("+"),
+            first: 0,
+            blocks: lists.iter().map(|list| list.blocks).sum(),
+            stream_bytes: lists.iter().map(|list| list.stream_bytes).max().unwrap_or(0),
+        }
+    }
+
+    /// One for each list.
+    fn each(lists: &[ListShape<'_>]) -> Vec<Self> {
+        let mut first = 0;
+        let shape = |list: &ListShape<'_>| {
+            let shape =
+                Self { name: list.name.to_owned(), first, blocks: list.blocks, stream_bytes: list.stream_bytes };
+            first += list.blocks;
+            shape
+        };
+        lists.iter().map(shape).collect()
+    }
+}
+
+impl ListCache {
+    /// As [`ImageCache::visit`], at a place of this list.
+    fn visit(&mut self, index: usize, streams: &Streams, probe: &dyn Probe, is_second: bool) -> Result<Visit> {
+        let own = index - self.first;
+        let visit = match &mut self.mode {
+            Mode::Computed { forwards, .. } => {
+                *forwards += usize::from(own == 0 && !is_second);
+                Visit::Run { until: self.blocks, decides: false }
+            }
+            Mode::Cached(method, None) => method.visit(own, streams, probe)?,
+            Mode::Cached(_, Some(repeats)) if is_second => repeats.visit_second(own, streams)?,
+            Mode::Cached(method, Some(repeats)) => repeats.visit_first(method.as_mut(), own, streams, probe)?,
+        };
+        Ok(self.in_the_model(visit))
+    }
+
+    /// As [`ImageCache::decide`], for this list.
+    fn decide(&mut self, index: usize, streams: &Streams, numbers: &[f32]) -> Result<Visit> {
+        let own = index - self.first;
+        let visit = match &mut self.mode {
+            Mode::Computed { .. } => candle_core::bail!("what is computed in full has nothing to decide"),
+            Mode::Cached(method, None) => method.decide(streams, numbers)?,
+            Mode::Cached(method, Some(repeats)) => repeats.decide_first(method.as_mut(), own, streams, numbers)?,
+        };
+        Ok(self.in_the_model(visit))
+    }
+
+    /// The same answer, with the model's indices of blocks.
+    fn in_the_model(&self, visit: Visit) -> Visit {
+        match visit {
+            Visit::Run { until, decides } => Visit::Run { until: self.first + until, decides },
+            Visit::Jump { to, streams } => Visit::Jump { to: self.first + to, streams },
+            Visit::Compare { numbers, waits } => Visit::Compare { numbers, waits },
+        }
+    }
+
+    fn bytes(&self) -> usize {
+        match &self.mode {
+            Mode::Computed { .. } => 0,
+            Mode::Cached(method, repeats) => method.bytes() + repeats.as_ref().map_or(0, Repeats::bytes),
+        }
+    }
+
+    fn add_to(&self, report: &mut ImageReport) {
+        match &self.mode {
+            Mode::Computed { reason: Reason::Off, forwards, .. } => report.count(Reason::Off, *forwards),
+            Mode::Computed { reason, branches, forwards } => {
+                for (branch, name) in branches.iter().enumerate() {
+                    let mut context = ContextReport::new(name);
+                    let steps = (branch..*forwards).step_by(branches.len()).count();
+                    (0..steps).for_each(|step| context.record(step, *reason));
+                    report.add(&self.name, context);
+                }
+            }
+            Mode::Cached(method, _) => method.reports().into_iter().for_each(|context| report.add(&self.name, context)),
+        }
+    }
+}
