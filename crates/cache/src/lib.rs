@@ -108,6 +108,8 @@
 //! | scheduler with two forwards per step (Heun) | every forward is a step | one decision per step, for both |
 //! | unknown keys | ignored | refused |
 
+#![cfg_attr(test, allow(clippy::disallowed_methods, reason = "tests look at values"))]
+
 mod batch;
 pub mod block_list;
 mod budget;

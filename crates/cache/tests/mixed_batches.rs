@@ -5,6 +5,7 @@
 //! arithmetic of a row does not depend on the batch.
 
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+#![allow(clippy::disallowed_methods, reason = "tests look at values")]
 
 use std::ops::Range;
 

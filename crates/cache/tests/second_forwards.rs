@@ -1,6 +1,7 @@
 //! Steps with a second forward, as Heun's: one decision for both.
 
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+#![allow(clippy::disallowed_methods, reason = "tests look at values")]
 
 use std::cell::RefCell;
 use std::ops::Range;

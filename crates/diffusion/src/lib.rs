@@ -4,6 +4,8 @@
 //! A family is loaded from an `afterimage_checkpoint::ModelFolder`, and shows its lists of transformer blocks to the driver
 //! of `afterimage-cache`; no file here mentions caching, and none knows requests, queues or HTTP.
 
+#![cfg_attr(test, allow(clippy::disallowed_methods, reason = "tests look at values"))]
+
 mod canvas;
 mod error;
 pub mod families;

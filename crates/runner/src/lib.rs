@@ -5,6 +5,8 @@
 //! a time, so requests join, are watched and leave between steps. Caching is the business of
 //! `afterimage-cache`: model files here only expose their block lists.
 
+#![cfg_attr(test, allow(clippy::disallowed_methods, reason = "tests look at values"))]
+
 mod admission;
 mod batching;
 mod calibration;

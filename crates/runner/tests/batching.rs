@@ -2,10 +2,10 @@
 
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
-use afterimage_cache::{CacheBackend, CacheConfig};
+use afterimage_cache::{CacheBackend, CacheBudget, CacheConfig, CachePlan, read_back};
 use afterimage_runner::{
-    BucketPolicy, DeviceSpec, Engine, EngineOptions, FinishedJob, ImageRequest, JobError, LoadOptions, ModelFolder,
-    PreviewCount, Replicas, RunnerError, Size, SubmitError,
+    BucketPolicy, DeviceSpec, Engine, EngineOptions, FinishedJob, ImageRequest, ImageSpec, JobError, LoadOptions,
+    ModelFolder, Pipeline, PreviewCount, Replicas, RunnerError, Size, SubmitError,
 };
 use serde_json::{Value, json};
 
@@ -100,6 +100,43 @@ fn requests_of_every_kind_get_together_what_they_get_alone() {
     assert_eq!(cached, 6, "every cache was engaged");
     assert_eq!((engine.queue_depth(), engine.running_rows(), engine.cache_bytes()), (0, 0, 0));
     assert_eq!(engine.queued_seconds(), 0.0);
+}
+
+#[test]
+fn a_mixed_batch_of_eight_rows_costs_one_copy_to_the_host_per_step() {
+    use CacheBackend::{CacheDit, TeaCache};
+    const STEPS: usize = 12;
+    let pipeline = Pipeline::load(&ModelFolder::embedded(), &LoadOptions::default()).unwrap();
+    let info = pipeline.info();
+    let late = json!({"Fn_compute_blocks": 3, "Bn_compute_blocks": 1, "max_warmup_steps": 2});
+    let configs = [
+        cache(CacheDit, json!({"max_warmup_steps": 3, "residual_diff_threshold": 0.4})),
+        cache(CacheDit, late),
+        cache(TeaCache, json!({"rel_l1_thresh": 0.3})),
+        CacheConfig::None,
+    ];
+    let spec = |(index, config): (usize, &CacheConfig)| ImageSpec {
+        prompt: index.to_string(),
+        negative_prompt: None,
+        seed: index as u64,
+        size: info.buckets[0],
+        steps: STEPS,
+        guidance: info.default_guidance(),
+        scheduler: info.default_scheduler,
+        cache: CachePlan::new(config, STEPS, info.cache_facts(&info.blocks())).unwrap(),
+    };
+    let begin = |spec: ImageSpec| pipeline.begin(&spec, &CacheBudget::unlimited()).unwrap();
+    let mut images: Vec<_> = configs.iter().enumerate().map(spec).map(begin).collect();
+    // Each image has a row with its prompt and one without.
+    assert!(images.iter().all(|image| image.spec().guidance.rows() == 2));
+    for step in 0..STEPS {
+        let before = read_back::copies();
+        let were_finite = pipeline.denoise(&mut images).unwrap();
+        assert_eq!(read_back::copies() - before, 1, "step {step}");
+        assert_eq!(were_finite, [true; 4]);
+    }
+    let cached = images.iter().filter(|image| image.cached_forwards() > 0).count();
+    assert_eq!(cached, 3, "every cache was engaged");
 }
 
 #[test]

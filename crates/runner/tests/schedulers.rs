@@ -6,6 +6,7 @@
 
 // clippy.toml allows these in `#[test]` functions, not in what they call.
 #![allow(clippy::panic, clippy::unwrap_used)]
+#![allow(clippy::disallowed_methods, reason = "tests look at values")]
 
 use std::collections::BTreeMap;
 

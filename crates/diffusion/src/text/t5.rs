@@ -320,6 +320,7 @@ impl FeedForward {
 }
 
 /// The table of tokens under whichever of its names; under both it must be the same.
+#[allow(clippy::disallowed_methods, reason = "in no forward: the weights are being loaded")]
 fn tokens(config: &T5Config, parameters: &Parameters) -> Result<Embedding> {
     let [shared, own] = [TOKENS, ENCODER_TOKENS].map(|name| parameters.pp(name));
     let table = |parameters: &Parameters| embedding(config.vocab_size, config.d_model, parameters);

@@ -69,6 +69,7 @@ pub(super) fn add_moments(moments: &mut [Moments], values: &Tensor) -> Result<()
     Ok(())
 }
 
+#[allow(clippy::disallowed_methods, reason = "in no forward: the picture is being decoded")]
 fn moments_of(values: &Tensor, groups: usize) -> Result<Vec<Moments>> {
     let count = (values.elem_count() / groups) as f64;
     let (storage, layout) = values.storage_and_layout();

@@ -3,6 +3,7 @@
 //! The fixtures are made by the scripts in `tests/reference`.
 
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+#![allow(clippy::disallowed_methods, reason = "tests look at values")]
 #![allow(clippy::print_stdout, reason = "the margins are worth seeing under --nocapture")]
 
 mod config_variants;
