@@ -254,9 +254,12 @@ class Pages(StructureTest):
     def test_names_that_are_nowhere(self) -> None:
         self.tree.crate("cache", "pub mod plan;\n")
         self.tree.write("crates/cache/src/plan.rs", "pub struct Plan;\n")
-        page = "`cache::plan` has `Plan` and `KEY`.\n\n`cache::plans` has `Plane`, `cache_dit`.\n"
+        page = "`cache::plan` has `Plan` and `KEY`: `crates/cache/src`.\n`cache::plans`, `Plane`, `cache_dit`, `crates/x`\n"
         found = list(unknown_names(Workspace(self.tree.folder), page))
-        self.assertEqual([(one.line, one.fault) for one in found], [(3, "name cache::plans"), (3, "name Plane")])
+        self.assertEqual(
+            [(one.line, one.fault) for one in found],
+            [(2, f"name {name}") for name in ("cache::plans", "Plane", "crates/x")],
+        )
 
 
 class Layouts(unittest.TestCase):
