@@ -254,7 +254,7 @@ class Pages(StructureTest):
     def test_names_that_are_nowhere(self) -> None:
         self.tree.crate("cache", "pub mod plan;\n")
         self.tree.write("crates/cache/src/plan.rs", "pub struct Plan;\n")
-        page = "`cache::plan` has `Plan` and `KEY`: `crates/cache/src`.\n`cache::plans`, `Plane`, `cache_dit`, `crates/x`\n"
+        page = "`cache::plan` has `Plan`, `KEY`, `crates/cache`.\n`cache::plans`, `Plane`, `cache_dit`, `crates/x`\n"
         found = list(unknown_names(Workspace(self.tree.folder), page))
         self.assertEqual(
             [(one.line, one.fault) for one in found],
