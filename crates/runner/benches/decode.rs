@@ -39,13 +39,12 @@ fn decode(bencher: Bencher<'_, '_>, side: usize) {
     let spec = ImageSpec {
         prompt: "0".to_owned(),
         negative_prompt: None,
-        seed: 0,
         size: Size { width: side, height: side },
         steps: 1,
         guidance: Guidance::Rows(1.0),
         scheduler: pipeline.info().default_scheduler,
         cache: CachePlan::None,
     };
-    let image = pipeline.begin(&spec, &CacheBudget::unlimited()).expect("the spec is valid");
+    let image = pipeline.begin(spec, 0, &CacheBudget::unlimited()).expect("the spec is valid");
     bencher.bench_local(|| pipeline.decode(image.latents()).expect("the latents are finite"));
 }

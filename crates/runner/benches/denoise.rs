@@ -18,14 +18,13 @@ fn begin(pipeline: &Pipeline, images: usize) -> Vec<RunningImage> {
         let spec = ImageSpec {
             prompt: index.to_string(),
             negative_prompt: None,
-            seed: index as u64,
             size: info.buckets[0],
             steps: 200,
             guidance: Guidance::Rows(4.0),
             scheduler: info.default_scheduler,
             cache: CachePlan::None,
         };
-        pipeline.begin(&spec, &CacheBudget::unlimited()).expect("the spec is valid")
+        pipeline.begin(spec, index as u64, &CacheBudget::unlimited()).expect("the spec is valid")
     };
     (0..images).map(begin).collect()
 }

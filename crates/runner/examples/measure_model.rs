@@ -30,14 +30,13 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let spec = ImageSpec {
         prompt: "0".to_owned(),
         negative_prompt: None,
-        seed: 0,
         size: info.buckets[0],
         steps,
         guidance: info.default_guidance(),
         scheduler: info.default_scheduler,
         cache: CachePlan::None,
     };
-    let mut images = [pipeline.begin(&spec, &CacheBudget::unlimited())?];
+    let mut images = [pipeline.begin(spec, 0, &CacheBudget::unlimited())?];
     let mut seconds = Vec::new();
     for _ in 0..steps {
         let started = Instant::now();
@@ -45,7 +44,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         seconds.push(started.elapsed().as_secs_f64());
     }
     seconds.sort_by(f64::total_cmp);
-    writeln!(out, "{} steps of {}: median {:.3} s a step", steps, spec.size, seconds[steps / 2])?;
+    writeln!(out, "{} steps of {}: median {:.3} s a step", steps, info.buckets[0], seconds[steps / 2])?;
     let started = Instant::now();
     pipeline.decode(images[0].latents())?;
     writeln!(out, "decoded in {:.2} s, peak {}", started.elapsed().as_secs_f64(), peak_memory()?)?;

@@ -11,10 +11,9 @@ use afterimage_diffusion::schedulers::SchedulerKind;
 use crate::error::RunnerError;
 use crate::model_info::ModelInfo;
 use crate::pipeline::Pipeline;
-use crate::request::{BucketPolicy, ImageRequest, Job, PreviewCount, RequestError, RequestWarning, Size};
-
-/// Seeds are signed 64-bit integers in the clients' languages.
-const MAX_SEED: u64 = i64::MAX as u64;
+use crate::request::{
+    BucketPolicy, ImageRequest, ImageSpec, PlannedRequest, PreviewCount, RequestError, RequestWarning, Seeds, Size,
+};
 
 /// What requests are checked against.
 pub(crate) struct Admission {
@@ -24,7 +23,7 @@ pub(crate) struct Admission {
 
 impl Admission {
     /// Fills in the model's defaults and refuses what it cannot do.
-    pub(crate) fn plan(&self, request: ImageRequest) -> Result<Job, RequestError> {
+    pub(crate) fn plan(&self, request: ImageRequest) -> Result<PlannedRequest, RequestError> {
         let Self { pipeline, bucket_policy } = self;
         let info = pipeline.info();
         let ReadPrompt { prompt, nearest } = pipeline
@@ -39,17 +38,12 @@ impl Admission {
         let facts = ModelFacts { separate_cfg: guidance.has_second_forward(), ..info.cache_facts(&blocks) };
         let cache = CachePlan::new(&request.cache, steps, facts).map_err(cache_error)?;
         let warnings = nearest.iter().map(nearest_label).chain(cache.warnings().iter().map(cache_warning)).collect();
-        Ok(Job {
-            prompt,
-            negative_prompt: request.negative_prompt,
-            images: request.images,
-            seed: check_seed(request.seed, request.images)?,
-            size,
-            steps,
-            guidance,
-            scheduler,
+        let spec =
+            ImageSpec { prompt, negative_prompt: request.negative_prompt, size, steps, guidance, scheduler, cache };
+        Ok(PlannedRequest {
+            spec: Arc::new(spec),
+            seeds: check_seeds(request.seed, request.images)?,
             previews: PreviewCount::default(),
-            cache,
             warnings,
         })
     }
@@ -111,8 +105,8 @@ fn guidance(request: &ImageRequest, info: &ModelInfo) -> Result<Guidance, Reques
 }
 
 /// Refuses an image that is larger than a batch.
-pub(crate) fn check_rows(job: &Job, max_batch_rows: usize) -> Result<(), RequestError> {
-    let rows = job.rows_per_image();
+pub(crate) fn check_rows(planned: &PlannedRequest, max_batch_rows: usize) -> Result<(), RequestError> {
+    let rows = planned.spec.guidance.rows_per_forward();
     if rows <= max_batch_rows {
         return Ok(());
     }
@@ -123,7 +117,7 @@ pub(crate) fn check_rows(job: &Job, max_batch_rows: usize) -> Result<(), Request
     Err(refuse("guidance_scale", "too_many_rows", message))
 }
 
-/// Refuses a job that would never find room, however long its client came back.
+/// Refuses a request that would never find room, however long its client came back.
 pub(crate) fn check_work(estimated_seconds: Option<f64>, max_queued_seconds: f64) -> Result<(), RequestError> {
     let Some(seconds) = estimated_seconds.filter(|seconds| *seconds > max_queued_seconds) else { return Ok(()) };
     let message = format!(
@@ -143,10 +137,12 @@ fn check_scheduler(pipeline: &Pipeline, kind: SchedulerKind, steps: usize, size:
     }
 }
 
-fn check_seed(seed: u64, images: usize) -> Result<u64, RequestError> {
-    let last = seed.checked_add(images.saturating_sub(1) as u64).filter(|last| *last <= MAX_SEED);
-    last.map(|_| seed).ok_or_else(|| {
-        invalid("seed", format!("`seed` is {seed} for {images} image(s); the last seed must be at most {MAX_SEED}"))
+fn check_seeds(seed: u64, images: usize) -> Result<Seeds, RequestError> {
+    Seeds::new(seed, images).ok_or_else(|| {
+        invalid(
+            "seed",
+            format!("`seed` is {seed} for {images} image(s); the last seed must be at most {}", Seeds::LARGEST),
+        )
     })
 }
 

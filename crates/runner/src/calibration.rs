@@ -1,5 +1,7 @@
 //! Measures what TeaCache and MagCache must know about a model.
 
+use std::sync::Arc;
+
 use afterimage_cache::{CacheBudget, CachePlan, Calibration};
 
 use crate::error::RunnerError;
@@ -8,20 +10,20 @@ use crate::request::ImageSpec;
 
 /// Runs uncached images, one after the other, and fits a calibration to them.
 ///
-/// `specs` should differ in prompt and seed, and agree in everything else: the magnitude ratios are those
+/// `images`, each with its seed, should differ in prompt and seed, and agree in everything else: the magnitude ratios are those
 /// of runs with that number of steps. None may ask for a second forward per step.
 ///
 /// # Errors
 /// If a step fails, or the runs are too few or too short to fit a polynomial to.
 pub fn calibrate(
     pipeline: &Pipeline,
-    specs: &[ImageSpec],
+    images: &[(ImageSpec, u64)],
     mut progress: impl FnMut(usize),
 ) -> Result<Calibration, RunnerError> {
-    let mut runs = Vec::with_capacity(specs.len());
-    for (index, spec) in specs.iter().enumerate() {
-        let spec = ImageSpec { cache: CachePlan::Calibrate, ..spec.clone() };
-        let mut images = [pipeline.begin(&spec, &CacheBudget::unlimited())?];
+    let mut runs = Vec::with_capacity(images.len());
+    for (index, (spec, seed)) in images.iter().enumerate() {
+        let spec = Arc::new(ImageSpec { cache: CachePlan::Calibrate, ..spec.clone() });
+        let mut images = [pipeline.begin(Arc::clone(&spec), *seed, &CacheBudget::unlimited())?];
         for _ in 0..spec.forwards() {
             pipeline.denoise(&mut images)?;
         }

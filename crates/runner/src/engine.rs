@@ -12,7 +12,7 @@ use crate::error::RunnerError;
 use crate::model_info::ModelInfo;
 use crate::pipeline::{DeviceSpec, PromptCache, PromptCacheStatistics};
 use crate::replicas::Replicas;
-use crate::request::{BucketPolicy, ImageRequest, ImageSpec, Job, RequestError, RequestWarning, Ticket};
+use crate::request::{BucketPolicy, ImageRequest, ImageSpec, PlannedRequest, RequestError, RequestWarning, Ticket};
 
 /// 2 GiB: some forty FLUX images of 1024 x 1024 with plain reuse.
 const DEFAULT_CACHE_MEMORY_BYTES: usize = 2 << 30;
@@ -93,9 +93,9 @@ impl Engine {
         let admission = Admission { pipeline, bucket_policy: options.bucket_policy };
         let mut warnings = Vec::new();
         for size in sizes {
-            let job = admission.plan(ImageRequest { size: Some(size), ..request.clone() })?;
-            admission::check_rows(&job, options.max_batch_rows)?;
-            warnings = job.warnings;
+            let planned = admission.plan(ImageRequest { size: Some(size), ..request.clone() })?;
+            admission::check_rows(&planned, options.max_batch_rows)?;
+            warnings = planned.warnings;
         }
         // All but the size is the same.
         Ok(warnings)
@@ -151,19 +151,19 @@ impl Engine {
     ///
     /// # Errors
     /// [`RequestError`] naming the field that cannot be served.
-    pub fn plan(&self, request: ImageRequest) -> Result<Job, RequestError> {
-        let job = self.shared.admission.plan(request)?;
-        admission::check_rows(&job, self.shared.max_batch_rows)?;
-        admission::check_work(self.shared.pool.estimate(&job), self.shared.max_queued_seconds)?;
-        Ok(job)
+    pub fn plan(&self, request: ImageRequest) -> Result<PlannedRequest, RequestError> {
+        let planned = self.shared.admission.plan(request)?;
+        admission::check_rows(&planned, self.shared.max_batch_rows)?;
+        admission::check_work(self.shared.pool.estimate(&planned), self.shared.max_queued_seconds)?;
+        Ok(planned)
     }
 
-    /// Hands a job to the worker with the least work.
+    /// Hands a request to the worker with the least work.
     ///
     /// # Errors
     /// [`SubmitError`] if it cannot be accepted now.
-    pub fn submit(&self, job: Job) -> Result<Ticket, SubmitError> {
-        self.shared.pool.submit(job)
+    pub fn submit(&self, planned: PlannedRequest) -> Result<Ticket, SubmitError> {
+        self.shared.pool.submit(planned)
     }
 
     /// Requests accepted and not yet begun.
@@ -206,12 +206,12 @@ impl Engine {
         })
     }
 
-    /// Whether every worker lives and jobs are accepted.
+    /// Whether every worker lives and requests are accepted.
     pub fn is_ready(&self) -> bool {
         self.shared.pool.is_ready()
     }
 
-    /// Whether any worker lives and jobs are accepted.
+    /// Whether any worker lives and requests are accepted.
     pub fn is_open(&self) -> bool {
         self.shared.pool.is_open()
     }
@@ -242,19 +242,18 @@ fn check(options: &EngineOptions) -> Result<(), RunnerError> {
 }
 
 /// An image of every bucket, under guidance where there is such.
-fn warm_up(info: &ModelInfo, max_batch_rows: usize) -> Vec<ImageSpec> {
+fn warm_up(info: &ModelInfo, max_batch_rows: usize) -> Vec<Arc<ImageSpec>> {
     let guidance = info.default_guidance();
     let fits = guidance.rows_per_forward() <= max_batch_rows;
     let spec = |size: &_| ImageSpec {
         // Class 0 of a class-conditional model, and a text like any other elsewhere.
         prompt: "0".to_owned(),
         negative_prompt: None,
-        seed: 0,
         size: *size,
         steps: info.default_steps,
         guidance: if fits { guidance } else { info.guidance.with(1.0, 1.0) },
         scheduler: info.default_scheduler,
         cache: CachePlan::None,
     };
-    info.buckets.iter().map(spec).collect()
+    info.buckets.iter().map(spec).map(Arc::new).collect()
 }

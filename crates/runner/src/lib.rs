@@ -33,7 +33,7 @@ pub use model_info::ModelInfo;
 pub use pipeline::{DeviceSpec, LoadOptions, ParseDeviceError, Pipeline, PromptCacheStatistics, RunningImage};
 pub use replicas::Replicas;
 pub use request::{
-    BucketChoice, BucketPolicy, FinishedImage, FinishedJob, ImageRequest, ImageSpec, Job, JobError,
-    ParseBucketChoiceError, ParseSizeError, Preview, PreviewCount, Progress, RequestError, RequestWarning, RgbImage,
+    BucketChoice, BucketPolicy, FinishedRequest, ImageRequest, ImageSpec, ParseBucketChoiceError, ParseSizeError,
+    PlannedRequest, Preview, PreviewCount, Progress, RequestError, RequestFailure, RequestWarning, RgbImage, Seeds,
     Size, Ticket, Timings,
 };

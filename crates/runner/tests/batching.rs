@@ -4,8 +4,8 @@
 
 use afterimage_cache::{CacheBackend, CacheBudget, CacheConfig, CachePlan, read_back};
 use afterimage_runner::{
-    BucketPolicy, DeviceSpec, Engine, EngineOptions, FinishedJob, ImageRequest, ImageSpec, JobError, LoadOptions,
-    ModelFolder, Pipeline, PreviewCount, Replicas, RunnerError, Size, SubmitError,
+    BucketPolicy, DeviceSpec, Engine, EngineOptions, FinishedRequest, ImageRequest, ImageSpec, LoadOptions,
+    ModelFolder, Pipeline, PreviewCount, Replicas, RequestFailure, RunnerError, Size, SubmitError,
 };
 use serde_json::{Value, json};
 
@@ -71,8 +71,8 @@ fn psnr(a: &[u8], b: &[u8]) -> f64 {
 }
 
 /// The decisions alone: distances may differ in their last digits.
-fn decisions(job: &FinishedJob) -> Vec<Value> {
-    let contexts = job.cache.images.iter().flat_map(|image| &image.contexts);
+fn decisions(finished: &FinishedRequest) -> Vec<Value> {
+    let contexts = finished.cache.images.iter().flat_map(|image| &image.contexts);
     contexts.map(|context| json!([context.name, context.branch, context.reasons, context.cached_steps])).collect()
 }
 
@@ -91,9 +91,9 @@ fn requests_of_every_kind_get_together_what_they_get_alone() {
         assert_eq!(decisions(together), decisions(&alone), "{name}");
         cached += usize::from(together.cache.hit_rate > 0.0);
         for (together, alone) in together.images.iter().zip(&alone.images) {
-            let psnr = psnr(&together.pixels.data, &alone.pixels.data);
-            println!("seed {}: {psnr:.1} dB", alone.seed);
-            assert_eq!((together.seed, together.pixels.size), (alone.seed, alone.pixels.size));
+            let psnr = psnr(&together.data, &alone.data);
+            println!("{}: {psnr:.1} dB", together.size);
+            assert_eq!(together.size, alone.size);
             assert!(psnr >= LEAST_PSNR, "{psnr} dB: {name}");
         }
     }
@@ -115,18 +115,18 @@ fn a_mixed_batch_of_eight_rows_costs_one_copy_to_the_host_per_step() {
         cache(TeaCache, json!({"rel_l1_thresh": 0.3})),
         CacheConfig::None,
     ];
-    let spec = |(index, config): (usize, &CacheConfig)| ImageSpec {
-        prompt: index.to_string(),
+    let spec = |config: &CacheConfig| ImageSpec {
+        prompt: "1".to_owned(),
         negative_prompt: None,
-        seed: index as u64,
         size: info.buckets[0],
         steps: STEPS,
         guidance: info.default_guidance(),
         scheduler: info.default_scheduler,
         cache: CachePlan::new(config, STEPS, info.cache_facts(&info.blocks())).unwrap(),
     };
-    let begin = |spec: ImageSpec| pipeline.begin(&spec, &CacheBudget::unlimited()).unwrap();
-    let mut images: Vec<_> = configs.iter().enumerate().map(spec).map(begin).collect();
+    let begin =
+        |(seed, spec): (usize, ImageSpec)| pipeline.begin(spec, seed as u64, &CacheBudget::unlimited()).unwrap();
+    let mut images: Vec<_> = configs.iter().map(spec).enumerate().map(begin).collect();
     // Each image has a row with its prompt and one without.
     assert!(images.iter().all(|image| image.spec().guidance.rows() == 2));
     for step in 0..STEPS {
@@ -158,8 +158,8 @@ fn a_warm_engine_knows_its_buckets_and_refuses_what_never_fits() {
 #[test]
 fn previews_lead_to_the_picture_and_a_dropped_ticket_frees_everything() {
     let engine = engine(EngineOptions::default());
-    let job = engine.plan(request("red apple", 0, 12)).unwrap();
-    let mut ticket = engine.submit(job.clone().with_previews(PreviewCount::new(2).unwrap())).unwrap();
+    let planned = engine.plan(request("red apple", 0, 12)).unwrap();
+    let mut ticket = engine.submit(planned.clone().with_previews(PreviewCount::new(2).unwrap())).unwrap();
     let mut previews = ticket.previews().unwrap();
     let long = ImageRequest { images: 3, cache: cache(CacheBackend::CacheDit, json!({})), ..request("1", 1, 200) };
     let mut cancelled = engine.submit(engine.plan(long).unwrap().with_previews(PreviewCount::new(1).unwrap())).unwrap();
@@ -168,12 +168,12 @@ fn previews_lead_to_the_picture_and_a_dropped_ticket_frees_everything() {
     let shown: Vec<_> = std::iter::from_fn(|| previews.blocking_recv()).collect();
     assert_eq!(shown.iter().map(|preview| preview.step).collect::<Vec<_>>(), [4, 8]);
     // Each is nearer to the picture than the one before.
-    let picture = &finished.images[0].pixels.data;
+    let picture = &finished.images[0].data;
     let near: Vec<_> = shown.iter().map(|preview| psnr(&preview.pixels.data, picture)).collect();
     assert!(near[0] < near[1] && near[0] > 8.0, "{near:?}");
     drop(cancelled);
     engine.drain();
-    assert_eq!(engine.submit(job).err(), Some(SubmitError::Closed));
+    assert_eq!(engine.submit(planned).err(), Some(SubmitError::Closed));
     while !engine.has_ended() {
         std::thread::yield_now();
     }
@@ -185,7 +185,7 @@ fn a_request_out_of_time_says_so() {
     let timeout = std::time::Duration::ZERO;
     let engine = engine(EngineOptions { request_timeout: Some(timeout), ..EngineOptions::default() });
     let ticket = engine.submit(engine.plan(request("red apple", 0, 8)).unwrap()).unwrap();
-    assert_eq!(ticket.wait().unwrap_err(), JobError::TimedOut { timeout });
+    assert_eq!(ticket.wait().unwrap_err(), RequestFailure::TimedOut { timeout });
 }
 
 #[test]
@@ -195,16 +195,16 @@ fn a_size_that_is_no_bucket_is_refused_or_served_from_the_nearest() {
     assert_eq!((&*error.param, error.code), ("size", "invalid_value"));
     assert!(error.message.contains("64x64, 96x64"), "{error}");
     let engine = engine(EngineOptions { bucket_policy: BucketPolicy::Nearest, ..EngineOptions::default() });
-    let job = engine.plan(wide()).unwrap();
-    assert_eq!(engine.submit(job).unwrap().wait().unwrap().size, "96x64".parse().unwrap());
+    let planned = engine.plan(wide()).unwrap();
+    assert_eq!(engine.submit(planned).unwrap().wait().unwrap().spec.size, "96x64".parse().unwrap());
 }
 
 #[test]
 fn a_prompt_is_encoded_once() {
     let engine = engine(EngineOptions::default());
     for prompt in ["red apple", "fox face", "red apple", "red apple"] {
-        let job = engine.plan(ImageRequest { images: 2, ..request(prompt, 1, 1) }).unwrap();
-        engine.submit(job).unwrap().wait().unwrap();
+        let planned = engine.plan(ImageRequest { images: 2, ..request(prompt, 1, 1) }).unwrap();
+        engine.submit(planned).unwrap().wait().unwrap();
     }
     let counted = engine.prompt_cache_statistics();
     assert_eq!((counted.hits, counted.misses), (6, 2), "every image asks");

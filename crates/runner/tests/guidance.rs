@@ -44,8 +44,8 @@ fn absent_fields_take_the_defaults_of_the_model() {
     for (name, scale) in [("flux-dev", 3.5), ("flux-schnell", 0.0)] {
         let engine = engine(name);
         assert_eq!(engine.model().default_steps, 28);
-        let job = engine.plan(request()).unwrap();
-        assert_eq!(job.guidance(), Guidance::Distilled { scale, true_cfg_scale: 1.0 }, "{name}");
+        let planned = engine.plan(request()).unwrap();
+        assert_eq!(planned.spec().guidance, Guidance::Distilled { scale, true_cfg_scale: 1.0 }, "{name}");
     }
 }
 
@@ -81,9 +81,9 @@ fn a_second_forward_has_a_branch_of_its_own_and_no_need_of_a_second_row() {
     // Without a negative prompt it is the empty one.
     let two_forwards = ImageRequest { true_cfg_scale: Some(3.0), ..request() };
     for (keys, first_diffs) in [(json!({}), 0), (json!({"max_warmup_steps": 1}), 1)] {
-        let job = engine.plan(ImageRequest { cache: cache_dit(keys), ..two_forwards.clone() }).unwrap();
-        assert_eq!(job.guidance().true_cfg_scale(), Some(3.0));
-        let finished = engine.submit(job).unwrap().wait().unwrap();
+        let planned = engine.plan(ImageRequest { cache: cache_dit(keys), ..two_forwards.clone() }).unwrap();
+        assert_eq!(planned.spec().guidance.true_cfg_scale(), Some(3.0));
+        let finished = engine.submit(planned).unwrap().wait().unwrap();
         let contexts = &finished.cache.images[0].contexts;
         let branches: Vec<_> = contexts.iter().map(|context| context.branch).collect();
         assert_eq!(branches, ["cond", "uncond"]);
@@ -106,12 +106,12 @@ fn the_unconditional_forward_may_come_first() {
     let run = |uncond_first: bool| {
         let keys =
             json!({"max_warmup_steps": 2, "cfg_compute_first": uncond_first, "cfg_diff_compute_separate": false});
-        let job = engine.plan(ImageRequest { cache: cache_dit(keys), ..request.clone() }).unwrap();
-        engine.submit(job).unwrap().wait().unwrap()
+        let planned = engine.plan(ImageRequest { cache: cache_dit(keys), ..request.clone() }).unwrap();
+        engine.submit(planned).unwrap().wait().unwrap()
     };
     let (first, second) = (run(true), run(false));
-    let diffs = |job: &afterimage_runner::FinishedJob, branch: usize| {
-        job.cache.images[0].contexts[branch].residual_diffs.clone()
+    let diffs = |planned: &afterimage_runner::FinishedRequest, branch: usize| {
+        planned.cache.images[0].contexts[branch].residual_diffs.clone()
     };
     // Whoever comes first measures, and the unconditional one shares only what is there.
     assert_eq!(diffs(&second, 0), diffs(&second, 1));

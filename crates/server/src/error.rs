@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use afterimage_runner::{JobError, RunnerError, SubmitError};
+use afterimage_runner::{RequestFailure, RunnerError, SubmitError};
 
 use crate::config::{ConfigError, Origin, Settings};
 use crate::terminal;
@@ -51,7 +51,7 @@ pub(crate) enum ProgramError {
     Submit(#[from] SubmitError),
     /// The job failed.
     #[error("{0}")]
-    Job(#[from] JobError),
+    Job(#[from] RequestFailure),
     /// The operating system refused something.
     #[error("{what}: {source}")]
     System {

@@ -15,6 +15,8 @@ mod clock;
 mod config;
 mod connections;
 mod error;
+#[cfg(test)]
+mod finished_request;
 mod image_file;
 mod image_store;
 mod logging;

@@ -99,63 +99,13 @@ impl StoredTensor {
             }
         };
         let span = Span { source, offset: self.offset, elements: self.span_elements() };
-        match (stored, wanted) {
-            (Dtype::F32, DType::F32) => self.tensor(span.same::<f32>()?, device),
-            (Dtype::F16, DType::F16) => self.tensor(span.same::<u16>()?.reinterpret_into::<f16>(), device),
-            (Dtype::BF16, DType::BF16) => self.tensor(span.same::<u16>()?.reinterpret_into::<bf16>(), device),
-            (Dtype::F16, DType::F32) => {
-                let values = span.converted(0f32, |from: &[u16], to| {
-                    from.reinterpret_cast::<f16>().convert_to_f32_slice(to);
-                })?;
-                self.tensor(values, device)
-            }
-            (Dtype::BF16, DType::F32) => {
-                let values = span.converted(0f32, |from: &[u16], to| {
-                    from.reinterpret_cast::<bf16>().convert_to_f32_slice(to);
-                })?;
-                self.tensor(values, device)
-            }
-            (Dtype::F32, DType::F16) => {
-                let values = span.converted(f16::ZERO, |from: &[f32], to: &mut [f16]| {
-                    to.convert_from_f32_slice(from);
-                })?;
-                self.tensor(values, device)
-            }
-            (Dtype::F32, DType::BF16) => {
-                let values = span.converted(bf16::ZERO, |from: &[f32], to: &mut [bf16]| {
-                    each(from, to, |value| bf16::from_bits(bf16_bits(value)));
-                })?;
-                self.tensor(values, device)
-            }
-            (Dtype::BF16, DType::F16) => {
-                let values = span.converted(f16::ZERO, |from: &[u16], to| {
-                    each(from, to, |bits| f16::from_f32(bf16::from_bits(bits).to_f32()));
-                })?;
-                self.tensor(values, device)
-            }
-            (Dtype::F16, DType::BF16) => {
-                let values = span.converted(bf16::ZERO, |from: &[u16], to| {
-                    each(from, to, |bits| bf16::from_f32(f16::from_bits(bits).to_f32()));
-                })?;
-                self.tensor(values, device)
-            }
-            // PyTorch narrows by way of f32, too.
-            (Dtype::F64, DType::F32) => {
-                let values = span.converted(0f32, |from: &[f64], to| each(from, to, |value| value as f32))?;
-                self.tensor(values, device)
-            }
-            (Dtype::F64, DType::F16) => {
-                let narrow = |value| f16::from_f32(value as f32);
-                let values = span.converted(f16::ZERO, |from: &[f64], to| each(from, to, narrow))?;
-                self.tensor(values, device)
-            }
-            (Dtype::F64, DType::BF16) => {
-                let narrow = |value| bf16::from_bits(bf16_bits(value as f32));
-                let values = span.converted(bf16::ZERO, |from: &[f64], to| each(from, to, narrow))?;
-                self.tensor(values, device)
-            }
-            (_, wanted) => Err(unreadable(name, source, self.encoding, wanted)),
-        }
+        let read = match wanted {
+            DType::F32 => span.f32_values(stored)?.map(|values| self.tensor(values, device)),
+            DType::F16 => span.f16_values(stored)?.map(|values| self.tensor(values, device)),
+            DType::BF16 => span.bf16_values(stored)?.map(|values| self.tensor(values, device)),
+            _ => None,
+        };
+        read.unwrap_or_else(|| Err(unreadable(name, source, self.encoding, wanted)))
     }
 
     fn tensor<T: WithDType>(&self, span: Vec<T>, device: &Device) -> Result<Tensor, CheckpointError> {
@@ -202,6 +152,53 @@ struct Span<'a> {
 }
 
 impl Span<'_> {
+    /// All elements, stored as `stored`, in f32; `None` if those are no floats.
+    fn f32_values(&self, stored: Dtype) -> Result<Option<Vec<f32>>, CheckpointError> {
+        Ok(Some(match stored {
+            Dtype::F32 => self.same::<f32>()?,
+            Dtype::F16 => self.converted(0f32, |from: &[u16], to| {
+                from.reinterpret_cast::<f16>().convert_to_f32_slice(to);
+            })?,
+            Dtype::BF16 => self.converted(0f32, |from: &[u16], to| {
+                from.reinterpret_cast::<bf16>().convert_to_f32_slice(to);
+            })?,
+            Dtype::F64 => self.converted(0f32, |from: &[f64], to| each(from, to, |value| value as f32))?,
+            _ => return Ok(None),
+        }))
+    }
+
+    /// The same in f16. PyTorch narrows f64 by way of f32, too.
+    fn f16_values(&self, stored: Dtype) -> Result<Option<Vec<f16>>, CheckpointError> {
+        Ok(Some(match stored {
+            Dtype::F16 => self.same::<u16>()?.reinterpret_into::<f16>(),
+            Dtype::F32 => self.converted(f16::ZERO, |from: &[f32], to: &mut [f16]| to.convert_from_f32_slice(from))?,
+            Dtype::BF16 => self.converted(f16::ZERO, |from: &[u16], to| {
+                each(from, to, |bits| f16::from_f32(bf16::from_bits(bits).to_f32()));
+            })?,
+            Dtype::F64 => self.converted(f16::ZERO, |from: &[f64], to| {
+                each(from, to, |value| f16::from_f32(value as f32));
+            })?,
+            _ => return Ok(None),
+        }))
+    }
+
+    /// The same in bf16.
+    fn bf16_values(&self, stored: Dtype) -> Result<Option<Vec<bf16>>, CheckpointError> {
+        Ok(Some(match stored {
+            Dtype::BF16 => self.same::<u16>()?.reinterpret_into::<bf16>(),
+            Dtype::F32 => self.converted(bf16::ZERO, |from: &[f32], to: &mut [bf16]| {
+                each(from, to, |value| bf16::from_bits(bf16_bits(value)));
+            })?,
+            Dtype::F16 => self.converted(bf16::ZERO, |from: &[u16], to| {
+                each(from, to, |bits| bf16::from_f32(f16::from_bits(bits).to_f32()));
+            })?,
+            Dtype::F64 => self.converted(bf16::ZERO, |from: &[f64], to| {
+                each(from, to, |value| bf16::from_bits(bf16_bits(value as f32)));
+            })?,
+            _ => return Ok(None),
+        }))
+    }
+
     /// Reads the elements as they are into their final buffer.
     fn same<T: Pod + Send>(&self) -> Result<Vec<T>, CheckpointError> {
         let mut values = vec![T::zeroed(); self.elements];

@@ -15,13 +15,11 @@ use std::sync::Arc;
 
 use candle_core::Tensor;
 
-use super::{
-    Scheduler, betas,
-    config::SchedulerConfig,
-    prediction::{Mixture, PredictionType},
-    spacing::{self, TimestepSpacing},
-    step_at, weighted_sum,
-};
+use super::betas;
+use super::config::SchedulerConfig;
+use super::prediction::{Mixture, PredictionType};
+use super::scheduler::{Scheduler, step_at, weighted_sum};
+use super::spacing::{self, TimestepSpacing};
 use crate::DiffusionError;
 
 /// A running DDIM schedule.

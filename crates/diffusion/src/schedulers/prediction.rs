@@ -13,7 +13,8 @@
 
 use candle_core::Tensor;
 
-use super::{config::SchedulerConfig, weighted_sum};
+use super::config::SchedulerConfig;
+use super::scheduler::weighted_sum;
 use crate::DiffusionError;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

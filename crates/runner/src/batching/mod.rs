@@ -27,10 +27,10 @@
 //! a fake model in virtual time.
 
 mod clock;
-mod job_record;
-mod job_spans;
 pub(crate) mod pipeline_model;
 mod pool;
+mod request_spans;
+mod running_request;
 mod shared_step;
 mod statistics;
 mod step_loop;

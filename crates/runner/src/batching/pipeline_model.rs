@@ -27,9 +27,9 @@ impl StepModel for PipelineStepModel {
         self.pipeline.texts(spec).iter().any(|text| !self.prompts.keeps(text))
     }
 
-    fn begin(&self, spec: &ImageSpec) -> Result<RunningImage, RunnerError> {
+    fn begin(&self, spec: &Arc<ImageSpec>, seed: u64) -> Result<RunningImage, RunnerError> {
         let encode = |prompt: &str| self.prompts.get_or_compute(prompt, || self.pipeline.encode(prompt));
-        self.pipeline.begin_with(spec, &self.budget, encode)
+        self.pipeline.begin_with(spec, seed, &self.budget, encode)
     }
 
     fn step(&self, images: &mut [&mut RunningImage]) -> Result<Vec<bool>, RunnerError> {

@@ -8,23 +8,23 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use super::clock::Clock;
-use super::job_record::AcceptedJob;
-use super::job_spans::JobSpans;
+use super::request_spans::RequestSpans;
+use super::running_request::AcceptedRequest;
 use super::statistics::EngineStatistics;
 use super::step_model::StepModel;
 use super::work_estimate::{BucketEstimate, Work};
 use super::work_ledger::Totals;
 use super::worker::{NotSent, Worker, WorkerOptions};
 use crate::error::RunnerError;
-use crate::request::{ImageSpec, Job, Ticket, ticket};
+use crate::request::{ImageSpec, PlannedRequest, Ticket, ticket};
 
-/// Why a job was not accepted.
+/// Why a request was not accepted.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SubmitError {
     /// Too much work waits.
     #[error("the queue is full; try again in {} s", retry_after.as_secs())]
     QueueFull {
-        /// When the job should find room: whole seconds, at least one.
+        /// When the request should find room: whole seconds, at least one.
         retry_after: Duration,
     },
     /// The engine is shutting down, or its workers have died.
@@ -48,7 +48,7 @@ pub(crate) struct WorkerPool {
     workers: Vec<Worker>,
     limits: PoolLimits,
     clock: Arc<dyn Clock>,
-    /// Held while a job is weighed and handed over, so that two never take the same last place.
+    /// Held while a request is weighed and handed over, so that two never take the same last place.
     is_open: Mutex<bool>,
 }
 
@@ -58,7 +58,7 @@ impl WorkerPool {
         models: Vec<(String, Arc<M>)>,
         limits: PoolLimits,
         clock: Arc<dyn Clock>,
-        warm_up: &[ImageSpec],
+        warm_up: &[Arc<ImageSpec>],
     ) -> Result<Self, RunnerError> {
         let start = |(name, model): (String, Arc<M>)| {
             let options = WorkerOptions {
@@ -74,8 +74,8 @@ impl WorkerPool {
         Ok(Self { workers, limits, clock, is_open: Mutex::new(true) })
     }
 
-    /// Accepts a job or says why not.
-    pub(crate) fn submit(&self, job: Job) -> Result<Ticket, SubmitError> {
+    /// Accepts a request or says why not.
+    pub(crate) fn submit(&self, request: PlannedRequest) -> Result<Ticket, SubmitError> {
         let is_open = self.is_open.lock().unwrap_or_else(PoisonError::into_inner);
         if !*is_open {
             return Err(SubmitError::Closed);
@@ -88,25 +88,25 @@ impl WorkerPool {
         if !workers.is_empty() && all.waiting >= self.limits.max_queued_requests {
             return Err(queue_full(all.seconds_to_first));
         }
-        let work = Work::of(&job);
-        let (ticket, mut outcome) = ticket(&job);
-        let (mut job, mut refusal) = (job, SubmitError::Closed);
+        let work = Work::of(&request);
+        let (ticket, mut outcome) = ticket(&request);
+        let (mut request, mut refusal) = (request, SubmitError::Closed);
         for (worker, totals) in workers {
             let excess = totals.seconds + worker.estimate(&work).unwrap_or(0.0) - self.limits.max_queued_seconds;
-            // Whatever it takes, a job may always have a worker that does nothing else.
+            // Whatever it takes, a request may always have a worker that does nothing else.
             if excess > 0.0 && totals.requests > 0 {
                 return Err(queue_full(excess.min(totals.seconds)));
             }
             let (entry, accepted) = (worker.ledger().enter(work), self.clock.now());
-            let (timeout, spans) = (self.limits.request_timeout, JobSpans::accepted());
-            match worker.send(AcceptedJob { job, outcome, entry, accepted, timeout, spans }) {
+            let (timeout, spans) = (self.limits.request_timeout, RequestSpans::accepted());
+            match worker.send(AcceptedRequest { request, outcome, entry, accepted, timeout, spans }) {
                 Ok(()) => return Ok(ticket),
-                Err(NotSent { job: back, is_full }) => {
-                    // It died meanwhile, or is busy: the next one may take the job.
+                Err(NotSent { request: back, is_full }) => {
+                    // It died meanwhile, or is busy: the next one may take the request.
                     if is_full {
                         refusal = queue_full(all.seconds_to_first);
                     }
-                    (job, outcome) = (back.job, back.outcome);
+                    (request, outcome) = (back.request, back.outcome);
                 }
             }
         }
@@ -119,14 +119,14 @@ impl WorkerPool {
         self.workers[worker].drain();
     }
 
-    /// Whether any worker lives and jobs are accepted.
+    /// Whether any worker lives and requests are accepted.
     pub(crate) fn is_open(&self) -> bool {
         *self.is_open.lock().unwrap_or_else(PoisonError::into_inner) && self.workers.iter().any(Worker::is_alive)
     }
 
-    /// Seconds the job would take the quickest worker on its own, once that is known.
-    pub(crate) fn estimate(&self, job: &Job) -> Option<f64> {
-        let work = Work::of(job);
+    /// Seconds the request would take the quickest worker on its own, once that is known.
+    pub(crate) fn estimate(&self, request: &PlannedRequest) -> Option<f64> {
+        let work = Work::of(request);
         self.workers.iter().filter_map(|worker| worker.estimate(&work)).min_by(f64::total_cmp)
     }
 
@@ -153,7 +153,7 @@ impl WorkerPool {
         statistics
     }
 
-    /// Every worker lives and jobs are accepted.
+    /// Every worker lives and requests are accepted.
     pub(crate) fn is_ready(&self) -> bool {
         *self.is_open.lock().unwrap_or_else(PoisonError::into_inner) && self.workers.iter().all(Worker::is_alive)
     }

@@ -4,14 +4,14 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 
 use super::clock::Clock;
-use super::job_record::{AcceptedJob, ImageState, JobRecord};
+use super::running_request::{AcceptedRequest, ImageState, RunningRequest};
 use super::shared_step::{self, StepFailure, guarded};
 use super::statistics::{Counters, count};
 use super::step_model::StepModel;
 use super::work_estimate::row_steps;
 use super::work_ledger::WorkLedger;
 use crate::error::RunnerError;
-use crate::request::{ImageSpec, JobError, Preview, Size};
+use crate::request::{ImageSpec, PlannedRequest, Preview, RequestFailure, Size};
 
 /// What a worker writes and others read.
 pub(super) struct WorkerShared {
@@ -31,7 +31,7 @@ pub(super) struct LoopParts<M> {
 pub(super) struct StepLoop<M: StepModel> {
     parts: LoopParts<M>,
     /// In order of acceptance.
-    requests: BTreeMap<u64, JobRecord<M::Image>>,
+    requests: BTreeMap<u64, RunningRequest<M::Image>>,
     next_request: u64,
     /// Buckets with running images; the front is stepped next and goes to the back. This alone gives
     /// the bound on how long a running image waits.
@@ -71,11 +71,12 @@ impl<M: StepModel> StepLoop<M> {
     }
 
     /// Takes a request in; it joins at the next iteration.
-    pub(super) fn submit(&mut self, accepted: AcceptedJob) {
-        let record = JobRecord::new(accepted);
-        let (rows, limit) = (record.job().rows_per_image(), self.parts.max_batch_rows);
+    pub(super) fn submit(&mut self, accepted: AcceptedRequest) {
+        let record = RunningRequest::new(accepted);
+        let (rows, limit) = (record.rows_per_image(), self.parts.max_batch_rows);
         if rows > limit {
-            return record.fail(JobError::Failed(format!("an image of {rows} rows does not fit batches of {limit}")));
+            return record
+                .fail(RequestFailure::Failed(format!("an image of {rows} rows does not fit batches of {limit}")));
         }
         self.requests.insert(self.next_request, record);
         self.next_request += 1;
@@ -100,10 +101,10 @@ impl<M: StepModel> StepLoop<M> {
     }
 
     /// Makes two steps and a picture of every spec, which pages the model in and gives first estimates.
-    pub(super) fn warm_up(&self, specs: &[ImageSpec]) -> Result<(), RunnerError> {
+    pub(super) fn warm_up(&self, specs: &[Arc<ImageSpec>]) -> Result<(), RunnerError> {
         let LoopParts { model, clock, shared, .. } = &self.parts;
         for spec in specs {
-            let mut image = model.begin(spec)?;
+            let mut image = model.begin(spec, 0)?;
             model.step(&mut [&mut image])?;
             // The first step is slower than any later one.
             let started = clock.now();
@@ -140,9 +141,9 @@ impl<M: StepModel> StepLoop<M> {
             while let Some(record) = self.requests.get(&id)
                 && let Some(index) = record.next_waiting()
             {
-                let (size, rows) = (record.job().size, record.job().rows_per_image());
+                let (size, rows) = (record.spec().size, record.rows_per_image());
                 let free = free.entry(size).or_insert_with(|| self.parts.max_batch_rows - self.occupied_rows(size));
-                let encodes = rows <= *free && self.parts.model.must_encode(&record.job().image(index));
+                let encodes = rows <= *free && self.parts.model.must_encode(record.spec());
                 if rows > *free || (encodes && has_encoded) {
                     // Whoever comes later must not pass, however few rows it has.
                     *free = 0;
@@ -164,14 +165,14 @@ impl<M: StepModel> StepLoop<M> {
             record.timings.queue_seconds = started.saturating_sub(record.accepted.accepted).as_secs_f64();
             record.accepted.spans.queue_ends();
         }
-        let spec = record.job().image(index);
-        match record.accepted.spans.encode(index).in_scope(|| guarded(|| model.begin(&spec))) {
+        let PlannedRequest { spec, seeds, .. } = record.request();
+        match record.accepted.spans.encode(index).in_scope(|| guarded(|| model.begin(spec, seeds.of(index)))) {
             Ok(image) => {
-                record.warnings = record.accepted.job.warnings.clone();
+                record.warnings = record.accepted.request.warnings.clone();
                 record.warnings.extend(model.warnings(&image));
                 record.images[index].state = ImageState::Running(image);
             }
-            Err(reason) => return self.fail(id, JobError::Failed(reason)),
+            Err(reason) => return self.fail(id, RequestFailure::Failed(reason)),
         }
         record.timings.encode_seconds += (clock.now() - started).as_secs_f64();
         record.accepted.spans.denoise_begins();
@@ -199,12 +200,12 @@ impl<M: StepModel> StepLoop<M> {
     }
 
     fn running_rows(&self, size: Size) -> usize {
-        self.requests.values().filter(|record| record.job().size == size).map(JobRecord::running_rows).sum()
+        self.requests.values().filter(|record| record.spec().size == size).map(RunningRequest::running_rows).sum()
     }
 
     /// Rows of running images and of those that wait to be decoded.
     fn occupied_rows(&self, size: Size) -> usize {
-        self.requests.values().filter(|record| record.job().size == size).map(JobRecord::occupied_rows).sum()
+        self.requests.values().filter(|record| record.spec().size == size).map(RunningRequest::occupied_rows).sum()
     }
 
     /// Makes one step of all running images of a bucket.
@@ -221,9 +222,9 @@ impl<M: StepModel> StepLoop<M> {
     /// Notes what is due after an image's step: a preview, or its decoding.
     fn after_step(&mut self, request: u64, index: usize) {
         let Some(record) = self.requests.get_mut(&request) else { return };
-        let (step, steps) = (record.images[index].step, record.job().forwards());
+        let (step, steps) = (record.images[index].step, record.spec().forwards());
         if record.accepted.outcome.previews.is_some()
-            && let Some(number) = record.job().previews.due(step, steps)
+            && let Some(number) = record.request().previews.due(step, steps)
         {
             self.previews.push_back(DuePreview { request, index, number });
         }
@@ -241,8 +242,8 @@ impl<M: StepModel> StepLoop<M> {
         let mut images = Vec::new();
         let mut records = Vec::new();
         let mut last = Vec::new();
-        for (id, record) in self.requests.iter_mut().filter(|(_, record)| record.accepted.job.size == size) {
-            let (rows, forwards) = (record.accepted.job.guidance.rows(), record.accepted.job.forwards());
+        for (id, record) in self.requests.iter_mut().filter(|(_, record)| record.spec().size == size) {
+            let (rows, forwards) = (record.spec().guidance.rows(), record.spec().forwards());
             for (index, image) in record.images.iter_mut().enumerate() {
                 if let ImageState::Running(running) = &mut image.state {
                     if image.step + 1 == forwards {
@@ -275,7 +276,7 @@ impl<M: StepModel> StepLoop<M> {
         } else {
             shared.ledger.measure(|estimates| estimates.add_step(size, work, seconds));
         }
-        for record in self.requests.values_mut().filter(|record| record.accepted.job.size == size) {
+        for record in self.requests.values_mut().filter(|record| record.spec().size == size) {
             if record.running_rows() > 0 {
                 record.timings.denoise_seconds += seconds;
             }
@@ -296,7 +297,7 @@ impl<M: StepModel> StepLoop<M> {
         }
     }
 
-    fn preview(&self, record: &JobRecord<M::Image>, due: &DuePreview, image: &M::Image) {
+    fn preview(&self, record: &RunningRequest<M::Image>, due: &DuePreview, image: &M::Image) {
         let LoopParts { model, shared, .. } = &self.parts;
         let Some(sender) = &record.accepted.outcome.previews else { return };
         let (index, step) = (due.index, record.images[due.index].step);
@@ -323,7 +324,7 @@ impl<M: StepModel> StepLoop<M> {
             Some(error) => self.fail(id, error),
             None => self.decode(id, index),
         }
-        if self.requests.get(&id).is_some_and(JobRecord::is_done)
+        if self.requests.get(&id).is_some_and(RunningRequest::is_done)
             && let Some(record) = self.requests.remove(&id)
         {
             record.report_progress(0);
@@ -339,42 +340,42 @@ impl<M: StepModel> StepLoop<M> {
         let started = clock.now();
         let pixels = match record.accepted.spans.decode(index).in_scope(|| guarded(|| model.decode(image))) {
             Ok(pixels) => pixels,
-            Err(reason) => return self.fail(id, JobError::Failed(reason)),
+            Err(reason) => return self.fail(id, RequestFailure::Failed(reason)),
         };
         let seconds = (clock.now() - started).as_secs_f64();
         record.timings.decode_seconds += seconds;
         record.images[index].set_done(model.as_ref(), pixels);
-        let (job, cached) = (&record.accepted.job, record.images[index].cached);
+        let (spec, cached) = (record.spec(), record.images[index].cached);
         shared.ledger.measure(|estimates| {
-            estimates.add_decode(job.size, seconds);
-            estimates.add_image(job.cache.backend(), cached, job.forwards());
+            estimates.add_decode(spec.size, seconds);
+            estimates.add_image(spec.cache.backend(), cached, spec.forwards());
         });
     }
 
     fn fail_step(&mut self, id: u64, index: usize, failure: &StepFailure) {
         let Some(record) = self.requests.get(&id) else { return };
         let StepFailure { steps_ago, reason } = failure;
-        let (step, steps) = (record.steps(record.images[index].step - steps_ago), record.job().steps);
-        let seed = record.job().seed + index as u64;
-        self.fail(id, JobError::Failed(format!("step {step} of {steps}, seed {seed}: {reason}")));
+        let (step, steps) = (record.steps(record.images[index].step - steps_ago), record.spec().steps);
+        let seed = record.request().seeds.of(index);
+        self.fail(id, RequestFailure::Failed(format!("step {step} of {steps}, seed {seed}: {reason}")));
     }
 
     /// Ends a request without images.
-    fn fail(&mut self, id: u64, error: JobError) {
+    fn fail(&mut self, id: u64, error: RequestFailure) {
         let Some(record) = self.requests.remove(&id) else { return };
         let request = record.accepted.spans.request().clone();
         let _request = request.enter();
         let counters = &self.parts.shared.counters;
         match &error {
-            JobError::Failed(reason) => {
+            RequestFailure::Failed(reason) => {
                 count(&counters.failed);
                 tracing::error!(reason, "request failed");
             }
-            JobError::Cancelled => {
+            RequestFailure::Cancelled => {
                 count(&counters.cancelled);
                 tracing::info!("request cancelled");
             }
-            JobError::TimedOut { timeout } => {
+            RequestFailure::TimedOut { timeout } => {
                 count(&counters.timed_out);
                 tracing::info!(timeout_seconds = timeout.as_secs_f64(), "request out of time");
             }

@@ -1,5 +1,7 @@
 //! What the step loop needs of a model.
 
+use std::sync::Arc;
+
 use afterimage_cache::ImageReport;
 
 use crate::error::RunnerError;
@@ -17,7 +19,7 @@ pub(crate) trait StepModel: Send + Sync + 'static {
     fn must_encode(&self, spec: &ImageSpec) -> bool;
 
     /// Sets an image up.
-    fn begin(&self, spec: &ImageSpec) -> Result<Self::Image, RunnerError>;
+    fn begin(&self, spec: &Arc<ImageSpec>, seed: u64) -> Result<Self::Image, RunnerError>;
 
     /// Makes one step of every image, all of one size. Tells of each whether its latents were free of NaN and
     /// infinity before the step: a step that looked at what it makes would have to wait for it. After an error

@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
 use super::clock::Clock;
-use super::job_record::AcceptedJob;
+use super::running_request::AcceptedRequest;
 use super::shared_step::panic_message;
 use super::statistics::{Counters, EngineStatistics, count};
 use super::step_loop::{LoopParts, StepLoop, WorkerShared};
@@ -29,13 +29,13 @@ pub(super) struct Worker {
     shared: Arc<WorkerShared>,
     is_alive: Arc<AtomicBool>,
     /// `None` once the worker drains.
-    queue: Mutex<Option<SyncSender<AcceptedJob>>>,
+    queue: Mutex<Option<SyncSender<AcceptedRequest>>>,
     thread: JoinHandle<()>,
 }
 
-/// A job that a worker did not take.
+/// A request that a worker did not take.
 pub(super) struct NotSent {
-    pub(super) job: Box<AcceptedJob>,
+    pub(super) request: Box<AcceptedRequest>,
     /// It has too many on their way; otherwise it is gone or drains.
     pub(super) is_full: bool,
 }
@@ -47,7 +47,7 @@ pub(super) struct WorkerOptions {
     /// Requests that may be on their way to the loop.
     pub(super) max_queued_requests: usize,
     /// Made before the worker counts as started.
-    pub(super) warm_up: Vec<ImageSpec>,
+    pub(super) warm_up: Vec<Arc<ImageSpec>>,
     pub(super) clock: Arc<dyn Clock>,
 }
 
@@ -64,7 +64,7 @@ impl Worker {
             clock: options.clock,
             shared: Arc::clone(&shared),
         };
-        let (queue, jobs) = sync_channel(options.max_queued_requests);
+        let (queue, requests) = sync_channel(options.max_queued_requests);
         let (warm_sender, warm) = sync_channel(1);
         let is_alive = Arc::new(AtomicBool::new(true));
         let thread = {
@@ -75,7 +75,7 @@ impl Worker {
                 // The starter waits for this.
                 let _ = warm_sender.send(warmed_up);
                 if is_warm {
-                    run(&parts, &jobs, &is_alive);
+                    run(&parts, &requests, &is_alive);
                 }
             }
         };
@@ -94,14 +94,14 @@ impl Worker {
         self.thread.is_finished()
     }
 
-    /// Hands a job over; back if the worker is gone, drains, or has too many on their way.
-    pub(super) fn send(&self, job: AcceptedJob) -> Result<(), NotSent> {
+    /// Hands a request over; back if the worker is gone, drains, or has too many on their way.
+    pub(super) fn send(&self, request: AcceptedRequest) -> Result<(), NotSent> {
         let queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
-        let not_sent = |job, is_full| NotSent { job: Box::new(job), is_full };
-        let Some(queue) = queue.as_ref() else { return Err(not_sent(job, false)) };
-        queue.try_send(job).map_err(|error| match error {
-            TrySendError::Full(job) => not_sent(job, true),
-            TrySendError::Disconnected(job) => not_sent(job, false),
+        let not_sent = |request, is_full| NotSent { request: Box::new(request), is_full };
+        let Some(queue) = queue.as_ref() else { return Err(not_sent(request, false)) };
+        queue.try_send(request).map_err(|error| match error {
+            TrySendError::Full(request) => not_sent(request, true),
+            TrySendError::Disconnected(request) => not_sent(request, false),
         })
     }
 
@@ -131,10 +131,10 @@ impl Worker {
     }
 }
 
-fn run<M: StepModel>(parts: &LoopParts<M>, jobs: &Receiver<AcceptedJob>, is_alive: &AtomicBool) {
+fn run<M: StepModel>(parts: &LoopParts<M>, requests: &Receiver<AcceptedRequest>, is_alive: &AtomicBool) {
     for life in 0..=RESTARTS {
         let mut steps = StepLoop::new(parts.clone());
-        let Err(panic) = catch_unwind(AssertUnwindSafe(|| serve(&mut steps, jobs))) else { return };
+        let Err(panic) = catch_unwind(AssertUnwindSafe(|| serve(&mut steps, requests))) else { return };
         let reason = panic_message(panic.as_ref());
         if life < RESTARTS {
             count(&parts.shared.counters.restarts);
@@ -148,13 +148,13 @@ fn run<M: StepModel>(parts: &LoopParts<M>, jobs: &Receiver<AcceptedJob>, is_aliv
 }
 
 /// Serves until the channel is hung up and everything is finished.
-fn serve<M: StepModel>(steps: &mut StepLoop<M>, jobs: &Receiver<AcceptedJob>) {
+fn serve<M: StepModel>(steps: &mut StepLoop<M>, requests: &Receiver<AcceptedRequest>) {
     loop {
         if steps.is_idle() {
-            let Ok(job) = jobs.recv() else { return };
-            steps.submit(job);
+            let Ok(request) = requests.recv() else { return };
+            steps.submit(request);
         }
-        jobs.try_iter().for_each(|job| steps.submit(job));
+        requests.try_iter().for_each(|request| steps.submit(request));
         steps.iterate();
     }
 }

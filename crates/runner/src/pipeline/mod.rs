@@ -108,14 +108,20 @@ impl Pipeline {
     ///
     /// # Errors
     /// If the scheduler cannot do this number of steps, or the prompt cannot be encoded.
-    pub fn begin(&self, spec: &ImageSpec, budget: &CacheBudget) -> Result<RunningImage, RunnerError> {
-        self.begin_with(spec, budget, |prompt| self.encode(prompt))
+    pub fn begin(
+        &self,
+        spec: impl Into<Arc<ImageSpec>>,
+        seed: u64,
+        budget: &CacheBudget,
+    ) -> Result<RunningImage, RunnerError> {
+        self.begin_with(&spec.into(), seed, budget, |prompt| self.encode(prompt))
     }
 
     /// As [`Self::begin`], with another way to encode prompts.
     pub(crate) fn begin_with(
         &self,
-        spec: &ImageSpec,
+        spec: &Arc<ImageSpec>,
+        seed: u64,
         budget: &CacheBudget,
         encode: impl Fn(&str) -> Result<Conditioning, RunnerError>,
     ) -> Result<RunningImage, RunnerError> {
@@ -140,13 +146,13 @@ impl Pipeline {
         let lists = self.info.block_lists.iter();
         let lists: Vec<_> = lists.map(|(name, blocks)| ListShape { name, blocks: *blocks, stream_bytes }).collect();
         let shape = [1, self.latent_channels, height, width];
-        let latents = Tensor::from_vec(noise::randn(spec.seed, &shape), &shape, &self.device)?;
+        let latents = Tensor::from_vec(noise::randn(seed, &shape), &shape, &self.device)?;
         let cache = match spec.scheduler.forwards_per_step() {
             1 => ImageCache::new(&spec.cache, &lists, budget),
             _ => ImageCache::with_second_forwards(&spec.cache, &lists, budget),
         };
         Ok(RunningImage {
-            spec: spec.clone(),
+            spec: Arc::clone(spec),
             conditioning,
             prompt_row,
             latents,

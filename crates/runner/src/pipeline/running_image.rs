@@ -1,6 +1,7 @@
 //! One image on its way from noise to latents.
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use afterimage_cache::{CalibrationStep, ImageCache, ImageReport};
 use afterimage_diffusion::families::Conditioning;
@@ -13,7 +14,7 @@ use crate::request::{ImageSpec, RequestWarning};
 /// reserved for cache state included, and goes its own way from then on.
 #[derive(Clone)]
 pub struct RunningImage {
-    pub(super) spec: ImageSpec,
+    pub(super) spec: Arc<ImageSpec>,
     /// One per row, in the order of the rows and of the forwards they are in.
     pub(super) conditioning: Vec<Conditioning>,
     /// The row with the prompt.

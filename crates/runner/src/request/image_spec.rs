@@ -1,4 +1,4 @@
-//! What one image is made of.
+//! What images are made of, but for their seeds.
 
 use afterimage_cache::CachePlan;
 use afterimage_diffusion::families::Guidance;
@@ -6,15 +6,13 @@ use afterimage_diffusion::schedulers::SchedulerKind;
 
 use super::size::Size;
 
-/// What one image is made of, checked.
+/// What one image, or several that differ in their noise alone, are made of; checked.
 #[derive(Debug, Clone)]
 pub struct ImageSpec {
     /// Text; for a class-conditional model one of its labels.
     pub prompt: String,
     /// What guidance steers away from, for models that take such a text.
     pub negative_prompt: Option<String>,
-    /// Seed of the noise.
-    pub seed: u64,
     /// A bucket.
     pub size: Size,
     /// Denoising steps.

@@ -1,22 +1,28 @@
 //! What a client asks for, before it is checked against the model.
 
 mod bucket_choice;
+mod finished_request;
 mod image_spec;
-mod job;
 mod picture;
+mod planned_request;
 mod preview;
+mod seeds;
 mod size;
+mod ticket;
 
 use afterimage_cache::CacheConfig;
 use afterimage_diffusion::schedulers::SchedulerKind;
 
 pub use bucket_choice::{BucketChoice, ParseBucketChoiceError};
+pub use finished_request::{FinishedRequest, RequestFailure, Timings};
 pub use image_spec::ImageSpec;
-pub use job::{FinishedImage, FinishedJob, Job, JobError, Progress, Ticket, Timings};
-pub(crate) use job::{Outcome, ticket};
 pub use picture::RgbImage;
+pub use planned_request::PlannedRequest;
 pub use preview::{Preview, PreviewCount};
+pub use seeds::Seeds;
 pub use size::{BucketPolicy, ParseSizeError, Size};
+pub(crate) use ticket::{Outcome, ticket};
+pub use ticket::{Progress, Ticket};
 
 /// A request for one or more images. `None` takes the model's default.
 #[derive(Debug, Clone)]

@@ -103,17 +103,16 @@ impl Variants {
             base if base.starts_with("flux") => 0.0,
             _ => 4.5,
         };
-        let spec = ImageSpec {
+        let spec = Arc::new(ImageSpec {
             prompt: if is_dit { "class:1".to_owned() } else { variant.prompt.clone() },
             negative_prompt: None,
-            seed: self.seed,
             size: info.buckets[0],
             steps: self.num_inference_steps,
             guidance: info.guidance.with(scale, 1.0),
             scheduler: info.default_scheduler,
             cache: CachePlan::None,
-        };
-        let mut images = [pipeline.begin(&spec, &CacheBudget::unlimited()).unwrap()];
+        });
+        let mut images = [pipeline.begin(Arc::clone(&spec), self.seed, &CacheBudget::unlimited()).unwrap()];
         for _ in 0..spec.forwards() {
             pipeline.denoise(&mut images).unwrap();
         }

@@ -1,6 +1,6 @@
 //! The embedded model: labels, seeds, schedulers, guidance and cache configurations.
 
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 use afterimage_cache::{CacheBackend, CacheBudget, CacheConfig, CachePlan};
 use afterimage_runner::{ImageSpec, LoadOptions, ModelFolder, Pipeline, RgbImage, RunningImage};
@@ -46,26 +46,27 @@ fn goldens(prefix: &str) -> Vec<Golden> {
     goldens.into_iter().filter(|golden| golden.name.starts_with(prefix)).collect()
 }
 
-fn spec(request: &Request) -> ImageSpec {
+fn spec(request: &Request) -> (Arc<ImageSpec>, u64) {
     let info = pipeline().info();
     let backend: CacheBackend = request.cache_backend.parse().unwrap();
     let config = CacheConfig::parse(backend, &request.cache_config).unwrap();
-    ImageSpec {
+    let spec = ImageSpec {
         prompt: request.prompt.clone(),
         negative_prompt: None,
-        seed: request.seed,
         size: info.buckets[0],
         steps: request.num_inference_steps,
         guidance: info.guidance.with(request.guidance_scale, 1.0),
         scheduler: request.scheduler.parse().unwrap(),
         cache: CachePlan::new(&config, request.num_inference_steps, info.cache_facts(&info.blocks())).unwrap(),
-    }
+    };
+    (Arc::new(spec), request.seed)
 }
 
-fn run(specs: &[ImageSpec]) -> Vec<RunningImage> {
-    let mut images: Vec<_> =
-        specs.iter().map(|spec| pipeline().begin(spec, &CacheBudget::unlimited()).unwrap()).collect();
-    for _ in 0..specs[0].steps {
+fn run(specs: &[(Arc<ImageSpec>, u64)]) -> Vec<RunningImage> {
+    let begin =
+        |(spec, seed): &(Arc<ImageSpec>, u64)| pipeline().begin(Arc::clone(spec), *seed, &CacheBudget::unlimited());
+    let mut images: Vec<_> = specs.iter().map(|spec| begin(spec).unwrap()).collect();
+    for _ in 0..specs[0].0.steps {
         pipeline().denoise(&mut images).unwrap();
     }
     images

@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 
 use afterimage_cache::plan::ModelFacts;
-use afterimage_cache::{CacheBackend, CacheBudget, CacheConfig, CachePlan};
+use afterimage_cache::{CacheBackend, CacheConfig, CachePlan};
 use afterimage_runner::{ImageSpec, RunningImage, Size};
 use serde::Deserialize;
 use serde_json::{Map, Value};
@@ -30,7 +30,8 @@ struct Context {
     compared: HashMap<usize, f64>,
 }
 
-fn spec(fixture: &Fixture, golden: &Golden) -> ImageSpec {
+/// A golden's image before its first step.
+fn begin(fixture: &Fixture, golden: &Golden) -> RunningImage {
     let run = fixture.goldens.runs.iter().find(|run| run.name == golden.run).unwrap();
     let spec = fixture.spec(run);
     let backend: CacheBackend = golden.cache_backend.parse().unwrap();
@@ -38,7 +39,7 @@ fn spec(fixture: &Fixture, golden: &Golden) -> ImageSpec {
     let info = fixture.pipeline.info();
     let blocks = info.blocks();
     let facts = ModelFacts { separate_cfg: spec.guidance.has_second_forward(), ..info.cache_facts(&blocks) };
-    ImageSpec { cache: CachePlan::new(&config, spec.steps, facts).unwrap(), ..spec }
+    fixture.begin(ImageSpec { cache: CachePlan::new(&config, spec.steps, facts).unwrap(), ..spec }, run)
 }
 
 fn check_decisions(image: &RunningImage, golden: &Golden) {
@@ -66,9 +67,8 @@ fn decisions_and_latents_equal_the_references() {
     let fixture = Fixture::open("flux-dev");
     let mut by_size: HashMap<Size, Vec<(&Golden, RunningImage)>> = HashMap::new();
     for golden in &goldens {
-        let spec = spec(&fixture, golden);
-        let image = fixture.pipeline.begin(&spec, &CacheBudget::unlimited()).unwrap();
-        by_size.entry(spec.size).or_default().push((golden, image));
+        let image = begin(&fixture, golden);
+        by_size.entry(image.spec().size).or_default().push((golden, image));
     }
     for batch in by_size.values_mut() {
         for _ in 0..batch[0].1.spec().steps {

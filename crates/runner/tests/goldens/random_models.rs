@@ -1,6 +1,8 @@
 //! Small random models in every layout diffusers writes: f32, f16 and bf16, sharded, pickled, with
 //! old names, several patch sizes, channel counts and VAE layouts.
 
+use std::sync::Arc;
+
 use afterimage_cache::{CacheBudget, CachePlan};
 use afterimage_runner::{ImageSpec, LoadOptions, ModelFolder, Pipeline};
 use candle_core::Tensor;
@@ -29,17 +31,16 @@ fn check(model: &str) {
     let runs: Vec<Run> = serde_json::from_value(read_json(path.join("expected.json"))).unwrap();
     let expected = read_tensors(path.join("expected.safetensors"));
     for run in runs {
-        let spec = ImageSpec {
+        let spec = Arc::new(ImageSpec {
             prompt: run.prompt.clone(),
             negative_prompt: None,
-            seed: run.seed,
             size: info.buckets[0],
             steps: run.num_inference_steps,
             guidance: info.guidance.with(run.guidance_scale, 1.0),
             scheduler: info.default_scheduler,
             cache: CachePlan::None,
-        };
-        let mut images = [pipeline.begin(&spec, &CacheBudget::unlimited()).unwrap()];
+        });
+        let mut images = [pipeline.begin(Arc::clone(&spec), run.seed, &CacheBudget::unlimited()).unwrap()];
         for _ in 0..spec.steps {
             pipeline.denoise(&mut images).unwrap();
         }

@@ -90,7 +90,6 @@ impl Fixture {
         ImageSpec {
             prompt: run.prompt.clone(),
             negative_prompt: Some(run.negative_prompt.clone()),
-            seed: run.seed,
             size: run.size(),
             steps: run.num_inference_steps,
             guidance: self.pipeline.info().guidance.with(run.guidance_scale, run.true_cfg_scale),
@@ -99,8 +98,14 @@ impl Fixture {
         }
     }
 
-    fn run(&self, spec: &ImageSpec) -> RunningImage {
-        run(&self.pipeline, spec)
+    /// An image of a run's seed.
+    pub(crate) fn begin(&self, spec: ImageSpec, run: &Run) -> RunningImage {
+        self.pipeline.begin(spec, run.seed, &CacheBudget::unlimited()).unwrap()
+    }
+
+    /// The run whose caches are compared.
+    fn cached_run(&self) -> &Run {
+        self.goldens.runs.iter().find(|run| run.name == self.goldens.cached_run).unwrap()
     }
 
     /// The pipeline of a run that does not use the common one.
@@ -132,7 +137,7 @@ impl Fixture {
 
     /// The cached run with a cache.
     fn cached_spec(&self, cached: &Cached) -> ImageSpec {
-        let run = self.goldens.runs.iter().find(|run| run.name == self.goldens.cached_run).unwrap();
+        let run = self.cached_run();
         let mut keys = cached.config.clone();
         if let Some(policy) = keys.remove("steps_computation_policy") {
             keys.insert("scm_steps_policy".to_owned(), policy);
@@ -171,9 +176,10 @@ fn load(folder: &Path, buckets: Vec<Size>, max_sequence_length: Option<usize>) -
     Pipeline::load(&ModelFolder::open(folder).unwrap(), &options).unwrap()
 }
 
-fn run(pipeline: &Pipeline, spec: &ImageSpec) -> RunningImage {
-    let mut images = [pipeline.begin(spec, &CacheBudget::unlimited()).unwrap()];
-    for _ in 0..spec.forwards() {
+fn run(pipeline: &Pipeline, spec: ImageSpec, seed: u64) -> RunningImage {
+    let forwards = spec.forwards();
+    let mut images = [pipeline.begin(spec, seed, &CacheBudget::unlimited()).unwrap()];
+    for _ in 0..forwards {
         pipeline.denoise(&mut images).unwrap();
     }
     let [image] = images;
@@ -194,7 +200,7 @@ fn check_runs(name: &str) {
     for golden in &fixture.goldens.runs {
         let own = fixture.pipeline_of(golden);
         let pipeline = own.as_ref().unwrap_or(&fixture.pipeline);
-        let image = run(pipeline, &fixture.spec(golden));
+        let image = run(pipeline, fixture.spec(golden), golden.seed);
         let difference = fixture.difference(&image, &format!("{}.latents", golden.name));
         let picture = pipeline.decode(image.latents()).unwrap();
         let psnr = psnr(&picture.data, &pixels(fixture.path.join(format!("{}.png", golden.name))));
@@ -209,7 +215,7 @@ fn check_caches(name: &str) {
     assert!(fixture.goldens.cached.len() >= 8);
     for cached in &fixture.goldens.cached {
         let spec = fixture.cached_spec(cached);
-        let image = fixture.run(&spec);
+        let image = run(&fixture.pipeline, spec, fixture.cached_run().seed);
         let difference = fixture.difference(&image, &format!("cached.{}.latents", cached.name));
         let report: ContextReport = image.report().contexts[0].clone();
         println!("{name} {}: latents {difference:.1e}, margin {:?}", cached.name, cached.margin);
@@ -220,7 +226,7 @@ fn check_caches(name: &str) {
             assert!((ours - expected).abs() <= DISTANCE_TOLERANCE, "{name} {} step {step}: {ours}", cached.name);
         }
         assert!(difference <= LATENTS_TOLERANCE, "{name} {}: latents are {difference} off", cached.name);
-        assert_eq!(report.tag(&spec.cache).as_ref(), Some(&cached.tag), "{name} {}", cached.name);
+        assert_eq!(report.tag(&image.spec().cache).as_ref(), Some(&cached.tag), "{name} {}", cached.name);
     }
 }
 
@@ -231,15 +237,20 @@ fn check_mixed_batch(name: &str) {
     let size = fixture.pipeline.info().buckets[0];
     let Goldens { runs, cached, .. } = &fixture.goldens;
     let common = runs.iter().filter(|run| run.without.is_empty() && run.max_sequence_length.is_none());
-    let runs = common.map(|run| (fixture.spec(run), format!("{}.latents", run.name), None));
+    let runs = common.map(|run| (fixture.spec(run), run, format!("{}.latents", run.name), None));
     let caches = cached.iter().map(|cached| {
-        (fixture.cached_spec(cached), format!("cached.{}.latents", cached.name), Some(&cached.cached_steps))
+        (
+            fixture.cached_spec(cached),
+            fixture.cached_run(),
+            format!("cached.{}.latents", cached.name),
+            Some(&cached.cached_steps),
+        )
     });
     let members: Vec<_> = runs.filter(|(spec, ..)| spec.size == size).chain(caches).collect();
     let (mut running, mut done): (Vec<(usize, RunningImage)>, Vec<_>) = Default::default();
     for step in 0..3 * members.len() {
-        if let Some((spec, ..)) = members.get(step) {
-            running.push((step, fixture.pipeline.begin(spec, &CacheBudget::unlimited()).unwrap()));
+        if let Some((spec, run, ..)) = members.get(step) {
+            running.push((step, fixture.begin(spec.clone(), run)));
         }
         let mut images: Vec<_> = running.iter_mut().map(|(_, image)| image).collect();
         fixture.pipeline.denoise(&mut images).unwrap();
@@ -254,7 +265,7 @@ fn check_mixed_batch(name: &str) {
     }
     assert_eq!(done.len(), members.len());
     for (member, image) in &done {
-        let (_, latents, cached_steps) = &members[*member];
+        let (_, _, latents, cached_steps) = &members[*member];
         let difference = fixture.difference(image, latents);
         assert!(difference <= IN_BATCH_TOLERANCE, "{name} {latents} is {difference} off");
         let context = image.report().contexts.first().map(|context| context.cached_steps.clone());
@@ -346,7 +357,7 @@ fn sd3_predicts_without_tail_blocks_and_with_a_calibrator_of_the_text() {
     let spec = fixture.cached_spec(cached);
     let info = fixture.pipeline.info();
     let plan = CachePlan::new(&config, spec.steps, info.cache_facts(&info.blocks())).unwrap();
-    let image = fixture.run(&ImageSpec { cache: plan, ..spec });
+    let image = run(&fixture.pipeline, ImageSpec { cache: plan, ..spec }, fixture.cached_run().seed);
     assert_eq!(image.report().contexts[0].cached_steps, cached.cached_steps);
     assert!(fixture.difference(&image, "cached.Taylor1_R0.12.latents") <= LATENTS_TOLERANCE);
 }

@@ -1,6 +1,6 @@
 //! What the handlers share, and where the server stands in its life.
 
-use afterimage_runner::{Engine, FinishedJob};
+use afterimage_runner::{Engine, FinishedRequest};
 use tokio::sync::watch;
 use tokio_util::task::TaskTracker;
 use tokio_util::task::task_tracker::TaskTrackerToken;
@@ -110,8 +110,8 @@ impl AppState {
     }
 
     /// A job has its pictures.
-    pub(super) fn count_job(&self, job: &FinishedJob) {
-        self.metrics.job_finished(job);
+    pub(super) fn count_finished(&self, job: &FinishedRequest) {
+        self.metrics.request_finished(job);
         if self.cache_warnings.check(&job.cache) {
             self.metrics.cache_never_engaged(&job.cache);
         }

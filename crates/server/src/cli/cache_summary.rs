@@ -1,17 +1,17 @@
-//! What the cache did for a job, as text: the numbers of cache-dit's own `summary`.
+//! What the cache did for a request, as text: the numbers of cache-dit's own `summary`.
 
 use std::fmt::Write;
 
 use afterimage_cache::ContextReport;
 use afterimage_cache::report::Recorded;
-use afterimage_runner::FinishedJob;
+use afterimage_runner::FinishedRequest;
 
 /// The columns of distances.
 const QUANTILES: [(&str, f64); 5] = [("P00", 0.0), ("P25", 0.25), ("P50", 0.5), ("P75", 0.75), ("P95", 0.95)];
 
 /// Several lines, without a line break at the end.
-pub(super) fn render(job: &FinishedJob) -> String {
-    let report = &job.cache;
+pub(super) fn render(finished: &FinishedRequest) -> String {
+    let report = &finished.cache;
     let tag = report.tag.as_deref().unwrap_or(report.backend);
     let mut text = format!("cache    {tag}: {} steps, hit rate {:.1} %\n", report.steps, 100.0 * report.hit_rate);
     if report.images.iter().any(|image| !image.contexts.is_empty()) {
@@ -25,7 +25,7 @@ pub(super) fn render(job: &FinishedJob) -> String {
             let _ = writeln!(text, "{index:<8} {}", row(context));
         }
     }
-    let timings = &job.timings;
+    let timings = &finished.timings;
     let _ = write!(
         text,
         "seconds  queue {:.3}, encode {:.3}, denoise {:.3}, decode {:.3}",
@@ -71,17 +71,15 @@ mod tests {
     use std::collections::BTreeMap;
 
     use afterimage_cache::{CachePlan, CacheReport, ImageReport, Reason};
-    use afterimage_runner::{Size, Timings};
+    use afterimage_runner::Timings;
 
     use super::*;
+    use crate::finished_request::finished_request;
 
-    fn job(images: Vec<ImageReport>) -> FinishedJob {
-        FinishedJob {
-            images: Vec::new(),
-            size: Size { width: 64, height: 64 },
-            cache: CacheReport::new(&CachePlan::None, 4, images),
+    fn finished(images: Vec<ImageReport>) -> FinishedRequest {
+        FinishedRequest {
             timings: Timings { queue_seconds: 0.0, encode_seconds: 0.001, denoise_seconds: 1.5, decode_seconds: 0.25 },
-            warnings: Vec::new(),
+            ..finished_request(0, Vec::new(), CacheReport::new(&CachePlan::None, 4, images))
         }
     }
 
@@ -99,7 +97,7 @@ mod tests {
         let passes = BTreeMap::from([(Reason::Cached, 1), (Reason::Warmup, 3)]);
         let images =
             [context, silent].map(|context| ImageReport { contexts: vec![context], passes: passes.clone(), tag: None });
-        insta::assert_snapshot!(render(&job(images.into())), @r#"
+        insta::assert_snapshot!(render(&finished(images.into())), @r#"
         cache    none: 4 steps, hit rate 25.0 %
         image    blocks                       branch   cached hit rate      P00      P25      P50      P75      P95
         0        transformer_blocks           all         1/4   25.0 %   0.1000   0.1500   0.2000   0.2500   0.2900
@@ -110,7 +108,7 @@ mod tests {
 
     #[test]
     fn without_a_cache_there_is_no_table() {
-        insta::assert_snapshot!(render(&job(vec![ImageReport::default()])), @r#"
+        insta::assert_snapshot!(render(&finished(vec![ImageReport::default()])), @r#"
         cache    none: 4 steps, hit rate 0.0 %
         seconds  queue 0.000, encode 0.001, denoise 1.500, decode 0.250
         "#);

@@ -53,9 +53,9 @@ impl CalibrateArgs {
         let prompts = self.prompts_of_file()?;
         let file = self.file()?;
         let pipeline = self.model.source(None)?.load(self.device.device)?;
-        let specs = self.specs(&pipeline, prompts)?;
+        let images = self.images(&pipeline, prompts)?;
         let bar = ProgressBar::new(u64::from(self.images));
-        let calibration = calibrate(&pipeline, &specs, |done| bar.set_position(done as u64))?;
+        let calibration = calibrate(&pipeline, &images, |done| bar.set_position(done as u64))?;
         bar.finish_and_clear();
         let text = serde_json::to_string(&calibration).expect("numbers and names can always be written as JSON");
         match file {
@@ -82,20 +82,19 @@ impl CalibrateArgs {
     }
 
     /// Prompts as a user would give them, with the defaults of a request.
-    fn specs(&self, pipeline: &Pipeline, prompts: Option<Vec<String>>) -> Result<Vec<ImageSpec>, ProgramError> {
+    fn images(&self, pipeline: &Pipeline, prompts: Option<Vec<String>>) -> Result<Vec<(ImageSpec, u64)>, ProgramError> {
         let info = pipeline.info();
         let prompts = prompts.map_or_else(|| self.classes(info), Ok)?;
         let spec = |index: u32| ImageSpec {
             prompt: prompts[index as usize % prompts.len()].clone(),
             negative_prompt: None,
-            seed: u64::from(index),
             size: info.buckets[0],
             steps: self.steps.unwrap_or(info.default_steps),
             guidance: info.default_guidance(),
             scheduler: info.default_scheduler,
             cache: CachePlan::Calibrate,
         };
-        Ok((0..self.images).map(spec).collect())
+        Ok((0..self.images).map(|index| (spec(index), u64::from(index))).collect())
     }
 
     /// The prompts of the file, if there is one; at least one.

@@ -3,7 +3,7 @@
 use std::io::{IsTerminal, Write};
 use std::path::Path;
 
-use afterimage_runner::{Engine, EngineOptions, FinishedJob, JobError, Ticket};
+use afterimage_runner::{Engine, EngineOptions, FinishedRequest, RequestFailure, Seeds, Ticket};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Map, Value, json};
 
@@ -15,11 +15,10 @@ use super::output_pattern::OutputPattern;
 use super::pictures::MetadataArgs;
 use super::serve::DEFAULT_MAX_PROMPT_CHARS;
 use crate::error::ProgramError;
-use crate::image_file::{ImageEncoding, ImageMetadata, MAX_COMPRESSION, job_files};
+use crate::image_file::{ImageEncoding, ImageMetadata, MAX_COMPRESSION, picture_files};
 use crate::logging::{self, LogArgs};
 use crate::request::{
     Accept, CacheDefaults, GenerationRequest, OutputOptions, RequestFault, RequestRules, ResponseFormat, UnknownFields,
-    seed_of,
 };
 use crate::terminal;
 
@@ -110,22 +109,22 @@ impl GenerateArgs {
         let output = OutputPattern::parse(&self.output).map_err(|message| ProgramError::setting("output", message))?;
         let GenerationRequest { image: request, output: OutputOptions { encoding, .. }, .. } = self.request(&cache)?;
         let encoding = ImageEncoding { format: output.format(), ..encoding };
-        let files = self.files(&output, request.images, request.seed)?;
+        let files = self.files(&output, request.seed, request.images)?;
         let engine = Engine::start(
             self.model.source(Some(&self.labels))?.load(self.device.device)?,
             EngineOptions { max_queued_requests: 1, ..Default::default() },
         )?;
-        let job = engine.plan(request).map_err(|error| usage_of_field(&error.param, &error.message))?;
-        job.warnings().iter().for_each(|warning| tracing::warn!(code = warning.code, "{}", warning.message));
+        let planned = engine.plan(request).map_err(|error| usage_of_field(&error.param, &error.message))?;
+        planned.warnings().iter().for_each(|warning| tracing::warn!(code = warning.code, "{}", warning.message));
         let metadata = self.metadata.image_metadata.then(|| {
             let (prompt, negative_prompt) = (self.prompt.clone(), self.negative_prompt.clone());
-            ImageMetadata::of_job(engine.model().id.clone(), prompt, negative_prompt, &job)
+            ImageMetadata::of_request(engine.model().id.clone(), prompt, negative_prompt, &planned)
         });
-        let job = watch(engine.submit(job)?)?;
-        for (bytes, file) in job_files(&job, encoding, metadata).zip(&files) {
+        let finished = watch(engine.submit(planned)?)?;
+        for (bytes, file) in picture_files(&finished, encoding, metadata).zip(&files) {
             file.write(&bytes.map_err(|error| cannot_write(file.path(), error))?)?;
         }
-        let summary = cache_summary::render(&job);
+        let summary = cache_summary::render(&finished);
         match output {
             OutputPattern::StandardOutput => terminal::note(summary),
             OutputPattern::Folder(_) | OutputPattern::File(..) => terminal::line(summary),
@@ -134,7 +133,7 @@ impl GenerateArgs {
     }
 
     /// A place for each image, which can be written to.
-    fn files(&self, output: &OutputPattern, images: usize, first_seed: u64) -> Result<Vec<Target>, ProgramError> {
+    fn files(&self, output: &OutputPattern, first_seed: u64, images: usize) -> Result<Vec<Target>, ProgramError> {
         if images > 1 && !output.tells_images_apart() {
             let right = match output {
                 OutputPattern::StandardOutput => "give a folder or a file name with {seed}",
@@ -148,8 +147,9 @@ impl GenerateArgs {
                 "`-` sends a PNG file to standard output, which is a terminal; redirect it, or give a file name";
             return Err(ProgramError::setting("output", message));
         }
+        let seeds = Seeds::new(first_seed, images).ok_or_else(|| ProgramError::setting("seed", "it is too large"))?;
         let existing = Existing::of_flag(self.overwrite);
-        let target = |index: usize| match output.path(&self.prompt, index, seed_of(first_seed, index)) {
+        let target = |index: usize| match output.path(&self.prompt, index, seeds.of(index)) {
             None => Ok(Target::StandardOutput),
             Some(path) => OutputFile::prepare(path, existing).map(Target::File),
         };
@@ -213,7 +213,7 @@ fn usage_of_field(param: &str, message: &str) -> ProgramError {
 }
 
 /// Waits for the images behind a progress bar (which a stderr that is no terminal does not get).
-fn watch(ticket: Ticket) -> Result<FinishedJob, ProgramError> {
+fn watch(ticket: Ticket) -> Result<FinishedRequest, ProgramError> {
     let runtime = tokio::runtime::Builder::new_current_thread().build();
     let runtime = runtime.map_err(|source| ProgramError::System { what: "cannot start the async runtime", source })?;
     let style = ProgressStyle::with_template("{bar:40} step {pos}/{len} {elapsed}/{eta}")
@@ -224,7 +224,7 @@ fn watch(ticket: Ticket) -> Result<FinishedJob, ProgramError> {
     Ok(job?)
 }
 
-async fn finish(ticket: Ticket, bar: &ProgressBar) -> Result<FinishedJob, JobError> {
+async fn finish(ticket: Ticket, bar: &ProgressBar) -> Result<FinishedRequest, RequestFailure> {
     let mut progress = ticket.progress();
     let mut finished = std::pin::pin!(ticket.finished());
     loop {

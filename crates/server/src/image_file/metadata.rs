@@ -1,7 +1,7 @@
 //! What made a picture, kept inside its file.
 
 use afterimage_cache::CacheReport;
-use afterimage_runner::Job;
+use afterimage_runner::PlannedRequest;
 
 /// The settings that give the pictures of a request again, all but what each has for itself.
 #[derive(Debug, Clone, PartialEq)]
@@ -29,23 +29,29 @@ pub(crate) struct PictureMetadata<'a> {
 }
 
 impl ImageMetadata {
-    /// What is known of a job before it is done. It has its texts as the model reads them; the caller has them as they
+    /// What is known of a request before it is done. It has its texts as the model reads them; the caller has them as they
     /// were written.
-    pub(crate) fn of_job(model: String, prompt: String, negative_prompt: Option<String>, job: &Job) -> Self {
+    pub(crate) fn of_request(
+        model: String,
+        prompt: String,
+        negative_prompt: Option<String>,
+        request: &PlannedRequest,
+    ) -> Self {
+        let spec = request.spec();
         Self {
             model,
             prompt,
             negative_prompt,
-            num_inference_steps: job.steps(),
-            guidance_scale: job.guidance().scale(),
-            true_cfg_scale: job.guidance().true_cfg_scale(),
-            scheduler: job.scheduler().as_str(),
+            num_inference_steps: spec.steps,
+            guidance_scale: spec.guidance.scale(),
+            true_cfg_scale: spec.guidance.true_cfg_scale(),
+            scheduler: spec.scheduler.as_str(),
             cache_backend: "none",
             cache_config: None,
         }
     }
 
-    /// Adds what is only known of a finished job.
+    /// Adds what is only known of a finished request.
     pub(super) fn with_cache(self, report: &CacheReport) -> Self {
         let config = (!report.config.is_empty()).then(|| serde_json::Value::from(report.config.clone()).to_string());
         Self { cache_backend: report.backend, cache_config: config, ..self }

@@ -6,9 +6,9 @@
 //! vLLM-Omni's mapping to zlib's levels.
 
 mod format;
-mod job_files;
 mod jpeg;
 mod metadata;
+mod picture_files;
 mod png;
 mod webp;
 
@@ -17,8 +17,8 @@ use afterimage_runner::RgbImage;
 use metadata::PictureMetadata;
 
 pub(crate) use format::ImageFormat;
-pub(crate) use job_files::job_files;
 pub(crate) use metadata::ImageMetadata;
+pub(crate) use picture_files::picture_files;
 
 /// The least compression: the best quality, the quickest PNG.
 pub(crate) const MAX_COMPRESSION: u8 = 100;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use afterimage_runner::FinishedJob;
+use afterimage_runner::FinishedRequest;
 use axum::http::StatusCode;
 use prometheus::{HistogramVec, IntCounter, IntCounterVec, IntGauge};
 
@@ -93,13 +93,13 @@ impl GenerationMetrics {
         InFlight { in_flight: self.in_flight.clone() }
     }
 
-    pub(super) fn finished(&self, job: &FinishedJob) {
-        self.images.inc_by(count(job.images.len()));
+    pub(super) fn finished(&self, finished: &FinishedRequest) {
+        self.images.inc_by(count(finished.images.len()));
         for (stage, seconds) in [
-            (Stage::Queue, job.timings.queue_seconds),
-            (Stage::Encode, job.timings.encode_seconds),
-            (Stage::Denoise, job.timings.denoise_seconds),
-            (Stage::Decode, job.timings.decode_seconds),
+            (Stage::Queue, finished.timings.queue_seconds),
+            (Stage::Encode, finished.timings.encode_seconds),
+            (Stage::Denoise, finished.timings.denoise_seconds),
+            (Stage::Decode, finished.timings.decode_seconds),
         ] {
             self.stage_seconds.with_label_values(&[stage.as_str()]).observe(seconds);
         }
@@ -116,7 +116,7 @@ pub(crate) struct GenerationRecord {
     outcome: Outcome,
 }
 
-/// One accepted job without an answer.
+/// One accepted request without an answer.
 pub(crate) struct InFlight {
     in_flight: IntGauge,
 }

@@ -15,7 +15,7 @@ mod values;
 use std::time::Duration;
 
 use afterimage_cache::CacheReport;
-use afterimage_runner::{Engine, FinishedJob};
+use afterimage_runner::{Engine, FinishedRequest};
 
 use crate::image_store::StoreUsage;
 use access::AccessMetrics;
@@ -62,15 +62,15 @@ impl Metrics {
         self.generations.begins()
     }
 
-    /// The engine has accepted a job; the guard is held until its answer is made.
-    pub(crate) fn job_accepted(&self) -> InFlight {
+    /// The engine has accepted a request; the guard is held until its answer is made.
+    pub(crate) fn request_accepted(&self) -> InFlight {
         self.generations.accepted()
     }
 
-    /// A job has its pictures.
-    pub(crate) fn job_finished(&self, job: &FinishedJob) {
-        self.generations.finished(job);
-        self.cache.reported(&job.cache);
+    /// A request has its pictures.
+    pub(crate) fn request_finished(&self, finished: &FinishedRequest) {
+        self.generations.finished(finished);
+        self.cache.reported(&finished.cache);
     }
 
     /// A generation request has its answer.
@@ -110,18 +110,13 @@ mod tests {
 
     use afterimage_cache::report::Recorded;
     use afterimage_cache::{CacheBackend, CachePlan, ContextReport, ImageReport, Reason};
-    use afterimage_runner::{EngineStatistics, Size, Timings};
+    use afterimage_runner::EngineStatistics;
 
     use super::*;
+    use crate::finished_request::finished_request;
 
-    fn job(images: Vec<ImageReport>) -> FinishedJob {
-        FinishedJob {
-            images: Vec::new(),
-            size: Size { width: 64, height: 64 },
-            cache: CacheReport::new(&CachePlan::None, 3, images),
-            timings: Timings::default(),
-            warnings: Vec::new(),
-        }
+    fn finished(images: Vec<ImageReport>) -> FinishedRequest {
+        finished_request(0, Vec::new(), CacheReport::new(&CachePlan::None, 3, images))
     }
 
     #[test]
@@ -162,9 +157,9 @@ mod tests {
             pruned_blocks: None,
         };
         let passes = BTreeMap::from([(Reason::Warmup, 2), (Reason::Cached, 1)]);
-        let mut job = job(vec![ImageReport { contexts: vec![context], passes, tag: None }]);
-        job.cache.backend = CacheBackend::CacheDit.as_str();
-        metrics.job_finished(&job);
+        let mut finished = finished(vec![ImageReport { contexts: vec![context], passes, tag: None }]);
+        finished.cache.backend = CacheBackend::CacheDit.as_str();
+        metrics.request_finished(&finished);
         let text = metrics.text().unwrap();
         assert!(text.contains("afterimage_steps_total{decision=\"computed\",reason=\"warmup\"} 2\n"), "{text}");
         assert!(text.contains("afterimage_steps_total{decision=\"cached\",reason=\"cached\"} 1\n"), "{text}");
@@ -176,7 +171,7 @@ mod tests {
     fn an_uncached_job_counts_steps_but_no_hit_rate() {
         let metrics = Metrics::new();
         let passes = BTreeMap::from([(Reason::Off, 3)]);
-        metrics.job_finished(&job(vec![ImageReport { contexts: Vec::new(), passes, tag: None }]));
+        metrics.request_finished(&finished(vec![ImageReport { contexts: Vec::new(), passes, tag: None }]));
         let text = metrics.text().unwrap();
         assert!(text.contains("afterimage_steps_total{decision=\"computed\",reason=\"off\"} 3\n"), "{text}");
         assert!(text.contains("afterimage_cache_hit_rate_count 0\n"), "{text}");
@@ -212,7 +207,7 @@ mod tests {
     fn a_dropped_request_counts_as_cancelled() {
         let metrics = Metrics::new();
         metrics.generation_begins().ends(Outcome::Ok);
-        let running = (metrics.generation_begins(), metrics.job_accepted());
+        let running = (metrics.generation_begins(), metrics.request_accepted());
         assert!(metrics.text().unwrap().contains("afterimage_requests_in_flight 1\n"));
         drop(running);
         let text = metrics.text().unwrap();

@@ -42,7 +42,7 @@ impl DeliveryFields {
     }
 
     /// A job keeps its previews until they are asked for, and always tells its progress.
-    pub(super) fn of_job(fields: &mut Fields<'_>) -> Result<Self, RequestFault> {
+    pub(super) fn of_request(fields: &mut Fields<'_>) -> Result<Self, RequestFault> {
         if fields.boolean("stream")?.unwrap_or(false) {
             let message = "`stream` is true, but a job is not streamed; it must be false, and GET /v1/images/jobs/ID has \
                            its progress";
@@ -96,7 +96,7 @@ mod tests {
     #[test]
     fn jobs_have_previews_but_no_stream() {
         let previews = |request: Value| {
-            DeliveryFields::of_job(&mut Fields::new(request.as_object().unwrap())).map(|read| read.previews.get())
+            DeliveryFields::of_request(&mut Fields::new(request.as_object().unwrap())).map(|read| read.previews.get())
         };
         assert_eq!(previews(json!({"stream": false, "partial_images": 2})).unwrap(), 2);
         assert_eq!(previews(json!({"progress": true})).unwrap(), 0);

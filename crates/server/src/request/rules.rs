@@ -59,7 +59,7 @@ impl RequestRules<'_> {
 
     /// The same for a request whose answer does not wait for the pictures.
     pub(crate) fn parse_job(&self, keys: &Map<String, Value>) -> Result<GenerationRequest, RequestFault> {
-        self.parse_fields(Fields::new(keys), DeliveryFields::of_job)
+        self.parse_fields(Fields::new(keys), DeliveryFields::of_request)
     }
 
     /// Of several faults the first is told, so the order of the fields is part of the answers.

@@ -2,10 +2,9 @@
 
 use afterimage_cache::{CacheBackend, CacheConfig};
 use afterimage_runner::schedulers::SchedulerKind;
-use afterimage_runner::{ImageRequest, Size};
+use afterimage_runner::{ImageRequest, Seeds, Size};
 use serde_json::{Map, Value, json};
 
-use super::seed::MAX_SEED;
 use super::*;
 
 fn parse(request: Value) -> Result<ImageRequest, RequestFault> {
@@ -140,11 +139,11 @@ fn what_asks_for_nothing_is_absent() {
 
 #[test]
 fn the_last_images_seed_must_fit_too() {
-    let mut request = with("seed", json!(MAX_SEED));
-    assert_eq!(parse(request.clone()).unwrap().seed, MAX_SEED);
+    let mut request = with("seed", json!(Seeds::LARGEST));
+    assert_eq!(parse(request.clone()).unwrap().seed, Seeds::LARGEST);
     request["n"] = json!(2);
     assert!(parse(request.clone()).unwrap_err().to_string().contains("9223372036854775806"));
-    request["seed"] = json!(MAX_SEED - 1);
+    request["seed"] = json!(Seeds::LARGEST - 1);
     parse(request).unwrap();
 }
 

@@ -23,7 +23,10 @@ use candle_core::Tensor;
 
 use self::settings::{Algorithm, Settings};
 use self::updates::Update;
-use super::{Scheduler, betas, config::SchedulerConfig, prediction::Mixture, step_at, weighted_sum};
+use super::betas;
+use super::config::SchedulerConfig;
+use super::prediction::Mixture;
+use super::scheduler::{Scheduler, step_at, weighted_sum};
 use crate::DiffusionError;
 
 /// Share of the picture's variance that is left at the end of a schedule that would leave none: keeps

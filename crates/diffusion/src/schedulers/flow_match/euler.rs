@@ -10,7 +10,9 @@ use candle_core::Tensor;
 
 use super::sigmas::euler_sigmas;
 use crate::DiffusionError;
-use crate::schedulers::{Schedule, Scheduler, config::SchedulerConfig, step_at, weighted_sum};
+use crate::schedulers::config::SchedulerConfig;
+use crate::schedulers::schedule::Schedule;
+use crate::schedulers::scheduler::{Scheduler, step_at, weighted_sum};
 
 /// A running flow-matching schedule. A sample is `(1 - sigma) * clean + sigma * noise` and a model predicts
 /// `noise - clean`, so the clean sample is `sample - sigma * prediction`.

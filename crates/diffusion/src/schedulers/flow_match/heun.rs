@@ -13,7 +13,9 @@ use candle_core::Tensor;
 
 use super::sigmas::heun_sigmas;
 use crate::DiffusionError;
-use crate::schedulers::{Schedule, Scheduler, config::SchedulerConfig, step_at, weighted_sum};
+use crate::schedulers::config::SchedulerConfig;
+use crate::schedulers::schedule::Schedule;
+use crate::schedulers::scheduler::{Scheduler, step_at, weighted_sum};
 
 /// A running second-order schedule.
 #[derive(Clone)]

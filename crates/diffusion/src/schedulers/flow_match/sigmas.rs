@@ -16,7 +16,7 @@
 
 use crate::DiffusionError;
 use crate::schedulers::config::{SchedulerConfig, unsupported};
-use crate::schedulers::{FlowSigmas, Schedule};
+use crate::schedulers::schedule::{FlowSigmas, Schedule};
 
 /// The exponent of Karras et al., arXiv 2206.00364.
 const KARRAS_RHO: f64 = 7.0;

@@ -15,9 +15,9 @@ fn steps_of(bench: &Bench, seed: u64) -> Vec<usize> {
 #[test]
 fn images_join_between_steps_and_leave_when_they_are_done() {
     let mut bench = Bench::new(8);
-    let first = bench.submit(job(1));
+    let first = bench.submit(request(1));
     bench.iterate(2);
-    let second = bench.submit(Job { steps: 3, guidance: Guidance::Rows(4.0), ..job(2) });
+    let second = bench.submit(Wanted { steps: 3, guidance: Guidance::Rows(4.0), ..request(2) });
     bench.run_out();
     let batches: Vec<_> = bench.model.forwards().into_iter().map(|forward| forward.images).collect();
     assert_eq!(batches, [vec![(1, 1)], vec![(1, 2)], vec![(1, 3), (2, 1)], vec![(1, 4), (2, 2)], vec![(2, 3)]]);
@@ -32,7 +32,7 @@ fn images_join_between_steps_and_leave_when_they_are_done() {
 #[test]
 fn the_images_of_a_request_are_admitted_one_by_one_and_come_back_in_order() {
     let mut bench = Bench::new(2);
-    let ticket = bench.submit(Job { images: 3, prompt: fake_model::REUSING_PROMPT.to_owned(), ..job(5) });
+    let ticket = bench.submit(Wanted { images: 3, prompt: fake_model::REUSING_PROMPT.to_owned(), ..request(5) });
     let progress = ticket.progress();
     bench.iterate(1);
     assert_eq!(bench.model.forwards()[0].images, [(5, 1), (6, 1)]);
@@ -41,16 +41,16 @@ fn the_images_of_a_request_are_admitted_one_by_one_and_come_back_in_order() {
     bench.run_out();
     assert_eq!(progress.borrow().step, 12);
     assert_eq!(progress.borrow().cached, 6);
-    let job = answer(ticket).unwrap();
-    assert_eq!([0, 1, 2].map(|index| picture(&job, index)), [(5, 4), (6, 4), (7, 4)]);
+    let request = answer(ticket).unwrap();
+    assert_eq!([0, 1, 2].map(|index| picture(&request, index)), [(5, 4), (6, 4), (7, 4)]);
 }
 
 #[test]
 fn a_full_bucket_keeps_its_order_and_holds_up_no_other() {
     let mut bench = Bench::new(2);
-    let guided = |seed| Job { guidance: Guidance::Rows(4.0), ..job(seed) };
-    let tickets = [bench.submit(job(1)), bench.submit(guided(2)), bench.submit(job(3))];
-    let other = bench.submit(Job { size: WIDE, ..job(4) });
+    let guided = |seed| Wanted { guidance: Guidance::Rows(4.0), ..request(seed) };
+    let tickets = [bench.submit(request(1)), bench.submit(guided(2)), bench.submit(request(3))];
+    let other = bench.submit(Wanted { size: WIDE, ..request(4) });
     bench.iterate(2);
     // The third would fit beside the first, but the second was there before.
     let begun: Vec<_> = bench.model.forwards().into_iter().map(|forward| forward.images[0].0).collect();
@@ -69,7 +69,8 @@ fn a_full_bucket_keeps_its_order_and_holds_up_no_other() {
 #[test]
 fn buckets_take_turns() {
     let mut bench = Bench::new(8);
-    let _tickets = [SMALL, WIDE, LARGE].map(|size| bench.submit(Job { size, steps: 2, ..job(size.width as u64) }));
+    let _tickets =
+        [SMALL, WIDE, LARGE].map(|size| bench.submit(Wanted { size, steps: 2, ..request(size.width as u64) }));
     bench.run_out();
     let order: Vec<_> = bench.model.forwards().into_iter().map(|forward| forward.size).collect();
     assert_eq!(order, [SMALL, WIDE, LARGE, SMALL, WIDE, LARGE]);
@@ -78,7 +79,7 @@ fn buckets_take_turns() {
 #[test]
 fn work_left_is_estimated_from_measured_steps() {
     let mut bench = Bench::new(8);
-    let _first = bench.submit(Job { guidance: Guidance::Rows(4.0), ..job(1) });
+    let _first = bench.submit(Wanted { guidance: Guidance::Rows(4.0), ..request(1) });
     bench.iterate(1);
     // Three of four steps and the decoding are left; the first step of two rows was 20 ms.
     let seconds = bench.shared.ledger.totals().seconds;
@@ -90,7 +91,7 @@ fn work_left_is_estimated_from_measured_steps() {
 #[test]
 fn the_warm_up_gives_first_estimates_and_leaves_nothing() {
     let bench = Bench::new(8);
-    bench.steps.warm_up(&[job(0).image(0), Job { size: WIDE, ..job(0) }.image(0)]).unwrap();
+    bench.steps.warm_up(&[request(0).spec(), Wanted { size: WIDE, ..request(0) }.spec()]).unwrap();
     let buckets = bench.shared.ledger.buckets();
     assert_eq!(buckets.iter().map(|bucket| bucket.size).collect::<Vec<_>>(), [SMALL, WIDE]);
     assert_eq!((buckets[0].seconds_per_row_step, buckets[0].decode_seconds), (0.010, 0.005));
@@ -98,12 +99,15 @@ fn the_warm_up_gives_first_estimates_and_leaves_nothing() {
 }
 
 /// A request and the iteration before which it arrives.
-fn arrivals() -> impl Strategy<Value = Vec<(Job, usize)>> {
+fn arrivals() -> impl Strategy<Value = Vec<(Wanted, usize)>> {
     let size = prop_oneof![Just(SMALL), Just(WIDE), Just(LARGE)];
-    let request = (1..4usize, size, 1..7usize, prop_oneof![Just(1.0), Just(4.0)], 0..30usize);
-    prop::collection::vec(request, 1..16).prop_map(|requests| {
+    let parts = (1..4usize, size, 1..7usize, prop_oneof![Just(1.0), Just(4.0)], 0..30usize);
+    prop::collection::vec(parts, 1..16).prop_map(|requests| {
         let arrival = |(index, (images, size, steps, guidance_scale, before)): (usize, (_, _, _, _, _))| {
-            (Job { images, size, steps, guidance: Guidance::Rows(guidance_scale), ..job(10 * index as u64) }, before)
+            (
+                Wanted { images, size, steps, guidance: Guidance::Rows(guidance_scale), ..request(10 * index as u64) },
+                before,
+            )
         };
         requests.into_iter().enumerate().map(arrival).collect()
     })
@@ -117,8 +121,8 @@ proptest! {
         let mut bench = Bench::new(max_batch_rows);
         let mut tickets = Vec::new();
         for iteration in 0..30 {
-            for (job, _) in arrivals.iter().filter(|(_, before)| *before == iteration) {
-                tickets.push((job.clone(), bench.submit(job.clone())));
+            for (request, _) in arrivals.iter().filter(|(_, before)| *before == iteration) {
+                tickets.push((request.clone(), bench.submit(request.clone())));
             }
             bench.iterate(1);
         }
@@ -136,12 +140,12 @@ proptest! {
                 prop_assert!(!continues || others.count() == distinct.len(), "a bucket had two turns in a row");
             }
         }
-        for (job, ticket) in tickets {
+        for (request, ticket) in tickets {
             let finished = answer(ticket).unwrap();
-            prop_assert_eq!(finished.images.len(), job.images);
-            for index in 0..job.images {
-                prop_assert_eq!(picture(&finished, index), (job.seed + index as u64, job.steps as u8));
-                prop_assert_eq!(steps_of(&bench, job.seed + index as u64).len(), job.steps);
+            prop_assert_eq!(finished.images.len(), request.images);
+            for index in 0..request.images {
+                prop_assert_eq!(picture(&finished, index), (request.seed + index as u64, request.steps as u8));
+                prop_assert_eq!(steps_of(&bench, request.seed + index as u64).len(), request.steps);
             }
         }
         for size in [SMALL, WIDE, LARGE] {
@@ -150,8 +154,8 @@ proptest! {
                 .flat_map(|forward| forward.images.iter().filter(|(_, step)| *step == 1).map(|(seed, _)| *seed))
                 .collect();
             let mut submitted: Vec<_> = (0..30).flat_map(|iteration| {
-                arrivals.iter().filter(move |(job, before)| *before == iteration && job.size == size)
-            }).flat_map(|(job, _)| (0..job.images as u64).map(|index| job.seed + index)).collect();
+                arrivals.iter().filter(move |(request, before)| *before == iteration && request.size == size)
+            }).flat_map(|(request, _)| (0..request.images as u64).map(|index| request.seed + index)).collect();
             submitted.truncate(begun.len());
             prop_assert_eq!(begun, submitted);
         }

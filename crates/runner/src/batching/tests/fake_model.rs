@@ -76,7 +76,8 @@ pub(super) struct FakeModel {
 
 /// An image on its way. Every change of `state` depends on what it was, so a step made twice shows.
 pub(super) struct FakeImage {
-    spec: ImageSpec,
+    spec: Arc<ImageSpec>,
+    seed: u64,
     step: usize,
     state: u64,
     living: Arc<AtomicUsize>,
@@ -85,7 +86,13 @@ pub(super) struct FakeImage {
 impl Clone for FakeImage {
     fn clone(&self) -> Self {
         self.living.fetch_add(1, Ordering::SeqCst);
-        Self { spec: self.spec.clone(), step: self.step, state: self.state, living: Arc::clone(&self.living) }
+        Self {
+            spec: Arc::clone(&self.spec),
+            seed: self.seed,
+            step: self.step,
+            state: self.state,
+            living: Arc::clone(&self.living),
+        }
     }
 }
 
@@ -130,7 +137,7 @@ impl FakeModel {
     }
 
     fn fault(&self, image: &FakeImage) -> Option<Fault> {
-        self.faults.lock().unwrap().get(&image.spec.seed).copied()
+        self.faults.lock().unwrap().get(&image.seed).copied()
     }
 }
 
@@ -141,16 +148,16 @@ impl StepModel for FakeModel {
         spec.prompt.starts_with(TEXT) && !self.encoded.lock().unwrap().contains(&spec.prompt)
     }
 
-    fn begin(&self, spec: &ImageSpec) -> Result<FakeImage, RunnerError> {
+    fn begin(&self, spec: &Arc<ImageSpec>, seed: u64) -> Result<FakeImage, RunnerError> {
         if self.must_encode(spec) {
             self.clock.advance(ENCODE_MILLIS);
             self.encoded.lock().unwrap().insert(spec.prompt.clone());
         }
-        if self.faults.lock().unwrap().get(&spec.seed) == Some(&Fault::Begin) {
+        if self.faults.lock().unwrap().get(&seed) == Some(&Fault::Begin) {
             return Err(failure("cannot begin"));
         }
         self.living.fetch_add(1, Ordering::SeqCst);
-        Ok(FakeImage { spec: spec.clone(), step: 0, state: spec.seed, living: Arc::clone(&self.living) })
+        Ok(FakeImage { spec: Arc::clone(spec), seed, step: 0, state: seed, living: Arc::clone(&self.living) })
     }
 
     #[allow(clippy::panic, reason = "the fault that is tested")]
@@ -158,7 +165,7 @@ impl StepModel for FakeModel {
         let size = images[0].spec.size;
         let rows = images.iter().map(|image| image.spec.guidance.rows()).sum();
         assert!(images.iter().all(|image| image.spec.size == size), "a batch has one size");
-        let members = images.iter().map(|image| (image.spec.seed, image.step + 1)).collect();
+        let members = images.iter().map(|image| (image.seed, image.step + 1)).collect();
         self.forwards.lock().unwrap().push(Forward { size, rows, images: members });
         self.clock.advance(rows as u64 * ROW_STEP_MILLIS);
         let were_finite = images.iter().map(|image| self.is_finite(image)).collect::<Result<_, _>>()?;
@@ -169,12 +176,12 @@ impl StepModel for FakeModel {
         for image in images.iter() {
             match self.fault(image) {
                 Some(Fault::Error(step)) if step == image.step => {
-                    return Err(failure(format!("seed {} is broken", image.spec.seed)));
+                    return Err(failure(format!("seed {} is broken", image.seed)));
                 }
                 Some(Fault::Shared) if images.len() > 1 => {
                     return Err(failure("out of memory"));
                 }
-                Some(Fault::Panic(step)) if step == image.step => panic!("seed {} panics", image.spec.seed),
+                Some(Fault::Panic(step)) if step == image.step => panic!("seed {} panics", image.seed),
                 _ => {}
             }
         }
@@ -191,7 +198,7 @@ impl StepModel for FakeModel {
         }
         self.clock.advance(DECODE_MILLIS);
         self.decodings.fetch_add(1, Ordering::SeqCst);
-        let mut data = vec![image.spec.seed as u8, image.step as u8];
+        let mut data = vec![image.seed as u8, image.step as u8];
         data.extend(image.state.to_le_bytes());
         Ok(RgbImage { size: image.spec.size, data })
     }

@@ -6,8 +6,8 @@ use super::*;
 /// A request of three images, two at a time, beside another; its client leaves after `iterations`.
 fn leaves_after(iterations: usize) {
     let mut bench = Bench::new(3);
-    let stays = bench.submit(job(1));
-    let leaves = bench.submit(Job { images: 3, ..job(10) });
+    let stays = bench.submit(request(1));
+    let leaves = bench.submit(Wanted { images: 3, ..request(10) });
     bench.iterate(iterations);
     let before = bench.model.forwards().len();
     let was_done = bench.statistics().finished;
@@ -32,9 +32,9 @@ fn a_client_may_leave_at_any_point() {
 #[test]
 fn a_waiting_request_may_leave() {
     let mut bench = Bench::new(1);
-    let runs = bench.submit(job(1));
-    let waits = bench.submit(job(2));
-    let last = bench.submit(job(3));
+    let runs = bench.submit(request(1));
+    let waits = bench.submit(request(2));
+    let last = bench.submit(request(3));
     bench.iterate(1);
     assert_eq!(last.progress().borrow().queue_position, 2);
     drop(waits);
@@ -49,11 +49,11 @@ fn a_waiting_request_may_leave() {
 fn time_runs_from_acceptance_also_while_waiting() {
     let mut bench = Bench::new(1);
     bench.timeout = Some(Duration::from_millis(5 * ROW_STEP_MILLIS));
-    let (first, second) = (bench.submit(job(1)), bench.submit(job(2)));
+    let (first, second) = (bench.submit(request(1)), bench.submit(request(2)));
     bench.run_out();
     assert!(answer(first).is_ok());
     let timeout = Duration::from_millis(5 * ROW_STEP_MILLIS);
-    assert_eq!(answer(second).unwrap_err(), JobError::TimedOut { timeout });
+    assert_eq!(answer(second).unwrap_err(), RequestFailure::TimedOut { timeout });
     assert_eq!(bench.statistics().timed_out, 1);
 }
 
@@ -61,7 +61,7 @@ fn time_runs_from_acceptance_also_while_waiting() {
 fn a_request_that_is_done_in_time_is_not_hurt_by_the_clock() {
     let mut bench = Bench::new(1);
     bench.timeout = Some(Duration::from_secs(1));
-    let ticket = bench.submit(job(1));
+    let ticket = bench.submit(request(1));
     bench.run_out();
     bench.clock.advance(10_000);
     let timings = answer(ticket).unwrap().timings;
@@ -72,7 +72,7 @@ fn a_request_that_is_done_in_time_is_not_hurt_by_the_clock() {
 fn previews_come_at_even_steps_of_every_image_one_by_one() {
     let mut bench = Bench::new(8);
     let previews = PreviewCount::new(1).unwrap();
-    let mut ticket = bench.submit(Job { images: 2, ..job(1) }.with_previews(previews));
+    let mut ticket = bench.submit(Wanted { images: 2, ..request(1) }.with_previews(previews));
     let mut received = ticket.previews().unwrap();
     assert!(ticket.previews().is_none(), "there is one receiver");
     bench.run_out();
@@ -86,7 +86,8 @@ fn previews_come_at_even_steps_of_every_image_one_by_one() {
 #[test]
 fn previews_that_nobody_takes_are_dropped_and_counted() {
     let mut bench = Bench::new(8);
-    let ticket = bench.submit(Job { images: 3, steps: 24, ..job(1) }.with_previews(PreviewCount::new(3).unwrap()));
+    let ticket =
+        bench.submit(Wanted { images: 3, steps: 24, ..request(1) }.with_previews(PreviewCount::new(3).unwrap()));
     bench.run_out();
     // Nine are made, four are held.
     assert_eq!(bench.statistics().previews_dropped, 5);

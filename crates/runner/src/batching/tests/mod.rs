@@ -17,32 +17,65 @@ use afterimage_diffusion::schedulers::SchedulerKind;
 
 use self::fake_model::{FakeModel, VirtualClock};
 use super::clock::Clock;
-use super::job_record::AcceptedJob;
-use super::job_spans::JobSpans;
+use super::request_spans::RequestSpans;
+use super::running_request::AcceptedRequest;
 use super::statistics::{Counters, EngineStatistics};
 use super::step_loop::{LoopParts, StepLoop, WorkerShared};
 use super::work_estimate::Work;
 use super::work_ledger::WorkLedger;
-use crate::request::{FinishedJob, Job, JobError, PreviewCount, Size, Ticket, ticket};
+use crate::request::{
+    FinishedRequest, ImageSpec, PlannedRequest, PreviewCount, RequestFailure, Seeds, Size, Ticket, ticket,
+};
 
 const SMALL: Size = Size { width: 64, height: 64 };
 const WIDE: Size = Size { width: 96, height: 64 };
 const LARGE: Size = Size { width: 128, height: 128 };
 
-/// A job of one unguided image of four steps.
-fn job(seed: u64) -> Job {
-    Job {
+/// A request of one unguided image of four steps.
+fn request(seed: u64) -> Wanted {
+    Wanted {
         prompt: String::new(),
-        negative_prompt: None,
         images: 1,
         seed,
         size: SMALL,
         steps: 4,
         guidance: Guidance::Rows(1.0),
-        scheduler: SchedulerKind::Ddim,
-        cache: CachePlan::None,
         previews: PreviewCount::default(),
-        warnings: Vec::new(),
+    }
+}
+
+/// What tests choose of a request.
+#[derive(Debug, Clone)]
+struct Wanted {
+    prompt: String,
+    images: usize,
+    seed: u64,
+    size: Size,
+    steps: usize,
+    guidance: Guidance,
+    previews: PreviewCount,
+}
+
+impl Wanted {
+    fn with_previews(self, previews: PreviewCount) -> Self {
+        Self { previews, ..self }
+    }
+
+    fn spec(&self) -> Arc<ImageSpec> {
+        Arc::new(ImageSpec {
+            prompt: self.prompt.clone(),
+            negative_prompt: None,
+            size: self.size,
+            steps: self.steps,
+            guidance: self.guidance,
+            scheduler: SchedulerKind::Ddim,
+            cache: CachePlan::None,
+        })
+    }
+
+    fn planned(&self) -> PlannedRequest {
+        let seeds = Seeds::new(self.seed, self.images).unwrap();
+        PlannedRequest { spec: self.spec(), seeds, previews: self.previews, warnings: Vec::new() }
     }
 }
 
@@ -70,16 +103,17 @@ impl Bench {
         Self { steps: StepLoop::new(parts), model, clock, shared, timeout: None }
     }
 
-    fn submit(&mut self, job: Job) -> Ticket {
-        let (ticket, outcome) = ticket(&job);
-        let entry = self.shared.ledger.enter(Work::of(&job));
-        self.steps.submit(AcceptedJob {
-            job,
+    fn submit(&mut self, wanted: Wanted) -> Ticket {
+        let request = wanted.planned();
+        let (ticket, outcome) = ticket(&request);
+        let entry = self.shared.ledger.enter(Work::of(&request));
+        self.steps.submit(AcceptedRequest {
+            request,
             outcome,
             entry,
             accepted: self.clock.now(),
             timeout: self.timeout,
-            spans: JobSpans::accepted(),
+            spans: RequestSpans::accepted(),
         });
         ticket
     }
@@ -114,14 +148,14 @@ impl Bench {
     }
 }
 
-/// The answer of a job that is no longer in the loop.
-fn answer(ticket: Ticket) -> Result<FinishedJob, JobError> {
+/// The answer of a request that is no longer in the loop.
+fn answer(ticket: Ticket) -> Result<FinishedRequest, RequestFailure> {
     ticket.wait()
 }
 
 /// What the fake model made the picture from: seed and steps.
-fn picture(job: &FinishedJob, index: usize) -> (u64, u8) {
-    let image = &job.images[index];
-    assert_eq!(u64::from(image.pixels.data[0]), image.seed, "the picture is another seed's");
-    (image.seed, image.pixels.data[1])
+fn picture(finished: &FinishedRequest, index: usize) -> (u64, u8) {
+    let (image, seed) = (&finished.images[index], finished.seeds.of(index));
+    assert_eq!(u64::from(image.data[0]), seed, "the picture is another seed's");
+    (seed, image.data[1])
 }

@@ -12,12 +12,12 @@ fn pool(workers: usize, limits: PoolLimits) -> (WorkerPool, Arc<FakeModel>) {
     let clock = Arc::new(VirtualClock::default());
     let model = Arc::new(FakeModel::new(Arc::clone(&clock)));
     let models = (0..workers).map(|index| (format!("worker-{index}"), Arc::clone(&model))).collect();
-    (WorkerPool::start(models, limits, clock, &[job(0).image(0)]).unwrap(), model)
+    (WorkerPool::start(models, limits, clock, &[request(0).spec()]).unwrap(), model)
 }
 
 /// Longer than any test: 16 GiB of steps would take the fake model days, and a dropped ticket ends it.
-fn endless(seed: u64) -> Job {
-    Job { steps: 1 << 34, ..job(seed) }
+fn endless(seed: u64) -> Wanted {
+    Wanted { steps: 1 << 34, ..request(seed) }
 }
 
 fn wait_until(is_so: impl Fn() -> bool) {
@@ -29,9 +29,9 @@ fn wait_until(is_so: impl Fn() -> bool) {
 #[test]
 fn accepted_work_is_finished_and_the_threads_end() {
     let (pool, model) = pool(2, LIMITS);
-    let tickets: Vec<_> = (1..20).map(|seed| (seed, pool.submit(job(seed)).unwrap())).collect();
+    let tickets: Vec<_> = (1..20).map(|seed| (seed, pool.submit(request(seed).planned()).unwrap())).collect();
     pool.drain();
-    assert_eq!(pool.submit(job(99)).err(), Some(SubmitError::Closed));
+    assert_eq!(pool.submit(request(99).planned()).err(), Some(SubmitError::Closed));
     assert!(!pool.is_ready());
     for (seed, ticket) in tickets {
         assert_eq!(picture(&answer(ticket).unwrap(), 0), (seed, 4));
@@ -44,9 +44,9 @@ fn accepted_work_is_finished_and_the_threads_end() {
 #[test]
 fn one_forward_at_most_begins_after_a_client_has_left() {
     let (pool, model) = pool(1, PoolLimits { max_queued_seconds: f64::INFINITY, ..LIMITS });
-    let stays = pool.submit(endless(1)).unwrap();
+    let stays = pool.submit(endless(1).planned()).unwrap();
     for seed in 2..20 {
-        let leaves = pool.submit(endless(seed)).unwrap();
+        let leaves = pool.submit(endless(seed).planned()).unwrap();
         wait_until(|| pool.totals().running_rows == 2);
         drop(leaves);
         let begun = model.forwards().len();
@@ -64,7 +64,7 @@ fn a_request_goes_to_the_worker_with_the_least_work() {
     let limits = PoolLimits { max_queued_seconds: f64::INFINITY, ..LIMITS };
     let (pool, _) = pool(2, limits);
     // Both workers have the same batch size; two endless requests do not end up with one of them.
-    let heavy = [pool.submit(endless(1)).unwrap(), pool.submit(endless(2)).unwrap()];
+    let heavy = [pool.submit(endless(1).planned()).unwrap(), pool.submit(endless(2).planned()).unwrap()];
     wait_until(|| pool.statistics().images_begun == 2);
     assert_eq!(pool.statistics().joins, 0);
     drop(heavy);
@@ -75,10 +75,10 @@ fn a_request_goes_to_the_worker_with_the_least_work() {
 fn too_many_waiting_requests_are_refused() {
     let limits = PoolLimits { max_batch_rows: 1, max_queued_requests: 2, max_queued_seconds: f64::INFINITY, ..LIMITS };
     let (pool, _) = pool(1, limits);
-    let runs = pool.submit(endless(1)).unwrap();
+    let runs = pool.submit(endless(1).planned()).unwrap();
     wait_until(|| pool.totals().running_rows == 1);
-    let waiting = [pool.submit(job(2)).unwrap(), pool.submit(job(3)).unwrap()];
-    let refused = pool.submit(job(4)).err().unwrap();
+    let waiting = [pool.submit(request(2).planned()).unwrap(), pool.submit(request(3).planned()).unwrap()];
+    let refused = pool.submit(request(4).planned()).err().unwrap();
     // Not before the running request has made its 2^34 steps of 10 ms.
     let SubmitError::QueueFull { retry_after } = refused else { unreachable!("{refused}") };
     assert!(retry_after > Duration::from_secs(100_000_000), "{retry_after:?}");
@@ -92,13 +92,16 @@ fn too_many_waiting_requests_are_refused() {
 fn too_many_seconds_of_work_are_refused_with_the_time_until_there_is_room() {
     let (pool, _) = pool(1, PoolLimits { max_queued_seconds: 1e9, ..LIMITS });
     // 2^34 steps of 10 ms are 1.7e8 s.
-    let running: Vec<_> = (1..6).map(|seed| pool.submit(endless(seed)).unwrap()).collect();
-    let refused = pool.submit(endless(7)).err().unwrap();
+    let running: Vec<_> = (1..6).map(|seed| pool.submit(endless(seed).planned()).unwrap()).collect();
+    let refused = pool.submit(endless(7).planned()).err().unwrap();
     let SubmitError::QueueFull { retry_after } = refused else { unreachable!("{refused}") };
     let excess = 6.0 * 0.01 * f64::from(1u32 << 31) * 8.0 - 1e9;
     let wait = retry_after.as_secs_f64();
     assert!(wait <= excess + 1.0 && wait > 0.9 * excess, "{wait} s for {excess} s");
-    assert_eq!(pool.estimate(&endless(8)).map(f64::round), Some((0.01 * (1u64 << 34) as f64 + 0.005).round()));
+    assert_eq!(
+        pool.estimate(&endless(8).planned()).map(f64::round),
+        Some((0.01 * (1u64 << 34) as f64 + 0.005).round())
+    );
     drop(running);
     wait_until(|| pool.totals().requests == 0);
     assert_eq!(pool.totals().seconds, 0.0);
@@ -107,22 +110,22 @@ fn too_many_seconds_of_work_are_refused_with_the_time_until_there_is_room() {
 #[test]
 fn a_job_may_always_have_a_worker_that_does_nothing_else() {
     let (pool, _) = pool(1, PoolLimits { max_queued_seconds: 0.001, ..LIMITS });
-    assert!(answer(pool.submit(job(1)).unwrap()).is_ok());
+    assert!(answer(pool.submit(request(1).planned()).unwrap()).is_ok());
 }
 
 #[test]
 fn a_worker_that_dies_starts_again_once() {
     let (pool, model) = pool(1, LIMITS);
     model.break_image(1, Fault::Loop);
-    assert!(matches!(answer(pool.submit(job(1)).unwrap()), Err(JobError::Failed(_))));
+    assert!(matches!(answer(pool.submit(request(1).planned()).unwrap()), Err(RequestFailure::Failed(_))));
     wait_until(|| pool.statistics().worker_restarts == 1);
     assert!(pool.is_ready());
     model.mend();
-    assert!(answer(pool.submit(job(2)).unwrap()).is_ok());
+    assert!(answer(pool.submit(request(2).planned()).unwrap()).is_ok());
     model.break_image(3, Fault::Loop);
-    assert!(matches!(answer(pool.submit(job(3)).unwrap()), Err(JobError::Failed(_))));
+    assert!(matches!(answer(pool.submit(request(3).planned()).unwrap()), Err(RequestFailure::Failed(_))));
     assert!(!pool.is_ready());
-    assert_eq!(pool.submit(job(4)).err(), Some(SubmitError::Closed));
+    assert_eq!(pool.submit(request(4).planned()).err(), Some(SubmitError::Closed));
     wait_until(|| pool.has_ended());
     assert_eq!((pool.totals().requests, model.living_images()), (0, 0));
 }
@@ -133,12 +136,12 @@ fn a_worker_that_dies_once_it_is_chosen_leaves_the_request_to_the_next() {
     pool.cut_off(0);
     // The other two still take work when the lightest worker, which looks alive, turns out not to.
     for seed in 1..5 {
-        assert_eq!(picture(&answer(pool.submit(job(seed)).unwrap()).unwrap(), 0), (seed, 4));
+        assert_eq!(picture(&answer(pool.submit(request(seed).planned()).unwrap()).unwrap(), 0), (seed, 4));
     }
     pool.cut_off(1);
-    assert!(answer(pool.submit(job(5)).unwrap()).is_ok());
+    assert!(answer(pool.submit(request(5).planned()).unwrap()).is_ok());
     pool.cut_off(2);
-    assert_eq!(pool.submit(job(6)).err(), Some(SubmitError::Closed));
+    assert_eq!(pool.submit(request(6).planned()).err(), Some(SubmitError::Closed));
     wait_until(|| pool.has_ended());
     let totals = pool.totals();
     assert_eq!((totals.requests, totals.seconds), (0, 0.0), "what was not taken counts nowhere");
@@ -150,12 +153,12 @@ fn the_others_go_on_when_a_worker_is_dead() {
     model.break_image(1, Fault::Loop);
     // Both start again once; then one stays dead.
     while pool.is_ready() {
-        assert!(answer(pool.submit(job(1)).unwrap()).is_err());
+        assert!(answer(pool.submit(request(1).planned()).unwrap()).is_err());
     }
     model.mend();
     assert!(pool.is_open());
     for seed in 2..6 {
-        assert!(answer(pool.submit(job(seed)).unwrap()).is_ok());
+        assert!(answer(pool.submit(request(seed).planned()).unwrap()).is_ok());
     }
 }
 
@@ -164,6 +167,6 @@ fn a_warm_up_that_fails_is_an_error_of_the_start() {
     let clock = Arc::new(VirtualClock::default());
     let model = Arc::new(FakeModel::new(Arc::clone(&clock)));
     model.break_image(0, Fault::Begin);
-    let started = WorkerPool::start(vec![("worker".to_owned(), model)], LIMITS, clock, &[job(0).image(0)]);
+    let started = WorkerPool::start(vec![("worker".to_owned(), model)], LIMITS, clock, &[request(0).spec()]);
     assert!(started.err().unwrap().to_string().contains("cannot begin"));
 }

@@ -1,5 +1,7 @@
 //! Failure isolation on the embedded model: what is taken back is taken back to the last bit.
 
+use std::sync::Arc;
+
 use afterimage_cache::{CacheBackend, CacheBudget, CacheConfig, ImageReport};
 use afterimage_checkpoint::ModelFolder;
 use afterimage_diffusion::families::Guidance;
@@ -31,8 +33,8 @@ impl StepModel for Faulty {
         self.0.must_encode(spec)
     }
 
-    fn begin(&self, spec: &ImageSpec) -> Result<Seeded, RunnerError> {
-        Ok(Seeded(spec.seed, self.0.begin(spec)?))
+    fn begin(&self, spec: &Arc<ImageSpec>, seed: u64) -> Result<Seeded, RunnerError> {
+        Ok(Seeded(seed, self.0.begin(spec, seed)?))
     }
 
     #[allow(clippy::panic, reason = "the fault that is tested")]
@@ -89,21 +91,22 @@ fn an_image_beside_a_panic_goes_on_bit_for_bit_as_if_alone() {
         let config = CacheConfig::parse(backend, keys.as_object().unwrap()).unwrap();
         let plan = |steps| afterimage_cache::CachePlan::new(&config, steps, info.cache_facts(&info.blocks())).unwrap();
         let scheduler = SchedulerKind::ALL[index % 2];
-        let spec = |seed, steps| ImageSpec {
-            prompt: "1".to_owned(),
-            negative_prompt: None,
-            seed,
-            size: info.buckets[0],
-            steps,
-            guidance: Guidance::Rows(4.0),
-            scheduler,
-            cache: plan(steps),
+        let spec = |steps| {
+            Arc::new(ImageSpec {
+                prompt: "1".to_owned(),
+                negative_prompt: None,
+                size: info.buckets[0],
+                steps,
+                guidance: Guidance::Rows(4.0),
+                scheduler,
+                cache: plan(steps),
+            })
         };
-        let mut beside = model.begin(&spec(1, 9)).unwrap();
-        let mut alone = model.begin(&spec(1, 9)).unwrap();
+        let mut beside = model.begin(&spec(9), 1).unwrap();
+        let mut alone = model.begin(&spec(9), 1).unwrap();
         for step in 0..9 {
             if FAULTY_STEPS.contains(&step) {
-                let mut faulty = model.begin(&spec(FAULTY_SEED, 12)).unwrap();
+                let mut faulty = model.begin(&spec(12), FAULTY_SEED).unwrap();
                 let outcome = shared_step::step(&model, &mut [&mut beside, &mut faulty]);
                 assert_eq!(outcome.failures, [(1, "a faulty image".to_owned())]);
                 assert!(outcome.was_isolated);

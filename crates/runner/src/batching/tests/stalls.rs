@@ -5,8 +5,8 @@ use proptest::prelude::*;
 use super::fake_model::{DECODE_MILLIS, ENCODE_MILLIS, ROW_STEP_MILLIS, TEXT};
 use super::*;
 
-fn text(seed: u64) -> Job {
-    Job { prompt: format!("{TEXT} {seed}"), ..job(seed) }
+fn text(seed: u64) -> Wanted {
+    Wanted { prompt: format!("{TEXT} {seed}"), ..request(seed) }
 }
 
 /// Virtual milliseconds that an iteration takes.
@@ -19,9 +19,9 @@ fn iteration_millis(bench: &mut Bench) -> u64 {
 #[test]
 fn sixteen_new_prompts_are_encoded_one_per_iteration() {
     let mut bench = Bench::new(32);
-    let runs = bench.submit(Job { steps: 40, ..job(1) });
+    let runs = bench.submit(Wanted { steps: 40, ..request(1) });
     bench.iterate(1);
-    let tickets: Vec<_> = (100..116).map(|seed| bench.submit(Job { steps: 30, ..text(seed) })).collect();
+    let tickets: Vec<_> = (100..116).map(|seed| bench.submit(Wanted { steps: 30, ..text(seed) })).collect();
     for begun in 1..=16 {
         let millis = iteration_millis(&mut bench);
         assert_eq!(millis, ENCODE_MILLIS + (begun + 1) * ROW_STEP_MILLIS, "iteration {begun}");
@@ -36,9 +36,9 @@ fn sixteen_new_prompts_are_encoded_one_per_iteration() {
 #[test]
 fn kept_texts_and_classes_wait_for_nobodys_encoding() {
     let mut bench = Bench::new(32);
-    let first = bench.submit(Job { images: 3, ..text(10) });
-    let second = bench.submit(Job { prompt: format!("{TEXT} new"), size: WIDE, ..job(20) });
-    let third = bench.submit(Job { size: LARGE, ..job(30) });
+    let first = bench.submit(Wanted { images: 3, ..text(10) });
+    let second = bench.submit(Wanted { prompt: format!("{TEXT} new"), size: WIDE, ..request(20) });
+    let third = bench.submit(Wanted { size: LARGE, ..request(30) });
     bench.iterate(1);
     // The first text was encoded for one image, and kept for two more.
     assert_eq!(bench.statistics().images_begun, 4);
@@ -52,7 +52,7 @@ fn kept_texts_and_classes_wait_for_nobodys_encoding() {
 #[test]
 fn who_waits_to_be_encoded_is_not_passed_in_its_bucket() {
     let mut bench = Bench::new(32);
-    let _tickets = [bench.submit(text(1)), bench.submit(text(2)), bench.submit(job(3))];
+    let _tickets = [bench.submit(text(1)), bench.submit(text(2)), bench.submit(request(3))];
     bench.iterate(1);
     assert_eq!(bench.model.forwards()[0].images, [(1, 1)]);
     bench.iterate(1);
@@ -63,12 +63,12 @@ fn who_waits_to_be_encoded_is_not_passed_in_its_bucket() {
 #[test]
 fn images_that_end_at_once_are_decoded_one_per_iteration() {
     let mut bench = Bench::new(16);
-    let tickets: Vec<_> = (1..=16).map(|seed| bench.submit(Job { steps: 2, ..job(seed) })).collect();
-    let other = bench.submit(Job { size: WIDE, steps: 40, ..job(50) });
+    let tickets: Vec<_> = (1..=16).map(|seed| bench.submit(Wanted { steps: 2, ..request(seed) })).collect();
+    let other = bench.submit(Wanted { size: WIDE, steps: 40, ..request(50) });
     bench.iterate(3);
     assert_eq!(bench.model.texts_and_decodings().1, 1);
     // Whoever comes meanwhile finds no room until the rows of one are free, and gets them at once.
-    let late = bench.submit(Job { steps: 2, ..job(60) });
+    let late = bench.submit(Wanted { steps: 2, ..request(60) });
     for decoded in 2..=16 {
         let millis = iteration_millis(&mut bench);
         assert!(millis <= 2 * ROW_STEP_MILLIS + DECODE_MILLIS, "{millis} ms in iteration {decoded}");
@@ -83,7 +83,7 @@ fn images_that_end_at_once_are_decoded_one_per_iteration() {
 #[test]
 fn previews_that_are_due_at_once_are_made_one_per_iteration() {
     let mut bench = Bench::new(32);
-    let stream = |seed| Job { steps: 20, ..job(seed) }.with_previews(PreviewCount::new(1).unwrap());
+    let stream = |seed| Wanted { steps: 20, ..request(seed) }.with_previews(PreviewCount::new(1).unwrap());
     let mut tickets: Vec<_> = (1..=16).map(|seed| bench.submit(stream(seed))).collect();
     let mut received: Vec<_> = tickets.iter_mut().map(|ticket| ticket.previews().unwrap()).collect();
     bench.iterate(9);
@@ -114,8 +114,8 @@ proptest! {
                 arrivals.iter().enumerate().filter(|(_, arrival)| arrival.3 == iteration)
             {
                 let seed = 10 * index as u64;
-                let job = if *is_text { text(seed) } else { job(seed) };
-                tickets.push(bench.submit(Job { images: *images, size: sizes[*size], steps: *steps, ..job }));
+                let request = if *is_text { text(seed) } else { request(seed) };
+                tickets.push(bench.submit(Wanted { images: *images, size: sizes[*size], steps: *steps, ..request }));
             }
             let (texts, decodings) = bench.model.texts_and_decodings();
             let millis = iteration_millis(&mut bench);

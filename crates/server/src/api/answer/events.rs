@@ -6,7 +6,7 @@
 use std::time::Instant;
 
 use afterimage_cache::CacheReport;
-use afterimage_runner::{FinishedJob, Preview, Progress};
+use afterimage_runner::{FinishedRequest, Preview, Progress};
 use axum::response::sse;
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -106,7 +106,7 @@ impl PartialImage {
     pub(in crate::api) fn new(preview: &Preview, output: &Output) -> Result<Self, ApiError> {
         let Preview { image, number, pixels, .. } = preview;
         let facts = output.facts(pixels.size);
-        let picture = Picture::new(output.preview(pixels)?, facts, *image, output.seed_of(*image));
+        let picture = Picture::new(output.preview(pixels)?, facts, *image, output.seeds.of(*image));
         Ok(Self { picture, partial_image_index: *number })
     }
 }
@@ -118,19 +118,19 @@ pub(in crate::api) fn partial_image(preview: &Preview, output: &Output) -> Resul
 
 /// One event per finished picture of a request that arrived at `arrived`.
 pub(in crate::api) fn completed(
-    job: &FinishedJob,
+    finished: &FinishedRequest,
     output: &Output,
     arrived: Instant,
 ) -> Result<Vec<sse::Event>, ApiError> {
-    let facts = output.facts(job.size);
-    let mut events = Vec::with_capacity(job.images.len());
-    for (index, (data, image)) in output.pictures(job)?.data.into_iter().zip(&job.images).enumerate() {
-        let picture = Picture::new(data, facts.clone(), index, image.seed);
-        let is_last = index + 1 == job.images.len();
+    let facts = output.facts(finished.spec.size);
+    let mut events = Vec::with_capacity(finished.images.len());
+    for (index, data) in output.pictures(finished)?.data.into_iter().enumerate() {
+        let picture = Picture::new(data, facts.clone(), index, finished.seeds.of(index));
+        let is_last = index + 1 == finished.images.len();
         let summary = is_last.then(|| Summary {
-            cache: &job.cache,
-            timings: StageSeconds::new(job.timings, arrived.elapsed().as_secs_f64()),
-            warnings: warning::of_job(job),
+            cache: &finished.cache,
+            timings: StageSeconds::new(finished.timings, arrived.elapsed().as_secs_f64()),
+            warnings: warning::of_request(finished),
         });
         let event = Event::Completed { picture, usage: Usage::default(), summary };
         events.push(named("image_generation.completed", &event)?);
@@ -167,11 +167,12 @@ fn named(name: &str, event: &Event<'_>) -> Result<sse::Event, ApiError> {
 #[cfg(test)]
 mod tests {
     use afterimage_cache::CachePlan;
-    use afterimage_runner::{FinishedImage, RequestWarning, RgbImage, Size, Timings};
+    use afterimage_runner::{RequestWarning, RgbImage, Size};
     use axum::response::IntoResponse;
     use serde_json::{Value, json};
 
     use super::*;
+    use crate::finished_request::finished_request;
 
     const SIZE: Size = Size { width: 2, height: 1 };
 
@@ -203,7 +204,7 @@ mod tests {
     #[tokio::test]
     async fn partial_images_have_openais_keys_and_ours() {
         let preview = Preview { image: 1, number: 2, step: 9, pixels: pixels() };
-        let (name, data) = parts(partial_image(&preview, &Output::for_tests(42)).unwrap()).await;
+        let (name, data) = parts(partial_image(&preview, &Output::for_tests()).unwrap()).await;
         assert_eq!(name, "image_generation.partial_image");
         let expected = [
             "type",
@@ -227,20 +228,17 @@ mod tests {
 
     #[tokio::test]
     async fn the_last_picture_brings_the_summary() {
-        let image = |seed| FinishedImage { seed, pixels: pixels() };
-        let job = FinishedJob {
-            images: vec![image(7), image(8)],
-            size: SIZE,
-            cache: CacheReport::new(&CachePlan::None, 3, Vec::new()),
-            timings: Timings::default(),
+        let cache = CacheReport::new(&CachePlan::None, 3, Vec::new());
+        let finished = FinishedRequest {
             warnings: vec![RequestWarning {
                 param: "prompt".to_owned(),
                 code: "prompt_truncated",
                 message: "too long".to_owned(),
             }],
+            ..finished_request(7, vec![pixels(), pixels()], cache)
         };
         let mut events = Vec::new();
-        for event in completed(&job, &Output::for_tests(7), Instant::now()).unwrap() {
+        for event in completed(&finished, &Output::for_tests(), Instant::now()).unwrap() {
             events.push(parts(event).await);
         }
         assert!(events.iter().all(|(name, _)| name == "image_generation.completed"));

@@ -5,7 +5,7 @@
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use afterimage_runner::{FinishedJob, RgbImage, Size};
+use afterimage_runner::{FinishedRequest, RgbImage, Seeds, Size};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
@@ -13,13 +13,13 @@ use crate::api::error::ApiError;
 use crate::api::paths;
 use crate::image_file::{self, ImageMetadata};
 use crate::image_store::ImageStore;
-use crate::request::{OutputOptions, ResponseFormat, seed_of};
+use crate::request::{OutputOptions, ResponseFormat};
 
 /// How the pictures of one request become files and go out.
 #[derive(Debug)]
 pub(in crate::api) struct Output {
     pub(in crate::api) options: OutputOptions,
-    pub(in crate::api) first_seed: u64,
+    pub(in crate::api) seeds: Seeds,
     /// What all pictures have in common; none if nothing shall be written into the files.
     pub(in crate::api) metadata: Option<ImageMetadata>,
     /// Where pictures are kept that are answered as URLs.
@@ -73,20 +73,15 @@ impl Output {
         }
     }
 
-    /// The seed of a picture that is not done, by its place in the request.
-    pub(super) fn seed_of(&self, index: usize) -> u64 {
-        seed_of(self.first_seed, index)
-    }
-
-    /// The files of all pictures of a job, in their order.
-    pub(super) fn files(&self, job: &FinishedJob) -> Result<Vec<Vec<u8>>, ApiError> {
-        let files = image_file::job_files(job, self.options.encoding, self.metadata.clone());
+    /// The files of all pictures of a request, in their order.
+    pub(super) fn files(&self, finished: &FinishedRequest) -> Result<Vec<Vec<u8>>, ApiError> {
+        let files = image_file::picture_files(finished, self.options.encoding, self.metadata.clone());
         Ok(files.collect::<Result<_, _>>()?)
     }
 
-    /// All pictures of a job as JSON has them, in their order.
-    pub(super) fn pictures(&self, job: &FinishedJob) -> Result<Pictures, ApiError> {
-        let files = self.files(job)?;
+    /// All pictures of a request as JSON has them, in their order.
+    pub(super) fn pictures(&self, finished: &FinishedRequest) -> Result<Pictures, ApiError> {
+        let files = self.files(finished)?;
         let (urls, without_urls) = match self.options.response_format {
             ResponseFormat::Base64 | ResponseFormat::File => (Vec::new(), None),
             ResponseFormat::Url => (self.urls(&files)?, None),
@@ -130,7 +125,8 @@ pub(in crate::api) fn no_address() -> ApiError {
 #[cfg(test)]
 impl Output {
     /// Plain PNG files as base64.
-    pub(super) fn for_tests(first_seed: u64) -> Self {
-        Self { options: OutputOptions::default(), first_seed, metadata: None, store: None }
+    pub(super) fn for_tests() -> Self {
+        let seeds = Seeds::new(42, 2).expect("they are small");
+        Self { options: OutputOptions::default(), seeds, metadata: None, store: None }
     }
 }

@@ -3,7 +3,7 @@
 
 use std::time::Instant;
 
-use afterimage_runner::FinishedJob;
+use afterimage_runner::FinishedRequest;
 use axum::http::header::{CONTENT_DISPOSITION, CONTENT_TYPE, HeaderName};
 use axum::http::{HeaderMap, HeaderValue};
 use axum::response::{IntoResponse, Response};
@@ -24,25 +24,30 @@ pub(in crate::api) const PICTURE_HEADERS: [HeaderName; 7] = [
 ];
 
 /// The one picture of a request that arrived at `arrived`. Takes its time: not for the async runtime.
-pub(in crate::api) fn respond(job: &FinishedJob, output: &Output, arrived: Instant) -> Result<Response, ApiError> {
-    let (Some(image), Some(file)) = (job.images.first(), output.files(job)?.into_iter().next()) else {
-        return Err(ApiError::Internal("a job for one picture has none".to_owned()));
+pub(in crate::api) fn respond(
+    finished: &FinishedRequest,
+    output: &Output,
+    arrived: Instant,
+) -> Result<Response, ApiError> {
+    let Some(file) = output.files(finished)?.into_iter().next() else {
+        return Err(ApiError::Internal("a request for one picture has none".to_owned()));
     };
+    let seed = finished.seeds.first();
     let format = output.options.encoding.format;
-    let warnings = warning::of_job(job);
+    let warnings = warning::of_request(finished);
     let warnings = serde_json::to_string(&warnings).map_err(|error| ApiError::Internal(error.to_string()))?;
     let values = [
-        Some(image.seed.to_string()),
-        Some(job.cache.steps.to_string()),
-        Some(job.cache.backend.to_string()),
-        Some(job.cache.hit_rate.to_string()),
-        job.cache.tag.clone(),
+        Some(seed.to_string()),
+        Some(finished.cache.steps.to_string()),
+        Some(finished.cache.backend.to_string()),
+        Some(finished.cache.hit_rate.to_string()),
+        finished.cache.tag.clone(),
         Some(arrived.elapsed().as_secs_f64().to_string()),
-        (!job.warnings.is_empty()).then(|| ascii(&warnings)),
+        (!finished.warnings.is_empty()).then(|| ascii(&warnings)),
     ];
     let mut headers = HeaderMap::new();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(format.content_type()));
-    let disposition = format!("inline; filename=\"afterimage-{}.{}\"", image.seed, format.as_str());
+    let disposition = format!("inline; filename=\"afterimage-{seed}.{}\"", format.as_str());
     for (name, value) in PICTURE_HEADERS.into_iter().zip(values).chain([(CONTENT_DISPOSITION, Some(disposition))]) {
         let Some(value) = value else { continue };
         let value = HeaderValue::try_from(value).map_err(|error| ApiError::Internal(error.to_string()))?;

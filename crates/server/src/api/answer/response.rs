@@ -4,7 +4,7 @@
 use std::time::Instant;
 
 use afterimage_cache::CacheReport;
-use afterimage_runner::{FinishedJob, Timings};
+use afterimage_runner::{FinishedRequest, Timings};
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -77,13 +77,13 @@ impl StageSeconds {
 }
 
 /// The response body of a request that arrived at `arrived`. Takes its time: not for the async runtime.
-pub(in crate::api) fn body(job: &FinishedJob, output: &Output, arrived: Instant) -> Result<Vec<u8>, ApiError> {
-    let Pictures { data, without_urls } = output.pictures(job)?;
-    let data = data.into_iter().zip(&job.images);
-    let data = data.map(|(picture, image)| ImageData { picture, seed: image.seed }).collect();
-    let mut warnings = warning::of_job(job);
+pub(in crate::api) fn body(finished: &FinishedRequest, output: &Output, arrived: Instant) -> Result<Vec<u8>, ApiError> {
+    let Pictures { data, without_urls } = output.pictures(finished)?;
+    let data = data.into_iter().enumerate();
+    let data = data.map(|(index, picture)| ImageData { picture, seed: finished.seeds.of(index) }).collect();
+    let mut warnings = warning::of_request(finished);
     warnings.extend(without_urls.map(Warning::not_stored));
-    let PictureFacts { output_format, size, quality, background } = output.facts(job.size);
+    let PictureFacts { output_format, size, quality, background } = output.facts(finished.spec.size);
     let response = GenerationResponse {
         created: unix_seconds(),
         data,
@@ -92,8 +92,8 @@ pub(in crate::api) fn body(job: &FinishedJob, output: &Output, arrived: Instant)
         quality,
         background,
         usage: Usage::default(),
-        cache: &job.cache,
-        timings: StageSeconds::new(job.timings, arrived.elapsed().as_secs_f64()),
+        cache: &finished.cache,
+        timings: StageSeconds::new(finished.timings, arrived.elapsed().as_secs_f64()),
         warnings,
     };
     serde_json::to_vec(&response).map_err(|error| ApiError::Internal(error.to_string()))
@@ -102,29 +102,29 @@ pub(in crate::api) fn body(job: &FinishedJob, output: &Output, arrived: Instant)
 #[cfg(test)]
 mod tests {
     use afterimage_cache::CachePlan;
-    use afterimage_runner::{FinishedImage, RequestWarning, RgbImage, Size};
+    use afterimage_runner::{RequestWarning, RgbImage, Size};
     use serde_json::Value;
 
     use super::*;
+    use crate::finished_request::finished_request;
 
-    fn finished_job() -> FinishedJob {
-        let size = Size { width: 2, height: 1 };
-        FinishedJob {
-            images: vec![FinishedImage { seed: 42, pixels: RgbImage { size, data: vec![9; 6] } }],
-            size,
-            cache: CacheReport::new(&CachePlan::None, 25, vec![afterimage_cache::ImageReport::default()]),
+    fn finished_job() -> FinishedRequest {
+        let image = RgbImage { size: Size { width: 2, height: 1 }, data: vec![9; 6] };
+        let cache = CacheReport::new(&CachePlan::None, 25, vec![afterimage_cache::ImageReport::default()]);
+        FinishedRequest {
             timings: Timings { denoise_seconds: 1.5, ..Timings::default() },
             warnings: vec![RequestWarning {
                 param: "negative_prompt".to_owned(),
                 code: "prompt_truncated",
                 message: "the T5 text encoder (text_encoder) takes 120 tokens; 7 more had no effect".to_owned(),
             }],
+            ..finished_request(42, vec![image], cache)
         }
     }
 
     #[test]
     fn the_body_has_the_contracts_keys() {
-        let body = super::body(&finished_job(), &Output::for_tests(42), Instant::now()).unwrap();
+        let body = super::body(&finished_job(), &Output::for_tests(), Instant::now()).unwrap();
         let mut body: Value = serde_json::from_slice(&body).unwrap();
         body["created"] = "[unix seconds]".into();
         body["data"][0]["b64_json"] = "[png]".into();

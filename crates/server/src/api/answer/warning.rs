@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use afterimage_runner::{FinishedJob, RequestWarning};
+use afterimage_runner::{FinishedRequest, RequestWarning};
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -26,9 +26,9 @@ impl Warning<'_> {
     }
 }
 
-/// The warnings of a job.
-pub(super) fn of_job<'a>(job: &'a FinishedJob) -> Vec<Warning<'a>> {
-    let warnings = job.warnings.iter();
+/// The warnings of a request.
+pub(super) fn of_request<'a>(finished: &'a FinishedRequest) -> Vec<Warning<'a>> {
+    let warnings = finished.warnings.iter();
     let warning = |warning: &'a RequestWarning| Warning {
         param: &warning.param,
         code: warning.code,

@@ -1,7 +1,7 @@
-//! A streamed generation: a task that turns what the ticket tells into events until the job ends.
+//! A streamed generation: a task that turns what the ticket tells into events until the request ends.
 //!
 //! A client that leaves drops the body and with it the receiver of the events; the task notices, drops
-//! the ticket, and the job is cancelled at its next step.
+//! the ticket, and the request is cancelled at its next step.
 
 use std::convert::Infallible;
 use std::pin::pin;
@@ -75,11 +75,11 @@ impl EventStream {
         let mut previews = ticket.previews();
         let mut finished = pin!(ticket.finished());
         let mut last_told = None;
-        let job = loop {
+        let finished = loop {
             tokio::select! {
                 biased;
                 Some(preview) = previews::next(&mut previews) => self.send_preview(preview).await?,
-                job = &mut finished => break job,
+                finished = &mut finished => break finished,
                 () = is_due(&mut progress, last_told) => {
                     let progress = *progress.borrow_and_update();
                     self.tell(progress).await?;
@@ -90,15 +90,15 @@ impl EventStream {
         while let Some(preview) = previews.as_mut().and_then(|previews| previews.try_recv().ok()) {
             self.send_preview(preview).await?;
         }
-        let job = job?;
+        let finished = finished?;
         if progress.has_changed().is_ok_and(|changed| changed) || self.tells_progress {
             let progress = *progress.borrow_and_update();
             self.tell(progress).await?;
         }
-        self.state.count_job(&job);
-        record.has_job(&job);
+        self.state.count_finished(&finished);
+        record.has_finished(&finished);
         let (arrived, output) = (self.arrived, Arc::clone(&self.output));
-        for event in blocking::run(move || events::completed(&job, &output, arrived)).await?? {
+        for event in blocking::run(move || events::completed(&finished, &output, arrived)).await?? {
             self.send(event).await;
         }
         self.state.metrics.generation_answered(arrived.elapsed());
@@ -128,6 +128,6 @@ impl EventStream {
 async fn is_due(progress: &mut watch::Receiver<Progress>, last_told: Option<Instant>) {
     let Some(last) = last_told else { return };
     sleep_until(last + PROGRESS_INTERVAL).await;
-    // Neither silence nor a worker that is gone is news: what became of the job is the ticket's to say.
+    // Neither silence nor a worker that is gone is news: what became of the request is the ticket's to say.
     let _ = timeout_at(last + KEEP_ALIVE_INTERVAL, progress.changed()).await;
 }

@@ -1,6 +1,6 @@
 //! One answer when all pictures are done.
 //!
-//! A client that goes away drops the handler and with it the ticket, which cancels the job at its next step.
+//! A client that goes away drops the handler and with it the ticket, which cancels the request at its next step.
 
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
@@ -20,13 +20,13 @@ pub(super) async fn respond(accepted: Accepted, mut record: GenerationRecord) ->
 
 async fn answer(accepted: Accepted, record: &mut GenerationRecord) -> Result<Response, ApiError> {
     let Accepted { state, ticket, arrived, output, guards: _guards } = accepted;
-    let job = ticket.finished().await?;
-    state.count_job(&job);
-    record.has_job(&job);
+    let finished = ticket.finished().await?;
+    state.count_finished(&finished);
+    record.has_finished(&finished);
     let respond = move || match output.options.response_format {
-        ResponseFormat::File => picture_file::respond(&job, &output, arrived),
+        ResponseFormat::File => picture_file::respond(&finished, &output, arrived),
         ResponseFormat::Base64 | ResponseFormat::Url | ResponseFormat::Base64AndUrl => {
-            let body = response::body(&job, &output, arrived)?;
+            let body = response::body(&finished, &output, arrived)?;
             Ok(([(CONTENT_TYPE, "application/json")], body).into_response())
         }
     };

@@ -151,7 +151,7 @@ impl IntoResponse for ApiError {
 mod tests {
     use std::time::Duration;
 
-    use afterimage_runner::JobError;
+    use afterimage_runner::RequestFailure;
 
     use super::*;
 
@@ -187,7 +187,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_failed_job_is_not_to_be_tried_again() {
-        let (response, body) = answer(JobError::Failed("no memory".to_owned()).into()).await;
+        let (response, body) = answer(RequestFailure::Failed("no memory".to_owned()).into()).await;
         assert_eq!(response.status(), 500);
         assert_eq!(response.headers()[X_SHOULD_RETRY], "false");
         assert_eq!(body["error"]["code"], "job_failed");
@@ -196,13 +196,13 @@ mod tests {
     #[tokio::test]
     async fn clients_get_no_frames() {
         let frames = std::backtrace::Backtrace::force_capture();
-        let (_, body) = answer(JobError::Failed(format!("step 1 of 2: no memory\n{frames}")).into()).await;
+        let (_, body) = answer(RequestFailure::Failed(format!("step 1 of 2: no memory\n{frames}")).into()).await;
         assert_eq!(body["error"]["message"], "the image could not be made: step 1 of 2: no memory");
     }
 
     #[tokio::test]
     async fn a_request_out_of_time_may_be_tried_again() {
-        let error = ApiError::from(JobError::TimedOut { timeout: Duration::from_secs(2) });
+        let error = ApiError::from(RequestFailure::TimedOut { timeout: Duration::from_secs(2) });
         assert_eq!(error.outcome(), Outcome::TimedOut);
         let (response, body) = answer(error).await;
         assert_eq!((response.status().as_u16(), &body["error"]["code"]), (503, &"timed_out".into()));

@@ -9,7 +9,7 @@ mod retry_after;
 use std::num::NonZeroU32;
 use std::time::Duration;
 
-use afterimage_runner::{JobError, RequestError, SubmitError};
+use afterimage_runner::{RequestError, RequestFailure, SubmitError};
 use axum::http::Method;
 
 use crate::clock::whole_seconds;
@@ -123,7 +123,7 @@ pub(crate) enum ApiError {
     JobFailed(String),
     /// The job was not done in its time.
     #[error("{0}")]
-    TimedOut(JobError),
+    TimedOut(RequestFailure),
     /// The pictures are made and could not be kept.
     #[error("the pictures could not be stored: {0}")]
     StorageFailed(#[source] StoreError),
@@ -154,13 +154,13 @@ impl From<SubmitError> for ApiError {
     }
 }
 
-impl From<JobError> for ApiError {
-    fn from(error: JobError) -> Self {
+impl From<RequestFailure> for ApiError {
+    fn from(error: RequestFailure) -> Self {
         match error {
-            JobError::Failed(reason) => Self::JobFailed(reason),
-            JobError::TimedOut { .. } => Self::TimedOut(error),
+            RequestFailure::Failed(reason) => Self::JobFailed(reason),
+            RequestFailure::TimedOut { .. } => Self::TimedOut(error),
             // Nobody but a server that ends cancels a job whose client still waits.
-            JobError::Cancelled => Self::ShuttingDown,
+            RequestFailure::Cancelled => Self::ShuttingDown,
         }
     }
 }

@@ -3,7 +3,7 @@
 
 use std::time::Instant;
 
-use afterimage_runner::{FinishedJob, Timings};
+use afterimage_runner::{FinishedRequest, Timings};
 
 use crate::api::error::ApiError;
 use crate::metrics::{self, Outcome};
@@ -41,7 +41,7 @@ impl GenerationRecord {
     }
 
     /// The job has its pictures.
-    pub(in crate::api) fn has_job(&mut self, job: &FinishedJob) {
+    pub(in crate::api) fn has_finished(&mut self, job: &FinishedRequest) {
         let contexts = job.cache.images.iter().flat_map(|image| &image.contexts);
         self.job = Some(JobSummary {
             images: job.images.len(),

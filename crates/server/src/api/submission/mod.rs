@@ -51,7 +51,7 @@ async fn accept(state: &Arc<AppState>, endpoint: Endpoint, incoming: Incoming) -
             let place = state.jobs.reserve()?;
             let accepted = submit(state, &engine, planned, admitted)?;
             let (model, progress) = (state.served_model(&engine), accepted.ticket.progress());
-            let (job, object) = place.take(client.key(), model, accepted.output.first_seed, progress);
+            let (job, object) = place.take(client.key(), model, accepted.output.seeds.first(), progress);
             Ok((accepted, Way::Kept(job, Box::new(object))))
         }
     }
@@ -59,10 +59,10 @@ async fn accept(state: &Arc<AppState>, endpoint: Endpoint, incoming: Incoming) -
 
 /// Hands a request to the engine.
 fn submit(state: &Arc<AppState>, engine: &Engine, planned: Planned, admitted: Admitted) -> Result<Accepted, ApiError> {
-    let Planned { job, output, arrived, .. } = planned;
-    // Taken before the job is submitted, so that a server that ends never overlooks an accepted job.
+    let Planned { request, output, arrived, .. } = planned;
+    // Taken before the request is submitted, so that a server that ends never overlooks an accepted one.
     let unanswered = state.generation_accepted();
-    let ticket = engine.submit(job)?;
-    let guards = Guards { unanswered, in_flight: state.metrics.job_accepted(), admitted };
+    let ticket = engine.submit(request)?;
+    let guards = Guards { unanswered, in_flight: state.metrics.request_accepted(), admitted };
     Ok(Accepted { state: Arc::clone(state), ticket, arrived, output: Arc::new(output), guards })
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use afterimage_runner::{Engine, Job};
+use afterimage_runner::{Engine, PlannedRequest};
 use axum::body::Body;
 
 use super::incoming::{Endpoint, Head};
@@ -21,7 +21,7 @@ const SMALL_BODY_BYTES: usize = 2048;
 
 /// A request that passed every check.
 pub(super) struct Planned {
-    pub(super) job: Job,
+    pub(super) request: PlannedRequest,
     pub(super) output: Output,
     pub(super) arrived: Instant,
     pub(super) delivery: Delivery,
@@ -79,12 +79,12 @@ impl Planner {
         if image.num_inference_steps.is_none() {
             image.num_inference_steps = options.quality.steps(self.engine.model().default_steps);
         }
-        let (first_seed, prompt, negative_prompt) = (image.seed, image.prompt.clone(), image.negative_prompt.clone());
-        tracing::debug!(prompt, negative_prompt, seed = first_seed, "asked for");
-        let job = self.engine.plan(image)?.with_previews(previews);
+        let (prompt, negative_prompt) = (image.prompt.clone(), image.negative_prompt.clone());
+        tracing::debug!(prompt, negative_prompt, seed = image.seed, "asked for");
+        let request = self.engine.plan(image)?.with_previews(previews);
         let metadata = self.state.settings.image_metadata.then(|| {
             let model = self.state.served_model(&self.engine).to_owned();
-            ImageMetadata::of_job(model, prompt, negative_prompt, &job)
+            ImageMetadata::of_request(model, prompt, negative_prompt, &request)
         });
         let store = match options.response_format.is_stored() {
             true => stored_output(&self.state, self.host.as_deref()),
@@ -93,6 +93,7 @@ impl Planner {
         if store.is_none() && options.response_format == ResponseFormat::Url {
             return Err(no_address());
         }
-        Ok(Planned { job, output: Output { options, first_seed, metadata, store }, arrived, delivery })
+        let output = Output { options, seeds: request.seeds(), metadata, store };
+        Ok(Planned { request, output, arrived, delivery })
     }
 }

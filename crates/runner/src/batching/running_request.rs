@@ -4,27 +4,29 @@ use std::time::Duration;
 
 use afterimage_cache::{CacheReport, ImageReport};
 
-use super::job_spans::JobSpans;
+use super::request_spans::RequestSpans;
 use super::step_model::StepModel;
 use super::work_estimate::Work;
 use super::work_ledger::{LedgerEntry, Remaining};
-use crate::request::{FinishedImage, FinishedJob, Job, JobError, Outcome, Progress, RequestWarning, RgbImage, Timings};
+use crate::request::{
+    FinishedRequest, ImageSpec, Outcome, PlannedRequest, Progress, RequestFailure, RequestWarning, RgbImage, Timings,
+};
 
 /// An accepted request on its way to the loop. If it is dropped there, its client learns that it failed.
-pub(super) struct AcceptedJob {
-    pub(super) job: Job,
+pub(super) struct AcceptedRequest {
+    pub(super) request: PlannedRequest,
     pub(super) outcome: Outcome,
     pub(super) entry: LedgerEntry,
     /// When it was accepted.
     pub(super) accepted: Duration,
     /// The time it has from then on.
     pub(super) timeout: Option<Duration>,
-    pub(super) spans: JobSpans,
+    pub(super) spans: RequestSpans,
 }
 
 /// A request the loop has taken.
-pub(super) struct JobRecord<I> {
-    pub(super) accepted: AcceptedJob,
+pub(super) struct RunningRequest<I> {
+    pub(super) accepted: AcceptedRequest,
     /// In order of their seeds.
     pub(super) images: Vec<ImageRecord<I>>,
     pub(super) has_begun: bool,
@@ -60,29 +62,39 @@ impl<I> ImageRecord<I> {
     }
 }
 
-impl<I> JobRecord<I> {
-    pub(super) fn new(accepted: AcceptedJob) -> Self {
+impl<I> RunningRequest<I> {
+    pub(super) fn new(accepted: AcceptedRequest) -> Self {
         let waiting = || ImageRecord { state: ImageState::Waiting, step: 0, cached: 0 };
-        let images = std::iter::repeat_with(waiting).take(accepted.job.images).collect();
+        let images = std::iter::repeat_with(waiting).take(accepted.request.seeds.count()).collect();
         Self { accepted, images, has_begun: false, timings: Timings::default(), warnings: Vec::new() }
     }
 
-    pub(super) fn job(&self) -> &Job {
-        &self.accepted.job
+    pub(super) fn request(&self) -> &PlannedRequest {
+        &self.accepted.request
+    }
+
+    /// What its images are made of.
+    pub(super) fn spec(&self) -> &ImageSpec {
+        &self.accepted.request.spec
+    }
+
+    /// Rows of one of its images in a forward.
+    pub(super) fn rows_per_image(&self) -> usize {
+        self.spec().guidance.rows_per_forward()
     }
 
     /// Why the request must go, if it must: its client has left or it has expired.
-    pub(super) fn end(&self, now: Duration) -> Option<JobError> {
+    pub(super) fn end(&self, now: Duration) -> Option<RequestFailure> {
         if self.accepted.outcome.is_cancelled() {
-            return Some(JobError::Cancelled);
+            return Some(RequestFailure::Cancelled);
         }
         let timeout = self.accepted.timeout?;
-        (now >= self.accepted.accepted + timeout).then_some(JobError::TimedOut { timeout })
+        (now >= self.accepted.accepted + timeout).then_some(RequestFailure::TimedOut { timeout })
     }
 
     /// Every image has made all its steps.
     pub(super) fn has_made_all_steps(&self) -> bool {
-        self.images.iter().all(|image| image.step == self.job().forwards())
+        self.images.iter().all(|image| image.step == self.spec().forwards())
     }
 
     /// The first image that waits.
@@ -96,24 +108,24 @@ impl<I> JobRecord<I> {
     }
 
     pub(super) fn running_rows(&self) -> usize {
-        self.images.iter().filter(|image| image.is_running()).count() * self.job().rows_per_image()
+        self.images.iter().filter(|image| image.is_running()).count() * self.rows_per_image()
     }
 
     /// Rows of images that are running or wait to be decoded.
     pub(super) fn occupied_rows(&self) -> usize {
         let occupies = |image: &&ImageRecord<I>| image.is_running() || image.is_stepped();
-        self.images.iter().filter(occupies).count() * self.job().rows_per_image()
+        self.images.iter().filter(occupies).count() * self.rows_per_image()
     }
 
     /// How many of the request's steps so many forwards are; one that is under way counts.
     pub(super) fn steps(&self, forwards: usize) -> usize {
-        self.job().scheduler.steps(forwards)
+        self.spec().scheduler.steps(forwards)
     }
 
     /// All images have made all their steps.
     pub(super) fn denoise_ends(&mut self) {
         let cached = self.images.iter().map(|image| self.steps(image.cached)).sum();
-        self.accepted.spans.denoise_ends(self.accepted.job.steps, cached);
+        self.accepted.spans.denoise_ends(self.spec().steps, cached);
     }
 
     pub(super) fn is_done(&self) -> bool {
@@ -121,11 +133,11 @@ impl<I> JobRecord<I> {
     }
 
     pub(super) fn remaining(&self) -> Remaining {
-        let job = self.job();
-        let steps_left: usize = self.images.iter().map(|image| job.forwards() - image.step).sum();
+        let request = self.request();
+        let steps_left: usize = self.images.iter().map(|image| request.spec.forwards() - image.step).sum();
         let is_open = |image: &&ImageRecord<I>| !matches!(image.state, ImageState::Done(..));
         let decodes = self.images.iter().filter(is_open).count();
-        let work = Work { row_steps: (steps_left * job.guidance.rows()) as f64, decodes, ..Work::of(job) };
+        let work = Work { row_steps: (steps_left * request.spec.guidance.rows()) as f64, decodes, ..Work::of(request) };
         Remaining { work, has_begun: self.has_begun, running_rows: self.running_rows() }
     }
 
@@ -137,7 +149,7 @@ impl<I> JobRecord<I> {
             started: self.has_begun,
             queue_position: if self.has_begun { 0 } else { queue_position },
             step: sum(|image| image.step),
-            steps: self.job().steps * self.images.len(),
+            steps: self.spec().steps * self.images.len(),
             cached: sum(|image| image.cached),
         };
         self.accepted.outcome.progress.send_if_modified(|shown| std::mem::replace(shown, progress) != progress);
@@ -145,24 +157,22 @@ impl<I> JobRecord<I> {
 
     /// Sends the images, all of which are done.
     pub(super) fn finish(self) {
-        let Self { accepted: AcceptedJob { job, outcome, entry, .. }, images, timings, warnings, .. } = self;
-        let mut pictures = Vec::with_capacity(images.len());
-        let mut reports = Vec::with_capacity(images.len());
-        for (index, image) in images.into_iter().enumerate() {
-            if let ImageState::Done(pixels, report) = image.state {
-                pictures.push(FinishedImage { seed: job.seed + index as u64, pixels });
-                reports.push(report);
-            }
-        }
-        let cache = CacheReport::new(&job.cache, job.steps, reports);
+        let Self { accepted: AcceptedRequest { request, outcome, entry, .. }, images, timings, warnings, .. } = self;
+        let done = images.into_iter().filter_map(|image| match image.state {
+            ImageState::Done(pixels, report) => Some((pixels, report)),
+            _ => None,
+        });
+        let (images, reports) = done.unzip();
+        let PlannedRequest { spec, seeds, .. } = request;
+        let cache = CacheReport::new(&spec.cache, spec.steps, reports);
         // Struck out first: a request that is answered is no longer queued work.
         drop(entry);
-        outcome.send(Ok(FinishedJob { images: pictures, size: job.size, cache, timings, warnings }));
+        outcome.send(Ok(FinishedRequest { spec, seeds, images, cache, timings, warnings }));
     }
 
     /// Sends why there are no images. State and memory of its images are gone by then.
-    pub(super) fn fail(self, error: JobError) {
-        let Self { accepted: AcceptedJob { outcome, entry, .. }, images, .. } = self;
+    pub(super) fn fail(self, error: RequestFailure) {
+        let Self { accepted: AcceptedRequest { outcome, entry, .. }, images, .. } = self;
         drop((images, entry));
         outcome.send(Err(error));
     }
@@ -186,13 +196,14 @@ impl<I> ImageRecord<I> {
 }
 
 impl Work {
-    /// All of a job's work.
-    pub(super) fn of(job: &Job) -> Self {
+    /// All of a request's work.
+    pub(super) fn of(request: &PlannedRequest) -> Self {
+        let (spec, images) = (&request.spec, request.seeds.count());
         Self {
-            size: job.size,
-            backend: job.cache.backend(),
-            row_steps: (job.forwards() * job.images * job.guidance.rows()) as f64,
-            decodes: job.images,
+            size: spec.size,
+            backend: spec.cache.backend(),
+            row_steps: (spec.forwards() * images * spec.guidance.rows()) as f64,
+            decodes: images,
         }
     }
 }

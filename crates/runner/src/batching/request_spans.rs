@@ -8,13 +8,13 @@ use tracing::{Span, field, info_span};
 
 /// The spans of one request.
 #[derive(Debug)]
-pub(super) struct JobSpans {
+pub(super) struct RequestSpans {
     request: Span,
     queue: Option<Span>,
     denoise: Option<Span>,
 }
 
-impl JobSpans {
+impl RequestSpans {
     /// Of a request that is being accepted within the current span; it waits from now on.
     pub(super) fn accepted() -> Self {
         let request = Span::current();
