@@ -1,4 +1,5 @@
-//! The precision of weights and activations.
+//! The precision of weights and activations. It is chosen for a model as a whole, and so by its device here, when it is
+//! loaded; operators compute in what they are given.
 
 use candle_core::{DType, Device};
 

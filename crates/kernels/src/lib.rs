@@ -6,16 +6,15 @@
 //! never with the number of threads.
 
 mod conv3x3;
-mod dot_tile;
 mod exponential;
 mod gelu;
+mod gemm;
 mod group_norm;
 mod memory;
 mod parallel;
-mod row_product;
 
+pub use self::gemm::{Gemm, WeightRows};
 pub use conv3x3::Conv3x3;
 pub use gelu::gelu_tanh;
 pub use group_norm::{Sums, group_sums, scale_shift_silu};
 pub use memory::return_freed_memory;
-pub use row_product::{RowProduct, WeightRows};

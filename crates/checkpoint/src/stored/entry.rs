@@ -109,6 +109,7 @@ impl Entry {
             Encoding::Plain(stored) => {
                 let read = |dtype| Ok(StoredMatrix::dense(self.read(name, sources, dtype, device)?));
                 let is_large = self.shape.iter().product::<usize>() >= LEAST_KEPT_ELEMENTS;
+                // Products on the CPU widen rows as they go; other devices multiply matrices in the dtype they are computed in.
                 match (stored, dtype) {
                     (Dtype::BF16, DType::F32) if device.is_cpu() && is_large => read(DType::BF16),
                     (Dtype::F16, DType::F32) if device.is_cpu() && is_large => read(DType::F16),

@@ -4,9 +4,11 @@
 //! <https://github.com/huggingface/diffusers/blob/v0.42.1/src/diffusers/models/attention_processor.py#L2696>
 
 use afterimage_checkpoint::Parameters;
-use candle_core::{D, Result, Tensor};
+use candle_core::{Result, Tensor};
 
 use super::linear::Linear;
+use crate::ops::attention::scaled_dot_product;
+use crate::ops::linear::GateAndResidual;
 
 /// Multi-head attention under diffusers' names: `to_q`, `to_k`, `to_v`, `to_out.0`.
 #[derive(Debug)]
@@ -38,8 +40,15 @@ impl Attention {
     }
 
     /// `x` is `[rows, tokens, size]`, `context` `[rows, context tokens, context size]`; `score_bias`
-    /// `[rows, 1, 1, context tokens]` is added to the scores, so that padding is not attended to.
-    pub(crate) fn forward(&self, x: &Tensor, context: &Tensor, score_bias: Option<&Tensor>) -> Result<Tensor> {
+    /// `[rows, 1, 1, context tokens]` is added to the scores, so that padding is not attended to. What is attended to goes
+    /// through a gate and onto a residual.
+    pub(crate) fn forward(
+        &self,
+        x: &Tensor,
+        context: &Tensor,
+        score_bias: Option<&Tensor>,
+        onto: GateAndResidual<'_>,
+    ) -> Result<Tensor> {
         let (rows, _, size) = x.dims3()?;
         let head_size = size / self.heads;
         // [rows, tokens, size] -> [rows, heads, tokens, head_size]
@@ -47,27 +56,6 @@ impl Attention {
             linear.forward(from)?.reshape((rows, (), self.heads, head_size))?.transpose(1, 2)?.contiguous()
         };
         let (query, key, value) = (split(&self.to_q, x)?, split(&self.to_k, context)?, split(&self.to_v, context)?);
-        self.to_out.forward(&scaled_dot_product(&query, &key, &value, score_bias)?)
+        self.to_out.forward_onto(&scaled_dot_product(&query, &key, &value, score_bias)?, onto)
     }
-}
-
-/// Attention proper, over contiguous tensors `[rows, heads, tokens, head size]`; keys and values have the
-/// same tokens, queries may have others. `score_bias` broadcasts to `[rows, heads, queries, keys]`.
-/// The heads side by side: `[rows, queries, heads * head size]`.
-pub(crate) fn scaled_dot_product(
-    query: &Tensor,
-    key: &Tensor,
-    value: &Tensor,
-    score_bias: Option<&Tensor>,
-) -> Result<Tensor> {
-    let (rows, heads, tokens, head_size) = query.dims4()?;
-    // Queries are scaled rather than scores, which are more numbers and can overflow f16.
-    let query = (query * (head_size as f64).powf(-0.5))?;
-    let scores = query.matmul(&key.transpose(D::Minus2, D::Minus1)?)?;
-    let scores = match score_bias {
-        Some(bias) => scores.broadcast_add(bias)?,
-        None => scores,
-    };
-    let attended = candle_nn::ops::softmax_last_dim(&scores)?.matmul(value)?;
-    attended.transpose(1, 2)?.reshape((rows, tokens, heads * head_size))
 }

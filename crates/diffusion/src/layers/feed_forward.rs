@@ -11,19 +11,13 @@ use afterimage_checkpoint::Parameters;
 use candle_core::{Result, Tensor};
 
 use super::linear::Linear;
-use crate::ops::activation::gelu_tanh;
+use crate::ops::activation::Activation;
+use crate::ops::linear::GateAndResidual;
 
 /// Width of the feed-forward relative to the hidden size.
 const FEED_FORWARD_FACTOR: usize = 4;
 
-/// Activation of the feed-forward.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Activation {
-    /// Tanh approximation.
-    GeluApproximate,
-    Gelu,
-}
-
+/// Those of diffusers' feed-forwards.
 impl Activation {
     /// The values of a configuration's `activation_fn`.
     pub(crate) const NAMES: &'static str = "gelu-approximate or gelu";
@@ -57,13 +51,8 @@ impl FeedForward {
         })
     }
 
-    /// `[rows, tokens, size]` to the same.
-    pub(crate) fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        let x = self.widen.forward(x)?;
-        let x = match self.activation {
-            Activation::GeluApproximate => gelu_tanh(x)?,
-            Activation::Gelu => x.gelu_erf()?,
-        };
-        self.narrow.forward(&x)
+    /// `[rows, tokens, size]` to the same, through a gate and onto a residual.
+    pub(crate) fn forward(&self, x: &Tensor, onto: GateAndResidual<'_>) -> Result<Tensor> {
+        self.narrow.forward_onto(&self.widen.forward_activated(x, self.activation)?, onto)
     }
 }

@@ -1,12 +1,13 @@
-//! The linear layer of all transformers.
+//! The linear layer of all models.
 //!
 //! Follows PyTorch 2.15.0, `Linear` (lines 53-140):
 //! <https://github.com/pytorch/pytorch/blob/v2.15.0/torch/nn/modules/linear.py#L53>
 
-use afterimage_checkpoint::Parameters;
+use afterimage_checkpoint::{Parameters, StoredMatrix};
 use candle_core::{Result, Tensor};
 
-use crate::ops::linear::Matrix;
+use crate::ops::activation::Activation;
+use crate::ops::linear::{Epilogue, GateAndResidual, Matrix, linear};
 
 /// `x * weight^T + bias`
 #[derive(Debug)]
@@ -29,12 +30,30 @@ impl Linear {
         Ok(Self { weight, bias })
     }
 
+    /// A convolution whose kernel `[output, channels, side, side]` equals its stride, over patches that are laid out as
+    /// the kernel is.
+    pub(crate) fn of_patches(channels: usize, side: usize, output: usize, parameters: Parameters) -> Result<Self> {
+        let kernel = StoredMatrix::dense(parameters.get((output, channels, side, side), "weight")?);
+        let weight = Matrix::new(kernel, parameters.dtype(), parameters.device())?;
+        Ok(Self { weight, bias: Some(parameters.get(output, "bias")?) })
+    }
+
     /// `[.., input]` to `[.., output]`
     pub(crate) fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        let product = self.weight.product(x)?;
-        match &self.bias {
-            Some(bias) => product.broadcast_add(bias),
-            None => Ok(product),
-        }
+        linear(x, &self.weight, self.epilogue())
+    }
+
+    /// The same, followed by an activation.
+    pub(crate) fn forward_activated(&self, x: &Tensor, activation: Activation) -> Result<Tensor> {
+        linear(x, &self.weight, Epilogue { activation: Some(activation), ..self.epilogue() })
+    }
+
+    /// `[rows, tokens, input]` to `[rows, tokens, output]`, through a gate and onto a residual.
+    pub(crate) fn forward_onto(&self, x: &Tensor, onto: GateAndResidual<'_>) -> Result<Tensor> {
+        linear(x, &self.weight, Epilogue { gate_and_residual: Some(onto), ..self.epilogue() })
+    }
+
+    fn epilogue(&self) -> Epilogue<'_> {
+        Epilogue { bias: self.bias.as_ref(), ..Epilogue::default() }
     }
 }

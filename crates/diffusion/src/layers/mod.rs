@@ -1,4 +1,4 @@
-//! Building blocks that the transformers of all families share.
+//! Building blocks that models of all families share: operators of [`crate::ops`] with their parameters.
 
 mod attention;
 mod feed_forward;
@@ -11,11 +11,11 @@ mod rows;
 mod time_text;
 mod timestep;
 
-pub(crate) use attention::{Attention, scaled_dot_product};
-pub(crate) use feed_forward::{Activation, FeedForward};
+pub(crate) use attention::Attention;
+pub(crate) use feed_forward::FeedForward;
 pub(crate) use joint_attention::{HeadProjections, HeadShape, Heads, ProjectionNames};
 pub(crate) use linear::Linear;
-pub(crate) use norm::{PlainLayerNorm, RmsNorm, modulate};
+pub(crate) use norm::{PlainLayerNorm, RmsNorm};
 pub(crate) use patch_embed::{PatchEmbed, patchify, unpatchify};
 pub(crate) use rope::RotaryPositions;
 pub(crate) use rows::row_indices;

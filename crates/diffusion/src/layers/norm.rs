@@ -1,4 +1,4 @@
-//! Layer norms and their modulation (adaLN).
+//! Norms with their parameters, and the modulation of layer norms (adaLN).
 //!
 //! Follows diffusers 0.42.1:
 //!
@@ -11,26 +11,19 @@
 //!   <https://github.com/pytorch/pytorch/blob/v2.15.0/torch/nn/modules/normalization.py#L105>
 
 use afterimage_checkpoint::Parameters;
-use candle_core::{D, DType, Result, Tensor};
+use candle_core::{D, Result, Tensor};
 
-/// `(1 + scale) * x + shift` with `x` `[rows, tokens, hidden]` and the others `[rows, hidden]`: a modulation of zeros,
-/// with which adaLN-Zero begins training, changes nothing.
-pub(crate) fn modulate(x: &Tensor, scale: &Tensor, shift: &Tensor) -> Result<Tensor> {
-    x.broadcast_mul(&(scale + 1.0)?.unsqueeze(1)?)?.broadcast_add(&shift.unsqueeze(1)?)
-}
+use crate::ops::layer_norm::{LayerNormParameters, layer_norm, modulated_layer_norm};
+use crate::ops::rms_norm::rms_norm;
 
 /// Layer norm without weight and bias over the last dimension.
 #[derive(Debug)]
-pub(crate) struct PlainLayerNorm {
-    ones: Tensor,
-    zeros: Tensor,
-    eps: f32,
-}
+pub(crate) struct PlainLayerNorm(LayerNormParameters);
 
 impl PlainLayerNorm {
     pub(crate) fn new(size: usize, eps: f64, parameters: &Parameters) -> Result<Self> {
-        let ones = Tensor::ones(size, parameters.dtype(), parameters.device())?;
-        Ok(Self { zeros: ones.zeros_like()?, ones, eps: eps as f32 })
+        let weight = Tensor::ones(size, parameters.dtype(), parameters.device())?;
+        Ok(Self(LayerNormParameters { bias: weight.zeros_like()?, weight, eps: eps as f32 }))
     }
 
     /// With weight and bias, where `affine`.
@@ -38,12 +31,19 @@ impl PlainLayerNorm {
         if !affine {
             return Self::new(size, eps, &parameters);
         }
-        Ok(Self { ones: parameters.get(size, "weight")?, zeros: parameters.get(size, "bias")?, eps: eps as f32 })
+        let (weight, bias) = (parameters.get(size, "weight")?, parameters.get(size, "bias")?);
+        Ok(Self(LayerNormParameters { weight, bias, eps: eps as f32 }))
     }
 
     pub(crate) fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        debug_assert_eq!(x.dim(D::Minus1)?, self.ones.dim(0)?);
-        candle_nn::ops::layer_norm(&x.contiguous()?, &self.ones, &self.zeros, self.eps)
+        debug_assert_eq!(x.dim(D::Minus1)?, self.0.weight.dim(0)?);
+        layer_norm(x, &self.0)
+    }
+
+    /// The norm of `[rows, tokens, hidden]`, moved by a scale and a shift `[rows, hidden]`.
+    pub(crate) fn modulated(&self, x: &Tensor, scale: &Tensor, shift: &Tensor) -> Result<Tensor> {
+        debug_assert_eq!(x.dim(D::Minus1)?, self.0.weight.dim(0)?);
+        modulated_layer_norm(x, &self.0, scale, shift)
     }
 }
 
@@ -62,9 +62,6 @@ impl RmsNorm {
     }
 
     pub(crate) fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        let wide = x.to_dtype(DType::F32)?;
-        let variance = wide.sqr()?.mean_keepdim(D::Minus1)?;
-        let normed = wide.broadcast_div(&(variance + self.eps)?.sqrt()?)?;
-        normed.to_dtype(x.dtype())?.broadcast_mul(&self.weight)
+        rms_norm(x, &self.weight, self.eps)
     }
 }

@@ -8,7 +8,8 @@ use std::collections::HashMap;
 
 use afterimage_checkpoint::Parameters;
 use candle_core::{DType, Device, Result, Tensor};
-use candle_nn::{Linear, Module};
+
+use super::linear::Linear;
 
 /// Longest period of the sinusoids.
 const MAX_PERIOD: f64 = 10_000.0;
@@ -20,6 +21,8 @@ pub(crate) struct PatchEmbed {
     projection: Linear,
     patch_size: usize,
     hidden_size: usize,
+    dtype: DType,
+    device: Device,
     /// `[tokens, hidden]`, f32, by height and width of the grid of patches.
     positions: HashMap<(usize, usize), Tensor>,
 }
@@ -27,10 +30,14 @@ pub(crate) struct PatchEmbed {
 impl PatchEmbed {
     /// For latents of `channels`, with no positions yet.
     pub(crate) fn new(channels: usize, patch_size: usize, hidden_size: usize, parameters: Parameters) -> Result<Self> {
-        let parameters = parameters.pp("proj");
-        let kernel = parameters.get((hidden_size, channels, patch_size, patch_size), "weight")?;
-        let projection = Linear::new(kernel.flatten_from(1)?, Some(parameters.get(hidden_size, "bias")?));
-        Ok(Self { projection, patch_size, hidden_size, positions: HashMap::new() })
+        Ok(Self {
+            projection: Linear::of_patches(channels, patch_size, hidden_size, parameters.pp("proj"))?,
+            patch_size,
+            hidden_size,
+            dtype: parameters.dtype(),
+            device: parameters.device().clone(),
+            positions: HashMap::new(),
+        })
     }
 
     /// With positions for latents of these heights and widths. The model was made for square latents of
@@ -44,7 +51,7 @@ impl PatchEmbed {
         for size in sizes {
             let (height, width) = self.grid(*size);
             let grid = PositionGrid { height, width, base: sample_size / self.patch_size, interpolation_scale };
-            let positions = grid.positions(self.hidden_size)?.to_device(self.projection.weight().device())?;
+            let positions = grid.positions(self.hidden_size)?.to_device(&self.device)?;
             self.positions.insert((height, width), positions);
         }
         Ok(self)
@@ -84,7 +91,7 @@ impl PatchEmbed {
 
     /// Bytes of one token.
     pub(crate) fn token_bytes(&self) -> usize {
-        self.hidden_size * self.projection.weight().dtype().size_in_bytes()
+        self.hidden_size * self.dtype.size_in_bytes()
     }
 
     /// Bytes of one row's tokens for latents of this height and width.

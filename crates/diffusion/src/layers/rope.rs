@@ -8,7 +8,9 @@
 //! * `FluxPosEmbed` (lines 500-526):
 //!   <https://github.com/huggingface/diffusers/blob/v0.42.1/src/diffusers/models/transformers/transformer_flux.py#L500>
 
-use candle_core::{DType, Device, Result, Tensor};
+use candle_core::{Device, Result, Tensor};
+
+use crate::ops::rotary::rotate_pairs;
 
 /// Longest period of the angles.
 const THETA: f64 = 10_000.0;
@@ -49,7 +51,7 @@ impl RotaryPositions {
     /// Turns `[rows, heads, tokens, head size]`, contiguous; in f32 whatever the dtype. Pairs are neighbours
     /// (interleaved), not the two halves of a head as in most language models.
     pub(crate) fn rotate(&self, x: &Tensor) -> Result<Tensor> {
-        candle_nn::rotary_emb::rope_i(&x.to_dtype(DType::F32)?, &self.cosines, &self.sines)?.to_dtype(x.dtype())
+        rotate_pairs(x, &self.cosines, &self.sines)
     }
 }
 

@@ -13,6 +13,7 @@ use candle_core::{Result, Tensor};
 
 use super::linear::Linear;
 use super::timestep::{Sinusoids, TimestepEmbedding};
+use crate::ops::activation::Activation;
 
 /// What guidance scales are multiplied by, so that they span what timesteps do.
 const GUIDANCE_FACTOR: f32 = 1000.0;
@@ -39,7 +40,7 @@ impl TimeTextEmbedding {
 
     /// The prompt's part of the sum: `[rows, pooled_size]` to `[rows, size]`.
     pub(crate) fn embed_text(&self, pooled: &Tensor) -> Result<Tensor> {
-        self.text.1.forward(&self.text.0.forward(pooled)?.silu()?)
+        self.text.1.forward(&self.text.0.forward_activated(pooled, Activation::Silu)?)
     }
 
     /// The sum: `[rows, size]`. Timesteps, 0 to 1000, and guidance scales are one per row, the latter without effect

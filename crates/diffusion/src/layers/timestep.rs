@@ -8,6 +8,7 @@ use afterimage_checkpoint::Parameters;
 use candle_core::{Device, Result, Tensor};
 
 use super::linear::Linear;
+use crate::ops::activation::Activation;
 
 /// Size of the sinusoidal projection; fixed in diffusers.
 const TIMESTEP_CHANNELS: usize = 256;
@@ -65,7 +66,7 @@ impl TimestepEmbedding {
 
     /// `[values, 256]` to `[values, size]`
     pub(crate) fn forward(&self, projected: &Tensor) -> Result<Tensor> {
-        self.linear_2.forward(&self.linear_1.forward(projected)?.silu()?)
+        self.linear_2.forward(&self.linear_1.forward_activated(projected, Activation::Silu)?)
     }
 }
 

@@ -1,10 +1,12 @@
-//! The 3x3 convolution of VAEs, on the kernel of this project where it is faster than candle's.
+//! The convolutions of VAEs. On the CPU that of 3x3 is a kernel of this project; the other, and both on other devices, are
+//! candle's.
 
 use std::ops::Range;
 
+use afterimage_checkpoint::Parameters;
 use afterimage_kernels::Conv3x3 as Kernel;
 use candle_core::{CpuStorage, CustomOp3, DType, Layout, Module, Result, Shape, Tensor};
-use candle_nn::{Conv2d, Conv2dConfig, VarBuilder};
+use candle_nn::{Conv2d, Conv2dConfig};
 
 /// Stride 1, padding 1: the picture keeps its size.
 #[derive(Debug)]
@@ -15,10 +17,15 @@ pub(crate) struct Conv3x3 {
 }
 
 impl Conv3x3 {
-    pub(crate) fn new(input: usize, output: usize, vb: VarBuilder<'_>) -> Result<Self> {
+    pub(crate) fn new(input: usize, output: usize, parameters: Parameters) -> Result<Self> {
+        Ok(Self::of(parameters.get((output, input, 3, 3), "weight")?, parameters.get(output, "bias")?))
+    }
+
+    /// Of kernels `[output, input, 3, 3]`.
+    fn of(weight: Tensor, bias: Tensor) -> Self {
         let config = Conv2dConfig { padding: 1, ..Default::default() };
-        let bias = vb.get(output, "bias")?;
-        Ok(Self { conv: candle_nn::conv2d(input, output, 3, config, vb)?, bias, output_channels: output })
+        let output_channels = weight.dims()[0];
+        Self { conv: Conv2d::new(weight, Some(bias.clone()), config), bias, output_channels }
     }
 
     pub(crate) fn output_channels(&self) -> usize {
@@ -79,18 +86,41 @@ fn contiguous<'a>(storage: &'a CpuStorage, layout: &Layout) -> Result<&'a [f32]>
     }
 }
 
+/// A convolution of single pixels, as a matrix product on all devices. It is candle's: channels come before pixels here, and
+/// [`linear`](super::linear::linear) wants them last.
+#[derive(Debug)]
+pub(crate) struct Conv1x1 {
+    /// `[1, output, input]`
+    weight: Tensor,
+    /// `[1, output, 1]`
+    bias: Tensor,
+}
+
+impl Conv1x1 {
+    pub(crate) fn new(input: usize, output: usize, parameters: Parameters) -> Result<Self> {
+        let weight = parameters.get((output, input, 1, 1), "weight")?.reshape((1, output, input))?;
+        Ok(Self { weight, bias: parameters.get(output, "bias")?.reshape((1, output, 1))? })
+    }
+
+    /// `[1, input, height, width]` to `[1, output, height, width]`
+    pub(crate) fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        let (_, _, height, width) = x.dims4()?;
+        let output = self.weight.matmul(&x.flatten_from(2)?)?.broadcast_add(&self.bias)?;
+        output.reshape((1, (), height, width))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use candle_core::Device;
-    use candle_nn::VarMap;
 
+    use super::super::definition::sines;
     use super::*;
 
     #[test]
     fn equals_candle_but_for_the_order_of_summation() {
-        let vars = VarMap::new();
-        let vb = VarBuilder::from_varmap(&vars, DType::F32, &Device::Cpu);
-        let conv = Conv3x3::new(8, 12, vb).unwrap();
+        let weight = (sines((12, 8, 3, 3), 0.3) * 0.1).unwrap();
+        let conv = Conv3x3::of(weight, sines(12, 0.6));
         let x = Tensor::arange(0f32, 2.0 * 8.0 * 9.0 * 11.0, &Device::Cpu).unwrap().sin().unwrap();
         let x = x.reshape((2, 8, 9, 11)).unwrap();
         let difference = (conv.forward(&x).unwrap() - conv.conv.forward(&x).unwrap()).unwrap();

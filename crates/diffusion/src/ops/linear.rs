@@ -1,19 +1,68 @@
-//! The product with the weight matrix of a linear layer.
+//! The product with the weight matrix of a linear layer, and what is done to it before anything else reads it.
 //!
 //! Weights stay as narrow as they are stored: bf16 and f16 under f32 activations, and ggml's blocks
 //! under any. On the CPU the product widens a few rows of them at a time and is taken in f32, so a
 //! quantised model gives what its dequantised weights would, and no copy of the weights exists. (ggml
-//! and candle's `QMatMul` round activations to 8 bits instead.) On other devices blocks are widened
-//! matrix by matrix.
+//! and candle's `QMatMul` round activations to 8 bits instead.) On other devices the product is candle's, and blocks are
+//! widened matrix by matrix.
 
 use std::ops::Range;
 
 use afterimage_checkpoint::{BlockRows, MatrixValues, StoredMatrix};
-use afterimage_kernels::{RowProduct, WeightRows};
+use afterimage_kernels::{Gemm, WeightRows};
 use candle_core::quantized::{QStorage, QTensor};
 use candle_core::{CpuStorage, CustomOp1, DType, Device, Layout, Result, Shape, Storage, Tensor};
 use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
+
+use super::activation::Activation;
+
+/// What is done to a product, in this order.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Epilogue<'a> {
+    /// `[outputs]`, added.
+    pub(crate) bias: Option<&'a Tensor>,
+    pub(crate) activation: Option<Activation>,
+    pub(crate) gate_and_residual: Option<GateAndResidual<'a>>,
+}
+
+/// `gate * x + residual`
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct GateAndResidual<'a> {
+    /// `[rows, outputs]`
+    gate: Option<&'a Tensor>,
+    /// `[rows, tokens, outputs]`
+    residual: &'a Tensor,
+}
+
+impl<'a> GateAndResidual<'a> {
+    /// Of a gate `[rows, outputs]` and a residual `[rows, tokens, outputs]`.
+    pub(crate) fn new(gate: &'a Tensor, residual: &'a Tensor) -> Self {
+        Self { gate: Some(gate), residual }
+    }
+
+    /// Without a gate.
+    pub(crate) fn residual(residual: &'a Tensor) -> Self {
+        Self { gate: None, residual }
+    }
+}
+
+/// `x * weights^T`, then the epilogue: `[.., inputs]` to `[.., outputs]`, in the dtype of `x`.
+pub(crate) fn linear(x: &Tensor, weights: &Matrix, epilogue: Epilogue<'_>) -> Result<Tensor> {
+    // Each part is an operator of its own: the kernels give products only.
+    let mut x = weights.product(x)?;
+    if let Some(bias) = epilogue.bias {
+        x = x.broadcast_add(bias)?;
+    }
+    if let Some(activation) = epilogue.activation {
+        x = activation.apply(x)?;
+    }
+    let Some(GateAndResidual { gate, residual }) = epilogue.gate_and_residual else { return Ok(x) };
+    if let Some(gate) = gate {
+        x = x.broadcast_mul(&gate.unsqueeze(1)?)?;
+    }
+    x + residual
+}
 
 /// `[outputs, inputs]`, where the products with it are taken.
 #[derive(Debug)]
@@ -52,7 +101,7 @@ impl Matrix {
     }
 
     /// `x * weights^T`: `[.., inputs]` to `[.., outputs]`, in the dtype of `x`.
-    pub(crate) fn product(&self, x: &Tensor) -> Result<Tensor> {
+    fn product(&self, x: &Tensor) -> Result<Tensor> {
         match &self.weights {
             Weights::OnDevice { weights, device, dtype } => {
                 plain_product(x, &weights.dequantize(device)?.to_dtype(*dtype)?)
@@ -91,14 +140,14 @@ impl CustomOp1 for Product<'_> {
             _ => candle_core::bail!("values of shape {shape:?} do not fit a matrix of [{outputs}, {inputs}]"),
         }
         let rows = shape.iter().rev().skip(1).product();
-        let product = RowProduct { rows, inputs: *inputs, outputs: *outputs };
+        let gemm = Gemm { rows, inputs: *inputs, outputs: *outputs };
         let mut output = vec![0f32; rows * outputs];
         match weights {
             Weights::Plain(weights) => {
                 let (storage, layout) = weights.storage_and_layout();
-                product.run(&x[start..end], &Rows::plain(&storage, layout, *inputs)?, &mut output)?;
+                gemm.run(&x[start..end], &Rows::plain(&storage, layout, *inputs)?, &mut output)?;
             }
-            Weights::Blocks(blocks) => product.run(&x[start..end], &Rows::Blocks(blocks), &mut output)?,
+            Weights::Blocks(blocks) => gemm.run(&x[start..end], &Rows::Blocks(blocks), &mut output)?,
             Weights::OnDevice { .. } => candle_core::bail!("the weights are on another device"),
         }
         Ok((CpuStorage::F32(output), Shape::from(shape)))
@@ -157,6 +206,7 @@ fn widened(value: bf16) -> f32 {
 mod tests {
     use candle_core::quantized::GgmlDType;
 
+    use super::super::definition::{assert_close, sines, wide};
     use super::*;
 
     /// Those that files on the hub have.
@@ -173,7 +223,7 @@ mod tests {
         GgmlDType::Q6K,
     ];
 
-    fn sines(elements: usize) -> Tensor {
+    fn plain_sines(elements: usize) -> Tensor {
         Tensor::arange(0f32, elements as f32, &Device::Cpu).unwrap().sin().unwrap()
     }
 
@@ -183,7 +233,7 @@ mod tests {
 
     /// A matrix of blocks, and the values they stand for.
     fn quantised(dtype: GgmlDType) -> (Matrix, Tensor) {
-        let quantised = QTensor::quantize(&sines(2 * 512).reshape((2, 512)).unwrap(), dtype).unwrap();
+        let quantised = QTensor::quantize(&plain_sines(2 * 512).reshape((2, 512)).unwrap(), dtype).unwrap();
         let bytes = quantised.data().unwrap();
         let pairs = bytes.chunks_exact(2).map(|pair| u16::from_le_bytes([pair[0], pair[1]])).collect();
         let stored =
@@ -195,7 +245,7 @@ mod tests {
     fn products_are_those_of_dequantised_weights() {
         for dtype in DTYPES {
             let (matrix, values) = quantised(dtype);
-            let x = sines(3 * 20 * 512);
+            let x = plain_sines(3 * 20 * 512);
             for x in [x.reshape((3, 20, 512)).unwrap(), x.reshape((60, 512)).unwrap()] {
                 let found = matrix.product(&x).unwrap();
                 assert_eq!(found.dims()[..x.rank() - 1], x.dims()[..x.rank() - 1]);
@@ -214,10 +264,34 @@ mod tests {
         }
     }
 
+    #[test]
+    fn epilogues_equal_the_definition() {
+        let (x, weights, bias) = (sines((2, 3, 5), 0.1), sines((4, 5), 0.4), sines(4, 0.7));
+        let (gate, residual) = (sines((2, 4), 0.2), sines((2, 3, 4), 0.5));
+        let matrix = Matrix::new(StoredMatrix::dense(weights.clone()), DType::F32, &Device::Cpu).unwrap();
+        let [xs, weights, biases, gates, residuals] = [&x, &weights, &bias, &gate, &residual].map(wide);
+        let silu = |x: f64| x / (1.0 + (-x).exp());
+        let of = |index: usize, gate: fn(f64) -> f64| {
+            let (token, output) = (index / 4, index % 4);
+            let pairs = xs[token * 5..][..5].iter().zip(&weights[output * 5..][..5]);
+            let product: f64 = pairs.map(|(x, weight)| x * weight).sum();
+            gate(gates[token / 3 * 4 + output]) * silu(product + biases[output]) + residuals[index]
+        };
+        let epilogue = |gate_and_residual| Epilogue {
+            bias: Some(&bias),
+            activation: Some(Activation::Silu),
+            gate_and_residual: Some(gate_and_residual),
+        };
+        let gated = linear(&x, &matrix, epilogue(GateAndResidual::new(&gate, &residual))).unwrap();
+        assert_close(&gated, &(0..24).map(|index| of(index, |gate| gate)).collect::<Vec<_>>());
+        let added = linear(&x, &matrix, epilogue(GateAndResidual::residual(&residual))).unwrap();
+        assert_close(&added, &(0..24).map(|index| of(index, |_| 1.0)).collect::<Vec<_>>());
+    }
+
     /// Large matrices in half precision are not widened at load; products do not show it.
     #[test]
     fn half_precision_is_exact() {
-        let values = sines(1 << 20);
+        let values = plain_sines(1 << 20);
         let x = values.narrow(0, 5, 40 * 1024).unwrap().reshape((1, 40, 1024)).unwrap();
         for dtype in [DType::BF16, DType::F16] {
             let narrow = values.to_dtype(dtype).unwrap().reshape((1024, 1024)).unwrap();

@@ -1,7 +1,16 @@
-//! Operators that are computed in different ways on different devices, one per file.
+//! Operators that devices compute in different ways, one per file.
 //!
-//! Layers and models call these; what a device is good at is decided here and nowhere else.
+//! Layers and models call these; what a device is good at is decided here and nowhere else. A file holds the
+//! operator, an arm for each device that has a kernel of this project, candle's own operators for the others, and in
+//! its tests the definition that arms are compared with.
 
 pub(crate) mod activation;
+pub(crate) mod attention;
 pub(crate) mod convolution;
+#[cfg(test)]
+mod definition;
+pub(crate) mod group_norm;
+pub(crate) mod layer_norm;
 pub(crate) mod linear;
+pub(crate) mod rms_norm;
+pub(crate) mod rotary;

@@ -19,10 +19,15 @@ use candle_core::{DType, Device, Result, Tensor};
 use candle_nn::{Embedding, Module};
 use serde::Deserialize;
 
-use crate::layers::{Linear, PlainLayerNorm, scaled_dot_product};
+use crate::layers::{Linear, PlainLayerNorm};
+use crate::ops::activation::Activation;
+use crate::ops::attention::scaled_dot_product;
+use crate::ops::linear::GateAndResidual;
 
 /// Configurations of 2021 and 2022 carry this in place of the end token's id.
 const EOS_TOKEN_ID_THEN: u32 = 2;
+/// Values of `hidden_act`.
+const ACTIVATIONS: &str = "quick_gelu or gelu";
 /// Of the projection, which only one of the classes has.
 pub(super) const PROJECTION: &str = "text_projection";
 
@@ -84,8 +89,8 @@ impl ClipTextConfig {
     /// `path` is where the text comes from.
     pub(super) fn from_json(path: &str, text: &str) -> std::result::Result<Self, CheckpointError> {
         let config: Self = component_config::parse(path, text)?;
-        if Activation::named(&config.hidden_act).is_none() {
-            return Err(component_config::unsupported(path, "hidden_act", &config.hidden_act, Activation::NAMES));
+        if activation(&config.hidden_act).is_none() {
+            return Err(component_config::unsupported(path, "hidden_act", &config.hidden_act, ACTIVATIONS));
         }
         let (heads, size) = (config.num_attention_heads, config.hidden_size);
         if heads == 0 || !size.is_multiple_of(heads) {
@@ -273,50 +278,34 @@ impl Layer {
             feed_forward_norm: norm("layer_norm2")?,
             widen: Linear::new(size, wide, feed_forward.pp("fc1"))?,
             narrow: Linear::new(wide, size, feed_forward.pp("fc2"))?,
-            activation: Activation::named(&config.hidden_act).unwrap_or(Activation::QuickGelu),
+            activation: activation(&config.hidden_act).unwrap_or(Activation::QuickGelu),
         })
     }
 
     fn forward(&self, x: &Tensor, mask: &Tensor) -> Result<Tensor> {
-        let x = (self.attend(&self.attention_norm.forward(x)?, mask)? + x)?;
-        let wide = self.activation.apply(&self.widen.forward(&self.feed_forward_norm.forward(&x)?)?)?;
-        self.narrow.forward(&wide)? + x
+        let x = self.attend(&self.attention_norm.forward(x)?, mask, x)?;
+        let wide = self.widen.forward_activated(&self.feed_forward_norm.forward(&x)?, self.activation)?;
+        self.narrow.forward_onto(&wide, GateAndResidual::residual(&x))
     }
 
-    fn attend(&self, x: &Tensor, mask: &Tensor) -> Result<Tensor> {
+    /// The attention of `x` to itself, added to `residual`.
+    fn attend(&self, x: &Tensor, mask: &Tensor, residual: &Tensor) -> Result<Tensor> {
         let (rows, tokens, _) = x.dims3()?;
         // [rows, tokens, size] -> [rows, heads, tokens, head size]
         let split =
             |linear: &Linear| linear.forward(x)?.reshape((rows, tokens, self.heads, ()))?.transpose(1, 2)?.contiguous();
         let (query, key, value) = (split(&self.to_q)?, split(&self.to_k)?, split(&self.to_v)?);
-        self.to_out.forward(&scaled_dot_product(&query, &key, &value, Some(mask))?)
+        let attended = scaled_dot_product(&query, &key, &value, Some(mask))?;
+        self.to_out.forward_onto(&attended, GateAndResidual::residual(residual))
     }
 }
 
-/// `hidden_act`
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Activation {
-    /// `x * sigmoid(1.702 x)`
-    QuickGelu,
-    Gelu,
-}
-
-impl Activation {
-    const NAMES: &'static str = "quick_gelu or gelu";
-
-    fn named(name: &str) -> Option<Self> {
-        match name {
-            "quick_gelu" => Some(Self::QuickGelu),
-            "gelu" => Some(Self::Gelu),
-            _ => None,
-        }
-    }
-
-    fn apply(self, x: &Tensor) -> Result<Tensor> {
-        match self {
-            Self::QuickGelu => candle_nn::ops::sigmoid(&(x * 1.702)?)? * x,
-            Self::Gelu => x.gelu_erf(),
-        }
+/// By its name in `hidden_act`.
+fn activation(name: &str) -> Option<Activation> {
+    match name {
+        "quick_gelu" => Some(Activation::QuickGelu),
+        "gelu" => Some(Activation::Gelu),
+        _ => None,
     }
 }
 

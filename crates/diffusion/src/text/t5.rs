@@ -15,17 +15,21 @@
 //! scores that all blocks share, and norms neither centre nor shift.
 
 use afterimage_checkpoint::{CheckpointError, Parameters, component_config};
-use candle_core::{D, Device, Result, Tensor};
+use candle_core::{Device, Result, Tensor};
 use candle_nn::{Embedding, Module};
 use serde::{Deserialize, Deserializer};
 
 use crate::layers::{Linear, RmsNorm};
-use crate::ops::activation::gelu_tanh;
+use crate::ops::activation::Activation;
+use crate::ops::attention::{Scores, attention};
+use crate::ops::linear::GateAndResidual;
 
 /// transformers' name.
 pub(super) const CLASS: &str = "T5EncoderModel";
 /// Values of `feed_forward_proj`.
 const FEED_FORWARDS: &str = "relu, gelu, gated-relu or gated-gelu";
+/// Values of `dense_act_fn`.
+const ACTIVATIONS: &str = "relu, gelu_new or gelu";
 /// The table of tokens, which encoder and decoder share ...
 const TOKENS: &str = "shared";
 /// ... and its other name, which is the only one in some files.
@@ -66,33 +70,13 @@ struct FeedForwardKind {
     is_gated: bool,
 }
 
-/// `dense_act_fn`
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Activation {
-    Relu,
-    /// Tanh approximation.
-    GeluNew,
-    Gelu,
-}
-
-impl Activation {
-    const NAMES: &'static str = "relu, gelu_new or gelu";
-
-    fn named(name: &str) -> Option<Self> {
-        match name {
-            "relu" => Some(Self::Relu),
-            "gelu_new" | "gelu_pytorch_tanh" => Some(Self::GeluNew),
-            "gelu" => Some(Self::Gelu),
-            _ => None,
-        }
-    }
-
-    fn apply(self, x: Tensor) -> Result<Tensor> {
-        match self {
-            Self::Relu => x.relu(),
-            Self::GeluNew => gelu_tanh(x),
-            Self::Gelu => x.gelu_erf(),
-        }
+/// By its name in `dense_act_fn`.
+fn activation(name: &str) -> Option<Activation> {
+    match name {
+        "relu" => Some(Activation::Relu),
+        "gelu_new" | "gelu_pytorch_tanh" => Some(Activation::GeluApproximate),
+        "gelu" => Some(Activation::Gelu),
+        _ => None,
     }
 }
 
@@ -162,19 +146,19 @@ impl T5Config {
             |key: &str, found: &str, right: &str| Err(component_config::unsupported(path, key, found, right));
         let projection = self.feed_forward_proj.as_str();
         // "gated-gelu" has always meant the tanh approximation, "gelu" alone means the exact function.
-        let (is_gated, activation) = match projection.split_once('-') {
+        let (is_gated, name) = match projection.split_once('-') {
             Some(("gated", "gelu")) => (true, "gelu_new"),
-            Some(("gated", activation)) if !activation.contains('-') => (true, activation),
+            Some(("gated", name)) if !name.contains('-') => (true, name),
             Some(_) => return unsupported("feed_forward_proj", projection, FEED_FORWARDS),
             None => (false, projection),
         };
         let is_gated = self.is_gated_act.unwrap_or(is_gated);
-        match (&self.dense_act_fn, Activation::named(activation)) {
+        match (&self.dense_act_fn, activation(name)) {
             (None, Some(activation)) => Ok(FeedForwardKind { activation, is_gated }),
             (None, None) => unsupported("feed_forward_proj", projection, FEED_FORWARDS),
-            (Some(name), _) => match name.as_deref().and_then(Activation::named) {
+            (Some(name), _) => match name.as_deref().and_then(activation) {
                 Some(activation) => Ok(FeedForwardKind { activation, is_gated }),
-                None => unsupported("dense_act_fn", name.as_deref().unwrap_or("null"), Activation::NAMES),
+                None => unsupported("dense_act_fn", name.as_deref().unwrap_or("null"), ACTIVATIONS),
             },
         }
     }
@@ -276,18 +260,18 @@ impl Block {
     }
 
     fn forward(&self, x: &Tensor, position_bias: &Tensor) -> Result<Tensor> {
-        let x = (self.attend(&self.attention_norm.forward(x)?, position_bias)? + x)?;
-        self.feed_forward.forward(&self.feed_forward_norm.forward(&x)?)? + x
+        let x = self.attend(&self.attention_norm.forward(x)?, position_bias, x)?;
+        self.feed_forward.forward(&self.feed_forward_norm.forward(&x)?, &x)
     }
 
-    fn attend(&self, x: &Tensor, position_bias: &Tensor) -> Result<Tensor> {
+    /// The attention of `x` to itself, added to `residual`.
+    fn attend(&self, x: &Tensor, position_bias: &Tensor, residual: &Tensor) -> Result<Tensor> {
         let (rows, tokens, _) = x.dims3()?;
         let split =
             |linear: &Linear| linear.forward(x)?.reshape((rows, tokens, self.heads, ()))?.transpose(1, 2)?.contiguous();
-        let scores = split(&self.to_q)?.matmul(&split(&self.to_k)?.transpose(D::Minus2, D::Minus1)?)?;
-        let weights = candle_nn::ops::softmax_last_dim(&scores.broadcast_add(position_bias)?)?;
-        let attended = weights.matmul(&split(&self.to_v)?)?;
-        self.to_out.forward(&attended.transpose(1, 2)?.reshape((rows, tokens, ()))?)
+        let (query, key, value) = (split(&self.to_q)?, split(&self.to_k)?, split(&self.to_v)?);
+        let attended = attention(&query, &key, &value, Scores::unscaled(Some(position_bias)))?;
+        self.to_out.forward_onto(&attended, GateAndResidual::residual(residual))
     }
 }
 
@@ -310,12 +294,14 @@ impl FeedForward {
         Ok(Self { activation, activated, factor, narrow })
     }
 
-    fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        let activated = self.activation.apply(self.activated.forward(x)?)?;
-        match &self.factor {
-            Some(factor) => self.narrow.forward(&(activated * factor.forward(x)?)?),
-            None => self.narrow.forward(&activated),
-        }
+    /// Added to `residual`.
+    fn forward(&self, x: &Tensor, residual: &Tensor) -> Result<Tensor> {
+        let activated = self.activated.forward_activated(x, self.activation)?;
+        let inner = match &self.factor {
+            Some(factor) => (activated * factor.forward(x)?)?,
+            None => activated,
+        };
+        self.narrow.forward_onto(&inner, GateAndResidual::residual(residual))
     }
 }
 
@@ -381,9 +367,9 @@ mod tests {
             (config.feed_forward.activation, config.feed_forward.is_gated)
         };
         assert_eq!(kind("{}"), (Activation::Relu, false));
-        assert_eq!(kind(r#"{"feed_forward_proj": "gated-gelu"}"#), (Activation::GeluNew, true));
+        assert_eq!(kind(r#"{"feed_forward_proj": "gated-gelu"}"#), (Activation::GeluApproximate, true));
         assert_eq!(kind(r#"{"feed_forward_proj": "gelu"}"#), (Activation::Gelu, false));
-        assert_eq!(kind(r#"{"dense_act_fn": "gelu_new", "is_gated_act": true}"#), (Activation::GeluNew, true));
+        assert_eq!(kind(r#"{"dense_act_fn": "gelu_new", "is_gated_act": true}"#), (Activation::GeluApproximate, true));
         assert_eq!(kind(r#"{"is_gated_act": true}"#), (Activation::Relu, true));
         let all = r#"{"feed_forward_proj": "gated-silu", "dense_act_fn": "relu", "is_gated_act": null}"#;
         assert_eq!(kind(all), (Activation::Relu, false));

@@ -7,12 +7,14 @@
 //! * `UNetMidBlock2D` (lines 589-748):
 //!   <https://github.com/huggingface/diffusers/blob/v0.42.1/src/diffusers/models/unets/unet_2d_blocks.py#L589>
 
+use afterimage_checkpoint::Parameters;
 use candle_core::{Result, Tensor};
-use candle_nn::{Linear, Module, VarBuilder};
 
 use super::feature_map::{FeatureMap, MapShape};
 use super::group_norm::GroupNorm;
 use super::stripes::Stripes;
+use crate::layers::Linear;
+use crate::ops::attention::scaled_dot_product;
 
 #[derive(Debug)]
 pub(super) struct SpatialAttention {
@@ -24,10 +26,10 @@ pub(super) struct SpatialAttention {
 }
 
 impl SpatialAttention {
-    pub(super) fn new(channels: usize, vb: VarBuilder<'_>) -> Result<Self> {
-        let projection = |name: &str| candle_nn::linear(channels, channels, vb.pp(name));
+    pub(super) fn new(channels: usize, parameters: Parameters) -> Result<Self> {
+        let projection = |name: &str| Linear::new(channels, channels, parameters.pp(name));
         Ok(Self {
-            norm: GroupNorm::new(channels, vb.pp("group_norm"))?,
+            norm: GroupNorm::new(channels, parameters.pp("group_norm"))?,
             to_q: projection("to_q")?,
             to_k: projection("to_k")?,
             to_v: projection("to_v")?,
@@ -42,12 +44,13 @@ impl SpatialAttention {
         // -> [height * width, channels]
         let tokens = norm.apply(x.values())?.flatten_from(2)?.squeeze(0)?.t()?.contiguous()?;
         // One head of all channels: `Decoder` passes their number as `attention_head_dim`.
-        let query = (self.to_q.forward(&tokens)? * (channels as f64).powf(-0.5))?;
-        let (key, value) = (self.to_k.forward(&tokens)?.t()?, self.to_v.forward(&tokens)?);
+        // -> [1, 1, height * width, channels]
+        let project = |linear: &Linear| linear.forward(&tokens)?.reshape((1, 1, (), channels));
+        let (query, key, value) = (project(&self.to_q)?, project(&self.to_k)?, project(&self.to_v)?);
         drop(tokens);
         let attended = stripes.of(height * width, height * width).map(|part| {
-            let scores = query.narrow(0, part.lines.start, part.lines.len())?.matmul(&key)?;
-            candle_nn::ops::softmax_last_dim(&scores)?.matmul(&value)
+            let query = query.narrow(2, part.lines.start, part.lines.len())?;
+            scaled_dot_product(&query, &key, &value, None)?.squeeze(0)
         });
         let attended = Tensor::cat(&attended.collect::<Result<Vec<_>>>()?, 0)?;
         let out = self.to_out.forward(&attended)?.t()?.reshape((1, channels, height, width))?;

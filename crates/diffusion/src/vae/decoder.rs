@@ -12,18 +12,18 @@
 //! whole picture in stripes, with statistics of the whole: the result does not depend on the stripes but
 //! for the order of sums, and memory is that of two feature maps at the picture's size.
 
+use afterimage_checkpoint::Parameters;
 use candle_core::{DType, Result, Tensor};
-use candle_nn::VarBuilder;
 
 use super::attention::SpatialAttention;
 use super::config::{UpBlockKind, VaeConfig};
 use super::feature_map::FeatureMap;
 use super::group_norm::GroupNorm;
 use super::input::Input;
-use super::resnet::{Conv1x1, ResnetBlock};
+use super::resnet::ResnetBlock;
 use super::stripes::Stripes;
 use crate::DiffusionError;
-use crate::ops::convolution::Conv3x3;
+use crate::ops::convolution::{Conv1x1, Conv3x3};
 
 /// Latents to pixels.
 #[derive(Debug)]
@@ -48,17 +48,17 @@ struct UpBlock {
 }
 
 impl VaeDecoder {
-    pub(super) fn new(config: &VaeConfig, vb: VarBuilder<'_>) -> std::result::Result<Self, DiffusionError> {
+    pub(super) fn new(config: &VaeConfig, parameters: &Parameters) -> std::result::Result<Self, DiffusionError> {
         let groups = config.norm_num_groups;
         let coarsest_first: Vec<_> = config.block_out_channels.iter().rev().copied().collect();
         let (first, last) = (coarsest_first[0], config.block_out_channels[0]);
         let latents = config.latent_channels;
         let post_quant_conv = if config.use_post_quant_conv {
-            Some(Conv1x1::new(latents, latents, vb.pp("post_quant_conv"))?)
+            Some(Conv1x1::new(latents, latents, parameters.pp("post_quant_conv"))?)
         } else {
             None
         };
-        let decoder = vb.pp("decoder");
+        let decoder = parameters.pp("decoder");
         let middle = decoder.pp("mid_block");
         let attention = if config.mid_block_add_attention {
             Some(SpatialAttention::new(first, middle.pp("attentions").pp(0))?)
@@ -69,8 +69,8 @@ impl VaeDecoder {
         let mut input = first;
         for (index, (kind, output)) in config.up_blocks()?.into_iter().zip(&coarsest_first).enumerate() {
             let doubles = index + 1 < coarsest_first.len();
-            let vb = decoder.pp("up_blocks").pp(index);
-            up_blocks.push(UpBlock::new(kind, (input, *output), doubles, config, vb)?);
+            let parameters = decoder.pp("up_blocks").pp(index);
+            up_blocks.push(UpBlock::new(kind, (input, *output), doubles, config, parameters)?);
             input = *output;
         }
         Ok(Self {
@@ -85,7 +85,7 @@ impl VaeDecoder {
             norm_out: GroupNorm::new(last, decoder.pp("conv_norm_out"))?,
             conv_out: Conv3x3::new(last, config.out_channels, decoder.pp("conv_out"))?,
             groups,
-            dtype: vb.dtype(),
+            dtype: parameters.dtype(),
             stripes: Stripes::default(),
         })
     }
@@ -133,20 +133,20 @@ impl UpBlock {
         (input, output): (usize, usize),
         doubles: bool,
         config: &VaeConfig,
-        vb: VarBuilder<'_>,
+        parameters: Parameters,
     ) -> Result<Self> {
         let groups = config.norm_num_groups;
         let mut block = Self { resnets: Vec::new(), attentions: Vec::new(), upsampler: None };
         // The decoder has one layer more per stage than the encoder.
         for layer in 0..=config.layers_per_block {
             let input = if layer == 0 { input } else { output };
-            block.resnets.push(ResnetBlock::new(input, output, groups, vb.pp("resnets").pp(layer))?);
+            block.resnets.push(ResnetBlock::new(input, output, groups, parameters.pp("resnets").pp(layer))?);
             if kind == UpBlockKind::Attention {
-                block.attentions.push(SpatialAttention::new(output, vb.pp("attentions").pp(layer))?);
+                block.attentions.push(SpatialAttention::new(output, parameters.pp("attentions").pp(layer))?);
             }
         }
         if doubles {
-            block.upsampler = Some(Conv3x3::new(output, output, vb.pp("upsamplers").pp(0).pp("conv"))?);
+            block.upsampler = Some(Conv3x3::new(output, output, parameters.pp("upsamplers").pp(0).pp("conv"))?);
         }
         Ok(block)
     }
@@ -181,7 +181,7 @@ mod tests {
         let folder = ModelFolder::embedded();
         let config = VaeConfig::from_json(&folder.text("vae/config.json").unwrap()).unwrap();
         let weights = folder.weights("vae").unwrap();
-        let decoder = VaeDecoder::new(&config, weights.var_builder(dtype, &Device::Cpu)).unwrap();
+        let decoder = VaeDecoder::new(&config, &weights.parameters(dtype, &Device::Cpu)).unwrap();
         VaeDecoder { stripes, ..decoder }
     }
 

@@ -2,17 +2,9 @@
 
 use std::ops::Range;
 
-use afterimage_kernels::group_sums;
-use candle_core::{CpuStorage, DType, Device, Result, Storage, Tensor};
+use candle_core::{DType, Device, Result, Tensor};
 
-/// Number, mean and spread of some values. Those of two parts give those of the whole (Chan et al., 1979).
-#[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Moments {
-    count: f64,
-    pub(super) mean: f64,
-    /// Sum of the squares of the differences from the mean.
-    squares: f64,
-}
+use crate::ops::group_norm::{Moments, group_moments};
 
 /// Shape of a feature map.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,53 +33,13 @@ impl MapShape {
     }
 }
 
-impl Moments {
-    pub(super) fn variance(self) -> f64 {
-        self.squares / self.count.max(1.0)
-    }
-
-    fn merge(self, other: Self) -> Self {
-        let count = self.count + other.count;
-        if count == 0.0 {
-            return self;
-        }
-        let apart = other.mean - self.mean;
-        Self {
-            count,
-            mean: self.mean + apart * other.count / count,
-            squares: self.squares + other.squares + apart * apart * self.count * other.count / count,
-        }
-    }
-}
-
 /// Adds what `values` `[1, channels, lines, width]`, contiguous, say about each group.
 pub(super) fn add_moments(moments: &mut [Moments], values: &Tensor) -> Result<()> {
-    let added = moments_of(values, moments.len())?;
+    let added = group_moments(values, moments.len())?;
     for (moments, added) in moments.iter_mut().zip(added) {
         *moments = moments.merge(added);
     }
     Ok(())
-}
-
-#[allow(clippy::disallowed_methods, reason = "in no forward: the picture is being decoded")]
-fn moments_of(values: &Tensor, groups: usize) -> Result<Vec<Moments>> {
-    let count = (values.elem_count() / groups) as f64;
-    let (storage, layout) = values.storage_and_layout();
-    if let Storage::Cpu(CpuStorage::F32(storage)) = &*storage
-        && let Some((start, end)) = layout.contiguous_offsets()
-    {
-        let moments = group_sums(&storage[start..end], groups).into_iter().map(|sums| {
-            let mean = sums.values / count;
-            Moments { count, mean, squares: (sums.squares - mean * sums.values).max(0.0) }
-        });
-        return Ok(moments.collect());
-    }
-    let values = values.reshape((groups, ()))?.to_dtype(DType::F32)?;
-    let means = values.mean_keepdim(1)?;
-    let squares = values.broadcast_sub(&means)?.sqr()?.sum(1)?.to_vec1::<f32>()?;
-    let means = means.flatten_all()?.to_vec1::<f32>()?;
-    let moments = means.into_iter().zip(squares);
-    Ok(moments.map(|(mean, squares)| Moments { count, mean: mean.into(), squares: squares.into() }).collect())
 }
 
 impl FeatureMap {

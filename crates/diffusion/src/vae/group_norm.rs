@@ -5,11 +5,10 @@
 //!
 //! Departs from it: statistics are added up over stripes, and taken in f32 and f64 whatever the dtype.
 
-use afterimage_kernels::scale_shift_silu;
-use candle_core::{CpuStorage, CustomOp1, DType, Layout, Result, Shape, Tensor};
-use candle_nn::VarBuilder;
+use afterimage_checkpoint::Parameters;
+use candle_core::{DType, Result};
 
-use super::feature_map::Moments;
+use crate::ops::group_norm::{ChannelNorm, Moments};
 
 /// Epsilon of every group norm in the decoder (`resnet_eps`).
 const EPS: f64 = 1e-6;
@@ -20,23 +19,15 @@ pub(super) struct GroupNorm {
     bias: Vec<f32>,
 }
 
-/// The norm of one feature map.
-pub(super) struct FittedNorm {
-    /// What each channel is multiplied by.
-    scale: Vec<f32>,
-    /// What is added then.
-    shift: Vec<f32>,
-}
-
 impl GroupNorm {
     #[allow(clippy::disallowed_methods, reason = "in no forward: the weights are being loaded")]
-    pub(super) fn new(channels: usize, vb: VarBuilder<'_>) -> Result<Self> {
-        let values = |name: &str| vb.get(channels, name)?.to_dtype(DType::F32)?.to_vec1();
+    pub(super) fn new(channels: usize, parameters: Parameters) -> Result<Self> {
+        let values = |name: &str| parameters.get(channels, name)?.to_dtype(DType::F32)?.to_vec1();
         Ok(Self { weight: values("weight")?, bias: values("bias")? })
     }
 
     /// For a feature map with these moments of each group.
-    pub(super) fn fit(&self, moments: &[Moments]) -> FittedNorm {
+    pub(super) fn fit(&self, moments: &[Moments]) -> ChannelNorm {
         let channels = self.weight.len() / moments.len();
         let (mut scale, mut shift) = (self.weight.clone(), self.bias.clone());
         for (channel, (scale, shift)) in scale.iter_mut().zip(&mut shift).enumerate() {
@@ -45,51 +36,13 @@ impl GroupNorm {
             *scale = factor as f32;
             *shift = (f64::from(*shift) - group.mean * factor) as f32;
         }
-        FittedNorm { scale, shift }
-    }
-}
-
-impl FittedNorm {
-    /// The norm of `[1, channels, lines, width]`.
-    pub(super) fn apply(&self, x: &Tensor) -> Result<Tensor> {
-        self.apply_f32(x)?.to_dtype(x.dtype())
-    }
-
-    /// The norm and SiLU of `[1, channels, lines, width]`.
-    pub(super) fn apply_silu(&self, x: &Tensor) -> Result<Tensor> {
-        let lines_are_whole = x.stride()[3] == 1 && x.stride()[2] == x.dim(3)?;
-        if x.device().is_cpu() && x.dtype() == DType::F32 && lines_are_whole {
-            return x.apply_op1_no_bwd(&NormSilu(self));
-        }
-        self.apply_f32(x)?.silu()?.to_dtype(x.dtype())
-    }
-
-    fn apply_f32(&self, x: &Tensor) -> Result<Tensor> {
-        let per_channel = |values: &[f32]| Tensor::new(values, x.device())?.reshape((1, (), 1, 1));
-        let x = x.to_dtype(DType::F32)?;
-        x.broadcast_mul(&per_channel(&self.scale)?)?.broadcast_add(&per_channel(&self.shift)?)
-    }
-}
-
-struct NormSilu<'a>(&'a FittedNorm);
-
-impl CustomOp1 for NormSilu<'_> {
-    fn name(&self) -> &'static str {
-        "group-norm-silu"
-    }
-
-    fn cpu_fwd(&self, input: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
-        let CpuStorage::F32(input) = input else { candle_core::bail!("group-norm-silu wants f32 values") };
-        let mut output = vec![0f32; layout.shape().elem_count()];
-        let FittedNorm { scale, shift } = self.0;
-        scale_shift_silu(&input[layout.start_offset()..], layout.stride()[1], scale, shift, &mut output);
-        Ok((CpuStorage::F32(output), layout.shape().clone()))
+        ChannelNorm { scale, shift }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use candle_core::Device;
+    use candle_core::{Device, Tensor};
     use candle_nn::Module;
 
     use super::*;

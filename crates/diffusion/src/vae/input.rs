@@ -9,9 +9,10 @@ use std::ops::Range;
 
 use candle_core::{DType, Device, Result, Tensor};
 
-use super::feature_map::{FeatureMap, MapShape, Moments, add_moments};
+use super::feature_map::{FeatureMap, MapShape, add_moments};
 use super::stripes::Stripes;
 use crate::ops::convolution::Conv3x3;
+use crate::ops::group_norm::Moments;
 
 #[derive(Debug)]
 pub(super) enum Input<'a> {

@@ -58,8 +58,10 @@ impl Vae {
         // Other pipelines ignore the key.
         let shift = if adds_shift { config.shift_factor()? } else { 0.0 };
         let weights = folder.weights(COMPONENT)?;
+        // A choice for the model as a whole, not of an operator: convolutions take most of the time, and their kernel of
+        // the CPU computes in f32.
         let dtype = if config.force_upcast || device.is_cpu() { DType::F32 } else { dtype };
-        let decoder = VaeDecoder::new(&config, weights.var_builder(dtype, device))?;
+        let decoder = VaeDecoder::new(&config, &weights.parameters(dtype, device))?;
         weights.finish(&UNUSED_WEIGHTS)?;
         Ok(Self { config, shift, decoder })
     }

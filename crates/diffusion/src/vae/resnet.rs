@@ -3,14 +3,14 @@
 //! Follows diffusers 0.42.1, `ResnetBlock2D` (lines 188-377):
 //! <https://github.com/huggingface/diffusers/blob/v0.42.1/src/diffusers/models/resnet.py#L188>
 
-use candle_core::{Result, Tensor};
-use candle_nn::VarBuilder;
+use afterimage_checkpoint::Parameters;
+use candle_core::Result;
 
 use super::feature_map::{FeatureMap, MapShape};
 use super::group_norm::GroupNorm;
 use super::input::Input;
 use super::stripes::Stripes;
-use crate::ops::convolution::Conv3x3;
+use crate::ops::convolution::{Conv1x1, Conv3x3};
 
 #[derive(Debug)]
 pub(super) struct ResnetBlock {
@@ -23,14 +23,14 @@ pub(super) struct ResnetBlock {
 }
 
 impl ResnetBlock {
-    pub(super) fn new(input: usize, output: usize, groups: usize, vb: VarBuilder<'_>) -> Result<Self> {
-        let shortcut = if input == output { None } else { Some(Conv1x1::new(input, output, vb.pp("conv_shortcut"))?) };
+    pub(super) fn new(input: usize, output: usize, groups: usize, parameters: Parameters) -> Result<Self> {
+        let shortcut = || Conv1x1::new(input, output, parameters.pp("conv_shortcut"));
         Ok(Self {
-            norm1: GroupNorm::new(input, vb.pp("norm1"))?,
-            conv1: Conv3x3::new(input, output, vb.pp("conv1"))?,
-            norm2: GroupNorm::new(output, vb.pp("norm2"))?,
-            conv2: Conv3x3::new(output, output, vb.pp("conv2"))?,
-            shortcut,
+            norm1: GroupNorm::new(input, parameters.pp("norm1"))?,
+            conv1: Conv3x3::new(input, output, parameters.pp("conv1"))?,
+            norm2: GroupNorm::new(output, parameters.pp("norm2"))?,
+            conv2: Conv3x3::new(output, output, parameters.pp("conv2"))?,
+            shortcut: (input != output).then(shortcut).transpose()?,
             groups,
         })
     }
@@ -71,28 +71,5 @@ impl ResnetBlock {
             output.set_lines(stripe.lines.start, &(lines + passing)?)?;
         }
         Ok(output)
-    }
-}
-
-/// A convolution of single pixels, as a matrix product.
-#[derive(Debug)]
-pub(super) struct Conv1x1 {
-    /// `[1, output, input]`
-    weight: Tensor,
-    /// `[1, output, 1]`
-    bias: Tensor,
-}
-
-impl Conv1x1 {
-    pub(super) fn new(input: usize, output: usize, vb: VarBuilder<'_>) -> Result<Self> {
-        let weight = vb.get((output, input, 1, 1), "weight")?.reshape((1, output, input))?;
-        Ok(Self { weight, bias: vb.get(output, "bias")?.reshape((1, output, 1))? })
-    }
-
-    /// `[1, input, height, width]` to `[1, output, height, width]`
-    pub(super) fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        let (_, _, height, width) = x.dims4()?;
-        let output = self.weight.matmul(&x.flatten_from(2)?)?.broadcast_add(&self.bias)?;
-        output.reshape((1, (), height, width))
     }
 }

@@ -13,10 +13,12 @@ use candle_core::{Result, Tensor};
 use super::config::TransformerConfig;
 use super::embeddings::{Conditioning, TimestepLabelEmbedding};
 use crate::DiffusionError;
-use crate::layers::{Attention, FeedForward, Linear, PlainLayerNorm, modulate};
+use crate::layers::{Attention, FeedForward, Linear, PlainLayerNorm};
+use crate::ops::linear::GateAndResidual;
 
 /// Epsilon of the norm before the attention; fixed in diffusers' `AdaLayerNormZero`.
 const ATTENTION_NORM_EPS: f64 = 1e-6;
+
 #[derive(Debug)]
 pub(super) struct DitBlock {
     embedding: TimestepLabelEmbedding,
@@ -61,19 +63,17 @@ impl DitBlock {
     /// What the attention of this block is given: `[rows, tokens, hidden]`.
     pub(super) fn modulated_input(&self, hidden: &Tensor, conditioning: &Conditioning) -> Result<Tensor> {
         let [shift, scale, ..] = self.modulation(conditioning)?;
-        modulate(&self.attention_norm.forward(hidden)?, &scale, &shift)
+        self.attention_norm.modulated(hidden, &scale, &shift)
     }
 
     /// `hidden` is `[rows, tokens, hidden]`.
     pub(super) fn forward(&self, hidden: &Tensor, conditioning: &Conditioning) -> Result<Tensor> {
         let [shift_attention, scale_attention, gate_attention, shift_mlp, scale_mlp, gate_mlp] =
             &self.modulation(conditioning)?;
-        let x = modulate(&self.attention_norm.forward(hidden)?, scale_attention, shift_attention)?;
-        let x = self.attention.forward(&x, &x, None)?.broadcast_mul(&gate_attention.unsqueeze(1)?)?;
-        let hidden = (x + hidden)?;
-        let x = modulate(&self.feed_forward_norm.forward(&hidden)?, scale_mlp, shift_mlp)?;
-        let x = self.feed_forward.forward(&x)?.broadcast_mul(&gate_mlp.unsqueeze(1)?)?;
-        x + hidden
+        let x = self.attention_norm.modulated(hidden, scale_attention, shift_attention)?;
+        let hidden = self.attention.forward(&x, &x, None, GateAndResidual::new(gate_attention, hidden))?;
+        let x = self.feed_forward_norm.modulated(&hidden, scale_mlp, shift_mlp)?;
+        self.feed_forward.forward(&x, GateAndResidual::new(gate_mlp, &hidden))
     }
 
     /// Shift, scale and gate of the attention, then of the feed-forward: `[rows, hidden]` each.

@@ -20,7 +20,7 @@ use super::block::DitBlock;
 use super::config::TransformerConfig;
 use super::embeddings::Conditioning;
 use crate::DiffusionError;
-use crate::layers::{Linear, PatchEmbed, PlainLayerNorm, Sinusoids, modulate, unpatchify};
+use crate::layers::{Linear, PatchEmbed, PlainLayerNorm, Sinusoids, unpatchify};
 
 /// Epsilon of the last norm; fixed in diffusers.
 const OUTPUT_NORM_EPS: f64 = 1e-6;
@@ -107,7 +107,7 @@ impl DitTransformer {
         let modulation = self.output_modulation.forward(&embedding.silu()?)?;
         let size = self.config.hidden_size();
         let (shift, scale) = (modulation.narrow(1, 0, size)?, modulation.narrow(1, size, size)?);
-        let hidden = modulate(&self.output_norm.forward(hidden)?, &scale, &shift)?;
+        let hidden = self.output_norm.modulated(hidden, &scale, &shift)?;
         unpatchify(&self.output_projection.forward(&hidden)?, grid, self.config.patch_size)
     }
 }

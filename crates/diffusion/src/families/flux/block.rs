@@ -13,9 +13,11 @@ use candle_core::{DType, Result, Tensor};
 
 use super::config::TransformerConfig;
 use crate::layers::{
-    Activation, FeedForward, HeadProjections, Heads, Linear, PlainLayerNorm, ProjectionNames, RotaryPositions,
-    modulate, row_indices, scaled_dot_product,
+    FeedForward, HeadProjections, Heads, Linear, PlainLayerNorm, ProjectionNames, RotaryPositions, row_indices,
 };
+use crate::ops::activation::Activation;
+use crate::ops::attention::scaled_dot_product;
+use crate::ops::linear::GateAndResidual;
 
 /// Epsilon of all layer norms; fixed in diffusers.
 pub(super) const NORM_EPS: f64 = 1e-6;
@@ -128,16 +130,15 @@ impl StreamPart {
     }
 
     fn attention_input(&self, x: &Tensor, modulation: &Modulation) -> Result<Tensor> {
-        modulate(&self.norm.forward(x)?, &modulation.attention_scale, &modulation.attention_shift)
+        self.norm.modulated(x, &modulation.attention_scale, &modulation.attention_shift)
     }
 
     /// The stream after its part of the attention and its feed-forward.
     fn finish(&self, x: &Tensor, attended: &Tensor, modulation: &Modulation) -> Result<Tensor> {
-        let attended = self.to_out.forward(&attended.contiguous()?)?;
-        let x = (x + attended.broadcast_mul(&modulation.attention_gate.unsqueeze(1)?)?)?;
-        let inner = modulate(&self.norm.forward(&x)?, &modulation.mlp_scale, &modulation.mlp_shift)?;
-        let inner = self.feed_forward.forward(&inner)?;
-        x + inner.broadcast_mul(&modulation.mlp_gate.unsqueeze(1)?)?
+        let onto = GateAndResidual::new(&modulation.attention_gate, x);
+        let x = self.to_out.forward_onto(&attended.contiguous()?, onto)?;
+        let inner = self.norm.modulated(&x, &modulation.mlp_scale, &modulation.mlp_shift)?;
+        self.feed_forward.forward(&inner, GateAndResidual::new(&modulation.mlp_gate, &x))
     }
 }
 

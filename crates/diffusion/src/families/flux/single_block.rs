@@ -13,8 +13,9 @@ use candle_core::{Result, Tensor};
 
 use super::block::{Conditioning, NORM_EPS, attend, clip_to_f16};
 use super::config::TransformerConfig;
-use crate::layers::{HeadProjections, Linear, PlainLayerNorm, ProjectionNames, modulate};
-use crate::ops::activation::gelu_tanh;
+use crate::layers::{HeadProjections, Linear, PlainLayerNorm, ProjectionNames};
+use crate::ops::activation::Activation;
+use crate::ops::linear::GateAndResidual;
 
 /// Shift, scale and gate.
 const MODULATIONS: usize = 3;
@@ -52,12 +53,12 @@ impl SingleBlock {
         let size = modulation.dim(1)? / MODULATIONS;
         let part = |index: usize| modulation.narrow(1, index * size, size);
         let (shift, scale, gate) = (part(0)?, part(1)?, part(2)?);
-        let normed = modulate(&self.norm.forward(&x)?, &scale, &shift)?;
+        let normed = self.norm.modulated(&x, &scale, &shift)?;
         let attended = attend(&self.projections.forward(&normed)?, &conditioning.positions)?;
-        let widened = gelu_tanh(self.widen.forward(&normed)?)?;
+        let widened = self.widen.forward_activated(&normed, Activation::GeluApproximate)?;
         // One projection of both branches side by side, which share a residual and a gate.
-        let out = self.to_out.forward(&Tensor::cat(&[attended, widened], 2)?)?;
-        let x = clip_to_f16((x + out.broadcast_mul(&gate.unsqueeze(1)?)?)?)?;
+        let both = Tensor::cat(&[attended, widened], 2)?;
+        let x = clip_to_f16(self.to_out.forward_onto(&both, GateAndResidual::new(&gate, &x))?)?;
         Ok(Streams { hidden: x.narrow(1, text_tokens, image.dim(1)?)?, encoder: Some(x.narrow(1, 0, text_tokens)?) })
     }
 }

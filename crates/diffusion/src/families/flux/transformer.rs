@@ -23,7 +23,7 @@ use super::block::{Conditioning, DoubleBlock, NORM_EPS};
 use super::config::{AXES, PACK_SIDE, TransformerConfig};
 use super::single_block::SingleBlock;
 use crate::DiffusionError;
-use crate::layers::{Linear, PlainLayerNorm, RotaryPositions, TimeTextEmbedding, modulate, patchify};
+use crate::layers::{Linear, PlainLayerNorm, RotaryPositions, TimeTextEmbedding, patchify};
 
 #[derive(Debug)]
 pub(super) struct FluxTransformer {
@@ -147,7 +147,7 @@ impl FluxTransformer {
         // Scale, then shift (`AdaLayerNormContinuous`); in the modulations of blocks it is the other way round.
         let scale = modulation.narrow(1, 0, self.hidden_size)?;
         let shift = modulation.narrow(1, self.hidden_size, self.hidden_size)?;
-        self.output_projection.forward(&modulate(&self.output_norm.forward(hidden)?, &scale, &shift)?)
+        self.output_projection.forward(&self.output_norm.modulated(hidden, &scale, &shift)?)
     }
 }
 

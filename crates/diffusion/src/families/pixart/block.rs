@@ -13,7 +13,8 @@ use candle_core::{Result, Tensor};
 
 use super::config::TransformerConfig;
 use crate::DiffusionError;
-use crate::layers::{Attention, FeedForward, PlainLayerNorm, modulate, row_indices};
+use crate::layers::{Attention, FeedForward, PlainLayerNorm, row_indices};
+use crate::ops::linear::GateAndResidual;
 
 /// Shift, scale and gate of the self-attention, then of the feed-forward.
 pub(super) const MODULATIONS: usize = 6;
@@ -73,22 +74,21 @@ impl PixArtBlock {
     /// What the self-attention of this block is given: `[rows, tokens, hidden]`.
     pub(super) fn modulated_input(&self, hidden: &Tensor, conditioning: &Conditioning) -> Result<Tensor> {
         let [shift, scale, ..] = self.modulation(conditioning)?;
-        modulate(&self.attention_norm.forward(hidden)?, &scale, &shift)
+        self.attention_norm.modulated(hidden, &scale, &shift)
     }
 
     /// `hidden` is `[rows, tokens, hidden]`.
     pub(super) fn forward(&self, hidden: &Tensor, conditioning: &Conditioning) -> Result<Tensor> {
         let [shift_attention, scale_attention, gate_attention, shift_mlp, scale_mlp, gate_mlp] =
             &self.modulation(conditioning)?;
-        let x = modulate(&self.attention_norm.forward(hidden)?, scale_attention, shift_attention)?;
-        let x = self.attention.forward(&x, &x, None)?.broadcast_mul(&gate_attention.unsqueeze(1)?)?;
-        let hidden = (x + hidden)?;
+        let x = self.attention_norm.modulated(hidden, scale_attention, shift_attention)?;
+        let hidden = self.attention.forward(&x, &x, None, GateAndResidual::new(gate_attention, hidden))?;
         // There is no norm before the attention to the caption: `norm2` is the feed-forward's here.
         let Conditioning { captions, caption_bias, .. } = conditioning;
-        let hidden = (self.caption_attention.forward(&hidden, captions, Some(caption_bias))? + hidden)?;
-        let x = modulate(&self.feed_forward_norm.forward(&hidden)?, scale_mlp, shift_mlp)?;
-        let x = self.feed_forward.forward(&x)?.broadcast_mul(&gate_mlp.unsqueeze(1)?)?;
-        x + hidden
+        let onto = GateAndResidual::residual(&hidden);
+        let hidden = self.caption_attention.forward(&hidden, captions, Some(caption_bias), onto)?;
+        let x = self.feed_forward_norm.modulated(&hidden, scale_mlp, shift_mlp)?;
+        self.feed_forward.forward(&x, GateAndResidual::new(gate_mlp, &hidden))
     }
 
     /// Shift, scale and gate of the attention, then of the feed-forward: `[rows, hidden]` each.

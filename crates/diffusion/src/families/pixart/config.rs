@@ -11,7 +11,7 @@ use afterimage_checkpoint::{CheckpointError, component_config};
 use serde::Deserialize;
 
 use crate::families::PatchShape;
-use crate::layers::Activation;
+use crate::ops::activation::Activation;
 
 /// The path inside a model folder.
 const PATH: &str = "transformer/config.json";

@@ -21,8 +21,8 @@ use candle_core::{DType, Device, Result, Tensor};
 use super::block::{Conditioning, MODULATIONS, PixArtBlock};
 use super::config::TransformerConfig;
 use crate::DiffusionError;
-use crate::layers::{Linear, PatchEmbed, PlainLayerNorm, Sinusoids, TimestepEmbedding, modulate, unpatchify};
-use crate::ops::activation::gelu_tanh;
+use crate::layers::{Linear, PatchEmbed, PlainLayerNorm, Sinusoids, TimestepEmbedding, unpatchify};
+use crate::ops::activation::Activation;
 
 /// Epsilon of the last norm; fixed in diffusers.
 const OUTPUT_NORM_EPS: f64 = 1e-6;
@@ -142,7 +142,7 @@ impl PixArtTransformer {
         // The table is added to the embedding itself, which for blocks goes through SiLU and a projection first.
         let moved = |index: usize| embedding.broadcast_add(&self.output_table.narrow(0, index, 1)?);
         let (shift, scale) = (moved(0)?, moved(1)?);
-        let hidden = modulate(&self.output_norm.forward(hidden)?, &scale, &shift)?;
+        let hidden = self.output_norm.modulated(hidden, &scale, &shift)?;
         unpatchify(&self.output_projection.forward(&hidden)?, grid, self.config.patch_size)
     }
 }
@@ -187,7 +187,7 @@ impl CaptionProjection {
     }
 
     fn forward(&self, states: &Tensor) -> Result<Tensor> {
-        self.linear_2.forward(&gelu_tanh(self.linear_1.forward(states)?)?)
+        self.linear_2.forward(&self.linear_1.forward_activated(states, Activation::GeluApproximate)?)
     }
 }
 

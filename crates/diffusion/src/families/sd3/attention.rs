@@ -7,7 +7,9 @@ use afterimage_checkpoint::Parameters;
 use candle_core::{Result, Tensor};
 
 use super::config::TransformerConfig;
-use crate::layers::{HeadProjections, Heads, Linear, ProjectionNames, scaled_dot_product};
+use crate::layers::{HeadProjections, Heads, Linear, ProjectionNames};
+use crate::ops::attention::scaled_dot_product;
+use crate::ops::linear::GateAndResidual;
 
 /// Of the picture to itself.
 #[derive(Debug)]
@@ -25,10 +27,10 @@ impl SelfAttention {
         })
     }
 
-    /// `[rows, tokens, hidden]` to the same.
-    pub(super) fn forward(&self, x: &Tensor) -> Result<Tensor> {
+    /// `[rows, tokens, hidden]` to the same, through a gate and onto a residual.
+    pub(super) fn forward(&self, x: &Tensor, onto: GateAndResidual<'_>) -> Result<Tensor> {
         let Heads { query, key, value } = self.picture.forward(x)?;
-        self.to_out.forward(&scaled_dot_product(&query, &key, &value, None)?)
+        self.to_out.forward_onto(&scaled_dot_product(&query, &key, &value, None)?, onto)
     }
 }
 
@@ -54,20 +56,27 @@ impl JointAttention {
         })
     }
 
-    /// `picture` and `text` are `[rows, tokens, hidden]`; both come back, the text but from the last block.
-    pub(super) fn forward(&self, picture: &Tensor, text: &Tensor) -> Result<(Tensor, Option<Tensor>)> {
+    /// `picture` and `text` are `[rows, tokens, hidden]`; both come back, each through a gate and onto a residual, the
+    /// text but from the last block.
+    pub(super) fn forward(
+        &self,
+        picture: &Tensor,
+        text: &Tensor,
+        onto: GateAndResidual<'_>,
+        text_onto: Option<GateAndResidual<'_>>,
+    ) -> Result<(Tensor, Option<Tensor>)> {
         let (picture_tokens, text_tokens) = (picture.dim(1)?, text.dim(1)?);
         let (picture, text) = (self.picture.forward(picture)?, self.text.forward(text)?);
         // The picture comes first, unlike in FLUX. Without rotary positions the order only says how to split outputs.
         let join = |picture: &Tensor, text: &Tensor| Tensor::cat(&[picture, text], 2);
         let (key, value) = (join(&picture.key, &text.key)?, join(&picture.value, &text.value)?);
-        let Some(to_text_out) = &self.to_text_out else {
+        let (Some(to_text_out), Some(text_onto)) = (&self.to_text_out, text_onto) else {
             let attended = scaled_dot_product(&picture.query, &key, &value, None)?;
-            return Ok((self.to_out.forward(&attended)?, None));
+            return Ok((self.to_out.forward_onto(&attended, onto)?, None));
         };
         let attended = scaled_dot_product(&join(&picture.query, &text.query)?, &key, &value, None)?;
         let part = |start: usize, tokens: usize| attended.narrow(1, start, tokens)?.contiguous();
-        let picture = self.to_out.forward(&part(0, picture_tokens)?)?;
-        Ok((picture, Some(to_text_out.forward(&part(picture_tokens, text_tokens)?)?)))
+        let picture = self.to_out.forward_onto(&part(0, picture_tokens)?, onto)?;
+        Ok((picture, Some(to_text_out.forward_onto(&part(picture_tokens, text_tokens)?, text_onto)?)))
     }
 }

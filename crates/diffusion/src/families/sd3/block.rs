@@ -12,7 +12,10 @@ use candle_core::{Result, Tensor};
 
 use super::attention::{JointAttention, SelfAttention};
 use super::config::TransformerConfig;
-use crate::layers::{Activation, FeedForward, Linear, PlainLayerNorm, modulate};
+use crate::layers::{FeedForward, Linear, PlainLayerNorm};
+use crate::ops::activation::Activation;
+use crate::ops::layer_norm::modulate;
+use crate::ops::linear::GateAndResidual;
 
 /// Epsilon of all norms of tokens; fixed in diffusers.
 pub(super) const NORM_EPS: f64 = 1e-6;
@@ -64,20 +67,11 @@ impl Stream {
         self.modulation.forward(embedding)?.chunk(modulations, 1)
     }
 
-    /// The stream after its attention and its feed-forward.
-    fn forward(&self, hidden: &Tensor, attended: &Tensor, modulation: &[Tensor]) -> Result<Tensor> {
-        let hidden = (hidden + gated(attended, &modulation[2])?)?;
-        self.feed(&hidden, modulation)
-    }
-
+    /// The stream after its feed-forward.
     fn feed(&self, hidden: &Tensor, modulation: &[Tensor]) -> Result<Tensor> {
-        let x = modulate(&self.norm.forward(hidden)?, &modulation[4], &modulation[3])?;
-        hidden + gated(&self.feed_forward.forward(&x)?, &modulation[5])?
+        let x = self.norm.modulated(hidden, &modulation[4], &modulation[3])?;
+        self.feed_forward.forward(&x, GateAndResidual::new(&modulation[5], hidden))
     }
-}
-
-fn gated(x: &Tensor, gate: &Tensor) -> Result<Tensor> {
-    x.broadcast_mul(&gate.unsqueeze(1)?)
 }
 
 impl JointBlock {
@@ -106,7 +100,7 @@ impl JointBlock {
     /// is `[rows, hidden]`, after its SiLU.
     pub(super) fn modulated_input(&self, picture: &Tensor, embedding: &Tensor) -> Result<Tensor> {
         let modulation = self.picture.modulation(embedding, self.modulations())?;
-        modulate(&self.picture.norm.forward(picture)?, &modulation[1], &modulation[0])
+        self.picture.norm.modulated(picture, &modulation[1], &modulation[0])
     }
 
     /// Both streams are `[rows, tokens, hidden]`, `embedding` as in [`Self::modulated_input`]. The last block
@@ -121,18 +115,19 @@ impl JointBlock {
         let normed = self.picture.norm.forward(picture)?;
         let input = modulate(&normed, &modulation[1], &modulation[0])?;
         let (text_modulation, text_input) = self.text_input(text, embedding)?;
-        let (attended, text_attended) = self.attention.forward(&input, &text_input)?;
-
-        let mut picture = (picture + gated(&attended, &modulation[2])?)?;
+        let onto = GateAndResidual::new(&modulation[2], picture);
+        let gives_text = matches!(self.text, TextStream::Full(_));
+        let text_onto = gives_text.then(|| GateAndResidual::new(&text_modulation[2], text));
+        let (mut picture, text) = self.attention.forward(&input, &text_input, onto, text_onto)?;
         if let Some(self_attention) = &self.self_attention {
             // From the same norm as the joint attention: the two see the picture side by side.
             let input = modulate(&normed, &modulation[7], &modulation[6])?;
-            picture = (picture + gated(&self_attention.forward(&input)?, &modulation[8])?)?;
+            picture = self_attention.forward(&input, GateAndResidual::new(&modulation[8], &picture))?;
         }
         let picture = self.picture.feed(&picture, &modulation)?;
 
-        let text = match (&self.text, text_attended) {
-            (TextStream::Full(stream), Some(attended)) => Some(stream.forward(text, &attended, &text_modulation)?),
+        let text = match (&self.text, text) {
+            (TextStream::Full(stream), Some(text)) => Some(stream.feed(&text, &text_modulation)?),
             _ => None,
         };
         Ok((picture, text))
@@ -144,13 +139,11 @@ impl JointBlock {
 
     /// The text's modulation, and what it brings to the joint attention.
     fn text_input(&self, text: &Tensor, embedding: &Tensor) -> Result<(Vec<Tensor>, Tensor)> {
-        let (modulation, normed, shift, scale) = match &self.text {
-            TextStream::Full(stream) => (stream.modulation(embedding, MODULATIONS)?, stream.norm.forward(text)?, 0, 1),
-            TextStream::Attended { modulation, norm } => {
-                (modulation.forward(embedding)?.chunk(2, 1)?, norm.forward(text)?, 1, 0)
-            }
+        let (modulation, norm, shift, scale) = match &self.text {
+            TextStream::Full(stream) => (stream.modulation(embedding, MODULATIONS)?, &stream.norm, 0, 1),
+            TextStream::Attended { modulation, norm } => (modulation.forward(embedding)?.chunk(2, 1)?, norm, 1, 0),
         };
-        let input = modulate(&normed, &modulation[scale], &modulation[shift])?;
+        let input = norm.modulated(text, &modulation[scale], &modulation[shift])?;
         Ok((modulation, input))
     }
 }

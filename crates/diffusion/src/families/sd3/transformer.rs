@@ -15,7 +15,7 @@ use candle_core::{DType, Result, Tensor};
 
 use super::block::{JointBlock, NORM_EPS};
 use super::config::TransformerConfig;
-use crate::layers::{Linear, PatchEmbed, PlainLayerNorm, TimeTextEmbedding, modulate, row_indices, unpatchify};
+use crate::layers::{Linear, PatchEmbed, PlainLayerNorm, TimeTextEmbedding, row_indices, unpatchify};
 
 #[derive(Debug)]
 pub(super) struct Sd3Transformer {
@@ -112,7 +112,7 @@ impl Sd3Transformer {
         let hidden = run_blocks(&list, Streams { hidden, encoder: Some(rows.texts) }, lanes)?.hidden;
         let modulation = self.output_modulation.forward(&list.embedding)?.chunk(2, 1)?;
         // Scale, then shift (`AdaLayerNormContinuous`); in the modulations of blocks it is the other way round.
-        let hidden = modulate(&self.output_norm.forward(&hidden)?, &modulation[0], &modulation[1])?;
+        let hidden = self.output_norm.modulated(&hidden, &modulation[0], &modulation[1])?;
         let grid = self.patch_embed.grid((height, width));
         unpatchify(&self.output_projection.forward(&hidden)?, grid, self.patch_size)?.to_dtype(DType::F32)
     }

@@ -1,9 +1,8 @@
-//! All dot products of some rows with some others: a small matrix product in which both matrices are stored
-//! row by row.
+//! The micro-kernel of [`Gemm`](super::Gemm): all dot products of some rows of A with some rows of B.
 //!
-//! A block of products is summed side by side, a vector register each, so that every value loaded is used
-//! several times; the lanes of a register are added up at the end. What a product comes to does not depend
-//! on which block it is in.
+//! It sums a block of `MR` rows of A times `NR` rows of B at once, each product in a vector register of its own, so that
+//! every value loaded is used several times; the lanes of a register are added up at the end. What a product
+//! comes to does not depend on which block it is in.
 
 /// A vector register of f32, or what stands for one.
 trait Lanes: Copy {
@@ -31,100 +30,102 @@ trait Lanes: Copy {
     unsafe fn total(self) -> f32;
 }
 
-/// Rows of both sides, `length` values each, of which rows lie `stride` apart.
+/// Rows of A and of B, `depth` values each, of which rows lie `stride` apart.
 #[derive(Clone, Copy)]
-pub(crate) struct Sides<'a> {
-    pub(crate) left: &'a [f32],
-    pub(crate) right: &'a [f32],
-    pub(crate) stride: usize,
-    pub(crate) length: usize,
-    pub(crate) left_rows: usize,
-    pub(crate) right_rows: usize,
+pub(super) struct Operands<'a> {
+    pub(super) a: &'a [f32],
+    pub(super) b: &'a [f32],
+    pub(super) stride: usize,
+    pub(super) depth: usize,
+    pub(super) a_rows: usize,
+    pub(super) b_rows: usize,
 }
 
-/// Calls `each(left row, right row, product)` for all pairs.
-pub(crate) fn dot_products(sides: Sides<'_>, each: impl FnMut(usize, usize, f32)) {
-    assert!(sides.length <= sides.stride);
-    let fits = |rows: usize, values: &[f32]| rows == 0 || (rows - 1) * sides.stride + sides.length <= values.len();
-    assert!(fits(sides.left_rows, sides.left) && fits(sides.right_rows, sides.right), "rows end within the slices");
-    dispatch(sides, each);
+/// Calls `each(row of A, row of B, product)` for all pairs.
+pub(super) fn multiply(operands: Operands<'_>, each: impl FnMut(usize, usize, f32)) {
+    assert!(operands.depth <= operands.stride);
+    let fits = |rows: usize, values: &[f32]| rows == 0 || (rows - 1) * operands.stride + operands.depth <= values.len();
+    assert!(fits(operands.a_rows, operands.a) && fits(operands.b_rows, operands.b), "rows end within the slices");
+    dispatch(operands, each);
 }
 
 #[cfg(target_arch = "x86_64")]
-fn dispatch(sides: Sides<'_>, each: impl FnMut(usize, usize, f32)) {
+fn dispatch(operands: Operands<'_>, each: impl FnMut(usize, usize, f32)) {
     if is_x86_feature_detected!("avx512f") {
         // SAFETY: the CPU has the features the function is compiled for; rows end within the slices.
-        unsafe { x86::all_avx512(sides, each) }
+        unsafe { x86::blocks_avx512(operands, each) }
     } else if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
         // SAFETY: the CPU has the features the function is compiled for; rows end within the slices.
-        unsafe { x86::all_avx2(sides, each) }
+        unsafe { x86::blocks_avx2(operands, each) }
     } else {
         // SAFETY: rows end within the slices.
-        unsafe { all::<[f32; 4], 2, 2>(sides, each) }
+        unsafe { blocks::<[f32; 4], 2, 2>(operands, each) }
     }
 }
 
 #[cfg(not(target_arch = "x86_64"))]
-fn dispatch(sides: Sides<'_>, each: impl FnMut(usize, usize, f32)) {
+fn dispatch(operands: Operands<'_>, each: impl FnMut(usize, usize, f32)) {
     // SAFETY: rows end within the slices.
-    unsafe { all::<[f32; 4], 4, 4>(sides, each) }
+    unsafe { blocks::<[f32; 4], 4, 4>(operands, each) }
 }
 
-/// Blocks of `LEFT` times `RIGHT`, and single rows behind the last whole block of either side.
+/// Blocks of `MR` times `NR`, and single rows behind the last whole block of either matrix.
 ///
 /// # Safety
 /// Rows end within the slices, and the CPU has registers `V`.
 #[inline(always)]
-unsafe fn all<V: Lanes, const LEFT: usize, const RIGHT: usize>(
-    sides: Sides<'_>,
+unsafe fn blocks<V: Lanes, const MR: usize, const NR: usize>(
+    operands: Operands<'_>,
     mut each: impl FnMut(usize, usize, f32),
 ) {
-    let mut left = 0;
-    while left < sides.left_rows {
-        let is_block = left + LEFT <= sides.left_rows;
-        let mut right = 0;
-        while right < sides.right_rows {
-            // SAFETY: the block's rows are rows of the sides.
+    let mut a_row = 0;
+    while a_row < operands.a_rows {
+        let is_block = a_row + MR <= operands.a_rows;
+        let mut b_row = 0;
+        while b_row < operands.b_rows {
+            // SAFETY: the block's rows are rows of the operands.
             unsafe {
-                match (is_block, right + RIGHT <= sides.right_rows) {
-                    (true, true) => block::<V, LEFT, RIGHT>(sides, left, right, &mut each),
-                    (true, false) => block::<V, LEFT, 1>(sides, left, right, &mut each),
-                    (false, true) => block::<V, 1, RIGHT>(sides, left, right, &mut each),
-                    (false, false) => block::<V, 1, 1>(sides, left, right, &mut each),
+                match (is_block, b_row + NR <= operands.b_rows) {
+                    (true, true) => micro_kernel::<V, MR, NR>(operands, a_row, b_row, &mut each),
+                    (true, false) => micro_kernel::<V, MR, 1>(operands, a_row, b_row, &mut each),
+                    (false, true) => micro_kernel::<V, 1, NR>(operands, a_row, b_row, &mut each),
+                    (false, false) => micro_kernel::<V, 1, 1>(operands, a_row, b_row, &mut each),
                 }
             }
-            right += if right + RIGHT <= sides.right_rows { RIGHT } else { 1 };
+            b_row += if b_row + NR <= operands.b_rows { NR } else { 1 };
         }
-        left += if is_block { LEFT } else { 1 };
+        a_row += if is_block { MR } else { 1 };
     }
 }
 
+/// One block: `MR` rows of A from `a_row` on times `NR` rows of B from `b_row` on.
+///
 /// # Safety
-/// `LEFT` and `RIGHT` rows from `left` and `right` on end within the slices, and the CPU has registers `V`.
+/// These rows end within the slices, and the CPU has registers `V`.
 #[inline(always)]
 #[allow(clippy::needless_range_loop, reason = "iterators would be closures")]
-unsafe fn block<V: Lanes, const LEFT: usize, const RIGHT: usize>(
-    sides: Sides<'_>,
-    left: usize,
-    right: usize,
+unsafe fn micro_kernel<V: Lanes, const MR: usize, const NR: usize>(
+    operands: Operands<'_>,
+    a_row: usize,
+    b_row: usize,
     each: &mut impl FnMut(usize, usize, f32),
 ) {
-    let Sides { stride, length, .. } = sides;
-    let whole = length - length % V::COUNT;
-    let mut sums = [[V::zero(); RIGHT]; LEFT];
+    let Operands { stride, depth, .. } = operands;
+    let whole = depth - depth % V::COUNT;
+    let mut sums = [[V::zero(); NR]; MR];
     // SAFETY: by the conditions of this function.
     unsafe {
-        let (lefts, rights) = (sides.left.as_ptr().add(left * stride), sides.right.as_ptr().add(right * stride));
+        let (a, b) = (operands.a.as_ptr().add(a_row * stride), operands.b.as_ptr().add(b_row * stride));
         let mut index = 0;
         while index < whole {
             // No closures: they would not be compiled for the registers at hand.
-            let mut values = [V::zero(); LEFT];
-            for row in 0..LEFT {
-                values[row] = V::load(lefts.add(row * stride + index));
+            let mut values = [V::zero(); MR];
+            for row in 0..MR {
+                values[row] = V::load(a.add(row * stride + index));
             }
-            for column in 0..RIGHT {
-                let other = V::load(rights.add(column * stride + index));
-                for row in 0..LEFT {
+            for column in 0..NR {
+                let other = V::load(b.add(column * stride + index));
+                for row in 0..MR {
                     sums[row][column] = sums[row][column].add_product(values[row], other);
                 }
             }
@@ -133,10 +134,10 @@ unsafe fn block<V: Lanes, const LEFT: usize, const RIGHT: usize>(
         for (row, sums) in sums.iter().enumerate() {
             for (column, sum) in sums.iter().enumerate() {
                 let mut product = sum.total();
-                for index in whole..length {
-                    product += *lefts.add(row * stride + index) * *rights.add(column * stride + index);
+                for index in whole..depth {
+                    product += *a.add(row * stride + index) * *b.add(column * stride + index);
                 }
-                each(left + row, right + column, product);
+                each(a_row + row, b_row + column, product);
             }
         }
     }
@@ -176,26 +177,26 @@ mod x86 {
         _mm512_reduce_add_ps,
     };
 
-    use super::{Lanes, Sides, all};
+    use super::{Lanes, Operands, blocks};
 
     /// 24 sums, 4 values and one more, of 32 registers.
     ///
     /// # Safety
-    /// As [`all`].
+    /// As [`blocks`].
     #[target_feature(enable = "avx512f")]
-    pub(super) unsafe fn all_avx512(sides: Sides<'_>, each: impl FnMut(usize, usize, f32)) {
+    pub(super) unsafe fn blocks_avx512(operands: Operands<'_>, each: impl FnMut(usize, usize, f32)) {
         // SAFETY: by the conditions of this function.
-        unsafe { all::<__m512, 4, 6>(sides, each) }
+        unsafe { blocks::<__m512, 4, 6>(operands, each) }
     }
 
     /// 12 sums, 3 values and one more, of 16 registers.
     ///
     /// # Safety
-    /// As [`all`].
+    /// As [`blocks`].
     #[target_feature(enable = "avx2,fma")]
-    pub(super) unsafe fn all_avx2(sides: Sides<'_>, each: impl FnMut(usize, usize, f32)) {
+    pub(super) unsafe fn blocks_avx2(operands: Operands<'_>, each: impl FnMut(usize, usize, f32)) {
         // SAFETY: by the conditions of this function.
-        unsafe { all::<__m256, 3, 4>(sides, each) }
+        unsafe { blocks::<__m256, 3, 4>(operands, each) }
     }
 
     impl Lanes for __m512 {
@@ -267,34 +268,34 @@ mod tests {
         (0..length).map(|index| (index as f32 * 0.731 + seed).sin()).collect()
     }
 
-    fn products(sides: Sides<'_>, run: unsafe fn(Sides<'_>, &mut dyn FnMut(usize, usize, f32))) -> Vec<f32> {
-        let mut found = vec![f32::NAN; sides.left_rows * sides.right_rows];
-        // SAFETY: the sides of these tests fit their slices, and features are looked for.
-        unsafe { run(sides, &mut |left, right, product| found[left * sides.right_rows + right] = product) };
+    fn products(operands: Operands<'_>, run: unsafe fn(Operands<'_>, &mut dyn FnMut(usize, usize, f32))) -> Vec<f32> {
+        let mut found = vec![f32::NAN; operands.a_rows * operands.b_rows];
+        // SAFETY: the operands of these tests fit their slices, and features are looked for.
+        unsafe { run(operands, &mut |a_row, b_row, product| found[a_row * operands.b_rows + b_row] = product) };
         found
     }
 
     #[test]
     fn every_instruction_set_equals_the_definition() {
-        type Run = unsafe fn(Sides<'_>, &mut dyn FnMut(usize, usize, f32));
+        type Run = unsafe fn(Operands<'_>, &mut dyn FnMut(usize, usize, f32));
         let mut runs: Vec<Run> =
-            // SAFETY: `products` passes sides that fit, and arrays need no feature.
-            vec![|sides, each| dot_products(sides, each), |sides, each| unsafe { all::<[f32; 4], 2, 2>(sides, each) }];
+            // SAFETY: `products` passes operands that fit, and arrays need no feature.
+            vec![|operands, each| multiply(operands, each), |operands, each| unsafe { blocks::<[f32; 4], 2, 2>(operands, each) }];
         #[cfg(target_arch = "x86_64")]
         if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
-            // SAFETY: `products` passes sides that fit, and the features are there.
-            runs.push(|sides, each| unsafe { x86::all_avx2(sides, each) });
+            // SAFETY: `products` passes operands that fit, and the features are there.
+            runs.push(|operands, each| unsafe { x86::blocks_avx2(operands, each) });
         }
-        for (left_rows, right_rows, length) in [(1, 1, 1), (4, 6, 16), (5, 7, 37), (3, 13, 130), (0, 2, 3), (9, 2, 0)] {
-            let stride = length + 2;
-            let (left, right) = (values(left_rows * stride, 0.1), values(right_rows * stride, 0.7));
-            let sides = Sides { left: &left, right: &right, stride, length, left_rows, right_rows };
+        for (a_rows, b_rows, depth) in [(1, 1, 1), (4, 6, 16), (5, 7, 37), (3, 13, 130), (0, 2, 3), (9, 2, 0)] {
+            let stride = depth + 2;
+            let (a, b) = (values(a_rows * stride, 0.1), values(b_rows * stride, 0.7));
+            let operands = Operands { a: &a, b: &b, stride, depth, a_rows, b_rows };
             for run in &runs {
-                for (index, found) in products(sides, *run).into_iter().enumerate() {
-                    let row = |side: &[f32], row: usize| side[row * stride..][..length].to_vec();
-                    let (x, y) = (row(&left, index / right_rows), row(&right, index % right_rows));
+                for (index, found) in products(operands, *run).into_iter().enumerate() {
+                    let row = |matrix: &[f32], row: usize| matrix[row * stride..][..depth].to_vec();
+                    let (x, y) = (row(&a, index / b_rows), row(&b, index % b_rows));
                     let expected: f64 = x.iter().zip(&y).map(|(x, y)| f64::from(*x) * f64::from(*y)).sum();
-                    assert!((f64::from(found) - expected).abs() < 1e-5, "{left_rows} {right_rows} {length}");
+                    assert!((f64::from(found) - expected).abs() < 1e-5, "{a_rows} {b_rows} {depth}");
                 }
             }
         }

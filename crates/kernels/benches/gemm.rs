@@ -1,14 +1,14 @@
-//! Products of linear layers: the kernel with weights in f32 and bf16, and a whole product by gemm, as
-//! candle makes it, with weights in f32.
+//! The gemm of linear layers with weights in f32 and bf16, and that of the crate `gemm`, which candle calls, with
+//! weights in f32.
 //!
-//!     cargo bench -p afterimage-kernels --bench row_product
+//!     cargo bench -p afterimage-kernels --bench gemm
 
 #![allow(missing_docs, clippy::unwrap_used)]
 
 use std::convert::Infallible;
 use std::ops::Range;
 
-use afterimage_kernels::{RowProduct, WeightRows};
+use afterimage_kernels::{Gemm, WeightRows};
 use divan::counter::ItemsCount;
 use divan::{Bencher, black_box};
 
@@ -17,11 +17,11 @@ fn main() {
 }
 
 /// Two rows are embedded timesteps; the others tokens: of DiT-XL/2 and of FLUX.1 at 256x256.
-const SIZES: [RowProduct; 4] = [
-    RowProduct { rows: 2, inputs: 3072, outputs: 9216 },
-    RowProduct { rows: 512, inputs: 1152, outputs: 4608 },
-    RowProduct { rows: 768, inputs: 3072, outputs: 3072 },
-    RowProduct { rows: 768, inputs: 12288, outputs: 3072 },
+const SIZES: [Gemm; 4] = [
+    Gemm { rows: 2, inputs: 3072, outputs: 9216 },
+    Gemm { rows: 512, inputs: 1152, outputs: 4608 },
+    Gemm { rows: 768, inputs: 3072, outputs: 3072 },
+    Gemm { rows: 768, inputs: 12288, outputs: 3072 },
 ];
 
 struct F32<'a>(&'a [f32], usize);
@@ -52,35 +52,34 @@ fn values(length: usize) -> Vec<f32> {
 }
 
 /// Items per second are floating point operations per second.
-fn operations(product: RowProduct) -> ItemsCount {
-    ItemsCount::new(2 * product.rows * product.inputs * product.outputs)
+fn operations(size: Gemm) -> ItemsCount {
+    ItemsCount::new(2 * size.rows * size.inputs * size.outputs)
 }
 
 #[divan::bench(args = SIZES, sample_count = 10)]
-fn rows_f32(bencher: Bencher<'_, '_>, product: RowProduct) {
-    let (x, weights) = (values(product.rows * product.inputs), values(product.outputs * product.inputs));
-    let mut output = vec![0f32; product.rows * product.outputs];
-    let weights = F32(&weights, product.inputs);
-    bencher.counter(operations(product)).bench_local(|| product.run(black_box(&x), &weights, &mut output).unwrap());
+fn ours_f32(bencher: Bencher<'_, '_>, size: Gemm) {
+    let (x, weights) = (values(size.rows * size.inputs), values(size.outputs * size.inputs));
+    let mut output = vec![0f32; size.rows * size.outputs];
+    let weights = F32(&weights, size.inputs);
+    bencher.counter(operations(size)).bench_local(|| size.run(black_box(&x), &weights, &mut output).unwrap());
 }
 
 #[divan::bench(args = SIZES, sample_count = 10)]
-fn rows_bf16(bencher: Bencher<'_, '_>, product: RowProduct) {
-    let x = values(product.rows * product.inputs);
-    let weights: Vec<u16> =
-        values(product.outputs * product.inputs).iter().map(|v| (v.to_bits() >> 16) as u16).collect();
-    let mut output = vec![0f32; product.rows * product.outputs];
-    let weights = Bf16(&weights, product.inputs);
-    bencher.counter(operations(product)).bench_local(|| product.run(black_box(&x), &weights, &mut output).unwrap());
+fn ours_bf16(bencher: Bencher<'_, '_>, size: Gemm) {
+    let x = values(size.rows * size.inputs);
+    let weights: Vec<u16> = values(size.outputs * size.inputs).iter().map(|v| (v.to_bits() >> 16) as u16).collect();
+    let mut output = vec![0f32; size.rows * size.outputs];
+    let weights = Bf16(&weights, size.inputs);
+    bencher.counter(operations(size)).bench_local(|| size.run(black_box(&x), &weights, &mut output).unwrap());
 }
 
 #[divan::bench(args = SIZES, sample_count = 10)]
-fn whole_f32(bencher: Bencher<'_, '_>, product: RowProduct) {
-    let RowProduct { rows, inputs, outputs } = product;
+fn candle_f32(bencher: Bencher<'_, '_>, size: Gemm) {
+    let Gemm { rows, inputs, outputs } = size;
     let (x, weights) = (values(rows * inputs), values(outputs * inputs));
     let mut output = vec![0f32; rows * outputs];
     let threads = gemm::Parallelism::Rayon(std::thread::available_parallelism().unwrap().get());
-    bencher.counter(operations(product)).bench_local(|| {
+    bencher.counter(operations(size)).bench_local(|| {
         // SAFETY: the strides are those of contiguous [rows, outputs], [rows, inputs], [outputs, inputs].
         unsafe {
             gemm::gemm(
