@@ -17,7 +17,8 @@ use crate::decision::Reason;
 use crate::method::{self, CachingMethod, Visit};
 use crate::plan::CachePlan;
 use crate::repeats::Repeats;
-use crate::report::{ContextReport, ImageReport};
+use crate::report::ImageReport;
+use crate::step_log::StepLog;
 
 /// One block list of a model, as an image's state needs to know it.
 #[derive(Debug, Clone, Copy)]
@@ -265,10 +266,10 @@ impl ListCache {
             Mode::Computed { reason: Reason::Off, forwards, .. } => report.count(Reason::Off, *forwards),
             Mode::Computed { reason, branches, forwards } => {
                 for (branch, name) in branches.iter().enumerate() {
-                    let mut context = ContextReport::new(name);
+                    let mut log = StepLog::new(name);
                     let steps = (branch..*forwards).step_by(branches.len()).count();
-                    (0..steps).for_each(|step| context.record(step, *reason));
-                    report.add(&self.name, context);
+                    (0..steps).for_each(|step| log.record(step, *reason));
+                    report.add(&self.name, log.report());
                 }
             }
             Mode::Cached(method, _) => method.reports().into_iter().for_each(|context| report.add(&self.name, context)),

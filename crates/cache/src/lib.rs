@@ -127,6 +127,7 @@ pub mod plan;
 pub mod read_back;
 mod repeats;
 pub mod report;
+mod step_log;
 pub mod steps_mask;
 
 pub use block_list::{BlockList, Streams};

@@ -112,39 +112,9 @@ impl ImageReport {
 }
 
 impl ContextReport {
-    pub(crate) fn new(branch: &'static str) -> Self {
-        Self {
-            name: String::new(),
-            branch,
-            cached_steps: Vec::new(),
-            residual_diffs: BTreeMap::new(),
-            reasons: BTreeMap::new(),
-            pruned_blocks: None,
-        }
-    }
-
     /// cache-dit's name for this run; `None` where `plan` is not of its backend.
     pub fn tag(&self, plan: &CachePlan) -> Option<String> {
         plan.tag(self.cached_steps.len(), self.pruned_blocks.map(PrunedBlocks::percent))
-    }
-
-    pub(crate) fn record(&mut self, step: usize, reason: Reason) {
-        if reason == Reason::Cached {
-            self.cached_steps.push(step);
-        }
-        self.reasons.insert(step, reason);
-    }
-
-    /// Records the reason unless the step has one.
-    pub(crate) fn record_first(&mut self, step: usize, reason: Reason) {
-        self.reasons.entry(step).or_insert(reason);
-    }
-
-    pub(crate) fn append_distance(&mut self, step: usize, distance: f64) {
-        let recorded = self.residual_diffs.entry(step).or_insert_with(|| Recorded::PerBlock(Vec::new()));
-        if let Recorded::PerBlock(distances) = recorded {
-            distances.push(distance);
-        }
     }
 }
 
@@ -185,6 +155,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::step_log::StepLog;
 
     #[test]
     fn numbers_json_lacks_are_words() {
@@ -196,17 +167,17 @@ mod tests {
 
     #[test]
     fn a_cache_that_never_reused_is_told_from_no_cache() {
-        let mut context = ContextReport::new("all");
-        context.record(0, Reason::Warmup);
+        let mut log = StepLog::new("all");
+        log.record(0, Reason::Warmup);
         let mut image = ImageReport::default();
-        image.add("blocks", context.clone());
+        image.add("blocks", log.report());
         assert!(CacheReport::new(&CachePlan::None, 1, vec![image]).never_engaged());
         let mut uncached = ImageReport::default();
         uncached.count(Reason::Off, 1);
         assert!(!CacheReport::new(&CachePlan::None, 1, vec![uncached]).never_engaged());
         let mut image = ImageReport::default();
-        context.record(1, Reason::Cached);
-        image.add("blocks", context);
+        log.record(1, Reason::Cached);
+        image.add("blocks", log.report());
         assert!(!CacheReport::new(&CachePlan::None, 2, vec![image]).never_engaged());
     }
 }

@@ -25,6 +25,7 @@ use crate::decision::{self, Counters, Outcome, Reason, SHAPES_DIFFER};
 use crate::distance::ProposedDistance;
 use crate::plan::CacheDitPlan;
 use crate::report::{ContextReport, Recorded};
+use crate::step_log::StepLog;
 
 #[derive(Debug, Clone)]
 pub(super) struct DbCache {
@@ -51,7 +52,7 @@ pub(super) struct DbCache {
 #[derive(Debug, Clone)]
 struct BranchState {
     memory: Memory,
-    report: ContextReport,
+    log: StepLog,
 }
 
 /// What a refresh forgets.
@@ -90,8 +91,7 @@ pub(super) struct Streak {
 
 impl DbCache {
     pub(super) fn new(plan: Arc<CacheDitPlan>, blocks: usize) -> Self {
-        let branch =
-            |branch: &&'static str| BranchState { memory: Memory::new(&plan), report: ContextReport::new(branch) };
+        let branch = |branch: &&'static str| BranchState { memory: Memory::new(&plan), log: StepLog::new(branch) };
         Self {
             blocks,
             middle: plan.config.fn_compute_blocks,
@@ -141,7 +141,7 @@ impl DbCache {
         if self.pass.branch == 0 || self.plan.config.cfg_diff_compute_separate {
             return None;
         }
-        match self.branches[0].report.residual_diffs.get(&self.pass.request_step) {
+        match self.branches[0].log.recorded(self.pass.request_step) {
             Some(Recorded::One(shared)) => Some(*shared),
             _ => None,
         }
@@ -171,10 +171,10 @@ impl DbCache {
     fn settle(&mut self, outcome: Outcome, residual: Tensor, streams: &Streams) -> Result<Visit> {
         let Outcome { reason, distance } = outcome;
         let counter = self.plan.config.continuous_counter;
-        let BranchState { memory, report } = &mut self.branches[self.pass.branch];
-        report.record(self.pass.request_step, reason);
+        let BranchState { memory, log } = &mut self.branches[self.pass.branch];
+        log.record(self.pass.request_step, reason);
         if let Some(distance) = distance {
-            report.residual_diffs.insert(self.pass.request_step, Recorded::One(distance));
+            log.record_distance(self.pass.request_step, distance);
             if distance > 0.0 {
                 memory.accumulated += distance;
             }
@@ -233,11 +233,11 @@ impl CachingMethod for DbCache {
     }
 
     fn reports(&self) -> Vec<ContextReport> {
-        self.branches.iter().map(|branch| branch.report.clone()).collect()
+        self.branches.iter().map(|branch| branch.log.report()).collect()
     }
 
     fn cached_steps(&self) -> usize {
-        self.branches[0].report.cached_steps.len()
+        self.branches[0].log.cached_steps()
     }
 }
 

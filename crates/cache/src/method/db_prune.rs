@@ -28,6 +28,7 @@ use crate::decision::{self, Counters, Outcome, Reason, SHAPES_DIFFER};
 use crate::distance::ProposedDistance;
 use crate::plan::CacheDitPlan;
 use crate::report::{ContextReport, Recorded};
+use crate::step_log::StepLog;
 
 /// Distances of a step that a dynamic threshold looks at.
 const DISTANCES_AVERAGED: usize = 5;
@@ -57,7 +58,7 @@ struct BranchState {
     streak: Streak,
     /// By block.
     blocks: Vec<BlockMemory>,
-    report: ContextReport,
+    log: StepLog,
 }
 
 /// A block's input compared with the one before.
@@ -80,7 +81,7 @@ impl DbPrune {
         let branch = |branch: &&'static str| BranchState {
             streak: Streak::default(),
             blocks: memories(&plan, blocks),
-            report: ContextReport::new(branch),
+            log: StepLog::new(branch),
         };
         let prune = plan.config.prune.clone().unwrap_or_default();
         let prunable = plan.config.fn_compute_blocks..blocks - plan.config.bn_compute_blocks;
@@ -104,16 +105,16 @@ impl DbPrune {
             for branch in &mut self.branches {
                 branch.streak = Streak::default();
                 branch.blocks = memories(&self.plan, self.always_runs.len());
-                branch.report.pruned_blocks = None;
+                branch.log.pruned_blocks = None;
             }
         }
         self.pass = self.clock.begin();
         let branch = &mut self.branches[self.pass.branch];
         branch.streak.begin_step(self.pass.step, ContinuousCounter::V1_5_3);
         branch.blocks.iter_mut().for_each(|block| block.effect.tick());
-        branch.report.pruned_blocks.get_or_insert_default().total += self.always_runs.len();
+        branch.log.pruned_blocks.get_or_insert_default().total += self.always_runs.len();
         if self.never_prunes {
-            branch.report.record(self.pass.request_step, Reason::NoReference);
+            branch.log.record(self.pass.request_step, Reason::NoReference);
         }
     }
 
@@ -122,7 +123,7 @@ impl DbPrune {
         let threshold = self.plan.config.residual_diff_threshold;
         let Some(dynamic) = self.prune.dynamic_threshold else { return threshold };
         // Upstream looks at the conditional branch on both branches.
-        let recorded = self.branches[0].report.residual_diffs.get(&self.pass.request_step);
+        let recorded = self.branches[0].log.recorded(self.pass.request_step);
         let first = recorded.map_or(&[][..], Recorded::values);
         let first = first.iter().take(DISTANCES_AVERAGED).copied().filter(|distance| *distance > 0.0);
         let first: Vec<_> = first.collect();
@@ -162,10 +163,10 @@ impl DbPrune {
         let Pass { step, request_step, .. } = self.pass;
         let branch = &mut self.branches[self.pass.branch];
         if let Some(distance) = distance {
-            branch.report.append_distance(request_step, distance);
+            branch.log.append_distance(request_step, distance);
         }
         if reason != Reason::Cached {
-            branch.report.record_first(request_step, reason);
+            branch.log.record_first(request_step, reason);
             self.running = Some((index, streams.clone()));
             // To see what the block has made of them.
             return Ok(Visit::Run { until: index + 1, decides: false });
@@ -173,10 +174,10 @@ impl DbPrune {
         let Some(streams) = branch.blocks[index].effect.apply(streams)? else {
             candle_core::bail!("block {index} was to be skipped before it was ever computed");
         };
-        branch.report.pruned_blocks.get_or_insert_default().pruned += 1;
+        branch.log.pruned_blocks.get_or_insert_default().pruned += 1;
         if branch.streak.last_cached != Some(step) {
             branch.streak.count_cached(step, ContinuousCounter::V1_5_3);
-            branch.report.record(request_step, Reason::Cached);
+            branch.log.record(request_step, Reason::Cached);
         }
         Ok(Visit::Jump { to: index + 1, streams })
     }
@@ -222,11 +223,11 @@ impl CachingMethod for DbPrune {
     }
 
     fn reports(&self) -> Vec<ContextReport> {
-        self.branches.iter().map(|branch| branch.report.clone()).collect()
+        self.branches.iter().map(|branch| branch.log.report()).collect()
     }
 
     fn cached_steps(&self) -> usize {
-        self.branches[0].report.cached_steps.len()
+        self.branches[0].log.cached_steps()
     }
 }
 

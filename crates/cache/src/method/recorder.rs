@@ -13,6 +13,7 @@ use crate::calibration::CalibrationStep;
 use crate::decision::Reason;
 use crate::distance::ProposedDistance;
 use crate::report::ContextReport;
+use crate::step_log::StepLog;
 
 #[derive(Debug, Clone)]
 pub(super) struct Recorder {
@@ -24,7 +25,7 @@ pub(super) struct Recorder {
     /// The distances of inputs and outputs, while their means and the ratio are on their way.
     proposal: Option<[ProposedDistance; 2]>,
     steps: Vec<CalibrationStep>,
-    report: ContextReport,
+    log: StepLog,
 }
 
 /// What a forward leaves for comparison with the next.
@@ -38,7 +39,7 @@ struct Observed {
 
 impl Recorder {
     pub(super) fn new(blocks: usize) -> Self {
-        Self { blocks, entry: None, before: None, proposal: None, steps: Vec::new(), report: ContextReport::new("all") }
+        Self { blocks, entry: None, before: None, proposal: None, steps: Vec::new(), log: StepLog::new("all") }
     }
 
     /// Compares a forward with the one before.
@@ -61,7 +62,7 @@ impl CachingMethod for Recorder {
     fn visit(&mut self, index: usize, streams: &Streams, probe: &dyn Probe) -> Result<Visit> {
         if index == 0 {
             self.entry = Some((probe.modulated_input(streams)?, streams.hidden.clone()));
-            self.report.record(self.report.reasons.len(), Reason::Off);
+            self.log.record(self.log.steps(), Reason::Off);
         } else if let Some((modulated, hidden)) = self.entry.take() {
             let residual = (&streams.hidden - hidden)?.to_dtype(DType::F32)?;
             let output = streams.hidden.force_contiguous()?;
@@ -97,7 +98,7 @@ impl CachingMethod for Recorder {
     }
 
     fn reports(&self) -> Vec<ContextReport> {
-        vec![self.report.clone()]
+        vec![self.log.report()]
     }
 
     fn cached_steps(&self) -> usize {

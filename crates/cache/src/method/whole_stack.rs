@@ -10,7 +10,8 @@ use super::{CachingMethod, Visit};
 use crate::block_list::{Probe, Streams};
 use crate::clock::{Pass, StepClock};
 use crate::decision::Reason;
-use crate::report::{ContextReport, Recorded};
+use crate::report::ContextReport;
+use crate::step_log::StepLog;
 
 /// What such a method decides by, for one guidance branch.
 pub(super) trait StackRule: std::fmt::Debug + Clone + Send + 'static {
@@ -58,7 +59,7 @@ pub(super) struct WholeStack<R> {
 struct BranchState<R> {
     rule: R,
     effect: StoredEffect,
-    report: ContextReport,
+    log: StepLog,
 }
 
 impl<R: StackRule> WholeStack<R> {
@@ -67,7 +68,7 @@ impl<R: StackRule> WholeStack<R> {
         let branch = |branch: &&'static str| BranchState {
             rule: rule.clone(),
             effect: StoredEffect::new(None),
-            report: ContextReport::new(branch),
+            log: StepLog::new(branch),
         };
         Self {
             blocks,
@@ -80,11 +81,11 @@ impl<R: StackRule> WholeStack<R> {
 
     /// Records the decision and acts on it.
     fn settle(&mut self, StackDecision { reason, compared }: StackDecision, streams: &Streams) -> Result<Visit> {
-        let BranchState { effect, report, .. } = &mut self.branches[self.pass.branch];
+        let BranchState { effect, log, .. } = &mut self.branches[self.pass.branch];
         if let Some(compared) = compared {
-            report.residual_diffs.insert(self.pass.request_step, Recorded::One(compared));
+            log.record_distance(self.pass.request_step, compared);
         }
-        report.record(self.pass.request_step, reason);
+        log.record(self.pass.request_step, reason);
         if reason == Reason::Cached
             && let Some(streams) = effect.apply(streams)?
         {
@@ -128,10 +129,10 @@ impl<R: StackRule> CachingMethod for WholeStack<R> {
     }
 
     fn reports(&self) -> Vec<ContextReport> {
-        self.branches.iter().map(|branch| branch.report.clone()).collect()
+        self.branches.iter().map(|branch| branch.log.report()).collect()
     }
 
     fn cached_steps(&self) -> usize {
-        self.branches[0].report.cached_steps.len()
+        self.branches[0].log.cached_steps()
     }
 }
