@@ -20,7 +20,18 @@ pub enum DiffusionError {
         reason: String,
     },
 
-    /// A scheduler is unknown, or its configuration says what it cannot do.
+    /// A key of the scheduler's configuration has a value that cannot be served.
+    #[error("scheduler_config.json: {key} is {found}; supported: {supported}")]
+    SchedulerKey {
+        /// The key.
+        key: String,
+        /// Its value.
+        found: String,
+        /// What would be right.
+        supported: String,
+    },
+
+    /// A scheduler is unknown, does not fit the model, or its configuration as a whole cannot be served.
     #[error("{0}")]
     Scheduler(String),
 

@@ -14,7 +14,8 @@ impl SchedulerConfig {
     ///
     /// # Errors
     ///
-    /// [`DiffusionError::Scheduler`] when the config has a value the class does not support or belongs to a model that
+    /// [`DiffusionError::SchedulerKey`] when the config has a value the class does not support,
+    /// [`DiffusionError::Scheduler`] when it belongs to a model that
     /// predicts something else, and [`DiffusionError::InferenceSteps`] when it cannot do this number of steps.
     pub fn build(&self, kind: SchedulerKind, schedule: &Schedule) -> Result<Box<dyn Scheduler>, DiffusionError> {
         self.check_kind(kind)?;
@@ -197,7 +198,10 @@ mod tests {
         for kind in [SchedulerKind::Ddim, SchedulerKind::DpmSolverMultistep] {
             for (key, value) in wrong {
                 let error = config(&format!("{{{key:?}: {value}}}")).build(kind, &Schedule::new(10)).err().unwrap();
-                assert!(matches!(error, DiffusionError::Scheduler(_)), "{error:?}");
+                assert!(
+                    matches!(error, DiffusionError::Scheduler(_) | DiffusionError::SchedulerKey { .. }),
+                    "{error:?}"
+                );
                 assert!(error.to_string().contains(key), "{key}: {error}");
             }
         }

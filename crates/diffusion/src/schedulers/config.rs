@@ -194,5 +194,5 @@ impl SchedulerConfig {
 
 /// The error for a key whose value cannot be used.
 pub(super) fn unsupported(key: &str, found: impl Display, supported: impl Display) -> DiffusionError {
-    DiffusionError::Scheduler(format!("{FILE}: {key} is {found}; supported: {supported}"))
+    DiffusionError::SchedulerKey { key: key.to_owned(), found: found.to_string(), supported: supported.to_string() }
 }
