@@ -1,4 +1,4 @@
-//! Tells the program which commit and features it is built from: `BUILD_COMMIT` and `BUILD_FEATURES`.
+//! Gives the program the commit and the features it is built from: `BUILD_COMMIT` and `BUILD_FEATURES`.
 //!
 //! The commit is that of the variable `BUILD_COMMIT`, for builds whose sources come without git (a
 //! container, an archive), else that of the work tree, else `unknown`.
@@ -6,7 +6,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// Digits that are told.
+/// Digits that are kept.
 const COMMIT_DIGITS: usize = 12;
 /// The features of this crate that change what the program can do.
 const FEATURES: [&str; 2] = ["cuda", "otlp"];
@@ -31,7 +31,7 @@ fn given_commit() -> Option<String> {
     is_usable.then(|| commit.chars().take(COMMIT_DIGITS).collect())
 }
 
-/// None where the sources lie within somebody else's work tree.
+/// `None` where the sources lie within the work tree of another repository.
 fn commit_of_work_tree(package: &Path) -> Option<String> {
     let git = |arguments: &[&str]| git(package, arguments);
     let top = PathBuf::from(git(&["rev-parse", "--show-toplevel"])?).canonicalize().ok()?;
@@ -48,7 +48,7 @@ fn commit_of_work_tree(package: &Path) -> Option<String> {
     git(&["rev-parse", &format!("--short={COMMIT_DIGITS}"), "HEAD"])
 }
 
-/// What git prints; none where it is missing or has nothing to say.
+/// What git prints; `None` where git is missing or prints nothing.
 fn git(folder: &Path, arguments: &[&str]) -> Option<String> {
     let output = Command::new("git").current_dir(folder).args(arguments).output().ok()?;
     let text = String::from_utf8(output.stdout).ok()?;

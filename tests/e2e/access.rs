@@ -1,4 +1,4 @@
-//! API keys, other people's web pages, and headers against browsers' good will.
+//! API keys, web pages of other origins, and the security headers.
 
 use std::fs::{self, File};
 use std::process::Command;

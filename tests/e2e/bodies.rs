@@ -1,4 +1,4 @@
-//! Bodies that are not plain JSON text: packed, marked, in other forms, or not there.
+//! Bodies that are not plain JSON text: compressed, with a byte order mark, of other types, or missing.
 
 use std::io::Write;
 

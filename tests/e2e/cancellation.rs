@@ -9,7 +9,7 @@ use crate::http;
 use crate::random::Random;
 use crate::server::Server;
 
-/// Requests that run for as long as somebody waits for them, as far as these tests can tell.
+/// Requests that run for longer than any of these tests.
 fn request(images: usize) -> Value {
     json!({"prompt": "red apple", "seed": 1, "n": images, "num_inference_steps": 200, "guidance_scale": 4})
 }

@@ -53,7 +53,7 @@ fn changed_model(file: &str, change: impl FnOnce(&mut serde_json::Value)) -> tem
             std::os::unix::fs::symlink(&from, &to).unwrap();
         }
     }
-    // Published configurations may hold what JSON has not; the key's default is the same.
+    // Published configurations may hold what is not JSON; the key's default is the same.
     let text = std::fs::read_to_string(original.join(file)).unwrap().replace("-Infinity", "null");
     let mut json: serde_json::Value = serde_json::from_str(&text).unwrap();
     json.as_object_mut().unwrap().retain(|_, value| !value.is_null());

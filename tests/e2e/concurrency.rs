@@ -1,4 +1,4 @@
-//! Many clients at once: whatever shares a batch, each gets the picture it gets alone.
+//! Many clients at once: whatever they share a batch with, each gets the picture it gets alone.
 
 use std::sync::Barrier;
 use std::thread;
@@ -6,7 +6,7 @@ use std::thread;
 use crate::mixed_requests::{Answer, assert_same, passes, request};
 use crate::server::Server;
 
-/// One client each. Most are short, so that the test is; both ends are there.
+/// One client each. Most are short, so that the test is; the extremes are included.
 const STEPS: [usize; 32] =
     [8, 10, 12, 9, 16, 8, 11, 8, 14, 20, 8, 50, 9, 12, 8, 10, 28, 8, 13, 9, 12, 8, 10, 35, 8, 12, 9, 16, 11, 8, 10, 24];
 

@@ -20,7 +20,7 @@ fn health_tells_a_server_that_is_well_from_one_that_is_not() {
     let (host, port) = (host.to_owned(), port.to_owned());
     let (code, stdout, stderr) = health(program, &["--port", &port], &[]);
     assert_eq!((code, stdout), (0, format!("http://{host}:{port}/health/ready: ready\n")), "{stderr}");
-    // As in the image, where the server listens everywhere; no proxy stands in between.
+    // As in the image, where the server listens everywhere; no proxy is used.
     let variables =
         [("AFTERIMAGE_HOST", "0.0.0.0"), ("AFTERIMAGE_PORT", port.as_str()), ("http_proxy", "http://127.0.0.1:9")];
     let (code, stdout, stderr) = health(program, &["live"], &variables);
@@ -59,7 +59,7 @@ fn the_servers_port_is_found_whatever_set_it() {
         command.arg("serve").args(flags);
         Server::from_command(command, None)
     };
-    // Where nobody is found, the default port is asked, whoever listens there.
+    // Where no server is found, the default port is asked, whatever listens there.
     let (_, stdout, stderr) = health(&program, &[], &[("AFTERIMAGE_PORT", "0")]);
     assert!((stdout + &stderr).contains("http://127.0.0.1:8080/health/ready"), "{stderr}");
     let server = start(&[]);
@@ -77,7 +77,7 @@ fn the_servers_port_is_found_whatever_set_it() {
 mod image {
     use super::*;
 
-    /// What stands behind an instruction of the Dockerfile, continued lines joined.
+    /// What follows an instruction of the Dockerfile, continued lines joined.
     fn instructions(name: &str) -> Vec<String> {
         let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../Dockerfile");
         let text = std::fs::read_to_string(path).unwrap();

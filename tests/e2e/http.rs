@@ -123,7 +123,7 @@ fn parse(answer: &[u8]) -> Option<Response> {
     let headers: Vec<_> = headers.map(|(name, value)| (name.to_lowercase(), value.to_owned())).collect();
     let body = answer[end + 4..].to_vec();
     let mut response = Response { status, headers, body };
-    // Every answer of this server announces its length or its end, so one without broke off.
+    // Every answer of this server announces its length or its end, so one without was cut short.
     if response.header("transfer-encoding") == Some("chunked") {
         response.body = joined_chunks(&response.body)?;
         return Some(response);

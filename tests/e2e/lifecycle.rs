@@ -1,4 +1,4 @@
-//! Clients that leave and servers that end.
+//! Clients that leave and servers that shut down.
 
 use std::io::Read;
 use std::thread;

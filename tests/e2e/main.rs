@@ -1,6 +1,6 @@
 //! End to end: the built program, started on port 0 with the model inside it, spoken to over HTTP.
 //!
-//! Most tests share one server ([`server::shared`]); those that count or end a server start their own.
+//! Most tests share one server ([`server::shared`]); those that read counters or stop a server start their own.
 //! Nothing here asserts on wall-clock time: deadlines only keep a hanging server from hanging the tests.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test says what went wrong by panicking")]

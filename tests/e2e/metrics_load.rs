@@ -1,4 +1,4 @@
-//! The counters under load: whatever runs beside whatever, computed + cached = steps x block lists x
+//! The counters under load: whatever runs at the same time, computed + cached = steps x block lists x
 //! branches x images of the requests that got their pictures.
 
 use std::io::{Read, Write};

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use crate::picture::Picture;
 
 /// An unguided image alone is a matrix of one row, whose product takes another kernel and adds in
-/// another order. That shows in the last bit of a pixel at most.
+/// another order. That changes the last bit of a pixel at most.
 const LEAST_UNGUIDED_PSNR: f64 = 60.0;
 const PROMPTS: [&str; 6] = ["red apple", "fox face", "sunflower", "rocket", "penguin", "hamburger"];
 /// Up to 1 there is one row per image, above it two.

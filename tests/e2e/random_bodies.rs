@@ -1,4 +1,4 @@
-//! Ten thousand bodies of which most are wrong in a way nobody thought of.
+//! Ten thousand bodies, most of them wrong in ways that no other test lists.
 
 use std::thread;
 
@@ -11,7 +11,7 @@ use crate::server::Server;
 
 const BODIES: usize = 10_000;
 const SENDERS: usize = 4;
-/// What a mutation puts in: numbers and text at the edge of what there is, and what JSON has not.
+/// What a mutation puts in: numbers and text at the edge of what there is, and what is not JSON.
 const PIECES: [&[u8]; 22] = [
     b"null",
     b"true",

@@ -23,7 +23,7 @@ pub(crate) struct Server {
     /// Sent with every request.
     key: Option<String>,
     child: Child,
-    /// Kept open: a server whose standard output is closed is another situation.
+    /// Kept open: a server whose standard output is closed would be another case.
     _stdout: BufReader<ChildStdout>,
 }
 
@@ -147,7 +147,7 @@ impl Server {
         self.memory_bytes("VmRSS:")
     }
 
-    /// The most that ever was.
+    /// Its peak.
     pub(crate) fn peak_bytes(&self) -> u64 {
         self.memory_bytes("VmHWM:")
     }

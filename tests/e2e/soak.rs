@@ -1,4 +1,4 @@
-//! Saturation with clients of whom some hang up at any moment; then the books are closed.
+//! Saturation with clients some of which hang up at random moments; then the counters are reconciled.
 //!
 //! Every answer is compared with the one its request gets alone, and every request must be found in
 //! `/metrics`. `AFTERIMAGE_SOAK_SECONDS=600 cargo test ... -- --ignored soak --nocapture` (`just soak`)
@@ -20,7 +20,7 @@ use crate::server::Server;
 const DURATION_VARIABLE: &str = "AFTERIMAGE_SOAK_SECONDS";
 const CLIENTS: usize = 40;
 const LEAVING_PERCENT: usize = 30;
-/// All requests of clients that leave have as many, which tells what the finished ones among them took.
+/// All requests of clients that leave have as many, which shows what the finished ones among them took.
 const STEPS_OF_LEAVERS: usize = 20;
 /// Resident memory may grow by this share after the first minute.
 const RSS_GROWTH: f64 = 0.05;
@@ -150,7 +150,7 @@ impl Soak {
         tally.seconds_of_last_answer = begun.elapsed().as_secs_f64();
     }
 
-    /// A request under a new id, which nobody else's answer may have.
+    /// A request under a new id, which no other answer may have.
     fn post(&self, request: &Value, random: &mut Random) -> Response {
         let id = format!("soak-{}", random.below(usize::MAX));
         let headers = [("content-type", "application/json"), ("x-request-id", &id)];
@@ -181,7 +181,7 @@ impl Soak {
             match connection.read(&mut buffer) {
                 Ok(0) => break,
                 Ok(length) => received.extend_from_slice(&buffer[..length]),
-                // The time is over.
+                // The time is up.
                 Err(_) => break,
             }
         }
@@ -212,7 +212,7 @@ impl Soak {
         let alone = self.cases.iter();
         let images_alone: u64 = alone.clone().map(|case| case.request["n"].as_u64().unwrap()).sum();
         let passes_alone: u64 = alone.clone().map(|case| passes(&case.request)).sum();
-        // A client may be gone before the server has read its request. Nobody counts those.
+        // A client may be gone before the server has read its request. Those are not counted.
         let sent = tally.sent + alone.len() as u64;
         let counted = page.sum("afterimage_requests_total", &[]);
         assert!(((sent - tally.left_unknown) as f64..=sent as f64).contains(&counted), "{counted} of {sent}");

@@ -16,7 +16,7 @@ struct Family {
     path: PathBuf,
     golden: Value,
     server: Server,
-    /// What `--max-sequence-length` is.
+    /// The value of `--max-sequence-length`.
     max_sequence_length: Option<Value>,
 }
 

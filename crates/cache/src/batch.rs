@@ -1,7 +1,7 @@
 //! The rows of a forward: packed in one tensor for the blocks that run next, or parked beside it.
 //!
 //! **A lane is packed or parked, never both.** [`Rows`] is what makes it so: it says where the one valid copy
-//! of a lane's streams is. The pack's tensor may hold rows that nobody claims any more (of a lane that has
+//! of a lane's streams is. The pack's tensor may hold rows that no lane uses any more (of a lane that has
 //! jumped ahead); they are dropped when the pack is made anew, which happens only where the set of lanes
 //! changes.
 
@@ -26,7 +26,7 @@ pub(crate) struct Batch<'a, L> {
 enum Rows {
     /// In the pack, from this row on.
     Packed { first: usize },
-    /// Out of the way of the blocks that run.
+    /// Set aside from the blocks that run.
     Parked(Streams),
 }
 
@@ -79,7 +79,7 @@ impl<'a, L: BlockList> Batch<'a, L> {
     pub(crate) fn run(mut self, lanes: Vec<usize>, blocks: Range<usize>) -> Result<Self> {
         self.repack(lanes)?;
         let list = self.pack.list.as_ref().unwrap_or(self.list);
-        // Handed over, so that the blocks may drop what enters them.
+        // Moved, so that the blocks may drop what enters them.
         self.pack.streams = list.run(blocks, self.pack.streams)?;
         Ok(self)
     }
@@ -90,7 +90,7 @@ impl<'a, L: BlockList> Batch<'a, L> {
         Ok(self.pack.streams)
     }
 
-    /// Makes the pack hold exactly `lanes`, and parks whoever was in it beside them.
+    /// Makes the pack hold exactly `lanes`, and parks all others that were in it.
     fn repack(&mut self, lanes: Vec<usize>) -> Result<()> {
         let is_packed = |lane: &usize| matches!(self.rows[*lane], Rows::Packed { .. });
         if lanes == self.pack.lanes && lanes.iter().all(is_packed) {

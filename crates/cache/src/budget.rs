@@ -21,7 +21,7 @@ pub(crate) struct Reservation {
 }
 
 impl CacheBudget {
-    /// At most `limit` bytes.
+    /// A budget of at most `limit` bytes.
     pub fn new(limit: usize) -> Self {
         Self { limit, used: Arc::default() }
     }

@@ -29,7 +29,7 @@ pub enum Reason {
     Warmup,
     /// Computed: forced by the steps mask.
     Mask,
-    /// Computed: the request has its fill of reused steps.
+    /// Computed: the request has reached its limit of reused steps.
     MaxCached,
     /// Computed: too many reused steps in a row.
     MaxContinuous,
@@ -134,7 +134,7 @@ impl Outcome {
     }
 }
 
-/// Recorded in place of a distance where a threshold of 1 or more reuses unseen.
+/// Recorded in place of a distance where a threshold of 1 or more reuses without comparing.
 pub(crate) const ALWAYS_SIMILAR: f64 = -1.0;
 /// Recorded in place of a distance where the shapes differ.
 pub(crate) const SHAPES_DIFFER: f64 = -2.0;

@@ -12,7 +12,7 @@ use half::{bf16, f16};
 /// accumulated in f32; in f16 and bf16 the result is therefore as coarse as that dtype, and
 /// decisions equal the reference's. NaN for 0/0, infinity for x/0.
 ///
-/// The tensors are reduced one lane at a time and in the same order whoever shares the forward; only the
+/// The tensors are reduced one lane at a time and in the same order whichever others share the forward; only the
 /// copy of the means is shared, and a copy rounds nothing.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct ProposedDistance {
@@ -21,7 +21,7 @@ pub(crate) struct ProposedDistance {
 }
 
 impl ProposedDistance {
-    /// The distance to be, and the two means on the device: f32 scalars that [`Self::distance`] wants back.
+    /// The distance to compute, and the two means on the device: f32 scalars that [`Self::distance`] wants back.
     pub(crate) fn new(reference: &Tensor, current: &Tensor, epsilon: f32) -> Result<(Self, [Tensor; 2])> {
         let means = [mean_of_magnitudes(&(current - reference)?)?, mean_of_magnitudes(reference)?];
         Ok((Self { dtype: reference.dtype(), epsilon }, means))

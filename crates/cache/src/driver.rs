@@ -6,7 +6,7 @@
 //!
 //! # Where a lane may stand
 //!
-//! A lane stands before a block, or behind the last, and is in one of four stages ([`Stage`]). Its cache is
+//! A lane stands before a block, or after the last, and is in one of four stages ([`Stage`]). Its cache is
 //! asked where it enters, where it lands after a jump, and where it wanted to be asked again; in between it
 //! runs. Lanes run lowest block first, up to the nearest place where one of them has to be asked or another
 //! one stands, which then joins them: lanes that need the same blocks meet again wherever they can.
@@ -18,12 +18,12 @@
 //! none is, the numbers of all held lanes come to the host in one copy (see
 //! [`read_back`](crate::read_back)), together with the finiteness of what the lanes watch. So a forward
 //! costs one copy, however different the lanes. Lanes with equal settings arrive together and lose nothing;
-//! of others the one that decides earlier has its next few blocks to itself, where it computes them.
+//! of lanes with different settings, the one that decides earlier runs its next few blocks alone, if it computes them.
 //!
-//! Three things take more copies. DBPrune decides before every block, and nobody waits for it: with lanes of
-//! it a forward costs up to a copy per block, in each of which all lanes that are held have their share. Where
+//! Three things take more copies. DBPrune decides before every block, and no lane waits for it: with such
+//! lanes a forward costs up to a copy per block, each of which serves all lanes that are held. Where
 //! an image's block lists decide each for itself, the second list's decision follows from the first's, so
-//! that every list costs one. And nobody waits for a list without a middle, which compares for the record.
+//! that every list costs one. And no lane waits for a list without a middle, which compares for the record only.
 
 use std::ops::Range;
 
@@ -35,7 +35,7 @@ use crate::lane::{Lane, Watch};
 use crate::method::Visit;
 use crate::read_back::{read_back, sum_of_magnitudes};
 
-/// Runs `list` on `streams`, whose rows belong to `lanes` in order, and returns the streams behind
+/// Runs `list` on `streams`, whose rows belong to `lanes` in order, and returns the streams after
 /// the last block.
 ///
 /// # Errors
@@ -67,7 +67,7 @@ struct Forward<'f, 'l, L> {
 }
 
 struct Standing {
-    /// The block it stands before; the number of blocks: behind the last.
+    /// The block it stands before; the number of blocks: after the last.
     at: usize,
     stage: Stage,
 }
@@ -79,7 +79,7 @@ enum Stage {
     Runs { until: usize, decides: bool },
     /// It is held until its cache has got these numbers; see [`Visit::Compare`].
     Held { numbers: Vec<Tensor>, waits: bool },
-    /// It stands behind the last block and its cache has been asked there.
+    /// It stands after the last block and its cache has been asked there.
     Done,
 }
 
@@ -89,14 +89,13 @@ enum Next {
         lanes: Vec<usize>,
         blocks: Range<usize>,
     },
-    /// Somebody who is held has nothing more to wait for; all who are held have their share.
+    /// A held lane has nothing more to wait for; the copy serves all held lanes.
     ReadBack,
     Finish,
 }
 
 impl<L: BlockList> Forward<'_, '_, L> {
-    /// Asks the caches of all lanes that have to be asked. Jumps lead ahead: a lane that has jumped is asked
-    /// again where it lands.
+    /// Asks the caches of all lanes that have to be asked. A lane that has jumped is asked again where it lands.
     fn ask(&mut self) -> Result<()> {
         for lane in 0..self.lanes.len() {
             while matches!(self.standing[lane].stage, Stage::Unasked) {
@@ -108,7 +107,7 @@ impl<L: BlockList> Forward<'_, '_, L> {
         Ok(())
     }
 
-    /// Does with a lane what its cache has answered.
+    /// Applies the answer of a lane's cache.
     fn follow(&mut self, lane: usize, visit: Visit) -> Result<()> {
         let Standing { at, stage } = &mut self.standing[lane];
         *stage = match visit {
@@ -129,24 +128,24 @@ impl<L: BlockList> Forward<'_, '_, L> {
     }
 
     fn next(&self) -> Next {
-        // Where the last of those who still have to decide will be asked.
+        // Where the last of the lanes that still have to decide will be asked.
         let last_decision = self.standing.iter().filter_map(|standing| match standing.stage {
             Stage::Runs { until, decides: true } => Some(until),
             _ => None,
         });
         let last_decision = last_decision.max();
-        // Where the lowest of those stands who are held and have nothing to wait for.
+        // The lowest place of a lane that is held and has nothing to wait for.
         let ready = self.standing.iter().filter_map(|standing| match standing.stage {
             Stage::Held { waits, .. } => (!waits || last_decision.is_none()).then_some(standing.at),
             _ => None,
         });
         let ready = ready.min();
         let is_held = |standing: &Standing| matches!(standing.stage, Stage::Held { .. });
-        // While somebody is held nobody goes further than the decisions that are waited for: behind them are
+        // While a lane is held none goes further than the decisions that are waited for: after them come
         // the blocks that held lanes may have to run as well.
         let limit = last_decision.filter(|_| self.standing.iter().any(is_held)).unwrap_or(self.blocks);
         match self.lowest_run(ready.map_or(limit, |place| limit.min(place))) {
-            // Whoever stands lower comes up first, as it may have to compare there too.
+            // Lanes that stand lower come up first, as they may have to compare there too.
             Some((lanes, blocks)) => Next::Run { lanes, blocks },
             None if ready.is_some() => Next::ReadBack,
             None => Next::Finish,

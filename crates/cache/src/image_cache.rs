@@ -52,7 +52,7 @@ impl ImageCache {
         Self::with_forwards(plan, lists, budget, false)
     }
 
-    /// The same where steps may have a second forward, which [`Self::begin_forward`] tells.
+    /// The same where steps may have a second forward, which [`Self::begin_forward`] announces.
     pub fn with_second_forwards(plan: &CachePlan, lists: &[ListShape<'_>], budget: &CacheBudget) -> Self {
         Self::with_forwards(plan, lists, budget, true)
     }
@@ -72,7 +72,7 @@ impl ImageCache {
         Self { lists: lists.collect(), is_second: false, comparing: 0, _reservation: reservation.map(Arc::new) }
     }
 
-    /// State whose only method a test wants to watch.
+    /// State with a single method, which a test observes.
     #[cfg(test)]
     pub(crate) fn of(method: Box<dyn CachingMethod>, blocks: usize) -> Self {
         let list = ListCache { name: String::new(), first: 0, blocks, mode: Mode::Cached(method, None) };
@@ -102,12 +102,12 @@ impl ImageCache {
         if !matches!(visit, Visit::Run { .. }) {
             return Ok(visit);
         }
-        // It may have stood behind its last block, where the next list begins.
+        // It may have stood after its last block, where the next list begins.
         self.visit_lists(self.comparing + 1, visit, index, streams, probe)
     }
 
-    /// Asks the lists that have to do with this place, from one of them on. Where two lists meet, the one that
-    /// ends sees the streams before the one that begins, and that says how far to run.
+    /// Asks the lists that this place belongs to, from one of them on. Where two lists meet, the one that ends
+    /// sees the streams first; the one that begins says how far to run.
     fn visit_lists(
         &mut self,
         from: usize,

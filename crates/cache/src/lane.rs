@@ -13,7 +13,7 @@ pub struct Lane<'a> {
     pub(crate) watch: Watch,
 }
 
-/// A tensor of the image that is looked at for NaN and infinity on the occasion of the forward.
+/// A tensor of the image that is looked at for NaN and infinity as part of the forward.
 #[derive(Debug)]
 pub(crate) enum Watch {
     Nothing,
@@ -25,7 +25,7 @@ pub(crate) enum Watch {
 }
 
 impl<'a> Lane<'a> {
-    /// So many rows, at least one, of the image with this state.
+    /// `rows` rows, at least one, of the image with this state.
     pub fn new(rows: usize, cache: &'a mut ImageCache) -> Self {
         Self { rows, cache, watch: Watch::Nothing }
     }
@@ -37,7 +37,7 @@ impl<'a> Lane<'a> {
         Self { watch: Watch::Due(tensor), ..self }
     }
 
-    /// Behind the forward: whether the watched tensor was free of NaN and infinity. True without one.
+    /// After the forward: whether the watched tensor was free of NaN and infinity. True without one.
     pub fn is_finite(&self) -> bool {
         !matches!(self.watch, Watch::Known { is_finite: false })
     }

@@ -7,7 +7,7 @@
 //! Reading order: [`config`] says what can be asked for, [`plan`] makes it concrete for one request,
 //! `method` has one file per caching method ([`decision`] the rules two of them share), [`image_cache`]
 //! holds the state of one image, [`driver`] runs blocks for a batch of images that may all decide
-//! differently, [`read_back`] is their one way to the host, [`report`] tells what happened.
+//! differently, [`read_back`] is their one way to the host, [`report`] says what happened.
 //!
 //! # Example
 //!

@@ -1,9 +1,9 @@
 //! The one way in which numbers come from the device to the host while images are denoised.
 //!
-//! Such a copy waits for everything the device has been given to do, so it is the dearest small thing a
+//! Such a copy waits for everything the device has been given to do, so it is the most expensive small thing a
 //! forward does. Whatever a forward has to know on the host therefore comes in one copy for all of its
 //! images ([`run_blocks`](crate::run_blocks) says how), and copies are counted, so that a test can hold a
-//! forward to it. The count cannot be passed by: clippy.toml forbids candle's own ways to the host
+//! forward to it. The count cannot be bypassed: clippy.toml forbids candle's own ways to the host
 //! everywhere else, but for places that say why they are in no forward.
 
 use std::cell::Cell;
@@ -28,8 +28,8 @@ pub fn all_finite(tensors: &[&Tensor]) -> Result<Vec<bool>> {
     Ok(read_back(&sums)?.into_iter().map(f32::is_finite).collect())
 }
 
-/// A scalar that is finite only if all values are. One reduction finds both NaN and infinity, which two
-/// comparisons per value would not do cheaper.
+/// A scalar that is finite only if all values are. One reduction finds both NaN and infinity, and is
+/// no slower than two comparisons per value.
 pub(crate) fn sum_of_magnitudes(tensor: &Tensor) -> Result<Tensor> {
     tensor.abs()?.sum_all()?.to_dtype(DType::F32)
 }

@@ -33,7 +33,7 @@ struct Skip {
 }
 
 impl Repeats {
-    /// For a list of so many blocks.
+    /// For a list of this many blocks.
     pub(crate) fn new(branches: usize, blocks: usize) -> Self {
         Self { blocks, skips: vec![Vec::new(); branches], first_forwards: 0, second_forwards: 0, reused: 0 }
     }

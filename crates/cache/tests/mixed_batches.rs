@@ -124,7 +124,7 @@ fn run(requests: &[Request], with_encoder: bool) -> Outcome {
     run_from_snapshots(requests, with_encoder, false)
 }
 
-/// The same; `twice` makes every step once on a snapshot of the state, which is then thrown away.
+/// The same; `twice` first makes every step on a snapshot of the state, which is then thrown away.
 fn run_from_snapshots(requests: &[Request], with_encoder: bool, twice: bool) -> Outcome {
     let budget = CacheBudget::unlimited();
     let mut caches: Vec<_> = requests.iter().map(|request| request.cache(&budget)).collect();

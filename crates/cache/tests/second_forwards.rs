@@ -47,7 +47,7 @@ impl BlockList for Blocks {
     }
 }
 
-/// A forward: which blocks ran, and the streams before and behind it.
+/// A forward: which blocks ran, and the streams before and after it.
 struct Forward {
     step: usize,
     branch: usize,

@@ -82,7 +82,7 @@ struct Forward {
     copies: usize,
 }
 
-/// Every lane's rows at a step: `[rows, 1, 3]`, which move by jerks, so that some steps differ much.
+/// Every lane's rows at a step: `[rows, 1, 3]`, which move in jumps, so that some steps differ much.
 fn input(first_row: usize, rows: usize, step: usize) -> Tensor {
     let time = step as f32 / STEPS as f32 + if step > 7 { 0.4 } else { 0.0 };
     let values: Vec<_> = (0..rows * 3).map(|index| (first_row as f32 + index as f32 + time).sin()).collect();
@@ -182,7 +182,7 @@ fn lanes_with_equal_settings_run_as_one() {
 
 #[test]
 fn who_decides_early_waits_for_who_decides_late() {
-    // So small a threshold is compared with and never met.
+    // A threshold this small is compared with and never met.
     let asked = |first: usize, warmup: usize| {
         db_cache(json!({"Fn_compute_blocks": first, "max_warmup_steps": warmup, "residual_diff_threshold": 1e-9}))
     };

@@ -1,9 +1,9 @@
 //! 3x3 convolution that keeps the picture's size, for pictures stored channel by channel. Some of the
-//! picture's rows can be had without the others.
+//! picture's rows can be computed without the others.
 //!
 //! Pixels are taken in tiles. For every tile the 9 shifted copies of all input channels are laid out
-//! as one matrix, and a matrix product with the kernels gives the tile of all output channels, right
-//! where it belongs. Tiles are small enough that the laid-out matrix stays in the cache, and each is
+//! as one matrix, and a matrix product with the kernels gives the tile of all output channels, in its place
+//! in the output. Tiles are small enough that the laid-out matrix stays in the cache, and each is
 //! one thread's work, so results do not depend on the number of threads.
 
 use std::ops::Range;
@@ -92,7 +92,7 @@ impl Conv3x3 {
             let length = (self.width - x).min(column.len() - done);
             let target = &mut column[done..done + length];
             done += length;
-            // Row y + dy - 1 of the picture; one row of zeros lies before and behind it.
+            // Row y + dy - 1 of the picture; one row of zeros lies before and after it.
             let Some(source) = (y + dy).checked_sub(1).filter(|row| *row < self.height) else {
                 target.fill(0.0);
                 continue;

@@ -1,6 +1,6 @@
-//! Group norm (arXiv 1803.08494) and the SiLU behind it, in two halves: what a part of a feature map says
-//! about its groups, and the norm with statistics that are known. A feature map can so be normalised
-//! stripe by stripe with the statistics of the whole.
+//! Group norm (arXiv 1803.08494) and the SiLU after it, in two halves: what a part of a feature map
+//! contributes to the statistics of its groups, and the norm with known statistics. A feature map can thus be
+//! normalised stripe by stripe with the statistics of the whole.
 
 use rayon::prelude::*;
 

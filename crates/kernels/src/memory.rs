@@ -2,7 +2,7 @@
 
 /// Gives freed memory back to the system, as far as the allocator can.
 ///
-/// The GNU C library keeps freed blocks below 32 MiB for later allocations. Behind a model that is gone they are
+/// The GNU C library keeps freed blocks below 32 MiB for later allocations. Once a model has been dropped they are
 /// most of its weights. Other allocators return such blocks by themselves; there this does nothing.
 pub fn return_freed_memory() {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
@@ -37,7 +37,7 @@ mod tests {
         // A large block that comes and goes makes the allocator keep blocks of up to its size.
         drop(vec![1u8; 30 << 20]);
         let blocks: Vec<_> = (0..BLOCKS).map(|_| vec![1u8; BLOCK_BYTES]).collect();
-        // It is behind them, so that the heap cannot shrink from its end.
+        // It lies after them, so that the heap cannot shrink from its end.
         let last = vec![1u8; BLOCK_BYTES];
         let held = resident_bytes();
         drop(blocks);

@@ -10,7 +10,7 @@ use afterimage_runner::{
 use serde_json::{Value, json};
 
 /// Rows of one image in a batch of another size may take another kernel path, whose sums round
-/// differently; a picture that differed in more than that would be far below.
+/// differently; a picture that differed in anything else would be far below.
 const LEAST_PSNR: f64 = 60.0;
 
 fn engine(options: EngineOptions) -> Engine {

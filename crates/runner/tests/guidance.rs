@@ -113,7 +113,8 @@ fn the_unconditional_forward_may_come_first() {
     let diffs = |planned: &afterimage_runner::FinishedRequest, branch: usize| {
         planned.cache.images[0].contexts[branch].residual_diffs.clone()
     };
-    // Whoever comes first measures, and the unconditional one shares only what is there.
+    // The unconditional branch takes over the conditional one's distance. Where it comes first there is none yet,
+    // and it measures its own.
     assert_eq!(diffs(&second, 0), diffs(&second, 1));
     assert_ne!(diffs(&first, 0), diffs(&first, 1));
     assert_eq!(diffs(&first, 0)[&2], diffs(&second, 0)[&2]);

@@ -30,7 +30,7 @@ pub(crate) enum ProgramError {
     /// The model cannot be loaded or written.
     #[error("{0}")]
     Model(#[from] RunnerError),
-    /// The port is taken, or the address is not ours.
+    /// The port is taken, or the address is not this machine's.
     #[error("cannot listen on {address}: {source}")]
     Listen {
         /// As asked for.
@@ -46,10 +46,10 @@ pub(crate) enum ProgramError {
         /// Why.
         reason: String,
     },
-    /// The engine did not take the job.
+    /// The engine did not accept the request.
     #[error("{0}")]
     Submit(#[from] SubmitError),
-    /// The job failed.
+    /// The request failed.
     #[error("{0}")]
     Job(#[from] RequestFailure),
     /// The operating system refused something.
@@ -81,11 +81,11 @@ impl ProgramError {
         }
     }
 
-    /// Tells the person at the terminal, and gives the exit code.
+    /// Reports the error at the terminal, and gives the exit code.
     pub(crate) fn report(&self) -> ExitCode {
         match self {
             Self::CommandLine(error) => {
-                // Nobody reads it: that is no reason to fail otherwise.
+                // A closed output is no reason for another exit code.
                 let _ = error.print();
                 u8::try_from(error.exit_code()).map_or(ExitCode::FAILURE, ExitCode::from)
             }

@@ -1,4 +1,4 @@
-//! A finished request for tests, which no engine has to make.
+//! A finished request for tests, made without an engine.
 
 use std::sync::Arc;
 

@@ -3,7 +3,7 @@
 //! [`cli`] has the flags, [`config`] puts file, environment and flags together, [`server`] owns the life
 //! of a server from binding its port to the last answer, [`connections`] its connections, [`request`] reads what
 //! is asked for, [`api`] is the HTTP side of one request, [`playground`] the page for people, [`metrics`] what is
-//! counted, [`logging`] what is told. Pictures are made by `afterimage-runner`; nothing here knows a tensor.
+//! counted, [`logging`] what is logged. Pictures are made by `afterimage-runner`; nothing here knows a tensor.
 
 mod api;
 mod backtrace;

@@ -1,6 +1,6 @@
 //! A file of a page for people: text inside the binary, with its type, its policy and an entity tag.
 //!
-//! The tag is made of the content, so that a browser asks again and gets 304 until the program changes.
+//! The tag is made of the content, so that a browser that asks again gets 304 until the program changes.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 
@@ -48,7 +48,7 @@ impl PageFile {
         Self { name, content_type: "text/javascript; charset=utf-8", text }
     }
 
-    /// The file, or that the browser has it.
+    /// The file, or 304 where the browser has it.
     pub(crate) fn respond(&self, request: &HeaderMap) -> Response {
         respond(self.text, self.content_type, request)
     }

@@ -1,6 +1,6 @@
 //! What the program says to the person or script that started it.
 //!
-//! Results go to standard output, everything else to standard error. A reader that has gone away is
+//! Results go to standard output, everything else to standard error. A reader that has closed its end is
 //! no reason to fail, so write errors are dropped (the `print` macros would panic).
 
 use std::fmt::Display;

@@ -2,7 +2,7 @@
 //!
 //! Plain reuse repeats the value of the last computed step. A calibrator extrapolates from the last
 //! few computed steps instead. One instance serves one stream of one guidance branch; it is ticked once per
-//! forward, updated on computed steps and asked on reused ones. Arithmetic stays in the tensor's
+//! forward, updated on computed steps and queried on reused ones. Arithmetic stays in the tensor's
 //! dtype, as in the reference (cache-dit 1.5.3, `caching/cache_contexts/calibrators`).
 
 mod foca;

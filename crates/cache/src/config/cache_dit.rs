@@ -47,7 +47,7 @@ pub struct CacheDitConfig {
     pub calibrator: Option<CalibratorConfig>,
     /// Where the mask of forced steps comes from.
     pub steps_mask: Option<StepsMask>,
-    /// The mask that this source must give, where a configuration repeats it, as a response's does.
+    /// The mask that this source must give, where a configuration repeats it, as one from a response does.
     pub repeated_mask: Option<Vec<bool>>,
     /// What a step that the mask does not force does.
     pub mask_mode: MaskMode,
@@ -57,7 +57,7 @@ pub struct CacheDitConfig {
     pub refresh: Option<RefreshConfig>,
     /// DBPrune: every block decides for itself. `None`: DBCache.
     pub prune: Option<PruneConfig>,
-    /// What of it is the server's.
+    /// Which keys come from the server's configuration.
     pub inherited: Inherited,
 }
 
@@ -66,7 +66,7 @@ pub struct CacheDitConfig {
 pub struct RefreshConfig {
     /// Forwards (not steps) before it happens.
     pub forwards: usize,
-    /// It happens every so many forwards, not just once.
+    /// It happens again each time this many have passed, not just once.
     pub repeats: bool,
 }
 

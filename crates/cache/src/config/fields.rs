@@ -1,6 +1,6 @@
 //! Reading of a configuration object, one key of its table at a time.
 //!
-//! The keys that were read are noted, so that [`Fields::finish`] can name a key nobody asked for together with the
+//! The keys that were read are noted, so that [`Fields::finish`] can name an unknown key together with the
 //! closest known one.
 
 use serde::de::DeserializeOwned;
@@ -39,7 +39,7 @@ impl<'a> Fields<'a> {
         serde_json::from_value(value).map_err(|error| ConfigError::at(name, format!("`{name}`: {error}")))
     }
 
-    /// A limit; none where it is -1.
+    /// A limit; `None` where it is -1.
     pub(super) fn limit(&mut self, name: &'static str) -> Result<Option<usize>, ConfigError> {
         let limit: i64 = self.read(name)?;
         Ok(usize::try_from(limit).ok())

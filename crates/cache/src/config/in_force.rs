@@ -24,7 +24,7 @@ impl InForce {
         self
     }
 
-    /// Adds a limit; -1 is none.
+    /// Adds a limit; -1 stands for no limit.
     pub(super) fn with_limit(self, name: &'static str, limit: Option<usize>) -> Self {
         match limit {
             Some(limit) => self.with(name, limit),

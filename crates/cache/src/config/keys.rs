@@ -12,9 +12,9 @@ use super::{CacheBackend, TEA_CACHE_COEFFICIENTS};
 
 const OFF: Values = Values::Flag { default: Some(false) };
 const ON: Values = Values::Flag { default: Some(true) };
-/// A number of any size, which nothing stands in for.
+/// A number of any size, without a default.
 const NUMBER: Values = Values::Number { range: Range::Any, default: None };
-/// A number of steps or forwards, which nothing stands in for.
+/// A number of steps or forwards, without a default.
 const AT_LEAST_ONE: Values = Values::Count { least: 1, most: None, default: None };
 /// Highest TaylorSeer order; every order costs one more copy of the residual.
 const MAX_TAYLORSEER_ORDER: i64 = 4;

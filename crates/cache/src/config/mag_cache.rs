@@ -20,7 +20,7 @@ pub struct MagCacheConfig {
     pub ratios: Option<Vec<f64>>,
     /// The request's number of steps, if the configuration repeats it.
     pub num_inference_steps: Option<usize>,
-    /// What of it is the server's.
+    /// Which keys come from the server's configuration.
     pub inherited: Inherited,
 }
 

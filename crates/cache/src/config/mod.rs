@@ -75,7 +75,7 @@ impl std::str::FromStr for CacheBackend {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
 pub struct ConfigError {
-    /// The key at fault, if it is one key's.
+    /// The key at fault, if it is a single one.
     pub key: Option<String>,
     /// What was wrong, what was found and what would be right.
     pub message: String,

@@ -3,9 +3,9 @@
 //!
 //! The order of events inside one forward is cache-dit's: a due refresh first, then the counters move, then
 //! the checks that need no tensors, then the distance. The reference of the comparison is always the last
-//! *computed* step. cache-dit moves the counters and makes the checks behind the first blocks; as nothing
-//! that they look at changes there, they are made before them here, so that it is known early who will
-//! compare.
+//! *computed* step. cache-dit moves the counters and makes the checks after the first blocks; as nothing
+//! that they look at changes there, they are made before them here, so that it is known early which lanes
+//! will compare.
 //!
 //! Reference: cache-dit 1.5.3, `caching/cache_blocks/pattern_base.py`, lines 238-367 (`forward`);
 //! `caching/cache_contexts/cache_context.py`, lines 146-221 (`mark_step_begin`) and 258-269
@@ -33,7 +33,7 @@ pub(super) struct DbCache {
     blocks: usize,
     /// First block of the middle.
     middle: usize,
-    /// First block behind the middle.
+    /// First block after the middle.
     tail: usize,
     clock: StepClock,
     /// One, or cond and uncond.
@@ -55,7 +55,7 @@ struct BranchState {
     log: StepLog,
 }
 
-/// What a refresh forgets.
+/// What a refresh resets.
 #[derive(Debug, Clone)]
 struct Memory {
     streak: Streak,
@@ -118,7 +118,7 @@ impl DbCache {
         memory.middle.tick();
         memory.streak.begin_step(self.pass.step, self.plan.config.continuous_counter);
         let foreseen = self.foresee();
-        // Where there is no middle, the distance is recorded and changes nothing: nobody has to wait for it.
+        // Where there is no middle, the distance is recorded and changes nothing: no lane has to wait for it.
         let decides = foreseen.is_none() && self.middle < self.tail;
         self.head = Some(Head { entry: streams.hidden.clone(), foreseen });
         Visit::Run { until: self.middle, decides }
@@ -209,7 +209,7 @@ impl CachingMethod for DbCache {
         if let Some(head) = self.head.take() {
             return self.enter_middle(head, streams);
         }
-        // After a jump there is nothing to learn here: what was repeated is no news.
+        // After a jump there is nothing to store here: the middle was repeated, not computed.
         if let Some(entry) = self.middle_entry.take() {
             self.branches[self.pass.branch].memory.middle.update(&entry, streams)?;
         }

@@ -27,9 +27,9 @@ use crate::report::ContextReport;
 /// What the driver does next with an image's rows.
 #[derive(Debug)]
 pub(crate) enum Visit {
-    /// Run the blocks before `until`, which lies ahead unless this is behind the last block, and ask again
+    /// Run the blocks before `until`, which lies ahead unless this is after the last block, and ask again
     /// there. `decides`: the method's one decision of this forward falls there and may need numbers, so that
-    /// others who have come to theirs had better wait for it.
+    /// lanes that have come to theirs should wait for it.
     Run { until: usize, decides: bool },
     /// Go on before block `to`, with these streams, and ask there.
     Jump { to: usize, streams: Streams },
@@ -41,7 +41,7 @@ pub(crate) enum Visit {
 
 /// One image's caching of one block list.
 pub(crate) trait CachingMethod: std::fmt::Debug + Send {
-    /// The rows stand before block `index`, or behind the last: at the beginning, where a jump led, or where
+    /// The rows stand before block `index`, or after the last: at the beginning, where a jump led, or where
     /// the last answer wanted to be asked again.
     fn visit(&mut self, index: usize, streams: &Streams, probe: &dyn Probe) -> Result<Visit>;
 

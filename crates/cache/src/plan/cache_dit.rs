@@ -54,7 +54,7 @@ impl CacheDitPlan {
     /// Copies of the streams that one branch of a list comes to hold.
     pub(super) fn stored_streams(&self, blocks: usize) -> usize {
         let effect = self.config.calibrator.map_or(1, |calibrator| calibrator.kind.stored_values());
-        // A reference beside every effect.
+        // A reference for every stored effect.
         self.skips(blocks) * (1 + effect)
     }
 
@@ -118,7 +118,7 @@ fn check_guidance(config: &CacheDitConfig, separate_cfg: bool) -> Result<(), Con
     Ok(())
 }
 
-/// A steps mask that a request of so many steps cannot have.
+/// A steps mask that does not fit a request of this many steps.
 struct MisfitMask {
     key: &'static str,
     reason: String,

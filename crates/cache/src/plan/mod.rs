@@ -62,7 +62,7 @@ impl CachePlan {
         })
     }
 
-    /// What of the configuration is not as it was asked for.
+    /// The parts of the configuration that are not as they were asked for.
     pub fn warnings(&self) -> &[PlanWarning] {
         match self {
             Self::CacheDit(plan) => &plan.warnings,
@@ -91,7 +91,7 @@ impl CachePlan {
         }
     }
 
-    /// cache-dit's name for a run that reused so many steps; DBPrune's also tells the percentage of
+    /// cache-dit's name for a run that reused this many steps; DBPrune's also has the percentage of
     /// skipped blocks. `None` for other backends.
     pub fn tag(&self, cached_steps: usize, pruned_percent: Option<f64>) -> Option<String> {
         match self {
@@ -161,7 +161,7 @@ impl PlanWarning {
     }
 }
 
-/// The number of steps that a configuration repeats, if it may stand there.
+/// The number of steps that a configuration repeats, if it fits.
 fn check_steps(
     repeated: Option<usize>,
     steps: usize,

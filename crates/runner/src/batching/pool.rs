@@ -85,6 +85,7 @@ impl WorkerPool {
         // Without estimates the number of requests decides.
         workers.sort_by(|(_, a), (_, b)| a.seconds.total_cmp(&b.seconds).then(a.requests.cmp(&b.requests)));
         let all = self.totals();
+        // Without a living worker the refusal is `Closed` instead: waiting does not help.
         if !workers.is_empty() && all.waiting >= self.limits.max_queued_requests {
             return Err(queue_full(all.seconds_to_first));
         }
@@ -93,8 +94,9 @@ impl WorkerPool {
         let (mut request, mut refusal) = (request, SubmitError::Closed);
         for (worker, totals) in workers {
             let excess = totals.seconds + worker.estimate(&work).unwrap_or(0.0) - self.limits.max_queued_seconds;
-            // Whatever it takes, a request may always have a worker that does nothing else.
+            // However long it takes, an idle worker accepts any request.
             if excess > 0.0 && totals.requests > 0 {
+                // No longer than the queue itself: once it is empty, the worker accepts any request.
                 return Err(queue_full(excess.min(totals.seconds)));
             }
             let (entry, accepted) = (worker.ledger().enter(work), self.clock.now());

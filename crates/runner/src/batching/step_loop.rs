@@ -91,10 +91,12 @@ impl<M: StepModel> StepLoop<M> {
     pub(super) fn iterate(&mut self) {
         self.drop_ended();
         self.admit();
+        // Before the step as well: during it the pool weighs new requests by the ledger.
         self.publish();
         if let Some(size) = self.next_turn() {
             self.step(size);
         }
+        // One picture and one preview per iteration: running images wait for no more than that.
         self.decode_one();
         self.preview_one();
         self.publish();
@@ -145,7 +147,7 @@ impl<M: StepModel> StepLoop<M> {
                 let free = free.entry(size).or_insert_with(|| self.parts.max_batch_rows - self.occupied_rows(size));
                 let encodes = rows <= *free && self.parts.model.must_encode(record.spec());
                 if rows > *free || (encodes && has_encoded) {
-                    // Whoever comes later must not pass, however few rows it has.
+                    // Later requests must not pass it, however few rows they need: it might never find room.
                     *free = 0;
                     break;
                 }
@@ -257,6 +259,7 @@ impl<M: StepModel> StepLoop<M> {
         }
         let started = clock.now();
         let mut outcome = shared_step::step(model.as_ref(), &mut images);
+        // A forward checks the latents it begins with; those of a last step enter no further forward.
         outcome.check_last(model.as_ref(), &images, &last);
         let seconds = (clock.now() - started).as_secs_f64();
 
@@ -284,9 +287,9 @@ impl<M: StepModel> StepLoop<M> {
         members
     }
 
-    /// Makes the preview that has been due for longest, as the image stands now. One whose picture has no step
-    /// left is not worth it; one that fails or is not taken is dropped and counted: the picture itself is still
-    /// to come.
+    /// Makes the preview that has been due for longest, as the image stands now. One of an image that has made
+    /// all its steps, one that fails and one that its client does not take are dropped and counted: the picture
+    /// itself is still to come.
     fn preview_one(&mut self) {
         while let Some(due) = self.previews.pop_front() {
             let Some(record) = self.requests.get(&due.request) else { continue };

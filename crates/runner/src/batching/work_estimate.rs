@@ -90,6 +90,7 @@ impl WorkEstimates {
     /// Seconds that `work` takes a worker on its own; `None` until the bucket was measured.
     pub(super) fn seconds(&self, work: &Work) -> Option<f64> {
         let bucket = self.buckets.get(&work.size)?;
+        // Until an image with this backend is done, all of its steps count as computed: rather too long than too short.
         let share = self.computed_shares.get(&work.backend).and_then(|share| share.0).unwrap_or(1.0);
         let decode_seconds = bucket.decode_seconds.0.unwrap_or(0.0);
         Some(work.row_steps * share * bucket.row_step_seconds.0? + work.decodes as f64 * decode_seconds)

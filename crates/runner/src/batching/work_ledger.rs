@@ -51,6 +51,7 @@ pub(crate) struct Totals {
 
 impl WorkLedger {
     fn state(&self) -> MutexGuard<'_, State> {
+        // Estimates and counts: after a panic they are at worst imprecise, so the ledger goes on with them.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -91,6 +92,7 @@ impl WorkLedger {
         let mut shortest = f64::INFINITY;
         let mut begun = 0;
         for remaining in state.requests.values() {
+            // Sizes that were never measured count nothing: a new server refuses no request for lack of estimates.
             let seconds = state.estimates.seconds(&remaining.work).unwrap_or(0.0);
             totals.seconds += seconds;
             totals.running_rows += remaining.running_rows;

@@ -137,7 +137,7 @@ impl Variant {
         }
         for path in self.keys.keys().chain(self.without_keys.keys()) {
             let text = fs::read_to_string(folder.join(path)).unwrap();
-            // Numbers that JSON has no words for.
+            // Numbers that JSON cannot express.
             let mut keys: Map<String, Value> =
                 serde_json::from_value(afterimage_checkpoint::lenient_json::parse(&text).unwrap()).unwrap();
             keys.extend(self.keys.get(path).cloned().unwrap_or_default());

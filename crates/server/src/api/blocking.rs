@@ -1,5 +1,5 @@
-//! Work that takes its time, away from the async runtime but within the request's span, so that what
-//! it logs has the request's id.
+//! Blocking work, away from the async runtime but within the request's span, so that what it logs has the
+//! request's id.
 
 use tracing::Span;
 

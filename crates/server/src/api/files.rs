@@ -44,7 +44,7 @@ pub(super) async fn serve(State(state): State<Arc<AppState>>, PathId(id): PathId
     let headers = [
         (CONTENT_TYPE, id.format().content_type().to_owned()),
         (X_CONTENT_TYPE_OPTIONS, "nosniff".to_owned()),
-        // Only for the one who asked, and only while it is there.
+        // Only in the cache of the client that asked, and only while the file exists.
         (CACHE_CONTROL, format!("private, max-age={}, immutable", image.remaining.as_secs())),
     ];
     Ok((headers, image.file).into_response())

@@ -1,4 +1,4 @@
-//! Probes: is the process worth keeping, and may it be sent requests?
+//! Probes: should the process be kept, and may it be sent requests?
 
 use std::sync::Arc;
 

@@ -14,7 +14,7 @@ use super::body::encoding::name_encodings;
 use super::state::AppState;
 use super::{files, generations, health, jobs, metrics, models, openapi};
 
-/// What is only sent in parts, so that no handler names it.
+/// Schemas that only appear inside others, so that no handler names them.
 #[derive(OpenApi)]
 #[openapi(components(schemas(Event)))]
 struct StreamedSchemas;
@@ -37,7 +37,7 @@ pub(super) fn routes() -> OpenApiRouter<Arc<AppState>> {
         .routes(routes!(openapi::docs))
 }
 
-/// The paths that read a body, which is unpacked on its way to them. Nobody else looks at one.
+/// The paths that read a body, which is unpacked on its way to them. Others ignore theirs.
 fn with_bodies() -> OpenApiRouter<Arc<AppState>> {
     OpenApiRouter::new()
         .routes(routes!(generations::create))

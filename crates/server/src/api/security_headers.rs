@@ -13,7 +13,7 @@ pub(super) fn layer() -> (HeaderLayer, HeaderLayer, HeaderLayer) {
     (
         missing(X_CONTENT_TYPE_OPTIONS, "nosniff"),
         missing(REFERRER_POLICY, "no-referrer"),
-        // JSON, metrics and pictures load nothing and belong into no frame.
+        // JSON, metrics and pictures load nothing and belong in no frame.
         missing(CONTENT_SECURITY_POLICY, "default-src 'none'; frame-ancestors 'none'"),
     )
 }

@@ -25,7 +25,7 @@ pub(crate) struct ApiSettings {
     pub(crate) image_metadata: bool,
     /// Where pictures are kept for `response_format: url`.
     pub(crate) store: Option<Arc<ImageStore>>,
-    /// How pictures are answered to a request that does not say.
+    /// How pictures are returned to a request that does not say.
     pub(crate) default_response_format: ResponseFormat,
     /// The path under which a proxy shows this server.
     pub(crate) root_path: RootPath,

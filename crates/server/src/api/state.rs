@@ -78,7 +78,7 @@ impl AppState {
         self.generations.len()
     }
 
-    /// Held by a generation from just before its job is submitted until its answer is made.
+    /// Held by a generation from just before it is submitted until its answer is made.
     pub(super) fn generation_accepted(&self) -> TaskTrackerToken {
         self.generations.token()
     }
@@ -93,7 +93,7 @@ impl AppState {
         }
     }
 
-    /// Whether all is as it should be: requests are served, and every worker lives.
+    /// Whether everything works: requests are served, and every worker lives.
     pub(super) fn check_health(&self) -> Result<(), ApiError> {
         if self.engine()?.is_ready() { Ok(()) } else { Err(ApiError::WorkerStopped) }
     }
@@ -109,7 +109,7 @@ impl AppState {
         }
     }
 
-    /// A job has its pictures.
+    /// A request has its pictures.
     pub(super) fn count_finished(&self, job: &FinishedRequest) {
         self.metrics.request_finished(job);
         if self.cache_warnings.check(&job.cache) {

@@ -47,7 +47,7 @@ pub(crate) struct AccessArgs {
 }
 
 impl AccessArgs {
-    /// What these flags come to, if they can be used.
+    /// The settings that these flags make, if they can be used.
     pub(super) fn settings(&self) -> Result<AccessSettings, ProgramError> {
         let (access, client_bounds) = (self.access()?, self.bounds());
         Ok(AccessSettings { access, client_bounds, allowed_origins: self.allowed_origins.clone() })

@@ -62,7 +62,7 @@ fn row(context: &ContextReport) -> String {
 fn quantile(ascending: &[f64], share: f64) -> Option<f64> {
     let rank = share * ascending.len().checked_sub(1)? as f64;
     let (below, above) = (*ascending.get(rank.floor() as usize)?, *ascending.get(rank.ceil() as usize)?);
-    // Equal neighbours are not subtracted: infinity minus infinity is no number.
+    // Equal neighbours are not subtracted: infinity minus infinity is NaN.
     Some(if below == above { below } else { below + (above - below) * rank.fract() })
 }
 

@@ -65,7 +65,7 @@ impl CalibrateArgs {
         Ok(())
     }
 
-    /// The file to write, which can be written; none for standard output.
+    /// The file to write, which can be written; `None` for standard output.
     fn file(&self) -> Result<Option<OutputFile>, ProgramError> {
         let Some(path) = self.output.clone().filter(|path| path.as_os_str() != "-") else { return Ok(None) };
         if path.is_dir() {

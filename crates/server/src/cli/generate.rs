@@ -212,7 +212,7 @@ fn usage_of_field(param: &str, message: &str) -> ProgramError {
     ProgramError::Usage(format!("{dashes}{flag}: {message}"))
 }
 
-/// Waits for the images behind a progress bar (which a stderr that is no terminal does not get).
+/// Waits for the images and shows a progress bar (not where standard error is no terminal).
 fn watch(ticket: Ticket) -> Result<FinishedRequest, ProgramError> {
     let runtime = tokio::runtime::Builder::new_current_thread().build();
     let runtime = runtime.map_err(|source| ProgramError::System { what: "cannot start the async runtime", source })?;
@@ -255,7 +255,7 @@ impl Target {
         }
     }
 
-    /// Writes the image; a file's name is told on standard output.
+    /// Writes the image; a file's name is printed on standard output.
     fn write(&self, bytes: &[u8]) -> Result<(), ProgramError> {
         match self {
             Self::StandardOutput => {

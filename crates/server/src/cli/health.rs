@@ -74,7 +74,7 @@ impl Probe {
     }
 }
 
-/// Who listens on every address is asked at the nearest.
+/// A server that listens on every address is asked at the loopback one.
 fn address(host: &str, port: u16) -> String {
     let ip = match host.trim_matches(['[', ']']).parse() {
         Ok(IpAddr::V4(ip)) if ip.is_unspecified() => IpAddr::V4(Ipv4Addr::LOCALHOST),
@@ -87,7 +87,7 @@ fn address(host: &str, port: u16) -> String {
 
 /// The status the server gives itself, or what is wrong.
 fn ask(url: &str) -> Result<String, String> {
-    // A proxy is for the world outside; a status is ours to judge.
+    // Probes reach the server without a proxy; statuses are judged here.
     let config = ureq::Agent::config_builder().timeout_global(Some(TIMEOUT)).http_status_as_error(false).proxy(None);
     let mut response = config.build().new_agent().get(url).call().map_err(|error| error.to_string())?;
     let code = response.status();

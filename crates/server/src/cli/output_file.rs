@@ -1,8 +1,7 @@
 //! A file that a command makes.
 //!
-//! Whether it can be written is found out before the work, and nothing is left behind by a command that
-//! is broken off in the middle. A file comes into being whole, and never in the place of another by
-//! accident.
+//! Whether it can be written is found out before the work, and a command that is interrupted leaves nothing
+//! behind. A file appears only when it is complete, and never replaces another by accident.
 
 use std::fs::{self, Permissions};
 use std::io::{self, ErrorKind, Write};
@@ -13,10 +12,10 @@ use tempfile::{Builder, NamedTempFile};
 
 use crate::error::ProgramError;
 
-/// As for every new file; the process' mask is taken off.
+/// As for every new file; the process' umask is applied.
 const MODE: u32 = 0o666;
 
-/// What becomes of a file that has the name already.
+/// What happens to a file that has the name already.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Existing {
     /// It stays, and the new one gets a number: `a.png`, `a-2.png`, `a-3.png`.

@@ -1,7 +1,7 @@
 //! Where `generate` puts its pictures: a folder, a file name with placeholders, or standard output.
 //!
-//! What cannot be meant is refused before any work: an ending that stands for no format, and a
-//! placeholder that nothing is filled into.
+//! What makes no sense is refused before any work: an extension of no known format, and a
+//! placeholder that does not exist.
 
 use std::path::{Path, PathBuf};
 
@@ -13,7 +13,7 @@ const PLACEHOLDERS: [&str; 2] = ["{seed}", "{index}"];
 const ENDINGS: &str = ".png, .jpg, .jpeg or .webp";
 /// Longest piece of a prompt in a file name.
 const NAME_CHARS: usize = 60;
-/// The same in bytes: file systems allow 255 for a name, and seed, number and ending come behind it.
+/// The same in bytes: file systems allow 255 for a name, and seed, number and extension follow it.
 const NAME_BYTES: usize = 200;
 
 /// The value of `--output`.
@@ -73,7 +73,7 @@ impl OutputPattern {
         }
     }
 
-    /// The file of image `index`; none for standard output.
+    /// The file of image `index`; `None` for standard output.
     pub(super) fn path(&self, prompt: &str, index: usize, seed: u64) -> Option<PathBuf> {
         match self {
             Self::StandardOutput => None,

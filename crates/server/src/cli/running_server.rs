@@ -10,14 +10,14 @@ pub(super) fn addresses() -> Vec<SocketAddr> {
     };
     let others = processes.flatten().filter(|process| process.pid() != own.0);
     let same = others.filter(|process| process.exe().is_ok_and(|program| program == own.1));
-    // One that has just ended, or has nothing to be seen, listens nowhere.
+    // One that has just ended, or cannot be inspected, listens nowhere.
     let mut addresses: Vec<_> = same.filter_map(|process| listening(&process).ok()).flatten().collect();
     addresses.sort();
     addresses.dedup();
     addresses
 }
 
-/// Elsewhere nobody can be seen.
+/// On other systems no server is found.
 #[cfg(not(target_os = "linux"))]
 pub(super) fn addresses() -> Vec<SocketAddr> {
     Vec::new()

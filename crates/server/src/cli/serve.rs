@@ -20,9 +20,9 @@ use crate::request::UnknownFields;
 use crate::server::{self, ServerOptions};
 use crate::terminal;
 
-/// Port to listen on unless told otherwise.
+/// Default port.
 pub(super) const DEFAULT_PORT: u16 = 8080;
-/// Longest prompt unless told otherwise.
+/// Default of the longest prompt.
 pub(super) const DEFAULT_MAX_PROMPT_CHARS: usize = 4096;
 
 /// 7680 x 4320, as in vLLM-Omni.
@@ -345,7 +345,7 @@ fn default_batch_rows() -> NonZeroUsize {
     NonZeroUsize::new(EngineOptions::default().max_batch_rows).unwrap_or(NonZeroUsize::MIN)
 }
 
-/// Seconds that are more than none and fit a [`Duration`].
+/// Seconds above 0 that fit a [`Duration`].
 fn positive_seconds(text: &str) -> Result<f64, String> {
     let seconds: f64 = text.parse().map_err(|_| "it must be a number of seconds".to_owned())?;
     match Duration::try_from_secs_f64(seconds) {

@@ -1,8 +1,8 @@
-//! Variables that look like settings and are none.
+//! Variables that look like settings and are not.
 //!
 //! Kubernetes (and Docker's links) describe every Service to the containers beside it by variables that
 //! begin with the Service's name. For a Service named `afterimage` these are `AFTERIMAGE_PORT=tcp://...`,
-//! `AFTERIMAGE_SERVICE_HOST` and more. Nobody meant them as settings, so they are left out, with a warning.
+//! `AFTERIMAGE_SERVICE_HOST` and more. They are not meant as settings, so they are ignored, with a warning.
 //! Other variables that no flag has are most likely misspelt: a warning names them, too.
 
 use std::collections::BTreeSet;
@@ -53,7 +53,7 @@ impl Environment {
         command.mut_subcommands(|subcommand| subcommand.mut_args(reset))
     }
 
-    /// What its owner should know, each in one line. Values are not told: they may be keys.
+    /// What the operator should know, each in one line. Values are not shown: they may be keys.
     pub(crate) fn warnings(&self) -> Vec<String> {
         let mut warnings = Vec::new();
         if !self.service_links.is_empty() {
@@ -79,7 +79,7 @@ fn variable(arg: &Arg) -> Option<String> {
 }
 
 /// Whether Kubernetes made the variable: `X_SERVICE_HOST`, `X_SERVICE_PORT`, `X_SERVICE_PORT_NAME`,
-/// `X_PORT=tcp://...`, and `X_PORT_80_TCP` alone or with `_PROTO`, `_PORT` or `_ADDR` behind it. A setting's
+/// `X_PORT=tcp://...`, and `X_PORT_80_TCP` alone or followed by `_PROTO`, `_PORT` or `_ADDR`. A setting's
 /// own variable is one only with such an address as its value.
 fn is_service_link(name: &str, value: &OsStr, is_setting: bool) -> bool {
     let value = value.to_string_lossy();
@@ -151,7 +151,7 @@ mod tests {
         let settings =
             [("AFTERIMAGE_PORT", "8080"), ("AFTERIMAGE_HOST", "::"), ("AFTERIMAGE_STEPS", "4"), ("PORT", "1")];
         assert!(look_through(&settings).warnings().is_empty());
-        // A number that is none is the owner's own mistake, and an error.
+        // A port that is no number is the operator's own mistake, and an error.
         assert!(look_through(&[("AFTERIMAGE_PORT", "80a")]).warnings().is_empty());
     }
 

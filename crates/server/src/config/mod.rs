@@ -78,7 +78,7 @@ fn check(subcommand: &Command, setting: &FileSetting) -> Result<(), ConfigError>
     }
 }
 
-/// As clap does it, except that a value that cannot be used is told in a line that says where it is from.
+/// As clap does it, except that a value that cannot be used is reported in one line that says where it is from.
 fn parse(command: &Command, arguments: &[OsString]) -> Result<ArgMatches, ConfigError> {
     let parsed = command.clone().try_get_matches_from(arguments);
     parsed.map_err(|error| value_fault(command, arguments, &error).unwrap_or(ConfigError::CommandLine(error)))
@@ -112,7 +112,7 @@ fn flag_at_fault(error: &clap::Error) -> Option<&str> {
     }
 }
 
-/// What was found and what would be right; none where there is no value at all.
+/// What was found and what would be right; `None` where there is no value at all.
 fn reason(error: &clap::Error) -> Option<String> {
     let Some(ContextValue::String(found)) = error.get(ContextKind::InvalidValue) else { return None };
     Some(match (error.get(ContextKind::ValidValue), std::error::Error::source(error)) {

@@ -1,4 +1,4 @@
-//! Where a value of the configuration came from, in the words for its owner.
+//! Where a value of the configuration came from, in the operator's words.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -6,7 +6,7 @@ use std::path::PathBuf;
 /// The layer that won. Displayed, it is the place to look at.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Origin {
-    /// Nobody said anything.
+    /// Set nowhere.
     Default,
     /// A key of the configuration file.
     File {

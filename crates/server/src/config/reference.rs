@@ -63,7 +63,7 @@ fn variable(arg: &Arg) -> String {
     arg.get_env().map(|name| format!("`{}`", name.to_string_lossy())).unwrap_or_default()
 }
 
-/// The help, whose end may say what holds by default.
+/// The help, which may end with the default.
 fn meaning_and_default(arg: &Arg) -> (String, String) {
     let help = arg.get_long_help().or(arg.get_help()).map(ToString::to_string).unwrap_or_default();
     let help = help.replace('\n', " ");

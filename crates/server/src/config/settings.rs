@@ -43,7 +43,7 @@ impl Settings {
         Self(settings_of(subcommand).map(setting).collect())
     }
 
-    /// Where the value of `--flag` came from; the flag itself where nobody said anything.
+    /// Where the value of `--flag` came from; the flag itself where it was set nowhere.
     pub(crate) fn origin(&self, flag: &str) -> Origin {
         let own = self.0.iter().find(|setting| setting.flag == flag).map(|setting| &setting.origin);
         own.filter(|origin| **origin != Origin::Default).cloned().unwrap_or_else(|| Origin::Flag(format!("--{flag}")))

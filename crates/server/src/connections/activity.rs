@@ -15,7 +15,7 @@ use tokio::time::timeout;
 #[derive(Clone)]
 pub(super) struct Activity(Arc<watch::Sender<usize>>);
 
-/// One request in progress, until its answer is carried away.
+/// One request in progress, until its answer has been sent.
 pub(super) struct InProgress(Activity);
 
 /// The body of an answer, which ends its request.
@@ -34,13 +34,13 @@ impl Activity {
         InProgress(self.clone())
     }
 
-    /// Returns once there was no request for so long.
+    /// Returns once there has been no request for this long.
     pub(super) fn has_ceased(&self, idle: Duration) -> impl Future<Output = ()> + Send + use<> {
         let mut requests = self.0.subscribe();
         async move {
             loop {
                 let is_idle = *requests.borrow_and_update() == 0;
-                // That the sender is gone means the same as silence.
+                // A sender that was dropped means the same as silence.
                 let changed = requests.changed();
                 let has_changed = match is_idle {
                     true => timeout(idle, changed).await.is_ok_and(|changed| changed.is_ok()),

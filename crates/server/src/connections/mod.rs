@@ -1,9 +1,9 @@
-//! The connections of the server: how many there may be, how long they may dawdle, how they end.
+//! The connections of the server: how many there may be, how slow they may be, how they end.
 //!
-//! A connection costs a file and some memory from its first byte on, before anybody knows what it wants.
-//! So their number is bounded, and a client that does not get its request's head across in time is hung
-//! up on; the same time is all that an idle connection is kept. Heads are bounded, too: hyper itself
-//! answers 431 over [`MAX_HEAD_BYTES`] or a hundred headers. Bodies are the handlers' to bound.
+//! A connection costs a file and some memory from its first byte on, before it is known what it wants.
+//! So their number is bounded, and a client that does not send its request's head in time is disconnected;
+//! an idle connection is kept for the same time. Heads are bounded, too: hyper itself
+//! answers 431 over [`MAX_HEAD_BYTES`] or a hundred headers. Handlers bound the bodies.
 //!
 //! A connection speaks HTTP/1.1, or HTTP/2 from its first byte on ("h2c with prior knowledge"), as proxies and
 //! service meshes do inside a cluster. The bounds are the same; requests side by side on one HTTP/2 connection are
@@ -60,7 +60,7 @@ pub(crate) struct ConnectionLimits {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Peer(pub(crate) SocketAddr);
 
-/// Serves until `stop`; then returns once every connection has carried away its answers.
+/// Serves until `stop`; then returns once every connection has sent its answers.
 pub(crate) async fn serve(listener: TcpListener, router: Router, limits: ConnectionLimits, stop: CancellationToken) {
     let protocols = Protocols::new(limits);
     let places = Arc::new(Semaphore::new(limits.max_connections.min(Semaphore::MAX_PERMITS)));
@@ -102,7 +102,7 @@ impl Protocols {
         Self { http1, http2, header_timeout }
     }
 
-    /// Until the client hangs up, is hung up on, or `stop`.
+    /// Until the client disconnects, is disconnected, or `stop`.
     async fn serve(
         &self,
         stream: TcpStream,
@@ -114,7 +114,7 @@ impl Protocols {
             started = timeout(self.header_timeout, start::read(stream)) => started,
             () = stop.cancelled() => return Ok(()),
         };
-        // Silence is no fault.
+        // Silence is no error.
         let Ok(started) = started else { return Ok(()) };
         let (protocol, stream) = started?;
         let router = router.map_request(move |mut request: Request<Incoming>| {
@@ -143,7 +143,7 @@ impl Protocols {
                     }
                 };
                 let connection = self.http2.serve_connection(TokioIo::new(stream), service);
-                // A client that does not answer the farewell is not waited for.
+                // A client that does not answer the GOAWAY is not waited for.
                 run(connection, end, still_there).await
             }
         }

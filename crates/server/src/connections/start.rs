@@ -15,7 +15,7 @@ pub(super) enum Protocol {
     Http2,
 }
 
-/// Reads as far as tells the two apart. The connection returned has these bytes still before it.
+/// Reads until the two can be told apart. The connection returned still yields these bytes.
 pub(super) async fn read(mut stream: TcpStream) -> io::Result<(Protocol, impl AsyncRead + AsyncWrite + Unpin)> {
     let mut start = [0; PREFACE.len()];
     let mut length = 0;

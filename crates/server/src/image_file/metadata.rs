@@ -3,7 +3,7 @@
 use afterimage_cache::CacheReport;
 use afterimage_runner::PlannedRequest;
 
-/// The settings that give the pictures of a request again, all but what each has for itself.
+/// The settings that reproduce the pictures of a request, without what differs between them.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct ImageMetadata {
     model: String,
@@ -15,11 +15,11 @@ pub(crate) struct ImageMetadata {
     true_cfg_scale: Option<f64>,
     scheduler: &'static str,
     cache_backend: &'static str,
-    /// Every key in force, as JSON; none without a cache.
+    /// Every key in force, as JSON; `None` without a cache.
     cache_config: Option<String>,
 }
 
-/// The settings that give one picture again.
+/// The settings that reproduce one picture.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct PictureMetadata<'a> {
     request: &'a ImageMetadata,
@@ -57,7 +57,7 @@ impl ImageMetadata {
         Self { cache_backend: report.backend, cache_config: config, ..self }
     }
 
-    /// Adds what one picture has for itself.
+    /// Adds what is one picture's own.
     pub(super) fn of_picture<'a>(&'a self, seed: u64, cache_tag: Option<&'a str>) -> PictureMetadata<'a> {
         PictureMetadata { request: self, seed, cache_tag }
     }

@@ -1,6 +1,6 @@
 //! Pictures as files: PNG, JPEG and WebP.
 //!
-//! Encoding takes its time and never runs on the async runtime. What `output_compression` (0 to 100)
+//! Encoding blocks and never runs on the async runtime. What `output_compression` (0 to 100)
 //! means depends on the format: for JPEG and WebP it is the quality, 100 the best. A PNG has the same
 //! pixels whatever it is; there it says how little effort goes into making the file small, with
 //! vLLM-Omni's mapping to zlib's levels.

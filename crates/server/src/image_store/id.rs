@@ -11,7 +11,7 @@ use crate::image_file::ImageFormat;
 const DIGITS: usize = 32;
 
 /// The name of a stored picture, which nobody can guess: 122 random bits of the operating system, and
-/// the format. Whoever knows it may see the picture.
+/// the format. Anyone who knows it may see the picture.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct ImageId {
     number: u128,

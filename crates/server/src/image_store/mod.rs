@@ -1,9 +1,9 @@
 //! Pictures kept as files for `response_format: url`, bounded in age and in bytes.
 //!
 //! A file appears under its name only when it is complete, and its time of writing is its age: a server
-//! that starts again serves what an earlier one has left, and lets it age on. The oldest pictures make
-//! room for new ones. A sweep looks the folder through again, so files that others took away or put
-//! there are noticed. Everything here blocks: not for the async runtime.
+//! that starts again serves what an earlier one has left, and keeps its age. The oldest pictures make
+//! room for new ones. A sweep looks the folder through again, so files that others removed or added
+//! are noticed. Everything here blocks: not for the async runtime.
 
 mod id;
 mod index;
@@ -55,7 +55,7 @@ pub(crate) enum StoreError {
     /// More than the store may ever hold.
     #[error("the pictures have {bytes} bytes; --output-max-bytes is {max_bytes}")]
     TooLarge { bytes: u64, max_bytes: u64 },
-    /// The system refused: a full disk, most likely.
+    /// The system refused: most likely a full disk.
     #[error("cannot write to --output-dir {}: {source}", folder.display())]
     Write {
         folder: PathBuf,
@@ -72,7 +72,7 @@ pub(crate) struct StoreUsage {
 }
 
 impl ImageStore {
-    /// Opens a folder, which is made if need be, and finds out what is in it and whether it can be
+    /// Opens a folder, which is made if necessary, and finds out what is in it and whether it can be
     /// written to.
     pub(crate) fn open(folder: PathBuf, limits: StoreLimits) -> io::Result<Self> {
         fs::create_dir_all(&folder)?;
@@ -137,7 +137,7 @@ impl ImageStore {
         result
     }
 
-    /// The picture, unless it is gone or its time is over.
+    /// The picture, unless it is gone or has expired.
     pub(crate) fn load(&self, id: ImageId, now: SystemTime) -> io::Result<Option<StoredImage>> {
         let path = self.path(id);
         let read = || -> io::Result<_> {
@@ -149,7 +149,7 @@ impl ImageStore {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(error),
         };
-        // A time of writing in the future is a clock that was set: such a file is new.
+        // A time of writing in the future means that the clock was changed: such a file counts as new.
         let age = now.duration_since(written).unwrap_or_default();
         let remaining = self.limits.max_age.checked_sub(age).filter(|remaining| !remaining.is_zero());
         Ok(remaining.map(|remaining| StoredImage { file, remaining }))

@@ -1,5 +1,5 @@
 //! Log output: to standard error, as text or as one JSON object per line; and spans to a collector,
-//! where this program was built for that.
+//! where this program was built with `otlp`.
 
 mod args;
 mod cache_warnings;
@@ -46,7 +46,7 @@ pub(crate) fn start_with_spans(
     Ok(Logging { _spans: Some(spans) })
 }
 
-/// This build sends no spans; that nobody asks for any is checked with the other settings.
+/// This build sends no spans; that none are requested is checked with the other settings.
 #[cfg(not(feature = "otlp"))]
 pub(crate) fn start_with_spans(
     args: &LogArgs,

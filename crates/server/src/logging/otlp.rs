@@ -56,7 +56,7 @@ where
 }
 
 /// Makes a request's span part of the trace that its headers name, or the first of one; returns the
-/// trace's id. None without a collector.
+/// trace's id. `None` without a collector.
 pub(crate) fn join_trace(span: &Span, headers: &HeaderMap) -> Option<String> {
     let context = TraceContextPropagator::new().extract(&HeaderExtractor(headers));
     span.set_parent(context).ok()?;
@@ -78,7 +78,7 @@ struct Client(ureq::Agent);
 
 impl Client {
     fn new() -> Self {
-        // A status is the exporter's to judge.
+        // The exporter judges the status.
         let config = ureq::Agent::config_builder().timeout_global(Some(TIMEOUT)).http_status_as_error(false);
         Self(config.build().new_agent())
     }

@@ -7,7 +7,7 @@ use super::catalog::{Catalog, Family};
 /// Why a request did not get as far as its handler.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum RefusalReason {
-    /// It had no key, or none of ours.
+    /// It had no key, or an unknown one.
     InvalidApiKey,
     /// Its client had asked too often.
     RateLimited,

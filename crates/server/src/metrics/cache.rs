@@ -1,6 +1,6 @@
 //! What the cache decided.
 //!
-//! Steps are counted when a job finishes. Then computed + cached = steps x block lists x branches x
+//! Steps are counted when a request finishes. Then computed + cached = steps x block lists x branches x
 //! images, for uncached requests as well.
 
 use afterimage_cache::report::Recorded;

@@ -62,7 +62,7 @@ impl Catalog {
         self.register("histogram", family, metric)
     }
 
-    /// Metrics of somebody else's making, with what is said about them here.
+    /// Metrics that come from elsewhere, with what is said about them here.
     pub(super) fn collector(&mut self, collector: Box<dyn Collector>, families: &[(&'static str, Family)]) {
         self.registry.register(collector).expect("every name is registered once");
         self.families.extend_from_slice(families);

@@ -1,4 +1,4 @@
-//! What the engine counts itself, read when somebody asks.
+//! What the engine counts itself, read when `/metrics` is requested.
 
 use std::sync::{Mutex, PoisonError};
 

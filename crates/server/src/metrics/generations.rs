@@ -20,7 +20,7 @@ pub(crate) enum Outcome {
     Rejected,
     /// The server was at fault.
     Failed,
-    /// Accepted, and not done in its time.
+    /// Accepted, and not done within its timeout.
     TimedOut,
     /// The client went away.
     Cancelled,

@@ -14,7 +14,7 @@ use download_bars::DownloadBars;
 /// Which model, and how it is loaded.
 #[derive(Debug, Clone)]
 pub(crate) struct ModelSource {
-    /// Folder or hub id; none for the model inside this program.
+    /// Folder or hub id; `None` for the model inside this program.
     pub(crate) model: Option<String>,
     pub(crate) revision: Option<String>,
     pub(crate) variant: Option<String>,
@@ -29,7 +29,7 @@ impl ModelSource {
         self.options.scheduler.is_some()
     }
 
-    /// Finds and loads the model. Takes its time.
+    /// Finds and loads the model. Blocks.
     pub(crate) fn load(&self, device: DeviceSpec) -> Result<Pipeline, RunnerError> {
         Pipeline::load(&self.folder()?, &LoadOptions { device, ..self.options.clone() })
     }

@@ -1,4 +1,4 @@
-//! The playground: one page at `/` that runs a request uncached and cached and shows what came of it.
+//! The playground: one page at `/` that runs a request uncached and cached and compares the results.
 //!
 //! Plain HTML, CSS and ES modules inside the binary: nothing is fetched from elsewhere, and the content
 //! security policy forbids it. The page is a client of the public API like any other and needs no key

@@ -2,8 +2,8 @@
 //!
 //! The header only matters where the body does not say `response_format`. The type with the highest
 //! `q` wins; among equals the one that says more (`image/png` over `image/*` over `*/*`), then the one that
-//! comes first. Whatever else is accepted (`text/event-stream`, `text/html`) is answered with JSON, as
-//! ever; only a client that takes pictures alone, and none of those made here, is refused. Where a picture is wanted
+//! comes first. Whatever else is accepted (`text/event-stream`, `text/html`) is answered with
+//! JSON; only a client that accepts nothing but pictures of other formats is refused. Where a picture is wanted
 //! most and the answer cannot be one file, the next type that is accepted counts.
 
 use axum::http::HeaderMap;
@@ -88,7 +88,7 @@ impl MediaRange {
         self.name.starts_with("image/")
     }
 
-    /// None for what is refused, or made nowhere here.
+    /// `None` for what is refused, or a type that is not made here.
     fn wanted(&self) -> Option<Wanted> {
         if self.quality == 0 {
             return None;

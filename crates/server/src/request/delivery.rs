@@ -1,4 +1,4 @@
-//! How the pictures of a request get to its client: what `stream`, `partial_images` and `progress` come to.
+//! How the pictures of a request get to its client: what `stream`, `partial_images` and `progress` mean together.
 
 use afterimage_runner::PreviewCount;
 
@@ -12,14 +12,14 @@ pub(crate) enum Delivery {
     Whole,
     /// Server-sent events.
     Stream {
-        /// Tell how far the request is.
+        /// Report how far the request is.
         progress: bool,
     },
     /// The client asks for them later: a job.
     Kept,
 }
 
-/// What the fields about the way to the client came to.
+/// What the fields about delivery mean together.
 #[derive(Debug)]
 pub(super) struct DeliveryFields {
     pub(super) previews: PreviewCount,
@@ -41,7 +41,7 @@ impl DeliveryFields {
         }
     }
 
-    /// A job keeps its previews until they are asked for, and always tells its progress.
+    /// A job keeps its previews until they are asked for, and always reports its progress.
     pub(super) fn of_request(fields: &mut Fields<'_>) -> Result<Self, RequestFault> {
         if fields.boolean("stream")?.unwrap_or(false) {
             let message = "`stream` is true, but a job is not streamed; it must be false, and GET /v1/images/jobs/ID has \

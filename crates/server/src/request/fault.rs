@@ -10,7 +10,7 @@ pub(crate) enum RequestFault {
     /// The request itself is at fault.
     #[error("{message}")]
     Invalid {
-        /// The field at fault, dotted; none for a body that cannot be read.
+        /// The field at fault, dotted; `None` for a body that cannot be read.
         param: Option<String>,
         /// Machine-readable reason.
         code: &'static str,

@@ -2,7 +2,7 @@
 //!
 //! `null` counts as absent. A wrong type and an impossible value get the same kind of answer: what was
 //! found and what would be right. Each reader also says which fields exist, so that
-//! [`Fields::finish`] can name a field nobody asked for together with the closest known one.
+//! [`Fields::finish`] can name an unknown field together with the closest known one.
 
 use std::ops::RangeInclusive;
 
@@ -13,12 +13,12 @@ use super::foreign_fields::{self, Foreign};
 
 /// Names at least this long may differ from a known field in two letters, shorter ones in one.
 const LONG_NAME_CHARS: usize = 8;
-/// Shorter fields are too near to everything.
+/// Shorter names are too close to everything.
 const LEAST_NAME_CHARS: usize = 4;
 /// A found value is quoted up to this many characters.
 const QUOTED_CHARS: usize = 80;
 
-/// What happens to fields nobody knows.
+/// What happens to unknown fields.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum UnknownFields {
     /// The request is refused.

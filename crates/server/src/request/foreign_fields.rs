@@ -1,8 +1,8 @@
 //! What other image APIs call our fields.
 //!
-//! Whoever sends `steps` means `num_inference_steps`; the field whose letters are nearest would be another.
-//! So a name that is known from elsewhere is looked up here, and only a name that nobody uses is taken for
-//! a slip of the keyboard. Names are compared without case, hyphens and underscores.
+//! A client that sends `steps` means `num_inference_steps`; the field with the most similar name would be another.
+//! So a name that is known from elsewhere is looked up here, and only a name that no API uses is taken for
+//! a typing error. Names are compared without case, hyphens and underscores.
 
 /// A field, and the names it has in A1111's web UI, ComfyUI, InvokeAI, Stability's, Replicate's, fal's, Together's
 /// and Google's APIs, diffusers' command lines and SGLang.
@@ -136,7 +136,7 @@ const MEANT: [(&str, &[&str]); 17] = [
     ("stream", &["streaming", "usestream"]),
 ];
 
-/// Names of things that other servers have and this one has not, lest they are taken for a misspelt field.
+/// Names of things that other servers have and this one has not, so that they are not taken for a misspelt field.
 const NOT_HERE: [&str; 13] = [
     "styles",
     "mode",
@@ -158,9 +158,9 @@ const NOT_HERE: [&str; 13] = [
 pub(super) enum Foreign {
     /// It is ours under another name.
     Means(&'static str),
-    /// It is known, and nothing of ours.
+    /// It is known, and has no counterpart here.
     NotHere,
-    /// Nobody calls a field so.
+    /// No API has a field of this name.
     Unknown,
 }
 
@@ -175,7 +175,7 @@ pub(super) fn look_up(name: &str) -> Foreign {
     }
 }
 
-/// How a field is given that takes more than another name.
+/// How to give a field that differs in more than its name.
 pub(super) fn note(field: &str, asked: &str) -> &'static str {
     match (field, &*folded(asked)) {
         ("size", _) => " (\"WIDTHxHEIGHT\", such as \"512x512\")",

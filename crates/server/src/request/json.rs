@@ -11,9 +11,9 @@ use serde_json::{Map, Number, Value};
 use super::fault::RequestFault;
 use super::non_finite;
 
-/// With these every file in gzip begins.
+/// The first bytes of every gzip file.
 const GZIP_MAGIC: &[u8] = b"\x1f\x8b";
-/// With these Windows begins a text in UTF-8.
+/// The byte order mark that Windows puts before UTF-8.
 const BYTE_ORDER_MARK: &str = "\u{feff}";
 
 /// The JSON object in `bytes`, which are a request's body.

@@ -1,5 +1,5 @@
 //! Where a text that is no JSON has a number that is no finite number, such as the `NaN` and `Infinity` that Python's
-//! `json` module writes: the one fault that can still be told by its field.
+//! `json` module writes: the one fault that can still be attributed to a field.
 
 /// Path and text of the first number that is no finite number, such as the `NaN` and `Infinity` that
 /// Python's `json` module writes. Only for a text that did not parse.

@@ -63,7 +63,7 @@ impl OutputOptions {
             _ => format,
         };
         let compression = fields.integer("output_compression", 0..=u64::from(MAX_COMPRESSION))?;
-        // No model here draws on glass.
+        // No model here makes transparent pictures.
         fields.choice("background", &[("auto", ()), ("opaque", ())])?;
         Ok(Self {
             encoding: ImageEncoding {

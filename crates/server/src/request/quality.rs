@@ -46,7 +46,7 @@ impl Quality {
         }
     }
 
-    /// Steps of a request that does not say, if the preset has an opinion.
+    /// Steps of a request that names none, if the preset sets them.
     pub(crate) fn steps(self, model_default: usize) -> Option<usize> {
         match self {
             Self::Auto => None,
@@ -55,7 +55,7 @@ impl Quality {
         }
     }
 
-    /// What stands in for the server's cache settings, if the preset has an opinion.
+    /// What replaces the server's cache settings, if the preset sets a cache.
     pub(crate) fn cache(self) -> Result<Option<CacheDefaults>, ConfigError> {
         let cache_dit = |keys: Value| match keys {
             Value::Object(keys) => CacheDefaults::new(CacheBackend::CacheDit, keys).map(Some),

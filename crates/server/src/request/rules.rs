@@ -1,4 +1,4 @@
-//! The fields of `POST /v1/images/generations` and of a job: OpenAI's, and the field's usual extensions beside them.
+//! The fields of `POST /v1/images/generations` and of a job: OpenAI's, and the usual extensions of diffusion servers.
 //!
 //! Everything that can be checked without the model is checked here; the rest (labels, sizes, blocks)
 //! is the engine's. Nothing that could change the picture is silently ignored: what this server does
@@ -62,7 +62,7 @@ impl RequestRules<'_> {
         self.parse_fields(Fields::new(keys), DeliveryFields::of_request)
     }
 
-    /// Of several faults the first is told, so the order of the fields is part of the answers.
+    /// Of several faults the first is reported, so the order of the fields is part of the answers.
     fn parse_fields(
         &self,
         mut fields: Fields<'_>,
@@ -110,7 +110,7 @@ impl RequestRules<'_> {
         Ok(prompt.to_owned())
     }
 
-    /// Clients with a box for it send it empty, too, which asks for nothing.
+    /// Clients with an input box for it also send it empty, which asks for nothing.
     fn negative_prompt(&self, fields: &mut Fields<'_>) -> Result<Option<String>, RequestFault> {
         let text = self.capped_text(fields, "negative_prompt")?;
         Ok(text.filter(|text| !text.trim().is_empty()).map(str::to_owned))

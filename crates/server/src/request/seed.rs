@@ -21,7 +21,7 @@ pub(super) fn read(fields: &mut Fields<'_>, images: u64) -> Result<u64, RequestF
     }
 }
 
-/// 32 random bits, which is as much of a seed as the noise looks at; leaves room for the other images.
+/// 32 random bits, all that the noise uses of a seed; leaves room for the other images.
 fn random() -> u64 {
     // The last 32 bits of a version 7 uuid are random.
     Uuid::now_v7().as_u64_pair().1 & u64::from(u32::MAX)

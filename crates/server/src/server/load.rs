@@ -10,7 +10,7 @@ use crate::error::ProgramError;
 use crate::model_source::ModelSource;
 use crate::request::CacheDefaults;
 
-/// Loads the model and starts its workers, if they can serve what the settings promise. Takes its time.
+/// Loads the model and starts its workers, if they can serve what the settings promise. Blocks.
 pub(super) fn load(
     model: &ModelSource,
     devices: &[DeviceSpec],
@@ -49,7 +49,7 @@ pub(crate) fn check_sizes(buckets: &[Size], max_pixels: usize) -> Result<(), Pro
     }
 }
 
-/// A server that would refuse every request that leaves things to it does not start.
+/// A server that would refuse every request with default settings does not start.
 fn check_defaults(
     replicas: &Replicas,
     options: &EngineOptions,
@@ -73,7 +73,7 @@ fn check_work(engine: &Engine, cache: &CacheDefaults) -> Result<(), ProgramError
     Ok(())
 }
 
-/// What a client sends who leaves all there is to the server.
+/// What a client sends that leaves everything to the server.
 fn default_request(cache: &CacheDefaults) -> ImageRequest {
     ImageRequest {
         // Class 0 of a class-conditional model, and a text like any other elsewhere.

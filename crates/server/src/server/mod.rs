@@ -4,7 +4,7 @@
 //! line `listening on` comes when nothing can keep the server from serving any more: model, sizes and devices
 //! are there, and a request that leaves everything to the server has been planned in every size. At SIGTERM or SIGINT the
 //! server stops accepting generations but keeps answering (503, `retry-after`) until the accepted ones
-//! have their answers or the drain timeout is over; a second signal ends the wait. Either way the exit
+//! have their answers or the drain timeout has expired; a second signal ends the wait. Either way the exit
 //! code is 0. A model that cannot be loaded ends the process.
 
 mod load;
@@ -32,7 +32,7 @@ use signals::Signals;
 
 pub(crate) use load::check_sizes;
 
-/// How long connections may take to carry away answers that are already made.
+/// How long connections may take to send answers that are already made.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// What a server is made from.
@@ -98,7 +98,7 @@ async fn serve(options: ServerOptions) -> Result<(), ProgramError> {
     Ok(())
 }
 
-/// Removes stored pictures whose time is over, until the runtime ends.
+/// Removes stored pictures that have expired, until the runtime ends.
 async fn sweep_regularly(store: Arc<ImageStore>) {
     let mut ticks = tokio::time::interval(store.sweep_interval());
     loop {
@@ -118,7 +118,7 @@ async fn listen(host: &str, port: u16) -> Result<(TcpListener, SocketAddr), Prog
     Ok((listener, address))
 }
 
-/// Others than this machine's own users may reach the server, and nothing keeps them from using it.
+/// The server can be reached from other machines, and nothing keeps them from using it.
 fn warn_if_open(listener: &TcpListener, access: &Access) {
     match listener.local_addr() {
         Ok(address) if !address.ip().to_canonical().is_loopback() && access.keys.is_empty() => tracing::warn!(

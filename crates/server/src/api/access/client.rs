@@ -6,7 +6,7 @@ use axum::extract::Request;
 
 use crate::connections::Peer;
 
-/// Bits of an IPv6 address that belong to its network; the rest is free to choose for whoever has it.
+/// Bits of an IPv6 address that belong to its network; its owner chooses the rest freely.
 const IPV6_NETWORK: u128 = !0 << 64;
 
 /// A key, or an address where there are no keys.
@@ -14,7 +14,7 @@ const IPV6_NETWORK: u128 = !0 << 64;
 pub(in crate::api) enum Client {
     /// By its place in the list of keys.
     Key(usize),
-    /// Of the other end of the connection, an IPv6 address by its network. Behind a proxy that is the proxy.
+    /// The peer of the connection, an IPv6 address by its network. Behind a proxy that is the proxy.
     Address(IpAddr),
     /// Everybody else.
     Unknown,
@@ -33,6 +33,7 @@ impl Client {
     /// The client of a request without a key.
     pub(super) fn of_connection(request: &Request) -> Self {
         match request.extensions().get::<Peer>() {
+            // An IPv4 client that comes in through an IPv6 socket is the same client as without it.
             Some(Peer(address)) => Self::Address(network(address.ip().to_canonical())),
             None => Self::Unknown,
         }

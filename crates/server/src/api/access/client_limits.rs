@@ -1,7 +1,7 @@
 //! How much one client may ask for: requests per minute, and requests at a time.
 //!
-//! The rate is a token bucket that holds a minute's worth: a client that was silent may send that many
-//! at once, then one whenever a token has come back. A bucket is kept as the time at which it will be
+//! The rate is a token bucket that holds a minute's worth: a client that has been quiet may send that many
+//! at once, then one for every token that has come back. A bucket is kept as the time at which it will be
 //! full again, and one that is full need not be kept at all: that bounds the table.
 
 use std::collections::HashMap;
@@ -17,7 +17,7 @@ const MAX_CLIENTS: usize = 10_000;
 /// The table is searched for clients to forget no more often than this.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 
-/// The bounds; none is no bound.
+/// The bounds; `None` is no bound.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct ClientBounds {
     pub(crate) requests_per_minute: Option<NonZeroU32>,
@@ -83,6 +83,7 @@ impl ClientLimits {
         let full_at = match requests_per_minute {
             None => now,
             Some(per_minute) => {
+                // Taking a token puts off the time when the bucket is full; over a minute ahead means overdrawn.
                 let full_at = usage.full_at.max(now) + MINUTE / per_minute.get();
                 let retry_after = full_at.saturating_duration_since(now + MINUTE);
                 if !retry_after.is_zero() {
@@ -104,8 +105,10 @@ impl Table {
         }
         if self.swept.is_none_or(|swept| now.saturating_duration_since(swept) >= SWEEP_INTERVAL) {
             self.swept = Some(now);
+            // A client with running requests stays: without an entry they would no longer be counted.
             self.clients.retain(|_, usage| usage.running > 0 || usage.full_at > now);
         }
+        // With a full table newcomers share one bucket: refusing them would let a crowd lock everybody out.
         if self.clients.len() < max_clients { client } else { Client::Unknown }
     }
 }

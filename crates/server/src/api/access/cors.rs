@@ -42,11 +42,12 @@ impl FromStr for AllowedOrigin {
     }
 }
 
-/// Answers preflights and marks answers for the allowed origins; none is without any such header.
+/// Answers preflights and marks answers for the allowed origins. `None` without any: no answer has such a header.
 pub(in crate::api) fn layer(allowed: &[AllowedOrigin]) -> Option<CorsLayer> {
     if allowed.is_empty() {
         return None;
     }
+    // A single `*` makes it `None`: every origin is allowed then, whatever else is listed.
     let origins: Option<Vec<HeaderValue>> = allowed
         .iter()
         .map(|origin| match origin {
@@ -54,12 +55,13 @@ pub(in crate::api) fn layer(allowed: &[AllowedOrigin]) -> Option<CorsLayer> {
             AllowedOrigin::Origin(origin) => Some(origin.clone()),
         })
         .collect();
+    // Without being named here a header of an answer is hidden from scripts of other origins.
     let exposed = [X_REQUEST_ID, RETRY_AFTER, X_SHOULD_RETRY, LOCATION].into_iter().chain(PICTURE_HEADERS);
     Some(
         CorsLayer::new()
             .allow_origin(origins.map_or_else(AllowOrigin::any, AllowOrigin::list))
             .allow_methods([Method::GET, Method::POST, Method::DELETE])
-            // OpenAI's client sends a good dozen of its own.
+            // OpenAI's client sends more than a dozen of its own.
             .allow_headers(AllowHeaders::mirror_request())
             .expose_headers(exposed.collect::<Vec<HeaderName>>())
             .max_age(PREFLIGHT_MAX_AGE),

@@ -36,11 +36,12 @@ pub(in crate::api) async fn check(State(gate): State<Arc<Gate>>, mut request: Re
     next.run(request).await
 }
 
-/// The key a request comes with. A header that comes twice says nothing, and nothing after it is looked at.
+/// The key a request comes with. A header that is sent twice gives none, and those after it are ignored.
 fn presented(headers: &HeaderMap) -> Option<&[u8]> {
     for name in [AUTHORIZATION, API_KEY, X_API_KEY] {
         let mut values = headers.get_all(&name).iter();
         let Some(value) = values.next() else { continue };
+        // A proxy might have checked the other one of the two.
         if values.next().is_some() {
             return None;
         }
@@ -52,7 +53,7 @@ fn presented(headers: &HeaderMap) -> Option<&[u8]> {
     None
 }
 
-/// The token of an `Authorization` header of that scheme; another is for whoever stands before this server.
+/// The token of an `Authorization` header of that scheme; another scheme is meant for a proxy before this server.
 fn bearer(value: &[u8]) -> Option<&[u8]> {
     let (scheme, token) = value.split_at_checked("Bearer ".len())?;
     scheme.eq_ignore_ascii_case(b"Bearer ").then(|| token.trim_ascii())

@@ -1,7 +1,7 @@
 //! The keys that open the API.
 //!
-//! A key is compared in constant time with every key there is, so that an answer's time tells nothing
-//! about them but their lengths. No message, log line or `Debug` output has one; people know keys by name.
+//! A key is compared in constant time with every key there is, so that response times reveal nothing
+//! about them but their lengths. No message, log line or `Debug` output contains a key; each is known by its name.
 
 use std::collections::HashSet;
 
@@ -57,7 +57,7 @@ impl ApiKeys {
         self.0.is_empty()
     }
 
-    /// The index of a presented key. Every key is looked at, whichever fits.
+    /// The index of a presented key. Every key is compared, even after one has matched.
     pub(crate) fn find(&self, presented: &[u8]) -> Option<usize> {
         let mut found = u64::MAX;
         for (index, ApiKey { key, .. }) in (0_u64..).zip(&self.0) {
@@ -66,7 +66,7 @@ impl ApiKeys {
         usize::try_from(found).ok().filter(|index| *index < self.0.len())
     }
 
-    /// What people call a key.
+    /// The name of a key, as it is logged.
     pub(crate) fn name(&self, index: usize) -> &str {
         self.0.get(index).map_or("", |key| &key.name)
     }

@@ -17,7 +17,7 @@ use super::gate::Gate;
 use crate::api::error::ApiError;
 use crate::metrics::RefusalReason;
 
-/// Held by whoever works for the request until its answer is made, also when that is not the handler.
+/// Held until the answer is made by what works on the request, which may be a task that outlives the handler.
 #[derive(Clone, Default)]
 pub(in crate::api) struct Admitted {
     _place: Option<Arc<Place>>,
@@ -43,7 +43,7 @@ fn refuse(gate: &Gate, refusal: Refusal) -> ApiError {
         }
         Refusal::Concurrency { max_concurrent } => {
             gate.state.metrics.request_refused(RefusalReason::TooManyConcurrent);
-            // When all that is accepted is done, the client's own requests are.
+            // An upper bound: once everything accepted is done, so are the client's own requests.
             let retry_after = gate.state.engine().map_or(Duration::ZERO, |engine| seconds(engine.queued_seconds()));
             ApiError::TooManyConcurrent { retry_after, max_concurrent }
         }

@@ -1,8 +1,8 @@
 //! Which paths need a key.
 //!
-//! `/v1/` does, but for stored pictures; metrics and readiness do if the server is told so. Liveness never does, because
-//! whatever restarts the process should not hold a key, and pages for people never do: what they show of
-//! the model they ask the API for, with the key they are given.
+//! `/v1/` does, but for stored pictures; metrics and readiness do if the server is configured so. Liveness never does,
+//! because a supervisor that restarts the process should not hold a key, and pages for people never do: what they show
+//! of the model they request from the API, with the key that was entered.
 
 use super::keys::ApiKeys;
 use crate::api::paths;
@@ -18,7 +18,7 @@ pub(crate) struct Access {
 }
 
 impl Access {
-    /// Paths are matched as they are sent, by the router too, so that no other spelling gets around this.
+    /// Paths are matched as sent. The router does the same, so no other spelling of a path gets around this.
     pub(super) fn is_protected(&self, path: &str) -> bool {
         match path {
             "/metrics" => self.protects_metrics,

@@ -1,7 +1,7 @@
 //! The text of the server-sent events of a streamed generation: OpenAI's, with a few keys more.
 //!
 //! Clients take any event with a truthy `error` for a failure, so nothing but failures has that key.
-//! Making an event with a picture takes its time: not for the async runtime.
+//! Making an event with a picture blocks (it encodes a file): not for the async runtime.
 
 use std::time::Instant;
 

@@ -1,6 +1,6 @@
 //! What becomes of a request's pictures: which file, with what written in it, and where it goes.
 //!
-//! Making files takes its time: [`Output`] is not for the async runtime.
+//! Encoding files blocks: [`Output`] is not for the async runtime.
 
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -20,7 +20,7 @@ use crate::request::{OutputOptions, ResponseFormat};
 pub(in crate::api) struct Output {
     pub(in crate::api) options: OutputOptions,
     pub(in crate::api) seeds: Seeds,
-    /// What all pictures have in common; none if nothing shall be written into the files.
+    /// What all pictures have in common; `None` if nothing should be written into the files.
     pub(in crate::api) metadata: Option<ImageMetadata>,
     /// Where pictures are kept that are answered as URLs.
     pub(in crate::api) store: Option<StoredOutput>,
@@ -85,7 +85,7 @@ impl Output {
         let (urls, without_urls) = match self.options.response_format {
             ResponseFormat::Base64 | ResponseFormat::File => (Vec::new(), None),
             ResponseFormat::Url => (self.urls(&files)?, None),
-            // Nobody asked for URLs, so what is in the way of them costs nobody the pictures.
+            // The request did not ask for URLs, so it gets its pictures without them.
             ResponseFormat::Base64AndUrl => match self.urls(&files) {
                 Ok(urls) => (urls, None),
                 Err(error) => {

@@ -23,7 +23,7 @@ pub(in crate::api) const PICTURE_HEADERS: [HeaderName; 7] = [
     HeaderName::from_static("x-afterimage-warnings"),
 ];
 
-/// The one picture of a request that arrived at `arrived`. Takes its time: not for the async runtime.
+/// The one picture of a request that arrived at `arrived`. Blocks: not for the async runtime.
 pub(in crate::api) fn respond(
     finished: &FinishedRequest,
     output: &Output,

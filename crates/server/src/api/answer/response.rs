@@ -76,7 +76,7 @@ impl StageSeconds {
     }
 }
 
-/// The response body of a request that arrived at `arrived`. Takes its time: not for the async runtime.
+/// The response body of a request that arrived at `arrived`. Blocks: not for the async runtime.
 pub(in crate::api) fn body(finished: &FinishedRequest, output: &Output, arrived: Instant) -> Result<Vec<u8>, ApiError> {
     let Pictures { data, without_urls } = output.pictures(finished)?;
     let data = data.into_iter().enumerate();

@@ -25,8 +25,8 @@ const DISCARDED_BYTES: usize = 16 * 1024 * 1024;
 /// Unpacked bytes after which others may run: a small body can unpack to a large one without a pause.
 const BYTES_AT_A_TIME: usize = 256 * 1024;
 
-/// Reads a body of at most `limit_bytes`, whether or not it announces its length, that has all arrived
-/// after `timeout`. What is refused by its headers is read, too: who is still sending does not see an answer.
+/// Reads a body of at most `limit_bytes`, whether or not it announces its length, that must have
+/// arrived within `timeout`. A body refused by its headers is read, too: a client that is still sending sees no answer.
 pub(in crate::api) async fn read(
     headers: &HeaderMap,
     body: Body,
@@ -73,7 +73,7 @@ async fn read_to_end(mut body: Body, limit_bytes: usize) -> Result<Vec<u8>, ApiE
     if received > limit_bytes { Err(ApiError::BodyTooLarge { limit_bytes }) } else { Ok(bytes) }
 }
 
-/// What was wrong at the bottom of it.
+/// The innermost cause.
 fn cause(error: &dyn std::error::Error) -> String {
     error.source().map_or_else(|| error.to_string(), cause)
 }

@@ -1,4 +1,4 @@
-//! A request on its way, in the server's words; the engine's are a job and its ticket.
+//! An accepted request as the server sees it; the engine knows it by its ticket.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -11,7 +11,7 @@ use crate::api::answer::output::Output;
 use crate::api::state::AppState;
 use crate::metrics::InFlight;
 
-/// A request whose job the engine has accepted. Dropping it cancels the job.
+/// A request that the engine has accepted. Dropping it cancels the request.
 pub(in crate::api) struct Accepted {
     pub(in crate::api) state: Arc<AppState>,
     pub(in crate::api) ticket: Ticket,
@@ -22,7 +22,7 @@ pub(in crate::api) struct Accepted {
 
 /// Held until the answer is made.
 pub(in crate::api) struct Guards {
-    /// What a server that ends waits for.
+    /// A server that is shutting down waits for it.
     pub(in crate::api) unanswered: TaskTrackerToken,
     pub(in crate::api) in_flight: InFlight,
     /// The client's place among its own requests.

@@ -2,8 +2,8 @@
 //! result from the ticket and puts them into the store.
 //!
 //! It holds the request's place among the unanswered ones until the job has ended; on a server that is
-//! ending until the outcome has been fetched too, because nobody could fetch it later. Afterwards it
-//! only waits for the day the job is forgotten.
+//! shutting down until the outcome has been fetched too, because nobody could fetch it later. Afterwards it
+//! only waits until the job is forgotten.
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -31,7 +31,7 @@ use crate::api::{blocking, paths};
 /// Answers where the job will be found, and leaves it to its task.
 pub(super) fn respond(accepted: Accepted, job: RunningJob, object: JobObject, record: GenerationRecord) -> Response {
     let location = format!("{}{}/{}", accepted.state.settings.root_path.as_str(), paths::JOBS, object.id);
-    // Tracked: `accepted` has a token that a server that ends waits for.
+    // Tracked: `accepted` has a token that a server waits for when it shuts down.
     tokio::spawn(run(accepted, job, record).in_current_span());
     (StatusCode::ACCEPTED, [(LOCATION, location)], Json(object)).into_response()
 }
@@ -52,13 +52,13 @@ async fn run(accepted: Accepted, job: RunningJob, mut record: GenerationRecord) 
         Some(Ok(answer)) => (Ending::Succeeded(answer), Some(Ok(()))),
         Some(Err(error)) => (Ending::Failed(error.tell()), Some(Err(error))),
     };
-    // A job that was deleted in the last moment stays cancelled.
+    // A job that was deleted at the last moment stays cancelled.
     let has_ended_so = state.jobs.end(&job.id, ending);
     match end {
         Some(end) if has_ended_so => record.ends(end.as_ref()),
         _ => drop(record),
     }
-    // The work is done and its client may ask for more, whoever still comes for the outcome.
+    // The work is done: the client may ask for more, even if the outcome has not been fetched yet.
     drop((in_flight, admitted));
     if state.is_ending() {
         job.settled().await;
@@ -85,6 +85,7 @@ impl Making<'_> {
         let finished = loop {
             tokio::select! {
                 biased;
+                // Before previews: once the result is there, nobody needs them any more.
                 finished = &mut finished => break finished?,
                 Some(preview) = previews::next(&mut previews) => {
                     let (index, output) = (preview.image, Arc::clone(&self.output));

@@ -15,7 +15,7 @@ use super::request_log::generation::GenerationRecord;
 
 pub(super) use accepted::{Accepted, Guards};
 
-/// The way of one request: the [`Delivery`](crate::request::Delivery) it asked for, with what that takes.
+/// How one request is answered: the [`Delivery`](crate::request::Delivery) it asked for, with what that needs.
 pub(super) enum Way {
     Whole,
     Stream {
@@ -25,7 +25,8 @@ pub(super) enum Way {
     Kept(RunningJob, Box<JobObject>),
 }
 
-/// Answers a request. The record ends with the pictures, which is after the answer where they are kept or streamed.
+/// Answers a request. The record ends with the pictures, which is later than the answer where they are kept or
+/// streamed.
 pub(super) async fn deliver(accepted: Accepted, way: Way, record: GenerationRecord) -> Result<Response, ApiError> {
     match way {
         Way::Whole => whole::respond(accepted, record).await,

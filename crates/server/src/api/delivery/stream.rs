@@ -1,4 +1,4 @@
-//! A streamed generation: a task that turns what the ticket tells into events until the request ends.
+//! A streamed generation: a task that turns what the ticket reports into events until the request ends.
 //!
 //! A client that leaves drops the body and with it the receiver of the events; the task notices, drops
 //! the ticket, and the request is cancelled at its next step.
@@ -26,11 +26,11 @@ use crate::api::error::ApiError;
 use crate::api::request_log::generation::GenerationRecord;
 use crate::api::state::AppState;
 
-/// `no` keeps nginx, which gathers answers unless told otherwise, from holding events back.
+/// `no` keeps nginx, which buffers answers by default, from holding events back.
 const X_ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
 /// Events that wait for a slow client before the task waits, too.
 const EVENTS_HELD: usize = 4;
-/// Progress is told no more often than this ...
+/// Progress is reported no more often than this ...
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(100);
 /// ... and no less often, so that proxies keep the connection.
 const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(5);
@@ -38,7 +38,7 @@ const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(5);
 /// Starts the stream.
 pub(super) fn respond(accepted: Accepted, tells_progress: bool, record: GenerationRecord) -> Response {
     let (sender, mut receiver) = mpsc::channel(EVENTS_HELD);
-    // Tracked: `accepted` has a token that a server that ends waits for.
+    // Tracked: `accepted` has a token that a server waits for when it shuts down.
     tokio::spawn(run(accepted, tells_progress, record, sender).in_current_span());
     let events =
         stream::poll_fn(move |context| receiver.poll_recv(context).map(|event| event.map(Ok::<_, Infallible>)));
@@ -78,6 +78,7 @@ impl EventStream {
         let finished = loop {
             tokio::select! {
                 biased;
+                // Previews first: they were made before the result, and clients expect them before it.
                 Some(preview) = previews::next(&mut previews) => self.send_preview(preview).await?,
                 finished = &mut finished => break finished,
                 () = is_due(&mut progress, last_told) => {
@@ -87,10 +88,12 @@ impl EventStream {
                 }
             }
         };
+        // Those that were made while the last event was being sent.
         while let Some(preview) = previews.as_mut().and_then(|previews| previews.try_recv().ok()) {
             self.send_preview(preview).await?;
         }
         let finished = finished?;
+        // A client that asked for progress sees the last step, even within the interval.
         if progress.has_changed().is_ok_and(|changed| changed) || self.tells_progress {
             let progress = *progress.borrow_and_update();
             self.tell(progress).await?;
@@ -124,10 +127,10 @@ impl EventStream {
     }
 }
 
-/// Returns when progress should be told: at once the first time, then when there is some, in bounds.
+/// Returns when progress should be reported: at once the first time, then when there is some, within the intervals.
 async fn is_due(progress: &mut watch::Receiver<Progress>, last_told: Option<Instant>) {
     let Some(last) = last_told else { return };
     sleep_until(last + PROGRESS_INTERVAL).await;
-    // Neither silence nor a worker that is gone is news: what became of the request is the ticket's to say.
+    // A timeout and a worker that has died are ignored here: the ticket reports what became of the request.
     let _ = timeout_at(last + KEEP_ALIVE_INTERVAL, progress.changed()).await;
 }

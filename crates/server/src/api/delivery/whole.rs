@@ -19,6 +19,7 @@ pub(super) async fn respond(accepted: Accepted, mut record: GenerationRecord) ->
 }
 
 async fn answer(accepted: Accepted, record: &mut GenerationRecord) -> Result<Response, ApiError> {
+    // `_guards` and not `_`: they are held until the answer is made.
     let Accepted { state, ticket, arrived, output, guards: _guards } = accepted;
     let finished = ticket.finished().await?;
     state.count_finished(&finished);

@@ -62,7 +62,7 @@ impl ApiError {
         self.shape().code
     }
 
-    /// The error object; faults of the server are logged here, because it is told once.
+    /// The error object; faults of the server are logged here, where each passes once.
     pub(in crate::api) fn tell(&self) -> ErrorObject {
         let Shape { status, kind, code } = self.shape();
         let text = self.to_string();

@@ -1,7 +1,7 @@
 //! Everything the API can answer besides success: one enum, mapped to a status in one place ([`answer`]).
 //!
-//! Clients retry 429 and 5xx on their own; [`retry_after`] tells them when it makes sense, and `x-should-retry: false`
-//! stops them from running a failing job again.
+//! Clients retry 429 and 5xx on their own; [`retry_after`] says when that makes sense, and `x-should-retry: false`
+//! stops them from repeating a request that would fail again.
 
 pub(in crate::api) mod answer;
 mod retry_after;
@@ -20,10 +20,10 @@ use crate::request::RequestFault;
 /// Why a request gets no success.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ApiError {
-    /// The request cannot be read, or asks for what there is not.
+    /// The request cannot be read, or asks for something that does not exist.
     #[error(transparent)]
     Request(#[from] RequestFault),
-    /// No key, or none of ours. What of the two is not told.
+    /// No key, or an unknown one. The answer does not say which.
     #[error(
         "this server needs an API key; send one of its keys as `Authorization: Bearer KEY`, `api-key: KEY` or `x-api-key: KEY`"
     )]
@@ -85,7 +85,7 @@ pub(crate) enum ApiError {
         /// As sent.
         found: String,
     },
-    /// The body is something else than JSON.
+    /// The body is something other than JSON.
     #[error("the request body is `{found}`; this server takes a JSON object (`Content-Type: application/json`)")]
     UnsupportedContentType {
         /// As sent.
@@ -112,16 +112,16 @@ pub(crate) enum ApiError {
     /// The model is not there yet.
     #[error("the model is still loading; try again in a moment")]
     Loading,
-    /// The server finishes what it has accepted and ends.
+    /// The server finishes what it has accepted and shuts down.
     #[error("the server is shutting down")]
     ShuttingDown,
     /// The worker thread is gone.
     #[error("the worker has stopped; the server must be restarted")]
     WorkerStopped,
-    /// The job was accepted and failed.
+    /// The request was accepted and failed.
     #[error("the image could not be made: {0}")]
     JobFailed(String),
-    /// The job was not done in its time.
+    /// The request was not done within its timeout.
     #[error("{0}")]
     TimedOut(RequestFailure),
     /// The pictures are made and could not be kept.
@@ -159,7 +159,7 @@ impl From<RequestFailure> for ApiError {
         match error {
             RequestFailure::Failed(reason) => Self::JobFailed(reason),
             RequestFailure::TimedOut { .. } => Self::TimedOut(error),
-            // Nobody but a server that ends cancels a job whose client still waits.
+            // Only a server that shuts down cancels a request whose client still waits.
             RequestFailure::Cancelled => Self::ShuttingDown,
         }
     }

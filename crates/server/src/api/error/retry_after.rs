@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use super::ApiError;
 
-/// When a client should ask again while the model loads, the server ends or jobs wait to be fetched.
+/// When a client should ask again while the model loads, the server shuts down or jobs wait to be fetched.
 const UNAVAILABLE_RETRY: Duration = Duration::from_secs(5);
 
 impl ApiError {
-    /// None where asking again is no use, or is the client's to decide.
+    /// `None` where asking again is no use, or the client has to decide.
     pub(super) fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::QueueFull { retry_after }

@@ -1,4 +1,4 @@
-//! One job as it is kept, and how its task hears about it.
+//! One job as it is kept, and how its task is notified.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -47,7 +47,7 @@ pub(in crate::api) enum Ending {
     Cancelled,
 }
 
-/// What the task of a job is told.
+/// What the task of a job is notified of.
 #[derive(Debug, Clone, Default)]
 pub(in crate::api) struct Signals {
     /// The job was deleted before it ended.

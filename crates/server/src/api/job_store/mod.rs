@@ -69,7 +69,7 @@ impl JobStore {
         self.limits.retention
     }
 
-    /// A place for one more job, if need be that of one whose outcome was fetched.
+    /// A place for one more job, if necessary that of one whose outcome was fetched.
     pub(in crate::api) fn reserve(&self) -> Result<Place<'_>, ApiError> {
         let mut kept = self.kept();
         if kept.jobs.len() + kept.reserved >= self.limits.max_jobs {

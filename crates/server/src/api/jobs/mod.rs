@@ -105,7 +105,7 @@ pub(super) async fn retrieve(
     PathId(id): PathId,
 ) -> Result<Response, ApiError> {
     let job = state.jobs.with_pictures(client.key(), &id).ok_or_else(|| not_found(&id))?;
-    // Copying a result takes its time.
+    // Copying a result blocks.
     let body = blocking::run(move || json_bytes(&job)).await??;
     Ok(([(CONTENT_TYPE, "application/json")], body).into_response())
 }

@@ -141,7 +141,7 @@ pub(super) fn card(state: &AppState, engine: &Engine, id: &str) -> ModelCard {
     let model = engine.model();
     let labels = model.labels.iter().map(|(class, label)| ModelLabel { id: class, label: label.to_string() });
     let labels: Vec<_> = labels.collect();
-    // Where no class has a name there is nothing that a text could be near to.
+    // Where no class has a name there is nothing that a text could match.
     let label_policy = (!labels.is_empty()).then(|| model.label_policy.into());
     let sizes: Vec<String> = model.buckets.iter().map(ToString::to_string).collect();
     let estimates = engine.bucket_estimates();

@@ -73,7 +73,7 @@ fn finished(document: &Document) -> Value {
     document
 }
 
-/// Metrics and readiness only if the server is told so.
+/// Metrics and readiness only if the server is configured so.
 fn may_need_key(path: &str) -> bool {
     path.starts_with("/v1/") || ["/metrics", "/health", "/health/ready"].contains(&path)
 }

@@ -1,8 +1,8 @@
 //! The OpenAPI document as one HTML page, to read and to try requests on. Nothing in it comes from elsewhere, and
 //! every address is relative, so that it also works behind a path prefix of a proxy.
 //!
-//! An own page and no vendored Swagger UI or Scalar: those are 1.5 to 3 MB of script in the binary, and they need
-//! inline styles, which the content security policy of this server forbids.
+//! A page of our own instead of a vendored Swagger UI or Scalar: those are 1.5 to 3 MB of script in the binary, and
+//! they need inline styles, which the content security policy of this server forbids.
 
 use std::fmt::Write;
 

@@ -1,6 +1,6 @@
 //! One line for every answer: how long it took, with which status.
 //!
-//! Reading what there is comes often and says little, so only what is below `/v1/` is told unless somebody asks for more.
+//! Pages, probes and metrics are read often and say little: only answers below `/v1/` are logged at the default level.
 
 use std::sync::Arc;
 use std::time::Instant;

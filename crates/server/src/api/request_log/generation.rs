@@ -1,4 +1,4 @@
-//! The life of one generation request, as it is counted and as it is told: one line in the log at its
+//! The life of one generation request, as it is counted and as it is logged: one line at its
 //! end, however it ends. The line never has the prompt.
 
 use std::time::Instant;
@@ -23,7 +23,7 @@ struct End {
     error: Option<&'static str>,
 }
 
-/// What became of its job.
+/// What the engine reported of it.
 struct JobSummary {
     images: usize,
     steps: usize,
@@ -40,7 +40,7 @@ impl GenerationRecord {
         Self { counted: Some(counted), arrived: Instant::now(), end, job: None }
     }
 
-    /// The job has its pictures.
+    /// The pictures are made.
     pub(in crate::api) fn has_finished(&mut self, job: &FinishedRequest) {
         let contexts = job.cache.images.iter().flat_map(|image| &image.contexts);
         self.job = Some(JobSummary {

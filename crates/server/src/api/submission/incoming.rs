@@ -8,7 +8,7 @@ use axum::http::{HeaderMap, Uri};
 
 use crate::api::access::{Admitted, Client};
 
-/// Which of the two paths was asked; it decides which fields there are and what they mean.
+/// Which of the two paths was requested; it decides which fields there are and what they mean.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::api) enum Endpoint {
     /// Pictures on this connection.
@@ -36,7 +36,7 @@ impl<S: Send + Sync> FromRequest<S> for Incoming {
 
     async fn from_request(request: Request, _: &S) -> Result<Self, Infallible> {
         let (mut parts, body) = request.into_parts();
-        // Taken out, not copied: the place of an admitted request is free when its last holder is gone.
+        // Taken out, not copied: the client's place is free once its last holder is dropped.
         let admitted = parts.extensions.remove().unwrap_or_default();
         let client = parts.extensions.remove().unwrap_or(Client::Unknown);
         Ok(Self { client, admitted, head: Head { headers: parts.headers, uri: parts.uri }, body })

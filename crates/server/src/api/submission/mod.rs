@@ -1,7 +1,7 @@
-//! From a request for pictures to an accepted job, for every path that takes one.
+//! From a request for pictures to one that the engine has accepted, for every path that takes one.
 //!
 //! The handler only waits and reads the fields of small bodies: large bodies, planning and encoding are
-//! for blocking threads, the picture itself is for the engine's worker. What is wrong before the job is accepted is a
+//! for blocking threads, the picture itself is for the engine's worker. What is wrong before it is accepted is a
 //! plain answer, whatever the [delivery](super::delivery) that was asked for.
 
 mod incoming;
@@ -23,7 +23,7 @@ use plan::Planned;
 
 pub(super) use incoming::{Endpoint, Incoming};
 
-/// Makes what a request asks for, and counts it, also if its client does not stay for the answer.
+/// Makes what a request asks for, and counts it, even if its client leaves before the answer.
 pub(super) async fn create(
     state: &Arc<AppState>,
     endpoint: Endpoint,
@@ -40,6 +40,7 @@ pub(super) async fn create(
 }
 
 async fn accept(state: &Arc<AppState>, endpoint: Endpoint, incoming: Incoming) -> Result<(Accepted, Way), ApiError> {
+    // First: a server that is loading or shutting down refuses without waiting for a body.
     let engine = state.engine()?;
     let Incoming { client, admitted, head, body } = incoming;
     let planned = plan::plan(state, &engine, endpoint, head, body).await?;
@@ -47,7 +48,7 @@ async fn accept(state: &Arc<AppState>, endpoint: Endpoint, incoming: Incoming) -
         Delivery::Whole => Ok((submit(state, &engine, planned, admitted)?, Way::Whole)),
         Delivery::Stream { progress } => Ok((submit(state, &engine, planned, admitted)?, Way::Stream { progress })),
         Delivery::Kept => {
-            // The place first: a job that the engine has accepted is never turned away for want of one.
+            // The place first: a request that the engine has accepted is never refused for lack of one.
             let place = state.jobs.reserve()?;
             let accepted = submit(state, &engine, planned, admitted)?;
             let (model, progress) = (state.served_model(&engine), accepted.ticket.progress());
@@ -60,7 +61,7 @@ async fn accept(state: &Arc<AppState>, endpoint: Endpoint, incoming: Incoming) -
 /// Hands a request to the engine.
 fn submit(state: &Arc<AppState>, engine: &Engine, planned: Planned, admitted: Admitted) -> Result<Accepted, ApiError> {
     let Planned { request, output, arrived, .. } = planned;
-    // Taken before the request is submitted, so that a server that ends never overlooks an accepted one.
+    // Taken before the request is submitted, so that a server that shuts down never overlooks an accepted one.
     let unanswered = state.generation_accepted();
     let ticket = engine.submit(request)?;
     let guards = Guards { unanswered, in_flight: state.metrics.request_accepted(), admitted };

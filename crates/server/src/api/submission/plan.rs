@@ -16,7 +16,7 @@ use crate::image_file::ImageMetadata;
 use crate::request::{Accept, Delivery, GenerationRequest, RequestFault, RequestRules, ResponseFormat, parse_object};
 
 /// Bodies up to this size are read where they arrive, which is quick. Handing them to another
-/// thread and back takes longer: twice a thread has to wait for a core that the worker keeps busy.
+/// thread and back takes longer: each way, a thread has to wait for a core that the worker keeps busy.
 const SMALL_BODY_BYTES: usize = 2048;
 
 /// A request that passed every check.
@@ -90,6 +90,7 @@ impl Planner {
             true => stored_output(&self.state, self.host.as_deref()),
             false => None,
         };
+        // Not for `Base64AndUrl`, a server's default: such an answer has the pictures, and a warning about the URLs.
         if store.is_none() && options.response_format == ResponseFormat::Url {
             return Err(no_address());
         }
