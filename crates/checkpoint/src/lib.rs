@@ -14,6 +14,7 @@ mod hub;
 pub mod lenient_json;
 mod model_folder;
 mod model_index;
+mod random;
 mod stored;
 mod weights;
 
@@ -21,5 +22,6 @@ pub use error::CheckpointError;
 pub use hub::{FetchProgress, HubOptions, LoggedProgress, Token, existing, resolve};
 pub use model_folder::{CALIBRATION_FILE, MODEL_INDEX, ModelFolder, TRANSFORMER};
 pub use model_index::{ModelIndex, OwnClass};
+pub use random::{RandomTensors, Recorder};
 pub use stored::matrix::{BlockRows, MatrixValues, StoredMatrix};
 pub use weights::{Parameters, Weights, is_variant};

@@ -27,6 +27,7 @@ use candle_nn::VarBuilder;
 use crate::CheckpointError;
 use crate::formats::lora::ADVICE as LORA_ADVICE;
 use crate::formats::{gguf, lora, original, pickle, prefix, safetensors};
+use crate::random::no_memory;
 use crate::stored::entry::Entry;
 use crate::stored::matrix::StoredMatrix;
 use crate::stored::source::Source;
@@ -279,7 +280,7 @@ impl Weights {
         entry.check(name, &self.sources, dtype)?;
         entry.mark_taken();
         let shape = expected.map_or(entry.shape.as_slice(), Shape::dims);
-        Ok(Tensor::zeros((), dtype, device)?.broadcast_as(shape)?)
+        Ok(no_memory(shape, dtype, device)?)
     }
 
     fn find(&self, name: &str, expected: Option<&[usize]>) -> Result<&Entry, CheckpointError> {

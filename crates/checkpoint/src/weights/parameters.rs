@@ -7,31 +7,47 @@ use candle_nn::VarBuilder;
 
 use super::Weights;
 use super::builders::{UnreadWeights, into_candle};
+use crate::random::{RecordedWeights, Recorder, no_memory};
 use crate::stored::matrix::StoredMatrix;
 
 /// The tensors below one name of a component's weights.
 #[derive(Clone)]
 pub struct Parameters {
-    /// Where matrices are asked for, which may be quantised: a builder gives tensors only.
-    weights: Arc<Weights>,
+    matrices: Matrices,
     builder: VarBuilder<'static>,
-    is_unread: bool,
+}
+
+/// Where matrices are asked for, which may be quantised: a builder gives tensors only.
+#[derive(Clone)]
+enum Matrices {
+    Read(Arc<Weights>),
+    /// They are tensors like others.
+    Unread,
+    Recorded(Recorder),
 }
 
 impl Parameters {
     pub(super) fn new(weights: Arc<Weights>, dtype: DType, device: &Device) -> Self {
-        Self { builder: weights.var_builder(dtype, device), weights, is_unread: false }
+        Self { builder: weights.var_builder(dtype, device), matrices: Matrices::Read(weights) }
     }
 
     /// Tensors without contents: only what headers say is looked at.
     pub fn unread(weights: Arc<Weights>, dtype: DType, device: &Device) -> Self {
-        let builder = VarBuilder::from_backend(Box::new(UnreadWeights(Arc::clone(&weights))), dtype, device.clone());
-        Self { builder, weights, is_unread: true }
+        let builder = VarBuilder::from_backend(Box::new(UnreadWeights(weights)), dtype, device.clone());
+        Self { builder, matrices: Matrices::Unread }
+    }
+
+    /// Tensors of whatever names and shapes are asked for, which are noted. They are zeros that take no memory.
+    pub fn recording(dtype: DType) -> (Self, Recorder) {
+        let recorder = Recorder::default();
+        let backend = Box::new(RecordedWeights(recorder.clone()));
+        let builder = VarBuilder::from_backend(backend, dtype, Device::Cpu);
+        (Self { builder, matrices: Matrices::Recorded(recorder.clone()) }, recorder)
     }
 
     /// Those below `name` in turn.
     pub fn pp(&self, name: impl ToString) -> Self {
-        Self { weights: Arc::clone(&self.weights), builder: self.builder.pp(name), is_unread: self.is_unread }
+        Self { matrices: self.matrices.clone(), builder: self.builder.pp(name) }
     }
 
     /// A tensor in the dtype of [`Self::dtype`].
@@ -41,14 +57,24 @@ impl Parameters {
 
     /// The weight of a linear layer, `[outputs, inputs]`.
     pub fn matrix(&self, outputs: usize, inputs: usize, name: &str) -> Result<StoredMatrix> {
-        if self.is_unread {
-            return Ok(StoredMatrix::dense(self.get((outputs, inputs), name)?));
+        match &self.matrices {
+            Matrices::Read(weights) => {
+                let taken = weights.take_matrix(&self.path(name), (outputs, inputs), self.dtype(), self.device());
+                taken.map_err(into_candle)
+            }
+            Matrices::Unread => Ok(StoredMatrix::dense(self.get((outputs, inputs), name)?)),
+            Matrices::Recorded(recorder) => {
+                recorder.note(&self.path(name), &[outputs, inputs], true);
+                Ok(StoredMatrix::dense(no_memory((outputs, inputs), self.dtype(), self.device())?))
+            }
         }
-        let name = match self.builder.prefix() {
+    }
+
+    fn path(&self, name: &str) -> String {
+        match self.builder.prefix() {
             prefix if prefix.is_empty() => name.to_owned(),
             prefix => format!("{prefix}.{name}"),
-        };
-        self.weights.take_matrix(&name, (outputs, inputs), self.dtype(), self.device()).map_err(into_candle)
+        }
     }
 
     /// Whether there is a tensor of this name.

@@ -21,4 +21,5 @@ pub use guidance::{Guidance, GuidanceKind};
 pub use labels::{LabelPolicy, Labels};
 pub use parts::{FamilyParts, check_buckets};
 pub(crate) use patch_shape::{MAX_DIMENSION, PatchShape};
+pub(crate) use registry::build_transformer;
 pub use registry::{FamilyEntry, entry_of};

@@ -1,6 +1,6 @@
 //! The families that can be loaded, as data.
 
-use afterimage_checkpoint::ModelIndex;
+use afterimage_checkpoint::{ModelIndex, Parameters};
 
 use super::family::LoadedFamily;
 use super::parts::FamilyParts;
@@ -19,6 +19,8 @@ pub struct FamilyEntry {
     pub adds_shift: bool,
     /// Loads it.
     pub load: fn(&FamilyParts<'_>) -> Result<LoadedFamily, DiffusionError>,
+    /// Builds the transformer of a configuration for pictures of no size and drops it: it has asked for its parameters.
+    pub(crate) build: fn(&str, Parameters) -> Result<(), DiffusionError>,
 }
 
 /// All families. Older repositories name `Transformer2DModel`, of which DiT and PixArt were once variants.
@@ -28,30 +30,35 @@ pub(super) static FAMILIES: [FamilyEntry; 5] = [
         transformers: &["DiTTransformer2DModel", "Transformer2DModel"],
         adds_shift: false,
         load: dit::Dit::load,
+        build: dit::Dit::build,
     },
     FamilyEntry {
         pipeline: "PixArtAlphaPipeline",
         transformers: &["PixArtTransformer2DModel", "Transformer2DModel"],
         adds_shift: false,
         load: |parts| pixart::PixArt::load(parts, Variant::Alpha),
+        build: pixart::PixArt::build,
     },
     FamilyEntry {
         pipeline: "PixArtSigmaPipeline",
         transformers: &["PixArtTransformer2DModel", "Transformer2DModel"],
         adds_shift: false,
         load: |parts| pixart::PixArt::load(parts, Variant::Sigma),
+        build: pixart::PixArt::build,
     },
     FamilyEntry {
         pipeline: "StableDiffusion3Pipeline",
         transformers: &["SD3Transformer2DModel"],
         adds_shift: true,
         load: sd3::Sd3::load,
+        build: sd3::Sd3::build,
     },
     FamilyEntry {
         pipeline: "FluxPipeline",
         transformers: &["FluxTransformer2DModel"],
         adds_shift: true,
         load: flux::Flux::load,
+        build: flux::Flux::build,
     },
 ];
 
@@ -65,4 +72,16 @@ pub fn entry_of(index: &ModelIndex) -> Result<&'static FamilyEntry, DiffusionErr
     };
     index.check_transformer(entry.transformers)?;
     Ok(entry)
+}
+
+/// Builds the transformer of this class and configuration and drops it: it has asked for its parameters. False if no
+/// family has the class.
+///
+/// # Errors
+/// The configuration cannot be served.
+pub(crate) fn build_transformer(class: &str, config: &str, parameters: Parameters) -> Result<bool, DiffusionError> {
+    match FAMILIES.iter().find(|entry| entry.transformers.contains(&class)) {
+        Some(entry) => (entry.build)(config, parameters).map(|()| true),
+        None => Ok(false),
+    }
 }

@@ -65,8 +65,11 @@ impl PatchEmbed {
         side: usize,
         parameters: &Parameters,
     ) -> Result<Self> {
-        let stored = parameters.get((1, side * side, self.hidden_size), "pos_embed")?.to_dtype(DType::F32)?;
-        let stored = stored.reshape((side, side, self.hidden_size))?;
+        let stored = parameters.get((1, side * side, self.hidden_size), "pos_embed")?;
+        if sizes.is_empty() {
+            return Ok(self);
+        }
+        let stored = stored.to_dtype(DType::F32)?.reshape((side, side, self.hidden_size))?;
         for size in sizes {
             let (height, width) = self.grid(*size);
             if height > side || width > side {

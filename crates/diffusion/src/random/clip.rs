@@ -1,8 +1,8 @@
-//! Configuration and tensors of transformers' `CLIPTextModel` and `CLIPTextModelWithProjection`.
+//! Configurations of transformers' `CLIPTextModel` and `CLIPTextModelWithProjection`.
 
 use serde_json::{Value, json};
 
-use super::tensors::TensorList;
+use super::recipe::{Component, Storage};
 
 /// Positions of a text.
 const POSITIONS: usize = 77;
@@ -45,12 +45,13 @@ impl ClipConfig {
         }
     }
 
-    pub(super) fn class(&self) -> &'static str {
+    fn class(&self) -> &'static str {
         if self.has_projection { "CLIPTextModelWithProjection" } else { "CLIPTextModel" }
     }
 
-    pub(super) fn parts(&self) -> (Value, TensorList) {
-        (self.to_json(), self.tensors())
+    /// In a folder of this name.
+    pub(super) fn component(&self, name: &'static str) -> Component {
+        Component::new(name, self.class(), Storage::Transformers, self.to_json())
     }
 
     fn to_json(&self) -> Value {
@@ -73,26 +74,5 @@ impl ClipConfig {
             "projection_dim": self.size,
             "vocab_size": self.tokens,
         })
-    }
-
-    fn tensors(&self) -> TensorList {
-        let mut list = TensorList::default();
-        list.embedding("text_model.embeddings.token_embedding", self.tokens, self.size);
-        list.embedding("text_model.embeddings.position_embedding", POSITIONS, self.size);
-        for layer in 0..self.layers {
-            let layer = format!("text_model.encoder.layers.{layer}");
-            for projection in ["q_proj", "k_proj", "v_proj", "out_proj"] {
-                list.linear(&format!("{layer}.self_attn.{projection}"), self.size, self.size);
-            }
-            list.norm(&format!("{layer}.layer_norm1"), self.size);
-            list.linear(&format!("{layer}.mlp.fc1"), self.size, self.inner_size);
-            list.linear(&format!("{layer}.mlp.fc2"), self.inner_size, self.size);
-            list.norm(&format!("{layer}.layer_norm2"), self.size);
-        }
-        list.norm("text_model.final_layer_norm", self.size);
-        if self.has_projection {
-            list.matrix("text_projection", self.size, self.size);
-        }
-        list
     }
 }

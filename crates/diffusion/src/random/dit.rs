@@ -1,17 +1,10 @@
-//! Configuration and tensors of diffusers' `DiTTransformer2DModel`.
+//! DiT: configuration of diffusers' `DiTTransformer2DModel`, and the model around it.
 
 use serde_json::{Map, Value, json};
 
 use super::recipe::{Component, DIFFUSERS_VERSION, Recipe, Storage};
 use super::schedulers;
-use super::tensors::TensorList;
 use super::vae::VaeConfig;
-
-/// Width of the sinusoidal timestep embedding, fixed in diffusers' `TimestepEmbedding` for DiT.
-const TIMESTEP_CHANNELS: usize = 256;
-
-/// Shift, scale and gate for attention and for the feed-forward part (adaLN-Zero).
-const MODULATIONS: usize = 6;
 
 pub(super) struct DitConfig {
     layers: usize,
@@ -47,12 +40,11 @@ impl DitConfig {
     pub(super) fn model(&self, vae: &VaeConfig, labels: usize) -> Recipe {
         let id2label: Map<String, Value> =
             (0..labels).map(|class| (class.to_string(), json!(format!("class {class}")))).collect();
-        let transformer = (self.to_json(), self.tensors());
         Recipe {
             pipeline: "DiTPipeline",
             components: vec![
-                Component::new("transformer", "DiTTransformer2DModel", Storage::Diffusers, transformer),
-                Component::new("vae", "AutoencoderKL", Storage::Diffusers, vae.parts()),
+                Component::new("transformer", "DiTTransformer2DModel", Storage::Diffusers, self.to_json()),
+                vae.component(),
             ],
             tokenizers: Vec::new(),
             scheduler: schedulers::ddim(),
@@ -86,32 +78,5 @@ impl DitConfig {
     /// Noise and variance.
     fn out_channels(&self) -> usize {
         2 * self.latent_channels
-    }
-
-    pub(super) fn tensors(&self) -> TensorList {
-        let dim = self.heads * self.head_dim;
-        let mut list = TensorList::default();
-        list.conv("pos_embed.proj", self.latent_channels, dim, self.patch_size);
-        for layer in 0..self.layers {
-            self.push_block(&mut list, &format!("transformer_blocks.{layer}"), dim);
-        }
-        list.linear("proj_out_1", dim, 2 * dim);
-        let patch_values = self.patch_size * self.patch_size * self.out_channels();
-        list.linear("proj_out_2", dim, patch_values);
-        list
-    }
-
-    fn push_block(&self, list: &mut TensorList, block: &str, dim: usize) {
-        let embedder = format!("{block}.norm1.emb.timestep_embedder");
-        list.linear(&format!("{embedder}.linear_1"), TIMESTEP_CHANNELS, dim);
-        list.linear(&format!("{embedder}.linear_2"), dim, dim);
-        let table = format!("{block}.norm1.emb.class_embedder.embedding_table");
-        list.embedding(&table, self.classes + 1, dim);
-        list.linear(&format!("{block}.norm1.linear"), dim, MODULATIONS * dim);
-        for projection in ["to_q", "to_k", "to_v", "to_out.0"] {
-            list.linear(&format!("{block}.attn1.{projection}"), dim, dim);
-        }
-        list.linear(&format!("{block}.ff.net.0.proj"), dim, 4 * dim);
-        list.linear(&format!("{block}.ff.net.2"), 4 * dim, dim);
     }
 }

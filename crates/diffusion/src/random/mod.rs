@@ -2,17 +2,18 @@
 //!
 //! Speed and memory do not depend on what the weights say, so benchmarks of the real sizes need no
 //! download. The pictures are noise. The same seed gives the same files on every machine.
+//!
+//! A kind is configurations: which tensors a model has is what it asks for while it is built (`Recorder` of
+//! `afterimage_checkpoint`). Only what published files hold beyond that is listed here.
 
 mod clip;
 mod dit;
 mod flux;
-mod gguf;
 mod pixart;
 mod recipe;
 mod schedulers;
 mod sd3;
 mod t5;
-mod tensors;
 mod tokenizers;
 mod vae;
 

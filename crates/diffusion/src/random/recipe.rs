@@ -3,13 +3,12 @@
 use std::fs;
 use std::path::Path;
 
-use afterimage_checkpoint::{CheckpointError, MODEL_INDEX};
+use afterimage_checkpoint::{CheckpointError, MODEL_INDEX, Parameters, RandomTensors};
 use candle_core::DType;
 use serde_json::{Map, Value, json};
 
-use super::tensors::TensorList;
 use super::tokenizers::TokenizerKind;
-use crate::DiffusionError;
+use crate::{DiffusionError, families, text, vae};
 
 /// The diffusers version that configurations name.
 pub(super) const DIFFUSERS_VERSION: &str = "0.42.1";
@@ -33,8 +32,11 @@ pub(super) struct Component {
     pub(super) name: &'static str,
     pub(super) class: &'static str,
     pub(super) config: Value,
-    pub(super) tensors: TensorList,
     pub(super) storage: Storage,
+    /// Second names of tensors, which published files do not have.
+    pub(super) absent: &'static [&'static str],
+    /// Names and shapes of tensors that published files have and the model does not ask for.
+    pub(super) unread: Vec<(String, Vec<usize>)>,
 }
 
 /// What the weights are written as.
@@ -43,34 +45,55 @@ pub(super) enum Storage {
     Diffusers,
     /// As transformers saves text encoders.
     Transformers,
-    /// One quantised file of this name.
-    Gguf(&'static str),
+    /// One quantised file under the names of the model's makers, who call it `architecture`.
+    Gguf { file: &'static str, architecture: &'static str },
 }
 
 impl Component {
-    pub(super) fn new(
-        name: &'static str,
-        class: &'static str,
-        storage: Storage,
-        (config, tensors): (Value, TensorList),
-    ) -> Self {
-        Self { name, class, config, tensors, storage }
+    /// Of what the model asks for, and no more.
+    pub(super) fn new(name: &'static str, class: &'static str, storage: Storage, config: Value) -> Self {
+        Self { name, class, config, storage, absent: &[], unread: Vec::new() }
+    }
+
+    /// All that its weights consist of, under diffusers' names.
+    pub(super) fn tensors(&self) -> Result<RandomTensors, DiffusionError> {
+        let (parameters, recorder) = Parameters::recording(DType::F32);
+        let recorder = recorder.without(self.absent);
+        let config = self.config.to_string();
+        let is_known = families::build_transformer(self.class, &config, parameters.clone())?
+            || text::build_encoder(self.class, &config, &parameters)?
+            || vae::build_decoder(self.class, &config, &parameters)?;
+        if !is_known {
+            return Err(DiffusionError::RandomModel(format!(
+                "{}: there is no model of class {}",
+                self.name, self.class
+            )));
+        }
+        let mut tensors = recorder.tensors();
+        tensors.extend(self.unread.iter().cloned());
+        Ok(tensors)
     }
 
     fn library(&self) -> &'static str {
         match self.storage {
             Storage::Transformers => "transformers",
-            Storage::Diffusers | Storage::Gguf(_) => "diffusers",
+            Storage::Diffusers | Storage::Gguf { .. } => "diffusers",
         }
     }
 
     fn write(&self, folder: &Path, seed: u64, dtype: DType) -> Result<(), DiffusionError> {
         write_json(&folder.join("config.json"), &self.config)?;
+        let tensors = self.tensors()?;
         match self.storage {
-            Storage::Diffusers => self.tensors.write(&folder.join("diffusion_pytorch_model.safetensors"), seed, dtype),
-            Storage::Transformers => self.tensors.write(&folder.join("model.safetensors"), seed, dtype),
-            Storage::Gguf(name) => self.tensors.write_gguf(&folder.join(name), seed),
+            Storage::Diffusers => {
+                tensors.write_safetensors(&folder.join("diffusion_pytorch_model.safetensors"), seed, dtype)?;
+            }
+            Storage::Transformers => tensors.write_safetensors(&folder.join("model.safetensors"), seed, dtype)?,
+            Storage::Gguf { file, architecture } => {
+                tensors.with_original_names(self.class).write_gguf(&folder.join(file), architecture, seed)?;
+            }
         }
+        Ok(())
     }
 }
 

@@ -1,9 +1,11 @@
-//! Configuration and tensors of transformers' `T5EncoderModel`.
+//! Configurations of transformers' `T5EncoderModel`.
 
 use serde_json::{Value, json};
 
-use super::tensors::TensorList;
+use super::recipe::{Component, Storage};
 
+/// A second name of the table of tokens, under which published files do not store it again.
+const OTHER_NAME: &str = "encoder.embed_tokens.weight";
 /// Distances that have a bias of their own.
 const BUCKETS: usize = 32;
 
@@ -22,8 +24,10 @@ impl T5Config {
         Self { size: 4096, heads: 64, head_size: 64, inner_size: 10240, layers: 24, tokens: 32128 }
     }
 
-    pub(super) fn parts(&self) -> (Value, TensorList) {
-        (self.to_json(), self.tensors())
+    /// In a folder of this name.
+    pub(super) fn component(&self, name: &'static str) -> Component {
+        let component = Component::new(name, "T5EncoderModel", Storage::Transformers, self.to_json());
+        Component { absent: &[OTHER_NAME], ..component }
     }
 
     fn to_json(&self) -> Value {
@@ -50,30 +54,5 @@ impl T5Config {
             "use_cache": true,
             "vocab_size": self.tokens,
         })
-    }
-
-    fn tensors(&self) -> TensorList {
-        let mut list = TensorList::default();
-        list.embedding("shared", self.tokens, self.size);
-        let inner = self.heads * self.head_size;
-        for layer in 0..self.layers {
-            let block = format!("encoder.block.{layer}");
-            let attention = format!("{block}.layer.0.SelfAttention");
-            for projection in ["q", "k", "v"] {
-                list.matrix(&format!("{attention}.{projection}"), self.size, inner);
-            }
-            list.matrix(&format!("{attention}.o"), inner, self.size);
-            if layer == 0 {
-                list.embedding(&format!("{attention}.relative_attention_bias"), BUCKETS, self.heads);
-            }
-            list.scale(&format!("{block}.layer.0.layer_norm.weight"), self.size);
-            for projection in ["wi_0", "wi_1"] {
-                list.matrix(&format!("{block}.layer.1.DenseReluDense.{projection}"), self.size, self.inner_size);
-            }
-            list.matrix(&format!("{block}.layer.1.DenseReluDense.wo"), self.inner_size, self.size);
-            list.scale(&format!("{block}.layer.1.layer_norm.weight"), self.size);
-        }
-        list.scale("encoder.final_layer_norm.weight", self.size);
-        list
     }
 }

@@ -1,10 +1,9 @@
 use std::sync::Arc;
 
 use afterimage_cache::{CacheBudget, CachePlan, ImageCache, Lane, ListShape};
-use afterimage_checkpoint::{ModelFolder, ModelIndex};
+use afterimage_checkpoint::{ModelFolder, ModelIndex, Parameters};
 use candle_core::{DType, Device, Tensor};
 
-use super::tensors::TensorList;
 use super::*;
 use crate::Canvas;
 use crate::families::{FamilyParts, LoadedFamily, Rows, entry_of};
@@ -84,7 +83,8 @@ fn models_have_their_published_sizes() {
         (RandomModelKind::FluxDev, vec![11_901_408_320, 83_819_683, 123_060_480, T5_XXL]),
         (RandomModelKind::FluxSchnell, vec![11_891_178_560, 83_819_683, 123_060_480, T5_XXL]),
     ] {
-        let found: Vec<_> = kind.recipe().components.iter().map(|component| component.tensors.elements()).collect();
+        let found: Vec<_> =
+            kind.recipe().components.iter().map(|component| component.tensors().unwrap().elements()).collect();
         assert_eq!(found, sizes, "{kind:?}");
     }
 }
@@ -167,10 +167,10 @@ fn flux_runs_from_its_gguf_file() {
 /// Quantised weights are spread like others.
 #[test]
 fn blocks_are_spread() {
-    let mut list = TensorList::default();
-    list.matrix("transformer_blocks.0.x", 256, 64);
+    let (parameters, recorder) = Parameters::recording(DType::F32);
+    parameters.matrix(64, 256, "transformer_blocks.0.x.weight").unwrap();
     let place = tempfile::tempdir().unwrap();
-    list.write_gguf(&place.path().join("x.gguf"), 0).unwrap();
+    recorder.tensors().write_gguf(&place.path().join("x.gguf"), "flux", 0).unwrap();
     std::fs::write(place.path().join("config.json"), "{}").unwrap();
     let weights = afterimage_checkpoint::Weights::open(place.path()).unwrap();
     assert_eq!(weights.bytes(), 64 * 144);

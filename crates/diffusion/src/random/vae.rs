@@ -1,9 +1,8 @@
-//! Configuration and tensors of diffusers' `AutoencoderKL`, encoder and decoder.
+//! Configurations of diffusers' `AutoencoderKL`, and the tensors of its encoder, which no model here reads.
 
 use serde_json::{Value, json};
 
-use super::recipe::DIFFUSERS_VERSION;
-use super::tensors::TensorList;
+use super::recipe::{Component, DIFFUSERS_VERSION, Storage};
 
 const IMAGE_CHANNELS: usize = 3;
 
@@ -69,8 +68,9 @@ impl VaeConfig {
         Self { channels: vec![8, 8, 16, 16], layers_per_block: 1, norm_groups: 4, sample_size: 16, ..Self::flux() }
     }
 
-    pub(super) fn parts(&self) -> (Value, TensorList) {
-        (self.to_json(), self.tensors())
+    pub(super) fn component(&self) -> Component {
+        let component = Component::new("vae", "AutoencoderKL", Storage::Diffusers, self.to_json());
+        Component { unread: self.encoder().0, ..component }
     }
 
     fn to_json(&self) -> Value {
@@ -96,51 +96,37 @@ impl VaeConfig {
         })
     }
 
-    pub(super) fn tensors(&self) -> TensorList {
-        let mut list = TensorList::default();
-        self.push_encoder(&mut list);
-        self.push_decoder(&mut list);
-        // The encoder gives mean and logarithm of the variance.
-        let moments = 2 * self.latent_channels;
-        if self.has_quant_convs {
-            list.conv("quant_conv", moments, moments, 1);
-            list.conv("post_quant_conv", self.latent_channels, self.latent_channels, 1);
-        }
-        list
-    }
-
-    fn push_encoder(&self, list: &mut TensorList) {
+    /// The half that makes latents.
+    fn encoder(&self) -> Tensors {
         let (first, last) = self.outer_channels();
-        list.conv("encoder.conv_in", IMAGE_CHANNELS, first, 3);
+        // Mean and logarithm of the variance.
+        let moments = 2 * self.latent_channels;
+        let mut tensors = Tensors::default();
+        tensors.conv("encoder.conv_in", IMAGE_CHANNELS, first, 3);
         let mut inputs = first;
         for (level, &outputs) in self.channels.iter().enumerate() {
             let block = format!("encoder.down_blocks.{level}");
-            push_resnets(list, &block, inputs, outputs, self.layers_per_block);
-            if level + 1 < self.channels.len() {
-                list.conv(&format!("{block}.downsamplers.0.conv"), outputs, outputs, 3);
+            for layer in 0..self.layers_per_block {
+                tensors.resnet(&format!("{block}.resnets.{layer}"), inputs, outputs);
+                inputs = outputs;
             }
-            inputs = outputs;
-        }
-        push_mid_block(list, "encoder.mid_block", last);
-        list.norm("encoder.conv_norm_out", last);
-        list.conv("encoder.conv_out", last, 2 * self.latent_channels, 3);
-    }
-
-    fn push_decoder(&self, list: &mut TensorList) {
-        let (first, last) = self.outer_channels();
-        list.conv("decoder.conv_in", self.latent_channels, last, 3);
-        push_mid_block(list, "decoder.mid_block", last);
-        let mut inputs = last;
-        for (level, &outputs) in self.channels.iter().rev().enumerate() {
-            let block = format!("decoder.up_blocks.{level}");
-            push_resnets(list, &block, inputs, outputs, self.layers_per_block + 1);
             if level + 1 < self.channels.len() {
-                list.conv(&format!("{block}.upsamplers.0.conv"), outputs, outputs, 3);
+                tensors.conv(&format!("{block}.downsamplers.0.conv"), outputs, outputs, 3);
             }
-            inputs = outputs;
         }
-        list.norm("decoder.conv_norm_out", first);
-        list.conv("decoder.conv_out", first, IMAGE_CHANNELS, 3);
+        tensors.norm("encoder.mid_block.attentions.0.group_norm", last);
+        for projection in ["to_q", "to_k", "to_v", "to_out.0"] {
+            tensors.parameters(&format!("encoder.mid_block.attentions.0.{projection}"), vec![last, last]);
+        }
+        for layer in 0..2 {
+            tensors.resnet(&format!("encoder.mid_block.resnets.{layer}"), last, last);
+        }
+        tensors.norm("encoder.conv_norm_out", last);
+        tensors.conv("encoder.conv_out", last, moments, 3);
+        if self.has_quant_convs {
+            tensors.conv("quant_conv", moments, moments, 1);
+        }
+        tensors
     }
 
     /// Channels at full and at latent resolution.
@@ -150,30 +136,32 @@ impl VaeConfig {
     }
 }
 
-fn push_resnets(list: &mut TensorList, block: &str, inputs: usize, outputs: usize, count: usize) {
-    for layer in 0..count {
-        let inputs = if layer == 0 { inputs } else { outputs };
-        push_resnet(list, &format!("{block}.resnets.{layer}"), inputs, outputs);
-    }
-}
+/// Names and shapes.
+#[derive(Default)]
+struct Tensors(Vec<(String, Vec<usize>)>);
 
-fn push_resnet(list: &mut TensorList, resnet: &str, inputs: usize, outputs: usize) {
-    list.norm(&format!("{resnet}.norm1"), inputs);
-    list.conv(&format!("{resnet}.conv1"), inputs, outputs, 3);
-    list.norm(&format!("{resnet}.norm2"), outputs);
-    list.conv(&format!("{resnet}.conv2"), outputs, outputs, 3);
-    if inputs != outputs {
-        list.conv(&format!("{resnet}.conv_shortcut"), inputs, outputs, 1);
+impl Tensors {
+    /// Weight and bias.
+    fn parameters(&mut self, name: &str, shape: Vec<usize>) {
+        self.0.push((format!("{name}.bias"), shape[..1].to_vec()));
+        self.0.push((format!("{name}.weight"), shape));
     }
-}
 
-fn push_mid_block(list: &mut TensorList, block: &str, channels: usize) {
-    let attention = format!("{block}.attentions.0");
-    list.norm(&format!("{attention}.group_norm"), channels);
-    for projection in ["to_q", "to_k", "to_v", "to_out.0"] {
-        list.linear(&format!("{attention}.{projection}"), channels, channels);
+    fn conv(&mut self, name: &str, inputs: usize, outputs: usize, kernel: usize) {
+        self.parameters(name, vec![outputs, inputs, kernel, kernel]);
     }
-    for layer in 0..2 {
-        push_resnet(list, &format!("{block}.resnets.{layer}"), channels, channels);
+
+    fn norm(&mut self, name: &str, channels: usize) {
+        self.parameters(name, vec![channels]);
+    }
+
+    fn resnet(&mut self, name: &str, inputs: usize, outputs: usize) {
+        self.norm(&format!("{name}.norm1"), inputs);
+        self.conv(&format!("{name}.conv1"), inputs, outputs, 3);
+        self.norm(&format!("{name}.norm2"), outputs);
+        self.conv(&format!("{name}.conv2"), outputs, outputs, 3);
+        if inputs != outputs {
+            self.conv(&format!("{name}.conv_shortcut"), inputs, outputs, 1);
+        }
     }
 }

@@ -41,6 +41,11 @@ pub enum ClipClass {
 }
 
 impl ClipClass {
+    /// By transformers' name.
+    pub(super) fn named(name: &str) -> Option<Self> {
+        [Self::Plain, Self::WithProjection].into_iter().find(|class| class.as_str() == name)
+    }
+
     /// transformers' name.
     pub fn as_str(self) -> &'static str {
         match self {

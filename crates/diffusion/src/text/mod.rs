@@ -16,6 +16,10 @@ mod t5_tokenizer;
 mod tokenizer;
 mod tokenizer_files;
 
+use afterimage_checkpoint::Parameters;
+
+use self::clip::{ClipTextConfig, ClipTextModel};
+use self::t5::{T5Config, T5Encoder};
 use crate::DiffusionError;
 
 pub use clip::ClipClass;
@@ -35,4 +39,22 @@ pub fn tokenizer_of(source: &EncoderSource, component: &str) -> Result<TextToken
         Ok(files) => clip_tokenizer::load(&files)?,
         Err(_) => t5_tokenizer::load(&source.tokenizer(component, &t5_tokenizer::CLASSES)?)?,
     })
+}
+
+/// Builds the text encoder of this class and configuration and drops it: it has asked for its parameters. False if there
+/// is none of the class.
+///
+/// # Errors
+/// The configuration cannot be served.
+pub(crate) fn build_encoder(class: &str, config: &str, parameters: &Parameters) -> Result<bool, DiffusionError> {
+    const PATH: &str = "config.json";
+
+    if class == t5::CLASS {
+        T5Encoder::new(&T5Config::from_json(PATH, config)?, parameters)?;
+        return Ok(true);
+    }
+    let Some(class) = ClipClass::named(class) else { return Ok(false) };
+    let config = ClipTextConfig::from_json(PATH, config)?;
+    ClipTextModel::new(&config, config.projection_dim(PATH, class)?, parameters)?;
+    Ok(true)
 }

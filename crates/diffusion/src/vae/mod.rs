@@ -20,7 +20,7 @@ mod input;
 mod resnet;
 mod stripes;
 
-use afterimage_checkpoint::{ModelFolder, ModelIndex, OwnClass, component_config};
+use afterimage_checkpoint::{ModelFolder, ModelIndex, OwnClass, Parameters, component_config};
 use candle_core::{DType, Device, Result, Tensor};
 
 use self::config::VaeConfig;
@@ -81,4 +81,20 @@ impl Vae {
     pub fn decode(&self, latents: &Tensor) -> Result<Tensor> {
         self.decoder.decode(&latents.affine(1.0 / self.config.scaling_factor, self.shift)?)
     }
+}
+
+/// Builds the decoder of a VAE of this class and configuration and drops it: it has asked for its parameters. False if
+/// there is none of the class.
+///
+/// # Errors
+/// The configuration cannot be served.
+pub(crate) fn build_decoder(
+    class: &str,
+    config: &str,
+    parameters: &Parameters,
+) -> std::result::Result<bool, DiffusionError> {
+    if class == CLASS {
+        VaeDecoder::new(&VaeConfig::from_json(config)?, parameters)?;
+    }
+    Ok(class == CLASS)
 }

@@ -7,6 +7,7 @@ pub(super) const NAMES: Names = Names {
     family: "FLUX",
     class: "FluxTransformer2DModel",
     sign: "double_blocks.",
+    norm_weight: "scale",
     rules: &[
         ("img_in", One("x_embedder")),
         ("txt_in", One("context_embedder")),

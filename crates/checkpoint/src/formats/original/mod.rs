@@ -30,6 +30,8 @@ struct Names {
     class: &'static str,
     /// What the names of its blocks start with.
     sign: &'static str,
+    /// The last part of the name of what a norm multiplies with.
+    norm_weight: &'static str,
     /// `*` stands for the index of a block; without the last part of the name.
     rules: &'static [(&'static str, Becomes)],
 }
@@ -92,6 +94,20 @@ pub(crate) fn entries(
         entries.extend(names.entries(name, tensor, width)?);
     }
     Ok(entries)
+}
+
+/// What the makers of this class call the tensor of `rank` dimensions that diffusers calls `name`: of several that are one
+/// with them, the same for each.
+pub(crate) fn original_name(class: &str, name: &str, rank: usize) -> Option<String> {
+    let names = FAMILIES.iter().find(|names| names.class == class)?;
+    let (stem, parameter) = split(name);
+    let is_norm_weight = parameter == Some("weight") && rank == 1;
+    names.rules.iter().find_map(|(pattern, becomes)| {
+        let index = becomes.names().iter().find_map(|target| block_index(target, stem))?;
+        let original = pattern.replace('*', index);
+        let parameter = if is_norm_weight { Some(names.norm_weight) } else { parameter };
+        Some(parameter.map_or(original.clone(), |parameter| format!("{original}.{parameter}")))
+    })
 }
 
 /// Of a checkpoint only the transformer, and of names that all begin with something that no family knows, the rest.
@@ -173,6 +189,14 @@ fn block_index<'a>(pattern: &str, stem: &'a str) -> Option<&'a str> {
 }
 
 impl Becomes {
+    /// diffusers' names of what is made of it.
+    fn names(&self) -> &[&'static str] {
+        match self {
+            Self::One(name) | Self::Swapped(name) | Self::SwappedIfTwo(name) => std::slice::from_ref(name),
+            Self::Parts(names) | Self::SquaresAndRest(names) => names,
+        }
+    }
+
     /// Names and their rows; `None` where the rows cannot be divided so.
     fn split(&self, rows: usize, width: impl Fn() -> Option<usize>) -> Option<Vec<Part>> {
         let halves = || rows.is_multiple_of(2).then(|| vec![rows / 2..rows, 0..rows / 2]);

@@ -7,6 +7,7 @@ pub(super) const NAMES: Names = Names {
     family: "Stable Diffusion 3",
     class: "SD3Transformer2DModel",
     sign: "joint_blocks.",
+    norm_weight: "weight",
     rules: &[
         ("pos_embed", One("pos_embed.pos_embed")),
         ("x_embedder.proj", One("pos_embed.proj")),

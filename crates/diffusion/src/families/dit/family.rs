@@ -6,7 +6,7 @@
 //! Departs from it: pictures may have other sizes than `sample_size`.
 
 use afterimage_cache::Lane;
-use afterimage_checkpoint::{TRANSFORMER, component_config};
+use afterimage_checkpoint::{Parameters, TRANSFORMER, component_config};
 use candle_core::{Result, Tensor};
 
 use super::config::{NULL_CLASS, TransformerConfig};
@@ -30,6 +30,12 @@ pub(crate) struct Dit {
 }
 
 impl Dit {
+    /// Builds the transformer of a configuration for pictures of no size and drops it.
+    pub(crate) fn build(config: &str, parameters: Parameters) -> std::result::Result<(), DiffusionError> {
+        DitTransformer::new(TransformerConfig::from_json(config)?, &[], parameters)?;
+        Ok(())
+    }
+
     /// Loads the transformer of a model folder.
     pub(crate) fn load(parts: &FamilyParts<'_>) -> std::result::Result<LoadedFamily, DiffusionError> {
         if parts.max_sequence_length.is_some() {

@@ -8,7 +8,7 @@
 //! `true_cfg_scale` without a negative prompt steers away from the empty one, where the pipeline does nothing.
 
 use afterimage_cache::{Calibration, Lane};
-use afterimage_checkpoint::{TRANSFORMER, component_config};
+use afterimage_checkpoint::{Parameters, TRANSFORMER, component_config};
 use candle_core::{Result, Tensor};
 
 use super::config::{PACK_SIDE, TransformerConfig};
@@ -49,6 +49,12 @@ pub(crate) struct Flux {
 }
 
 impl Flux {
+    /// Builds the transformer of a configuration for pictures of no size and drops it.
+    pub(crate) fn build(config: &str, parameters: Parameters) -> std::result::Result<(), DiffusionError> {
+        FluxTransformer::new(&TransformerConfig::from_json(config)?, &[], 0, parameters)?;
+        Ok(())
+    }
+
     /// Loads transformer and text encoders of a model folder.
     pub(crate) fn load(parts: &FamilyParts<'_>) -> std::result::Result<LoadedFamily, DiffusionError> {
         let FamilyParts { folder, dtype, device, .. } = *parts;

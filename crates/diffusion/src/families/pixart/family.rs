@@ -12,7 +12,7 @@
 //! encoded without their padding, which the mask hides from all other tokens.
 
 use afterimage_cache::Lane;
-use afterimage_checkpoint::{TRANSFORMER, component_config};
+use afterimage_checkpoint::{Parameters, TRANSFORMER, component_config};
 use candle_core::{DType, Device, Result, Tensor};
 
 use super::config::TransformerConfig;
@@ -60,6 +60,12 @@ pub(crate) struct PixArt {
 }
 
 impl PixArt {
+    /// Builds the transformer of a configuration for pictures of no size and drops it.
+    pub(crate) fn build(config: &str, parameters: Parameters) -> std::result::Result<(), DiffusionError> {
+        PixArtTransformer::new(TransformerConfig::from_json(config)?, &[], 1, parameters)?;
+        Ok(())
+    }
+
     /// Loads transformer and text encoder of a model folder.
     pub(crate) fn load(parts: &FamilyParts<'_>, variant: Variant) -> std::result::Result<LoadedFamily, DiffusionError> {
         let config = TransformerConfig::from_json(&component_config::text(parts.folder, TRANSFORMER)?)?;

@@ -6,7 +6,7 @@
 //! <https://github.com/huggingface/diffusers/tree/v0.42.1/src/diffusers/pipelines/stable_diffusion_3>
 
 use afterimage_cache::Lane;
-use afterimage_checkpoint::{TRANSFORMER, component_config};
+use afterimage_checkpoint::{Parameters, TRANSFORMER, component_config};
 use candle_core::{DType, Device, Result, Tensor};
 
 use super::config::TransformerConfig;
@@ -53,6 +53,12 @@ struct PromptStates {
 }
 
 impl Sd3 {
+    /// Builds the transformer of a configuration for pictures of no size and drops it.
+    pub(crate) fn build(config: &str, parameters: Parameters) -> std::result::Result<(), DiffusionError> {
+        Sd3Transformer::new(&TransformerConfig::from_json(config)?, &[], &parameters)?;
+        Ok(())
+    }
+
     /// Loads transformer and text encoders of a model folder.
     pub(crate) fn load(parts: &FamilyParts<'_>) -> std::result::Result<LoadedFamily, DiffusionError> {
         let config = TransformerConfig::from_json(&component_config::text(parts.folder, TRANSFORMER)?)?;

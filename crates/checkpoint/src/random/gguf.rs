@@ -7,11 +7,11 @@ use std::fs::File;
 use std::io::{self, BufWriter, Write};
 use std::path::Path;
 
-use afterimage_checkpoint::CheckpointError;
 use half::f16;
 
-use super::tensors::{Init, TensorList, TensorSpec, splitmix64};
-use crate::DiffusionError;
+use super::tensors::{RandomTensors, TensorSpec};
+use super::values::{Init, splitmix64};
+use crate::CheckpointError;
 
 const MAGIC: &[u8; 4] = b"GGUF";
 const VERSION: u32 = 3;
@@ -38,10 +38,10 @@ enum Type {
 }
 
 impl Type {
-    /// Matrices are quantised where their rows are whole blocks.
+    /// Weights of linear layers are quantised where their rows are whole blocks.
     fn of(spec: &TensorSpec) -> Self {
         match spec.shape.as_slice() {
-            [_, columns] if columns.is_multiple_of(BLOCK_ELEMENTS) => Self::Q4K,
+            [_, columns] if spec.is_matrix && columns.is_multiple_of(BLOCK_ELEMENTS) => Self::Q4K,
             [_, _] => Self::F16,
             _ => Self::F32,
         }
@@ -56,12 +56,15 @@ impl Type {
     }
 }
 
-impl TensorList {
-    /// Writes a GGUF file.
-    pub(super) fn write_gguf(&self, path: &Path, seed: u64) -> Result<(), DiffusionError> {
+impl RandomTensors {
+    /// Writes a GGUF file of a model that its makers call `architecture`.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub fn write_gguf(&self, path: &Path, architecture: &str, seed: u64) -> Result<(), CheckpointError> {
         let write = || {
             let mut file = BufWriter::new(File::create(path)?);
-            let header = self.gguf_header();
+            let header = self.gguf_header(architecture);
             file.write_all(&header)?;
             pad(&mut file, header.len())?;
             for spec in self.specs() {
@@ -71,10 +74,10 @@ impl TensorList {
             }
             file.flush()
         };
-        write().map_err(|source| CheckpointError::Write { path: path.to_path_buf(), source }.into())
+        write().map_err(|source| CheckpointError::Write { path: path.to_path_buf(), source })
     }
 
-    fn gguf_header(&self) -> Vec<u8> {
+    fn gguf_header(&self, architecture: &str) -> Vec<u8> {
         let mut header = Vec::new();
         header.extend(MAGIC);
         header.extend(VERSION.to_le_bytes());
@@ -82,7 +85,7 @@ impl TensorList {
         header.extend(1u64.to_le_bytes());
         push_string(&mut header, "general.architecture");
         header.extend(STRING.to_le_bytes());
-        push_string(&mut header, "flux");
+        push_string(&mut header, architecture);
         let mut offset = 0u64;
         for spec in self.specs() {
             let kind = Type::of(spec);
