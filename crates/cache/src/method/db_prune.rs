@@ -122,7 +122,7 @@ impl DbPrune {
     fn threshold(&self) -> f64 {
         let threshold = self.plan.config.residual_diff_threshold;
         let Some(dynamic) = self.prune.dynamic_threshold else { return threshold };
-        // Upstream looks at the conditional branch on both branches.
+        // cache-dit looks at the conditional branch on both branches.
         let recorded = self.branches[0].log.recorded(self.pass.request_step);
         let first = recorded.map_or(&[][..], Recorded::values);
         let first = first.iter().take(DISTANCES_AVERAGED).copied().filter(|distance| *distance > 0.0);
@@ -168,7 +168,7 @@ impl DbPrune {
         if reason != Reason::Cached {
             branch.log.record_first(request_step, reason);
             self.running = Some((index, streams.clone()));
-            // To see what the block has made of them.
+            // Asked again after the block, to store what it has added.
             return Ok(Visit::Run { until: index + 1, decides: false });
         }
         let Some(streams) = branch.blocks[index].effect.apply(streams)? else {
@@ -182,7 +182,7 @@ impl DbPrune {
         Ok(Visit::Jump { to: index + 1, streams })
     }
 
-    /// The next block that may be skipped, or behind the last.
+    /// The next block that may be skipped, or the place after the last.
     fn next_prunable(&self, index: usize) -> usize {
         let ahead = self.always_runs.iter().enumerate().skip(index + 1);
         ahead.filter(|(_, always)| !**always).map(|(block, _)| block).next().unwrap_or(self.always_runs.len())

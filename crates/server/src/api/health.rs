@@ -11,7 +11,7 @@ use super::error::ApiError;
 use super::openapi::Unavailable;
 use super::state::AppState;
 
-/// How the server is
+/// Health of the server
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct Health {
     status: HealthStatus,

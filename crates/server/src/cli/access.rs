@@ -15,7 +15,7 @@ pub(crate) struct AccessArgs {
     /// KEY`). Others see the flags of a process, so use the variable or a file. [default: the API is open]
     #[arg(long, env = "AFTERIMAGE_API_KEY", hide_env_values = true, value_delimiter = ',', value_name = "KEY,...")]
     api_key: Vec<Secret>,
-    /// File of keys, one KEY or NAME:KEY per line; lines that begin with # are left out
+    /// File of keys, one KEY or NAME:KEY per line; lines that begin with # are ignored
     #[arg(long, env = "AFTERIMAGE_API_KEY_FILE", hide_env_values = true, value_name = "FILE")]
     api_key_file: Option<PathBuf>,
     /// Require a key for /metrics too

@@ -76,7 +76,7 @@ pub(super) struct ModelArgs {
 /// What a prompt that is no label is taken for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub(super) enum LabelPolicyArg {
-    /// It is an error
+    /// Refused with an error
     Exact,
     /// The label that has most in common with it is drawn, and the response names it
     Nearest,

@@ -40,7 +40,7 @@ impl OutputPattern {
             return Ok(Self::Folder(PathBuf::from(text)));
         }
         if let Some(unknown) = placeholders(text).find(|found| !PLACEHOLDERS.contains(found)) {
-            return Err(format!("`{unknown}` is no placeholder; {} are", PLACEHOLDERS.join(" and ")));
+            return Err(format!("`{unknown}` is not a placeholder; {} are", PLACEHOLDERS.join(" and ")));
         }
         match Path::new(text).extension() {
             Some(extension) => match ImageFormat::of_extension(&extension.to_string_lossy()) {
@@ -50,7 +50,7 @@ impl OutputPattern {
                 )),
             },
             None if placeholders(text).next().is_some() => {
-                Err(format!("it is `{text}`; placeholders belong into a file name, which ends in {ENDINGS}"))
+                Err(format!("it is `{text}`; placeholders belong in a file name, which ends in {ENDINGS}"))
             }
             None => Ok(Self::Folder(PathBuf::from(text))),
         }

@@ -165,11 +165,11 @@ fn json(found: &DeValue<'_>) -> Result<Value, String> {
         DeValue::Boolean(value) => Value::from(*value),
         DeValue::Integer(digits) => {
             let number = i64::from_str_radix(digits.as_str(), digits.radix());
-            Value::from(number.map_err(|_| "it is no integer of 64 bits")?)
+            Value::from(number.map_err(|_| "it is not a 64-bit integer")?)
         }
         DeValue::Float(digits) => {
             let number = digits.as_str().parse::<f64>().ok().filter(|number| number.is_finite());
-            Value::from(number.ok_or("it is no finite number")?)
+            Value::from(number.ok_or("it is not a finite number")?)
         }
         DeValue::Datetime(_) => return Err("it is a date; no setting takes one".to_owned()),
         DeValue::Array(array) => array_json(array)?,

@@ -98,8 +98,8 @@ fn a_broken_file_says_where() {
         ("warmup = 3", "line 1: it is `3`; it must be one of true, false"),
         ("config = \"other.toml\"", "`config` in FILE, line 1: there is no such setting"),
         ("cache-config = '{\"a\": '", "line 1: it is `{\"a\": `: this is not valid JSON"),
-        ("cache-config = {a = nan}", "line 1: it is no finite number"),
-        ("port = 99999999999999999999", "line 1: it is no integer of 64 bits"),
+        ("cache-config = {a = nan}", "line 1: it is not a finite number"),
+        ("port = 99999999999999999999", "line 1: it is not a 64-bit integer"),
         ("a = 1\na = 2", "FILE, line 2: duplicate key"),
     ];
     for (file, fault) in faults {

@@ -65,7 +65,7 @@ fn lines(args: &LogArgs, default_filter: &str) -> Result<impl Layer<Registry> + 
     let filter = args.log_filter.as_deref().unwrap_or(default_filter);
     let filter: EnvFilter = filter
         .parse()
-        .map_err(|error| ProgramError::setting("log-filter", format!("`{filter}` is no filter: {error}")))?;
+        .map_err(|error| ProgramError::setting("log-filter", format!("`{filter}` is not a filter: {error}")))?;
     let has_colors = std::io::stderr().is_terminal();
     let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(has_colors);
     let lines = match args.log_format {

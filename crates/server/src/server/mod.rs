@@ -122,7 +122,7 @@ async fn listen(host: &str, port: u16) -> Result<(TcpListener, SocketAddr), Prog
 fn warn_if_open(listener: &TcpListener, access: &Access) {
     match listener.local_addr() {
         Ok(address) if !address.ip().to_canonical().is_loopback() && access.keys.is_empty() => tracing::warn!(
-            "whoever reaches {address} may use this server: there are no API keys; set AFTERIMAGE_API_KEY or \
+            "anyone who can reach {address} may use this server: there are no API keys; set AFTERIMAGE_API_KEY or \
              --api-key-file, or listen on 127.0.0.1 (--host)"
         ),
         _ => {}

@@ -33,7 +33,7 @@ pub(in crate::api) enum Event<'a> {
         #[serde(flatten)]
         picture: Picture,
         usage: Usage,
-        /// With the last picture
+        /// Only with the last picture
         #[serde(flatten)]
         summary: Option<Summary<'a>>,
     },
@@ -79,17 +79,17 @@ pub(in crate::api) struct Picture {
     quality: &'static str,
     background: &'static str,
     image_index: usize,
-    /// The seed that gives this picture alone
+    /// The seed that reproduces this picture by itself
     seed: u64,
 }
 
-/// What the last event adds
+/// Fields that only the last event has
 #[derive(Debug, Serialize, ToSchema)]
 pub(in crate::api) struct Summary<'a> {
     #[schema(value_type = CacheReportSchema)]
     cache: &'a CacheReport,
     timings: StageSeconds,
-    /// What of the request was not done as it was asked for; absent where there is no such thing
+    /// Parts of the request that were not done as asked; absent if there are none
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schema(min_items = 1)]
     warnings: Vec<Warning<'a>>,

@@ -29,7 +29,7 @@ pub(in crate::api) struct GenerationResponse<'a> {
     #[schema(value_type = CacheReportSchema)]
     cache: &'a CacheReport,
     timings: StageSeconds,
-    /// What of the request was not done as it was asked for; absent where there is no such thing
+    /// Parts of the request that were not done as asked; absent if there are none
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schema(min_items = 1)]
     warnings: Vec<Warning<'a>>,
@@ -40,7 +40,7 @@ pub(in crate::api) struct GenerationResponse<'a> {
 struct ImageData {
     #[serde(flatten)]
     picture: PictureData,
-    /// The seed that gives this picture alone
+    /// The seed that reproduces this picture by itself
     seed: u64,
 }
 

@@ -6,7 +6,7 @@ use afterimage_runner::{FinishedRequest, RequestWarning};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-/// A part of the request that was not done as it was asked for
+/// A part of the request that was not done as asked
 #[derive(Debug, Serialize, ToSchema)]
 pub(in crate::api) struct Warning<'a> {
     /// The request field, dotted

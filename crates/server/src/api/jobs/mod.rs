@@ -79,7 +79,7 @@ pub(super) async fn list(
     let ListQuery { limit, after } = ListQuery::of(&uri)?;
     let (data, has_more) = state.jobs.list(client.key(), limit, after.as_deref()).ok_or_else(|| {
         let after = after.unwrap_or_default();
-        ApiError::invalid_value("after", format!("`after` is `{after}`; there is no such job, or no longer"))
+        ApiError::invalid_value("after", format!("`after` is `{after}`; there is no such job, or it has been removed"))
     })?;
     Ok(Json(JobList::new(data, has_more)))
 }

@@ -23,7 +23,7 @@ pub(in crate::api) struct ModelCard {
     pipeline: String,
     /// What a class-conditional model can draw
     labels: Vec<ModelLabel>,
-    /// What a prompt that is none of the labels is taken for (`--label-policy`); null for a model without labels
+    /// What happens to a prompt that is not a label (`--label-policy`); null for a model without labels
     #[schema(required)]
     label_policy: Option<LabelPolicyName>,
     /// `WIDTHxHEIGHT`
@@ -44,7 +44,7 @@ struct ModelLabel {
     label: String,
 }
 
-/// What a prompt that is none of the labels is taken for: `exact`, it is refused; `nearest`, the label that has most in
+/// What happens to a prompt that is not a label: `exact`, it is refused; `nearest`, the label that has most in
 /// common with it is drawn, and `warnings` names it
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
@@ -54,7 +54,7 @@ enum LabelPolicyName {
     Nearest,
 }
 
-/// A size, and what a picture of it takes
+/// A size and its measured cost
 #[derive(Debug, Serialize, ToSchema)]
 struct ModelBucket {
     /// `WIDTHxHEIGHT`
@@ -74,7 +74,7 @@ struct ModelDefaults {
     size: Option<String>,
     num_inference_steps: usize,
     guidance_scale: f64,
-    /// Null for a model that is guided by `guidance_scale` alone
+    /// Null for a model without `true_cfg_scale`
     #[schema(required)]
     true_cfg_scale: Option<f64>,
     #[schema(value_type = SchedulerName)]
@@ -117,7 +117,7 @@ struct BlockListCard {
     blocks: usize,
 }
 
-/// What a request gets that names this backend and no key: every key in force, or why it is refused
+/// Settings of a request that names this backend and no keys: every key in force, or why it is refused
 #[derive(Debug, Serialize, ToSchema)]
 struct CacheCard {
     #[schema(value_type = CacheBackendName)]

@@ -68,12 +68,12 @@ pub(in crate::api) struct GenerationBody {
     response_format: Option<ResponseFormat>,
     #[schema(inline, default = "png")]
     output_format: Option<OutputFormat>,
-    /// Quality of jpeg and webp; png: 0 is small, 100 is quick, the pixels never change
+    /// Quality of jpeg and webp; png: 0 gives the smallest file, 100 the fastest encoding, the pixels never change
     #[schema(minimum = 0, maximum = 100, default = 100)]
     output_compression: Option<i64>,
     #[schema(inline)]
     background: Option<Background>,
-    /// Chooses steps and cache, over which the request's own fields win. `auto` and `standard` are the server's own
+    /// Preset of steps and cache; the request's own fields override it. `auto` and `standard` are the server's own
     /// settings; `hd` is `high`
     #[schema(inline, default = "auto")]
     quality: Option<Quality>,
