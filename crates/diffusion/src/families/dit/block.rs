@@ -11,9 +11,9 @@ use afterimage_checkpoint::Parameters;
 use candle_core::{Result, Tensor};
 
 use super::config::TransformerConfig;
-use super::embeddings::{Conditioning, TimestepLabelEmbedding};
+use super::embeddings::TimestepLabelEmbedding;
 use crate::DiffusionError;
-use crate::layers::{Attention, FeedForward, Linear, PlainLayerNorm};
+use crate::layers::{Attention, FeedForward, Linear, PlainLayerNorm, RowContext};
 use crate::ops::linear::GateAndResidual;
 
 /// Epsilon of the norm before the attention; fixed in diffusers' `AdaLayerNormZero`.
@@ -56,20 +56,20 @@ impl DitBlock {
     }
 
     /// The vector this block makes of timestep and class: `[rows, hidden]`.
-    pub(super) fn embed(&self, conditioning: &Conditioning) -> Result<Tensor> {
-        self.embedding.forward(conditioning)
+    pub(super) fn embed(&self, context: &RowContext) -> Result<Tensor> {
+        self.embedding.forward(context)
     }
 
     /// What the attention of this block is given: `[rows, tokens, hidden]`.
-    pub(super) fn modulated_input(&self, hidden: &Tensor, conditioning: &Conditioning) -> Result<Tensor> {
-        let [shift, scale, ..] = self.modulation(conditioning)?;
+    pub(super) fn modulated_input(&self, hidden: &Tensor, context: &RowContext) -> Result<Tensor> {
+        let [shift, scale, ..] = self.modulation(context)?;
         self.attention_norm.modulated(hidden, &scale, &shift)
     }
 
     /// `hidden` is `[rows, tokens, hidden]`.
-    pub(super) fn forward(&self, hidden: &Tensor, conditioning: &Conditioning) -> Result<Tensor> {
+    pub(super) fn forward(&self, hidden: &Tensor, context: &RowContext) -> Result<Tensor> {
         let [shift_attention, scale_attention, gate_attention, shift_mlp, scale_mlp, gate_mlp] =
-            &self.modulation(conditioning)?;
+            &self.modulation(context)?;
         let x = self.attention_norm.modulated(hidden, scale_attention, shift_attention)?;
         let hidden = self.attention.forward(&x, &x, None, GateAndResidual::new(gate_attention, hidden))?;
         let x = self.feed_forward_norm.modulated(&hidden, scale_mlp, shift_mlp)?;
@@ -77,8 +77,8 @@ impl DitBlock {
     }
 
     /// Shift, scale and gate of the attention, then of the feed-forward: `[rows, hidden]` each.
-    fn modulation(&self, conditioning: &Conditioning) -> Result<[Tensor; 6]> {
-        let modulation = self.modulation.forward(&self.embed(conditioning)?.silu()?)?.chunk(6, 1)?;
+    fn modulation(&self, context: &RowContext) -> Result<[Tensor; 6]> {
+        let modulation = self.modulation.forward(&self.embed(context)?.silu()?)?.chunk(6, 1)?;
         modulation.try_into().map_err(|_| candle_core::Error::Msg("six chunks were asked for".to_owned()))
     }
 }

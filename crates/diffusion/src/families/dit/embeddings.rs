@@ -7,23 +7,7 @@ use afterimage_checkpoint::Parameters;
 use candle_core::{Result, Tensor};
 use candle_nn::{Embedding, Module};
 
-use crate::layers::{TimestepEmbedding, row_indices};
-
-/// What a block is conditioned on, row by row.
-#[derive(Debug, Clone)]
-pub(super) struct Conditioning {
-    /// `[rows, 256]`, in the model's dtype.
-    pub(super) timesteps: Tensor,
-    /// `[rows]`, u32.
-    pub(super) classes: Tensor,
-}
-
-impl Conditioning {
-    pub(super) fn select(&self, rows: &[usize]) -> Result<Self> {
-        let rows = row_indices(rows, self.classes.device())?;
-        Ok(Self { timesteps: self.timesteps.index_select(&rows, 0)?, classes: self.classes.index_select(&rows, 0)? })
-    }
-}
+use crate::layers::{RowContext, TimestepEmbedding};
 
 /// Timestep and class label to one vector per row. Every block has its own: the original DiT shares one, of which
 /// diffusers' conversion gave each block a copy.
@@ -42,8 +26,8 @@ impl TimestepLabelEmbedding {
         })
     }
 
-    /// `[rows, hidden]`
-    pub(super) fn forward(&self, conditioning: &Conditioning) -> Result<Tensor> {
-        self.timestep.forward(&conditioning.timesteps)? + self.classes.forward(&conditioning.classes)?
+    /// `[rows, hidden]`, from projected timesteps, `[rows, 256]`, and classes.
+    pub(super) fn forward(&self, context: &RowContext) -> Result<Tensor> {
+        self.timestep.forward(&context.modulation)? + self.classes.forward(context.classes()?)?
     }
 }

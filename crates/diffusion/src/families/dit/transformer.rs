@@ -18,9 +18,8 @@ use candle_core::{DType, Device, Result, Tensor};
 
 use super::block::DitBlock;
 use super::config::TransformerConfig;
-use super::embeddings::Conditioning;
 use crate::DiffusionError;
-use crate::layers::{Linear, PatchEmbed, PlainLayerNorm, Sinusoids, unpatchify};
+use crate::layers::{Linear, PatchEmbed, PlainLayerNorm, RowContext, Sinusoids, unpatchify};
 
 /// Epsilon of the last norm; fixed in diffusers.
 const OUTPUT_NORM_EPS: f64 = 1e-6;
@@ -89,21 +88,19 @@ impl DitTransformer {
     pub(super) fn forward(&self, rows: &ClassRows<'_>, lanes: &mut [Lane<'_>]) -> Result<Tensor> {
         let (_, _, height, width) = rows.latents.dims4()?;
         let grid = self.patch_embed.grid((height, width));
-        let conditioning = Conditioning {
-            // `downscale_freq_shift` is 1 for DiT alone.
-            timesteps: Sinusoids::ReachLongest.project(rows.timesteps, &self.device)?.to_dtype(self.dtype)?,
-            classes: Tensor::new(rows.classes, &self.device)?,
-        };
+        // `downscale_freq_shift` is 1 for DiT alone.
+        let timesteps = Sinusoids::ReachLongest.project(rows.timesteps, &self.device)?.to_dtype(self.dtype)?;
+        let context = RowContext::new(timesteps).with_classes(Tensor::new(rows.classes, &self.device)?);
         let hidden = self.patch_embed.forward(&rows.latents.to_dtype(self.dtype)?)?;
-        let list = PreparedBlocks { blocks: &self.blocks, conditioning };
+        let list = PreparedBlocks { blocks: &self.blocks, context };
         let hidden = run_blocks(&list, Streams { hidden, encoder: None }, lanes)?.hidden;
-        self.output(&hidden, &list.conditioning, grid)?.to_dtype(DType::F32)
+        self.output(&hidden, &list.context, grid)?.to_dtype(DType::F32)
     }
 
     /// Last norm, projection, and tokens back to a picture.
-    fn output(&self, hidden: &Tensor, conditioning: &Conditioning, grid: (usize, usize)) -> Result<Tensor> {
+    fn output(&self, hidden: &Tensor, context: &RowContext, grid: (usize, usize)) -> Result<Tensor> {
         // The first block's embedding serves the output as well.
-        let embedding = self.blocks[0].embed(conditioning)?;
+        let embedding = self.blocks[0].embed(context)?;
         let modulation = self.output_modulation.forward(&embedding.silu()?)?;
         let size = self.config.hidden_size();
         let (shift, scale) = (modulation.narrow(1, 0, size)?, modulation.narrow(1, size, size)?);
@@ -115,7 +112,7 @@ impl DitTransformer {
 /// The blocks together with the conditioning of the rows of one forward.
 struct PreparedBlocks<'a> {
     blocks: &'a [DitBlock],
-    conditioning: Conditioning,
+    context: RowContext,
 }
 
 impl BlockList for PreparedBlocks<'_> {
@@ -126,16 +123,16 @@ impl BlockList for PreparedBlocks<'_> {
     fn run(&self, blocks: Range<usize>, streams: Streams) -> Result<Streams> {
         let mut hidden = streams.hidden;
         for block in &self.blocks[blocks] {
-            hidden = block.forward(&hidden, &self.conditioning)?;
+            hidden = block.forward(&hidden, &self.context)?;
         }
         Ok(Streams { hidden, encoder: None })
     }
 
     fn modulated_input(&self, streams: &Streams) -> Result<Tensor> {
-        self.blocks[0].modulated_input(&streams.hidden, &self.conditioning)
+        self.blocks[0].modulated_input(&streams.hidden, &self.context)
     }
 
     fn select(&self, rows: &[usize]) -> Result<Self> {
-        Ok(Self { blocks: self.blocks, conditioning: self.conditioning.select(rows)? })
+        Ok(Self { blocks: self.blocks, context: self.context.select(rows)? })
     }
 }

@@ -13,7 +13,7 @@ use candle_core::{DType, Result, Tensor};
 
 use super::config::TransformerConfig;
 use crate::layers::{
-    FeedForward, HeadProjections, Heads, Linear, PlainLayerNorm, ProjectionNames, RotaryPositions, row_indices,
+    FeedForward, HeadProjections, Heads, Linear, PlainLayerNorm, ProjectionNames, RotaryPositions, RowContext,
 };
 use crate::ops::activation::Activation;
 use crate::ops::attention::scaled_dot_product;
@@ -23,23 +23,6 @@ use crate::ops::linear::GateAndResidual;
 pub(super) const NORM_EPS: f64 = 1e-6;
 /// Shift, scale and gate of the attention, then of the feed-forward.
 const MODULATIONS: usize = 6;
-
-/// What the blocks are conditioned on, row by row.
-#[derive(Debug, Clone)]
-pub(super) struct Conditioning {
-    /// `[rows, hidden]`: timestep, guidance and pooled text after SiLU, as every block's modulation takes
-    /// them.
-    pub(super) embedding: Tensor,
-    /// Of text and image, the same in every row.
-    pub(super) positions: RotaryPositions,
-}
-
-impl Conditioning {
-    pub(super) fn select(&self, rows: &[usize]) -> Result<Self> {
-        let rows = row_indices(rows, self.embedding.device())?;
-        Ok(Self { embedding: self.embedding.index_select(&rows, 0)?, positions: self.positions.clone() })
-    }
-}
 
 #[derive(Debug)]
 pub(super) struct DoubleBlock {
@@ -91,19 +74,18 @@ impl DoubleBlock {
     }
 
     /// What the image's part of the attention is given: `[rows, image tokens, hidden]`.
-    pub(super) fn modulated_input(&self, image: &Tensor, conditioning: &Conditioning) -> Result<Tensor> {
-        self.image.attention_input(image, &self.image.modulate(conditioning)?)
+    pub(super) fn modulated_input(&self, image: &Tensor, context: &RowContext) -> Result<Tensor> {
+        self.image.attention_input(image, &self.image.modulate(context)?)
     }
 
     /// `image` and `text` are `[rows, tokens, hidden]`.
-    pub(super) fn forward(&self, image: &Tensor, text: &Tensor, conditioning: &Conditioning) -> Result<Streams> {
+    pub(super) fn forward(&self, image: &Tensor, text: &Tensor, context: &RowContext) -> Result<Streams> {
         let text_tokens = text.dim(1)?;
-        let (image_modulation, text_modulation) =
-            (self.image.modulate(conditioning)?, self.text.modulate(conditioning)?);
+        let (image_modulation, text_modulation) = (self.image.modulate(context)?, self.text.modulate(context)?);
         let image_projected = self.image.projections.forward(&self.image.attention_input(image, &image_modulation)?)?;
         let text_projected = self.text.projections.forward(&self.text.attention_input(text, &text_modulation)?)?;
         // Text comes first, as in the positions.
-        let attended = attend(&text_projected.followed_by(&image_projected)?, &conditioning.positions)?;
+        let attended = attend(&text_projected.followed_by(&image_projected)?, context.positions()?)?;
         let of_text = attended.narrow(1, 0, text_tokens)?;
         let of_image = attended.narrow(1, text_tokens, image.dim(1)?)?;
         let text = self.text.finish(text, &of_text, &text_modulation)?;
@@ -115,8 +97,9 @@ impl DoubleBlock {
 }
 
 impl StreamPart {
-    fn modulate(&self, conditioning: &Conditioning) -> Result<Modulation> {
-        let modulation = self.modulation.forward(&conditioning.embedding)?;
+    /// From timestep, guidance and pooled text after their SiLU: `[rows, hidden]`.
+    fn modulate(&self, context: &RowContext) -> Result<Modulation> {
+        let modulation = self.modulation.forward(&context.modulation)?;
         let size = modulation.dim(1)? / MODULATIONS;
         let part = |index: usize| modulation.narrow(1, index * size, size);
         Ok(Modulation {

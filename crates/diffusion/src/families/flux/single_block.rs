@@ -11,9 +11,9 @@ use afterimage_cache::Streams;
 use afterimage_checkpoint::Parameters;
 use candle_core::{Result, Tensor};
 
-use super::block::{Conditioning, NORM_EPS, attend, clip_to_f16};
+use super::block::{NORM_EPS, attend, clip_to_f16};
 use super::config::TransformerConfig;
-use crate::layers::{HeadProjections, Linear, PlainLayerNorm, ProjectionNames};
+use crate::layers::{HeadProjections, Linear, PlainLayerNorm, ProjectionNames, RowContext};
 use crate::ops::activation::Activation;
 use crate::ops::linear::GateAndResidual;
 
@@ -46,15 +46,15 @@ impl SingleBlock {
     }
 
     /// `image` and `text` are `[rows, tokens, hidden]`.
-    pub(super) fn forward(&self, image: &Tensor, text: &Tensor, conditioning: &Conditioning) -> Result<Streams> {
+    pub(super) fn forward(&self, image: &Tensor, text: &Tensor, context: &RowContext) -> Result<Streams> {
         let text_tokens = text.dim(1)?;
         let x = Tensor::cat(&[text, image], 1)?;
-        let modulation = self.modulation.forward(&conditioning.embedding)?;
+        let modulation = self.modulation.forward(&context.modulation)?;
         let size = modulation.dim(1)? / MODULATIONS;
         let part = |index: usize| modulation.narrow(1, index * size, size);
         let (shift, scale, gate) = (part(0)?, part(1)?, part(2)?);
         let normed = self.norm.modulated(&x, &scale, &shift)?;
-        let attended = attend(&self.projections.forward(&normed)?, &conditioning.positions)?;
+        let attended = attend(&self.projections.forward(&normed)?, context.positions()?)?;
         let widened = self.widen.forward_activated(&normed, Activation::GeluApproximate)?;
         // One projection of both branches side by side, which share a residual and a gate.
         let both = Tensor::cat(&[attended, widened], 2)?;

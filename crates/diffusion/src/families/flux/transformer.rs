@@ -19,11 +19,11 @@ use afterimage_cache::{BlockList, Lane, Streams, run_blocks};
 use afterimage_checkpoint::Parameters;
 use candle_core::{DType, Device, Result, Tensor};
 
-use super::block::{Conditioning, DoubleBlock, NORM_EPS};
+use super::block::{DoubleBlock, NORM_EPS};
 use super::config::{AXES, PACK_SIDE, TransformerConfig};
 use super::single_block::SingleBlock;
 use crate::DiffusionError;
-use crate::layers::{Linear, PlainLayerNorm, RotaryPositions, TimeTextEmbedding, patchify};
+use crate::layers::{Linear, PlainLayerNorm, RotaryPositions, RowContext, TimeTextEmbedding, patchify};
 
 #[derive(Debug)]
 pub(super) struct FluxTransformer {
@@ -134,10 +134,10 @@ impl FluxTransformer {
         let hidden = self.image_embedder.forward(&tokens)?;
         // Every modulation begins with a SiLU of the same vector, which is taken once here.
         let embedding = self.time_text_embed.forward(rows.timesteps, rows.guidance_scales, &rows.pooled)?.silu()?;
-        let conditioning = Conditioning { embedding, positions: positions.clone() };
-        let list = PreparedBlocks { transformer: self, conditioning };
+        let context = RowContext::new(embedding).with_positions(positions.clone());
+        let list = PreparedBlocks { transformer: self, context };
         let hidden = run_blocks(&list, Streams { hidden, encoder: Some(rows.text) }, lanes)?.hidden;
-        let tokens = self.output(&hidden, &list.conditioning.embedding)?;
+        let tokens = self.output(&hidden, &list.context.modulation)?;
         unpack(&tokens.to_dtype(DType::F32)?, grid, self.channels / (PACK_SIDE * PACK_SIDE))
     }
 
@@ -182,7 +182,7 @@ pub(super) fn unpack(tokens: &Tensor, (height, width): (usize, usize), channels:
 /// The blocks of both lists together with the conditioning of the rows of one forward.
 struct PreparedBlocks<'a> {
     transformer: &'a FluxTransformer,
-    conditioning: Conditioning,
+    context: RowContext,
 }
 
 impl BlockList for PreparedBlocks<'_> {
@@ -197,19 +197,19 @@ impl BlockList for PreparedBlocks<'_> {
                 candle_core::bail!("FLUX's blocks carry the text along");
             };
             streams = match index.checked_sub(double_blocks.len()) {
-                None => double_blocks[index].forward(image, text, &self.conditioning)?,
-                Some(index) => single_blocks[index].forward(image, text, &self.conditioning)?,
+                None => double_blocks[index].forward(image, text, &self.context)?,
+                Some(index) => single_blocks[index].forward(image, text, &self.context)?,
             };
         }
         Ok(streams)
     }
 
     fn modulated_input(&self, streams: &Streams) -> Result<Tensor> {
-        self.transformer.blocks[0].modulated_input(&streams.hidden, &self.conditioning)
+        self.transformer.blocks[0].modulated_input(&streams.hidden, &self.context)
     }
 
     fn select(&self, rows: &[usize]) -> Result<Self> {
-        Ok(Self { transformer: self.transformer, conditioning: self.conditioning.select(rows)? })
+        Ok(Self { transformer: self.transformer, context: self.context.select(rows)? })
     }
 }
 

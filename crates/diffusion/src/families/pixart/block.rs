@@ -13,7 +13,7 @@ use candle_core::{Result, Tensor};
 
 use super::config::TransformerConfig;
 use crate::DiffusionError;
-use crate::layers::{Attention, FeedForward, PlainLayerNorm, row_indices};
+use crate::layers::{Attention, EncoderStates, FeedForward, PlainLayerNorm, RowContext};
 use crate::ops::linear::GateAndResidual;
 
 /// Shift, scale and gate of the self-attention, then of the feed-forward.
@@ -28,28 +28,6 @@ pub(super) struct PixArtBlock {
     caption_attention: Attention,
     feed_forward_norm: PlainLayerNorm,
     feed_forward: FeedForward,
-}
-
-/// What the blocks are conditioned on, row by row.
-#[derive(Debug, Clone)]
-pub(super) struct Conditioning {
-    /// `[rows, 6, hidden]`
-    pub(super) modulation: Tensor,
-    /// `[rows, tokens, hidden]`
-    pub(super) captions: Tensor,
-    /// `[rows, 1, 1, tokens]`
-    pub(super) caption_bias: Tensor,
-}
-
-impl Conditioning {
-    pub(super) fn select(&self, rows: &[usize]) -> Result<Self> {
-        let rows = row_indices(rows, self.modulation.device())?;
-        Ok(Self {
-            modulation: self.modulation.index_select(&rows, 0)?,
-            captions: self.captions.index_select(&rows, 0)?,
-            caption_bias: self.caption_bias.index_select(&rows, 0)?,
-        })
-    }
 }
 
 impl PixArtBlock {
@@ -72,28 +50,29 @@ impl PixArtBlock {
     }
 
     /// What the self-attention of this block is given: `[rows, tokens, hidden]`.
-    pub(super) fn modulated_input(&self, hidden: &Tensor, conditioning: &Conditioning) -> Result<Tensor> {
-        let [shift, scale, ..] = self.modulation(conditioning)?;
+    pub(super) fn modulated_input(&self, hidden: &Tensor, context: &RowContext) -> Result<Tensor> {
+        let [shift, scale, ..] = self.modulation(context)?;
         self.attention_norm.modulated(hidden, &scale, &shift)
     }
 
     /// `hidden` is `[rows, tokens, hidden]`.
-    pub(super) fn forward(&self, hidden: &Tensor, conditioning: &Conditioning) -> Result<Tensor> {
+    pub(super) fn forward(&self, hidden: &Tensor, context: &RowContext) -> Result<Tensor> {
         let [shift_attention, scale_attention, gate_attention, shift_mlp, scale_mlp, gate_mlp] =
-            &self.modulation(conditioning)?;
+            &self.modulation(context)?;
         let x = self.attention_norm.modulated(hidden, scale_attention, shift_attention)?;
         let hidden = self.attention.forward(&x, &x, None, GateAndResidual::new(gate_attention, hidden))?;
         // There is no norm before the attention to the caption: `norm2` is the feed-forward's here.
-        let Conditioning { captions, caption_bias, .. } = conditioning;
+        let EncoderStates { states, bias } = context.encoder()?;
         let onto = GateAndResidual::residual(&hidden);
-        let hidden = self.caption_attention.forward(&hidden, captions, Some(caption_bias), onto)?;
+        let hidden = self.caption_attention.forward(&hidden, states, bias.as_ref(), onto)?;
         let x = self.feed_forward_norm.modulated(&hidden, scale_mlp, shift_mlp)?;
         self.feed_forward.forward(&x, GateAndResidual::new(gate_mlp, &hidden))
     }
 
-    /// Shift, scale and gate of the attention, then of the feed-forward: `[rows, hidden]` each.
-    fn modulation(&self, conditioning: &Conditioning) -> Result<[Tensor; MODULATIONS]> {
-        let modulation = conditioning.modulation.broadcast_add(&self.scale_shift_table)?;
+    /// Shift, scale and gate of the attention, then of the feed-forward: `[rows, hidden]` each. The model's are
+    /// `[rows, 6, hidden]`.
+    fn modulation(&self, context: &RowContext) -> Result<[Tensor; MODULATIONS]> {
+        let modulation = context.modulation.broadcast_add(&self.scale_shift_table)?;
         let parts = (0..MODULATIONS).map(|index| modulation.narrow(1, index, 1)?.squeeze(1));
         let parts: Vec<_> = parts.collect::<Result<_>>()?;
         parts.try_into().map_err(|_| candle_core::Error::Msg("six parts were taken".to_owned()))

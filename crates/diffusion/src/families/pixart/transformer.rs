@@ -18,10 +18,12 @@ use afterimage_cache::{BlockList, Lane, Streams, run_blocks};
 use afterimage_checkpoint::Parameters;
 use candle_core::{DType, Device, Result, Tensor};
 
-use super::block::{Conditioning, MODULATIONS, PixArtBlock};
+use super::block::{MODULATIONS, PixArtBlock};
 use super::config::TransformerConfig;
 use crate::DiffusionError;
-use crate::layers::{Linear, PatchEmbed, PlainLayerNorm, Sinusoids, TimestepEmbedding, unpatchify};
+use crate::layers::{
+    EncoderStates, Linear, PatchEmbed, PlainLayerNorm, RowContext, Sinusoids, TimestepEmbedding, unpatchify,
+};
 use crate::ops::activation::Activation;
 
 /// Epsilon of the last norm; fixed in diffusers.
@@ -117,12 +119,11 @@ impl PixArtTransformer {
         let hidden = self.patch_embed.forward(&rows.latents.to_dtype(self.dtype)?)?;
         let embedding = self.embed(rows.timesteps, (height * self.vae_scale, width * self.vae_scale))?;
         let modulation = self.modulation.forward(&embedding.silu()?)?;
-        let conditioning = Conditioning {
-            modulation: modulation.reshape((count, MODULATIONS, self.config.hidden_size()))?,
-            captions: rows.captions,
-            caption_bias: rows.caption_bias.to_dtype(self.dtype)?.unsqueeze(1)?.unsqueeze(1)?,
-        };
-        let list = PreparedBlocks { blocks: &self.blocks, conditioning };
+        let modulation = modulation.reshape((count, MODULATIONS, self.config.hidden_size()))?;
+        let bias = rows.caption_bias.to_dtype(self.dtype)?.unsqueeze(1)?.unsqueeze(1)?;
+        let captions = EncoderStates { states: rows.captions, bias: Some(bias) };
+        let context = RowContext::new(modulation).with_encoder(captions);
+        let list = PreparedBlocks { blocks: &self.blocks, context };
         let hidden = run_blocks(&list, Streams { hidden, encoder: None }, lanes)?.hidden;
         self.output(&hidden, &embedding, grid)?.to_dtype(DType::F32)
     }
@@ -194,7 +195,7 @@ impl CaptionProjection {
 /// The blocks together with the conditioning of the rows of one forward.
 struct PreparedBlocks<'a> {
     blocks: &'a [PixArtBlock],
-    conditioning: Conditioning,
+    context: RowContext,
 }
 
 impl BlockList for PreparedBlocks<'_> {
@@ -205,16 +206,16 @@ impl BlockList for PreparedBlocks<'_> {
     fn run(&self, blocks: Range<usize>, streams: Streams) -> Result<Streams> {
         let mut hidden = streams.hidden;
         for block in &self.blocks[blocks] {
-            hidden = block.forward(&hidden, &self.conditioning)?;
+            hidden = block.forward(&hidden, &self.context)?;
         }
         Ok(Streams { hidden, encoder: None })
     }
 
     fn modulated_input(&self, streams: &Streams) -> Result<Tensor> {
-        self.blocks[0].modulated_input(&streams.hidden, &self.conditioning)
+        self.blocks[0].modulated_input(&streams.hidden, &self.context)
     }
 
     fn select(&self, rows: &[usize]) -> Result<Self> {
-        Ok(Self { blocks: self.blocks, conditioning: self.conditioning.select(rows)? })
+        Ok(Self { blocks: self.blocks, context: self.context.select(rows)? })
     }
 }

@@ -12,7 +12,7 @@ use candle_core::{Result, Tensor};
 
 use super::attention::{JointAttention, SelfAttention};
 use super::config::TransformerConfig;
-use crate::layers::{FeedForward, Linear, PlainLayerNorm};
+use crate::layers::{FeedForward, Linear, PlainLayerNorm, RowContext};
 use crate::ops::activation::Activation;
 use crate::ops::layer_norm::modulate;
 use crate::ops::linear::GateAndResidual;
@@ -63,8 +63,8 @@ impl Stream {
     }
 
     /// `[rows, hidden]` each.
-    fn modulation(&self, embedding: &Tensor, modulations: usize) -> Result<Vec<Tensor>> {
-        self.modulation.forward(embedding)?.chunk(modulations, 1)
+    fn modulation(&self, context: &RowContext, modulations: usize) -> Result<Vec<Tensor>> {
+        self.modulation.forward(&context.modulation)?.chunk(modulations, 1)
     }
 
     /// The stream after its feed-forward.
@@ -96,25 +96,25 @@ impl JointBlock {
         })
     }
 
-    /// What the joint attention of this block is given of the picture: `[rows, tokens, hidden]`. `embedding`
-    /// is `[rows, hidden]`, after its SiLU.
-    pub(super) fn modulated_input(&self, picture: &Tensor, embedding: &Tensor) -> Result<Tensor> {
-        let modulation = self.picture.modulation(embedding, self.modulations())?;
+    /// What the joint attention of this block is given of the picture: `[rows, tokens, hidden]`. The context's
+    /// modulation is the embedding of timestep and prompt, `[rows, hidden]`, after its SiLU.
+    pub(super) fn modulated_input(&self, picture: &Tensor, context: &RowContext) -> Result<Tensor> {
+        let modulation = self.picture.modulation(context, self.modulations())?;
         self.picture.norm.modulated(picture, &modulation[1], &modulation[0])
     }
 
-    /// Both streams are `[rows, tokens, hidden]`, `embedding` as in [`Self::modulated_input`]. The last block
+    /// Both streams are `[rows, tokens, hidden]`, `context` as in [`Self::modulated_input`]. The last block
     /// gives no text.
     pub(super) fn forward(
         &self,
         picture: &Tensor,
         text: &Tensor,
-        embedding: &Tensor,
+        context: &RowContext,
     ) -> Result<(Tensor, Option<Tensor>)> {
-        let modulation = self.picture.modulation(embedding, self.modulations())?;
+        let modulation = self.picture.modulation(context, self.modulations())?;
         let normed = self.picture.norm.forward(picture)?;
         let input = modulate(&normed, &modulation[1], &modulation[0])?;
-        let (text_modulation, text_input) = self.text_input(text, embedding)?;
+        let (text_modulation, text_input) = self.text_input(text, context)?;
         let onto = GateAndResidual::new(&modulation[2], picture);
         let gives_text = matches!(self.text, TextStream::Full(_));
         let text_onto = gives_text.then(|| GateAndResidual::new(&text_modulation[2], text));
@@ -138,10 +138,12 @@ impl JointBlock {
     }
 
     /// The text's modulation, and what it brings to the joint attention.
-    fn text_input(&self, text: &Tensor, embedding: &Tensor) -> Result<(Vec<Tensor>, Tensor)> {
+    fn text_input(&self, text: &Tensor, context: &RowContext) -> Result<(Vec<Tensor>, Tensor)> {
         let (modulation, norm, shift, scale) = match &self.text {
-            TextStream::Full(stream) => (stream.modulation(embedding, MODULATIONS)?, &stream.norm, 0, 1),
-            TextStream::Attended { modulation, norm } => (modulation.forward(embedding)?.chunk(2, 1)?, norm, 1, 0),
+            TextStream::Full(stream) => (stream.modulation(context, MODULATIONS)?, &stream.norm, 0, 1),
+            TextStream::Attended { modulation, norm } => {
+                (modulation.forward(&context.modulation)?.chunk(2, 1)?, norm, 1, 0)
+            }
         };
         let input = norm.modulated(text, &modulation[scale], &modulation[shift])?;
         Ok((modulation, input))

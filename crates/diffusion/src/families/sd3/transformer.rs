@@ -15,7 +15,7 @@ use candle_core::{DType, Result, Tensor};
 
 use super::block::{JointBlock, NORM_EPS};
 use super::config::TransformerConfig;
-use crate::layers::{Linear, PatchEmbed, PlainLayerNorm, TimeTextEmbedding, row_indices, unpatchify};
+use crate::layers::{Linear, PatchEmbed, PlainLayerNorm, RowContext, TimeTextEmbedding, unpatchify};
 
 #[derive(Debug)]
 pub(super) struct Sd3Transformer {
@@ -108,9 +108,9 @@ impl Sd3Transformer {
         let hidden = self.patch_embed.forward(&rows.latents.to_dtype(self.dtype)?)?;
         // Every modulation begins with a SiLU of the same vector, which is taken once here.
         let embedding = self.time_text_embed.forward(rows.timesteps, &[], &rows.pooled)?.silu()?;
-        let list = PreparedBlocks { blocks: &self.blocks, embedding };
+        let list = PreparedBlocks { blocks: &self.blocks, context: RowContext::new(embedding) };
         let hidden = run_blocks(&list, Streams { hidden, encoder: Some(rows.texts) }, lanes)?.hidden;
-        let modulation = self.output_modulation.forward(&list.embedding)?.chunk(2, 1)?;
+        let modulation = self.output_modulation.forward(&list.context.modulation)?.chunk(2, 1)?;
         // Scale, then shift (`AdaLayerNormContinuous`); in the modulations of blocks it is the other way round.
         let hidden = self.output_norm.modulated(&hidden, &modulation[0], &modulation[1])?;
         let grid = self.patch_embed.grid((height, width));
@@ -121,8 +121,7 @@ impl Sd3Transformer {
 /// The blocks together with the conditioning of the rows of one forward.
 struct PreparedBlocks<'a> {
     blocks: &'a [JointBlock],
-    /// `[rows, hidden]`, after its SiLU.
-    embedding: Tensor,
+    context: RowContext,
 }
 
 impl BlockList for PreparedBlocks<'_> {
@@ -133,18 +132,17 @@ impl BlockList for PreparedBlocks<'_> {
     fn run(&self, blocks: Range<usize>, mut streams: Streams) -> Result<Streams> {
         for index in blocks {
             let Some(text) = &streams.encoder else { candle_core::bail!("block {index} needs a text stream") };
-            let (hidden, encoder) = self.blocks[index].forward(&streams.hidden, text, &self.embedding)?;
+            let (hidden, encoder) = self.blocks[index].forward(&streams.hidden, text, &self.context)?;
             streams = Streams { hidden, encoder };
         }
         Ok(streams)
     }
 
     fn modulated_input(&self, streams: &Streams) -> Result<Tensor> {
-        self.blocks[0].modulated_input(&streams.hidden, &self.embedding)
+        self.blocks[0].modulated_input(&streams.hidden, &self.context)
     }
 
     fn select(&self, rows: &[usize]) -> Result<Self> {
-        let rows = row_indices(rows, self.embedding.device())?;
-        Ok(Self { blocks: self.blocks, embedding: self.embedding.index_select(&rows, 0)? })
+        Ok(Self { blocks: self.blocks, context: self.context.select(rows)? })
     }
 }

@@ -1,0 +1,118 @@
+//! What the blocks of a transformer are conditioned on, row by row.
+//!
+//! One type for all families: a block finds here whatever its rows have beside their tokens, and the rows of a forward
+//! are selected in one place. What blocks compute from it (shifts, scales, gates) is their own.
+
+use candle_core::{Result, Tensor};
+
+use super::rope::RotaryPositions;
+use super::rows::row_indices;
+
+/// What blocks need of the rows of one forward.
+#[derive(Debug, Clone)]
+pub(crate) struct RowContext {
+    /// `[rows, ..]`: what shifts, scales and gates are made from, or these themselves where all blocks share them.
+    pub(crate) modulation: Tensor,
+    classes: Option<Tensor>,
+    encoder: Option<EncoderStates>,
+    /// The same in every row.
+    positions: Option<RotaryPositions>,
+}
+
+/// What blocks attend to beside their own tokens.
+#[derive(Debug, Clone)]
+pub(crate) struct EncoderStates {
+    /// `[rows, tokens, hidden]`
+    pub(crate) states: Tensor,
+    /// `[rows, 1, 1, tokens]`: added to the scores of attention to them.
+    pub(crate) bias: Option<Tensor>,
+}
+
+impl RowContext {
+    /// Of blocks that take nothing else.
+    pub(crate) fn new(modulation: Tensor) -> Self {
+        Self { modulation, classes: None, encoder: None, positions: None }
+    }
+
+    /// With classes, `[rows]`, u32, for blocks that embed them themselves.
+    pub(crate) fn with_classes(self, classes: Tensor) -> Self {
+        Self { classes: Some(classes), ..self }
+    }
+
+    /// With states that blocks attend to.
+    pub(crate) fn with_encoder(self, encoder: EncoderStates) -> Self {
+        Self { encoder: Some(encoder), ..self }
+    }
+
+    /// With the positions of all tokens.
+    pub(crate) fn with_positions(self, positions: RotaryPositions) -> Self {
+        Self { positions: Some(positions), ..self }
+    }
+
+    /// `[rows]`, u32. An error where the transformer gave none, as with the other parts.
+    pub(crate) fn classes(&self) -> Result<&Tensor> {
+        present(self.classes.as_ref(), "classes")
+    }
+
+    pub(crate) fn encoder(&self) -> Result<&EncoderStates> {
+        present(self.encoder.as_ref(), "encoder states")
+    }
+
+    pub(crate) fn positions(&self) -> Result<&RotaryPositions> {
+        present(self.positions.as_ref(), "positions")
+    }
+
+    /// The same for some of the rows, given by ascending index.
+    pub(crate) fn select(&self, rows: &[usize]) -> Result<Self> {
+        let rows = row_indices(rows, self.modulation.device())?;
+        let optional =
+            |tensor: &Option<Tensor>| tensor.as_ref().map(|tensor| tensor.index_select(&rows, 0)).transpose();
+        let encoder = match &self.encoder {
+            Some(EncoderStates { states, bias }) => {
+                Some(EncoderStates { states: states.index_select(&rows, 0)?, bias: optional(bias)? })
+            }
+            None => None,
+        };
+        Ok(Self {
+            modulation: self.modulation.index_select(&rows, 0)?,
+            classes: optional(&self.classes)?,
+            encoder,
+            positions: self.positions.clone(),
+        })
+    }
+}
+
+fn present<'a, T>(part: Option<&'a T>, name: &str) -> Result<&'a T> {
+    part.ok_or_else(|| candle_core::Error::Msg(format!("blocks need {name}, which their transformer did not give")))
+}
+
+#[cfg(test)]
+mod tests {
+    use candle_core::Device;
+
+    use super::*;
+
+    #[test]
+    fn all_parts_are_selected_alike() {
+        let numbers = |shape: &[usize]| {
+            let count = shape.iter().product::<usize>() as u32;
+            Tensor::arange(0, count, &Device::Cpu).unwrap().reshape(shape).unwrap()
+        };
+        let context = RowContext::new(numbers(&[3, 2]))
+            .with_classes(numbers(&[3]))
+            .with_encoder(EncoderStates { states: numbers(&[3, 1, 2]), bias: Some(numbers(&[3, 1, 1, 1])) });
+        let chosen = context.select(&[0, 2]).unwrap();
+        let values = |tensor: &Tensor| tensor.flatten_all().unwrap().to_vec1::<u32>().unwrap();
+        assert_eq!(values(&chosen.modulation), [0, 1, 4, 5]);
+        assert_eq!(values(chosen.classes().unwrap()), [0, 2]);
+        let encoder = chosen.encoder().unwrap();
+        assert_eq!((values(&encoder.states), values(encoder.bias.as_ref().unwrap())), (vec![0, 1, 4, 5], vec![0, 2]));
+    }
+
+    #[test]
+    fn a_part_that_is_not_there_is_named() {
+        let context = RowContext::new(Tensor::zeros((1, 1), candle_core::DType::F32, &Device::Cpu).unwrap());
+        let message = context.positions().unwrap_err().to_string();
+        assert!(message.contains("blocks need positions"), "{message}");
+    }
+}
