@@ -5,7 +5,7 @@ use std::sync::Arc;
 use afterimage_cache::plan::{ModelFacts, PlanWarning};
 use afterimage_cache::{CachePlan, ConfigError};
 use afterimage_diffusion::DiffusionError;
-use afterimage_diffusion::families::{Guidance, GuidanceKind, NearestLabel, ReadPrompt};
+use afterimage_diffusion::families::{CheckedPrompt, Guidance, GuidanceKind, NearestLabel};
 use afterimage_diffusion::schedulers::SchedulerKind;
 
 use crate::error::RunnerError;
@@ -26,8 +26,8 @@ impl Admission {
     pub(crate) fn plan(&self, request: ImageRequest) -> Result<PlannedRequest, RequestError> {
         let Self { pipeline, bucket_policy } = self;
         let info = pipeline.info();
-        let ReadPrompt { prompt, nearest } = pipeline
-            .read_prompt(&request.prompt, info.label_policy)
+        let CheckedPrompt { prompt, nearest } = pipeline
+            .check_prompt(&request.prompt, info.label_policy)
             .map_err(|message| refuse("prompt", "unknown_label", message))?;
         let steps = request.num_inference_steps.unwrap_or(info.default_steps);
         let guidance = guidance(&request, info)?;

@@ -1,6 +1,6 @@
-//! What a transformer is conditioned on in one row, besides its timestep.
+//! What one row is conditioned on beside its latents and timestep.
 
-use candle_core::{Result, Tensor};
+use candle_core::Tensor;
 
 use crate::text::PromptCut;
 
@@ -28,14 +28,6 @@ pub struct EncodedText {
 }
 
 impl Conditioning {
-    /// The text, where it is one.
-    pub fn text(&self) -> Result<&EncodedText> {
-        match self {
-            Self::Text(text) => Ok(text),
-            Self::Class(_) => candle_core::bail!("the model is told texts, not classes"),
-        }
-    }
-
     /// What of the prompt had no effect.
     pub fn cuts(&self) -> &[PromptCut] {
         match self {

@@ -1,9 +1,11 @@
 //! Model families: one folder each, and what they have in common.
 //!
-//! [`registry`] lists them; [`family`] is what each gives to those who make pictures with it. A family never knows
-//! another, nor who uses it.
+//! [`registry`] lists them; [`family`] is what each gives to those who make pictures with it: a [`prompt_encoder`] and
+//! a [`denoiser`]. A family never knows another, nor who uses it.
 
 mod conditioning;
+mod conditioning_batch;
+mod denoiser;
 mod dit;
 mod family;
 mod flux;
@@ -12,14 +14,18 @@ mod labels;
 mod parts;
 mod patch_shape;
 mod pixart;
+mod prompt_encoder;
 mod registry;
 mod sd3;
 
 pub use conditioning::{Conditioning, EncodedText};
-pub use family::{Family, FamilyFacts, LoadedFamily, NearestLabel, ReadPrompt, Rows, Unconditional};
+pub use conditioning_batch::ConditioningBatch;
+pub use denoiser::{Denoiser, Layout, Phase, Rows, Transformer};
+pub use family::{FamilyFacts, LoadedFamily};
 pub use guidance::{Guidance, GuidanceKind};
 pub use labels::{LabelPolicy, Labels};
 pub use parts::{FamilyParts, check_buckets};
 pub(crate) use patch_shape::{MAX_DIMENSION, PatchShape};
+pub use prompt_encoder::{CheckedPrompt, NearestLabel, PromptEncoder, Unconditional};
 pub(crate) use registry::build_transformer;
 pub use registry::{FamilyEntry, entry_of};

@@ -6,7 +6,7 @@ use candle_core::{DType, Device, Tensor};
 
 use super::*;
 use crate::Canvas;
-use crate::families::{FamilyParts, LoadedFamily, Rows, entry_of};
+use crate::families::{ConditioningBatch, FamilyParts, LoadedFamily, Rows, entry_of};
 use crate::text::EncoderSource;
 use crate::vae::Vae;
 
@@ -122,20 +122,18 @@ fn assert_it_makes_pictures(recipe: &Recipe) {
         device: &Device::Cpu,
         text_encoders,
     };
-    let LoadedFamily { family, facts, .. } = (entry.load)(&parts).unwrap();
+    let LoadedFamily { prompts, denoiser, facts, .. } = (entry.load)(&parts).unwrap();
     let side = 64 / vae.scale();
     let latents = Tensor::ones((1, facts.latent_channels, side, side), DType::F32, &Device::Cpu).unwrap();
-    let rows = Rows {
-        latents: &latents,
-        timesteps: &[500.0],
-        guidance_scales: &[3.5],
-        conditioning: &[&family.encode("A cat!").unwrap()],
-    };
+    let conditioning = ConditioningBatch::gather(&[&prompts.encode("A cat!").unwrap()]).unwrap();
+    let rows = Rows { latents: &latents, timesteps: &[500.0], guidance_scales: &[3.5], conditioning: &conditioning };
+    let transformer = &denoiser.phases()[0].transformer;
+    let lists = transformer.block_lists();
     let lists: Vec<_> =
-        facts.block_lists.iter().map(|(name, blocks)| ListShape { name, blocks: *blocks, stream_bytes: 0 }).collect();
+        lists.iter().map(|(name, blocks)| ListShape { name, blocks: *blocks, stream_bytes: 0 }).collect();
     let mut cache = ImageCache::new(&CachePlan::None, &lists, &CacheBudget::unlimited());
     cache.begin_forward(false);
-    let prediction = family.predict(&rows, &mut [Lane::new(1, &mut cache)]).unwrap();
+    let prediction = transformer.forward(&rows, &mut [Lane::new(1, &mut cache)]).unwrap();
     let latents = prediction.narrow(1, 0, facts.latent_channels).unwrap();
     assert_eq!(vae.decode(&latents).unwrap().dims(), [1, 3, 64, 64]);
 }

@@ -9,6 +9,7 @@ use afterimage_diffusion::schedulers::{SchedulerConfig, SchedulerKind};
 use afterimage_diffusion::text::{EncoderSource, Offload, Residency};
 use afterimage_diffusion::vae::Vae;
 use afterimage_diffusion::{Canvas, DiffusionError, Precision};
+use candle_core::Device;
 
 use super::{DeviceSpec, Pipeline};
 use crate::error::RunnerError;
@@ -48,20 +49,8 @@ impl Pipeline {
         let dtype = options.precision.dtype(&device)?;
         let index = Arc::new(ModelIndex::read(folder)?);
         let entry = entry_of(&index)?;
-        let text_device = match options.text_encoder_device {
-            Some(spec) if spec != options.device => spec.open()?,
-            _ => device.clone(),
-        };
         let residency = Arc::<Residency>::default();
-        let text_encoders = EncoderSource {
-            folder: folder.clone(),
-            index: Arc::clone(&index),
-            dtype: options.precision.dtype(&text_device)?,
-            device: text_device,
-            states_device: device.clone(),
-            states_dtype: dtype,
-            offloaded_by: (options.offload == Offload::TextEncoders).then(|| Arc::clone(&residency)),
-        };
+        let text_encoders = text_encoders(folder, &index, options, &device, &residency)?;
         let vae = Vae::load(folder, &index, entry.adds_shift, dtype, &device)?;
         let schedulers = SchedulerConfig::from_json(&folder.text("scheduler/scheduler_config.json")?)?
             .of_class(index.component("scheduler"));
@@ -76,39 +65,29 @@ impl Pipeline {
             device: &device,
             text_encoders,
         };
-        let LoadedFamily { family, facts, buckets } = (entry.load)(&parts)?;
-        if vae.latent_channels() != facts.latent_channels {
-            let reason = format!(
-                "the transformer has {} latent channels, the VAE {}",
-                facts.latent_channels,
-                vae.latent_channels()
-            );
-            return Err(DiffusionError::Mismatch { model: folder.id().to_owned(), reason }.into());
-        }
-
+        let LoadedFamily { prompts, denoiser, facts, buckets } = (entry.load)(&parts)?;
+        check_latent_channels(folder, facts.latent_channels, vae.latent_channels())?;
         if facts.prompt_limits.is_empty() && (options.offload, options.text_encoder_device) != (Offload::None, None) {
             tracing::warn!("the model has no text encoder to be offloaded or put on another device");
         }
         let info = ModelInfo {
             id: folder.id().to_owned(),
             pipeline: entry.pipeline,
-            block_lists: facts.block_lists,
+            block_lists: denoiser.phases()[0].transformer.block_lists(),
             buckets: buckets.into_iter().map(Size::of).collect(),
             default_steps: facts.default_steps,
             default_guidance_scale: facts.default_guidance_scale,
             default_scheduler: default_scheduler(&schedulers, options.scheduler)?,
             schedulers: schedulers.kinds()?,
             labels: facts.labels,
-            label_policy: options.label_policy.unwrap_or(match folder.path() {
-                Some(_) => LabelPolicy::Exact,
-                None => LabelPolicy::Nearest,
-            }),
+            label_policy: options.label_policy.unwrap_or_else(|| default_label_policy(folder)),
             calibration: read_calibration(folder)?.or(facts.calibration),
             guidance: facts.guidance,
             prompt_limits: facts.prompt_limits,
         };
         Ok(Self {
-            family,
+            prompts,
+            denoiser,
             vae,
             schedulers,
             flow_sigmas: facts.flow_sigmas,
@@ -119,6 +98,45 @@ impl Pipeline {
             device_spec: options.device,
             device,
         })
+    }
+}
+
+/// What text encoders are loaded from. They live where the transformer does unless the options say otherwise.
+fn text_encoders(
+    folder: &ModelFolder,
+    index: &Arc<ModelIndex>,
+    options: &LoadOptions,
+    device: &Device,
+    residency: &Arc<Residency>,
+) -> Result<EncoderSource, RunnerError> {
+    let own_device = match options.text_encoder_device {
+        Some(spec) if spec != options.device => spec.open()?,
+        _ => device.clone(),
+    };
+    Ok(EncoderSource {
+        folder: folder.clone(),
+        index: Arc::clone(index),
+        dtype: options.precision.dtype(&own_device)?,
+        device: own_device,
+        states_device: device.clone(),
+        states_dtype: options.precision.dtype(device)?,
+        offloaded_by: (options.offload == Offload::TextEncoders).then(|| Arc::clone(residency)),
+    })
+}
+
+fn check_latent_channels(folder: &ModelFolder, transformer: usize, vae: usize) -> Result<(), DiffusionError> {
+    if transformer == vae {
+        return Ok(());
+    }
+    let reason = format!("the transformer has {transformer} latent channels, the VAE {vae}");
+    Err(DiffusionError::Mismatch { model: folder.id().to_owned(), reason })
+}
+
+/// Strangers try the embedded model first.
+fn default_label_policy(folder: &ModelFolder) -> LabelPolicy {
+    match folder.path() {
+        Some(_) => LabelPolicy::Exact,
+        None => LabelPolicy::Nearest,
     }
 }
 

@@ -3,7 +3,7 @@
 //! Pictures equal those of diffusers' pipelines in f32: the noise of image `k` is that of a CPU generator
 //! seeded `seed + k`, guidance mixes the first latent channels only, and there is no second row where
 //! the guidance scale is 1 or less. Scheduler state and VAE output stay f32 whatever the model's dtype.
-//! What differs between models is their [`Family`]'s.
+//! What differs between models is their family's: a [`PromptEncoder`] and a [`Denoiser`].
 
 mod device_spec;
 mod load;
@@ -14,7 +14,9 @@ mod step;
 use std::sync::Arc;
 
 use afterimage_cache::{CacheBudget, ImageCache, ListShape, read_back};
-use afterimage_diffusion::families::{Conditioning, Family, LabelPolicy, ReadPrompt, Unconditional};
+use afterimage_diffusion::families::{
+    CheckedPrompt, Conditioning, Denoiser, LabelPolicy, Phase, PromptEncoder, Unconditional,
+};
 use afterimage_diffusion::noise;
 use afterimage_diffusion::schedulers::{FlowSigmas, Schedule, Scheduler, SchedulerConfig, SchedulerKind};
 use afterimage_diffusion::text::Residency;
@@ -33,7 +35,8 @@ pub use running_image::RunningImage;
 
 /// A loaded model.
 pub struct Pipeline {
-    family: Box<dyn Family>,
+    prompts: Box<dyn PromptEncoder>,
+    denoiser: Denoiser,
     vae: Vae,
     schedulers: SchedulerConfig,
     flow_sigmas: FlowSigmas,
@@ -68,16 +71,18 @@ impl Pipeline {
         steps: usize,
         size: Size,
     ) -> Result<Box<dyn Scheduler>, RunnerError> {
-        let image_tokens = self.family.image_tokens(latent_size(size, self.vae.scale()));
+        // Latents have the same tokens in all phases.
+        let transformer = &self.denoiser.phases()[0].transformer;
+        let image_tokens = transformer.layout(latent_size(size, self.vae.scale())).image_tokens;
         Ok(self.schedulers.build(kind, &Schedule { steps, image_tokens, sigmas: self.flow_sigmas })?)
     }
 
-    /// What the transformer is conditioned on for a prompt. Slow: text encoders run.
+    /// What a row with this prompt is conditioned on. Slow: text encoders run.
     ///
     /// # Errors
     /// If the prompt means nothing to the model, or a tensor operation fails.
     pub(crate) fn encode(&self, prompt: &str) -> Result<Conditioning, RunnerError> {
-        let conditioning = self.family.encode(prompt)?;
+        let conditioning = self.prompts.encode(prompt)?;
         for cut in conditioning.cuts() {
             tracing::warn!("a prompt is too long: {cut}");
         }
@@ -88,13 +93,13 @@ impl Pipeline {
     ///
     /// # Errors
     /// A message for whoever wrote the prompt.
-    pub(crate) fn read_prompt(&self, prompt: &str, policy: LabelPolicy) -> Result<ReadPrompt, String> {
-        self.family.read_prompt(prompt, policy)
+    pub(crate) fn check_prompt(&self, prompt: &str, policy: LabelPolicy) -> Result<CheckedPrompt, String> {
+        self.prompts.check(prompt, policy)
     }
 
     /// The texts of an image that are slow to encode.
     pub(crate) fn texts<'a>(&self, spec: &'a ImageSpec) -> Vec<&'a str> {
-        match self.family.unconditional() {
+        match self.prompts.unconditional() {
             // Classes take none.
             Unconditional::Last(_) => Vec::new(),
             Unconditional::FirstFromNegativePrompt if spec.guidance.mixing_scale().is_none() => vec![&spec.prompt],
@@ -125,12 +130,33 @@ impl Pipeline {
         budget: &CacheBudget,
         encode: impl Fn(&str) -> Result<Conditioning, RunnerError>,
     ) -> Result<RunningImage, RunnerError> {
+        let (conditioning, prompt_row) = self.conditioning(spec, encode)?;
+        let (height, width) = latent_size(spec.size, self.vae.scale());
+        let shape = [1, self.latent_channels, height, width];
+        let latents = Tensor::from_vec(noise::randn(seed, &shape), &shape, &self.device)?;
+        Ok(RunningImage {
+            spec: Arc::clone(spec),
+            conditioning,
+            prompt_row,
+            latents,
+            scheduler: self.scheduler(spec.scheduler, spec.steps, spec.size)?,
+            step: 0,
+            caches: self.caches(spec, (height, width), budget),
+        })
+    }
+
+    /// What the rows of an image are conditioned on, in their order, and which of them has the prompt.
+    fn conditioning(
+        &self,
+        spec: &ImageSpec,
+        encode: impl Fn(&str) -> Result<Conditioning, RunnerError>,
+    ) -> Result<(Vec<Conditioning>, usize), RunnerError> {
         // The negative prompt finds the encoders that the prompt had loaded.
-        let stay = self.residency.stay();
+        let _stay = self.residency.stay();
         let mut conditioning = vec![encode(&spec.prompt)?];
         let mut prompt_row = 0;
         if spec.guidance.mixing_scale().is_some() {
-            let (unconditional, comes_first) = match self.family.unconditional() {
+            let (unconditional, comes_first) = match self.prompts.unconditional() {
                 Unconditional::Last(unconditional) => (unconditional, false),
                 Unconditional::FirstFromNegativePrompt => (
                     encode(spec.negative_prompt.as_deref().unwrap_or_default())?,
@@ -140,26 +166,22 @@ impl Pipeline {
             prompt_row = usize::from(comes_first);
             conditioning.insert(1 - prompt_row, unconditional);
         }
-        drop(stay);
-        let (height, width) = latent_size(spec.size, self.vae.scale());
-        let stream_bytes = spec.guidance.rows_per_forward() * self.family.stream_bytes((height, width));
-        let lists = self.info.block_lists.iter();
-        let lists: Vec<_> = lists.map(|(name, blocks)| ListShape { name, blocks: *blocks, stream_bytes }).collect();
-        let shape = [1, self.latent_channels, height, width];
-        let latents = Tensor::from_vec(noise::randn(seed, &shape), &shape, &self.device)?;
-        let cache = match spec.scheduler.forwards_per_step() {
-            1 => ImageCache::new(&spec.cache, &lists, budget),
-            _ => ImageCache::with_second_forwards(&spec.cache, &lists, budget),
+        Ok((conditioning, prompt_row))
+    }
+
+    /// Fresh cache state of an image, one for each phase.
+    fn caches(&self, spec: &ImageSpec, latent_size: (usize, usize), budget: &CacheBudget) -> Vec<ImageCache> {
+        let cache = |phase: &Phase| {
+            let block_lists = phase.transformer.block_lists();
+            let stream_bytes = spec.guidance.rows_per_forward() * phase.transformer.layout(latent_size).stream_bytes;
+            let lists = block_lists.iter().map(|(name, blocks)| ListShape { name, blocks: *blocks, stream_bytes });
+            let lists: Vec<_> = lists.collect();
+            match spec.scheduler.forwards_per_step() {
+                1 => ImageCache::new(&spec.cache, &lists, budget),
+                _ => ImageCache::with_second_forwards(&spec.cache, &lists, budget),
+            }
         };
-        Ok(RunningImage {
-            spec: Arc::clone(spec),
-            conditioning,
-            prompt_row,
-            latents,
-            scheduler: self.scheduler(spec.scheduler, spec.steps, spec.size)?,
-            step: 0,
-            cache,
-        })
+        self.denoiser.phases().iter().map(cache).collect()
     }
 
     /// Turns final latents into a picture.

@@ -23,10 +23,16 @@ pub struct RunningImage {
     pub(super) latents: Tensor,
     pub(super) scheduler: Box<dyn Scheduler>,
     pub(super) step: usize,
-    pub(super) cache: ImageCache,
+    /// One per phase of the denoiser.
+    pub(super) caches: Vec<ImageCache>,
 }
 
 impl RunningImage {
+    /// The timestep of the next step; `None` behind the last.
+    pub(super) fn timestep(&self) -> Option<f32> {
+        self.scheduler.timesteps().get(self.step).copied()
+    }
+
     /// The rows that are in this forward of a step, counted from 0.
     pub(super) fn rows_in(&self, forward: usize) -> Range<usize> {
         let rows = self.spec.guidance.rows_per_forward();
@@ -51,7 +57,7 @@ impl RunningImage {
 
     /// Forwards reused so far, as the cache's first context counts them.
     pub fn cached_forwards(&self) -> usize {
-        self.cache.cached_forwards()
+        self.caches.iter().map(ImageCache::cached_forwards).sum()
     }
 
     /// What of its request has no effect.
@@ -70,13 +76,20 @@ impl RunningImage {
         rows.flat_map(warnings).collect()
     }
 
-    /// What was observed for a calibration.
+    /// What was observed for a calibration, in the first phase.
     pub fn calibration_steps(&self) -> &[CalibrationStep] {
-        self.cache.calibration_steps()
+        self.caches.first().map_or(&[], ImageCache::calibration_steps)
     }
 
     /// What the cache decided so far.
     pub fn report(&self) -> ImageReport {
-        self.cache.report()
+        let mut report = ImageReport::default();
+        for phase in self.caches.iter().map(ImageCache::report) {
+            report.contexts.extend(phase.contexts);
+            for (reason, passes) in phase.passes {
+                *report.passes.entry(reason).or_default() += passes;
+            }
+        }
+        report
     }
 }

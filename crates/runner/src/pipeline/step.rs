@@ -3,7 +3,7 @@
 use std::borrow::BorrowMut;
 
 use afterimage_cache::Lane;
-use afterimage_diffusion::families::Rows;
+use afterimage_diffusion::families::{ConditioningBatch, Rows};
 use candle_core::Tensor;
 
 use super::{Pipeline, RunningImage};
@@ -14,9 +14,9 @@ const MAX_FORWARDS: usize = 2;
 
 impl Pipeline {
     /// Advances every image by one step, in one forward; those that ask for a second share that. All must
-    /// have the same size; all else may differ. Tells of each image whether the latents it *entered* the step
-    /// with were finite: what that costs is part of the forward then, where the latents that leave would take
-    /// a copy to the host of their own.
+    /// have the same size and be in the same phase; all else may differ. Tells of each image whether the latents
+    /// it *entered* the step with were finite: what that costs is part of the forward then, where the latents that
+    /// leave would take a copy to the host of their own.
     ///
     /// # Errors
     /// If a tensor operation fails, or an image has no step left.
@@ -51,6 +51,11 @@ impl Pipeline {
         Ok(were_finite)
     }
 
+    /// The phase of the denoiser that an image's next step is in.
+    fn phase(&self, image: &RunningImage) -> usize {
+        self.denoiser.phase_at(image.timestep().unwrap_or(0.0))
+    }
+
     /// The transformer's output for all rows that all images have in a forward, and whether each image's
     /// latents, which the first forward looks at, are finite.
     fn predict(
@@ -58,14 +63,14 @@ impl Pipeline {
         images: &mut [&mut &mut RunningImage],
         forward: usize,
     ) -> Result<(Tensor, Vec<bool>), RunnerError> {
+        let phase = self.phase(images[0]);
         let (mut latents, mut timesteps, mut guidance_scales) = (vec![], vec![], vec![]);
         let (mut conditioning, mut lanes) = (vec![], vec![]);
         for image in images {
             let rows = image.rows_in(forward);
-            let RunningImage { spec, conditioning: all_rows, latents: sample, scheduler, step, cache, .. } =
-                &mut ***image;
-            let timestep = scheduler.timesteps().get(*step);
-            let timestep = *timestep.ok_or_else(|| RunnerError::NoStepLeft)?;
+            let timestep = image.timestep().ok_or(RunnerError::NoStepLeft)?;
+            let RunningImage { spec, conditioning: all_rows, latents: sample, step, caches, .. } = &mut ***image;
+            let cache = &mut caches[phase];
             cache.begin_forward(!spec.scheduler.begins_step(*step));
             let lane = Lane::new(rows.len(), cache);
             lanes.push(if forward == 0 { lane.watching(sample.clone()) } else { lane });
@@ -80,9 +85,9 @@ impl Pipeline {
             latents: &Tensor::cat(&latents, 0)?,
             timesteps: &timesteps,
             guidance_scales: &guidance_scales,
-            conditioning: &conditioning,
+            conditioning: &ConditioningBatch::gather(&conditioning)?,
         };
-        let prediction = self.family.predict(&rows, &mut lanes)?;
+        let prediction = self.denoiser.phases()[phase].transformer.forward(&rows, &mut lanes)?;
         Ok((prediction, lanes.iter().map(Lane::is_finite).collect()))
     }
 

@@ -17,7 +17,8 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use super::config::{NULL_CLASS, TransformerConfig};
-use super::transformer::{ClassRows, DitTransformer};
+use super::transformer::DitTransformer;
+use crate::families::{ConditioningBatch, Rows, Transformer};
 use crate::schedulers::{Schedule, SchedulerConfig, SchedulerKind};
 
 const LATENTS_TOLERANCE: f32 = 2e-3;
@@ -133,7 +134,9 @@ fn denoise(fixture: &Fixture, golden: &Golden, cache: &mut ImageCache) -> Tensor
         let mut forward = |latents: &[&Tensor], classes: &[u32]| {
             let timesteps = vec![timestep; classes.len()];
             let latents = Tensor::cat(latents, 0).unwrap();
-            let rows = ClassRows { latents: &latents, timesteps: &timesteps, classes };
+            let conditioning = ConditioningBatch { classes: Some(classes.to_vec()), ..Default::default() };
+            let rows =
+                Rows { latents: &latents, timesteps: &timesteps, guidance_scales: &[], conditioning: &conditioning };
             let lane = Lane::new(classes.len(), cache);
             fixture.transformer.forward(&rows, &mut [lane]).unwrap().narrow(1, 0, 4).unwrap()
         };

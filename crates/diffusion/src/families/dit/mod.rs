@@ -16,4 +16,4 @@ mod family;
 mod goldens;
 mod transformer;
 
-pub(super) use family::Dit;
+pub(super) use family::load;

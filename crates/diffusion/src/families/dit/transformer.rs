@@ -19,6 +19,7 @@ use candle_core::{DType, Device, Result, Tensor};
 use super::block::DitBlock;
 use super::config::TransformerConfig;
 use crate::DiffusionError;
+use crate::families::{Layout, Rows, Transformer};
 use crate::layers::{Linear, PatchEmbed, PlainLayerNorm, RowContext, Sinusoids, unpatchify};
 
 /// Epsilon of the last norm; fixed in diffusers.
@@ -34,16 +35,6 @@ pub(super) struct DitTransformer {
     output_projection: Linear,
     dtype: DType,
     device: Device,
-}
-
-/// One forward's rows.
-pub(super) struct ClassRows<'a> {
-    /// `[rows, channels, height, width]`, f32.
-    pub(super) latents: &'a Tensor,
-    /// One per row.
-    pub(super) timesteps: &'a [f32],
-    /// One per row.
-    pub(super) classes: &'a [u32],
 }
 
 impl DitTransformer {
@@ -73,30 +64,6 @@ impl DitTransformer {
         })
     }
 
-    /// Bytes of one row's hidden stream for latents of this height and width.
-    pub(super) fn stream_bytes(&self, latent_size: (usize, usize)) -> usize {
-        self.patch_embed.stream_bytes(latent_size)
-    }
-
-    /// Tokens of latents of this height and width.
-    pub(super) fn image_tokens(&self, latent_size: (usize, usize)) -> usize {
-        self.patch_embed.tokens(latent_size)
-    }
-
-    /// Predicts `[rows, out_channels, height, width]`, f32. `lanes` say which rows belong together
-    /// and hold their cache state.
-    pub(super) fn forward(&self, rows: &ClassRows<'_>, lanes: &mut [Lane<'_>]) -> Result<Tensor> {
-        let (_, _, height, width) = rows.latents.dims4()?;
-        let grid = self.patch_embed.grid((height, width));
-        // `downscale_freq_shift` is 1 for DiT alone.
-        let timesteps = Sinusoids::ReachLongest.project(rows.timesteps, &self.device)?.to_dtype(self.dtype)?;
-        let context = RowContext::new(timesteps).with_classes(Tensor::new(rows.classes, &self.device)?);
-        let hidden = self.patch_embed.forward(&rows.latents.to_dtype(self.dtype)?)?;
-        let list = PreparedBlocks { blocks: &self.blocks, context };
-        let hidden = run_blocks(&list, Streams { hidden, encoder: None }, lanes)?.hidden;
-        self.output(&hidden, &list.context, grid)?.to_dtype(DType::F32)
-    }
-
     /// Last norm, projection, and tokens back to a picture.
     fn output(&self, hidden: &Tensor, context: &RowContext, grid: (usize, usize)) -> Result<Tensor> {
         // The first block's embedding serves the output as well.
@@ -106,6 +73,32 @@ impl DitTransformer {
         let (shift, scale) = (modulation.narrow(1, 0, size)?, modulation.narrow(1, size, size)?);
         let hidden = self.output_norm.modulated(hidden, &scale, &shift)?;
         unpatchify(&self.output_projection.forward(&hidden)?, grid, self.config.patch_size)
+    }
+}
+
+impl Transformer for DitTransformer {
+    fn block_lists(&self) -> Vec<(&'static str, usize)> {
+        vec![(Self::BLOCK_LIST, self.blocks.len())]
+    }
+
+    fn layout(&self, latent_size: (usize, usize)) -> Layout {
+        Layout {
+            image_tokens: self.patch_embed.tokens(latent_size),
+            stream_bytes: self.patch_embed.stream_bytes(latent_size),
+        }
+    }
+
+    fn forward(&self, rows: &Rows<'_>, lanes: &mut [Lane<'_>]) -> Result<Tensor> {
+        let (_, _, height, width) = rows.latents.dims4()?;
+        let grid = self.patch_embed.grid((height, width));
+        // `downscale_freq_shift` is 1 for DiT alone.
+        let timesteps = Sinusoids::ReachLongest.project(rows.timesteps, &self.device)?.to_dtype(self.dtype)?;
+        let classes = Tensor::new(rows.conditioning.classes()?, &self.device)?;
+        let context = RowContext::new(timesteps).with_classes(classes);
+        let hidden = self.patch_embed.forward(&rows.latents.to_dtype(self.dtype)?)?;
+        let list = PreparedBlocks { blocks: &self.blocks, context };
+        let hidden = run_blocks(&list, Streams { hidden, encoder: None }, lanes)?.hidden;
+        self.output(&hidden, &list.context, grid)?.to_dtype(DType::F32)
     }
 }
 

@@ -7,16 +7,17 @@
 //! Departs from it: models without guidance read 256 tokens of T5 as their card says, where the pipeline reads 512;
 //! `true_cfg_scale` without a negative prompt steers away from the empty one, where the pipeline does nothing.
 
-use afterimage_cache::{Calibration, Lane};
+use std::sync::Arc;
+
+use afterimage_cache::Calibration;
 use afterimage_checkpoint::{Parameters, TRANSFORMER, component_config};
-use candle_core::{Result, Tensor};
 
 use super::config::{PACK_SIDE, TransformerConfig};
-use super::transformer::{FluxTransformer, TextRows};
+use super::transformer::FluxTransformer;
 use crate::DiffusionError;
 use crate::families::labels::Labels;
 use crate::families::{
-    self, Conditioning, EncodedText, Family, FamilyFacts, FamilyParts, GuidanceKind, LoadedFamily, Rows,
+    self, Conditioning, Denoiser, EncodedText, FamilyFacts, FamilyParts, GuidanceKind, LoadedFamily, PromptEncoder,
 };
 use crate::schedulers::FlowSigmas;
 use crate::text::{ClipClass, ClipTextEncoder, T5TextEncoder};
@@ -40,59 +41,58 @@ const MAG_RATIOS: [f64; 28] = [
     1.00778, 1.00233,
 ];
 
-/// A transformer and its text encoders.
-pub(crate) struct Flux {
-    transformer: FluxTransformer,
+/// Prompts go through the encoders, and the transformer embeds what these give.
+struct FluxPrompts {
+    transformer: Arc<FluxTransformer>,
     clip: ClipTextEncoder,
     t5: T5TextEncoder,
     text_tokens: usize,
 }
 
-impl Flux {
-    /// Builds the transformer of a configuration for pictures of no size and drops it.
-    pub(crate) fn build(config: &str, parameters: Parameters) -> std::result::Result<(), DiffusionError> {
-        FluxTransformer::new(&TransformerConfig::from_json(config)?, &[], 0, parameters)?;
-        Ok(())
-    }
-
-    /// Loads transformer and text encoders of a model folder.
-    pub(crate) fn load(parts: &FamilyParts<'_>) -> std::result::Result<LoadedFamily, DiffusionError> {
-        let FamilyParts { folder, dtype, device, .. } = *parts;
-        let config = TransformerConfig::from_json(&component_config::text(folder, TRANSFORMER)?)?;
-        let buckets = families::check_buckets(parts, SAMPLE_SIZE, PACK_SIDE)?;
-        let latents = parts.latent_sizes(&buckets);
-        let clip = ClipTextEncoder::load(&parts.text_encoders, "text_encoder", "tokenizer", ClipClass::Plain)?;
-        let t5 = T5TextEncoder::load(&parts.text_encoders, "text_encoder_2", "tokenizer_2")?;
-        parts.check_size("CLIP's pooled output has", clip.pooled_dim(), config.pooled_projection_dim)?;
-        parts.check_size("T5's states have", t5.dim(), config.joint_attention_dim)?;
-        let default_tokens = if config.guidance_embeds { TEXT_TOKENS } else { TEXT_TOKENS_WITHOUT_GUIDANCE };
-        let text_tokens = parts.text_tokens(default_tokens)?;
-        let weights = folder.weights("transformer")?;
-        let transformer = FluxTransformer::new(&config, &latents, text_tokens, weights.parameters(dtype, device))?;
-        weights.finish(&[])?;
-        let [blocks, single_blocks] = FluxTransformer::BLOCK_LISTS;
-        let facts = FamilyFacts {
-            block_lists: vec![(blocks, config.num_layers), (single_blocks, config.num_single_layers)],
-            latent_channels: config.latent_channels(),
-            out_channels: config.latent_channels(),
-            flow_sigmas: FlowSigmas::Even,
-            default_steps: DEFAULT_STEPS,
-            // diffusers hands its default to schnell too, which ignores it.
-            default_guidance_scale: if config.guidance_embeds { DEFAULT_GUIDANCE_SCALE } else { 0.0 },
-            labels: Labels::default(),
-            guidance: GuidanceKind::Distilled { is_told: config.guidance_embeds },
-            calibration: Some(Calibration {
-                tea_cache_coefficients: TEA_CACHE_COEFFICIENTS,
-                mag_ratios: MAG_RATIOS.to_vec(),
-            }),
-            prompt_limits: vec![clip.limit().clone(), t5.limit(text_tokens)],
-        };
-        Ok(LoadedFamily { family: Box::new(Self { transformer, clip, t5, text_tokens }), facts, buckets })
-    }
+/// Builds the transformer of a configuration for pictures of no size and drops it.
+pub(crate) fn build(config: &str, parameters: Parameters) -> Result<(), DiffusionError> {
+    FluxTransformer::new(&TransformerConfig::from_json(config)?, &[], 0, parameters)?;
+    Ok(())
 }
 
-impl Family for Flux {
-    fn encode(&self, prompt: &str) -> std::result::Result<Conditioning, DiffusionError> {
+/// Loads transformer and text encoders of a model folder.
+pub(crate) fn load(parts: &FamilyParts<'_>) -> Result<LoadedFamily, DiffusionError> {
+    let FamilyParts { folder, dtype, device, .. } = *parts;
+    let config = TransformerConfig::from_json(&component_config::text(folder, TRANSFORMER)?)?;
+    let buckets = families::check_buckets(parts, SAMPLE_SIZE, PACK_SIDE)?;
+    let latents = parts.latent_sizes(&buckets);
+    let clip = ClipTextEncoder::load(&parts.text_encoders, "text_encoder", "tokenizer", ClipClass::Plain)?;
+    let t5 = T5TextEncoder::load(&parts.text_encoders, "text_encoder_2", "tokenizer_2")?;
+    parts.check_size("CLIP's pooled output has", clip.pooled_dim(), config.pooled_projection_dim)?;
+    parts.check_size("T5's states have", t5.dim(), config.joint_attention_dim)?;
+    let default_tokens = if config.guidance_embeds { TEXT_TOKENS } else { TEXT_TOKENS_WITHOUT_GUIDANCE };
+    let text_tokens = parts.text_tokens(default_tokens)?;
+    let weights = folder.weights("transformer")?;
+    let parameters = weights.parameters(dtype, device);
+    let transformer = Arc::new(FluxTransformer::new(&config, &latents, text_tokens, parameters)?);
+    weights.finish(&[])?;
+    let facts = FamilyFacts {
+        latent_channels: config.latent_channels(),
+        out_channels: config.latent_channels(),
+        flow_sigmas: FlowSigmas::Even,
+        default_steps: DEFAULT_STEPS,
+        // diffusers hands its default to schnell too, which ignores it.
+        default_guidance_scale: if config.guidance_embeds { DEFAULT_GUIDANCE_SCALE } else { 0.0 },
+        labels: Labels::default(),
+        guidance: GuidanceKind::Distilled { is_told: config.guidance_embeds },
+        calibration: Some(Calibration {
+            tea_cache_coefficients: TEA_CACHE_COEFFICIENTS,
+            mag_ratios: MAG_RATIOS.to_vec(),
+        }),
+        prompt_limits: vec![clip.limit().clone(), t5.limit(text_tokens)],
+    };
+    let denoiser = Denoiser::new(Arc::<FluxTransformer>::clone(&transformer));
+    let prompts = FluxPrompts { transformer, clip, t5, text_tokens };
+    Ok(LoadedFamily { prompts: Box::new(prompts), denoiser, facts, buckets })
+}
+
+impl PromptEncoder for FluxPrompts {
+    fn encode(&self, prompt: &str) -> Result<Conditioning, DiffusionError> {
         let clip = self.clip.encode(&self.clip.with_all_vectors(prompt)?)?;
         let t5 = self.t5.encode_padded(&self.t5.with_all_vectors(prompt)?, self.text_tokens)?;
         Ok(Conditioning::Text(EncodedText {
@@ -101,24 +101,5 @@ impl Family for Flux {
             pooled: Some(self.transformer.project_pooled(&clip.pooled)?),
             cuts: clip.cut.into_iter().chain(t5.cut).collect(),
         }))
-    }
-
-    fn stream_bytes(&self, latent_size: (usize, usize)) -> usize {
-        self.transformer.stream_bytes(latent_size)
-    }
-
-    fn image_tokens(&self, latent_size: (usize, usize)) -> usize {
-        self.transformer.image_tokens(latent_size)
-    }
-
-    fn predict(&self, rows: &Rows<'_>, lanes: &mut [Lane<'_>]) -> Result<Tensor> {
-        let rows = TextRows {
-            latents: rows.latents,
-            timesteps: rows.timesteps,
-            guidance_scales: rows.guidance_scales,
-            text: rows.texts(|text| Some(&text.states))?,
-            pooled: rows.texts(|text| text.pooled.as_ref())?,
-        };
-        self.transformer.forward(rows, lanes)
     }
 }

@@ -4,7 +4,8 @@ use afterimage_cache::{CacheBudget, CachePlan, ImageCache, Lane, ListShape};
 use candle_core::{DType, Device, Tensor};
 
 use super::config::TransformerConfig;
-use super::transformer::{FluxTransformer, TextRows, unpack};
+use super::transformer::{FluxTransformer, unpack};
+use crate::families::{ConditioningBatch, Rows, Transformer};
 use crate::golden_fixture::{Fixture, assert_near};
 
 fn check_forward(fixture: &Fixture) {
@@ -25,18 +26,19 @@ fn check_forward(fixture: &Fixture) {
     let timesteps: Vec<f32> = given("timestep").to_vec1::<f32>().unwrap().iter().map(|t| t * 1000.0).collect();
     let guidance = fixture.tensors.get("forward.guidance").map(|scales| scales.to_vec1::<f32>().unwrap());
     assert_eq!(guidance.is_some(), config.guidance_embeds);
-    let rows_given = TextRows {
+    let pooled = transformer.project_pooled(given("pooled_projections")).unwrap();
+    let conditioning = ConditioningBatch { states: Some(text), pooled: Some(pooled), ..Default::default() };
+    let rows_given = Rows {
         latents: &latents(tokens),
         timesteps: &timesteps,
         guidance_scales: &guidance.unwrap_or(vec![0.0; rows]),
-        text,
-        pooled: transformer.project_pooled(given("pooled_projections")).unwrap(),
+        conditioning: &conditioning,
     };
     let blocks = config.num_layers + config.num_single_layers;
     let list = ListShape { name: "blocks", blocks, stream_bytes: 0 };
     let mut cache = ImageCache::new(&CachePlan::None, &[list], &CacheBudget::unlimited());
     let lane = Lane::new(rows, &mut cache);
-    let output = transformer.forward(rows_given, &mut [lane]).unwrap();
+    let output = transformer.forward(&rows_given, &mut [lane]).unwrap();
     assert_near(&output, &latents(given("output")), "output");
 }
 

@@ -21,4 +21,4 @@ mod transformer;
 #[cfg(test)]
 mod goldens;
 
-pub(super) use family::Flux;
+pub(super) use family::load;

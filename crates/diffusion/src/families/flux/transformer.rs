@@ -23,6 +23,7 @@ use super::block::{DoubleBlock, NORM_EPS};
 use super::config::{AXES, PACK_SIDE, TransformerConfig};
 use super::single_block::SingleBlock;
 use crate::DiffusionError;
+use crate::families::{Layout, Rows, Transformer};
 use crate::layers::{Linear, PlainLayerNorm, RotaryPositions, RowContext, TimeTextEmbedding, patchify};
 
 #[derive(Debug)]
@@ -42,20 +43,6 @@ pub(super) struct FluxTransformer {
     /// Of text and image, by rows and columns of image tokens.
     positions: HashMap<(usize, usize), RotaryPositions>,
     dtype: DType,
-}
-
-/// One forward's rows.
-pub(super) struct TextRows<'a> {
-    /// `[rows, channels, height, width]`, f32.
-    pub(super) latents: &'a Tensor,
-    /// One per row, 0 to 1000.
-    pub(super) timesteps: &'a [f32],
-    /// One per row; models without an embedding of it ignore them.
-    pub(super) guidance_scales: &'a [f32],
-    /// `[rows, text tokens, hidden]`, as [`FluxTransformer::embed_text`] gives them.
-    pub(super) text: Tensor,
-    /// `[rows, hidden]`, as [`FluxTransformer::project_pooled`] gives them.
-    pub(super) pooled: Tensor,
 }
 
 impl FluxTransformer {
@@ -111,36 +98,6 @@ impl FluxTransformer {
         self.time_text_embed.embed_text(&pooled.to_dtype(self.dtype)?)
     }
 
-    /// Tokens of latents of this height and width.
-    pub(super) fn image_tokens(&self, latent_size: (usize, usize)) -> usize {
-        let (height, width) = grid(latent_size);
-        height * width
-    }
-
-    /// Bytes of one row's streams for latents of this height and width.
-    pub(super) fn stream_bytes(&self, latent_size: (usize, usize)) -> usize {
-        (self.image_tokens(latent_size) + self.text_tokens) * self.hidden_size * self.dtype.size_in_bytes()
-    }
-
-    /// Predicts `[rows, channels, height, width]`, f32. `lanes` say which rows belong together and hold
-    /// their cache state.
-    pub(super) fn forward(&self, rows: TextRows<'_>, lanes: &mut [Lane<'_>]) -> Result<Tensor> {
-        let (_, _, height, width) = rows.latents.dims4()?;
-        let grid = grid((height, width));
-        let Some(positions) = self.positions.get(&grid) else {
-            candle_core::bail!("the model was not prepared for {height} x {width} latents");
-        };
-        let tokens = patchify(&rows.latents.to_dtype(self.dtype)?, PACK_SIDE)?;
-        let hidden = self.image_embedder.forward(&tokens)?;
-        // Every modulation begins with a SiLU of the same vector, which is taken once here.
-        let embedding = self.time_text_embed.forward(rows.timesteps, rows.guidance_scales, &rows.pooled)?.silu()?;
-        let context = RowContext::new(embedding).with_positions(positions.clone());
-        let list = PreparedBlocks { transformer: self, context };
-        let hidden = run_blocks(&list, Streams { hidden, encoder: Some(rows.text) }, lanes)?.hidden;
-        let tokens = self.output(&hidden, &list.context.modulation)?;
-        unpack(&tokens.to_dtype(DType::F32)?, grid, self.channels / (PACK_SIDE * PACK_SIDE))
-    }
-
     /// Last norm and projection: `[rows, image tokens, hidden]` to `[rows, image tokens, channels]`.
     fn output(&self, hidden: &Tensor, embedding: &Tensor) -> Result<Tensor> {
         let modulation = self.output_modulation.forward(embedding)?;
@@ -148,6 +105,38 @@ impl FluxTransformer {
         let scale = modulation.narrow(1, 0, self.hidden_size)?;
         let shift = modulation.narrow(1, self.hidden_size, self.hidden_size)?;
         self.output_projection.forward(&self.output_norm.modulated(hidden, &scale, &shift)?)
+    }
+}
+
+impl Transformer for FluxTransformer {
+    fn block_lists(&self) -> Vec<(&'static str, usize)> {
+        Self::BLOCK_LISTS.into_iter().zip([self.blocks.len(), self.single_blocks.len()]).collect()
+    }
+
+    fn layout(&self, latent_size: (usize, usize)) -> Layout {
+        let (height, width) = grid(latent_size);
+        let tokens = height * width + self.text_tokens;
+        Layout { image_tokens: height * width, stream_bytes: tokens * self.hidden_size * self.dtype.size_in_bytes() }
+    }
+
+    /// States and pooled texts are as [`FluxTransformer::embed_text`] and [`FluxTransformer::project_pooled`] give them.
+    fn forward(&self, rows: &Rows<'_>, lanes: &mut [Lane<'_>]) -> Result<Tensor> {
+        let (_, _, height, width) = rows.latents.dims4()?;
+        let grid = grid((height, width));
+        let Some(positions) = self.positions.get(&grid) else {
+            candle_core::bail!("the model was not prepared for {height} x {width} latents");
+        };
+        let tokens = patchify(&rows.latents.to_dtype(self.dtype)?, PACK_SIDE)?;
+        let hidden = self.image_embedder.forward(&tokens)?;
+        let pooled = rows.conditioning.pooled()?;
+        // Every modulation begins with a SiLU of the same vector, which is taken once here.
+        let embedding = self.time_text_embed.forward(rows.timesteps, rows.guidance_scales, pooled)?.silu()?;
+        let context = RowContext::new(embedding).with_positions(positions.clone());
+        let list = PreparedBlocks { transformer: self, context };
+        let encoder = Some(rows.conditioning.states()?.clone());
+        let hidden = run_blocks(&list, Streams { hidden, encoder }, lanes)?.hidden;
+        let tokens = self.output(&hidden, &list.context.modulation)?;
+        unpack(&tokens.to_dtype(DType::F32)?, grid, self.channels / (PACK_SIDE * PACK_SIDE))
     }
 }
 

@@ -11,16 +11,17 @@
 //! Departs from it: pictures are made in the size asked for, as with `use_resolution_binning=False`; captions are
 //! encoded without their padding, which the mask hides from all other tokens.
 
-use afterimage_cache::Lane;
+use std::sync::Arc;
+
 use afterimage_checkpoint::{Parameters, TRANSFORMER, component_config};
-use candle_core::{DType, Device, Result, Tensor};
+use candle_core::{Device, Tensor};
 
 use super::config::TransformerConfig;
-use super::transformer::{CaptionRows, PixArtTransformer};
+use super::transformer::PixArtTransformer;
 use crate::DiffusionError;
 use crate::families::labels::Labels;
 use crate::families::{
-    self, Conditioning, EncodedText, Family, FamilyFacts, FamilyParts, GuidanceKind, LoadedFamily, Rows,
+    self, Conditioning, Denoiser, EncodedText, FamilyFacts, FamilyParts, GuidanceKind, LoadedFamily, PromptEncoder,
 };
 use crate::schedulers::FlowSigmas;
 use crate::text::{T5States, T5TextEncoder};
@@ -51,52 +52,50 @@ impl Variant {
     }
 }
 
-/// A transformer and its text encoder.
-pub(crate) struct PixArt {
-    transformer: PixArtTransformer,
+/// Prompts are captions, whose states the transformer projects.
+struct PixArtPrompts {
+    transformer: Arc<PixArtTransformer>,
     text_encoder: T5TextEncoder,
     caption_tokens: usize,
     device: Device,
 }
 
-impl PixArt {
-    /// Builds the transformer of a configuration for pictures of no size and drops it.
-    pub(crate) fn build(config: &str, parameters: Parameters) -> std::result::Result<(), DiffusionError> {
-        PixArtTransformer::new(TransformerConfig::from_json(config)?, &[], 1, parameters)?;
-        Ok(())
-    }
-
-    /// Loads transformer and text encoder of a model folder.
-    pub(crate) fn load(parts: &FamilyParts<'_>, variant: Variant) -> std::result::Result<LoadedFamily, DiffusionError> {
-        let config = TransformerConfig::from_json(&component_config::text(parts.folder, TRANSFORMER)?)?;
-        let buckets = families::check_buckets(parts, config.sample_size, config.patch_size)?;
-        let latents = parts.latent_sizes(&buckets);
-        let text_encoder = T5TextEncoder::load(&parts.text_encoders, "text_encoder", "tokenizer")?;
-        parts.check_size("the text encoder's states have", text_encoder.dim(), config.caption_channels())?;
-        let weights = parts.folder.weights("transformer")?;
-        let parameters = weights.parameters(parts.dtype, parts.device);
-        let transformer = PixArtTransformer::new(config.clone(), &latents, parts.vae_scale, parameters)?;
-        weights.finish(&["pos_embed.pos_embed", "caption_projection.y_embedding"])?;
-        let caption_tokens = parts.text_tokens(variant.default_caption_tokens())?;
-        let facts = FamilyFacts {
-            block_lists: vec![(PixArtTransformer::BLOCK_LIST, config.num_layers)],
-            latent_channels: config.in_channels,
-            out_channels: config.out_channels(),
-            flow_sigmas: FlowSigmas::Scheduler,
-            default_steps: DEFAULT_STEPS,
-            default_guidance_scale: DEFAULT_GUIDANCE_SCALE,
-            labels: Labels::default(),
-            guidance: GuidanceKind::NegativePrompt,
-            calibration: None,
-            prompt_limits: vec![text_encoder.limit(caption_tokens)],
-        };
-        let family = Self { transformer, text_encoder, caption_tokens, device: parts.device.clone() };
-        Ok(LoadedFamily { family: Box::new(family), facts, buckets })
-    }
+/// Builds the transformer of a configuration for pictures of no size and drops it.
+pub(crate) fn build(config: &str, parameters: Parameters) -> Result<(), DiffusionError> {
+    PixArtTransformer::new(TransformerConfig::from_json(config)?, &[], 1, parameters)?;
+    Ok(())
 }
 
-impl Family for PixArt {
-    fn encode(&self, prompt: &str) -> std::result::Result<Conditioning, DiffusionError> {
+/// Loads transformer and text encoder of a model folder.
+pub(crate) fn load(parts: &FamilyParts<'_>, variant: Variant) -> Result<LoadedFamily, DiffusionError> {
+    let config = TransformerConfig::from_json(&component_config::text(parts.folder, TRANSFORMER)?)?;
+    let buckets = families::check_buckets(parts, config.sample_size, config.patch_size)?;
+    let latents = parts.latent_sizes(&buckets);
+    let text_encoder = T5TextEncoder::load(&parts.text_encoders, "text_encoder", "tokenizer")?;
+    parts.check_size("the text encoder's states have", text_encoder.dim(), config.caption_channels())?;
+    let weights = parts.folder.weights("transformer")?;
+    let parameters = weights.parameters(parts.dtype, parts.device);
+    let transformer = Arc::new(PixArtTransformer::new(config.clone(), &latents, parts.vae_scale, parameters)?);
+    weights.finish(&["pos_embed.pos_embed", "caption_projection.y_embedding"])?;
+    let caption_tokens = parts.text_tokens(variant.default_caption_tokens())?;
+    let facts = FamilyFacts {
+        latent_channels: config.in_channels,
+        out_channels: config.out_channels(),
+        flow_sigmas: FlowSigmas::Scheduler,
+        default_steps: DEFAULT_STEPS,
+        default_guidance_scale: DEFAULT_GUIDANCE_SCALE,
+        labels: Labels::default(),
+        guidance: GuidanceKind::NegativePrompt,
+        calibration: None,
+        prompt_limits: vec![text_encoder.limit(caption_tokens)],
+    };
+    let denoiser = Denoiser::new(Arc::<PixArtTransformer>::clone(&transformer));
+    let prompts = PixArtPrompts { transformer, text_encoder, caption_tokens, device: parts.device.clone() };
+    Ok(LoadedFamily { prompts: Box::new(prompts), denoiser, facts, buckets })
+}
+
+impl PromptEncoder for PixArtPrompts {
+    fn encode(&self, prompt: &str) -> Result<Conditioning, DiffusionError> {
         // As the pipelines do without their optional cleaning.
         let caption = prompt.to_lowercase();
         let max_tokens = self.caption_tokens;
@@ -112,23 +111,5 @@ impl Family for PixArt {
             pooled: None,
             cuts: cut.into_iter().collect(),
         }))
-    }
-
-    fn stream_bytes(&self, latent_size: (usize, usize)) -> usize {
-        self.transformer.stream_bytes(latent_size)
-    }
-
-    fn image_tokens(&self, latent_size: (usize, usize)) -> usize {
-        self.transformer.image_tokens(latent_size)
-    }
-
-    fn predict(&self, rows: &Rows<'_>, lanes: &mut [Lane<'_>]) -> Result<Tensor> {
-        let rows = CaptionRows {
-            latents: rows.latents,
-            timesteps: rows.timesteps,
-            captions: rows.texts(|text| Some(&text.states))?,
-            caption_bias: rows.texts(|text| text.bias.as_ref())?.to_dtype(DType::F32)?,
-        };
-        self.transformer.forward(rows, lanes)
     }
 }

@@ -6,7 +6,8 @@ use candle_core::{DType, Device};
 use serde_json::Value;
 
 use super::config::TransformerConfig;
-use super::transformer::{CaptionRows, PixArtTransformer};
+use super::transformer::PixArtTransformer;
+use crate::families::{ConditioningBatch, Rows, Transformer};
 use crate::golden_fixture::{Fixture, assert_near, ids};
 use crate::text::T5TextEncoder;
 
@@ -57,16 +58,13 @@ fn check_forward(name: &str) {
     assert_near(&captions, given("caption_projection"), "caption_projection");
     let mask = given("encoder_attention_mask").to_dtype(DType::F32).unwrap();
     let timesteps = given("timestep").to_dtype(DType::F32).unwrap().to_vec1::<f32>().unwrap();
-    let rows_given = CaptionRows {
-        latents,
-        timesteps: &timesteps,
-        captions,
-        caption_bias: mask.affine(10_000.0, -10_000.0).unwrap(),
-    };
+    let bias = mask.affine(10_000.0, -10_000.0).unwrap();
+    let conditioning = ConditioningBatch { states: Some(captions), bias: Some(bias), ..Default::default() };
+    let rows_given = Rows { latents, timesteps: &timesteps, guidance_scales: &[], conditioning: &conditioning };
     let list = ListShape { name: PixArtTransformer::BLOCK_LIST, blocks, stream_bytes: 0 };
     let mut cache = ImageCache::new(&CachePlan::None, &[list], &CacheBudget::unlimited());
     let lane = Lane::new(rows, &mut cache);
-    let output = transformer.forward(rows_given, &mut [lane]).unwrap();
+    let output = transformer.forward(&rows_given, &mut [lane]).unwrap();
     assert_near(&output, given("output"), "output");
 }
 

@@ -21,6 +21,7 @@ use candle_core::{DType, Device, Result, Tensor};
 use super::block::{MODULATIONS, PixArtBlock};
 use super::config::TransformerConfig;
 use crate::DiffusionError;
+use crate::families::{Layout, Rows, Transformer};
 use crate::layers::{
     EncoderStates, Linear, PatchEmbed, PlainLayerNorm, RowContext, Sinusoids, TimestepEmbedding, unpatchify,
 };
@@ -46,18 +47,6 @@ pub(super) struct PixArtTransformer {
     vae_scale: usize,
     dtype: DType,
     device: Device,
-}
-
-/// One forward's rows.
-pub(super) struct CaptionRows<'a> {
-    /// `[rows, channels, height, width]`, f32.
-    pub(super) latents: &'a Tensor,
-    /// One per row.
-    pub(super) timesteps: &'a [f32],
-    /// `[rows, tokens, hidden]`, as [`PixArtTransformer::project_captions`] gives them.
-    pub(super) captions: Tensor,
-    /// `[rows, tokens]`: added to the scores of the attention to captions.
-    pub(super) caption_bias: Tensor,
 }
 
 impl PixArtTransformer {
@@ -101,33 +90,6 @@ impl PixArtTransformer {
         self.captions.forward(&states.to_dtype(self.dtype)?)
     }
 
-    /// Bytes of one row's hidden stream for latents of this height and width.
-    pub(super) fn stream_bytes(&self, latent_size: (usize, usize)) -> usize {
-        self.patch_embed.stream_bytes(latent_size)
-    }
-
-    /// Tokens of latents of this height and width.
-    pub(super) fn image_tokens(&self, latent_size: (usize, usize)) -> usize {
-        self.patch_embed.tokens(latent_size)
-    }
-
-    /// Predicts `[rows, out_channels, height, width]`, f32. `lanes` say which rows belong together
-    /// and hold their cache state.
-    pub(super) fn forward(&self, rows: CaptionRows<'_>, lanes: &mut [Lane<'_>]) -> Result<Tensor> {
-        let (count, _, height, width) = rows.latents.dims4()?;
-        let grid = self.patch_embed.grid((height, width));
-        let hidden = self.patch_embed.forward(&rows.latents.to_dtype(self.dtype)?)?;
-        let embedding = self.embed(rows.timesteps, (height * self.vae_scale, width * self.vae_scale))?;
-        let modulation = self.modulation.forward(&embedding.silu()?)?;
-        let modulation = modulation.reshape((count, MODULATIONS, self.config.hidden_size()))?;
-        let bias = rows.caption_bias.to_dtype(self.dtype)?.unsqueeze(1)?.unsqueeze(1)?;
-        let captions = EncoderStates { states: rows.captions, bias: Some(bias) };
-        let context = RowContext::new(modulation).with_encoder(captions);
-        let list = PreparedBlocks { blocks: &self.blocks, context };
-        let hidden = run_blocks(&list, Streams { hidden, encoder: None }, lanes)?.hidden;
-        self.output(&hidden, &embedding, grid)?.to_dtype(DType::F32)
-    }
-
     /// One vector per row from its timestep and the picture's height and width: `[rows, hidden]`.
     fn embed(&self, timesteps: &[f32], picture: (usize, usize)) -> Result<Tensor> {
         let projected = Sinusoids::StopShort.project(timesteps, &self.device)?.to_dtype(self.dtype)?;
@@ -145,6 +107,35 @@ impl PixArtTransformer {
         let (shift, scale) = (moved(0)?, moved(1)?);
         let hidden = self.output_norm.modulated(hidden, &scale, &shift)?;
         unpatchify(&self.output_projection.forward(&hidden)?, grid, self.config.patch_size)
+    }
+}
+
+impl Transformer for PixArtTransformer {
+    fn block_lists(&self) -> Vec<(&'static str, usize)> {
+        vec![(Self::BLOCK_LIST, self.blocks.len())]
+    }
+
+    fn layout(&self, latent_size: (usize, usize)) -> Layout {
+        Layout {
+            image_tokens: self.patch_embed.tokens(latent_size),
+            stream_bytes: self.patch_embed.stream_bytes(latent_size),
+        }
+    }
+
+    /// States of texts are as [`PixArtTransformer::project_captions`] gives them.
+    fn forward(&self, rows: &Rows<'_>, lanes: &mut [Lane<'_>]) -> Result<Tensor> {
+        let (count, _, height, width) = rows.latents.dims4()?;
+        let grid = self.patch_embed.grid((height, width));
+        let hidden = self.patch_embed.forward(&rows.latents.to_dtype(self.dtype)?)?;
+        let embedding = self.embed(rows.timesteps, (height * self.vae_scale, width * self.vae_scale))?;
+        let modulation = self.modulation.forward(&embedding.silu()?)?;
+        let modulation = modulation.reshape((count, MODULATIONS, self.config.hidden_size()))?;
+        let bias = rows.conditioning.bias()?.to_dtype(self.dtype)?.unsqueeze(1)?.unsqueeze(1)?;
+        let captions = EncoderStates { states: rows.conditioning.states()?.clone(), bias: Some(bias) };
+        let context = RowContext::new(modulation).with_encoder(captions);
+        let list = PreparedBlocks { blocks: &self.blocks, context };
+        let hidden = run_blocks(&list, Streams { hidden, encoder: None }, lanes)?.hidden;
+        self.output(&hidden, &embedding, grid)?.to_dtype(DType::F32)
     }
 }
 

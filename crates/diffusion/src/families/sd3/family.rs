@@ -5,15 +5,16 @@
 //! (lines 233-287), `_get_clip_prompt_embeds` (289-342), `encode_prompt` (344-535) and `__call__` (772-1152):
 //! <https://github.com/huggingface/diffusers/tree/v0.42.1/src/diffusers/pipelines/stable_diffusion_3>
 
-use afterimage_cache::Lane;
+use std::sync::Arc;
+
 use afterimage_checkpoint::{Parameters, TRANSFORMER, component_config};
-use candle_core::{DType, Device, Result, Tensor};
+use candle_core::{DType, Device, Tensor};
 
 use super::config::TransformerConfig;
-use super::transformer::{PromptRows, Sd3Transformer};
+use super::transformer::Sd3Transformer;
 use crate::families::labels::Labels;
 use crate::families::{
-    self, Conditioning, EncodedText, Family, FamilyFacts, FamilyParts, GuidanceKind, LoadedFamily, Rows,
+    self, Conditioning, Denoiser, EncodedText, FamilyFacts, FamilyParts, GuidanceKind, LoadedFamily, PromptEncoder,
 };
 use crate::schedulers::FlowSigmas;
 use crate::text::{ClipClass, ClipTextEncoder, PromptCut, PromptLimit, T5States, T5TextEncoder};
@@ -25,9 +26,9 @@ const DEFAULT_GUIDANCE_SCALE: f64 = 7.0;
 /// T5 tokens of a prompt, longer ones are cut; as in diffusers' pipeline.
 const DEFAULT_T5_TOKENS: usize = 256;
 
-/// A transformer and its text encoders.
-pub(crate) struct Sd3 {
-    transformer: Sd3Transformer,
+/// Prompts go through the encoders, and the transformer embeds what these give.
+struct Sd3Prompts {
+    transformer: Arc<Sd3Transformer>,
     texts: TextEncoders,
 }
 
@@ -52,45 +53,40 @@ struct PromptStates {
     cuts: Vec<PromptCut>,
 }
 
-impl Sd3 {
-    /// Builds the transformer of a configuration for pictures of no size and drops it.
-    pub(crate) fn build(config: &str, parameters: Parameters) -> std::result::Result<(), DiffusionError> {
-        Sd3Transformer::new(&TransformerConfig::from_json(config)?, &[], &parameters)?;
-        Ok(())
-    }
+/// Builds the transformer of a configuration for pictures of no size and drops it.
+pub(crate) fn build(config: &str, parameters: Parameters) -> Result<(), DiffusionError> {
+    Sd3Transformer::new(&TransformerConfig::from_json(config)?, &[], &parameters)?;
+    Ok(())
+}
 
-    /// Loads transformer and text encoders of a model folder.
-    pub(crate) fn load(parts: &FamilyParts<'_>) -> std::result::Result<LoadedFamily, DiffusionError> {
-        let config = TransformerConfig::from_json(&component_config::text(parts.folder, TRANSFORMER)?)?;
-        let buckets = families::check_buckets(parts, config.sample_size, config.patch_size)?;
-        check_positions(&config, parts.vae_scale, &buckets)?;
-        let latents = parts.latent_sizes(&buckets);
-        let texts = TextEncoders::load(parts, &config)?;
-        let weights = parts.folder.weights("transformer")?;
-        let transformer = Sd3Transformer::new(&config, &latents, &weights.parameters(parts.dtype, parts.device))?;
-        weights.finish(&Sd3Transformer::unused_weights(&config).each_ref().map(String::as_str))?;
-        let facts = FamilyFacts {
-            block_lists: vec![(Sd3Transformer::BLOCK_LIST, config.num_layers)],
-            latent_channels: config.in_channels,
-            out_channels: config.out_channels(),
-            flow_sigmas: FlowSigmas::Scheduler,
-            default_steps: DEFAULT_STEPS,
-            default_guidance_scale: DEFAULT_GUIDANCE_SCALE,
-            labels: Labels::default(),
-            guidance: GuidanceKind::NegativePrompt,
-            calibration: None,
-            prompt_limits: texts.limits(),
-        };
-        Ok(LoadedFamily { family: Box::new(Self { transformer, texts }), facts, buckets })
-    }
+/// Loads transformer and text encoders of a model folder.
+pub(crate) fn load(parts: &FamilyParts<'_>) -> Result<LoadedFamily, DiffusionError> {
+    let config = TransformerConfig::from_json(&component_config::text(parts.folder, TRANSFORMER)?)?;
+    let buckets = families::check_buckets(parts, config.sample_size, config.patch_size)?;
+    check_positions(&config, parts.vae_scale, &buckets)?;
+    let latents = parts.latent_sizes(&buckets);
+    let texts = TextEncoders::load(parts, &config)?;
+    let weights = parts.folder.weights("transformer")?;
+    let parameters = weights.parameters(parts.dtype, parts.device);
+    let transformer = Arc::new(Sd3Transformer::new(&config, &latents, texts.tokens(), &parameters)?);
+    weights.finish(&Sd3Transformer::unused_weights(&config).each_ref().map(String::as_str))?;
+    let facts = FamilyFacts {
+        latent_channels: config.in_channels,
+        out_channels: config.out_channels(),
+        flow_sigmas: FlowSigmas::Scheduler,
+        default_steps: DEFAULT_STEPS,
+        default_guidance_scale: DEFAULT_GUIDANCE_SCALE,
+        labels: Labels::default(),
+        guidance: GuidanceKind::NegativePrompt,
+        calibration: None,
+        prompt_limits: texts.limits(),
+    };
+    let denoiser = Denoiser::new(Arc::<Sd3Transformer>::clone(&transformer));
+    Ok(LoadedFamily { prompts: Box::new(Sd3Prompts { transformer, texts }), denoiser, facts, buckets })
 }
 
 /// Positions are stored, so pictures cannot be of any size.
-fn check_positions(
-    config: &TransformerConfig,
-    vae_scale: usize,
-    buckets: &[Canvas],
-) -> std::result::Result<(), DiffusionError> {
+fn check_positions(config: &TransformerConfig, vae_scale: usize, buckets: &[Canvas]) -> Result<(), DiffusionError> {
     let most = config.pos_embed_max_size * config.patch_size * vae_scale;
     match buckets.iter().find(|size| size.width > most || size.height > most) {
         Some(canvas) => Err(DiffusionError::Bucket {
@@ -102,7 +98,7 @@ fn check_positions(
 }
 
 impl TextEncoders {
-    fn load(parts: &FamilyParts<'_>, config: &TransformerConfig) -> std::result::Result<Self, DiffusionError> {
+    fn load(parts: &FamilyParts<'_>, config: &TransformerConfig) -> Result<Self, DiffusionError> {
         let FamilyParts { index, dtype, device, ref text_encoders, .. } = *parts;
         let clip = |number: &str| {
             let (encoder, tokenizer) = (format!("text_encoder{number}"), format!("tokenizer{number}"));
@@ -137,7 +133,7 @@ impl TextEncoders {
         clips.chain(self.t5.iter().map(|t5| t5.limit(self.t5_tokens))).collect()
     }
 
-    fn encode(&self, prompt: &str) -> std::result::Result<PromptStates, DiffusionError> {
+    fn encode(&self, prompt: &str) -> Result<PromptStates, DiffusionError> {
         let (mut states, mut pooled, mut cuts) = (vec![], vec![], vec![]);
         for clip in &self.clips {
             let encoded = clip.encode(prompt)?;
@@ -161,8 +157,8 @@ impl TextEncoders {
     }
 }
 
-impl Family for Sd3 {
-    fn encode(&self, prompt: &str) -> std::result::Result<Conditioning, DiffusionError> {
+impl PromptEncoder for Sd3Prompts {
+    fn encode(&self, prompt: &str) -> Result<Conditioning, DiffusionError> {
         let PromptStates { states, pooled, cuts } = self.texts.encode(prompt)?;
         Ok(Conditioning::Text(EncodedText {
             states: self.transformer.embed_states(&states)?,
@@ -170,23 +166,5 @@ impl Family for Sd3 {
             pooled: Some(self.transformer.embed_pooled(&pooled)?),
             cuts,
         }))
-    }
-
-    fn stream_bytes(&self, latent_size: (usize, usize)) -> usize {
-        self.transformer.stream_bytes(latent_size, self.texts.tokens())
-    }
-
-    fn image_tokens(&self, latent_size: (usize, usize)) -> usize {
-        self.transformer.image_tokens(latent_size)
-    }
-
-    fn predict(&self, rows: &Rows<'_>, lanes: &mut [Lane<'_>]) -> Result<Tensor> {
-        let rows = PromptRows {
-            latents: rows.latents,
-            timesteps: rows.timesteps,
-            texts: rows.texts(|text| Some(&text.states))?,
-            pooled: rows.texts(|text| text.pooled.as_ref())?,
-        };
-        self.transformer.forward(rows, lanes)
     }
 }

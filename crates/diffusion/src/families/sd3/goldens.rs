@@ -4,7 +4,8 @@ use afterimage_cache::{CacheBudget, CachePlan, ImageCache, Lane, ListShape};
 use candle_core::{DType, Device};
 
 use super::config::TransformerConfig;
-use super::transformer::{PromptRows, Sd3Transformer};
+use super::transformer::Sd3Transformer;
+use crate::families::{ConditioningBatch, Rows, Transformer};
 use crate::golden_fixture::{Fixture, assert_near};
 
 fn check_forward(fixture: &Fixture) {
@@ -14,7 +15,8 @@ fn check_forward(fixture: &Fixture) {
     let config = TransformerConfig::from_json(&fixture.folder.text("transformer/config.json").unwrap()).unwrap();
     let weights = fixture.folder.weights("transformer").unwrap();
     let parameters = weights.parameters(DType::F32, &Device::Cpu);
-    let transformer = Sd3Transformer::new(&config, &[(height, width)], &parameters).unwrap();
+    let text_tokens = given("encoder_hidden_states").dim(1).unwrap();
+    let transformer = Sd3Transformer::new(&config, &[(height, width)], text_tokens, &parameters).unwrap();
     let unused = Sd3Transformer::unused_weights(&config);
     weights.finish(&unused.each_ref().map(String::as_str)).unwrap();
 
@@ -22,11 +24,12 @@ fn check_forward(fixture: &Fixture) {
     assert_near(&texts, given("context_embedder"), "context_embedder");
     let timesteps = given("timestep").to_vec1::<f32>().unwrap();
     let pooled = transformer.embed_pooled(given("pooled_projections")).unwrap();
-    let rows_given = PromptRows { latents, timesteps: &timesteps, texts, pooled };
+    let conditioning = ConditioningBatch { states: Some(texts), pooled: Some(pooled), ..Default::default() };
+    let rows_given = Rows { latents, timesteps: &timesteps, guidance_scales: &[], conditioning: &conditioning };
     let list = ListShape { name: Sd3Transformer::BLOCK_LIST, blocks: config.num_layers, stream_bytes: 0 };
     let mut cache = ImageCache::new(&CachePlan::None, &[list], &CacheBudget::unlimited());
     let lane = Lane::new(rows, &mut cache);
-    assert_near(&transformer.forward(rows_given, &mut [lane]).unwrap(), given("output"), "output");
+    assert_near(&transformer.forward(&rows_given, &mut [lane]).unwrap(), given("output"), "output");
 }
 
 #[test]

@@ -15,7 +15,7 @@ mod config;
 mod family;
 mod transformer;
 
-pub(super) use family::Sd3;
+pub(super) use family::load;
 
 #[cfg(test)]
 mod goldens;

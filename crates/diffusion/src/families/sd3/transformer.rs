@@ -15,6 +15,7 @@ use candle_core::{DType, Result, Tensor};
 
 use super::block::{JointBlock, NORM_EPS};
 use super::config::TransformerConfig;
+use crate::families::{Layout, Rows, Transformer};
 use crate::layers::{Linear, PatchEmbed, PlainLayerNorm, RowContext, TimeTextEmbedding, unpatchify};
 
 #[derive(Debug)]
@@ -27,27 +28,22 @@ pub(super) struct Sd3Transformer {
     output_modulation: Linear,
     output_projection: Linear,
     patch_size: usize,
+    text_tokens: usize,
     dtype: DType,
-}
-
-/// One forward's rows.
-pub(super) struct PromptRows<'a> {
-    /// `[rows, channels, height, width]`, f32.
-    pub(super) latents: &'a Tensor,
-    /// One per row.
-    pub(super) timesteps: &'a [f32],
-    /// `[rows, tokens, hidden]`, as [`Sd3Transformer::embed_states`] gives them.
-    pub(super) texts: Tensor,
-    /// `[rows, hidden]`, as [`Sd3Transformer::embed_pooled`] gives them.
-    pub(super) pooled: Tensor,
 }
 
 impl Sd3Transformer {
     /// The name of the block list in diffusers.
     pub(super) const BLOCK_LIST: &'static str = "transformer_blocks";
 
-    /// `sizes` are the heights and widths of the latents that will be asked for.
-    pub(super) fn new(config: &TransformerConfig, sizes: &[(usize, usize)], parameters: &Parameters) -> Result<Self> {
+    /// `sizes` are the heights and widths of the latents that will be asked for, `text_tokens` the length of every
+    /// text.
+    pub(super) fn new(
+        config: &TransformerConfig,
+        sizes: &[(usize, usize)],
+        text_tokens: usize,
+        parameters: &Parameters,
+    ) -> Result<Self> {
         let (size, side) = (config.hidden_size(), config.patch_size);
         let blocks = parameters.pp(Self::BLOCK_LIST);
         let blocks = (0..config.num_layers).map(|layer| JointBlock::new(config, layer, &blocks.pp(layer)));
@@ -71,6 +67,7 @@ impl Sd3Transformer {
             output_modulation: Linear::new(size, 2 * size, parameters.pp("norm_out").pp("linear"))?,
             output_projection: Linear::new(size, outputs, parameters.pp("proj_out"))?,
             patch_size: side,
+            text_tokens,
             dtype: parameters.dtype(),
         })
     }
@@ -86,30 +83,31 @@ impl Sd3Transformer {
         self.context_embedder.forward(&states.to_dtype(self.dtype)?)
     }
 
-    /// Prompts in one vector each, `[rows, pooled_projection_dim]`, to what [`PromptRows`] wants.
+    /// Prompts in one vector each, `[rows, pooled_projection_dim]`, to the prompt's part of every modulation.
     pub(super) fn embed_pooled(&self, pooled: &Tensor) -> Result<Tensor> {
         self.time_text_embed.embed_text(&pooled.to_dtype(self.dtype)?)
     }
+}
 
-    /// Bytes of both streams of a row with so many tokens of text.
-    pub(super) fn stream_bytes(&self, latent_size: (usize, usize), text_tokens: usize) -> usize {
-        (self.image_tokens(latent_size) + text_tokens) * self.patch_embed.token_bytes()
+impl Transformer for Sd3Transformer {
+    fn block_lists(&self) -> Vec<(&'static str, usize)> {
+        vec![(Self::BLOCK_LIST, self.blocks.len())]
     }
 
-    /// Tokens of latents of this height and width.
-    pub(super) fn image_tokens(&self, latent_size: (usize, usize)) -> usize {
-        self.patch_embed.tokens(latent_size)
+    fn layout(&self, latent_size: (usize, usize)) -> Layout {
+        let image_tokens = self.patch_embed.tokens(latent_size);
+        Layout { image_tokens, stream_bytes: (image_tokens + self.text_tokens) * self.patch_embed.token_bytes() }
     }
 
-    /// Predicts `[rows, out_channels, height, width]`, f32. `lanes` say which rows belong together and hold
-    /// their cache state.
-    pub(super) fn forward(&self, rows: PromptRows<'_>, lanes: &mut [Lane<'_>]) -> Result<Tensor> {
+    /// States and pooled texts are as [`Sd3Transformer::embed_states`] and [`Sd3Transformer::embed_pooled`] give them.
+    fn forward(&self, rows: &Rows<'_>, lanes: &mut [Lane<'_>]) -> Result<Tensor> {
         let (_, _, height, width) = rows.latents.dims4()?;
         let hidden = self.patch_embed.forward(&rows.latents.to_dtype(self.dtype)?)?;
         // Every modulation begins with a SiLU of the same vector, which is taken once here.
-        let embedding = self.time_text_embed.forward(rows.timesteps, &[], &rows.pooled)?.silu()?;
+        let embedding = self.time_text_embed.forward(rows.timesteps, &[], rows.conditioning.pooled()?)?.silu()?;
         let list = PreparedBlocks { blocks: &self.blocks, context: RowContext::new(embedding) };
-        let hidden = run_blocks(&list, Streams { hidden, encoder: Some(rows.texts) }, lanes)?.hidden;
+        let encoder = Some(rows.conditioning.states()?.clone());
+        let hidden = run_blocks(&list, Streams { hidden, encoder }, lanes)?.hidden;
         let modulation = self.output_modulation.forward(&list.context.modulation)?.chunk(2, 1)?;
         // Scale, then shift (`AdaLayerNormContinuous`); in the modulations of blocks it is the other way round.
         let hidden = self.output_norm.modulated(&hidden, &modulation[0], &modulation[1])?;
