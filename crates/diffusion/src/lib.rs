@@ -11,6 +11,7 @@ mod error;
 pub mod families;
 #[cfg(test)]
 mod golden_fixture;
+mod latent_shape;
 mod layers;
 pub mod noise;
 mod ops;
@@ -22,4 +23,5 @@ pub mod vae;
 
 pub use canvas::Canvas;
 pub use error::DiffusionError;
+pub use latent_shape::LatentShape;
 pub use precision::Precision;

@@ -6,6 +6,7 @@ use afterimage_cache::Lane;
 use candle_core::{Result, Tensor};
 
 use super::conditioning_batch::ConditioningBatch;
+use crate::LatentShape;
 
 /// A transformer: latents with what they are conditioned on to a prediction, through block lists that
 /// `afterimage-cache` drives.
@@ -13,10 +14,10 @@ pub trait Transformer: Send + Sync {
     /// Names and numbers of blocks of the block lists, in the order they run.
     fn block_lists(&self) -> Vec<(&'static str, usize)>;
 
-    /// What one row takes whose latents have this height and width.
-    fn layout(&self, latent_size: (usize, usize)) -> Layout;
+    /// What one row takes whose latents have this shape.
+    fn layout(&self, latents: LatentShape) -> Layout;
 
-    /// Predicts `[rows, out_channels, height, width]`, f32. `lanes` say which rows belong together and
+    /// Predicts what the latents are, f32, with `out_channels` channels. `lanes` say which rows belong together and
     /// hold their cache state.
     ///
     /// # Errors
@@ -35,7 +36,7 @@ pub struct Layout {
 
 /// One forward's rows.
 pub struct Rows<'a> {
-    /// `[rows, channels, height, width]`, f32.
+    /// `[rows, channels, height, width]`, f32; with frames behind the channels where the model makes videos.
     pub latents: &'a Tensor,
     /// One per row, 0 to 1000.
     pub timesteps: &'a [f32],
@@ -94,8 +95,8 @@ mod tests {
             vec![("blocks", self.0)]
         }
 
-        fn layout(&self, (height, width): (usize, usize)) -> Layout {
-            Layout { image_tokens: height * width, stream_bytes: 0 }
+        fn layout(&self, latents: LatentShape) -> Layout {
+            Layout { image_tokens: latents.height * latents.width, stream_bytes: 0 }
         }
 
         fn forward(&self, rows: &Rows<'_>, _lanes: &mut [Lane<'_>]) -> Result<Tensor> {

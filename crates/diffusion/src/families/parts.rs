@@ -14,7 +14,8 @@ use afterimage_checkpoint::{ModelFolder, ModelIndex};
 use candle_core::{DType, Device};
 
 use crate::text::EncoderSource;
-use crate::{Canvas, DiffusionError};
+use crate::vae::Vae;
+use crate::{Canvas, DiffusionError, LatentShape};
 
 /// Most tokens of a prompt, as in diffusers' pipelines.
 const MAX_SEQUENCE_LENGTH: usize = 512;
@@ -27,8 +28,8 @@ pub struct FamilyParts<'a> {
     pub index: &'a ModelIndex,
     /// Sizes asked for; empty: the model's own.
     pub buckets: &'a [Canvas],
-    /// Pixels per latent.
-    pub vae_scale: usize,
+    /// What its latents are decoded with.
+    pub vae: &'a Vae,
     /// Tokens of a prompt asked for, in the last text encoder.
     pub max_sequence_length: Option<usize>,
     /// Precision of weights and activations.
@@ -40,9 +41,9 @@ pub struct FamilyParts<'a> {
 }
 
 impl FamilyParts<'_> {
-    /// Heights and widths of the latents of these sizes.
-    pub fn latent_sizes(&self, sizes: &[Canvas]) -> Vec<(usize, usize)> {
-        sizes.iter().map(|canvas| (canvas.height / self.vae_scale, canvas.width / self.vae_scale)).collect()
+    /// Of the latents of these sizes.
+    pub fn latent_shapes(&self, sizes: &[Canvas]) -> Vec<LatentShape> {
+        sizes.iter().map(|canvas| self.vae.latent_shape(*canvas)).collect()
     }
 
     /// Refuses what an encoder gives in another size than the transformer takes; `what` ends in "has" or "have".
@@ -84,10 +85,10 @@ pub fn check_buckets(
     patch_size: usize,
 ) -> Result<Vec<Canvas>, DiffusionError> {
     if parts.buckets.is_empty() {
-        let side = sample_size * parts.vae_scale;
+        let side = sample_size * parts.vae.scale();
         return Ok(vec![Canvas::picture(side, side)]);
     }
-    let multiple = patch_size * parts.vae_scale;
+    let multiple = patch_size * parts.vae.scale();
     let misfits = |size: &&Canvas| !size.width.is_multiple_of(multiple) || !size.height.is_multiple_of(multiple);
     if let Some(canvas) = parts.buckets.iter().find(misfits) {
         return Err(DiffusionError::Bucket {

@@ -11,6 +11,8 @@ use candle_core::{DType, Device, Result, Tensor};
 
 use super::linear::Linear;
 
+use crate::LatentShape;
+
 /// Longest period of the sinusoids.
 const MAX_PERIOD: f64 = 10_000.0;
 
@@ -40,16 +42,15 @@ impl PatchEmbed {
         })
     }
 
-    /// With positions for latents of these heights and widths. The model was made for square latents of
-    /// `sample_size`.
+    /// With positions for latents of these shapes. The model was made for square latents of `sample_size`.
     pub(crate) fn with_positions(
         mut self,
-        sizes: &[(usize, usize)],
+        shapes: &[LatentShape],
         sample_size: usize,
         interpolation_scale: f64,
     ) -> Result<Self> {
-        for size in sizes {
-            let (height, width) = self.grid(*size);
+        for shape in shapes {
+            let (height, width) = self.grid(*shape);
             let grid = PositionGrid { height, width, base: sample_size / self.patch_size, interpolation_scale };
             let positions = grid.positions(self.hidden_size)?.to_device(&self.device)?;
             self.positions.insert((height, width), positions);
@@ -57,21 +58,21 @@ impl PatchEmbed {
         Ok(self)
     }
 
-    /// With positions cut from the middle of a stored square of `side` x `side`, for latents of these heights and
-    /// widths: a picture's centre has the same position whatever its size. Its parameter is `pos_embed`.
+    /// With positions cut from the middle of a stored square of `side` x `side`, for latents of these shapes:
+    /// a picture's centre has the same position whatever its size. Its parameter is `pos_embed`.
     pub(crate) fn with_stored_positions(
         mut self,
-        sizes: &[(usize, usize)],
+        shapes: &[LatentShape],
         side: usize,
         parameters: &Parameters,
     ) -> Result<Self> {
         let stored = parameters.get((1, side * side, self.hidden_size), "pos_embed")?;
-        if sizes.is_empty() {
+        if shapes.is_empty() {
             return Ok(self);
         }
         let stored = stored.to_dtype(DType::F32)?.reshape((side, side, self.hidden_size))?;
-        for size in sizes {
-            let (height, width) = self.grid(*size);
+        for shape in shapes {
+            let (height, width) = self.grid(*shape);
             if height > side || width > side {
                 candle_core::bail!("{height} x {width} patches are more than the {side} x {side} that have positions");
             }
@@ -81,15 +82,15 @@ impl PatchEmbed {
         Ok(self)
     }
 
-    /// Tokens of latents of this height and width.
-    pub(crate) fn tokens(&self, latent_size: (usize, usize)) -> usize {
-        let (height, width) = self.grid(latent_size);
+    /// Tokens of one row.
+    pub(crate) fn tokens(&self, shape: LatentShape) -> usize {
+        let (height, width) = self.grid(shape);
         height * width
     }
 
-    /// Rows and columns of patches in latents of this height and width.
-    pub(crate) fn grid(&self, (height, width): (usize, usize)) -> (usize, usize) {
-        (height / self.patch_size, width / self.patch_size)
+    /// Rows and columns of patches.
+    pub(crate) fn grid(&self, shape: LatentShape) -> (usize, usize) {
+        (shape.height / self.patch_size, shape.width / self.patch_size)
     }
 
     /// Bytes of one token.
@@ -97,16 +98,16 @@ impl PatchEmbed {
         self.hidden_size * self.dtype.size_in_bytes()
     }
 
-    /// Bytes of one row's tokens for latents of this height and width.
-    pub(crate) fn stream_bytes(&self, latent_size: (usize, usize)) -> usize {
-        self.tokens(latent_size) * self.token_bytes()
+    /// Bytes of one row's tokens.
+    pub(crate) fn stream_bytes(&self, shape: LatentShape) -> usize {
+        self.tokens(shape) * self.token_bytes()
     }
 
     /// `[rows, channels, height, width]` to `[rows, tokens, hidden]`.
     pub(crate) fn forward(&self, latents: &Tensor) -> Result<Tensor> {
-        let (_, _, height, width) = latents.dims4()?;
-        let Some(positions) = self.positions.get(&self.grid((height, width))) else {
-            candle_core::bail!("the model was not prepared for {height} x {width} latents");
+        let shape = LatentShape::of(latents)?;
+        let Some(positions) = self.positions.get(&self.grid(shape)) else {
+            candle_core::bail!("the model was not prepared for {} x {} latents", shape.height, shape.width);
         };
         let tokens = self.projection.forward(&patchify(latents, self.patch_size)?)?;
         // Positions are added in f32 whatever the model's dtype, as diffusers adds those it computes.

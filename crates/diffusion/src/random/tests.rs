@@ -116,7 +116,7 @@ fn assert_it_makes_pictures(recipe: &Recipe) {
         folder: &folder,
         index: &index,
         buckets: &[Canvas::picture(64, 64)],
-        vae_scale: vae.scale(),
+        vae: &vae,
         max_sequence_length: None,
         dtype: DType::F32,
         device: &Device::Cpu,

@@ -206,4 +206,26 @@ mod tests {
             }
         }
     }
+
+    /// A step is arithmetic on numbers, wherever they stand: latents of videos have frames.
+    #[test]
+    fn latents_may_have_any_rank() {
+        let flow = config(r#"{"_class_name": "FlowMatchEulerDiscreteScheduler", "num_train_timesteps": 1000}"#);
+        let diffusion =
+            config(r#"{"_class_name": "DDIMScheduler", "clip_sample": false, "num_train_timesteps": 1000}"#);
+        for kind in SchedulerKind::ALL {
+            let run = |shape: &[usize]| {
+                let config = if kind.is_flow_match() { &flow } else { &diffusion };
+                let mut scheduler = config.build(kind, &Schedule::new(4)).unwrap();
+                let sample = candle_core::Tensor::arange(0f32, 24.0, &candle_core::Device::Cpu);
+                let mut sample = sample.unwrap().reshape(shape).unwrap();
+                for _ in 0..kind.forwards(4) {
+                    sample = scheduler.step(&sample.affine(0.1, 0.2).unwrap(), &sample).unwrap();
+                }
+                assert_eq!(sample.dims(), shape, "{kind}");
+                sample.flatten_all().unwrap().to_vec1::<f32>().unwrap()
+            };
+            assert_eq!(run(&[1, 4, 2, 3]), run(&[1, 2, 2, 2, 3]), "{kind}");
+        }
+    }
 }

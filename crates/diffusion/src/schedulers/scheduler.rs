@@ -13,7 +13,7 @@ pub trait Scheduler: Send {
     /// Makes the next step: the sample at the next lower noise level, in f32.
     ///
     /// `sample` is what the last step returned (at first, noise of variance 1) and `model_output` the
-    /// model's prediction for it at the step's timestep, both f32 `[rows, channels, height, width]`
+    /// model's prediction for it at the step's timestep, both f32 of one shape, whatever its rank,
     /// on one device. A model that also predicts a variance hands in the channels of the mean only,
     /// which is all that these schedulers use.
     ///

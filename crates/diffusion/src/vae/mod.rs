@@ -25,7 +25,7 @@ use candle_core::{DType, Device, Result, Tensor};
 
 use self::config::VaeConfig;
 use self::decoder::VaeDecoder;
-use crate::DiffusionError;
+use crate::{Canvas, DiffusionError, LatentShape};
 
 /// Tensors of an `AutoencoderKL` that decoding does not need.
 const UNUSED_WEIGHTS: [&str; 2] = ["encoder.", "quant_conv."];
@@ -69,6 +69,11 @@ impl Vae {
     /// Pixels per latent in each direction.
     pub fn scale(&self) -> usize {
         self.config.scale()
+    }
+
+    /// The shape of the latents that are decoded to this canvas.
+    pub fn latent_shape(&self, canvas: Canvas) -> LatentShape {
+        LatentShape::picture(self.latent_channels(), canvas.height / self.scale(), canvas.width / self.scale())
     }
 
     /// Channels of the latents.

@@ -1,18 +1,19 @@
 //! Step-level continuous batching: requests join and leave the batch between denoising steps.
 //!
 //! One thread per device owns a [`StepLoop`]. An iteration of the loop drops what was cancelled or
-//! has expired, begins waiting images, makes one step of one bucket's running images, and decodes one of
-//! those that are done. Nothing joins or leaves but between iterations.
+//! has expired, begins waiting images, makes one step of the running images of one [`BatchKey`], and decodes one
+//! of those that are done. Nothing joins or leaves but between iterations.
 //!
 //! # Rules it keeps
 //!
-//! * Only images of one bucket share a forward; in all else the rows of a batch may differ
-//!   (`docs/adr/0004-the-bucket-is-the-batch-key.md`).
+//! * Only images of one key share a forward: one bucket, and one phase of the model. In all else the rows of a batch
+//!   may differ (`docs/adr/0004-the-bucket-is-the-batch-key.md`).
+//! * An image may have another key after a step. Room and order are the bucket's, whatever phases its images are in.
 //! * The running rows of a bucket never exceed `max_batch_rows`. An image whose steps are made keeps its
 //!   rows until it is decoded.
 //! * Images of a bucket begin in the order of their requests. A full bucket holds up nobody else's.
-//! * Buckets with running images take turns: between two steps of a running image, and before its
-//!   first, at most `active buckets - 1` other iterations pass. A waiting image therefore begins at the
+//! * Keys with running images take turns: between two steps of a running image, and before its
+//!   first, at most `active keys - 1` other iterations pass. A waiting image therefore begins at the
 //!   latest when the images of its bucket ahead of it have made their steps at that pace.
 //! * An iteration encodes the texts of one image at most (its prompt and its negative prompt, for which
 //!   offloaded encoders are loaded once), decodes one finished picture at most, and one preview at most. So between two steps of a running image there pass
@@ -26,7 +27,9 @@
 //! The loop knows neither a model ([`StepModel`]) nor the time of day ([`Clock`]), so its tests run on
 //! a fake model in virtual time.
 
+mod batch_key;
 mod clock;
+mod loop_parts;
 pub(crate) mod pipeline_model;
 mod pool;
 mod request_spans;
@@ -35,6 +38,7 @@ mod shared_step;
 mod statistics;
 mod step_loop;
 mod step_model;
+mod turns;
 mod work_estimate;
 mod work_ledger;
 mod worker;
@@ -42,6 +46,7 @@ mod worker;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use batch_key::BatchKey;
 pub(crate) use clock::SystemClock;
 pub use pool::SubmitError;
 pub(crate) use pool::{PoolLimits, WorkerPool};

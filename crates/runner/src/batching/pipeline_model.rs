@@ -5,7 +5,7 @@ use std::sync::Arc;
 use afterimage_cache::{CacheBudget, ImageReport, read_back};
 use afterimage_diffusion::families::Conditioning;
 
-use super::StepModel;
+use super::{BatchKey, StepModel};
 use crate::error::RunnerError;
 use crate::pipeline::{Pipeline, PromptCache, RunningImage};
 use crate::request::{ImageSpec, RequestWarning, RgbImage};
@@ -30,6 +30,10 @@ impl StepModel for PipelineStepModel {
     fn begin(&self, spec: &Arc<ImageSpec>, seed: u64) -> Result<RunningImage, RunnerError> {
         let encode = |prompt: &str| self.prompts.get_or_compute(prompt, || self.pipeline.encode(prompt));
         self.pipeline.begin_with(spec, seed, &self.budget, encode)
+    }
+
+    fn batch_key(&self, image: &RunningImage) -> BatchKey {
+        BatchKey { canvas: image.spec().size.canvas(), phase: self.pipeline.phase(image) }
     }
 
     fn step(&self, images: &mut [&mut RunningImage]) -> Result<Vec<bool>, RunnerError> {

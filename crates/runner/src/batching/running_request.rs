@@ -107,6 +107,13 @@ impl<I> RunningRequest<I> {
         self.images.iter().position(ImageRecord::is_stepped)
     }
 
+    pub(super) fn running(&self) -> impl Iterator<Item = &I> {
+        self.images.iter().filter_map(|image| match &image.state {
+            ImageState::Running(running) => Some(running),
+            _ => None,
+        })
+    }
+
     pub(super) fn running_rows(&self) -> usize {
         self.images.iter().filter(|image| image.is_running()).count() * self.rows_per_image()
     }

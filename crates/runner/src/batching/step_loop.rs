@@ -3,29 +3,16 @@
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 
-use super::clock::Clock;
+use super::batch_key::BatchKey;
+use super::loop_parts::LoopParts;
 use super::running_request::{AcceptedRequest, ImageState, RunningRequest};
 use super::shared_step::{self, StepFailure, guarded};
-use super::statistics::{Counters, count};
+use super::statistics::count;
 use super::step_model::StepModel;
+use super::turns::Turns;
 use super::work_estimate::row_steps;
-use super::work_ledger::WorkLedger;
 use crate::error::RunnerError;
 use crate::request::{ImageSpec, PlannedRequest, Preview, RequestFailure, Size};
-
-/// What a worker writes and others read.
-pub(super) struct WorkerShared {
-    pub(super) ledger: Arc<WorkLedger>,
-    pub(super) counters: Counters,
-}
-
-/// What a loop is made from; makes the same loop again after a worker's death.
-pub(super) struct LoopParts<M> {
-    pub(super) model: Arc<M>,
-    pub(super) max_batch_rows: usize,
-    pub(super) clock: Arc<dyn Clock>,
-    pub(super) shared: Arc<WorkerShared>,
-}
 
 /// The requests of one worker, waiting and running. See the [module](super) for its rules.
 pub(super) struct StepLoop<M: StepModel> {
@@ -33,9 +20,7 @@ pub(super) struct StepLoop<M: StepModel> {
     /// In order of acceptance.
     requests: BTreeMap<u64, RunningRequest<M::Image>>,
     next_request: u64,
-    /// Buckets with running images; the front is stepped next and goes to the back. This alone gives
-    /// the bound on how long a running image waits.
-    turns: VecDeque<Size>,
+    turns: Turns,
     /// Previews that are due, in the order they became so.
     previews: VecDeque<DuePreview>,
 }
@@ -54,20 +39,9 @@ struct Stepped {
     failure: Option<StepFailure>,
 }
 
-impl<M> Clone for LoopParts<M> {
-    fn clone(&self) -> Self {
-        Self {
-            model: Arc::clone(&self.model),
-            max_batch_rows: self.max_batch_rows,
-            clock: Arc::clone(&self.clock),
-            shared: Arc::clone(&self.shared),
-        }
-    }
-}
-
 impl<M: StepModel> StepLoop<M> {
     pub(super) fn new(parts: LoopParts<M>) -> Self {
-        Self { parts, requests: BTreeMap::new(), next_request: 0, turns: VecDeque::new(), previews: VecDeque::new() }
+        Self { parts, requests: BTreeMap::new(), next_request: 0, turns: Turns::default(), previews: VecDeque::new() }
     }
 
     /// Takes a request in; it joins at the next iteration.
@@ -87,14 +61,15 @@ impl<M: StepModel> StepLoop<M> {
         self.requests.is_empty()
     }
 
-    /// Drops, admits, makes one step of one bucket, decodes.
+    /// Drops, admits, makes one step of one key's images, decodes.
     pub(super) fn iterate(&mut self) {
         self.drop_ended();
         self.admit();
         // Before the step as well: during it the pool weighs new requests by the ledger.
         self.publish();
-        if let Some(size) = self.next_turn() {
-            self.step(size);
+        self.retire_turns();
+        if let Some(key) = self.turns.next() {
+            self.step(key);
         }
         // One picture and one preview per iteration: running images wait for no more than that.
         self.decode_one();
@@ -153,12 +128,12 @@ impl<M: StepModel> StepLoop<M> {
                 }
                 has_encoded |= encodes;
                 *free -= rows;
-                self.begin(id, index, size);
+                self.begin(id, index);
             }
         }
     }
 
-    fn begin(&mut self, id: u64, index: usize, size: Size) {
+    fn begin(&mut self, id: u64, index: usize) {
         let LoopParts { model, clock, shared, .. } = &self.parts;
         let Some(record) = self.requests.get_mut(&id) else { return };
         let started = clock.now();
@@ -168,51 +143,48 @@ impl<M: StepModel> StepLoop<M> {
             record.accepted.spans.queue_ends();
         }
         let PlannedRequest { spec, seeds, .. } = record.request();
-        match record.accepted.spans.encode(index).in_scope(|| guarded(|| model.begin(spec, seeds.of(index)))) {
-            Ok(image) => {
-                record.warnings = record.accepted.request.warnings.clone();
-                record.warnings.extend(model.warnings(&image));
-                record.images[index].state = ImageState::Running(image);
-            }
+        let began = || guarded(|| model.begin(spec, seeds.of(index)));
+        let image = match record.accepted.spans.encode(index).in_scope(began) {
+            Ok(image) => image,
             Err(reason) => return self.fail(id, RequestFailure::Failed(reason)),
-        }
+        };
+        let key = model.batch_key(&image);
+        record.warnings = record.accepted.request.warnings.clone();
+        record.warnings.extend(model.warnings(&image));
+        record.images[index].state = ImageState::Running(image);
         record.timings.encode_seconds += (clock.now() - started).as_secs_f64();
         record.accepted.spans.denoise_begins();
         count(&shared.counters.images_begun);
-        if self.turns.contains(&size) {
+        if self.turns.enter(key) {
             count(&shared.counters.joins);
-        } else {
-            self.turns.push_back(size);
         }
     }
 
-    /// The bucket whose turn it is; the next time comes after all the others'.
-    fn next_turn(&mut self) -> Option<Size> {
-        self.retire_turns();
-        let size = self.turns.pop_front()?;
-        self.turns.push_back(size);
-        Some(size)
-    }
-
-    /// Takes the turn from buckets without running images.
+    /// Takes the turn from keys without running images.
     fn retire_turns(&mut self) {
         let mut turns = std::mem::take(&mut self.turns);
-        turns.retain(|size| self.running_rows(*size) > 0);
+        turns.retire(|key| self.running_rows(key) > 0);
         self.turns = turns;
     }
 
-    fn running_rows(&self, size: Size) -> usize {
-        self.requests.values().filter(|record| record.spec().size == size).map(RunningRequest::running_rows).sum()
+    /// Rows of running images with this key.
+    fn running_rows(&self, key: BatchKey) -> usize {
+        let model = self.parts.model.as_ref();
+        let rows = |record: &RunningRequest<M::Image>| {
+            let has_key = |image: &&M::Image| model.batch_key(image) == key;
+            record.running().filter(has_key).count() * record.rows_per_image()
+        };
+        self.requests.values().map(rows).sum()
     }
 
-    /// Rows of running images and of those that wait to be decoded.
+    /// Rows of running images of a bucket, in whatever phase they are, and of those that wait to be decoded.
     fn occupied_rows(&self, size: Size) -> usize {
         self.requests.values().filter(|record| record.spec().size == size).map(RunningRequest::occupied_rows).sum()
     }
 
-    /// Makes one step of all running images of a bucket.
-    fn step(&mut self, size: Size) {
-        for Stepped { request, index, failure } in self.shared_step(size) {
+    /// Makes one step of all running images with this key.
+    fn step(&mut self, key: BatchKey) {
+        for Stepped { request, index, failure } in self.shared_step(key) {
             match failure {
                 // Another image of the request may have failed it already.
                 Some(failure) => self.fail_step(request, index, &failure),
@@ -235,19 +207,25 @@ impl<M: StepModel> StepLoop<M> {
             if record.has_made_all_steps() {
                 record.denoise_ends();
             }
+        } else if let ImageState::Running(image) = &record.images[index].state {
+            // The step may have led into another phase, which is not joined but entered.
+            self.turns.enter(self.parts.model.batch_key(image));
         }
     }
 
-    fn shared_step(&mut self, size: Size) -> Vec<Stepped> {
+    fn shared_step(&mut self, key: BatchKey) -> Vec<Stepped> {
+        let rows_together = self.running_rows(key);
         let LoopParts { model, clock, shared, .. } = &self.parts;
         let mut members = Vec::new();
         let mut images = Vec::new();
         let mut records = Vec::new();
         let mut last = Vec::new();
-        for (id, record) in self.requests.iter_mut().filter(|(_, record)| record.spec().size == size) {
+        for (id, record) in &mut self.requests {
             let (rows, forwards) = (record.spec().guidance.rows(), record.spec().forwards());
             for (index, image) in record.images.iter_mut().enumerate() {
-                if let ImageState::Running(running) = &mut image.state {
+                if let ImageState::Running(running) = &mut image.state
+                    && model.batch_key(running) == key
+                {
                     if image.step + 1 == forwards {
                         last.push(members.len());
                     }
@@ -273,14 +251,14 @@ impl<M: StepModel> StepLoop<M> {
         for (member, failure) in outcome.into_failures() {
             members[member].failure = Some(failure);
         }
-        shared.counters.count_batch(self.running_rows(size));
+        shared.counters.count_batch(rows_together);
         if was_isolated {
             count(&shared.counters.isolated_steps);
         } else {
-            shared.ledger.measure(|estimates| estimates.add_step(size, work, seconds));
+            shared.ledger.measure(|estimates| estimates.add_step(Size::of(key.canvas), work, seconds));
         }
-        for record in self.requests.values_mut().filter(|record| record.spec().size == size) {
-            if record.running_rows() > 0 {
+        for (id, record) in &mut self.requests {
+            if members.iter().any(|member| member.request == *id) {
                 record.timings.denoise_seconds += seconds;
             }
         }

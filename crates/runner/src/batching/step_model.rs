@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use afterimage_cache::ImageReport;
 
+use super::batch_key::BatchKey;
 use crate::error::RunnerError;
 use crate::request::{ImageSpec, RequestWarning, RgbImage};
 
@@ -21,7 +22,10 @@ pub(crate) trait StepModel: Send + Sync + 'static {
     /// Sets an image up.
     fn begin(&self, spec: &Arc<ImageSpec>, seed: u64) -> Result<Self::Image, RunnerError>;
 
-    /// Makes one step of every image, all of one size. Tells of each whether its latents were free of NaN and
+    /// What the image must have in common with others to share its next step.
+    fn batch_key(&self, image: &Self::Image) -> BatchKey;
+
+    /// Makes one step of every image, all of one key. Tells of each whether its latents were free of NaN and
     /// infinity before the step: a step that looked at what it makes would have to wait for it. After an error
     /// the images are in no known state.
     fn step(&self, images: &mut [&mut Self::Image]) -> Result<Vec<bool>, RunnerError>;

@@ -11,10 +11,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
 use super::clock::Clock;
+use super::loop_parts::{LoopParts, WorkerShared};
 use super::running_request::AcceptedRequest;
 use super::shared_step::panic_message;
 use super::statistics::{Counters, EngineStatistics, count};
-use super::step_loop::{LoopParts, StepLoop, WorkerShared};
+use super::step_loop::StepLoop;
 use super::step_model::StepModel;
 use super::work_estimate::{BucketEstimate, Work};
 use super::work_ledger::{Totals, WorkLedger};

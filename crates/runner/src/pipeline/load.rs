@@ -59,7 +59,7 @@ impl Pipeline {
             folder,
             index: &index,
             buckets: &buckets,
-            vae_scale: vae.scale(),
+            vae: &vae,
             max_sequence_length: options.max_sequence_length,
             dtype,
             device: &device,

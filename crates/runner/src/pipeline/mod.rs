@@ -14,6 +14,7 @@ mod step;
 use std::sync::Arc;
 
 use afterimage_cache::{CacheBudget, ImageCache, ListShape, read_back};
+use afterimage_diffusion::LatentShape;
 use afterimage_diffusion::families::{
     CheckedPrompt, Conditioning, Denoiser, LabelPolicy, Phase, PromptEncoder, Unconditional,
 };
@@ -73,7 +74,7 @@ impl Pipeline {
     ) -> Result<Box<dyn Scheduler>, RunnerError> {
         // Latents have the same tokens in all phases.
         let transformer = &self.denoiser.phases()[0].transformer;
-        let image_tokens = transformer.layout(latent_size(size, self.vae.scale())).image_tokens;
+        let image_tokens = transformer.layout(self.vae.latent_shape(size.canvas())).image_tokens;
         Ok(self.schedulers.build(kind, &Schedule { steps, image_tokens, sigmas: self.flow_sigmas })?)
     }
 
@@ -131,9 +132,9 @@ impl Pipeline {
         encode: impl Fn(&str) -> Result<Conditioning, RunnerError>,
     ) -> Result<RunningImage, RunnerError> {
         let (conditioning, prompt_row) = self.conditioning(spec, encode)?;
-        let (height, width) = latent_size(spec.size, self.vae.scale());
-        let shape = [1, self.latent_channels, height, width];
-        let latents = Tensor::from_vec(noise::randn(seed, &shape), &shape, &self.device)?;
+        let shape = self.vae.latent_shape(spec.size.canvas());
+        let dims = shape.dims(1);
+        let latents = Tensor::from_vec(noise::randn(seed, &dims), dims.as_slice(), &self.device)?;
         Ok(RunningImage {
             spec: Arc::clone(spec),
             conditioning,
@@ -141,7 +142,7 @@ impl Pipeline {
             latents,
             scheduler: self.scheduler(spec.scheduler, spec.steps, spec.size)?,
             step: 0,
-            caches: self.caches(spec, (height, width), budget),
+            caches: self.caches(spec, shape, budget),
         })
     }
 
@@ -170,10 +171,10 @@ impl Pipeline {
     }
 
     /// Fresh cache state of an image, one for each phase.
-    fn caches(&self, spec: &ImageSpec, latent_size: (usize, usize), budget: &CacheBudget) -> Vec<ImageCache> {
+    fn caches(&self, spec: &ImageSpec, latents: LatentShape, budget: &CacheBudget) -> Vec<ImageCache> {
         let cache = |phase: &Phase| {
             let block_lists = phase.transformer.block_lists();
-            let stream_bytes = spec.guidance.rows_per_forward() * phase.transformer.layout(latent_size).stream_bytes;
+            let stream_bytes = spec.guidance.rows_per_forward() * phase.transformer.layout(latents).stream_bytes;
             let lists = block_lists.iter().map(|(name, blocks)| ListShape { name, blocks: *blocks, stream_bytes });
             let lists: Vec<_> = lists.collect();
             match spec.scheduler.forwards_per_step() {
@@ -202,9 +203,4 @@ impl Pipeline {
         let data = pixels.into_iter().map(|value| (value * 255.0).round_ties_even() as u8).collect();
         Ok(RgbImage { size: Size { width, height }, data })
     }
-}
-
-/// Height and width of a picture's latents.
-fn latent_size(size: Size, scale: usize) -> (usize, usize) {
-    (size.height / scale, size.width / scale)
 }

@@ -52,7 +52,7 @@ impl Pipeline {
     }
 
     /// The phase of the denoiser that an image's next step is in.
-    fn phase(&self, image: &RunningImage) -> usize {
+    pub(crate) fn phase(&self, image: &RunningImage) -> usize {
         self.denoiser.phase_at(image.timestep().unwrap_or(0.0))
     }
 
@@ -64,6 +64,7 @@ impl Pipeline {
         forward: usize,
     ) -> Result<(Tensor, Vec<bool>), RunnerError> {
         let phase = self.phase(images[0]);
+        debug_assert!(images.iter().all(|image| self.phase(image) == phase), "two phases share no forward");
         let (mut latents, mut timesteps, mut guidance_scales) = (vec![], vec![], vec![]);
         let (mut conditioning, mut lanes) = (vec![], vec![]);
         for image in images {

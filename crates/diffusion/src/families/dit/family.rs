@@ -44,7 +44,7 @@ pub(crate) fn load(parts: &FamilyParts<'_>) -> Result<LoadedFamily, DiffusionErr
     }
     let config = TransformerConfig::from_json(&component_config::text(parts.folder, TRANSFORMER)?)?;
     let buckets = families::check_buckets(parts, config.sample_size, config.patch_size)?;
-    let latents = parts.latent_sizes(&buckets);
+    let latents = parts.latent_shapes(&buckets);
     let weights = parts.folder.weights("transformer")?;
     let parameters = weights.parameters(parts.dtype, parts.device);
     let transformer = DitTransformer::new(config.clone(), &latents, parameters)?;

@@ -18,6 +18,7 @@ use serde_json::{Map, Value, json};
 
 use super::config::{NULL_CLASS, TransformerConfig};
 use super::transformer::DitTransformer;
+use crate::LatentShape;
 use crate::families::{ConditioningBatch, Rows, Transformer};
 use crate::schedulers::{Schedule, SchedulerConfig, SchedulerKind};
 
@@ -83,8 +84,8 @@ fn fixture() -> Fixture {
     let config = TransformerConfig::from_json(&text("transformer/config.json")).unwrap();
     let weights = Weights::open(&folder.join("transformer")).unwrap();
     let parameters = weights.parameters(DType::F32, &Device::Cpu);
-    let size = config.sample_size;
-    let transformer = DitTransformer::new(config, &[(size, size)], parameters).unwrap();
+    let latents = LatentShape::picture(config.in_channels, config.sample_size, config.sample_size);
+    let transformer = DitTransformer::new(config, &[latents], parameters).unwrap();
     weights.finish(&[]).unwrap();
     Fixture {
         transformer,

@@ -16,4 +16,4 @@ mod family;
 mod goldens;
 mod transformer;
 
-pub(super) use family::load;
+pub(super) use family::{build, load};

@@ -18,9 +18,9 @@ use candle_core::{DType, Device, Result, Tensor};
 
 use super::block::DitBlock;
 use super::config::TransformerConfig;
-use crate::DiffusionError;
 use crate::families::{Layout, Rows, Transformer};
 use crate::layers::{Linear, PatchEmbed, PlainLayerNorm, RowContext, Sinusoids, unpatchify};
+use crate::{DiffusionError, LatentShape};
 
 /// Epsilon of the last norm; fixed in diffusers.
 const OUTPUT_NORM_EPS: f64 = 1e-6;
@@ -41,10 +41,10 @@ impl DitTransformer {
     /// The name of the block list in diffusers.
     pub(super) const BLOCK_LIST: &'static str = "transformer_blocks";
 
-    /// `sizes` are the heights and widths of the latents that will be asked for.
+    /// `shapes` are those of the latents that will be asked for.
     pub(super) fn new(
         config: TransformerConfig,
-        sizes: &[(usize, usize)],
+        shapes: &[LatentShape],
         parameters: Parameters,
     ) -> std::result::Result<Self, DiffusionError> {
         let size = config.hidden_size();
@@ -53,7 +53,7 @@ impl DitTransformer {
         let blocks = (0..config.num_layers).map(|index| DitBlock::new(&config, blocks.pp(index)));
         let patch_embed = PatchEmbed::new(config.in_channels, side, size, parameters.pp("pos_embed"))?;
         Ok(Self {
-            patch_embed: patch_embed.with_positions(sizes, config.sample_size, 1.0)?,
+            patch_embed: patch_embed.with_positions(shapes, config.sample_size, 1.0)?,
             blocks: blocks.collect::<std::result::Result<_, _>>()?,
             output_norm: PlainLayerNorm::new(size, OUTPUT_NORM_EPS, &parameters)?,
             output_modulation: Linear::new(size, 2 * size, parameters.pp("proj_out_1"))?,
@@ -81,16 +81,12 @@ impl Transformer for DitTransformer {
         vec![(Self::BLOCK_LIST, self.blocks.len())]
     }
 
-    fn layout(&self, latent_size: (usize, usize)) -> Layout {
-        Layout {
-            image_tokens: self.patch_embed.tokens(latent_size),
-            stream_bytes: self.patch_embed.stream_bytes(latent_size),
-        }
+    fn layout(&self, latents: LatentShape) -> Layout {
+        Layout { image_tokens: self.patch_embed.tokens(latents), stream_bytes: self.patch_embed.stream_bytes(latents) }
     }
 
     fn forward(&self, rows: &Rows<'_>, lanes: &mut [Lane<'_>]) -> Result<Tensor> {
-        let (_, _, height, width) = rows.latents.dims4()?;
-        let grid = self.patch_embed.grid((height, width));
+        let grid = self.patch_embed.grid(LatentShape::of(rows.latents)?);
         // `downscale_freq_shift` is 1 for DiT alone.
         let timesteps = Sinusoids::ReachLongest.project(rows.timesteps, &self.device)?.to_dtype(self.dtype)?;
         let classes = Tensor::new(rows.conditioning.classes()?, &self.device)?;

@@ -60,7 +60,7 @@ pub(crate) fn load(parts: &FamilyParts<'_>) -> Result<LoadedFamily, DiffusionErr
     let FamilyParts { folder, dtype, device, .. } = *parts;
     let config = TransformerConfig::from_json(&component_config::text(folder, TRANSFORMER)?)?;
     let buckets = families::check_buckets(parts, SAMPLE_SIZE, PACK_SIDE)?;
-    let latents = parts.latent_sizes(&buckets);
+    let latents = parts.latent_shapes(&buckets);
     let clip = ClipTextEncoder::load(&parts.text_encoders, "text_encoder", "tokenizer", ClipClass::Plain)?;
     let t5 = T5TextEncoder::load(&parts.text_encoders, "text_encoder_2", "tokenizer_2")?;
     parts.check_size("CLIP's pooled output has", clip.pooled_dim(), config.pooled_projection_dim)?;

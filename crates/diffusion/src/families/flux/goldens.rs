@@ -5,6 +5,7 @@ use candle_core::{DType, Device, Tensor};
 
 use super::config::TransformerConfig;
 use super::transformer::{FluxTransformer, unpack};
+use crate::LatentShape;
 use crate::families::{ConditioningBatch, Rows, Transformer};
 use crate::golden_fixture::{Fixture, assert_near};
 
@@ -15,10 +16,10 @@ fn check_forward(fixture: &Fixture) {
     let (rows, image_tokens, _) = tokens.dims3().unwrap();
     let side = image_tokens.isqrt();
     let latents = |tokens: &Tensor| unpack(tokens, (side, side), config.latent_channels()).unwrap();
-    let sizes = [(2 * side, 2 * side)];
+    let shapes = [LatentShape::picture(config.latent_channels(), 2 * side, 2 * side)];
     let weights = fixture.folder.weights("transformer").unwrap();
     let parameters = weights.parameters(DType::F32, &Device::Cpu);
-    let transformer = FluxTransformer::new(&config, &sizes, states.dim(1).unwrap(), parameters).unwrap();
+    let transformer = FluxTransformer::new(&config, &shapes, states.dim(1).unwrap(), parameters).unwrap();
     weights.finish(&[]).unwrap();
 
     let text = transformer.embed_text(states).unwrap();

@@ -21,4 +21,4 @@ mod transformer;
 #[cfg(test)]
 mod goldens;
 
-pub(super) use family::load;
+pub(super) use family::{build, load};

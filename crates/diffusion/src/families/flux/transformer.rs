@@ -22,9 +22,9 @@ use candle_core::{DType, Device, Result, Tensor};
 use super::block::{DoubleBlock, NORM_EPS};
 use super::config::{AXES, PACK_SIDE, TransformerConfig};
 use super::single_block::SingleBlock;
-use crate::DiffusionError;
 use crate::families::{Layout, Rows, Transformer};
 use crate::layers::{Linear, PlainLayerNorm, RotaryPositions, RowContext, TimeTextEmbedding, patchify};
+use crate::{DiffusionError, LatentShape};
 
 #[derive(Debug)]
 pub(super) struct FluxTransformer {
@@ -49,11 +49,10 @@ impl FluxTransformer {
     /// The names of the block lists in diffusers, in the order they run.
     pub(super) const BLOCK_LISTS: [&'static str; 2] = ["transformer_blocks", "single_transformer_blocks"];
 
-    /// `sizes` are the heights and widths of the latents that will be asked for, `text_tokens` the length
-    /// of every text.
+    /// `shapes` are those of the latents that will be asked for, `text_tokens` is the length of every text.
     pub(super) fn new(
         config: &TransformerConfig,
-        sizes: &[(usize, usize)],
+        shapes: &[LatentShape],
         text_tokens: usize,
         parameters: Parameters,
     ) -> std::result::Result<Self, DiffusionError> {
@@ -62,7 +61,7 @@ impl FluxTransformer {
         let blocks = (0..config.num_layers).map(|index| DoubleBlock::new(config, blocks.pp(index)));
         let single_blocks =
             (0..config.num_single_layers).map(|index| SingleBlock::new(config, single_blocks.pp(index)));
-        let positions = sizes.iter().map(|latents| {
+        let positions = shapes.iter().map(|latents| {
             let grid = grid(*latents);
             Ok((grid, positions(text_tokens, grid, &config.axes_dims_rope, parameters.device())?))
         });
@@ -113,18 +112,18 @@ impl Transformer for FluxTransformer {
         Self::BLOCK_LISTS.into_iter().zip([self.blocks.len(), self.single_blocks.len()]).collect()
     }
 
-    fn layout(&self, latent_size: (usize, usize)) -> Layout {
-        let (height, width) = grid(latent_size);
+    fn layout(&self, latents: LatentShape) -> Layout {
+        let (height, width) = grid(latents);
         let tokens = height * width + self.text_tokens;
         Layout { image_tokens: height * width, stream_bytes: tokens * self.hidden_size * self.dtype.size_in_bytes() }
     }
 
     /// States and pooled texts are as [`FluxTransformer::embed_text`] and [`FluxTransformer::project_pooled`] give them.
     fn forward(&self, rows: &Rows<'_>, lanes: &mut [Lane<'_>]) -> Result<Tensor> {
-        let (_, _, height, width) = rows.latents.dims4()?;
-        let grid = grid((height, width));
+        let latents = LatentShape::of(rows.latents)?;
+        let grid = grid(latents);
         let Some(positions) = self.positions.get(&grid) else {
-            candle_core::bail!("the model was not prepared for {height} x {width} latents");
+            candle_core::bail!("the model was not prepared for {} x {} latents", latents.height, latents.width);
         };
         let tokens = patchify(&rows.latents.to_dtype(self.dtype)?, PACK_SIDE)?;
         let hidden = self.image_embedder.forward(&tokens)?;
@@ -140,9 +139,9 @@ impl Transformer for FluxTransformer {
     }
 }
 
-/// Rows and columns of tokens in latents of this height and width.
-fn grid((height, width): (usize, usize)) -> (usize, usize) {
-    (height / PACK_SIDE, width / PACK_SIDE)
+/// Rows and columns of tokens.
+fn grid(latents: LatentShape) -> (usize, usize) {
+    (latents.height / PACK_SIDE, latents.width / PACK_SIDE)
 }
 
 /// Positions of the text, all zero, followed by those of the image.

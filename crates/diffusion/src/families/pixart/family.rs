@@ -70,12 +70,12 @@ pub(crate) fn build(config: &str, parameters: Parameters) -> Result<(), Diffusio
 pub(crate) fn load(parts: &FamilyParts<'_>, variant: Variant) -> Result<LoadedFamily, DiffusionError> {
     let config = TransformerConfig::from_json(&component_config::text(parts.folder, TRANSFORMER)?)?;
     let buckets = families::check_buckets(parts, config.sample_size, config.patch_size)?;
-    let latents = parts.latent_sizes(&buckets);
+    let latents = parts.latent_shapes(&buckets);
     let text_encoder = T5TextEncoder::load(&parts.text_encoders, "text_encoder", "tokenizer")?;
     parts.check_size("the text encoder's states have", text_encoder.dim(), config.caption_channels())?;
     let weights = parts.folder.weights("transformer")?;
     let parameters = weights.parameters(parts.dtype, parts.device);
-    let transformer = Arc::new(PixArtTransformer::new(config.clone(), &latents, parts.vae_scale, parameters)?);
+    let transformer = Arc::new(PixArtTransformer::new(config.clone(), &latents, parts.vae.scale(), parameters)?);
     weights.finish(&["pos_embed.pos_embed", "caption_projection.y_embedding"])?;
     let caption_tokens = parts.text_tokens(variant.default_caption_tokens())?;
     let facts = FamilyFacts {

@@ -7,6 +7,7 @@ use serde_json::Value;
 
 use super::config::TransformerConfig;
 use super::transformer::PixArtTransformer;
+use crate::LatentShape;
 use crate::families::{ConditioningBatch, Rows, Transformer};
 use crate::golden_fixture::{Fixture, assert_near, ids};
 use crate::text::T5TextEncoder;
@@ -45,14 +46,14 @@ fn check_forward(name: &str) {
     let fixture = Fixture::open(name);
     let given = |name: &str| &fixture.tensors[&format!("forward.{name}")];
     let latents = given("hidden_states");
-    let (rows, _, height, width) = latents.dims4().unwrap();
+    let (rows, shape) = (latents.dim(0).unwrap(), LatentShape::of(latents).unwrap());
     let config = TransformerConfig::from_json(&fixture.folder.text("transformer/config.json").unwrap()).unwrap();
     let blocks = config.num_layers;
     let vae: Value = serde_json::from_str(&fixture.folder.text("vae/config.json").unwrap()).unwrap();
     let vae_scale = 1 << (vae["block_out_channels"].as_array().unwrap().len() - 1);
     let weights = fixture.folder.weights("transformer").unwrap();
     let parameters = weights.parameters(DType::F32, &Device::Cpu);
-    let transformer = PixArtTransformer::new(config, &[(height, width)], vae_scale, parameters).unwrap();
+    let transformer = PixArtTransformer::new(config, &[shape], vae_scale, parameters).unwrap();
 
     let captions = transformer.project_captions(given("encoder_hidden_states")).unwrap();
     assert_near(&captions, given("caption_projection"), "caption_projection");

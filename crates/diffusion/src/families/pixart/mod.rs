@@ -18,4 +18,4 @@ mod family;
 mod goldens;
 mod transformer;
 
-pub(super) use family::{Variant, load};
+pub(super) use family::{Variant, build, load};

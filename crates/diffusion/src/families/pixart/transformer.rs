@@ -20,12 +20,12 @@ use candle_core::{DType, Device, Result, Tensor};
 
 use super::block::{MODULATIONS, PixArtBlock};
 use super::config::TransformerConfig;
-use crate::DiffusionError;
 use crate::families::{Layout, Rows, Transformer};
 use crate::layers::{
     EncoderStates, Linear, PatchEmbed, PlainLayerNorm, RowContext, Sinusoids, TimestepEmbedding, unpatchify,
 };
 use crate::ops::activation::Activation;
+use crate::{DiffusionError, LatentShape};
 
 /// Epsilon of the last norm; fixed in diffusers.
 const OUTPUT_NORM_EPS: f64 = 1e-6;
@@ -53,10 +53,10 @@ impl PixArtTransformer {
     /// The name of the block list in diffusers.
     pub(super) const BLOCK_LIST: &'static str = "transformer_blocks";
 
-    /// `sizes` are the heights and widths of the latents that will be asked for.
+    /// `shapes` are those of the latents that will be asked for.
     pub(super) fn new(
         config: TransformerConfig,
-        sizes: &[(usize, usize)],
+        shapes: &[LatentShape],
         vae_scale: usize,
         parameters: Parameters,
     ) -> std::result::Result<Self, DiffusionError> {
@@ -69,7 +69,7 @@ impl PixArtTransformer {
         let embedding = adaln.pp("emb");
         let size_embedding = || SizeEmbedding::new(size, embedding.clone());
         Ok(Self {
-            patch_embed: patch_embed.with_positions(sizes, config.sample_size, config.interpolation_scale())?,
+            patch_embed: patch_embed.with_positions(shapes, config.sample_size, config.interpolation_scale())?,
             timestep: TimestepEmbedding::new(size, embedding.pp("timestep_embedder"))?,
             size: config.knows_the_size().then(size_embedding).transpose()?,
             modulation: Linear::new(size, MODULATIONS * size, adaln.pp("linear"))?,
@@ -91,7 +91,8 @@ impl PixArtTransformer {
     }
 
     /// One vector per row from its timestep and the picture's height and width: `[rows, hidden]`.
-    fn embed(&self, timesteps: &[f32], picture: (usize, usize)) -> Result<Tensor> {
+    fn embed(&self, timesteps: &[f32], latents: LatentShape) -> Result<Tensor> {
+        let picture = (latents.height * self.vae_scale, latents.width * self.vae_scale);
         let projected = Sinusoids::StopShort.project(timesteps, &self.device)?.to_dtype(self.dtype)?;
         let embedding = self.timestep.forward(&projected)?;
         match &self.size {
@@ -115,21 +116,18 @@ impl Transformer for PixArtTransformer {
         vec![(Self::BLOCK_LIST, self.blocks.len())]
     }
 
-    fn layout(&self, latent_size: (usize, usize)) -> Layout {
-        Layout {
-            image_tokens: self.patch_embed.tokens(latent_size),
-            stream_bytes: self.patch_embed.stream_bytes(latent_size),
-        }
+    fn layout(&self, latents: LatentShape) -> Layout {
+        Layout { image_tokens: self.patch_embed.tokens(latents), stream_bytes: self.patch_embed.stream_bytes(latents) }
     }
 
     /// States of texts are as [`PixArtTransformer::project_captions`] gives them.
     fn forward(&self, rows: &Rows<'_>, lanes: &mut [Lane<'_>]) -> Result<Tensor> {
-        let (count, _, height, width) = rows.latents.dims4()?;
-        let grid = self.patch_embed.grid((height, width));
+        let latents = LatentShape::of(rows.latents)?;
+        let grid = self.patch_embed.grid(latents);
         let hidden = self.patch_embed.forward(&rows.latents.to_dtype(self.dtype)?)?;
-        let embedding = self.embed(rows.timesteps, (height * self.vae_scale, width * self.vae_scale))?;
+        let embedding = self.embed(rows.timesteps, latents)?;
         let modulation = self.modulation.forward(&embedding.silu()?)?;
-        let modulation = modulation.reshape((count, MODULATIONS, self.config.hidden_size()))?;
+        let modulation = modulation.reshape(((), MODULATIONS, self.config.hidden_size()))?;
         let bias = rows.conditioning.bias()?.to_dtype(self.dtype)?.unsqueeze(1)?.unsqueeze(1)?;
         let captions = EncoderStates { states: rows.conditioning.states()?.clone(), bias: Some(bias) };
         let context = RowContext::new(modulation).with_encoder(captions);

@@ -55,7 +55,7 @@ struct PromptStates {
 
 /// Builds the transformer of a configuration for pictures of no size and drops it.
 pub(crate) fn build(config: &str, parameters: Parameters) -> Result<(), DiffusionError> {
-    Sd3Transformer::new(&TransformerConfig::from_json(config)?, &[], &parameters)?;
+    Sd3Transformer::new(&TransformerConfig::from_json(config)?, &[], 0, &parameters)?;
     Ok(())
 }
 
@@ -63,8 +63,8 @@ pub(crate) fn build(config: &str, parameters: Parameters) -> Result<(), Diffusio
 pub(crate) fn load(parts: &FamilyParts<'_>) -> Result<LoadedFamily, DiffusionError> {
     let config = TransformerConfig::from_json(&component_config::text(parts.folder, TRANSFORMER)?)?;
     let buckets = families::check_buckets(parts, config.sample_size, config.patch_size)?;
-    check_positions(&config, parts.vae_scale, &buckets)?;
-    let latents = parts.latent_sizes(&buckets);
+    check_positions(&config, parts.vae.scale(), &buckets)?;
+    let latents = parts.latent_shapes(&buckets);
     let texts = TextEncoders::load(parts, &config)?;
     let weights = parts.folder.weights("transformer")?;
     let parameters = weights.parameters(parts.dtype, parts.device);

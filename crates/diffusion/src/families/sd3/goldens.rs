@@ -5,18 +5,19 @@ use candle_core::{DType, Device};
 
 use super::config::TransformerConfig;
 use super::transformer::Sd3Transformer;
+use crate::LatentShape;
 use crate::families::{ConditioningBatch, Rows, Transformer};
 use crate::golden_fixture::{Fixture, assert_near};
 
 fn check_forward(fixture: &Fixture) {
     let given = |name: &str| &fixture.tensors[&format!("forward.{name}")];
     let latents = given("hidden_states");
-    let (rows, _, height, width) = latents.dims4().unwrap();
+    let (rows, shape) = (latents.dim(0).unwrap(), LatentShape::of(latents).unwrap());
     let config = TransformerConfig::from_json(&fixture.folder.text("transformer/config.json").unwrap()).unwrap();
     let weights = fixture.folder.weights("transformer").unwrap();
     let parameters = weights.parameters(DType::F32, &Device::Cpu);
     let text_tokens = given("encoder_hidden_states").dim(1).unwrap();
-    let transformer = Sd3Transformer::new(&config, &[(height, width)], text_tokens, &parameters).unwrap();
+    let transformer = Sd3Transformer::new(&config, &[shape], text_tokens, &parameters).unwrap();
     let unused = Sd3Transformer::unused_weights(&config);
     weights.finish(&unused.each_ref().map(String::as_str)).unwrap();
 

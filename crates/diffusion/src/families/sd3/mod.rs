@@ -15,7 +15,7 @@ mod config;
 mod family;
 mod transformer;
 
-pub(super) use family::load;
+pub(super) use family::{build, load};
 
 #[cfg(test)]
 mod goldens;

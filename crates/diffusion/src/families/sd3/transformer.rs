@@ -15,6 +15,7 @@ use candle_core::{DType, Result, Tensor};
 
 use super::block::{JointBlock, NORM_EPS};
 use super::config::TransformerConfig;
+use crate::LatentShape;
 use crate::families::{Layout, Rows, Transformer};
 use crate::layers::{Linear, PatchEmbed, PlainLayerNorm, RowContext, TimeTextEmbedding, unpatchify};
 
@@ -36,11 +37,10 @@ impl Sd3Transformer {
     /// The name of the block list in diffusers.
     pub(super) const BLOCK_LIST: &'static str = "transformer_blocks";
 
-    /// `sizes` are the heights and widths of the latents that will be asked for, `text_tokens` the length of every
-    /// text.
+    /// `shapes` are those of the latents that will be asked for, `text_tokens` is the length of every text.
     pub(super) fn new(
         config: &TransformerConfig,
-        sizes: &[(usize, usize)],
+        shapes: &[LatentShape],
         text_tokens: usize,
         parameters: &Parameters,
     ) -> Result<Self> {
@@ -51,7 +51,7 @@ impl Sd3Transformer {
         let outputs = side * side * config.out_channels();
         Ok(Self {
             patch_embed: patch_embed.with_stored_positions(
-                sizes,
+                shapes,
                 config.pos_embed_max_size,
                 &parameters.pp("pos_embed"),
             )?,
@@ -94,14 +94,13 @@ impl Transformer for Sd3Transformer {
         vec![(Self::BLOCK_LIST, self.blocks.len())]
     }
 
-    fn layout(&self, latent_size: (usize, usize)) -> Layout {
-        let image_tokens = self.patch_embed.tokens(latent_size);
+    fn layout(&self, latents: LatentShape) -> Layout {
+        let image_tokens = self.patch_embed.tokens(latents);
         Layout { image_tokens, stream_bytes: (image_tokens + self.text_tokens) * self.patch_embed.token_bytes() }
     }
 
     /// States and pooled texts are as [`Sd3Transformer::embed_states`] and [`Sd3Transformer::embed_pooled`] give them.
     fn forward(&self, rows: &Rows<'_>, lanes: &mut [Lane<'_>]) -> Result<Tensor> {
-        let (_, _, height, width) = rows.latents.dims4()?;
         let hidden = self.patch_embed.forward(&rows.latents.to_dtype(self.dtype)?)?;
         // Every modulation begins with a SiLU of the same vector, which is taken once here.
         let embedding = self.time_text_embed.forward(rows.timesteps, &[], rows.conditioning.pooled()?)?.silu()?;
@@ -111,7 +110,7 @@ impl Transformer for Sd3Transformer {
         let modulation = self.output_modulation.forward(&list.context.modulation)?.chunk(2, 1)?;
         // Scale, then shift (`AdaLayerNormContinuous`); in the modulations of blocks it is the other way round.
         let hidden = self.output_norm.modulated(&hidden, &modulation[0], &modulation[1])?;
-        let grid = self.patch_embed.grid((height, width));
+        let grid = self.patch_embed.grid(LatentShape::of(rows.latents)?);
         unpatchify(&self.output_projection.forward(&hidden)?, grid, self.patch_size)?.to_dtype(DType::F32)
     }
 }

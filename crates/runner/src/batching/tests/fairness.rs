@@ -77,6 +77,34 @@ fn buckets_take_turns() {
 }
 
 #[test]
+fn images_of_different_phases_never_share_a_forward() {
+    let mut bench = Bench::new(8);
+    let two_phases = |seed| Wanted { prompt: fake_model::TWO_PHASES_PROMPT.to_owned(), ..request(seed) };
+    let first = bench.submit(two_phases(1));
+    bench.iterate(1);
+    let tickets = [first, bench.submit(two_phases(2)), bench.submit(request(3))];
+    bench.run_out();
+    let forwards = bench.model.forwards().into_iter().map(|forward| (forward.phase, forward.images));
+    let expected = [
+        (0, vec![(1, 1)]),
+        (0, vec![(1, 2), (2, 1), (3, 1)]),
+        // The first image is past the middle of its steps and waits for a turn of its new phase.
+        (0, vec![(2, 2), (3, 2)]),
+        (1, vec![(1, 3), (2, 3)]),
+        (0, vec![(3, 3)]),
+        (1, vec![(1, 4), (2, 4)]),
+        (0, vec![(3, 4)]),
+    ];
+    assert_eq!(forwards.collect::<Vec<_>>(), expected);
+    for (ticket, seed) in tickets.into_iter().zip(1..) {
+        assert_eq!(picture(&answer(ticket).unwrap(), 0), (seed, 4));
+    }
+    // Two joined the first; whoever enters another phase joins nobody.
+    let statistics = bench.statistics();
+    assert_eq!((statistics.joins, statistics.isolated_steps), (2, 0));
+}
+
+#[test]
 fn work_left_is_estimated_from_measured_steps() {
     let mut bench = Bench::new(8);
     let _first = bench.submit(Wanted { guidance: Guidance::Rows(4.0), ..request(1) });
@@ -101,20 +129,19 @@ fn the_warm_up_gives_first_estimates_and_leaves_nothing() {
 /// A request and the iteration before which it arrives.
 fn arrivals() -> impl Strategy<Value = Vec<(Wanted, usize)>> {
     let size = prop_oneof![Just(SMALL), Just(WIDE), Just(LARGE)];
-    let parts = (1..4usize, size, 1..7usize, prop_oneof![Just(1.0), Just(4.0)], 0..30usize);
+    let prompt = prop_oneof![Just(""), Just(fake_model::TWO_PHASES_PROMPT)];
+    let parts = (1..4usize, size, 1..7usize, prop_oneof![Just(1.0), Just(4.0)], prompt, 0..30usize);
     prop::collection::vec(parts, 1..16).prop_map(|requests| {
-        let arrival = |(index, (images, size, steps, guidance_scale, before)): (usize, (_, _, _, _, _))| {
-            (
-                Wanted { images, size, steps, guidance: Guidance::Rows(guidance_scale), ..request(10 * index as u64) },
-                before,
-            )
+        let arrival = |(index, (images, size, steps, scale, prompt, before)): (usize, (_, _, _, _, &str, _))| {
+            let (prompt, guidance) = (prompt.to_owned(), Guidance::Rows(scale));
+            (Wanted { prompt, images, size, steps, guidance, ..request(10 * index as u64) }, before)
         };
         requests.into_iter().enumerate().map(arrival).collect()
     })
 }
 
 proptest! {
-    /// Whatever arrives when: rows stay within the bound, buckets wait no longer than the stated bound,
+    /// Whatever arrives when: rows stay within the bound, images wait no longer than the stated bound,
     /// a bucket's images begin in order, every step is made once, and every client gets its pictures.
     #[test]
     fn the_rules_hold_for_any_arrivals(arrivals in arrivals(), max_batch_rows in 2..9usize) {
@@ -132,12 +159,11 @@ proptest! {
         let mut last_seen = HashMap::new();
         for (index, forward) in forwards.iter().enumerate() {
             prop_assert!(forward.rows <= max_batch_rows, "{forward:?}");
-            if let Some(last) = last_seen.insert(forward.size, index) {
-                // Had the bucket nothing to run in between, its images now are new.
-                let continues = forward.images.iter().any(|(_, step)| *step > 1);
-                let others = forwards[last + 1..index].iter().map(|forward| forward.size);
+            for (seed, _) in &forward.images {
+                let Some(last) = last_seen.insert(*seed, index) else { continue };
+                let others = forwards[last + 1..index].iter().map(|forward| (forward.size, forward.phase));
                 let distinct: HashSet<_> = others.clone().collect();
-                prop_assert!(!continues || others.count() == distinct.len(), "a bucket had two turns in a row");
+                prop_assert!(others.count() == distinct.len(), "others had two turns between two steps of an image");
             }
         }
         for (request, ticket) in tickets {

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use afterimage_cache::ImageReport;
 
+use super::super::batch_key::BatchKey;
 use super::super::clock::Clock;
 use super::super::step_model::StepModel;
 use crate::error::RunnerError;
@@ -19,6 +20,8 @@ pub(super) const ENCODE_MILLIS: u64 = 700;
 
 /// Images with this prompt reuse every other step.
 pub(super) const REUSING_PROMPT: &str = "reuse";
+/// Images with this prompt are in another phase from the middle of their steps on.
+pub(super) const TWO_PHASES_PROMPT: &str = "two phases";
 /// Prompts that begin like this are encoded, once each.
 pub(super) const TEXT: &str = "text";
 
@@ -57,10 +60,11 @@ pub(super) enum Fault {
     Shared,
 }
 
-/// A forward as it was asked for: the bucket, and seed and step of every image.
+/// A forward as it was asked for: bucket and phase, and seed and step of every image.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Forward {
     pub(super) size: Size,
+    pub(super) phase: usize,
     pub(super) rows: usize,
     pub(super) images: Vec<(u64, usize)>,
 }
@@ -160,13 +164,19 @@ impl StepModel for FakeModel {
         Ok(FakeImage { spec: Arc::clone(spec), seed, step: 0, state: seed, living: Arc::clone(&self.living) })
     }
 
+    fn batch_key(&self, image: &FakeImage) -> BatchKey {
+        let is_late = image.spec.prompt == TWO_PHASES_PROMPT && 2 * image.step >= image.spec.steps;
+        BatchKey { canvas: image.spec.size.canvas(), phase: usize::from(is_late) }
+    }
+
     #[allow(clippy::panic, reason = "the fault that is tested")]
     fn step(&self, images: &mut [&mut FakeImage]) -> Result<Vec<bool>, RunnerError> {
-        let size = images[0].spec.size;
+        let key = self.batch_key(images[0]);
         let rows = images.iter().map(|image| image.spec.guidance.rows()).sum();
-        assert!(images.iter().all(|image| image.spec.size == size), "a batch has one size");
+        assert!(images.iter().all(|image| self.batch_key(image) == key), "a batch has one key");
         let members = images.iter().map(|image| (image.seed, image.step + 1)).collect();
-        self.forwards.lock().unwrap().push(Forward { size, rows, images: members });
+        let (size, phase) = (images[0].spec.size, key.phase);
+        self.forwards.lock().unwrap().push(Forward { size, phase, rows, images: members });
         self.clock.advance(rows as u64 * ROW_STEP_MILLIS);
         let were_finite = images.iter().map(|image| self.is_finite(image)).collect::<Result<_, _>>()?;
         for image in images.iter_mut() {

@@ -17,10 +17,11 @@ use afterimage_diffusion::schedulers::SchedulerKind;
 
 use self::fake_model::{FakeModel, VirtualClock};
 use super::clock::Clock;
+use super::loop_parts::{LoopParts, WorkerShared};
 use super::request_spans::RequestSpans;
 use super::running_request::AcceptedRequest;
 use super::statistics::{Counters, EngineStatistics};
-use super::step_loop::{LoopParts, StepLoop, WorkerShared};
+use super::step_loop::StepLoop;
 use super::work_estimate::Work;
 use super::work_ledger::WorkLedger;
 use crate::request::{

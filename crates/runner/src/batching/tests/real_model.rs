@@ -10,6 +10,7 @@ use serde_json::json;
 
 use super::super::shared_step;
 use super::super::step_model::StepModel;
+use crate::batching::BatchKey;
 use crate::batching::pipeline_model::PipelineStepModel;
 use crate::error::RunnerError;
 use crate::pipeline::{LoadOptions, Pipeline, PromptCache, RunningImage};
@@ -35,6 +36,10 @@ impl StepModel for Faulty {
 
     fn begin(&self, spec: &Arc<ImageSpec>, seed: u64) -> Result<Seeded, RunnerError> {
         Ok(Seeded(seed, self.0.begin(spec, seed)?))
+    }
+
+    fn batch_key(&self, image: &Seeded) -> BatchKey {
+        self.0.batch_key(&image.1)
     }
 
     #[allow(clippy::panic, reason = "the fault that is tested")]
