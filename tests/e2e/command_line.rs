@@ -206,7 +206,7 @@ fn an_output_that_cannot_be_written_is_told_before_the_model_is_looked_at() {
         fails(&["generate", "red apple"], output, 1, &["cannot write", output]);
         fails(&["calibrate"], output, 1, &["cannot write", output]);
     }
-    fails(&["calibrate"], &picture, 2, &["--output", &picture, "folder", "cache_calibration.json"]);
+    fails(&["calibrate"], &picture, 2, &["--output", &picture, "folder", "cache_fit.json"]);
     fails(&["calibrate"], &file, 2, &["--output", &file, "--overwrite"]);
     fails(&["calibrate", "--overwrite"], &file, 1, &["/nonexistent/model"]);
     fails(
@@ -288,13 +288,13 @@ fn a_text_to_image_model_is_calibrated_with_prompts() {
     for entry in std::fs::read_dir(fixture).unwrap().map(Result::unwrap) {
         std::os::unix::fs::symlink(entry.path(), model.join(entry.file_name())).unwrap();
     }
-    let (model, calibration) = (model.to_str().unwrap(), model.join("cache_calibration.json"));
+    let (model, fit) = (model.to_str().unwrap(), model.join("cache_fit.json"));
     let prompts = folder.path().join("prompts.txt");
     std::fs::write(&prompts, "A red apple\n\nA fox in the snow\n").unwrap();
 
     let calibrate = ["calibrate", "--model", model, "--buckets", "64x64", "--images", "3", "--steps", "8"];
     assert_fails(&calibrate, 2, &["--prompts", "no labels"]);
-    let files = ["--prompts", prompts.to_str().unwrap(), "--output", calibration.to_str().unwrap()];
+    let files = ["--prompts", prompts.to_str().unwrap(), "--output", fit.to_str().unwrap()];
     let (code, _, stderr) = run(&[&calibrate[..], &files].concat());
     assert_eq!(code, 0, "{stderr}");
 

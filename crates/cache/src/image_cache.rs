@@ -11,10 +11,10 @@ use candle_core::Result;
 
 use crate::block_list::{Probe, Streams};
 use crate::budget::{CacheBudget, Reservation};
-use crate::calibration::CalibrationStep;
 use crate::clock::StepClock;
 use crate::decision::Reason;
 use crate::method::{self, CachingMethod, Visit};
+use crate::model_fit::ObservedStep;
 use crate::plan::CachePlan;
 use crate::repeats::Repeats;
 use crate::report::ImageReport;
@@ -147,9 +147,9 @@ impl ImageCache {
     }
 
     /// What was recorded so far under [`CachePlan::Calibrate`], of the first list.
-    pub fn calibration_steps(&self) -> &[CalibrationStep] {
+    pub fn observed_steps(&self) -> &[ObservedStep] {
         match self.lists.first().map(|list| &list.mode) {
-            Some(Mode::Cached(method, _)) => method.calibration_steps(),
+            Some(Mode::Cached(method, _)) => method.observed_steps(),
             _ => &[],
         }
     }

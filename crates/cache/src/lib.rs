@@ -113,7 +113,6 @@
 mod batch;
 pub mod block_list;
 mod budget;
-pub mod calibration;
 pub mod calibrator;
 mod clock;
 pub mod config;
@@ -123,6 +122,7 @@ pub mod driver;
 pub mod image_cache;
 mod lane;
 mod method;
+pub mod model_fit;
 pub mod plan;
 pub mod read_back;
 mod repeats;
@@ -132,11 +132,11 @@ pub mod steps_mask;
 
 pub use block_list::{BlockList, Streams};
 pub use budget::CacheBudget;
-pub use calibration::{Calibration, CalibrationStep};
 pub use config::{CacheBackend, CacheConfig, ConfigError};
 pub use decision::Reason;
 pub use driver::run_blocks;
 pub use image_cache::{ImageCache, ListShape};
 pub use lane::Lane;
+pub use model_fit::{ModelFit, ObservedStep};
 pub use plan::CachePlan;
 pub use report::{CacheReport, ContextReport, ImageReport};

@@ -23,7 +23,7 @@ macro_rules! embedded_files {
 }
 
 static FILES: [EmbeddedFile; 7] = embedded_files![
-    "cache_calibration.json",
+    "cache_fit.json",
     "model_index.json",
     "scheduler/scheduler_config.json",
     "transformer/config.json",

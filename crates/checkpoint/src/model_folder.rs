@@ -15,8 +15,12 @@ use crate::{CheckpointError, embedded, lenient_json};
 /// The file that makes a directory a model folder.
 pub const MODEL_INDEX: &str = "model_index.json";
 
-/// The file that facts measured on the model are kept in.
-pub const CALIBRATION_FILE: &str = "cache_calibration.json";
+/// The file that facts measured on the model for its caches are kept in.
+pub const MODEL_FIT_FILE: &str = "cache_fit.json";
+/// Its older name, which is still read.
+const OLD_MODEL_FIT_FILE: &str = "cache_calibration.json";
+/// Names of that file; the first that is there counts.
+pub const MODEL_FIT_FILES: [&str; 2] = [MODEL_FIT_FILE, OLD_MODEL_FIT_FILE];
 
 /// The component whose weights may come from elsewhere.
 pub const TRANSFORMER: &str = "transformer";

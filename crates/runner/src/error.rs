@@ -35,7 +35,7 @@ pub enum RunnerError {
     #[error("the image has no step left")]
     NoStepLeft,
 
-    /// Too little was measured for a calibration.
+    /// Too little was measured to fit a model.
     #[error("{steps} steps do not determine a polynomial; run more images or more steps")]
     Calibration {
         /// Steps that were measured.

@@ -9,7 +9,7 @@
 
 mod admission;
 mod batching;
-mod calibration;
+mod calibrate;
 mod engine;
 mod error;
 mod model_info;
@@ -18,7 +18,7 @@ mod replicas;
 mod request;
 
 pub use afterimage_checkpoint::{
-    CALIBRATION_FILE, FetchProgress, HubOptions, LoggedProgress, ModelFolder, Token, existing, is_variant, resolve,
+    FetchProgress, HubOptions, LoggedProgress, MODEL_FIT_FILE, ModelFolder, Token, existing, is_variant, resolve,
 };
 pub use afterimage_diffusion::families::{Guidance, GuidanceKind, LabelPolicy, Labels};
 pub use afterimage_diffusion::noise::{NoiseGenerator, randn};
@@ -26,7 +26,7 @@ pub use afterimage_diffusion::random::{RandomModelKind, write_random_model};
 pub use afterimage_diffusion::text::{Offload, PromptLimit};
 pub use afterimage_diffusion::{Precision, schedulers};
 pub use batching::{BucketEstimate, EngineStatistics, SubmitError};
-pub use calibration::calibrate;
+pub use calibrate::calibrate;
 pub use engine::{Engine, EngineOptions};
 pub use error::RunnerError;
 pub use model_info::ModelInfo;

@@ -1,6 +1,6 @@
 //! What a loaded model offers, for the API that serves it.
 
-use afterimage_cache::Calibration;
+use afterimage_cache::ModelFit;
 use afterimage_cache::plan::ModelFacts;
 use afterimage_diffusion::families::{Guidance, GuidanceKind, LabelPolicy, Labels};
 use afterimage_diffusion::schedulers::SchedulerKind;
@@ -32,7 +32,7 @@ pub struct ModelInfo {
     /// What becomes of a prompt that is no label.
     pub label_policy: LabelPolicy,
     /// Measured facts that TeaCache and MagCache need.
-    pub calibration: Option<Calibration>,
+    pub fit: Option<ModelFit>,
     /// How it can be steered towards prompts.
     pub guidance: GuidanceKind,
     /// What its text encoders read of a prompt; none for a class-conditional model.
@@ -51,8 +51,8 @@ impl ModelInfo {
         ModelFacts {
             blocks,
             separate_cfg: false,
-            tea_cache_coefficients: self.calibration.as_ref().map(|calibration| calibration.tea_cache_coefficients),
-            mag_ratios: self.calibration.as_ref().map(|calibration| &calibration.mag_ratios[..]),
+            tea_cache_coefficients: self.fit.as_ref().map(|fit| fit.tea_cache_coefficients),
+            mag_ratios: self.fit.as_ref().map(|fit| &fit.mag_ratios[..]),
         }
     }
 

@@ -20,7 +20,7 @@ use tea_cache::TeaCache;
 use whole_stack::WholeStack;
 
 use crate::block_list::{Probe, Streams};
-use crate::calibration::CalibrationStep;
+use crate::model_fit::ObservedStep;
 use crate::plan::CachePlan;
 use crate::report::ContextReport;
 
@@ -61,8 +61,8 @@ pub(crate) trait CachingMethod: std::fmt::Debug + Send {
     /// Steps reused so far, of the first guidance branch.
     fn cached_steps(&self) -> usize;
 
-    /// What was recorded for a calibration.
-    fn calibration_steps(&self) -> &[CalibrationStep] {
+    /// What was recorded for a fit.
+    fn observed_steps(&self) -> &[ObservedStep] {
         &[]
     }
 }

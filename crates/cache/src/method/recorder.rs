@@ -1,4 +1,4 @@
-//! Computes everything and records what a calibration is fitted to: TeaCache's pairs of distances, and
+//! Computes everything and records what a model is fitted to: TeaCache's pairs of distances, and
 //! MagCache's ratios as MagCache defines them (arXiv 2506.09045).
 //!
 //! Reference: vLLM-Omni 0.30.0, `vllm_omni/diffusion/cache/magcache/hook.py`, lines 459-469
@@ -9,9 +9,9 @@ use candle_core::{D, DType, Result, Tensor};
 use super::tea_cache::EPSILON;
 use super::{CachingMethod, Visit};
 use crate::block_list::{Probe, Streams};
-use crate::calibration::CalibrationStep;
 use crate::decision::Reason;
 use crate::distance::ProposedDistance;
+use crate::model_fit::ObservedStep;
 use crate::report::ContextReport;
 use crate::step_log::StepLog;
 
@@ -24,7 +24,7 @@ pub(super) struct Recorder {
     before: Option<Observed>,
     /// The distances of inputs and outputs, while their means and the ratio are on their way.
     proposal: Option<[ProposedDistance; 2]>,
-    steps: Vec<CalibrationStep>,
+    steps: Vec<ObservedStep>,
     log: StepLog,
 }
 
@@ -79,7 +79,7 @@ impl CachingMethod for Recorder {
             candle_core::bail!("there is nothing to be observed")
         };
         let (input_means, output_means) = means.split_at(means.len() / 2);
-        self.steps.push(CalibrationStep {
+        self.steps.push(ObservedStep {
             input_distance: input.distance(input_means)?,
             output_distance: output.distance(output_means)?,
             magnitude_ratio: f64::from(*ratio),
@@ -105,7 +105,7 @@ impl CachingMethod for Recorder {
         0
     }
 
-    fn calibration_steps(&self) -> &[CalibrationStep] {
+    fn observed_steps(&self) -> &[ObservedStep] {
         &self.steps
     }
 }

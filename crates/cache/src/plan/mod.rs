@@ -38,7 +38,7 @@ pub struct ModelFacts<'a> {
 pub enum CachePlan {
     /// Every block of every step is computed.
     None,
-    /// Every block of every step is computed, and observed for a calibration.
+    /// Every block of every step is computed, and observed for a fit.
     Calibrate,
     /// DBCache or DBPrune.
     CacheDit(Arc<CacheDitPlan>),

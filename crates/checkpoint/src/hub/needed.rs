@@ -5,7 +5,7 @@ use std::path::Path;
 
 use serde_json::{Map, Value};
 
-use crate::model_folder::{CALIBRATION_FILE, MODEL_INDEX, TRANSFORMER, component_entry};
+use crate::model_folder::{MODEL_FIT_FILES, MODEL_INDEX, TRANSFORMER, component_entry};
 use crate::weights::{Library, Wanted, WeightFiles, is_plain_name};
 use crate::{CheckpointError, lenient_json};
 
@@ -95,7 +95,7 @@ impl Files for Snapshot<'_> {
     }
 }
 
-/// `model_index.json`, the calibration where there is one, the configuration of each component, and the weights
+/// `model_index.json`, the facts for caches where there are some, the configuration of each component, and the weights
 /// of each model in one form.
 ///
 /// # Errors
@@ -105,7 +105,7 @@ pub(super) fn needed_files(files: &impl Files, selection: Selection<'_>) -> Resu
         .and_then(serde_json::from_value)
         .map_err(|error| CheckpointError::hub(format!("{MODEL_INDEX} is damaged: {error}")))?;
     let mut needed = Needed { paths: vec![MODEL_INDEX.to_string()], ..Needed::default() };
-    needed.paths.extend(files.has(CALIBRATION_FILE).then(|| CALIBRATION_FILE.to_string()));
+    needed.paths.extend(MODEL_FIT_FILES.into_iter().find(|file| files.has(file)).map(str::to_owned));
     needed.has_variant = selection.variant.is_none();
     for (component, value) in &index {
         let Some((library, class)) = component_entry(value) else {
@@ -272,7 +272,7 @@ mod tests {
             "tokenizer": ["transformers", "CLIPTokenizer"], "tokenizer_3": ["transformers", "T5TokenizerFast"],
             "transformer": ["diffusers", "SD3Transformer2DModel"]}"#;
         let needed = [
-            "cache_calibration.json",
+            "cache_fit.json",
             "text_encoder/model.safetensors",
             "text_encoder_3/model-00001-of-00002.safetensors",
             "text_encoder_3/model-00002-of-00002.safetensors",

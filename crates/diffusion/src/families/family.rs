@@ -3,7 +3,7 @@
 //! A family is two things: a [`PromptEncoder`] turns texts into conditioning, and a [`Denoiser`] turns latents with
 //! conditioning into a prediction. Noise, schedulers, guidance, cache state and the VAE are none of its business.
 
-use afterimage_cache::Calibration;
+use afterimage_cache::ModelFit;
 
 use super::denoiser::Denoiser;
 use super::guidance::GuidanceKind;
@@ -29,8 +29,8 @@ pub struct FamilyFacts {
     pub labels: Labels,
     /// How it can be steered towards prompts.
     pub guidance: GuidanceKind,
-    /// Published for models of this kind; a calibration of the model itself takes precedence.
-    pub calibration: Option<Calibration>,
+    /// Published for models of this kind; what was fitted to the model itself takes precedence.
+    pub fit: Option<ModelFit>,
     /// What its text encoders read of a prompt.
     pub prompt_limits: Vec<PromptLimit>,
 }

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use afterimage_cache::Calibration;
-use afterimage_checkpoint::{CALIBRATION_FILE, CheckpointError, ModelFolder, ModelIndex};
+use afterimage_cache::ModelFit;
+use afterimage_checkpoint::{CheckpointError, MODEL_FIT_FILES, ModelFolder, ModelIndex};
 use afterimage_diffusion::families::{FamilyParts, LabelPolicy, LoadedFamily, entry_of};
 use afterimage_diffusion::schedulers::{SchedulerConfig, SchedulerKind};
 use afterimage_diffusion::text::{EncoderSource, Offload, Residency};
@@ -81,7 +81,7 @@ impl Pipeline {
             schedulers: schedulers.kinds()?,
             labels: facts.labels,
             label_policy: options.label_policy.unwrap_or_else(|| default_label_policy(folder)),
-            calibration: read_calibration(folder)?.or(facts.calibration),
+            fit: read_fit(folder)?.or(facts.fit),
             guidance: facts.guidance,
             prompt_limits: facts.prompt_limits,
         };
@@ -150,12 +150,33 @@ fn default_scheduler(
     }
 }
 
-/// The model's calibration, if it has one.
-fn read_calibration(folder: &ModelFolder) -> Result<Option<Calibration>, RunnerError> {
-    if !folder.contains(CALIBRATION_FILE) {
-        return Ok(None);
-    }
-    let parsed = serde_json::from_str(&folder.text(CALIBRATION_FILE)?);
-    let file = || format!("{}: {CALIBRATION_FILE}", folder.id());
+/// What was fitted to the model for its caches, if the folder has it.
+fn read_fit(folder: &ModelFolder) -> Result<Option<ModelFit>, RunnerError> {
+    let Some(name) = MODEL_FIT_FILES.into_iter().find(|name| folder.contains(name)) else { return Ok(None) };
+    let parsed = serde_json::from_str(&folder.text(name)?);
+    let file = || format!("{}: {name}", folder.id());
     parsed.map(Some).map_err(|error| CheckpointError::config(file(), error.to_string()).into())
+}
+
+#[cfg(test)]
+mod tests {
+    use afterimage_checkpoint::MODEL_INDEX;
+
+    use super::*;
+
+    #[test]
+    fn what_was_fitted_is_read_under_its_old_name_too() {
+        let fit = |last: f64| format!(r#"{{"tea_cache_coefficients": [1, 0, 0, 0, {last}], "mag_ratios": [1]}}"#);
+        let place = tempfile::tempdir().unwrap();
+        std::fs::write(place.path().join(MODEL_INDEX), "{}").unwrap();
+        let folder = ModelFolder::open(place.path()).unwrap();
+        assert_eq!(read_fit(&folder).unwrap(), None);
+        for (name, last) in [("cache_calibration.json", 0.5), ("cache_fit.json", 0.25)] {
+            std::fs::write(place.path().join(name), fit(last)).unwrap();
+            assert_eq!(read_fit(&folder).unwrap().unwrap().tea_cache_coefficients[4], last);
+        }
+        std::fs::write(place.path().join("cache_fit.json"), "{}").unwrap();
+        let error = read_fit(&folder).unwrap_err().to_string();
+        assert!(error.contains(": cache_fit.json: missing field"), "{error}");
+    }
 }

@@ -3,7 +3,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use afterimage_cache::{CalibrationStep, ImageCache, ImageReport};
+use afterimage_cache::{ImageCache, ImageReport, ObservedStep};
 use afterimage_diffusion::families::Conditioning;
 use afterimage_diffusion::schedulers::Scheduler;
 use candle_core::Tensor;
@@ -76,9 +76,9 @@ impl RunningImage {
         rows.flat_map(warnings).collect()
     }
 
-    /// What was observed for a calibration, in the first phase.
-    pub fn calibration_steps(&self) -> &[CalibrationStep] {
-        self.caches.first().map_or(&[], ImageCache::calibration_steps)
+    /// What was observed for a fit, in the first phase.
+    pub fn observed_steps(&self) -> &[ObservedStep] {
+        self.caches.first().map_or(&[], ImageCache::observed_steps)
     }
 
     /// What the cache decided so far.

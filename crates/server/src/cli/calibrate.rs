@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use afterimage_cache::CachePlan;
-use afterimage_runner::{CALIBRATION_FILE, ImageSpec, ModelInfo, Pipeline, calibrate};
+use afterimage_runner::{ImageSpec, MODEL_FIT_FILE, ModelInfo, Pipeline, calibrate};
 use indicatif::ProgressBar;
 
 use super::model::{DeviceArg, ModelArgs};
@@ -24,7 +24,7 @@ pub(super) struct CalibrateArgs {
     /// Text file with one prompt per line, for a model without labels; images use them in turn
     #[arg(long, env = "AFTERIMAGE_PROMPTS", hide_env_values = true, value_name = "FILE")]
     prompts: Option<PathBuf>,
-    /// File to write, or `-` for standard output; a model folder keeps it as `cache_calibration.json`
+    /// File to write, or `-` for standard output; a model folder keeps it as `cache_fit.json`
     /// [default: standard output]
     #[arg(long, short, env = "AFTERIMAGE_OUTPUT", hide_env_values = true, value_name = "FILE")]
     output: Option<PathBuf>,
@@ -55,9 +55,9 @@ impl CalibrateArgs {
         let pipeline = self.model.source(None)?.load(self.device.device)?;
         let images = self.images(&pipeline, prompts)?;
         let bar = ProgressBar::new(u64::from(self.images));
-        let calibration = calibrate(&pipeline, &images, |done| bar.set_position(done as u64))?;
+        let fit = calibrate(&pipeline, &images, |done| bar.set_position(done as u64))?;
         bar.finish_and_clear();
-        let text = serde_json::to_string(&calibration).expect("numbers and names can always be written as JSON");
+        let text = serde_json::to_string(&fit).expect("numbers and names can always be written as JSON");
         match file {
             None => terminal::line(text),
             Some(file) => terminal::line(file.write((text + "\n").as_bytes())?.display()),
@@ -69,7 +69,7 @@ impl CalibrateArgs {
     fn file(&self) -> Result<Option<OutputFile>, ProgramError> {
         let Some(path) = self.output.clone().filter(|path| path.as_os_str() != "-") else { return Ok(None) };
         if path.is_dir() {
-            let within = path.join(CALIBRATION_FILE);
+            let within = path.join(MODEL_FIT_FILE);
             let message = format!("{} is a folder; give a file name, such as {}", path.display(), within.display());
             return Err(ProgramError::setting("output", message));
         }

@@ -59,7 +59,7 @@ pub(crate) fn load(parts: &FamilyParts<'_>) -> Result<LoadedFamily, DiffusionErr
         default_guidance_scale: DEFAULT_GUIDANCE_SCALE,
         labels: labels.clone(),
         guidance: if config.num_classes() >= NULL_CLASS as usize { GuidanceKind::Class } else { GuidanceKind::None },
-        calibration: None,
+        fit: None,
         prompt_limits: Vec::new(),
     };
     let denoiser = Denoiser::new(Arc::new(transformer));

@@ -284,8 +284,8 @@ fn a_calibration_run_observes_what_the_reference_does() {
     let golden = Golden { scheduler: ddim(), steps: 28, ..Golden::default() };
     let mut cache = ImageCache::new(&CachePlan::Calibrate, &[LIST], &CacheBudget::unlimited());
     denoise(&fixture, &golden, &mut cache);
-    assert_eq!(cache.calibration_steps().len(), 27);
-    for (index, step) in cache.calibration_steps().iter().enumerate() {
+    assert_eq!(cache.observed_steps().len(), 27);
+    for (index, step) in cache.observed_steps().iter().enumerate() {
         let close = |ours: f64, key: &str| {
             let expected = expected[key][index + 1].as_f64().unwrap();
             assert!((ours - expected).abs() <= 1e-4 * expected.abs(), "{key} {index}: {ours} for {expected}");

@@ -9,7 +9,7 @@
 
 use std::sync::Arc;
 
-use afterimage_cache::Calibration;
+use afterimage_cache::ModelFit;
 use afterimage_checkpoint::{Parameters, TRANSFORMER, component_config};
 
 use super::config::{PACK_SIDE, TransformerConfig};
@@ -80,10 +80,7 @@ pub(crate) fn load(parts: &FamilyParts<'_>) -> Result<LoadedFamily, DiffusionErr
         default_guidance_scale: if config.guidance_embeds { DEFAULT_GUIDANCE_SCALE } else { 0.0 },
         labels: Labels::default(),
         guidance: GuidanceKind::Distilled { is_told: config.guidance_embeds },
-        calibration: Some(Calibration {
-            tea_cache_coefficients: TEA_CACHE_COEFFICIENTS,
-            mag_ratios: MAG_RATIOS.to_vec(),
-        }),
+        fit: Some(ModelFit { tea_cache_coefficients: TEA_CACHE_COEFFICIENTS, mag_ratios: MAG_RATIOS.to_vec() }),
         prompt_limits: vec![clip.limit().clone(), t5.limit(text_tokens)],
     };
     let denoiser = Denoiser::new(Arc::<FluxTransformer>::clone(&transformer));

@@ -86,7 +86,7 @@ pub(crate) fn load(parts: &FamilyParts<'_>, variant: Variant) -> Result<LoadedFa
         default_guidance_scale: DEFAULT_GUIDANCE_SCALE,
         labels: Labels::default(),
         guidance: GuidanceKind::NegativePrompt,
-        calibration: None,
+        fit: None,
         prompt_limits: vec![text_encoder.limit(caption_tokens)],
     };
     let denoiser = Denoiser::new(Arc::<PixArtTransformer>::clone(&transformer));

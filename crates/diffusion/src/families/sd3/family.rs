@@ -78,7 +78,7 @@ pub(crate) fn load(parts: &FamilyParts<'_>) -> Result<LoadedFamily, DiffusionErr
         default_guidance_scale: DEFAULT_GUIDANCE_SCALE,
         labels: Labels::default(),
         guidance: GuidanceKind::NegativePrompt,
-        calibration: None,
+        fit: None,
         prompt_limits: texts.limits(),
     };
     let denoiser = Denoiser::new(Arc::<Sd3Transformer>::clone(&transformer));

@@ -11,7 +11,7 @@ use crate::config::TEA_CACHE_COEFFICIENTS;
 
 /// One step of an uncached run, compared with the step before.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct CalibrationStep {
+pub struct ObservedStep {
     /// Relative L1 change of the modulated input.
     pub input_distance: f64,
     /// Relative L1 change of the block stack's output.
@@ -20,20 +20,20 @@ pub struct CalibrationStep {
     pub magnitude_ratio: f64,
 }
 
-/// The calibration of a model, as kept beside its weights.
+/// What was fitted to a model, as kept beside its weights.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Calibration {
+pub struct ModelFit {
     /// Rescaling polynomial of TeaCache, highest degree first.
     pub tea_cache_coefficients: [f64; TEA_CACHE_COEFFICIENTS],
     /// Magnitude ratio of every step of MagCache; the first is 1.
     pub mag_ratios: Vec<f64>,
 }
 
-impl Calibration {
+impl ModelFit {
     /// Fits uncached runs of one model with equal numbers of steps. `None` without at least as many
     /// different input changes as the polynomial has coefficients.
-    pub fn fit(runs: &[Vec<CalibrationStep>]) -> Option<Self> {
+    pub fn fit(runs: &[Vec<ObservedStep>]) -> Option<Self> {
         let points: Vec<_> = runs.iter().flatten().map(|step| (step.input_distance, step.output_distance)).collect();
         let steps = runs.iter().map(Vec::len).min()?;
         let mean_ratio =
@@ -97,8 +97,8 @@ fn solve<const N: usize, const M: usize>(mut equations: [[f64; M]; N]) -> Option
 mod tests {
     use super::*;
 
-    fn step(input_distance: f64, output_distance: f64, magnitude_ratio: f64) -> CalibrationStep {
-        CalibrationStep { input_distance, output_distance, magnitude_ratio }
+    fn step(input_distance: f64, output_distance: f64, magnitude_ratio: f64) -> ObservedStep {
+        ObservedStep { input_distance, output_distance, magnitude_ratio }
     }
 
     #[test]
@@ -112,17 +112,17 @@ mod tests {
     }
 
     #[test]
-    fn too_few_points_are_no_calibration() {
+    fn too_few_points_are_no_fit() {
         let run = vec![step(0.1, 0.2, 1.0), step(0.2, 0.3, 1.0), step(0.1, 0.2, 1.0)];
-        assert_eq!(Calibration::fit(&[run]), None);
-        assert_eq!(Calibration::fit(&[]), None);
-        assert_eq!(Calibration::fit(&[vec![step(0.0, 0.0, 1.0); 9]]), None);
+        assert_eq!(ModelFit::fit(&[run]), None);
+        assert_eq!(ModelFit::fit(&[]), None);
+        assert_eq!(ModelFit::fit(&[vec![step(0.0, 0.0, 1.0); 9]]), None);
     }
 
     #[test]
     fn ratios_are_averaged_over_runs() {
         let run = |ratio| (1..8).map(|index| step(0.01 * f64::from(index), 0.1, ratio)).collect::<Vec<_>>();
-        let calibration = Calibration::fit(&[run(1.0), run(1.5)]).unwrap();
-        assert_eq!(calibration.mag_ratios[..3], [1.0, 1.25, 1.25]);
+        let fit = ModelFit::fit(&[run(1.0), run(1.5)]).unwrap();
+        assert_eq!(fit.mag_ratios[..3], [1.0, 1.25, 1.25]);
     }
 }
