@@ -10,6 +10,7 @@ mod dit;
 mod family;
 mod flux;
 mod guidance;
+mod hidden_blocks;
 mod labels;
 mod parts;
 mod patch_shape;

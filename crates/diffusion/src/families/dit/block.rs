@@ -13,6 +13,7 @@ use candle_core::{Result, Tensor};
 use super::config::TransformerConfig;
 use super::embeddings::TimestepLabelEmbedding;
 use crate::DiffusionError;
+use crate::families::hidden_blocks::HiddenBlock;
 use crate::layers::{Attention, FeedForward, Linear, PlainLayerNorm, RowContext};
 use crate::ops::linear::GateAndResidual;
 
@@ -60,25 +61,26 @@ impl DitBlock {
         self.embedding.forward(context)
     }
 
+    /// Shift, scale and gate of the attention, then of the feed-forward: `[rows, hidden]` each.
+    fn modulation(&self, context: &RowContext) -> Result<[Tensor; 6]> {
+        let modulation = self.modulation.forward(&self.embed(context)?.silu()?)?.chunk(6, 1)?;
+        modulation.try_into().map_err(|_| candle_core::Error::Msg("six chunks were asked for".to_owned()))
+    }
+}
+
+impl HiddenBlock for DitBlock {
     /// What the attention of this block is given: `[rows, tokens, hidden]`.
-    pub(super) fn modulated_input(&self, hidden: &Tensor, context: &RowContext) -> Result<Tensor> {
+    fn modulated_input(&self, hidden: &Tensor, context: &RowContext) -> Result<Tensor> {
         let [shift, scale, ..] = self.modulation(context)?;
         self.attention_norm.modulated(hidden, &scale, &shift)
     }
 
-    /// `hidden` is `[rows, tokens, hidden]`.
-    pub(super) fn forward(&self, hidden: &Tensor, context: &RowContext) -> Result<Tensor> {
+    fn forward(&self, hidden: &Tensor, context: &RowContext) -> Result<Tensor> {
         let [shift_attention, scale_attention, gate_attention, shift_mlp, scale_mlp, gate_mlp] =
             &self.modulation(context)?;
         let x = self.attention_norm.modulated(hidden, scale_attention, shift_attention)?;
         let hidden = self.attention.forward(&x, &x, None, GateAndResidual::new(gate_attention, hidden))?;
         let x = self.feed_forward_norm.modulated(&hidden, scale_mlp, shift_mlp)?;
         self.feed_forward.forward(&x, GateAndResidual::new(gate_mlp, &hidden))
-    }
-
-    /// Shift, scale and gate of the attention, then of the feed-forward: `[rows, hidden]` each.
-    fn modulation(&self, context: &RowContext) -> Result<[Tensor; 6]> {
-        let modulation = self.modulation.forward(&self.embed(context)?.silu()?)?.chunk(6, 1)?;
-        modulation.try_into().map_err(|_| candle_core::Error::Msg("six chunks were asked for".to_owned()))
     }
 }

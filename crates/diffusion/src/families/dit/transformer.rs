@@ -10,14 +10,13 @@
 //! Departs from it: latents may have any height and width; diffusers takes them for square when it turns tokens back
 //! into latents.
 
-use std::ops::Range;
-
-use afterimage_cache::{BlockList, Lane, Streams, run_blocks};
+use afterimage_cache::{Lane, Streams, run_blocks};
 use afterimage_checkpoint::Parameters;
 use candle_core::{DType, Device, Result, Tensor};
 
 use super::block::DitBlock;
 use super::config::TransformerConfig;
+use crate::families::hidden_blocks::HiddenBlocks;
 use crate::families::{Layout, Rows, Transformer};
 use crate::layers::{Linear, PatchEmbed, PlainLayerNorm, RowContext, Sinusoids, unpatchify};
 use crate::{DiffusionError, LatentShape};
@@ -92,36 +91,8 @@ impl Transformer for DitTransformer {
         let classes = Tensor::new(rows.conditioning.classes()?, &self.device)?;
         let context = RowContext::new(timesteps).with_classes(classes);
         let hidden = self.patch_embed.forward(&rows.latents.to_dtype(self.dtype)?)?;
-        let list = PreparedBlocks { blocks: &self.blocks, context };
+        let list = HiddenBlocks { blocks: &self.blocks, context };
         let hidden = run_blocks(&list, Streams { hidden, encoder: None }, lanes)?.hidden;
         self.output(&hidden, &list.context, grid)?.to_dtype(DType::F32)
-    }
-}
-
-/// The blocks together with the conditioning of the rows of one forward.
-struct PreparedBlocks<'a> {
-    blocks: &'a [DitBlock],
-    context: RowContext,
-}
-
-impl BlockList for PreparedBlocks<'_> {
-    fn blocks(&self) -> usize {
-        self.blocks.len()
-    }
-
-    fn run(&self, blocks: Range<usize>, streams: Streams) -> Result<Streams> {
-        let mut hidden = streams.hidden;
-        for block in &self.blocks[blocks] {
-            hidden = block.forward(&hidden, &self.context)?;
-        }
-        Ok(Streams { hidden, encoder: None })
-    }
-
-    fn modulated_input(&self, streams: &Streams) -> Result<Tensor> {
-        self.blocks[0].modulated_input(&streams.hidden, &self.context)
-    }
-
-    fn select(&self, rows: &[usize]) -> Result<Self> {
-        Ok(Self { blocks: self.blocks, context: self.context.select(rows)? })
     }
 }

@@ -13,6 +13,7 @@ use candle_core::{Result, Tensor};
 
 use super::config::TransformerConfig;
 use crate::DiffusionError;
+use crate::families::hidden_blocks::HiddenBlock;
 use crate::layers::{Attention, EncoderStates, FeedForward, PlainLayerNorm, RowContext};
 use crate::ops::linear::GateAndResidual;
 
@@ -49,14 +50,24 @@ impl PixArtBlock {
         })
     }
 
+    /// Shift, scale and gate of the attention, then of the feed-forward: `[rows, hidden]` each. The model's are
+    /// `[rows, 6, hidden]`.
+    fn modulation(&self, context: &RowContext) -> Result<[Tensor; MODULATIONS]> {
+        let modulation = context.modulation.broadcast_add(&self.scale_shift_table)?;
+        let parts = (0..MODULATIONS).map(|index| modulation.narrow(1, index, 1)?.squeeze(1));
+        let parts: Vec<_> = parts.collect::<Result<_>>()?;
+        parts.try_into().map_err(|_| candle_core::Error::Msg("six parts were taken".to_owned()))
+    }
+}
+
+impl HiddenBlock for PixArtBlock {
     /// What the self-attention of this block is given: `[rows, tokens, hidden]`.
-    pub(super) fn modulated_input(&self, hidden: &Tensor, context: &RowContext) -> Result<Tensor> {
+    fn modulated_input(&self, hidden: &Tensor, context: &RowContext) -> Result<Tensor> {
         let [shift, scale, ..] = self.modulation(context)?;
         self.attention_norm.modulated(hidden, &scale, &shift)
     }
 
-    /// `hidden` is `[rows, tokens, hidden]`.
-    pub(super) fn forward(&self, hidden: &Tensor, context: &RowContext) -> Result<Tensor> {
+    fn forward(&self, hidden: &Tensor, context: &RowContext) -> Result<Tensor> {
         let [shift_attention, scale_attention, gate_attention, shift_mlp, scale_mlp, gate_mlp] =
             &self.modulation(context)?;
         let x = self.attention_norm.modulated(hidden, scale_attention, shift_attention)?;
@@ -67,14 +78,5 @@ impl PixArtBlock {
         let hidden = self.caption_attention.forward(&hidden, states, bias.as_ref(), onto)?;
         let x = self.feed_forward_norm.modulated(&hidden, scale_mlp, shift_mlp)?;
         self.feed_forward.forward(&x, GateAndResidual::new(gate_mlp, &hidden))
-    }
-
-    /// Shift, scale and gate of the attention, then of the feed-forward: `[rows, hidden]` each. The model's are
-    /// `[rows, 6, hidden]`.
-    fn modulation(&self, context: &RowContext) -> Result<[Tensor; MODULATIONS]> {
-        let modulation = context.modulation.broadcast_add(&self.scale_shift_table)?;
-        let parts = (0..MODULATIONS).map(|index| modulation.narrow(1, index, 1)?.squeeze(1));
-        let parts: Vec<_> = parts.collect::<Result<_>>()?;
-        parts.try_into().map_err(|_| candle_core::Error::Msg("six parts were taken".to_owned()))
     }
 }

@@ -12,14 +12,13 @@
 //! Departs from it: height, width and their ratio stay f32 until their sinusoids are taken; diffusers rounds them to
 //! the dtype of the model.
 
-use std::ops::Range;
-
-use afterimage_cache::{BlockList, Lane, Streams, run_blocks};
+use afterimage_cache::{Lane, Streams, run_blocks};
 use afterimage_checkpoint::Parameters;
 use candle_core::{DType, Device, Result, Tensor};
 
 use super::block::{MODULATIONS, PixArtBlock};
 use super::config::TransformerConfig;
+use crate::families::hidden_blocks::HiddenBlocks;
 use crate::families::{Layout, Rows, Transformer};
 use crate::layers::{
     EncoderStates, Linear, PatchEmbed, PlainLayerNorm, RowContext, Sinusoids, TimestepEmbedding, unpatchify,
@@ -131,7 +130,7 @@ impl Transformer for PixArtTransformer {
         let bias = rows.conditioning.bias()?.to_dtype(self.dtype)?.unsqueeze(1)?.unsqueeze(1)?;
         let captions = EncoderStates { states: rows.conditioning.states()?.clone(), bias: Some(bias) };
         let context = RowContext::new(modulation).with_encoder(captions);
-        let list = PreparedBlocks { blocks: &self.blocks, context };
+        let list = HiddenBlocks { blocks: &self.blocks, context };
         let hidden = run_blocks(&list, Streams { hidden, encoder: None }, lanes)?.hidden;
         self.output(&hidden, &embedding, grid)?.to_dtype(DType::F32)
     }
@@ -178,33 +177,5 @@ impl CaptionProjection {
 
     fn forward(&self, states: &Tensor) -> Result<Tensor> {
         self.linear_2.forward(&self.linear_1.forward_activated(states, Activation::GeluApproximate)?)
-    }
-}
-
-/// The blocks together with the conditioning of the rows of one forward.
-struct PreparedBlocks<'a> {
-    blocks: &'a [PixArtBlock],
-    context: RowContext,
-}
-
-impl BlockList for PreparedBlocks<'_> {
-    fn blocks(&self) -> usize {
-        self.blocks.len()
-    }
-
-    fn run(&self, blocks: Range<usize>, streams: Streams) -> Result<Streams> {
-        let mut hidden = streams.hidden;
-        for block in &self.blocks[blocks] {
-            hidden = block.forward(&hidden, &self.context)?;
-        }
-        Ok(Streams { hidden, encoder: None })
-    }
-
-    fn modulated_input(&self, streams: &Streams) -> Result<Tensor> {
-        self.blocks[0].modulated_input(&streams.hidden, &self.context)
-    }
-
-    fn select(&self, rows: &[usize]) -> Result<Self> {
-        Ok(Self { blocks: self.blocks, context: self.context.select(rows)? })
     }
 }
