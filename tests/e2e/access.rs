@@ -143,10 +143,14 @@ fn settings_that_would_leave_a_door_open_are_refused() {
     let folder = tempfile::tempdir().unwrap();
     let empty = folder.path().join("keys");
     fs::write(&empty, "# nobody\n").unwrap();
+    let list = folder.path().join("afterimage.toml");
+    fs::write(&list, "[access]\napi-key = []\n").unwrap();
     for (flags, named) in [
         (vec!["--api-key-file", empty.to_str().unwrap()], "has no keys"),
         (vec!["--api-key-file", "/nonexistent/keys"], "cannot be read"),
         (vec!["--api-key="], "is empty"),
+        (vec!["--config", list.to_str().unwrap()], "it is an empty list, and without a key the API would be open"),
+        (vec!["--host", "0.0.0.0", "--api-key", "ci:sk-a"], "fewer than 16 characters and can be guessed: ci;"),
         (vec!["--protect-metrics"], "it has no effect without --api-key"),
         (vec!["--allowed-origins", "example.com"], "https://app.example.com"),
     ] {
@@ -192,6 +196,102 @@ fn without_a_list_no_page_of_another_origin_may_ask() {
     let headers = [("origin", "https://app.example.com"), ("access-control-request-method", "POST")];
     let response = http::request(&shared().address, "OPTIONS", GENERATIONS, &headers, b"");
     assert_eq!((response.status, response.header("access-control-allow-origin")), (405, None));
+}
+
+#[test]
+fn a_page_of_another_origin_starts_nothing() {
+    let server = Server::start(&["--allowed-origins", "https://app.example.com"]);
+    let host = server.address.clone();
+    let own = format!("http://{host}");
+    let body = json!({"prompt": "red apple", "num_inference_steps": 1}).to_string();
+    let post = |path: &str, headers: &[(&str, &str)]| {
+        let body = format!("content-length: {}\r\n\r\n{body}", body.len());
+        let headers: String = headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+        let head = format!("POST {path} HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n{headers}");
+        http::try_raw(&server.address, (head + &body).as_bytes()).unwrap()
+    };
+    let foreign = [
+        // A form: no browser asks before it sends one.
+        &[("content-type", "text/plain"), ("origin", "https://evil.example")][..],
+        &[("origin", "null")],
+        &[("sec-fetch-site", "cross-site")],
+        &[("origin", "http://localhost:9"), ("sec-fetch-site", "same-site")],
+    ];
+    for headers in foreign {
+        for path in [GENERATIONS, "/v1/images/jobs"] {
+            let answer = post(path, headers);
+            assert_eq!((answer.status, answer.error().1.as_str()), (403, "foreign_origin"), "{headers:?}");
+            assert_eq!(answer.header("access-control-allow-origin"), None);
+        }
+    }
+    for headers in [
+        &[][..],
+        &[("origin", &*own)],
+        &[("origin", &*own), ("sec-fetch-site", "same-origin")],
+        &[("origin", "https://app.example.com"), ("sec-fetch-site", "cross-site")],
+    ] {
+        let answer = post(GENERATIONS, headers);
+        assert_eq!(answer.status, 200, "{headers:?}: {}", answer.text());
+    }
+    assert_eq!(server.metric("afterimage_refused_total", &["reason=\"foreign_origin\""]), 8.0);
+    assert_eq!(server.metric("afterimage_images_total", &[]), 4.0);
+}
+
+/// The status of a request with these lines for headers, and its error's code.
+fn raw(server: &Server, target: &str, lines: &str) -> (u16, String) {
+    let head = format!("GET {target} HTTP/1.1\r\nconnection: close\r\n{lines}\r\n");
+    let answer = http::try_raw(&server.address, head.as_bytes()).unwrap();
+    (answer.status, if answer.status == 200 { String::new() } else { answer.error().1 })
+}
+
+#[test]
+fn a_name_that_was_made_to_lead_here_is_refused() {
+    let server = Server::start(&["--public-url", "https://images.example.com/base"]);
+    let ask = |host: &str| raw(&server, "/v1/models", &format!("host: {host}\r\n"));
+    for host in ["127.0.0.1:8080", "localhost:8080", "[::1]", "images.example.com"] {
+        assert_eq!(ask(host).0, 200, "{host}");
+    }
+    for host in ["evil.example", "evil.example:8080", "127.0.0.1.evil.example"] {
+        assert_eq!(ask(host), (403, "foreign_host".to_owned()), "{host}");
+    }
+    // Keys protect whatever the name is.
+    let keyed = Server::with_key(None, &["--api-key", KEY], |_| {});
+    assert_eq!(raw(&keyed, "/v1/models", "host: evil.example\r\n"), (401, "invalid_api_key".to_owned()));
+    let headers = format!("host: evil.example\r\nauthorization: Bearer {KEY}\r\n");
+    assert_eq!(raw(&keyed, "/v1/models", &headers).0, 200);
+}
+
+#[test]
+fn a_request_has_exactly_one_host() {
+    let (server, wrong) = (shared(), (400, "invalid_host".to_owned()));
+    for (target, lines) in [
+        ("/health/live", ""),
+        ("/v1/models", "host: x\r\nhost: x\r\n"),
+        ("/v1/models", "host: localhost\r\nHost: evil.example\r\n"),
+        ("http://localhost/v1/models", "host: x\r\n"),
+    ] {
+        assert_eq!(raw(server, target, lines), wrong, "{target} {lines:?}");
+    }
+    let old = http::try_raw(&server.address, b"GET /health/live HTTP/1.0\r\n\r\n").unwrap();
+    assert_eq!(old.status, 200);
+}
+
+#[test]
+fn wrong_keys_cost_time_and_right_ones_do_not() {
+    let server = Server::start(&["--api-key", KEY]);
+    let ask = |key: &str| authorized(&server, "/v1/models", &[&format!("Bearer {key}")]).status;
+    assert!((0..15).all(|number| ask(&format!("sk-wrong-{number}")) == 401));
+    assert_eq!(ask(KEY), 200);
+    // More at a time than answers may wait; some of these are not looked at any more.
+    std::thread::scope(|scope| {
+        let guesses: Vec<_> = (0..160).map(|_| scope.spawn(|| ask("sk-wrong"))).collect();
+        server.wait_until("guesses are refused", || {
+            server.metric("afterimage_refused_total", &["reason=\"too_many_failed_keys\""]) > 0.0
+        });
+        assert_eq!(ask(KEY), 200, "who was right before is not locked out");
+        let statuses: Vec<_> = guesses.into_iter().map(|guess| guess.join().unwrap()).collect();
+        assert!(statuses.iter().all(|status| [401, 429].contains(status)), "{statuses:?}");
+    });
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! What a server writes down about its requests.
 
 use std::fs::File;
-use std::io::Write;
+use std::io::{Read, Write};
 use std::net::TcpStream;
 
 use serde_json::{Value, json};
@@ -125,16 +125,49 @@ fn lines_name_the_trace_and_every_span_once() {
 }
 
 #[test]
+fn a_log_that_nobody_reads_holds_up_nothing() {
+    let (server, mut log) = Server::start_unread(&["--log-format", "json", "--log-filter", "trace"]);
+    let dropped = || server.metric("afterimage_log_lines_dropped_total", &[]);
+    assert_eq!(dropped(), 0.0);
+    // Each writes dozens of lines; a pipe holds 64 KiB.
+    server.wait_until("lines are dropped", || dropped() > 0.0);
+    server.generate(&json!({"prompt": "red apple", "num_inference_steps": 1}));
+    assert_eq!(server.get("/health/live").status, 200);
+
+    let reader = std::thread::spawn(move || {
+        let mut text = String::new();
+        log.read_to_string(&mut text).unwrap();
+        text
+    });
+    server.terminate();
+    assert!(server.wait().success());
+    let text = reader.join().unwrap();
+    let lines: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert!(lines.iter().any(|line| line["message"] == "ready"), "what was taken is written");
+}
+
+#[test]
+fn a_server_ends_though_nobody_reads_its_log() {
+    let (server, _log) = Server::start_unread(&["--log-filter", "trace"]);
+    server.wait_until("lines are dropped", || server.metric("afterimage_log_lines_dropped_total", &[]) > 0.0);
+    server.terminate();
+    assert!(server.wait().success());
+}
+
+#[test]
 fn a_server_that_others_can_use_without_a_key_warns() {
+    // Standard error is complete when the server has ended.
     let warning = |flags: &[&str], key: Option<&str>| {
         let folder = tempfile::tempdir().unwrap();
         let log = folder.path().join("log");
-        let _server = Server::with_key(key, flags, |command| {
+        let server = Server::with_key(key, flags, |command| {
             command.stderr(File::create(&log).unwrap());
             if let Some(key) = key {
                 command.env("AFTERIMAGE_API_KEY", key);
             }
         });
+        server.terminate();
+        assert!(server.wait().success());
         let text = std::fs::read_to_string(&log).unwrap();
         text.contains("AFTERIMAGE_API_KEY").then_some(text)
     };
@@ -142,5 +175,7 @@ fn a_server_that_others_can_use_without_a_key_warns() {
     assert!(text.lines().count() == 1 && text.contains("WARN") && text.contains("0.0.0.0:"), "{text}");
     assert_eq!(warning(&[], None), None);
     assert_eq!(warning(&["--host", "localhost"], None), None);
-    assert_eq!(warning(&["--host", "0.0.0.0"], Some("sk-a")), None);
+    assert_eq!(warning(&["--host", "0.0.0.0"], Some("sk-0123456789abc")), None);
+    let text = warning(&["--host", "0.0.0.0", "--log-filter", "error"], None).expect("it warns without a log, too");
+    assert_eq!(text.matches("anyone who can reach 0.0.0.0:").count(), 1, "{text}");
 }

@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::{BufRead, BufReader};
-use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
+use std::process::{Child, ChildStderr, ChildStdout, Command, ExitStatus, Stdio};
 use std::sync::OnceLock;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -70,6 +70,15 @@ impl Server {
         let mut command = Command::new(PROGRAM);
         command.args(["serve", "--log-format", "json", "--log-filter", filter]).stderr(log);
         Self::from_command(command, None)
+    }
+
+    /// A server whose standard error is a pipe, and the end of it that somebody should read.
+    pub(crate) fn start_unread(flags: &[&str]) -> (Self, ChildStderr) {
+        let mut command = Command::new(PROGRAM);
+        command.arg("serve").args(flags).stderr(Stdio::piped());
+        let mut server = Self::from_command(command, None);
+        let log = server.child.stderr.take().unwrap();
+        (server, log)
     }
 
     /// A server that may need a key, in a process that may need more than flags.

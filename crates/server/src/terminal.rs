@@ -5,8 +5,14 @@
 
 use std::fmt::Display;
 use std::io::Write;
+use std::sync::mpsc::sync_channel;
+use std::thread;
+use std::time::Duration;
 
 use crate::backtrace;
+
+/// How long the end of the program waits for a reader.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// One line of result.
 pub(crate) fn line(text: impl Display) {
@@ -23,11 +29,15 @@ pub(crate) fn note(text: impl Display) {
     let _ = writeln!(std::io::stderr(), "{text}");
 }
 
-/// The one line that says why the program ends.
+/// The one line that says why the program ends. It ends all the same if nobody reads that.
 pub(crate) fn error(error: impl Display) {
     let text = error.to_string();
     let (message, frames) = backtrace::split(&text);
-    let _ = writeln!(std::io::stderr(), "error: {message}");
+    let line = format!("error: {message}\n");
+    let (done, is_done) = sync_channel(1);
+    let write = move || done.send(std::io::stderr().write_all(line.as_bytes()));
+    let _ = thread::Builder::new().spawn(write);
+    let _ = is_done.recv_timeout(LAST_WORDS);
     if let Some(frames) = frames {
         tracing::debug!("the error came up through\n{frames}");
     }

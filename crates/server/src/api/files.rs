@@ -4,18 +4,16 @@
 //! could take for anything else.
 
 use std::sync::Arc;
-use std::time::SystemTime;
 
 use axum::extract::State;
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS};
 use axum::response::{IntoResponse, Response};
 
-use super::blocking;
 use super::error::ApiError;
-use super::openapi::{ImageNotFound, ServerFault};
+use super::openapi::{ImageNotFound, ServerFault, Unavailable};
 use super::path_id::PathId;
 use super::state::AppState;
-use crate::image_store::ImageId;
+use crate::image_store::{ImageId, StoreError};
 
 /// A picture that was returned as a URL
 ///
@@ -31,16 +29,14 @@ use crate::image_store::ImageId;
             ("image/png"), ("image/jpeg"), ("image/webp")
         )),
         (status = 404, response = ImageNotFound),
-        (status = 500, response = ServerFault)
+        (status = 500, response = ServerFault),
+        (status = 503, response = Unavailable)
     )
 )]
 pub(super) async fn serve(State(state): State<Arc<AppState>>, PathId(id): PathId) -> Result<Response, ApiError> {
     let Ok(id) = id.parse::<ImageId>() else { return Err(ApiError::ImageNotFound) };
     let Some(store) = state.settings.store.clone() else { return Err(ApiError::ImageNotFound) };
-    let load = move || store.load(id, SystemTime::now());
-    let loaded = blocking::run(load).await?;
-    let loaded = loaded.map_err(|error| ApiError::Internal(format!("a stored picture cannot be read: {error}")))?;
-    let Some(image) = loaded else { return Err(ApiError::ImageNotFound) };
+    let Some(image) = store.load(id).await.map_err(unreadable)? else { return Err(ApiError::ImageNotFound) };
     let headers = [
         (CONTENT_TYPE, id.format().content_type().to_owned()),
         (X_CONTENT_TYPE_OPTIONS, "nosniff".to_owned()),
@@ -48,4 +44,11 @@ pub(super) async fn serve(State(state): State<Arc<AppState>>, PathId(id): PathId
         (CACHE_CONTROL, format!("private, max-age={}, immutable", image.remaining.as_secs())),
     ];
     Ok((headers, image.file).into_response())
+}
+
+fn unreadable(error: StoreError) -> ApiError {
+    match error {
+        StoreError::Disk(_) => ApiError::StorageStuck(error),
+        _ => ApiError::Internal(error.to_string()),
+    }
 }

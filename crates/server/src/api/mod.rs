@@ -1,7 +1,7 @@
 //! The HTTP API: OpenAI's image generations with cache control per request, models, health, metrics.
 //!
-//! A request passes the request id and the counters first, whatever its path; then CORS, its key, its
-//! client's limits and its handler. Handlers and middlewares return a success or an [`error::ApiError`];
+//! A request passes the request id and the counters first, whatever its path; then CORS, the page it
+//! came from, its key, its client's limits and its handler. Handlers and middlewares return a success or an [`error::ApiError`];
 //! nothing else makes an error response.
 //!
 //! The files with handlers are those that [`routes`] names. They do not know each other: what two of them need, and
@@ -43,14 +43,14 @@ use tower::ServiceExt;
 use tower::util::{MapRequestLayer, option_layer};
 use tower_http::request_id::{PropagateRequestIdLayer, SetRequestIdLayer};
 
-pub(crate) use access::{Access, AccessSettings, AllowedOrigin, ApiKeys, ClientBounds};
+pub(crate) use access::{Access, AccessSettings, AllowedOrigin, ApiKeys, ClientBounds, MIN_KEY_CHARS};
 pub(crate) use address::{PublicUrl, RootPath};
 pub(crate) use error::ApiError;
 pub(crate) use job_store::JobLimits;
 pub(crate) use settings::ApiSettings;
 pub(crate) use state::AppState;
 
-use access::{Gate, cors, key_check, limit_check};
+use access::{Gate, cors, key_check, limit_check, page_check};
 use openapi::Description;
 use request_log::request_id::{self, NewId};
 
@@ -67,7 +67,8 @@ pub(crate) fn router(state: Arc<AppState>, access: &AccessSettings, pages: Route
         .method_not_allowed_fallback(method_not_allowed)
         .layer(Extension(Arc::new(Description::new(document, root_path.clone()))))
         .layer(middleware::from_fn_with_state(Arc::clone(&gate), limit_check::check))
-        .layer(middleware::from_fn_with_state(gate, key_check::check))
+        .layer(middleware::from_fn_with_state(Arc::clone(&gate), key_check::check))
+        .layer(middleware::from_fn_with_state(gate, page_check::check))
         .layer(option_layer(cors::layer(&access.allowed_origins)))
         .layer(security_headers::layer())
         .layer(middleware::from_fn_with_state(Arc::clone(&state), request_log::answered::observe))

@@ -9,7 +9,7 @@ use super::error::ApiError;
 use super::job_store::JobStore;
 use super::settings::ApiSettings;
 use crate::clock::unix_seconds;
-use crate::logging::CacheWarnings;
+use crate::logging::{self, CacheWarnings};
 use crate::metrics::Metrics;
 use crate::request::{Accept, RequestRules};
 
@@ -98,11 +98,12 @@ impl AppState {
         if self.engine()?.is_ready() { Ok(()) } else { Err(ApiError::WorkerStopped) }
     }
 
-    /// Brings the counters up to what engine and store know.
+    /// Brings the counters up to what engine, store and log know.
     pub(super) fn catch_up(&self) {
         if let Some(store) = &self.settings.store {
-            self.metrics.read_store(store.usage());
+            self.metrics.read_store(store.usage(), store.is_stuck());
         }
+        self.metrics.read_log(logging::dropped_lines());
         match &*self.phase.borrow() {
             Phase::Serving(engine) | Phase::Draining(Some(engine)) => self.metrics.read_engine(engine),
             Phase::Loading | Phase::Draining(None) => {}

@@ -4,12 +4,15 @@ use axum::body::Body;
 use axum::http::{HeaderValue, Request, Response};
 use serde_json::Value;
 
+use std::time::Duration;
+
 use super::*;
+use crate::image_store::{ImageStore, StoreLimits};
 use crate::playground;
 
 /// What a server answers whose model is still loading.
 async fn answer(method: &str, path: &str, request_id: Option<&str>) -> (Response<()>, Value) {
-    let mut request = Request::builder().method(method).uri(path);
+    let mut request = Request::builder().method(method).uri(path).header("host", "x");
     if let Some(id) = request_id {
         request = request.header("x-request-id", id);
     }
@@ -43,10 +46,37 @@ async fn nothing_but_liveness_is_served_before_the_model_is_there() {
 }
 
 #[tokio::test]
+async fn a_disk_that_hangs_holds_up_nothing_else() {
+    let folder = tempfile::tempdir().unwrap();
+    let limits = StoreLimits { max_age: Duration::from_secs(60), max_bytes: 1000 };
+    let store = ImageStore::open(folder.path().to_owned(), limits, Duration::from_millis(20)).unwrap();
+    let store = Arc::new(store);
+    let settings = ApiSettings { store: Some(Arc::clone(&store)), ..ApiSettings::for_tests() };
+    let router = router(Arc::new(AppState::new(settings)), &AccessSettings::default(), Router::new());
+    let ask = async |path: &str| {
+        let request = Request::get(path).header("host", "x").body(Body::empty());
+        router.clone().oneshot(request.unwrap()).await.unwrap()
+    };
+    let picture = "/v1/images/files/0123456789abcdef0123456789abcdef.png";
+    assert_eq!(ask(picture).await.status(), 404);
+    let _hanging = store.hang().await;
+    // More than there are threads that may block.
+    let asked = futures_util::future::join_all((0..20).map(|_| ask(picture))).await;
+    assert!(asked.iter().all(|answer| answer.status() == 503 && answer.headers().contains_key("retry-after")));
+    assert_eq!(ask("/health/live").await.status(), 200);
+    let metrics = axum::body::to_bytes(ask("/metrics").await.into_body(), usize::MAX).await.unwrap();
+    assert!(String::from_utf8(metrics.to_vec()).unwrap().contains("afterimage_output_disk_stuck 1\n"));
+    tokio::task::spawn_blocking(|| ()).await.unwrap();
+}
+
+#[tokio::test]
 async fn a_proxy_may_take_the_prefix_away_or_leave_it() {
     let settings = ApiSettings { root_path: "/images".parse().unwrap(), ..ApiSettings::for_tests() };
     let router = router(Arc::new(AppState::new(settings)), &AccessSettings::default(), playground::routes());
-    let ask = async |path: &str| router.clone().oneshot(Request::get(path).body(Body::empty()).unwrap()).await.unwrap();
+    let ask = async |path: &str| {
+        let request = Request::get(path).header("host", "x").body(Body::empty());
+        router.clone().oneshot(request.unwrap()).await.unwrap()
+    };
     for path in ["/", "/playground/main.js", "/docs", "/openapi.json", "/health/live", "/metrics"] {
         for path in [path.to_owned(), format!("/images{path}")] {
             assert_eq!(ask(&path).await.status(), 200, "{path}");

@@ -18,6 +18,11 @@ pub(crate) struct AccessArgs {
     /// File of keys, one KEY or NAME:KEY per line; lines that begin with # are ignored
     #[arg(long, env = "AFTERIMAGE_API_KEY_FILE", hide_env_values = true, value_name = "FILE")]
     api_key_file: Option<PathBuf>,
+    /// Take keys of fewer than 16 characters, which can be guessed, also where other machines can reach the server; where only
+    /// this one can, they are taken with a warning
+    #[arg(long, env = "AFTERIMAGE_ALLOW_SHORT_KEYS", hide_env_values = true, value_name = "true|false",
+        num_args = 0..=1, action = clap::ArgAction::Set, default_value_t = false, default_missing_value = "true")]
+    allow_short_keys: bool,
     /// Require a key for /metrics too
     #[arg(long, env = "AFTERIMAGE_PROTECT_METRICS", hide_env_values = true, value_name = "true|false",
         num_args = 0..=1, action = clap::ArgAction::Set, default_value_t = false, default_missing_value = "true")]
@@ -50,7 +55,13 @@ impl AccessArgs {
     /// The settings that these flags make, if they can be used.
     pub(super) fn settings(&self) -> Result<AccessSettings, ProgramError> {
         let (access, client_bounds) = (self.access()?, self.bounds());
-        Ok(AccessSettings { access, client_bounds, allowed_origins: self.allowed_origins.clone() })
+        Ok(AccessSettings {
+            access,
+            client_bounds,
+            allowed_origins: self.allowed_origins.clone(),
+            allows_short_keys: self.allow_short_keys,
+            local_host: None,
+        })
     }
 
     /// The keys and what they protect, if they can be used.
@@ -101,6 +112,7 @@ mod tests {
         let args = AccessArgs {
             api_key: api_key.iter().copied().map(Secret::from).collect(),
             api_key_file: file.map(|_| path.clone()),
+            allow_short_keys: false,
             protect_metrics: false,
             protect_health: false,
             rate_limit: None,
@@ -136,6 +148,7 @@ mod tests {
         let mut args = AccessArgs {
             api_key: Vec::new(),
             api_key_file: None,
+            allow_short_keys: false,
             protect_metrics: true,
             protect_health: false,
             rate_limit: None,

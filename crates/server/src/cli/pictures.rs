@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::serve::positive_seconds;
 use crate::api::PublicUrl;
 use crate::error::ProgramError;
 use crate::image_store::{ImageStore, StoreLimits};
@@ -54,6 +55,11 @@ pub(super) struct PictureArgs {
     #[arg(long, env = "AFTERIMAGE_OUTPUT_MAX_BYTES", hide_env_values = true, value_name = "BYTES",
         default_value_t = DEFAULT_MAX_BYTES)]
     output_max_bytes: u64,
+    /// Seconds that the disk of --output-dir may take to store or to read a picture; then the answer goes without it, and
+    /// /health/ready says degraded
+    #[arg(long, env = "AFTERIMAGE_OUTPUT_TIMEOUT", hide_env_values = true, value_name = "SECONDS",
+        value_parser = positive_seconds, default_value_t = 10.0)]
+    output_timeout: f64,
     /// How pictures are returned to a request without `response_format` [default: both with --output-dir, else
     /// b64_json]
     #[arg(long, env = "AFTERIMAGE_DEFAULT_RESPONSE_FORMAT", hide_env_values = true, value_enum, value_name = "FORMAT")]
@@ -84,7 +90,8 @@ impl PictureArgs {
         let Some(folder) = &self.output_dir else { return Ok(None) };
         let limits =
             StoreLimits { max_age: Duration::from_secs(self.output_max_age.get()), max_bytes: self.output_max_bytes };
-        let store = ImageStore::open(folder.clone(), limits).map_err(|error| {
+        let patience = Duration::from_secs_f64(self.output_timeout);
+        let store = ImageStore::open(folder.clone(), limits, patience).map_err(|error| {
             ProgramError::setting("output-dir", format!("{} cannot be used: {error}", folder.display()))
         })?;
         Ok(Some(Arc::new(store)))

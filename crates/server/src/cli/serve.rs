@@ -259,7 +259,7 @@ impl ServeArgs {
             terminal::text(settings.to_toml().as_bytes());
             return Ok(());
         }
-        let _logging = logging::start_with_spans(&log, "info", otlp_endpoint.as_deref())?;
+        let _logging = logging::start_server(&log, "info", otlp_endpoint.as_deref())?;
         tracing::info!(
             version = build_info::VERSION,
             commit = build_info::COMMIT,
@@ -346,7 +346,7 @@ fn default_batch_rows() -> NonZeroUsize {
 }
 
 /// Seconds above 0 that fit a [`Duration`].
-fn positive_seconds(text: &str) -> Result<f64, String> {
+pub(super) fn positive_seconds(text: &str) -> Result<f64, String> {
     let seconds: f64 = text.parse().map_err(|_| "it must be a number of seconds".to_owned())?;
     match Duration::try_from_secs_f64(seconds) {
         Ok(duration) if !duration.is_zero() => Ok(seconds),

@@ -13,7 +13,7 @@ use toml::Spanned;
 use toml::de::{DeArray, DeString, DeTable, DeValue};
 
 use super::error::ConfigError;
-use super::flags::{group_of, settings_of, takes_a_list, takes_json};
+use super::flags::{group_of, settings_of, takes_a_list, takes_json, takes_secrets};
 use super::origin::Origin;
 
 /// What a file says.
@@ -141,6 +141,12 @@ impl Reader<'_> {
 fn values(found: &DeValue<'_>, arg: &Arg) -> Result<Vec<String>, String> {
     match found {
         DeValue::Table(_) if takes_json(arg) => Ok(vec![json(found)?.to_string()]),
+        DeValue::Array(array) if takes_a_list(arg) && array.is_empty() && takes_secrets(arg) => {
+            Err("it is an empty list, and without a key the API would be open; leave it out if it should be".to_owned())
+        }
+        DeValue::Array(array) if takes_a_list(arg) && array.is_empty() && !arg.get_default_values().is_empty() => {
+            Err("it is an empty list; leave it out for the default".to_owned())
+        }
         DeValue::Array(array) if takes_a_list(arg) => array.iter().map(|item| scalar(item.get_ref())).collect(),
         _ => Ok(vec![scalar(found)?]),
     }

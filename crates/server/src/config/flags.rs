@@ -1,6 +1,10 @@
 //! What the flags themselves say of the configuration: there is no other list of settings.
 
+use std::any::TypeId;
+
 use clap::Command;
+
+use crate::secret::Secret;
 
 /// Flags that are about the configuration and not part of it.
 const NOT_SETTINGS: [&str; 3] = ["config", "print-config", "help"];
@@ -24,4 +28,9 @@ pub(super) fn takes_a_list(arg: &clap::Arg) -> bool {
 /// Whether a flag's value is a JSON object, which may be a table in the file.
 pub(super) fn takes_json(arg: &clap::Arg) -> bool {
     arg.get_value_names().is_some_and(|names| names.iter().any(|name| name == "JSON"))
+}
+
+/// Whether a flag's values are never shown.
+pub(super) fn takes_secrets(arg: &clap::Arg) -> bool {
+    arg.get_value_parser().type_id() == TypeId::of::<Secret>()
 }

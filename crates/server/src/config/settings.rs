@@ -1,15 +1,13 @@
 //! The configuration in force: every setting, its value, and where that came from.
 
-use std::any::TypeId;
 use std::fmt::Write;
 
 use clap::parser::ValueSource;
 use clap::{Arg, ArgMatches, Command};
 
 use super::file::FileSetting;
-use super::flags::{group_of, settings_of, takes_a_list};
+use super::flags::{group_of, settings_of, takes_a_list, takes_secrets};
 use super::origin::Origin;
-use crate::secret::Secret;
 
 /// All settings of a command, in the order of its help.
 #[derive(Debug, Default)]
@@ -94,7 +92,7 @@ fn toml_value(text: &str) -> String {
 fn value(arg: &Arg, matches: &ArgMatches) -> SettingValue {
     let raw = matches.get_raw(arg.get_id().as_str()).unwrap_or_default();
     let mut values: Vec<_> = raw.map(|value| value.to_string_lossy().into_owned()).collect();
-    if arg.get_value_parser().type_id() == TypeId::of::<Secret>() {
+    if takes_secrets(arg) {
         return SettingValue::Secrets(values.len());
     }
     if values.is_empty() && !arg.get_action().takes_values() {

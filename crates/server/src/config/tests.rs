@@ -93,6 +93,8 @@ fn a_broken_file_says_where() {
         ("dtype = \"f64\"", "`dtype` in FILE, line 1: it is `f64`; it must be one of auto, f32, bf16, f16"),
         ("devices = [\"cpu\", \"tpu\"]", "`devices` in FILE, line 1: it is `tpu`: "),
         ("port = [1, 2]", "line 1: it is an array; it must be a single value"),
+        ("[access]\napi-key = []", "`access.api-key` in FILE, line 2: it is an empty list, and without a key"),
+        ("devices = []", "`devices` in FILE, line 1: it is an empty list; leave it out for the default"),
         ("port = {a = 1}", "line 1: it is a table; it must be a single value"),
         ("host = 2020-01-01", "line 1: it is a datetime; it must be a single value"),
         ("warmup = 3", "line 1: it is `3`; it must be one of true, false"),

@@ -5,6 +5,7 @@ use std::io;
 use std::path::Path;
 use std::time::SystemTime;
 
+use super::folder::StoreUsage;
 use super::id::ImageId;
 
 /// The pictures of a folder by age.
@@ -35,8 +36,8 @@ impl Index {
         self.total_bytes += bytes;
     }
 
-    pub(super) fn len(&self) -> usize {
-        self.bytes_by_age.len()
+    pub(super) fn usage(&self) -> StoreUsage {
+        StoreUsage { images: self.bytes_by_age.len(), bytes: self.total_bytes }
     }
 
     pub(super) fn total_bytes(&self) -> u64 {

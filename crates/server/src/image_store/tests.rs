@@ -1,7 +1,11 @@
-//! A store in a temporary folder, at times the tests choose.
+//! Pictures in a temporary folder, at times the tests choose.
 
+use std::fs::{self, File};
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 use std::time::UNIX_EPOCH;
 
+use super::folder::TEMPORARY;
 use super::*;
 
 const LIMITS: StoreLimits = StoreLimits { max_age: Duration::from_secs(100), max_bytes: 10 };
@@ -10,16 +14,16 @@ fn at(seconds: u64) -> SystemTime {
     UNIX_EPOCH + Duration::from_secs(2_000_000_000 + seconds)
 }
 
-/// A store without the sweep of [`ImageStore::open`], which looks at the real clock.
-fn store(folder: &Path) -> ImageStore {
-    ImageStore { folder: folder.to_owned(), limits: LIMITS, index: Mutex::new(Index::scan(folder).unwrap()) }
+/// Without the sweep of [`PictureFolder::open`], which looks at the real clock.
+fn store(folder: &Path) -> PictureFolder {
+    PictureFolder::unchecked(folder.to_owned(), LIMITS).unwrap()
 }
 
-fn save(store: &ImageStore, bytes: usize, now: SystemTime) -> ImageId {
+fn save(store: &PictureFolder, bytes: usize, now: SystemTime) -> ImageId {
     store.save(ImageFormat::Png, &[vec![7; bytes]], now).unwrap()[0]
 }
 
-fn is_there(store: &ImageStore, id: ImageId, now: SystemTime) -> bool {
+fn is_there(store: &PictureFolder, id: ImageId, now: SystemTime) -> bool {
     store.load(id, now).unwrap().is_some()
 }
 
@@ -96,8 +100,60 @@ fn a_folder_that_cannot_be_written_leaves_nothing_behind() {
     let store = store(folder.path());
     fs::remove_dir(folder.path()).unwrap();
     let error = store.save(ImageFormat::Png, &[vec![0; 3]], at(0)).unwrap_err();
-    assert!(matches!(error, StoreError::Write { .. }), "{error}");
+    assert!(matches!(error, StoreError::Write(_)), "{error}");
     assert_eq!(store.usage(), StoreUsage { images: 0, bytes: 0 });
     fs::write(folder.path(), "").unwrap();
-    ImageStore::open(folder.path().to_owned(), LIMITS).unwrap_err();
+    assert!(!error.to_string().contains(folder.path().to_str().unwrap()), "{error}");
+    PictureFolder::open(folder.path().to_owned(), LIMITS).unwrap_err();
+}
+
+#[test]
+fn others_on_the_machine_cannot_read_what_is_made_here() {
+    let parent = tempfile::tempdir().unwrap();
+    let folder = parent.path().join("pictures");
+    let store = PictureFolder::open(folder.clone(), LIMITS).unwrap();
+    let id = save(&store, 3, at(0));
+    let others = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o027;
+    assert_eq!((others(&folder), others(&folder.join(id.to_string()))), (0, 0));
+}
+
+#[test]
+fn only_plain_files_are_pictures() {
+    let parent = tempfile::tempdir().unwrap();
+    let (folder, secret) = (parent.path().join("pictures"), parent.path().join("secret"));
+    let store = PictureFolder::open(folder.clone(), LIMITS).unwrap();
+    fs::write(&secret, "of somebody else").unwrap();
+    let (link, pipe) = (ImageId::new(ImageFormat::Png), ImageId::new(ImageFormat::Png));
+    std::os::unix::fs::symlink(&secret, folder.join(link.to_string())).unwrap();
+    // Whoever opens it would wait until somebody writes.
+    let made = std::process::Command::new("mkfifo").arg(folder.join(pipe.to_string())).status().unwrap();
+    assert!(made.success());
+    assert!([link, pipe].iter().all(|id| !is_there(&store, *id, SystemTime::now())));
+    store.sweep(SystemTime::now()).unwrap();
+    assert_eq!(store.usage(), StoreUsage::default());
+}
+
+#[test]
+fn what_is_told_of_a_folder_needs_no_lock_of_its_writers() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = store(folder.path());
+    save(&store, 3, at(0));
+    let _index = store.index();
+    assert_eq!(store.usage(), StoreUsage { images: 1, bytes: 3 });
+}
+
+#[tokio::test]
+async fn how_much_there_is_is_told_while_the_disk_hangs() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = ImageStore::open(folder.path().to_owned(), LIMITS, Duration::from_millis(20)).unwrap();
+    let files: Arc<[Vec<u8>]> = Arc::new([vec![7; 3]]);
+    let id = store.save(ImageFormat::Png, Arc::clone(&files)).await.unwrap()[0];
+    let hanging = store.hang().await;
+    assert!(matches!(store.save(ImageFormat::Png, files).await, Err(StoreError::Disk(_))));
+    assert_eq!((store.usage(), store.is_stuck()), (StoreUsage { images: 1, bytes: 3 }, true));
+    drop(hanging);
+    while store.is_stuck() {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert_eq!(store.load(id).await.unwrap().unwrap().file, [7; 3]);
 }

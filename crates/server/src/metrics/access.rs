@@ -13,6 +13,12 @@ pub(crate) enum RefusalReason {
     RateLimited,
     /// Its client had too many requests without an answer.
     TooManyConcurrent,
+    /// Its address had sent too many wrong keys.
+    TooManyFailedKeys,
+    /// It was for a host that this server is not.
+    ForeignHost,
+    /// A web page of another origin had sent it.
+    ForeignOrigin,
 }
 
 /// The metrics of what stands before the handlers.
@@ -25,8 +31,8 @@ impl AccessMetrics {
         let refused = catalog.counters(Family {
             name: "afterimage_refused_total",
             unit: "requests",
-            labels: &[("reason", "invalid_api_key, rate_limited, too_many_concurrent")],
-            help: "Requests refused for their key or their client's limits, before anything was read",
+            labels: &[("reason", "invalid_api_key, rate_limited, too_many_concurrent, too_many_failed_keys, foreign_host, foreign_origin")],
+            help: "Requests refused for their key, their client's limits or the page they came from, before anything was read",
         });
         for reason in RefusalReason::ALL {
             refused.with_label_values(&[reason.as_str()]);
@@ -40,13 +46,23 @@ impl AccessMetrics {
 }
 
 impl RefusalReason {
-    const ALL: [Self; 3] = [Self::InvalidApiKey, Self::RateLimited, Self::TooManyConcurrent];
+    const ALL: [Self; 6] = [
+        Self::InvalidApiKey,
+        Self::RateLimited,
+        Self::TooManyConcurrent,
+        Self::TooManyFailedKeys,
+        Self::ForeignHost,
+        Self::ForeignOrigin,
+    ];
 
     fn as_str(self) -> &'static str {
         match self {
             Self::InvalidApiKey => "invalid_api_key",
             Self::RateLimited => "rate_limited",
             Self::TooManyConcurrent => "too_many_concurrent",
+            Self::TooManyFailedKeys => "too_many_failed_keys",
+            Self::ForeignHost => "foreign_host",
+            Self::ForeignOrigin => "foreign_origin",
         }
     }
 }

@@ -1,6 +1,6 @@
-//! HTTP requests of every kind, and the files that some of them lead to.
+//! HTTP requests of every kind, and the files and log lines that some of them lead to.
 
-use prometheus::{HistogramVec, IntGauge};
+use prometheus::{HistogramVec, IntCounter, IntGauge};
 
 use super::catalog::{Catalog, Family};
 use super::values::{SECONDS_BUCKETS, gauge_value};
@@ -11,6 +11,8 @@ pub(super) struct HttpMetrics {
     seconds: HistogramVec,
     stored_images: IntGauge,
     stored_image_bytes: IntGauge,
+    is_disk_stuck: IntGauge,
+    log_lines_dropped: IntCounter,
 }
 
 impl HttpMetrics {
@@ -37,6 +39,18 @@ impl HttpMetrics {
                 labels: &[],
                 help: "Size of the pictures kept in --output-dir",
             }),
+            is_disk_stuck: catalog.gauge(Family {
+                name: "afterimage_output_disk_stuck",
+                unit: "0 or 1",
+                labels: &[],
+                help: "1 while the disk of --output-dir takes longer than --output-timeout",
+            }),
+            log_lines_dropped: catalog.counter(Family {
+                name: "afterimage_log_lines_dropped_total",
+                unit: "lines",
+                labels: &[],
+                help: "Lines of the log that were lost because nobody read standard error fast enough",
+            }),
         }
     }
 
@@ -44,7 +58,12 @@ impl HttpMetrics {
         self.seconds.with_label_values(&[route, &status.to_string()]).observe(seconds);
     }
 
-    pub(super) fn read_store(&self, usage: StoreUsage) {
+    pub(super) fn read_log(&self, dropped_lines: u64) {
+        self.log_lines_dropped.inc_by(dropped_lines.saturating_sub(self.log_lines_dropped.get()));
+    }
+
+    pub(super) fn read_store(&self, usage: StoreUsage, is_stuck: bool) {
+        self.is_disk_stuck.set(i64::from(is_stuck));
         self.stored_images.set(gauge_value(usage.images));
         self.stored_image_bytes.set(i64::try_from(usage.bytes).unwrap_or(i64::MAX));
     }

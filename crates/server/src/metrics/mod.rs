@@ -93,9 +93,14 @@ impl Metrics {
         self.engine.read(engine);
     }
 
-    /// Catches up with what is stored.
-    pub(crate) fn read_store(&self, usage: StoreUsage) {
-        self.http.read_store(usage);
+    /// Catches up with what is stored, and whether its disk hangs.
+    pub(crate) fn read_store(&self, usage: StoreUsage, is_stuck: bool) {
+        self.http.read_store(usage, is_stuck);
+    }
+
+    /// Catches up with what the log has lost.
+    pub(crate) fn read_log(&self, dropped_lines: u64) {
+        self.http.read_log(dropped_lines);
     }
 
     /// Prometheus' text format.

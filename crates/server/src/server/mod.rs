@@ -8,19 +8,20 @@
 //! code is 0. A model that cannot be loaded ends the process.
 
 mod load;
+mod reach;
 mod signals;
 
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use afterimage_runner::{DeviceSpec, EngineOptions};
 use axum::Router;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use crate::api::{self, Access, AccessSettings, ApiSettings, AppState};
+use crate::api::{self, AccessSettings, ApiSettings, AppState};
 use crate::connections::{self, ConnectionLimits};
 use crate::error::ProgramError;
 use crate::image_store::ImageStore;
@@ -65,10 +66,10 @@ pub(crate) fn run(options: ServerOptions) -> Result<(), ProgramError> {
     result
 }
 
-async fn serve(options: ServerOptions) -> Result<(), ProgramError> {
+async fn serve(mut options: ServerOptions) -> Result<(), ProgramError> {
     let mut signals = Signals::new()?;
     let (listener, address) = listen(&options.host, options.port).await?;
-    warn_if_open(&listener, &options.access.access);
+    reach::check(address, &options.host, &mut options.access)?;
     let loading = {
         let (cache, max_pixels) = (options.api.cache.clone(), options.api.max_pixels);
         tokio::task::spawn_blocking(move || load(&options.model, &options.devices, options.engine, &cache, max_pixels))
@@ -103,8 +104,7 @@ async fn sweep_regularly(store: Arc<ImageStore>) {
     let mut ticks = tokio::time::interval(store.sweep_interval());
     loop {
         ticks.tick().await;
-        let store = Arc::clone(&store);
-        if let Ok(Err(error)) = tokio::task::spawn_blocking(move || store.sweep(SystemTime::now())).await {
+        if let Err(error) = store.sweep().await {
             tracing::warn!(%error, "stored pictures cannot be looked through");
         }
     }
@@ -116,17 +116,6 @@ async fn listen(host: &str, port: u16) -> Result<(TcpListener, SocketAddr), Prog
     let address = listener.local_addr().map_err(cannot)?;
     tracing::info!(%address, "loading");
     Ok((listener, address))
-}
-
-/// The server can be reached from other machines, and nothing keeps them from using it.
-fn warn_if_open(listener: &TcpListener, access: &Access) {
-    match listener.local_addr() {
-        Ok(address) if !address.ip().to_canonical().is_loopback() && access.keys.is_empty() => tracing::warn!(
-            "anyone who can reach {address} may use this server: there are no API keys; set AFTERIMAGE_API_KEY or \
-             --api-key-file, or listen on 127.0.0.1 (--host)"
-        ),
-        _ => {}
-    }
 }
 
 /// Whether every accepted request got its answer.

@@ -23,6 +23,16 @@ pub(crate) enum AllowedOrigin {
     Origin(HeaderValue),
 }
 
+impl AllowedOrigin {
+    /// `None` is every origin.
+    pub(super) fn one(self) -> Option<HeaderValue> {
+        match self {
+            Self::Any => None,
+            Self::Origin(origin) => Some(origin),
+        }
+    }
+}
+
 impl FromStr for AllowedOrigin {
     type Err = String;
 
@@ -48,13 +58,7 @@ pub(in crate::api) fn layer(allowed: &[AllowedOrigin]) -> Option<CorsLayer> {
         return None;
     }
     // A single `*` makes it `None`: every origin is allowed then, whatever else is listed.
-    let origins: Option<Vec<HeaderValue>> = allowed
-        .iter()
-        .map(|origin| match origin {
-            AllowedOrigin::Any => None,
-            AllowedOrigin::Origin(origin) => Some(origin.clone()),
-        })
-        .collect();
+    let origins: Option<Vec<HeaderValue>> = allowed.iter().cloned().map(AllowedOrigin::one).collect();
     // Without being named here a header of an answer is hidden from scripts of other origins.
     let exposed = [X_REQUEST_ID, RETRY_AFTER, X_SHOULD_RETRY, LOCATION].into_iter().chain(PICTURE_HEADERS);
     Some(

@@ -1,9 +1,11 @@
 //! Middleware: `Authorization: Bearer KEY` where keys are set, or `api-key: KEY` and `x-api-key: KEY` as clients of
 //! Azure and of gateways send it. A bearer token counts before the other two, and `api-key` before `x-api-key`.
 //!
-//! Whatever is wrong with a key, the answer is the same.
+//! Whatever is wrong with a key, the answer is the same; it takes longer the more of them an address sends
+//! ([`failed_keys`](super::failed_keys)).
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use axum::extract::{Request, State};
 use axum::http::HeaderMap;
@@ -25,15 +27,46 @@ pub(in crate::api) async fn check(State(gate): State<Arc<Gate>>, mut request: Re
     let client = if access.keys.is_empty() || !access.is_protected(request.uri().path()) {
         Client::of_connection(&request)
     } else {
-        let Some(key) = presented(request.headers()).and_then(|presented| access.keys.find(presented)) else {
-            gate.state.metrics.request_refused(RefusalReason::InvalidApiKey);
-            return ApiError::InvalidApiKey.into_response();
-        };
-        tracing::Span::current().record("client", access.keys.name(key));
-        Client::Key(key)
+        match owner(&gate, &request) {
+            Ok(key) => {
+                tracing::Span::current().record("client", access.keys.name(key));
+                Client::Key(key)
+            }
+            Err((error, wait)) => {
+                tokio::time::sleep(wait).await;
+                return error.into_response();
+            }
+        }
     };
     request.extensions_mut().insert(client);
     next.run(request).await
+}
+
+/// Whose key it is, by its place in the list; the error is told after a while.
+fn owner(gate: &Gate, request: &Request) -> Result<usize, (ApiError, Duration)> {
+    let refused = |reason, error, wait| {
+        gate.state.metrics.request_refused(reason);
+        Err((error, wait))
+    };
+    // Who sends none guesses none.
+    let Some(presented) = presented(request.headers()) else {
+        return refused(RefusalReason::InvalidApiKey, ApiError::InvalidApiKey, Duration::ZERO);
+    };
+    let found = gate.access.keys.find(presented);
+    let (failed, address, now) = (&gate.failed_keys, Client::of_connection(request), Instant::now());
+    if let Err(retry_after) = failed.check(address, now)
+        && !found.is_some_and(|key| failed.knows(address, key))
+    {
+        let error = ApiError::TooManyFailedKeys { retry_after };
+        return refused(RefusalReason::TooManyFailedKeys, error, Duration::ZERO);
+    }
+    match found {
+        Some(key) => {
+            failed.right(address, key);
+            Ok(key)
+        }
+        None => refused(RefusalReason::InvalidApiKey, ApiError::InvalidApiKey, failed.wrong(address, now)),
+    }
 }
 
 /// The key a request comes with. A header that is sent twice gives none, and those after it are ignored.

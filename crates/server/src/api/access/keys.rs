@@ -12,6 +12,9 @@ use crate::secret::Secret;
 /// What may stand in a bearer token beside letters and digits (RFC 6750, 2.1).
 const TOKEN_SYMBOLS: &[u8] = b"-._~+/=";
 
+/// Shorter keys can be guessed. What `openssl rand -hex 8` makes has as many.
+pub(crate) const MIN_KEY_CHARS: usize = 16;
+
 /// All keys; none means that the API is open.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct ApiKeys(Vec<ApiKey>);
@@ -57,6 +60,12 @@ impl ApiKeys {
         self.0.is_empty()
     }
 
+    /// The names of keys with fewer than [`MIN_KEY_CHARS`] characters.
+    pub(crate) fn short(&self) -> Vec<&str> {
+        let short = self.0.iter().filter(|key| key.key.expose().len() < MIN_KEY_CHARS);
+        short.map(|key| &*key.name).collect()
+    }
+
     /// The index of a presented key. Every key is compared, even after one has matched.
     pub(crate) fn find(&self, presented: &[u8]) -> Option<usize> {
         let mut found = u64::MAX;
@@ -94,6 +103,12 @@ mod tests {
             assert_eq!(found(presented), None, "{presented:?}");
         }
         assert_eq!(ApiKeys::default().find(b""), None);
+    }
+
+    #[test]
+    fn short_keys_are_known_by_name() {
+        let keys = keys(&["ci:0123456789abcde", "0123456789abcdef", "sk"]).unwrap();
+        assert_eq!(keys.short(), ["ci", "key-3"]);
     }
 
     #[test]

@@ -29,6 +29,11 @@ impl Access {
     }
 }
 
+/// Whether a server can be configured so that the path needs a key.
+pub(in crate::api) fn may_need_key(path: &str) -> bool {
+    Access { keys: ApiKeys::default(), protects_metrics: true, protects_health: true }.is_protected(path)
+}
+
 /// Whether the path is one below that of all files.
 fn is_stored_picture(path: &str) -> bool {
     path.strip_prefix(paths::FILES).is_some_and(|rest| rest.starts_with('/'))

@@ -2,8 +2,8 @@
 
 use std::str::FromStr;
 
-use axum::http::Uri;
 use axum::http::uri::Authority;
+use axum::http::{HeaderValue, Uri};
 
 use super::root_path::RootPath;
 
@@ -23,6 +23,19 @@ impl PublicUrl {
     pub(in crate::api) fn with_root_path(&self, root_path: &RootPath) -> String {
         let has_path = self.0.split_once("://").is_some_and(|(_, rest)| rest.contains('/'));
         if has_path { self.0.clone() } else { format!("{}{}", self.0, root_path.as_str()) }
+    }
+}
+
+impl PublicUrl {
+    /// As browsers name the origin of a page there.
+    pub(in crate::api) fn origin(&self) -> HeaderValue {
+        let (scheme, rest) = self.0.split_once("://").unwrap_or_default();
+        let authority = rest.split('/').next().unwrap_or_default();
+        let default_port = if scheme.eq_ignore_ascii_case("https") { ":443" } else { ":80" };
+        let authority = authority.strip_suffix(default_port).unwrap_or(authority);
+        let origin = format!("{scheme}://{authority}").to_ascii_lowercase();
+        // A URL is made of what a header can have.
+        HeaderValue::try_from(origin).unwrap_or(HeaderValue::from_static("null"))
     }
 }
 
@@ -62,6 +75,17 @@ mod tests {
         assert_eq!(base("https://x.org/"), "https://x.org/images");
         assert_eq!(base("https://x.org/cdn"), "https://x.org/cdn");
         assert_eq!(PublicUrl::of_host("x:1").unwrap().with_root_path(&root), "http://x:1/images");
+    }
+
+    #[test]
+    fn its_origin_is_what_browsers_send() {
+        for (url, origin) in [
+            ("https://Images.Example.com/base", "https://images.example.com"),
+            ("https://x.org:443", "https://x.org"),
+            ("http://x.org:8080/a/b", "http://x.org:8080"),
+        ] {
+            assert_eq!(url.parse::<PublicUrl>().unwrap().origin(), origin);
+        }
     }
 
     #[test]

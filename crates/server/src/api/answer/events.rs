@@ -13,7 +13,7 @@ use utoipa::ToSchema;
 use utoipa::openapi::Ref;
 use utoipa::openapi::schema::{ObjectBuilder, OneOfBuilder, Schema, Type};
 
-use super::output::{Output, PictureData, PictureFacts};
+use super::output::{Kept, Output, PictureData, PictureFacts};
 use super::response::{StageSeconds, Usage};
 use super::warning::{self, Warning};
 use crate::api::error::ApiError;
@@ -124,7 +124,7 @@ pub(in crate::api) fn completed(
 ) -> Result<Vec<sse::Event>, ApiError> {
     let facts = output.facts(finished.spec.size);
     let mut events = Vec::with_capacity(finished.images.len());
-    for (index, data) in output.pictures(finished)?.data.into_iter().enumerate() {
+    for (index, data) in output.pictures(&output.files(finished)?, &Kept::default()).into_iter().enumerate() {
         let picture = Picture::new(data, facts.clone(), index, finished.seeds.of(index));
         let is_last = index + 1 == finished.images.len();
         let summary = is_last.then(|| Summary {

@@ -1,9 +1,8 @@
 //! What becomes of a request's pictures: which file, with what written in it, and where it goes.
 //!
-//! Encoding files blocks: [`Output`] is not for the async runtime.
+//! Encoding files blocks, so that is not for the async runtime; storing them does not.
 
 use std::sync::Arc;
-use std::time::SystemTime;
 
 use afterimage_runner::{FinishedRequest, RgbImage, Seeds, Size};
 use base64::Engine as _;
@@ -26,10 +25,10 @@ pub(in crate::api) struct Output {
     pub(in crate::api) store: Option<StoredOutput>,
 }
 
-/// The pictures of one request.
-#[derive(Debug)]
-pub(super) struct Pictures {
-    pub(super) data: Vec<PictureData>,
+/// Where the pictures of one request are kept, in their order; empty if they are not.
+#[derive(Debug, Default)]
+pub(super) struct Kept {
+    urls: Vec<String>,
     /// Why there are no URLs, where the server gives them without being asked.
     pub(super) without_urls: Option<String>,
 }
@@ -79,33 +78,36 @@ impl Output {
         Ok(files.collect::<Result<_, _>>()?)
     }
 
-    /// All pictures of a request as JSON has them, in their order.
-    pub(super) fn pictures(&self, finished: &FinishedRequest) -> Result<Pictures, ApiError> {
-        let files = self.files(finished)?;
-        let (urls, without_urls) = match self.options.response_format {
-            ResponseFormat::Base64 | ResponseFormat::File => (Vec::new(), None),
-            ResponseFormat::Url => (self.urls(&files)?, None),
+    /// Whether the files go to the store, which takes as long as its disk.
+    pub(super) fn is_kept(&self) -> bool {
+        self.options.response_format.is_stored()
+    }
+
+    /// Stores the files.
+    pub(super) async fn keep(&self, files: Arc<[Vec<u8>]>) -> Result<Kept, ApiError> {
+        match self.urls(files).await {
+            Ok(urls) => Ok(Kept { urls, without_urls: None }),
             // The request did not ask for URLs, so it gets its pictures without them.
-            ResponseFormat::Base64AndUrl => match self.urls(&files) {
-                Ok(urls) => (urls, None),
-                Err(error) => {
-                    tracing::warn!(%error, "pictures are answered without URLs");
-                    (Vec::new(), Some(format!("there are no URLs: {error}")))
-                }
-            },
-        };
+            Err(error) if self.options.response_format == ResponseFormat::Base64AndUrl => {
+                tracing::warn!(%error, "pictures are answered without URLs");
+                Ok(Kept { urls: Vec::new(), without_urls: Some(format!("there are no URLs: {error}")) })
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// All pictures of a request as JSON has them, in their order.
+    pub(super) fn pictures(&self, files: &[Vec<u8>], kept: &Kept) -> Vec<PictureData> {
         let has_base64 = self.options.response_format != ResponseFormat::Url;
-        let mut urls = urls.into_iter();
-        let data = files
-            .iter()
-            .map(|file| PictureData { b64_json: has_base64.then(|| STANDARD.encode(file)), url: urls.next() });
-        Ok(Pictures { data: data.collect(), without_urls })
+        let mut urls = kept.urls.iter().cloned();
+        let base64 = |file: &Vec<u8>| has_base64.then(|| STANDARD.encode(file));
+        files.iter().map(|file| PictureData { b64_json: base64(file), url: urls.next() }).collect()
     }
 
     /// Where the files can be got from now on.
-    fn urls(&self, files: &[Vec<u8>]) -> Result<Vec<String>, ApiError> {
+    async fn urls(&self, files: Arc<[Vec<u8>]>) -> Result<Vec<String>, ApiError> {
         let StoredOutput { store, base_url } = self.store.as_ref().ok_or_else(no_address)?;
-        let ids = store.save(self.options.encoding.format, files, SystemTime::now())?;
+        let ids = store.save(self.options.encoding.format, files).await?;
         Ok(ids.iter().map(|id| format!("{base_url}{}/{id}", paths::FILES)).collect())
     }
 

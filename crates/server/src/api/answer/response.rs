@@ -1,6 +1,7 @@
 //! The answer of `POST /v1/images/generations`: OpenAI's fields, what the cache did, and where the time
 //! went.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use afterimage_cache::CacheReport;
@@ -8,8 +9,9 @@ use afterimage_runner::{FinishedRequest, Timings};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::output::{Output, PictureData, PictureFacts, Pictures};
+use super::output::{Kept, Output, PictureData, PictureFacts};
 use super::warning::{self, Warning};
+use crate::api::blocking;
 use crate::api::error::ApiError;
 use crate::api::openapi::CacheReportSchema;
 use crate::clock::unix_seconds;
@@ -76,13 +78,38 @@ impl StageSeconds {
     }
 }
 
-/// The response body of a request that arrived at `arrived`. Blocks: not for the async runtime.
-pub(in crate::api) fn body(finished: &FinishedRequest, output: &Output, arrived: Instant) -> Result<Vec<u8>, ApiError> {
-    let Pictures { data, without_urls } = output.pictures(finished)?;
-    let data = data.into_iter().enumerate();
+/// The response body of a request that arrived at `arrived`, once its pictures are encoded and, if they are to be, stored.
+pub(in crate::api) async fn body(
+    finished: FinishedRequest,
+    output: Arc<Output>,
+    arrived: Instant,
+) -> Result<Vec<u8>, ApiError> {
+    if !output.is_kept() {
+        let write = move || write(&finished, &output, &output.files(&finished)?, Kept::default(), arrived);
+        return blocking::run(write).await?;
+    }
+    let (finished, encoder) = (Arc::new(finished), Arc::clone(&output));
+    let encode = {
+        let finished = Arc::clone(&finished);
+        move || encoder.files(&finished)
+    };
+    let files: Arc<[Vec<u8>]> = blocking::run(encode).await??.into();
+    let kept = output.keep(Arc::clone(&files)).await?;
+    blocking::run(move || write(&finished, &output, &files, kept, arrived)).await?
+}
+
+/// Blocks.
+fn write(
+    finished: &FinishedRequest,
+    output: &Output,
+    files: &[Vec<u8>],
+    kept: Kept,
+    arrived: Instant,
+) -> Result<Vec<u8>, ApiError> {
+    let data = output.pictures(files, &kept).into_iter().enumerate();
     let data = data.map(|(index, picture)| ImageData { picture, seed: finished.seeds.of(index) }).collect();
     let mut warnings = warning::of_request(finished);
-    warnings.extend(without_urls.map(Warning::not_stored));
+    warnings.extend(kept.without_urls.map(Warning::not_stored));
     let PictureFacts { output_format, size, quality, background } = output.facts(finished.spec.size);
     let response = GenerationResponse {
         created: unix_seconds(),
@@ -122,9 +149,9 @@ mod tests {
         }
     }
 
-    #[test]
-    fn the_body_has_the_contracts_keys() {
-        let body = super::body(&finished_job(), &Output::for_tests(), Instant::now()).unwrap();
+    #[tokio::test]
+    async fn the_body_has_the_contracts_keys() {
+        let body = super::body(finished_job(), Arc::new(Output::for_tests()), Instant::now()).await.unwrap();
         let mut body: Value = serde_json::from_slice(&body).unwrap();
         body["created"] = "[unix seconds]".into();
         body["data"][0]["b64_json"] = "[png]".into();

@@ -9,7 +9,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Instant;
 
-use afterimage_runner::{FinishedRequest, Preview, Ticket};
+use afterimage_runner::{Preview, Ticket};
 use axum::Json;
 use axum::http::StatusCode;
 use axum::http::header::LOCATION;
@@ -96,9 +96,9 @@ impl Making<'_> {
         };
         self.state.count_finished(&finished);
         record.has_finished(&finished);
-        let (arrived, output) = (self.arrived, Arc::clone(&self.output));
-        let answer = blocking::run(move || answer(&finished, &output, arrived)).await??;
-        self.state.metrics.generation_answered(arrived.elapsed());
+        let body = response::body(finished, Arc::clone(&self.output), self.arrived).await?;
+        let answer = blocking::run(move || answer(body)).await??;
+        self.state.metrics.generation_answered(self.arrived.elapsed());
         Ok(answer)
     }
 }
@@ -108,8 +108,8 @@ fn partial_image(preview: &Preview, output: &Output) -> Result<Arc<RawValue>, Ap
     object.map(Arc::from).map_err(|error| ApiError::Internal(error.to_string()))
 }
 
-fn answer(finished: &FinishedRequest, output: &Output, arrived: Instant) -> Result<Arc<RawValue>, ApiError> {
-    let body = response::body(finished, output, arrived)?;
+/// Blocks: a body may be large.
+fn answer(body: Vec<u8>) -> Result<Arc<RawValue>, ApiError> {
     let body = String::from_utf8(body).map_err(|error| ApiError::Internal(error.to_string()))?;
     RawValue::from_string(body).map(Arc::from).map_err(|error| ApiError::Internal(error.to_string()))
 }

@@ -24,14 +24,13 @@ async fn answer(accepted: Accepted, record: &mut GenerationRecord) -> Result<Res
     let finished = ticket.finished().await?;
     state.count_finished(&finished);
     record.has_finished(&finished);
-    let respond = move || match output.options.response_format {
-        ResponseFormat::File => picture_file::respond(&finished, &output, arrived),
+    let response = match output.options.response_format {
+        ResponseFormat::File => blocking::run(move || picture_file::respond(&finished, &output, arrived)).await??,
         ResponseFormat::Base64 | ResponseFormat::Url | ResponseFormat::Base64AndUrl => {
-            let body = response::body(&finished, &output, arrived)?;
-            Ok(([(CONTENT_TYPE, "application/json")], body).into_response())
+            let body = response::body(finished, output, arrived).await?;
+            ([(CONTENT_TYPE, "application/json")], body).into_response()
         }
     };
-    let response = blocking::run(respond).await??;
     state.metrics.generation_answered(arrived.elapsed());
     Ok(response)
 }

@@ -9,6 +9,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::ApiError;
+use super::redacted::without_folders;
 use crate::backtrace;
 use crate::clock::whole_seconds;
 use crate::metrics::Outcome;
@@ -70,7 +71,8 @@ impl ApiError {
         if status == StatusCode::INTERNAL_SERVER_ERROR {
             tracing::error!(code, frames, "{message}");
         }
-        ErrorObject { message: message.to_owned(), kind, param: self.param().map(str::to_owned), code }
+        let message = if status.is_server_error() { without_folders(message) } else { message.into() };
+        ErrorObject { message: message.into_owned(), kind, param: self.param().map(str::to_owned), code }
     }
 
     /// The one place where errors become statuses.
@@ -86,6 +88,12 @@ impl ApiError {
                 (StatusCode::INTERNAL_SERVER_ERROR, "server_error", "internal_error")
             }
             Self::InvalidApiKey => (StatusCode::UNAUTHORIZED, "invalid_request_error", "invalid_api_key"),
+            Self::InvalidHost { .. } => (StatusCode::BAD_REQUEST, "invalid_request_error", "invalid_host"),
+            Self::ForeignHost { .. } => (StatusCode::FORBIDDEN, "invalid_request_error", "foreign_host"),
+            Self::ForeignOrigin { .. } => (StatusCode::FORBIDDEN, "invalid_request_error", "foreign_origin"),
+            Self::TooManyFailedKeys { .. } => {
+                (StatusCode::TOO_MANY_REQUESTS, "rate_limit_error", "too_many_failed_keys")
+            }
             Self::RateLimited { .. } => (StatusCode::TOO_MANY_REQUESTS, "rate_limit_error", "rate_limited"),
             Self::TooManyConcurrent { .. } => {
                 (StatusCode::TOO_MANY_REQUESTS, "rate_limit_error", "too_many_concurrent")
@@ -110,6 +118,7 @@ impl ApiError {
             Self::ShuttingDown => (StatusCode::SERVICE_UNAVAILABLE, "server_error", "shutting_down"),
             Self::WorkerStopped => (StatusCode::SERVICE_UNAVAILABLE, "server_error", "worker_stopped"),
             Self::TimedOut(_) => (StatusCode::SERVICE_UNAVAILABLE, "server_error", "timed_out"),
+            Self::StorageStuck(_) => (StatusCode::SERVICE_UNAVAILABLE, "server_error", "storage_stuck"),
             Self::JobFailed(_) => (StatusCode::INTERNAL_SERVER_ERROR, "server_error", "job_failed"),
             Self::StorageFailed(_) => (StatusCode::INTERNAL_SERVER_ERROR, "server_error", "storage_failed"),
             Self::Internal(_) => (StatusCode::INTERNAL_SERVER_ERROR, "server_error", "internal_error"),
@@ -191,6 +200,16 @@ mod tests {
         assert_eq!(response.status(), 500);
         assert_eq!(response.headers()[X_SHOULD_RETRY], "false");
         assert_eq!(body["error"]["code"], "job_failed");
+    }
+
+    #[tokio::test]
+    async fn clients_get_no_folders_of_the_machine() {
+        let reason = "cannot read /srv/models/secret/vae/a.safetensors".to_owned();
+        for error in [RequestFailure::Failed(reason.clone()).into(), ApiError::Internal(reason)] {
+            let (response, body) = answer(error).await;
+            let message = body["error"]["message"].as_str().unwrap();
+            assert!(response.status() == 500 && message.ends_with("cannot read a.safetensors"), "{message}");
+        }
     }
 
     #[tokio::test]

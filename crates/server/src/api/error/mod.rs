@@ -4,6 +4,7 @@
 //! stops them from repeating a request that would fail again.
 
 pub(in crate::api) mod answer;
+mod redacted;
 mod retry_after;
 
 use std::num::NonZeroU32;
@@ -28,6 +29,33 @@ pub(crate) enum ApiError {
         "this server needs an API key; send one of its keys as `Authorization: Bearer KEY`, `api-key: KEY` or `x-api-key: KEY`"
     )]
     InvalidApiKey,
+    /// No host, or more than one.
+    #[error("a request must be for one host, in HTTP/1.1 named by one `Host` header; this one is for {found}")]
+    InvalidHost {
+        /// How many there are.
+        found: usize,
+    },
+    /// The name is not one of this machine's.
+    #[error(
+        "this server has no keys and answers to the names of its own machine, not to `{host}`; if that is its name, set \
+         --public-url to its address, or set keys"
+    )]
+    ForeignHost {
+        /// As sent.
+        host: String,
+    },
+    /// A web page has sent it.
+    #[error("this was sent by a web page of another origin ({origin}), which --allowed-origins does not list")]
+    ForeignOrigin {
+        /// As sent.
+        origin: String,
+    },
+    /// The address has sent too many wrong keys.
+    #[error("too many wrong API keys came from this address; try again in {} s", whole_seconds(*retry_after))]
+    TooManyFailedKeys {
+        /// When the next key will be looked at.
+        retry_after: Duration,
+    },
     /// The client has asked too often.
     #[error(
         "more than {per_minute} requests a minute, the limit of this server (--rate-limit); try again in {} s",
@@ -124,6 +152,9 @@ pub(crate) enum ApiError {
     /// The request was not done within its timeout.
     #[error("{0}")]
     TimedOut(RequestFailure),
+    /// The disk with the stored pictures does not answer.
+    #[error("{0}; try again in a moment")]
+    StorageStuck(#[source] StoreError),
     /// The pictures are made and could not be kept.
     #[error("the pictures could not be stored: {0}")]
     StorageFailed(#[source] StoreError),

@@ -12,11 +12,15 @@ impl ApiError {
     pub(super) fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::QueueFull { retry_after }
+            | Self::TooManyFailedKeys { retry_after }
             | Self::RateLimited { retry_after, .. }
             | Self::TooManyConcurrent { retry_after, .. } => Some(*retry_after),
-            Self::TooManyJobs { .. } | Self::Loading | Self::ShuttingDown | Self::WorkerStopped | Self::TimedOut(_) => {
-                Some(UNAVAILABLE_RETRY)
-            }
+            Self::TooManyJobs { .. }
+            | Self::Loading
+            | Self::ShuttingDown
+            | Self::WorkerStopped
+            | Self::TimedOut(_)
+            | Self::StorageStuck(_) => Some(UNAVAILABLE_RETRY),
             _ => None,
         }
     }

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use utoipa::openapi::OpenApi as Document;
 
 use super::{examples, page};
+use crate::api::access::rules::may_need_key;
 use crate::api::address::RootPath;
 
 /// The schemas of request bodies.
@@ -50,10 +51,15 @@ fn finished(document: &Document) -> Value {
     let Some(paths) = document["paths"].as_object_mut() else { return document };
     // A model id may contain slashes, for which OpenAPI has no notation.
     *paths = std::mem::take(paths).into_iter().map(|(path, item)| (path.replace("{*", "{"), item)).collect();
-    for (_, item) in paths.iter_mut().filter(|(path, _)| may_need_key(path)) {
+    for (path, item) in paths.iter_mut() {
         for operation in item.as_object_mut().into_iter().flat_map(|item| item.values_mut()) {
-            operation["responses"]["401"] = json!({"$ref": "#/components/responses/InvalidApiKey"});
-            operation["security"] = json!([{}, {"api_key": []}]);
+            operation["responses"]["403"] = json!({"$ref": "#/components/responses/Forbidden"});
+            if may_need_key(path) {
+                operation["responses"]["401"] = json!({"$ref": "#/components/responses/InvalidApiKey"});
+                // Wrong keys are bounded.
+                operation["responses"]["429"] = json!({"$ref": "#/components/responses/TooManyRequests"});
+                operation["security"] = json!([{}, {"api_key": []}]);
+            }
         }
     }
     // What a client leaves out may be sent as null, whatever it is called.
@@ -71,11 +77,6 @@ fn finished(document: &Document) -> Value {
     shared.into_iter().flat_map(|responses| responses.values_mut()).for_each(add_request_id);
     examples::add(&mut document);
     document
-}
-
-/// Metrics and readiness only if the server is configured so.
-fn may_need_key(path: &str) -> bool {
-    path.starts_with("/v1/") || ["/metrics", "/health", "/health/ready"].contains(&path)
 }
 
 fn add_request_id(response: &mut Value) {

@@ -24,6 +24,7 @@ macro_rules! error_responses {
 error_responses! {
     BadRequest: "The request cannot be served as it is; `param` names the field", [], "invalid_value";
     InvalidApiKey: "The server needs an API key, and the one sent is not valid", [WWW_AUTHENTICATE], "invalid_api_key";
+    Forbidden: "Sent by a web page of another origin, or for a host that this server is not", [], "foreign_origin";
     ModelNotFound: "Another model than the one served", [], "model_not_found";
     JobNotFound: "No such job, or it has been removed", [], "job_not_found";
     BodyTimedOut: "The body did not arrive within `--body-timeout`", [], "body_timed_out";

@@ -4,8 +4,8 @@ use utoipa::OpenApi;
 
 use super::cache_settings;
 use super::errors::{
-    BadRequest, BodyTimedOut, BodyTooLarge, ImageNotFound, InvalidApiKey, JobNotFound, ModelNotFound, ServerFault,
-    TooManyRequests, Unavailable, UnsupportedBody,
+    BadRequest, BodyTimedOut, BodyTooLarge, Forbidden, ImageNotFound, InvalidApiKey, JobNotFound, ModelNotFound,
+    ServerFault, TooManyRequests, Unavailable, UnsupportedBody,
 };
 use crate::api::error::answer::ErrorBody;
 
@@ -35,6 +35,7 @@ use crate::api::error::answer::ErrorBody;
             BadRequest,
             BodyTimedOut,
             BodyTooLarge,
+            Forbidden,
             ImageNotFound,
             InvalidApiKey,
             JobNotFound,

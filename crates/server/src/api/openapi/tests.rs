@@ -28,6 +28,26 @@ fn the_committed_copy_is_current() {
 }
 
 #[test]
+fn a_path_is_said_to_need_a_key_where_it_can() {
+    let document = document();
+    let closed = |path: &str| {
+        let operations = document["paths"][path].as_object().unwrap();
+        let told =
+            |operation: &Value| (operation.get("security").is_some(), operation["responses"].get("401").is_some());
+        let told: Vec<_> = operations.values().map(told).collect();
+        assert!(told.iter().all(|each| *each == (told[0].0, told[0].0)), "{path}: {told:?}");
+        told[0].0
+    };
+    for path in ["/v1/models", "/v1/images/generations", "/v1/images/jobs/{id}", "/metrics", "/health/ready"] {
+        assert!(closed(path), "{path}");
+    }
+    // Who has the id of a picture may see it.
+    for path in ["/v1/images/files/{id}", "/health/live", "/openapi.json", "/docs"] {
+        assert!(!closed(path), "{path}");
+    }
+}
+
+#[test]
 fn every_reference_leads_somewhere() {
     fn check(value: &Value, document: &Value) {
         match value {

@@ -8,7 +8,7 @@ use axum::body::Body;
 
 use super::incoming::{Endpoint, Head};
 use super::stored_output::{host, stored_output};
-use crate::api::answer::output::{Output, no_address};
+use crate::api::answer::output::{Output, StoredOutput, no_address};
 use crate::api::error::ApiError;
 use crate::api::state::AppState;
 use crate::api::{blocking, body};
@@ -90,6 +90,12 @@ impl Planner {
             true => stored_output(&self.state, self.host.as_deref()),
             false => None,
         };
+        if options.response_format == ResponseFormat::Url
+            && let Some(StoredOutput { store, .. }) = &store
+        {
+            // Before the work, which would be in vain.
+            store.check().map_err(ApiError::StorageStuck)?;
+        }
         // Not for `Base64AndUrl`, a server's default: such an answer has the pictures, and a warning about the URLs.
         if store.is_none() && options.response_format == ResponseFormat::Url {
             return Err(no_address());
