@@ -46,12 +46,12 @@ fn an_error_names_the_layer() {
     assert_refused(
         "[workers]\nmax-batch-rows = 0",
         &[],
-        "`workers.max-batch-rows` in FILE, line 2: it is `0`: number would be zero for non-zero type",
+        "`workers.max-batch-rows` in FILE, line 2: it is `0`: it must be an integer from 1 to 4096",
     );
     assert_refused(
         "",
         &[("AFTERIMAGE_MAX_BATCH_ROWS", "0")],
-        "AFTERIMAGE_MAX_BATCH_ROWS: it is `0`: number would be zero for non-zero type",
+        "AFTERIMAGE_MAX_BATCH_ROWS: it is `0`: it must be an integer from 1 to 4096",
     );
     assert_refused(
         "cache-config = {}",
@@ -73,6 +73,33 @@ fn an_error_names_the_layer() {
         &[("AFTERIMAGE_VARIANT", "../fp16")],
         "AFTERIMAGE_VARIANT: `../fp16` cannot be part of a file name; right is a name such as `fp16`",
     );
+}
+
+#[test]
+fn a_number_that_would_fail_later_is_refused_with_its_range() {
+    for (key, value, range) in [
+        ("header-timeout", "9.3e18", "at most 1000000000"),
+        ("body-timeout", "0", "above 0"),
+        ("request-timeout", "1e300", "at most 1000000000"),
+        ("job-retention", "inf", "at most 1000000000"),
+        ("max-queued-seconds", "1e10", "at most 1000000000"),
+        ("drain-timeout", "18446744073709551615", "from 0 to 1000000000"),
+        ("output-max-age", "18446744073709551615", "from 1 to 1000000000"),
+        ("output-max-bytes", "0", "from 1 to"),
+        ("max-batch-rows", "18446744073709551615", "from 1 to 4096"),
+        ("max-queued-requests", "1000000000000", "from 1 to 65536"),
+        ("max-jobs", "0", "from 1 to 65536"),
+        ("max-connections", "18446744073709551615", "from 1 to 1048576"),
+        ("max-prompt-chars", "0", "from 1 to"),
+        ("max-body-bytes", "0", "from 1 to 1073741824"),
+        ("max-pixels", "0", "from 1 to"),
+    ] {
+        let flag = format!("--{key}");
+        let output = Command::new(PROGRAM).args(["serve", "--print-config", &flag, value]).output().unwrap();
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(2), "{flag} {value}: {stderr}");
+        assert!(stderr.starts_with(&format!("error: {flag}: it is `{value}`: ")) && stderr.contains(range), "{stderr}");
+    }
 }
 
 #[test]

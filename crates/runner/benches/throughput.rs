@@ -9,7 +9,9 @@ use std::path::Path;
 use std::sync::OnceLock;
 
 use afterimage_cache::CacheConfig;
-use afterimage_runner::{Engine, EngineOptions, ImageRequest, LoadOptions, ModelFolder, Pipeline, Ticket};
+use afterimage_runner::{
+    Engine, EngineOptions, ImageRequest, LoadOptions, ModelFolder, Pipeline, PreviewCount, Ticket,
+};
 use divan::Bencher;
 use divan::counter::ItemsCount;
 
@@ -57,6 +59,7 @@ fn submit(load: &Load, seed: u64) -> Ticket {
         true_cfg_scale: None,
         scheduler: None,
         cache: CacheConfig::None,
+        previews: PreviewCount::default(),
     };
     load.engine.submit(load.engine.plan(request).expect("the request is valid")).expect("there is room")
 }

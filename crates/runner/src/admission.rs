@@ -12,7 +12,7 @@ use crate::error::RunnerError;
 use crate::model_info::ModelInfo;
 use crate::pipeline::Pipeline;
 use crate::request::{
-    BucketPolicy, ImageRequest, ImageSpec, PlannedRequest, PreviewCount, RequestError, RequestWarning, Seeds, Size,
+    BucketPolicy, ImageRequest, ImageSpec, Owner, PlannedRequest, RequestError, RequestWarning, Seeds, Size,
 };
 
 /// What requests are checked against.
@@ -43,8 +43,10 @@ impl Admission {
         Ok(PlannedRequest {
             spec: Arc::new(spec),
             seeds: check_seeds(request.seed, request.images)?,
-            previews: PreviewCount::default(),
+            previews: request.previews,
             warnings,
+            owner: Owner::default(),
+            hold: None,
         })
     }
 }
@@ -122,7 +124,7 @@ pub(crate) fn check_work(estimated_seconds: Option<f64>, max_queued_seconds: f64
     let Some(seconds) = estimated_seconds.filter(|seconds| *seconds > max_queued_seconds) else { return Ok(()) };
     let message = format!(
         "this request is estimated at {seconds:.0} s of work, and this server takes at most {max_queued_seconds} s \
-         (--max-queued-seconds); ask for fewer steps or images"
+         (--max-queued-seconds); ask for fewer steps, images or previews"
     );
     Err(refuse("num_inference_steps", "too_much_work", message))
 }

@@ -12,7 +12,9 @@ use crate::error::RunnerError;
 use crate::model_info::ModelInfo;
 use crate::pipeline::{DeviceSpec, PromptCache, PromptCacheStatistics};
 use crate::replicas::Replicas;
-use crate::request::{BucketPolicy, ImageRequest, ImageSpec, PlannedRequest, RequestError, RequestWarning, Ticket};
+use crate::request::{
+    BucketPolicy, ImageRequest, ImageSpec, Owner, PlannedRequest, RequestError, RequestWarning, Ticket,
+};
 
 /// 2 GiB: some forty FLUX images of 1024 x 1024 with plain reuse.
 const DEFAULT_CACHE_MEMORY_BYTES: usize = 2 << 30;
@@ -26,11 +28,11 @@ const DEFAULT_MAX_QUEUED_SECONDS: f64 = 3600.0;
 /// How an engine works, and its bounds.
 #[derive(Debug, Clone)]
 pub struct EngineOptions {
-    /// Rows of one bucket that run at a time on one worker.
+    /// Rows that run at a time on one worker, those of all buckets together.
     pub max_batch_rows: usize,
-    /// Requests that may wait, all workers together; one more is refused.
+    /// Requests that may wait, all workers together; one more is refused. Clients share it ([`crate::SharedUse`]).
     pub max_queued_requests: usize,
-    /// Estimated seconds of work that one worker may have before it.
+    /// Estimated seconds of work that one worker may have before it. Clients share it, too.
     pub max_queued_seconds: f64,
     /// Time a request has from its acceptance on.
     pub request_timeout: Option<Duration>,
@@ -174,6 +176,11 @@ impl Engine {
     /// Estimated seconds of work accepted and not yet done, waiting and running, summed over workers.
     pub fn queued_seconds(&self) -> f64 {
         self.shared.pool.totals().seconds
+    }
+
+    /// Estimated seconds until the first of the owner's requests is done; 0 if it has none.
+    pub fn seconds_to_first_of(&self, owner: Owner) -> f64 {
+        self.shared.pool.seconds_to_first_of(owner)
     }
 
     /// Rows of all running images.

@@ -12,6 +12,7 @@ mod batching;
 mod calibrate;
 mod engine;
 mod error;
+mod fair_share;
 mod model_info;
 mod pipeline;
 mod replicas;
@@ -29,11 +30,12 @@ pub use batching::{BucketEstimate, EngineStatistics, SubmitError};
 pub use calibrate::calibrate;
 pub use engine::{Engine, EngineOptions};
 pub use error::RunnerError;
+pub use fair_share::{SharedUse, UsesByOwner};
 pub use model_info::ModelInfo;
 pub use pipeline::{DeviceSpec, LoadOptions, ParseDeviceError, Pipeline, PromptCacheStatistics, RunningImage};
 pub use replicas::Replicas;
 pub use request::{
-    BucketChoice, BucketPolicy, FinishedRequest, ImageRequest, ImageSpec, ParseBucketChoiceError, ParseSizeError,
-    PlannedRequest, Preview, PreviewCount, Progress, RequestError, RequestFailure, RequestWarning, RgbImage, Seeds,
-    Size, Ticket, Timings,
+    BucketChoice, BucketPolicy, FinishedRequest, Hold, ImageRequest, ImageSpec, Owner, ParseBucketChoiceError,
+    ParseSizeError, PlannedRequest, Preview, PreviewCount, Progress, RequestError, RequestFailure, RequestWarning,
+    RgbImage, Seeds, Size, Ticket, Timings,
 };

@@ -35,6 +35,7 @@ fn request(prompt: &str, seed: u64, steps: usize) -> ImageRequest {
         true_cfg_scale: None,
         scheduler: None,
         cache: CacheConfig::None,
+        previews: PreviewCount::default(),
     }
 }
 
@@ -158,11 +159,12 @@ fn a_warm_engine_knows_its_buckets_and_refuses_what_never_fits() {
 #[test]
 fn previews_lead_to_the_picture_and_a_dropped_ticket_frees_everything() {
     let engine = engine(EngineOptions::default());
-    let planned = engine.plan(request("red apple", 0, 12)).unwrap();
-    let mut ticket = engine.submit(planned.clone().with_previews(PreviewCount::new(2).unwrap())).unwrap();
+    let with_previews = |count, request| ImageRequest { previews: PreviewCount::new(count).unwrap(), ..request };
+    let planned = engine.plan(with_previews(2, request("red apple", 0, 12))).unwrap();
+    let mut ticket = engine.submit(planned.clone()).unwrap();
     let mut previews = ticket.previews().unwrap();
     let long = ImageRequest { images: 3, cache: cache(CacheBackend::CacheDit, json!({})), ..request("1", 1, 200) };
-    let mut cancelled = engine.submit(engine.plan(long).unwrap().with_previews(PreviewCount::new(1).unwrap())).unwrap();
+    let mut cancelled = engine.submit(engine.plan(with_previews(1, long)).unwrap()).unwrap();
     assert!(cancelled.previews().is_some());
     let finished = ticket.wait().unwrap();
     let shown: Vec<_> = std::iter::from_fn(|| previews.blocking_recv()).collect();

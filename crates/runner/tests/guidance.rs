@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use afterimage_cache::{CacheBackend, CacheConfig};
 use afterimage_runner::{
-    Engine, EngineOptions, Guidance, ImageRequest, LoadOptions, ModelFolder, Pipeline, RequestError, Size,
+    Engine, EngineOptions, Guidance, ImageRequest, LoadOptions, ModelFolder, Pipeline, PreviewCount, RequestError, Size,
 };
 use serde_json::json;
 
@@ -32,6 +32,7 @@ fn request() -> ImageRequest {
         true_cfg_scale: None,
         scheduler: None,
         cache: CacheConfig::None,
+        previews: PreviewCount::default(),
     }
 }
 

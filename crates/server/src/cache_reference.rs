@@ -34,10 +34,12 @@ fn values(values: Values) -> String {
         Values::Number { range: keys::Range::Any, .. } => "number".to_owned(),
         Values::Number { range, .. } => format!("number, {range}"),
         Values::Choice { names, .. } => names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", "),
-        Values::Counts { least, most: None } => format!("list of integers, each at least {least}"),
-        Values::Counts { least, most: Some(most) } => format!("list of integers, each {least} to {most}"),
-        Values::Numbers { length: Some(length), .. } => format!("list of {length} numbers"),
-        Values::Numbers { range, length: None } => format!("list of numbers, each {range}"),
+        Values::Counts { least, most: None, length } => format!("list of {length} integers, each at least {least}"),
+        Values::Counts { least, most: Some(most), length } => {
+            format!("list of {length} integers, each {least} to {most}")
+        }
+        Values::Numbers { range: keys::Range::Any, length } => format!("list of {length} numbers"),
+        Values::Numbers { range, length } => format!("list of {length} numbers, each {range}"),
     }
 }
 

@@ -7,6 +7,7 @@ use super::cache_dit::{CacheDitConfig, ContinuousCounter};
 use super::fields::Fields;
 use super::in_force::InForce;
 use super::keys::{CACHE_DIT, Scope};
+use super::quoted::quoted;
 
 /// What only DBPrune has.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -69,6 +70,6 @@ pub(super) fn check(config: &CacheDitConfig, keys: &Map<String, Value>) -> Resul
     } else {
         return Ok(());
     };
-    let found = keys.get(unused).unwrap_or(&Value::Null);
+    let found = quoted(keys.get(unused).unwrap_or(&Value::Null));
     Err(ConfigError::at(unused, format!("`{unused}` is {found}, which `cache_type` \"DBPrune\" cannot do")))
 }

@@ -8,6 +8,7 @@ use serde_json::{Map, Value};
 
 use super::ConfigError;
 use super::keys::Key;
+use super::quoted::quoted;
 
 /// Similarity (0 to 1, Jaro-Winkler) from which a known key is offered for an unknown one.
 const SUGGESTION_SIMILARITY: f64 = 0.75;
@@ -58,6 +59,6 @@ impl<'a> Fields<'a> {
             Some(known) if similarity(&known) >= SUGGESTION_SIMILARITY => format!("; did you mean `{known}`?"),
             _ => format!("; known keys: {}", self.known.join(", ")),
         };
-        Err(ConfigError::at(unknown, format!("unknown key `{unknown}` for this cache backend{hint}")))
+        Err(ConfigError::at(unknown, format!("unknown key `{}` for this cache backend{hint}", quoted(unknown))))
     }
 }

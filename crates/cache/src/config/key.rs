@@ -5,6 +5,7 @@ use std::fmt;
 use serde_json::{Value, json};
 
 use super::ConfigError;
+use super::quoted::quoted;
 
 /// One key: what it is called, takes, belongs to and means.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -57,20 +58,31 @@ pub enum Values {
         /// The default.
         default: Option<&'static str>,
     },
-    /// A list of integers, not empty.
+    /// A list of integers.
     Counts {
         /// The smallest.
         least: u64,
         /// The largest.
         most: Option<u64>,
+        /// How many there may be.
+        length: Length,
     },
-    /// A list of numbers, not empty.
+    /// A list of numbers.
     Numbers {
         /// The numbers it takes.
         range: Range,
-        /// How many there must be; `None`: any number of them.
-        length: Option<usize>,
+        /// How many there may be.
+        length: Length,
     },
+}
+
+/// How many entries a list may have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Length {
+    /// The fewest.
+    pub least: usize,
+    /// The most.
+    pub most: usize,
 }
 
 /// A range of numbers.
@@ -150,7 +162,7 @@ impl Key {
             Values::Limit { .. } => self.check_integer(value, -1, None),
             Values::Number { range, .. } => self.check_number(value, range),
             Values::Choice { names, .. } => self.check_name(value, names),
-            Values::Counts { least, most } => self.check_integers(value, least, most),
+            Values::Counts { least, most, length } => self.check_integers(value, least, most, length),
             Values::Numbers { range, length } => self.check_numbers(value, range, length),
         }
     }
@@ -177,31 +189,36 @@ impl Key {
         Err(self.refusal(value, format!("one of {}", names.join(", "))))
     }
 
-    fn check_integers(&self, value: &Value, least: u64, most: Option<u64>) -> Result<(), ConfigError> {
+    fn check_integers(&self, value: &Value, least: u64, most: Option<u64>, length: Length) -> Result<(), ConfigError> {
         let fits = |item: &Value| item.as_u64().is_some_and(|item| (least..=most.unwrap_or(u64::MAX)).contains(&item));
-        if value.as_array().is_some_and(|items| !items.is_empty() && items.iter().all(fits)) {
-            return Ok(());
-        }
         let range = most.map_or_else(|| format!("of at least {least}"), |most| format!("from {least} to {most}"));
-        Err(self.refusal(value, format!("a list of integers {range}")))
+        let right = format!("a list of integers {range}");
+        if self.entries(value, length, &right)?.iter().all(fits) { Ok(()) } else { Err(self.refusal(value, right)) }
     }
 
-    fn check_numbers(&self, value: &Value, range: Range, length: Option<usize>) -> Result<(), ConfigError> {
-        let numbers: Option<Vec<f64>> = value.as_array().and_then(|items| items.iter().map(finite).collect());
-        let numbers = numbers.filter(|numbers| !numbers.is_empty());
-        let numbers = numbers.ok_or_else(|| self.refusal(value, "a list of numbers"))?;
-        if let Some(length) = length.filter(|length| *length != numbers.len()) {
-            let message = format!("`{}` has {} numbers; it must have {length}", self.name, numbers.len());
-            return Err(ConfigError::at(self.name, message));
+    fn check_numbers(&self, value: &Value, range: Range, length: Length) -> Result<(), ConfigError> {
+        for item in self.entries(value, length, "a list of numbers")? {
+            let number = finite(item).ok_or_else(|| self.refusal(value, "a list of numbers"))?;
+            if !range.contains(number) {
+                return Err(self.refusal(number, format!("a list of numbers {range}")));
+            }
         }
-        match numbers.into_iter().find(|number| !range.contains(*number)) {
-            Some(number) => Err(self.refusal(number, format!("a list of numbers {range}"))),
-            None => Ok(()),
+        Ok(())
+    }
+
+    /// The entries of a list, which is as long as it may be.
+    fn entries<'a>(&self, value: &'a Value, length: Length, right: &str) -> Result<&'a [Value], ConfigError> {
+        let items = value.as_array().filter(|items| !items.is_empty() || length.least == 0);
+        let items = items.ok_or_else(|| self.refusal(value, right))?;
+        if (length.least..=length.most).contains(&items.len()) {
+            return Ok(items);
         }
+        let message = format!("`{}` has {} numbers; it must have {length}", self.name, items.len());
+        Err(ConfigError::at(self.name, message))
     }
 
     fn refusal(&self, found: impl fmt::Display, right: impl fmt::Display) -> ConfigError {
-        ConfigError::at(self.name, format!("`{}` is {found}; it must be {right}", self.name))
+        ConfigError::at(self.name, format!("`{}` is {}; it must be {right}", self.name, quoted(found)))
     }
 }
 
@@ -218,6 +235,13 @@ impl Range {
             Self::Above(bound) => number > bound,
             Self::Within(least, most) => (least..=most).contains(&number),
         }
+    }
+}
+
+impl fmt::Display for Length {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { least, most } = self;
+        if least == most { write!(f, "{least}") } else { write!(f, "{least} to {most}") }
     }
 }
 
@@ -267,9 +291,10 @@ mod tests {
     #[test]
     fn a_refusal_says_what_was_found_and_what_would_be_right() {
         let count = Values::Count { least: 1, most: Some(4), default: None };
-        let list = Values::Counts { least: 1, most: None };
-        let five = Values::Numbers { range: Range::Any, length: Some(5) };
-        let ratios = Values::Numbers { range: Range::Above(0.0), length: None };
+        let few = Length { least: 1, most: 3 };
+        let list = Values::Counts { least: 1, most: None, length: few };
+        let five = Values::Numbers { range: Range::Any, length: Length { least: 5, most: 5 } };
+        let ratios = Values::Numbers { range: Range::Above(0.0), length: few };
         for (values, value, message) in [
             (Values::Flag { default: None }, json!(1), "`k` is 1; it must be true or false"),
             (count, json!(1.5), "`k` is 1.5; it must be an integer"),
@@ -284,15 +309,41 @@ mod tests {
             ),
             (list, json!([]), "`k` is []; it must be a list of integers of at least 1"),
             (
-                Values::Counts { least: 0, most: Some(1) },
+                Values::Counts { least: 0, most: Some(1), length: few },
                 json!([2]),
                 "`k` is [2]; it must be a list of integers from 0 to 1",
             ),
+            (list, json!([1, 2, 3, 4]), "`k` has 4 numbers; it must have 1 to 3"),
             (five, json!([1, 2]), "`k` has 2 numbers; it must have 5"),
             (ratios, json!([1, 0]), "`k` is 0; it must be a list of numbers above 0"),
+            (ratios, json!([]), "`k` is []; it must be a list of numbers"),
+            (ratios, json!([1, "x"]), "`k` is [1,\"x\"]; it must be a list of numbers"),
+            (ratios, json!([1, 1, 1, 1]), "`k` has 4 numbers; it must have 1 to 3"),
         ] {
             let error = Key::new("k", values, "").check(&value).unwrap_err();
             assert_eq!((error.key.as_deref(), &*error.message), (Some("k"), message));
+        }
+    }
+
+    #[test]
+    fn a_list_may_be_empty_where_none_is_as_good() {
+        let ids = Values::Counts { least: 0, most: None, length: Length { least: 0, most: 3 } };
+        assert_eq!(Key::new("k", ids, "").check(&json!([])), Ok(()));
+    }
+
+    #[test]
+    fn a_refusal_shows_the_beginning_of_what_was_found() {
+        let few = Length { least: 1, most: 3 };
+        for (values, value) in [
+            (Values::Choice { names: &["a"], default: None }, json!("x".repeat(1000))),
+            (Values::Number { range: Range::Within(0.0, 1.0), default: None }, json!(1e300)),
+            (Values::Counts { least: 1, most: None, length: few }, json!({"x": "x".repeat(1000)})),
+            (Values::Counts { least: 1, most: None, length: few }, json!([1, "x".repeat(1000)])),
+            (Values::Numbers { range: Range::Above(0.0), length: few }, json!([1, -1e300])),
+            (Values::Flag { default: None }, json!([["x".repeat(1000)]])),
+        ] {
+            let message = Key::new("k", values, "").check(&value).unwrap_err().message;
+            assert!(message.len() < 150, "{message}");
         }
     }
 }

@@ -7,7 +7,7 @@
 //!
 //! Names are vLLM-Omni's, and cache-dit's where vLLM-Omni has none; defaults are vLLM-Omni's.
 
-pub use super::key::{Key, Range, Scope, Values};
+pub use super::key::{Key, Length, Range, Scope, Values};
 use super::{CacheBackend, TEA_CACHE_COEFFICIENTS};
 
 const OFF: Values = Values::Flag { default: Some(false) };
@@ -16,6 +16,11 @@ const ON: Values = Values::Flag { default: Some(true) };
 const NUMBER: Values = Values::Number { range: Range::Any, default: None };
 /// A number of steps or forwards, without a default.
 const AT_LEAST_ONE: Values = Values::Count { least: 1, most: None, default: None };
+/// The most entries of a list: no run has more steps than the timesteps that models are trained on, and no model as many
+/// blocks. A request can use fewer still, which its plan knows.
+pub const MAX_LIST_LENGTH: usize = 1000;
+/// A list with at least one entry.
+const SOME: Length = Length { least: 1, most: MAX_LIST_LENGTH };
 /// Highest TaylorSeer order; every order costs one more copy of the residual.
 const MAX_TAYLORSEER_ORDER: i64 = 4;
 
@@ -78,17 +83,17 @@ pub const CACHE_DIT: [Key; 31] = [
     ),
     Key::new(
         "scm_compute_bins",
-        Values::Counts { least: 1, most: None },
+        Values::Counts { least: 1, most: None, length: SOME },
         "Own lengths of the computed runs; goes with `scm_cache_bins`, and both add up to the steps",
     ),
     Key::new(
         "scm_cache_bins",
-        Values::Counts { least: 1, most: None },
+        Values::Counts { least: 1, most: None, length: SOME },
         "Own lengths of the runs that may be reused; goes with `scm_compute_bins`",
     ),
     Key::new(
         "steps_computation_mask",
-        Values::Counts { least: 0, most: Some(1) },
+        Values::Counts { least: 0, most: Some(1), length: SOME },
         "The mask itself, with an entry for each step: 1 is computed",
     ),
     Key::new(
@@ -130,8 +135,12 @@ pub const CACHE_DIT: [Key; 31] = [
         "The threshold is raised to the mean of the first distances times this",
     )
     .of(Scope::DbPrune),
-    Key::new("non_prune_block_ids", Values::Counts { least: 0, most: None }, "Blocks that are always computed")
-        .of(Scope::DbPrune),
+    Key::new(
+        "non_prune_block_ids",
+        Values::Counts { least: 0, most: None, length: Length { least: 0, most: MAX_LIST_LENGTH } },
+        "Blocks that are always computed",
+    )
+    .of(Scope::DbPrune),
 ];
 
 /// The keys of backend `tea_cache`.
@@ -139,7 +148,10 @@ pub const TEA_CACHE: [Key; 4] = [
     Key::new("rel_l1_thresh", number(Range::Above(0.0), 0.2), "Reuse while the accumulated change is below this"),
     Key::new(
         "coefficients",
-        Values::Numbers { range: Range::Any, length: Some(TEA_CACHE_COEFFICIENTS) },
+        Values::Numbers {
+            range: Range::Any,
+            length: Length { least: TEA_CACHE_COEFFICIENTS, most: TEA_CACHE_COEFFICIENTS },
+        },
         "Five numbers, highest degree first: from input change to output change",
     )
     .absent("the model's"),
@@ -158,7 +170,7 @@ pub const MAG_CACHE: [Key; 5] = [
     ),
     Key::new(
         "mag_ratios",
-        Values::Numbers { range: Range::Above(0.0), length: None },
+        Values::Numbers { range: Range::Above(0.0), length: SOME },
         "Magnitude ratio of every step of a calibration run, interpolated for the request's steps",
     )
     .absent("the model's"),
@@ -240,6 +252,19 @@ mod tests {
                     let keys = Map::from_iter([(key.name.to_owned(), Value::from(*name))]);
                     assert!(CacheConfig::parse(backend, &keys).is_ok(), "{}: {name}", key.name);
                 }
+            }
+        }
+    }
+
+    #[test]
+    fn a_list_is_bounded_before_anything_is_done_with_it() {
+        for backend in CacheBackend::ALL {
+            for key in of(backend) {
+                let (Values::Counts { length, .. } | Values::Numbers { length, .. }) = key.values else { continue };
+                let longer = Value::from(vec![1; length.most + 1]);
+                let error = key.check(&longer).unwrap_err();
+                assert_eq!(error.key.as_deref(), Some(key.name));
+                assert!(length.most <= MAX_LIST_LENGTH && error.message.len() < 100, "{error}");
             }
         }
     }

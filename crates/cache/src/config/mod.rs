@@ -14,6 +14,7 @@ mod in_force;
 mod key;
 pub mod keys;
 mod mag_cache;
+mod quoted;
 mod steps_mask;
 mod tea_cache;
 
@@ -23,6 +24,7 @@ pub use cache_dit::{BlockLists, CacheDitConfig, ContinuousCounter, RefreshConfig
 pub use calibrator::{CalibratorConfig, CalibratorKind};
 pub use db_prune::{DynamicThreshold, PruneConfig};
 pub use mag_cache::MagCacheConfig;
+use quoted::quoted;
 pub use steps_mask::{MaskMode, StepsMask};
 pub use tea_cache::{TEA_CACHE_COEFFICIENTS, TeaCacheConfig};
 
@@ -66,7 +68,8 @@ impl std::str::FromStr for CacheBackend {
     fn from_str(name: &str) -> Result<Self, Self::Err> {
         Self::ALL.into_iter().find(|backend| backend.as_str() == name).ok_or_else(|| {
             let known: Vec<_> = Self::ALL.iter().map(|backend| backend.as_str()).collect();
-            ConfigError { key: None, message: format!("unknown cache backend `{name}`; known: {}", known.join(", ")) }
+            let message = format!("unknown cache backend `{}`; known: {}", quoted(name), known.join(", "));
+            ConfigError { key: None, message }
         })
     }
 }
@@ -82,8 +85,9 @@ pub struct ConfigError {
 }
 
 impl ConfigError {
+    /// A client may have chosen the key itself, so no more of it is named than a message shows.
     pub(crate) fn at(key: &str, message: impl Into<String>) -> Self {
-        Self { key: Some(key.to_owned()), message: message.into() }
+        Self { key: Some(quoted(key)), message: message.into() }
     }
 }
 
@@ -126,7 +130,10 @@ impl CacheConfig {
             CacheBackend::MagCache => MagCacheConfig::parse(keys).map(Self::MagCache),
             CacheBackend::None => match keys.keys().next() {
                 None => Ok(Self::None),
-                Some(key) => Err(ConfigError::at(key, format!("`{key}` has no effect: the cache backend is `none`"))),
+                Some(key) => {
+                    let message = format!("`{}` has no effect: the cache backend is `none`", quoted(key));
+                    Err(ConfigError::at(key, message))
+                }
             },
         }
     }
@@ -213,5 +220,16 @@ mod tests {
             assert_eq!(backend.as_str().parse::<CacheBackend>().unwrap(), backend);
         }
         assert!("teacache".parse::<CacheBackend>().unwrap_err().message.contains("tea_cache"));
+    }
+
+    #[test]
+    fn names_that_a_client_chooses_are_cut() {
+        let name = "x".repeat(1000);
+        let keys = Map::from_iter([(name.clone(), json!(1))]);
+        for backend in CacheBackend::ALL {
+            let ConfigError { key, message } = CacheConfig::parse(backend, &keys).unwrap_err();
+            assert!(key.is_some_and(|key| key.len() < 90) && !message.contains(&name[..81]), "{message}");
+        }
+        assert!(!name.parse::<CacheBackend>().unwrap_err().message.contains(&name[..81]));
     }
 }

@@ -93,6 +93,11 @@ fn check_blocks(config: &CacheDitConfig, fewest: usize) -> Result<(), ConfigErro
 
 fn check_prune(config: &CacheDitConfig, fewest: usize) -> Result<(), ConfigError> {
     let Some(prune) = &config.prune else { return Ok(()) };
+    let ids = prune.non_prune_blocks.len();
+    if ids > fewest {
+        let message = format!("`non_prune_block_ids` has {ids} entries, but the model has {fewest} blocks");
+        return Err(ConfigError::at("non_prune_block_ids", message));
+    }
     if let Some(block) = prune.non_prune_blocks.iter().find(|block| **block >= fewest) {
         let message = format!("`non_prune_block_ids` names block {block}, but the model has {fewest} blocks");
         return Err(ConfigError::at("non_prune_block_ids", message));
@@ -202,6 +207,7 @@ mod tests {
             (json!({"steps_computation_mask": vec![1; 29]}), "steps_computation_mask"),
             (json!({"steps_computation_mask": [0, 1], "scm_steps_policy": "static"}), "steps_computation_mask"),
             (json!({"cache_type": "DBPrune", "non_prune_block_ids": [8]}), "non_prune_block_ids"),
+            (json!({"cache_type": "DBPrune", "non_prune_block_ids": vec![0; 9]}), "non_prune_block_ids"),
         ] {
             let error = plan(keys.clone(), 28, 8).unwrap_err();
             assert_eq!(error.key.as_deref(), Some(key), "{keys}: {error}");
@@ -227,7 +233,9 @@ mod tests {
             json!({"scm_steps_mask_policy": "fast", "enable_taylorseer": true, "taylorseer_order": 2}),
             json!({"scm_compute_bins": [4, 1], "scm_cache_bins": [3, 20], "scm_steps_policy": "static"}),
             json!({"steps_computation_mask": [1, 0, 1], "enable_foca": true, "max_cached_steps": 3}),
+            json!({"cache_type": "DBPrune"}),
             json!({"cache_type": "DBPrune", "non_prune_block_ids": [2], "enable_dynamic_prune_threshold": true}),
+            json!({"cache_type": "DBPrune", "max_dynamic_prune_threshold": 0.5, "enable_foca": true}),
             json!({"block_lists": "separate"}),
         ] {
             let once = plan(keys.clone(), 28, 8).unwrap().effective_config();

@@ -8,20 +8,24 @@
 //!
 //! * Only images of one key share a forward: one bucket, and one phase of the model. In all else the rows of a batch
 //!   may differ (`docs/adr/0004-the-bucket-is-the-batch-key.md`).
-//! * An image may have another key after a step. Room and order are the bucket's, whatever phases its images are in.
-//! * The running rows of a bucket never exceed `max_batch_rows`. An image whose steps are made keeps its
-//!   rows until it is decoded.
-//! * Images of a bucket begin in the order of their requests. A full bucket holds up nobody else's.
+//! * An image may have another key after a step; it keeps its rows.
+//! * The running rows of a worker, those of all buckets together, never exceed `max_batch_rows`. An image whose steps are
+//!   made keeps its rows until it is decoded.
+//! * The images of an owner begin in the order of their requests, and of several owners that one's is next which has the
+//!   fewest rows ([`fair_order`]). Nobody passes an image that waits for room.
 //! * Keys with running images take turns: between two steps of a running image, and before its
 //!   first, at most `active keys - 1` other iterations pass. A waiting image therefore begins at the
-//!   latest when the images of its bucket ahead of it have made their steps at that pace.
+//!   latest when the images ahead of it have made their steps at that pace.
 //! * An iteration encodes the texts of one image at most (its prompt and its negative prompt, for which
 //!   offloaded encoders are loaded once), decodes one finished picture at most, and one preview at most. So between two steps of a running image there pass
 //!   at most as many text encodings and decodings as iterations, however many requests come or end at once.
 //!   Images whose texts are kept from earlier, and classes, wait for nobody's encoding. Where an image has to
 //!   wait for its turn to be encoded, those that follow in its bucket wait with it.
 //! * Finished pictures are decoded from the oldest request on, previews in the order they became due; a
-//!   preview shows the image as it is by then, and is dropped where all its steps are made by then.
+//!   preview shows the image as it is by then, and is dropped, not made, where all its steps are made by then, where its
+//!   client has left, or has no room for it.
+//! * A request whose client has left keeps its place in the queue, and what it holds from its client
+//!   ([`Hold`](crate::request::Hold)), until the loop has let it go.
 //! * An image that fails, fails its own request and no other.
 //!
 //! The loop knows neither a model ([`StepModel`]) nor the time of day ([`Clock`]), so its tests run on
@@ -29,6 +33,8 @@
 
 mod batch_key;
 mod clock;
+mod due_previews;
+mod fair_order;
 mod loop_parts;
 pub(crate) mod pipeline_model;
 mod pool;

@@ -2,7 +2,7 @@
 //!
 //! Work is weighed in estimated seconds. A request goes to the worker with the least of it, or to the next
 //! one if that worker turns out to be dead, and is refused where that worker already has too much, or where
-//! too many requests wait.
+//! too many requests wait. Clients share both bounds ([`SharedUse`]): what one of them has waiting keeps no other out.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -16,7 +16,8 @@ use super::work_estimate::{BucketEstimate, Work};
 use super::work_ledger::Totals;
 use super::worker::{NotSent, Worker, WorkerOptions};
 use crate::error::RunnerError;
-use crate::request::{ImageSpec, PlannedRequest, Ticket, ticket};
+use crate::fair_share::SharedUse;
+use crate::request::{ImageSpec, Owner, PlannedRequest, Ticket, ticket};
 
 /// Why a request was not accepted.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
@@ -64,7 +65,8 @@ impl WorkerPool {
             let options = WorkerOptions {
                 name,
                 max_batch_rows: limits.max_batch_rows,
-                max_queued_requests: limits.max_queued_requests,
+                // All clients together come up to twice the bound.
+                max_requests_on_their_way: limits.max_queued_requests.saturating_mul(2),
                 warm_up: warm_up.to_vec(),
                 clock: Arc::clone(&clock),
             };
@@ -84,24 +86,27 @@ impl WorkerPool {
         let mut workers: Vec<_> = alive.map(|worker| (worker, worker.totals())).collect();
         // Without estimates the number of requests decides.
         workers.sort_by(|(_, a), (_, b)| a.seconds.total_cmp(&b.seconds).then(a.requests.cmp(&b.requests)));
-        let all = self.totals();
+        let (all, owner) = (self.totals(), request.owner);
         // Without a living worker the refusal is `Closed` instead: waiting does not help.
-        if !workers.is_empty() && all.waiting >= self.limits.max_queued_requests {
-            return Err(queue_full(all.seconds_to_first));
+        if !workers.is_empty() {
+            self.check_places(owner, &all)?;
         }
         let work = Work::of(&request);
         let (ticket, mut outcome) = ticket(&request);
         let (mut request, mut refusal) = (request, SubmitError::Closed);
         for (worker, totals) in workers {
-            let excess = totals.seconds + worker.estimate(&work).unwrap_or(0.0) - self.limits.max_queued_seconds;
+            let seconds = worker.uses().into_iter().map(|used| (used.owner, used.seconds));
+            let estimate = worker.estimate(&work).unwrap_or(0.0);
+            let excess = SharedUse::seen_by(owner, seconds).excess(estimate, self.limits.max_queued_seconds);
             // However long it takes, an idle worker accepts any request.
             if excess > 0.0 && totals.requests > 0 {
                 // No longer than the queue itself: once it is empty, the worker accepts any request.
                 return Err(queue_full(excess.min(totals.seconds)));
             }
-            let (entry, accepted) = (worker.ledger().enter(work), self.clock.now());
-            let (timeout, spans) = (self.limits.request_timeout, RequestSpans::accepted());
-            match worker.send(AcceptedRequest { request, outcome, entry, accepted, timeout, spans }) {
+            let entry = worker.ledger().enter(work, owner, outcome.cancelled());
+            let (accepted, timeout) = (self.clock.now(), self.limits.request_timeout);
+            let spans = RequestSpans::accepted();
+            match worker.send(Box::new(AcceptedRequest { request, outcome, entry, accepted, timeout, spans })) {
                 Ok(()) => return Ok(ticket),
                 Err(NotSent { request: back, is_full }) => {
                     // It died meanwhile, or is busy: the next one may take the request.
@@ -113,6 +118,33 @@ impl WorkerPool {
             }
         }
         Err(refusal)
+    }
+
+    /// Refuses an owner that has its share of the places while all are taken.
+    fn check_places(&self, owner: Owner, all: &Totals) -> Result<(), SubmitError> {
+        let waiting = self.workers.iter().flat_map(Worker::uses).filter(|used| used.waits);
+        let places = waiting.map(|used| (used.owner, 1.0));
+        let excess = SharedUse::seen_by(owner, places).excess(1.0, self.limits.max_queued_requests as f64);
+        if excess <= 0.0 {
+            return Ok(());
+        }
+        // The first place is free once a request is done, each further one once as much work is done as a request has.
+        let per_request = all.seconds / all.requests.max(1) as f64;
+        Err(queue_full((all.seconds_to_first + (excess.ceil() - 1.0) * per_request).min(all.seconds)))
+    }
+
+    /// Seconds until the first of the owner's requests should be done, if it has some.
+    pub(crate) fn seconds_to_first_of(&self, owner: Owner) -> f64 {
+        let of_worker = |worker: &Worker| {
+            let uses = worker.uses();
+            let begun = uses.iter().filter(|used| !used.waits).count();
+            let all: f64 = uses.iter().map(|used| used.seconds).sum();
+            let own = uses.iter().filter(|used| used.owner == owner);
+            // Running requests advance side by side; before one that waits there may be all others.
+            let done = own.map(|used| if used.waits { all } else { all.min(used.seconds * begun as f64) });
+            done.min_by(f64::total_cmp)
+        };
+        self.workers.iter().filter_map(of_worker).min_by(f64::total_cmp).unwrap_or(0.0)
     }
 
     /// Takes the queue from a worker that still looks alive, as its death does for a moment.

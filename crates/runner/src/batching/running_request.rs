@@ -9,7 +9,8 @@ use super::step_model::StepModel;
 use super::work_estimate::Work;
 use super::work_ledger::{LedgerEntry, Remaining};
 use crate::request::{
-    FinishedRequest, ImageSpec, Outcome, PlannedRequest, Progress, RequestFailure, RequestWarning, RgbImage, Timings,
+    FinishedRequest, ImageSpec, Outcome, Owner, PlannedRequest, Progress, RequestFailure, RequestWarning, RgbImage,
+    Timings,
 };
 
 /// An accepted request on its way to the loop. If it is dropped there, its client learns that it failed.
@@ -42,6 +43,8 @@ pub(super) struct ImageRecord<I> {
     pub(super) step: usize,
     /// Forwards among them that were reused.
     pub(super) cached: usize,
+    /// Previews that are still to be made.
+    pub(super) previews_left: usize,
 }
 
 pub(super) enum ImageState<I> {
@@ -64,13 +67,19 @@ impl<I> ImageRecord<I> {
 
 impl<I> RunningRequest<I> {
     pub(super) fn new(accepted: AcceptedRequest) -> Self {
-        let waiting = || ImageRecord { state: ImageState::Waiting, step: 0, cached: 0 };
+        let previews_left = accepted.request.previews.of_run(accepted.request.spec.forwards());
+        let waiting = || ImageRecord { state: ImageState::Waiting, step: 0, cached: 0, previews_left };
         let images = std::iter::repeat_with(waiting).take(accepted.request.seeds.count()).collect();
         Self { accepted, images, has_begun: false, timings: Timings::default(), warnings: Vec::new() }
     }
 
     pub(super) fn request(&self) -> &PlannedRequest {
         &self.accepted.request
+    }
+
+    /// Whose it is.
+    pub(super) fn owner(&self) -> Owner {
+        self.accepted.request.owner
     }
 
     /// What its images are made of.
@@ -143,8 +152,14 @@ impl<I> RunningRequest<I> {
         let request = self.request();
         let steps_left: usize = self.images.iter().map(|image| request.spec.forwards() - image.step).sum();
         let is_open = |image: &&ImageRecord<I>| !matches!(image.state, ImageState::Done(..));
-        let decodes = self.images.iter().filter(is_open).count();
-        let work = Work { row_steps: (steps_left * request.spec.guidance.rows()) as f64, decodes, ..Work::of(request) };
+        let waits = |image: &&ImageRecord<I>| matches!(image.state, ImageState::Waiting);
+        let previews: usize = self.images.iter().map(|image| image.previews_left).sum();
+        let work = Work {
+            begins: self.images.iter().filter(waits).count(),
+            row_steps: (steps_left * request.spec.guidance.rows()) as f64,
+            decodes: self.images.iter().filter(is_open).count() + previews,
+            ..Work::of(request)
+        };
         Remaining { work, has_begun: self.has_begun, running_rows: self.running_rows() }
     }
 
@@ -170,24 +185,25 @@ impl<I> RunningRequest<I> {
             _ => None,
         });
         let (images, reports) = done.unzip();
-        let PlannedRequest { spec, seeds, .. } = request;
+        let PlannedRequest { spec, seeds, hold, .. } = request;
         let cache = CacheReport::new(&spec.cache, spec.steps, reports);
-        // Struck out first: a request that is answered is no longer queued work.
-        drop(entry);
+        // Struck out first: a request that is answered is no longer queued work, and keeps nothing from its client.
+        drop((entry, hold));
         outcome.send(Ok(FinishedRequest { spec, seeds, images, cache, timings, warnings }));
     }
 
     /// Sends why there are no images. State and memory of its images are gone by then.
     pub(super) fn fail(self, error: RequestFailure) {
-        let Self { accepted: AcceptedRequest { outcome, entry, .. }, images, .. } = self;
-        drop((images, entry));
+        let Self { accepted: AcceptedRequest { request, outcome, entry, .. }, images, .. } = self;
+        drop((images, entry, request));
         outcome.send(Err(error));
     }
 }
 
 impl<I> ImageRecord<I> {
-    /// A running image has made all its steps.
+    /// A running image has made all its steps; what comes now is the picture itself.
     pub(super) fn set_stepped(&mut self) {
+        self.previews_left = 0;
         self.state = match std::mem::replace(&mut self.state, ImageState::Waiting) {
             ImageState::Running(image) => ImageState::Stepped(image),
             other => other,
@@ -209,8 +225,9 @@ impl Work {
         Self {
             size: spec.size,
             backend: spec.cache.backend(),
+            begins: images,
             row_steps: (spec.forwards() * images * spec.guidance.rows()) as f64,
-            decodes: images,
+            decodes: images * (1 + request.previews.of_run(spec.forwards())),
         }
     }
 }

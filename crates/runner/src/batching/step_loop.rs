@@ -1,9 +1,11 @@
 //! The loop of one worker, an iteration at a time.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 use super::batch_key::BatchKey;
+use super::due_previews::DuePreviews;
+use super::fair_order::{LastBegun, RowsByOwner, waiting_in_order};
 use super::loop_parts::LoopParts;
 use super::running_request::{AcceptedRequest, ImageState, RunningRequest};
 use super::shared_step::{self, StepFailure, guarded};
@@ -12,7 +14,7 @@ use super::step_model::StepModel;
 use super::turns::Turns;
 use super::work_estimate::row_steps;
 use crate::error::RunnerError;
-use crate::request::{ImageSpec, PlannedRequest, Preview, RequestFailure, Size};
+use crate::request::{ImageSpec, PlannedRequest, RequestFailure, Size};
 
 /// The requests of one worker, waiting and running. See the [module](super) for its rules.
 pub(super) struct StepLoop<M: StepModel> {
@@ -21,15 +23,8 @@ pub(super) struct StepLoop<M: StepModel> {
     requests: BTreeMap<u64, RunningRequest<M::Image>>,
     next_request: u64,
     turns: Turns,
-    /// Previews that are due, in the order they became so.
-    previews: VecDeque<DuePreview>,
-}
-
-/// A preview that has to be made.
-struct DuePreview {
-    request: u64,
-    index: usize,
-    number: usize,
+    last_begun: LastBegun,
+    previews: DuePreviews,
 }
 
 /// What became of an image in a shared step.
@@ -41,7 +36,14 @@ struct Stepped {
 
 impl<M: StepModel> StepLoop<M> {
     pub(super) fn new(parts: LoopParts<M>) -> Self {
-        Self { parts, requests: BTreeMap::new(), next_request: 0, turns: Turns::default(), previews: VecDeque::new() }
+        Self {
+            parts,
+            requests: BTreeMap::new(),
+            next_request: 0,
+            turns: Turns::default(),
+            last_begun: LastBegun::default(),
+            previews: DuePreviews::default(),
+        }
     }
 
     /// Takes a request in; it joins at the next iteration.
@@ -73,7 +75,7 @@ impl<M: StepModel> StepLoop<M> {
         }
         // One picture and one preview per iteration: running images wait for no more than that.
         self.decode_one();
-        self.preview_one();
+        self.previews.make_one(&self.parts, &mut self.requests);
         self.publish();
     }
 
@@ -108,28 +110,32 @@ impl<M: StepModel> StepLoop<M> {
         self.retire_turns();
     }
 
-    /// Begins waiting images, oldest request first, until their buckets are full. Only one of them may have
-    /// texts to be encoded.
+    /// Begins waiting images in their order until the worker is full. Only one of them may have texts to be encoded;
+    /// the next one that has some keeps its bucket waiting.
     fn admit(&mut self) {
-        let mut free: HashMap<Size, usize> = HashMap::new();
-        let mut has_encoded = false;
-        let ids: Vec<_> = self.requests.keys().copied().collect();
-        for id in ids {
-            while let Some(record) = self.requests.get(&id)
-                && let Some(index) = record.next_waiting()
-            {
-                let (size, rows) = (record.spec().size, record.rows_per_image());
-                let free = free.entry(size).or_insert_with(|| self.parts.max_batch_rows - self.occupied_rows(size));
-                let encodes = rows <= *free && self.parts.model.must_encode(record.spec());
-                if rows > *free || (encodes && has_encoded) {
-                    // Later requests must not pass it, however few rows they need: it might never find room.
-                    *free = 0;
-                    break;
-                }
-                has_encoded |= encodes;
-                *free -= rows;
-                self.begin(id, index);
+        self.last_begun.retain(&self.requests);
+        let mut rows_by_owner = RowsByOwner::occupied(&self.requests);
+        let mut free = self.parts.max_batch_rows - self.occupied_rows();
+        let (mut has_encoded, mut passed_over) = (false, HashSet::new());
+        while let Some((id, index)) = rows_by_owner.next_image(&self.requests, &self.last_begun, &passed_over)
+            && let Some(record) = self.requests.get(&id)
+        {
+            let (size, rows, owner) = (record.spec().size, record.rows_per_image(), record.owner());
+            // Later images must not pass it, however few rows they need: it might never find room.
+            if rows > free {
+                break;
             }
+            let encodes = self.parts.model.must_encode(record.spec());
+            if encodes && has_encoded {
+                passed_over.insert(size);
+                continue;
+            }
+            has_encoded |= encodes;
+            free -= rows;
+            rows_by_owner.add(owner, rows);
+            self.last_begun.note(owner, self.next_request);
+            self.next_request += 1;
+            self.begin(id, index);
         }
     }
 
@@ -152,7 +158,9 @@ impl<M: StepModel> StepLoop<M> {
         record.warnings = record.accepted.request.warnings.clone();
         record.warnings.extend(model.warnings(&image));
         record.images[index].state = ImageState::Running(image);
-        record.timings.encode_seconds += (clock.now() - started).as_secs_f64();
+        let seconds = (clock.now() - started).as_secs_f64();
+        record.timings.encode_seconds += seconds;
+        shared.ledger.measure(|estimates| estimates.add_begin(seconds));
         record.accepted.spans.denoise_begins();
         count(&shared.counters.images_begun);
         if self.turns.enter(key) {
@@ -177,9 +185,9 @@ impl<M: StepModel> StepLoop<M> {
         self.requests.values().map(rows).sum()
     }
 
-    /// Rows of running images of a bucket, in whatever phase they are, and of those that wait to be decoded.
-    fn occupied_rows(&self, size: Size) -> usize {
-        self.requests.values().filter(|record| record.spec().size == size).map(RunningRequest::occupied_rows).sum()
+    /// Rows of all running images, and of those that wait to be decoded.
+    fn occupied_rows(&self) -> usize {
+        self.requests.values().map(RunningRequest::occupied_rows).sum()
     }
 
     /// Makes one step of all running images with this key.
@@ -200,7 +208,7 @@ impl<M: StepModel> StepLoop<M> {
         if record.accepted.outcome.previews.is_some()
             && let Some(number) = record.request().previews.due(step, steps)
         {
-            self.previews.push_back(DuePreview { request, index, number });
+            self.previews.add(request, index, number);
         }
         if step == steps {
             record.images[index].set_stepped();
@@ -263,37 +271,6 @@ impl<M: StepModel> StepLoop<M> {
             }
         }
         members
-    }
-
-    /// Makes the preview that has been due for longest, as the image stands now. One of an image that has made
-    /// all its steps, one that fails and one that its client does not take are dropped and counted: the picture
-    /// itself is still to come.
-    fn preview_one(&mut self) {
-        while let Some(due) = self.previews.pop_front() {
-            let Some(record) = self.requests.get(&due.request) else { continue };
-            if let ImageState::Running(image) = &record.images[due.index].state {
-                return self.preview(record, &due, image);
-            }
-            count(&self.parts.shared.counters.previews_dropped);
-        }
-    }
-
-    fn preview(&self, record: &RunningRequest<M::Image>, due: &DuePreview, image: &M::Image) {
-        let LoopParts { model, shared, .. } = &self.parts;
-        let Some(sender) = &record.accepted.outcome.previews else { return };
-        let (index, step) = (due.index, record.images[due.index].step);
-        let sent = match guarded(|| model.preview(image)) {
-            Ok(Some(pixels)) => sender.try_send(Preview { image: index, number: due.number, step, pixels }).is_ok(),
-            Ok(None) => false,
-            Err(reason) => {
-                let _request = record.accepted.spans.request().enter();
-                tracing::warn!(reason, "a preview could not be made");
-                false
-            }
-        };
-        if !sent {
-            count(&shared.counters.previews_dropped);
-        }
     }
 
     /// Decodes one image that has made all its steps, of the oldest request that has such, and answers the
@@ -368,10 +345,11 @@ impl<M: StepModel> StepLoop<M> {
     fn publish(&self) {
         let records = self.requests.values();
         self.parts.shared.ledger.update(records.map(|record| (&record.accepted.entry, record.remaining())));
-        let mut waiting = 0;
-        for record in self.requests.values() {
-            waiting += usize::from(!record.has_begun);
-            record.report_progress(waiting);
+        self.requests.values().filter(|record| record.has_begun).for_each(|record| record.report_progress(0));
+        for (place, id) in (1..).zip(waiting_in_order(&self.requests, &self.last_begun)) {
+            if let Some(record) = self.requests.get(&id) {
+                record.report_progress(place);
+            }
         }
     }
 }

@@ -32,15 +32,19 @@ pub struct BucketEstimate {
 pub(super) struct Work {
     pub(super) size: Size,
     pub(super) backend: CacheBackend,
+    /// Images to begin, whose texts may have to be encoded.
+    pub(super) begins: usize,
     /// Rows times steps, over all images, as if every step were computed.
     pub(super) row_steps: f64,
-    /// Images to decode.
+    /// Images and previews to decode.
     pub(super) decodes: usize,
 }
 
 /// Running means of everything an estimate is made from.
 #[derive(Debug, Default)]
 pub(super) struct WorkEstimates {
+    /// Of beginning an image; nothing where its texts are kept from an earlier one.
+    begin_seconds: Mean,
     buckets: BTreeMap<Size, BucketMeans>,
     computed_shares: HashMap<CacheBackend, Mean>,
 }
@@ -67,6 +71,11 @@ pub(super) fn row_steps(rows: usize, is_reused: bool) -> f64 {
 }
 
 impl WorkEstimates {
+    /// An image was begun in `seconds`.
+    pub(super) fn add_begin(&mut self, seconds: f64) {
+        self.begin_seconds.add(seconds);
+    }
+
     /// A shared step of this many row-steps took `seconds`.
     pub(super) fn add_step(&mut self, size: Size, row_steps: f64, seconds: f64) {
         if row_steps > 0.0 {
@@ -74,7 +83,7 @@ impl WorkEstimates {
         }
     }
 
-    /// The decoding of an image took `seconds`.
+    /// The decoding of an image or a preview took `seconds`.
     pub(super) fn add_decode(&mut self, size: Size, seconds: f64) {
         self.buckets.entry(size).or_default().decode_seconds.add(seconds);
     }
@@ -92,8 +101,9 @@ impl WorkEstimates {
         let bucket = self.buckets.get(&work.size)?;
         // Until an image with this backend is done, all of its steps count as computed: rather too long than too short.
         let share = self.computed_shares.get(&work.backend).and_then(|share| share.0).unwrap_or(1.0);
-        let decode_seconds = bucket.decode_seconds.0.unwrap_or(0.0);
-        Some(work.row_steps * share * bucket.row_step_seconds.0? + work.decodes as f64 * decode_seconds)
+        let begins = work.begins as f64 * self.begin_seconds.0.unwrap_or(0.0);
+        let decodes = work.decodes as f64 * bucket.decode_seconds.0.unwrap_or(0.0);
+        Some(begins + work.row_steps * share * bucket.row_step_seconds.0? + decodes)
     }
 
     /// Every bucket that was measured.
@@ -116,17 +126,19 @@ mod tests {
     const SIZE: Size = Size { width: 64, height: 64 };
 
     fn work(backend: CacheBackend) -> Work {
-        Work { size: SIZE, backend, row_steps: 40.0, decodes: 2 }
+        Work { size: SIZE, backend, begins: 1, row_steps: 40.0, decodes: 2 }
     }
 
     #[test]
-    fn an_estimate_is_row_steps_times_seconds_plus_decoding() {
+    fn an_estimate_is_row_steps_times_seconds_plus_texts_and_decoding() {
         let mut estimates = WorkEstimates::default();
         assert_eq!(estimates.seconds(&work(CacheBackend::None)), None);
         estimates.add_step(SIZE, 4.0, 2.0);
         assert_eq!(estimates.seconds(&work(CacheBackend::None)), Some(20.0));
         estimates.add_decode(SIZE, 3.0);
         assert_eq!(estimates.seconds(&work(CacheBackend::None)), Some(26.0));
+        estimates.add_begin(0.5);
+        assert_eq!(estimates.seconds(&work(CacheBackend::None)), Some(26.5));
         assert_eq!(estimates.buckets().len(), 1);
     }
 

@@ -1,9 +1,11 @@
 //! What a worker still has to do, written by the worker and read by those who hand it work.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::work_estimate::{BucketEstimate, Work, WorkEstimates};
+use crate::request::Owner;
 
 /// The accepted requests of one worker and the estimates they are weighed with.
 #[derive(Debug, Default)]
@@ -14,8 +16,17 @@ pub(super) struct WorkLedger {
 #[derive(Debug, Default)]
 struct State {
     estimates: WorkEstimates,
-    requests: BTreeMap<u64, Remaining>,
+    requests: BTreeMap<u64, Line>,
     next: u64,
+}
+
+/// One request.
+#[derive(Debug)]
+struct Line {
+    owner: Owner,
+    /// Its client has left: it takes up its place until the worker lets it go, but no more time.
+    is_given_up: Arc<AtomicBool>,
+    remaining: Remaining,
 }
 
 /// What is left of one request.
@@ -26,6 +37,16 @@ pub(super) struct Remaining {
     pub(super) has_begun: bool,
     /// Rows of its running images.
     pub(super) running_rows: usize,
+}
+
+/// What one request takes up.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Use {
+    pub(super) owner: Owner,
+    /// Nothing of it was begun.
+    pub(super) waits: bool,
+    /// Estimated work left.
+    pub(super) seconds: f64,
 }
 
 /// A request's line in the ledger, struck out when dropped.
@@ -55,12 +76,13 @@ impl WorkLedger {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Writes down a request that waits.
-    pub(super) fn enter(self: &Arc<Self>, work: Work) -> LedgerEntry {
+    /// Writes down a request that waits, until it `is_given_up`.
+    pub(super) fn enter(self: &Arc<Self>, work: Work, owner: Owner, is_given_up: Arc<AtomicBool>) -> LedgerEntry {
         let mut state = self.state();
         let id = state.next;
         state.next += 1;
-        state.requests.insert(id, Remaining { work, has_begun: false, running_rows: 0 });
+        let remaining = Remaining { work, has_begun: false, running_rows: 0 };
+        state.requests.insert(id, Line { owner, is_given_up, remaining });
         LedgerEntry { id, ledger: Arc::clone(self) }
     }
 
@@ -68,7 +90,9 @@ impl WorkLedger {
     pub(super) fn update<'a>(&self, entries: impl Iterator<Item = (&'a LedgerEntry, Remaining)>) {
         let mut state = self.state();
         for (entry, remaining) in entries {
-            state.requests.insert(entry.id, remaining);
+            if let Some(line) = state.requests.get_mut(&entry.id) {
+                line.remaining = remaining;
+            }
         }
     }
 
@@ -91,9 +115,8 @@ impl WorkLedger {
         let mut totals = Totals { requests: state.requests.len(), ..Totals::default() };
         let mut shortest = f64::INFINITY;
         let mut begun = 0;
-        for remaining in state.requests.values() {
-            // Sizes that were never measured count nothing: a new server refuses no request for lack of estimates.
-            let seconds = state.estimates.seconds(&remaining.work).unwrap_or(0.0);
+        for line in state.requests.values() {
+            let (remaining, seconds) = (&line.remaining, state.seconds(line));
             totals.seconds += seconds;
             totals.running_rows += remaining.running_rows;
             if remaining.has_begun {
@@ -106,6 +129,25 @@ impl WorkLedger {
         // Running requests advance side by side, so the first to end has waited for all of them.
         totals.seconds_to_first = totals.seconds.min(shortest * f64::from(begun.max(1)));
         totals
+    }
+
+    /// What every request takes up.
+    pub(super) fn uses(&self) -> Vec<Use> {
+        let state = self.state();
+        let of =
+            |line: &Line| Use { owner: line.owner, waits: !line.remaining.has_begun, seconds: state.seconds(line) };
+        state.requests.values().map(of).collect()
+    }
+}
+
+impl State {
+    /// Work that is left of a request. Sizes that were never measured count nothing: a new server refuses no request for
+    /// lack of estimates.
+    fn seconds(&self, line: &Line) -> f64 {
+        match line.is_given_up.load(Ordering::Relaxed) {
+            true => 0.0,
+            false => self.estimates.seconds(&line.remaining.work).unwrap_or(0.0),
+        }
     }
 }
 

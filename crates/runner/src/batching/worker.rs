@@ -18,7 +18,7 @@ use super::statistics::{Counters, EngineStatistics, count};
 use super::step_loop::StepLoop;
 use super::step_model::StepModel;
 use super::work_estimate::{BucketEstimate, Work};
-use super::work_ledger::{Totals, WorkLedger};
+use super::work_ledger::{Totals, Use, WorkLedger};
 use crate::error::RunnerError;
 use crate::request::ImageSpec;
 
@@ -30,7 +30,7 @@ pub(super) struct Worker {
     shared: Arc<WorkerShared>,
     is_alive: Arc<AtomicBool>,
     /// `None` once the worker drains.
-    queue: Mutex<Option<SyncSender<AcceptedRequest>>>,
+    queue: Mutex<Option<SyncSender<Box<AcceptedRequest>>>>,
     thread: JoinHandle<()>,
 }
 
@@ -46,7 +46,7 @@ pub(super) struct WorkerOptions {
     pub(super) name: String,
     pub(super) max_batch_rows: usize,
     /// Requests that may be on their way to the loop.
-    pub(super) max_queued_requests: usize,
+    pub(super) max_requests_on_their_way: usize,
     /// Made before the worker counts as started.
     pub(super) warm_up: Vec<Arc<ImageSpec>>,
     pub(super) clock: Arc<dyn Clock>,
@@ -65,7 +65,7 @@ impl Worker {
             clock: options.clock,
             shared: Arc::clone(&shared),
         };
-        let (queue, requests) = sync_channel(options.max_queued_requests);
+        let (queue, requests) = sync_channel(options.max_requests_on_their_way);
         let (warm_sender, warm) = sync_channel(1);
         let is_alive = Arc::new(AtomicBool::new(true));
         let thread = {
@@ -96,13 +96,12 @@ impl Worker {
     }
 
     /// Hands a request over; back if the worker is gone, drains, or has too many on their way.
-    pub(super) fn send(&self, request: AcceptedRequest) -> Result<(), NotSent> {
+    pub(super) fn send(&self, request: Box<AcceptedRequest>) -> Result<(), NotSent> {
         let queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
-        let not_sent = |request, is_full| NotSent { request: Box::new(request), is_full };
-        let Some(queue) = queue.as_ref() else { return Err(not_sent(request, false)) };
+        let Some(queue) = queue.as_ref() else { return Err(NotSent { request, is_full: false }) };
         queue.try_send(request).map_err(|error| match error {
-            TrySendError::Full(request) => not_sent(request, true),
-            TrySendError::Disconnected(request) => not_sent(request, false),
+            TrySendError::Full(request) => NotSent { request, is_full: true },
+            TrySendError::Disconnected(request) => NotSent { request, is_full: false },
         })
     }
 
@@ -119,6 +118,10 @@ impl Worker {
         self.shared.ledger.totals()
     }
 
+    pub(super) fn uses(&self) -> Vec<Use> {
+        self.shared.ledger.uses()
+    }
+
     pub(super) fn estimate(&self, work: &Work) -> Option<f64> {
         self.shared.ledger.estimate(work)
     }
@@ -132,7 +135,7 @@ impl Worker {
     }
 }
 
-fn run<M: StepModel>(parts: &LoopParts<M>, requests: &Receiver<AcceptedRequest>, is_alive: &AtomicBool) {
+fn run<M: StepModel>(parts: &LoopParts<M>, requests: &Receiver<Box<AcceptedRequest>>, is_alive: &AtomicBool) {
     for life in 0..=RESTARTS {
         let mut steps = StepLoop::new(parts.clone());
         let Err(panic) = catch_unwind(AssertUnwindSafe(|| serve(&mut steps, requests))) else { return };
@@ -149,13 +152,13 @@ fn run<M: StepModel>(parts: &LoopParts<M>, requests: &Receiver<AcceptedRequest>,
 }
 
 /// Serves until the channel is hung up and everything is finished.
-fn serve<M: StepModel>(steps: &mut StepLoop<M>, requests: &Receiver<AcceptedRequest>) {
+fn serve<M: StepModel>(steps: &mut StepLoop<M>, requests: &Receiver<Box<AcceptedRequest>>) {
     loop {
         if steps.is_idle() {
             let Ok(request) = requests.recv() else { return };
-            steps.submit(request);
+            steps.submit(*request);
         }
-        requests.try_iter().for_each(|request| steps.submit(request));
+        requests.try_iter().for_each(|request| steps.submit(*request));
         steps.iterate();
     }
 }

@@ -2,7 +2,9 @@
 
 mod bucket_choice;
 mod finished_request;
+mod hold;
 mod image_spec;
+mod owner;
 mod picture;
 mod planned_request;
 mod preview;
@@ -15,7 +17,9 @@ use afterimage_diffusion::schedulers::SchedulerKind;
 
 pub use bucket_choice::{BucketChoice, ParseBucketChoiceError};
 pub use finished_request::{FinishedRequest, RequestFailure, Timings};
+pub use hold::Hold;
 pub use image_spec::ImageSpec;
+pub use owner::Owner;
 pub use picture::RgbImage;
 pub use planned_request::PlannedRequest;
 pub use preview::{Preview, PreviewCount};
@@ -47,6 +51,8 @@ pub struct ImageRequest {
     pub scheduler: Option<SchedulerKind>,
     /// Caching.
     pub cache: CacheConfig,
+    /// Previews of every image on its way, taken with [`Ticket::previews`].
+    pub previews: PreviewCount,
 }
 
 /// A part of a request that is not done as it was asked for, although the request is served.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{ImageSpec, PreviewCount, RequestWarning, Seeds};
+use super::{Hold, ImageSpec, Owner, PreviewCount, RequestWarning, Seeds};
 
 /// A request that passed every check against the model.
 #[derive(Debug, Clone)]
@@ -13,13 +13,17 @@ pub struct PlannedRequest {
     pub(crate) previews: PreviewCount,
     /// What of the request is not done as it was asked for.
     pub(crate) warnings: Vec<RequestWarning>,
+    /// Whose it is.
+    pub(crate) owner: Owner,
+    /// Given back once the request is out of the queue.
+    pub(crate) hold: Option<Hold>,
 }
 
 impl PlannedRequest {
-    /// The same request with previews of every image on its way, taken with [`Ticket::previews`].
+    /// The same request of this client, who gets `hold` back once it is out of the queue, however it ends.
     #[must_use]
-    pub fn with_previews(self, previews: PreviewCount) -> Self {
-        Self { previews, ..self }
+    pub fn of_client(self, owner: Owner, hold: Hold) -> Self {
+        Self { owner, hold: Some(hold), ..self }
     }
 
     /// What its images are made of.

@@ -37,10 +37,19 @@ impl PreviewCount {
     /// run evenly, and none comes before the first step or with the finished picture. Where there are
     /// fewer steps than that takes, there are fewer previews.
     pub(crate) fn due(self, step: usize, steps: usize) -> Option<usize> {
+        self.due_steps(steps).iter().position(|due| *due == step)
+    }
+
+    /// How many previews an image of `steps` steps has.
+    pub(crate) fn of_run(self, steps: usize) -> usize {
+        self.due_steps(steps).len()
+    }
+
+    fn due_steps(self, steps: usize) -> Vec<usize> {
         let due_steps = (1..=self.0).map(|part| steps * part / (self.0 + 1));
         let mut distinct: Vec<_> = due_steps.filter(|due| *due > 0).collect();
         distinct.dedup();
-        distinct.iter().position(|due| *due == step)
+        distinct
     }
 }
 
@@ -50,6 +59,7 @@ mod tests {
 
     fn due_steps(count: usize, steps: usize) -> Vec<usize> {
         let count = PreviewCount::new(count).unwrap();
+        assert_eq!(count.of_run(steps), (0..=steps).filter(|step| count.due(*step, steps).is_some()).count());
         (0..=steps).filter(|step| count.due(*step, steps).is_some()).collect()
     }
 

@@ -72,7 +72,7 @@ impl Ticket {
         self.progress.clone()
     }
 
-    /// The previews asked for with [`PlannedRequest::with_previews`], once. The channel ends with the request; a preview
+    /// The previews that the request asked for, once. The channel ends with the request; a preview
     /// that is made while too many wait is dropped.
     pub fn previews(&mut self) -> Option<mpsc::Receiver<Preview>> {
         self.previews.take()
@@ -103,6 +103,16 @@ fn worker_gone() -> RequestFailure {
 impl Outcome {
     pub(crate) fn is_cancelled(&self) -> bool {
         self.cancelled.load(Ordering::Relaxed)
+    }
+
+    /// Becomes true when the client leaves.
+    pub(crate) fn cancelled(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.cancelled)
+    }
+
+    /// Whether a preview that is made now has a taker who will have room for it.
+    pub(crate) fn takes_previews(&self) -> bool {
+        self.previews.as_ref().is_some_and(|sender| !sender.is_closed() && sender.capacity() > 0)
     }
 
     pub(crate) fn send(self, result: Result<FinishedRequest, RequestFailure>) {

@@ -8,16 +8,21 @@ use indicatif::ProgressBar;
 
 use super::model::{DeviceArg, ModelArgs};
 use super::output_file::{Existing, OutputFile};
+use super::within::count;
 use crate::error::ProgramError;
 use crate::logging::{self, LogArgs};
 use crate::terminal;
+
+/// More images than a fit gains from; all are planned before the first is made.
+const MOST_IMAGES: usize = 100_000;
 
 /// Flags of `calibrate`.
 #[derive(Debug, clap::Args)]
 pub(super) struct CalibrateArgs {
     /// Images to run; each has its own class or prompt, and its own seed
-    #[arg(long, env = "AFTERIMAGE_IMAGES", hide_env_values = true, default_value_t = 16)]
-    images: u32,
+    #[arg(long, env = "AFTERIMAGE_IMAGES", hide_env_values = true, value_parser = count::<1, MOST_IMAGES>,
+        default_value_t = 16)]
+    images: usize,
     /// Denoising steps; MagCache's ratios are interpolated for other numbers of steps [default: the model's]
     #[arg(long, env = "AFTERIMAGE_STEPS", hide_env_values = true)]
     steps: Option<usize>,
@@ -44,9 +49,6 @@ pub(super) struct CalibrateArgs {
 impl CalibrateArgs {
     pub(super) fn run(self) -> Result<(), ProgramError> {
         let _logging = logging::start(&self.log, "warn")?;
-        if self.images == 0 {
-            return Err(ProgramError::setting("images", "it is 0; a calibration needs at least one"));
-        }
         if self.steps == Some(0) {
             return Err(ProgramError::setting("steps", "it is 0; a picture needs at least one"));
         }
@@ -54,7 +56,7 @@ impl CalibrateArgs {
         let file = self.file()?;
         let pipeline = self.model.source(None)?.load(self.device.device)?;
         let images = self.images(&pipeline, prompts)?;
-        let bar = ProgressBar::new(u64::from(self.images));
+        let bar = ProgressBar::new(self.images as u64);
         let fit = calibrate(&pipeline, &images, |done| bar.set_position(done as u64))?;
         bar.finish_and_clear();
         let text = serde_json::to_string(&fit).expect("numbers and names can always be written as JSON");
@@ -85,8 +87,8 @@ impl CalibrateArgs {
     fn images(&self, pipeline: &Pipeline, prompts: Option<Vec<String>>) -> Result<Vec<(ImageSpec, u64)>, ProgramError> {
         let info = pipeline.info();
         let prompts = prompts.map_or_else(|| self.classes(info), Ok)?;
-        let spec = |index: u32| ImageSpec {
-            prompt: prompts[index as usize % prompts.len()].clone(),
+        let spec = |index: usize| ImageSpec {
+            prompt: prompts[index % prompts.len()].clone(),
             negative_prompt: None,
             size: info.buckets[0],
             steps: self.steps.unwrap_or(info.default_steps),
@@ -94,7 +96,7 @@ impl CalibrateArgs {
             scheduler: info.default_scheduler,
             cache: CachePlan::Calibrate,
         };
-        Ok((0..self.images).map(|index| (spec(index), u64::from(index))).collect())
+        Ok((0..self.images).map(|index| (spec(index), index as u64)).collect())
     }
 
     /// The prompts of the file, if there is one; at least one.
@@ -116,7 +118,7 @@ impl CalibrateArgs {
             let message = "this model has no labels, so a calibration needs a file with prompts, one in every line";
             return Err(ProgramError::setting("prompts", message));
         }
-        let spread = |index: u32| classes[index as usize * classes.len() / self.images as usize].to_string();
+        let spread = |index: usize| classes[index * classes.len() / self.images].to_string();
         Ok((0..self.images).map(spread).collect())
     }
 }

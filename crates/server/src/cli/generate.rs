@@ -115,6 +115,7 @@ impl GenerateArgs {
             EngineOptions { max_queued_requests: 1, ..Default::default() },
         )?;
         let planned = engine.plan(request).map_err(|error| usage_of_field(&error.param, &error.message))?;
+        encoding.format.check_size(planned.spec().size).map_err(|message| ProgramError::setting("output", message))?;
         planned.warnings().iter().for_each(|warning| tracing::warn!(code = warning.code, "{}", warning.message));
         let metadata = self.metadata.image_metadata.then(|| {
             let (prompt, negative_prompt) = (self.prompt.clone(), self.negative_prompt.clone());

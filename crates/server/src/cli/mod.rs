@@ -18,6 +18,7 @@ mod pictures;
 mod random_model;
 mod running_server;
 mod serve;
+mod within;
 
 use std::ffi::OsString;
 

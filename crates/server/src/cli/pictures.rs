@@ -1,20 +1,19 @@
 //! Flags about the files that pictures become, and where they are kept.
 
-use std::num::NonZeroU64;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::serve::positive_seconds;
+use super::within::{MAX_SECONDS, count, positive_seconds};
 use crate::api::PublicUrl;
 use crate::error::ProgramError;
 use crate::image_store::{ImageStore, StoreLimits};
 use crate::request::ResponseFormat;
 
 /// An hour, as OpenAI keeps its pictures.
-const DEFAULT_MAX_AGE_SECONDS: NonZeroU64 = NonZeroU64::new(3600).unwrap();
+const DEFAULT_MAX_AGE_SECONDS: usize = 3600;
 /// 1 GiB: some 700 PNG files of 1024x1024.
-const DEFAULT_MAX_BYTES: u64 = 1 << 30;
+const DEFAULT_MAX_BYTES: usize = 1 << 30;
 
 /// What files say about themselves.
 #[derive(Debug, Clone, clap::Args)]
@@ -49,12 +48,12 @@ pub(super) struct PictureArgs {
     output_dir: Option<PathBuf>,
     /// Seconds until a picture in --output-dir is removed
     #[arg(long, env = "AFTERIMAGE_OUTPUT_MAX_AGE", hide_env_values = true, value_name = "SECONDS",
-        default_value_t = DEFAULT_MAX_AGE_SECONDS)]
-    output_max_age: NonZeroU64,
-    /// Size of all pictures in --output-dir; the oldest make room for new ones
+        value_parser = count::<1, MAX_SECONDS>, default_value_t = DEFAULT_MAX_AGE_SECONDS)]
+    output_max_age: usize,
+    /// Size of all pictures in --output-dir; the oldest make room for new ones, those of the client that has the most
     #[arg(long, env = "AFTERIMAGE_OUTPUT_MAX_BYTES", hide_env_values = true, value_name = "BYTES",
-        default_value_t = DEFAULT_MAX_BYTES)]
-    output_max_bytes: u64,
+        value_parser = count::<1, { usize::MAX }>, default_value_t = DEFAULT_MAX_BYTES)]
+    output_max_bytes: usize,
     /// Seconds that the disk of --output-dir may take to store or to read a picture; then the answer goes without it, and
     /// /health/ready says degraded
     #[arg(long, env = "AFTERIMAGE_OUTPUT_TIMEOUT", hide_env_values = true, value_name = "SECONDS",
@@ -88,8 +87,8 @@ impl PictureArgs {
     /// Opens the store, if one is wanted.
     pub(super) fn store(&self) -> Result<Option<Arc<ImageStore>>, ProgramError> {
         let Some(folder) = &self.output_dir else { return Ok(None) };
-        let limits =
-            StoreLimits { max_age: Duration::from_secs(self.output_max_age.get()), max_bytes: self.output_max_bytes };
+        let max_age = Duration::from_secs(self.output_max_age as u64);
+        let limits = StoreLimits { max_age, max_bytes: self.output_max_bytes as u64 };
         let patience = Duration::from_secs_f64(self.output_timeout);
         let store = ImageStore::open(folder.clone(), limits, patience).map_err(|error| {
             ProgramError::setting("output-dir", format!("{} cannot be used: {error}", folder.display()))

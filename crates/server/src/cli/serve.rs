@@ -1,6 +1,5 @@
 //! `afterimage serve`: its flags.
 
-use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -10,6 +9,7 @@ use super::access::AccessArgs;
 use super::cache::CacheArgs;
 use super::model::{LabelArg, ModelArgs};
 use super::pictures::PictureArgs;
+use super::within::{MAX_SECONDS, count, positive_seconds};
 use crate::api::{ApiSettings, JobLimits, RootPath};
 use crate::build_info;
 use crate::config::Settings;
@@ -27,6 +27,14 @@ pub(super) const DEFAULT_MAX_PROMPT_CHARS: usize = 4096;
 
 /// 7680 x 4320, as in vLLM-Omni.
 const DEFAULT_MAX_PIXELS: usize = 7680 * 4320;
+/// More rows than a forward of any device has; a counter is kept for each number of rows.
+const MOST_ROWS: usize = 4096;
+/// More requests and jobs than anyone waits for; each is looked at when one comes.
+const MOST_REQUESTS: usize = 65_536;
+/// More connections than a process has files by default on any system.
+const MOST_CONNECTIONS: usize = 1 << 20;
+/// A body is in memory as a whole.
+const MOST_BODY_BYTES: usize = 1 << 30;
 
 /// Flags of `serve`.
 #[derive(Debug, clap::Args)]
@@ -139,10 +147,10 @@ struct WorkerArgs {
         default_value = "cpu"
     )]
     devices: Vec<DeviceSpec>,
-    /// Rows that run at a time on one worker: one per image, two with guidance
+    /// Rows that run at a time on one worker, images of all sizes together: one per image, two with guidance
     #[arg(long, env = "AFTERIMAGE_MAX_BATCH_ROWS", hide_env_values = true, value_name = "ROWS",
-        default_value_t = default_batch_rows())]
-    max_batch_rows: NonZeroUsize,
+        value_parser = count::<1, MOST_ROWS>, default_value_t = EngineOptions::default().max_batch_rows)]
+    max_batch_rows: usize,
     /// Run a short generation of every image size before the server is ready, so that the first request finds
     /// a warm model and its work can be estimated
     #[arg(long, env = "AFTERIMAGE_WARMUP", hide_env_values = true, value_name = "true|false", num_args = 0..=1,
@@ -156,26 +164,23 @@ struct WorkerArgs {
 struct LimitArgs {
     /// Longest prompt, in characters
     #[arg(long, env = "AFTERIMAGE_MAX_PROMPT_CHARS", hide_env_values = true, value_name = "CHARS",
-        default_value_t = DEFAULT_MAX_PROMPT_CHARS)]
+        value_parser = count::<1, MOST_BODY_BYTES>, default_value_t = DEFAULT_MAX_PROMPT_CHARS)]
     max_prompt_chars: usize,
     /// Largest picture, in pixels; sizes the model serves must be within it
     #[arg(long, env = "AFTERIMAGE_MAX_PIXELS", hide_env_values = true, value_name = "PIXELS",
-        default_value_t = DEFAULT_MAX_PIXELS)]
+        value_parser = count::<1, { usize::MAX }>, default_value_t = DEFAULT_MAX_PIXELS)]
     max_pixels: usize,
     /// Largest request body, in bytes
     #[arg(long, env = "AFTERIMAGE_MAX_BODY_BYTES", hide_env_values = true, value_name = "BYTES",
-        default_value_t = 1024 * 1024)]
+        value_parser = count::<1, MOST_BODY_BYTES>, default_value_t = 1024 * 1024)]
     max_body_bytes: usize,
-    /// Requests that may wait for the worker; one more is answered 429
-    #[arg(
-        long,
-        env = "AFTERIMAGE_MAX_QUEUED_REQUESTS",
-        hide_env_values = true,
-        value_name = "REQUESTS",
-        default_value = "64"
-    )]
-    max_queued_requests: NonZeroUsize,
-    /// Estimated seconds of work that one worker may have before it; a request over that is answered 429
+    /// Requests that may wait for the worker; one more is answered 429. A client (a key, or an address where there are
+    /// no keys) that has less than its share of them waiting is accepted all the same, up to twice as many in all
+    #[arg(long, env = "AFTERIMAGE_MAX_QUEUED_REQUESTS", hide_env_values = true, value_name = "REQUESTS",
+        value_parser = count::<1, MOST_REQUESTS>, default_value_t = EngineOptions::default().max_queued_requests)]
+    max_queued_requests: usize,
+    /// Estimated seconds of work that one worker may have before it; a request over that is answered 429. Clients share
+    /// them as they share --max-queued-requests
     #[arg(long, env = "AFTERIMAGE_MAX_QUEUED_SECONDS", hide_env_values = true, value_name = "SECONDS",
         value_parser = positive_seconds, default_value_t = EngineOptions::default().max_queued_seconds)]
     max_queued_seconds: f64,
@@ -193,15 +198,16 @@ struct LimitArgs {
         default_value_t = EngineOptions::default().prompt_cache_bytes)]
     prompt_cache_bytes: usize,
     /// Jobs of /v1/images/jobs that are kept, in any state; one more is answered 429 unless a finished one
-    /// has been fetched
-    #[arg(long, env = "AFTERIMAGE_MAX_JOBS", hide_env_values = true, value_name = "JOBS", default_value = "256")]
-    max_jobs: NonZeroUsize,
+    /// has been fetched. Clients share them as they share --max-queued-requests
+    #[arg(long, env = "AFTERIMAGE_MAX_JOBS", hide_env_values = true, value_name = "JOBS",
+        value_parser = count::<1, MOST_REQUESTS>, default_value_t = 256)]
+    max_jobs: usize,
     /// Seconds for which a job is kept after it has ended
     #[arg(long, env = "AFTERIMAGE_JOB_RETENTION", hide_env_values = true, value_name = "SECONDS",
         value_parser = positive_seconds, default_value_t = 3600.0)]
     job_retention: f64,
-    /// Memory for the previews and results of jobs, in bytes; beyond it, fetched and old jobs are removed, the
-    /// newest never
+    /// Memory for the previews and results of jobs, in bytes; beyond it, fetched jobs are removed, and old ones of
+    /// clients that use more than their share, the newest never
     #[arg(long, env = "AFTERIMAGE_JOB_MEMORY_BYTES", hide_env_values = true, value_name = "BYTES",
         default_value_t = 256 << 20)]
     job_memory_bytes: usize,
@@ -214,9 +220,10 @@ struct LimitArgs {
         env = "AFTERIMAGE_DRAIN_TIMEOUT",
         hide_env_values = true,
         value_name = "SECONDS",
+        value_parser = count::<0, MAX_SECONDS>,
         default_value_t = 30
     )]
-    drain_timeout: u64,
+    drain_timeout: usize,
 }
 
 /// How many clients there may be, and how slow.
@@ -224,14 +231,9 @@ struct LimitArgs {
 #[command(next_help_heading = "Connections")]
 struct ConnectionArgs {
     /// Connections open at a time; further clients wait until one is closed
-    #[arg(
-        long,
-        env = "AFTERIMAGE_MAX_CONNECTIONS",
-        hide_env_values = true,
-        value_name = "CONNECTIONS",
-        default_value = "1024"
-    )]
-    max_connections: NonZeroUsize,
+    #[arg(long, env = "AFTERIMAGE_MAX_CONNECTIONS", hide_env_values = true, value_name = "CONNECTIONS",
+        value_parser = count::<1, MOST_CONNECTIONS>, default_value_t = 1024)]
+    max_connections: usize,
     /// Seconds a client has for the head of a request, and for which an idle connection is kept; then it is closed
     #[arg(long, env = "AFTERIMAGE_HEADER_TIMEOUT", hide_env_values = true, value_name = "SECONDS",
         value_parser = positive_seconds, default_value_t = 10.0)]
@@ -287,8 +289,8 @@ impl ServeArgs {
             model,
             devices: self.workers.devices,
             engine: EngineOptions {
-                max_batch_rows: self.workers.max_batch_rows.get(),
-                max_queued_requests: self.limits.max_queued_requests.get(),
+                max_batch_rows: self.workers.max_batch_rows,
+                max_queued_requests: self.limits.max_queued_requests,
                 max_queued_seconds: self.limits.max_queued_seconds,
                 request_timeout: self.limits.request_timeout.map(Duration::from_secs_f64),
                 cache_memory_bytes: self.limits.cache_memory_bytes,
@@ -298,9 +300,9 @@ impl ServeArgs {
             },
             connections: ConnectionLimits {
                 header_timeout: Duration::from_secs_f64(self.connections.header_timeout),
-                max_connections: self.connections.max_connections.get(),
+                max_connections: self.connections.max_connections,
             },
-            drain_timeout: Duration::from_secs(self.limits.drain_timeout),
+            drain_timeout: Duration::from_secs(self.limits.drain_timeout as u64),
             has_playground: self.playground,
             access,
             api: ApiSettings {
@@ -311,7 +313,7 @@ impl ServeArgs {
                 unknown_fields: self.limits.unknown_fields,
                 cache,
                 jobs: JobLimits {
-                    max_jobs: self.limits.max_jobs.get(),
+                    max_jobs: self.limits.max_jobs,
                     retention: Duration::from_secs_f64(self.limits.job_retention),
                     memory_bytes: self.limits.job_memory_bytes,
                 },
@@ -339,17 +341,4 @@ fn served_model_names(given: &[String]) -> Result<Vec<String>, ProgramError> {
         }
     }
     Ok(names)
-}
-
-fn default_batch_rows() -> NonZeroUsize {
-    NonZeroUsize::new(EngineOptions::default().max_batch_rows).unwrap_or(NonZeroUsize::MIN)
-}
-
-/// Seconds above 0 that fit a [`Duration`].
-pub(super) fn positive_seconds(text: &str) -> Result<f64, String> {
-    let seconds: f64 = text.parse().map_err(|_| "it must be a number of seconds".to_owned())?;
-    match Duration::try_from_secs_f64(seconds) {
-        Ok(duration) if !duration.is_zero() => Ok(seconds),
-        _ => Err("it must be a positive number of seconds".to_owned()),
-    }
 }

@@ -88,7 +88,7 @@ fn a_broken_file_says_where() {
         ("warmup = true\n[workers]\nwarmup = true", "`workers.warmup` in FILE, line 3: this is set already: `warmup`"),
         (
             "[workers]\n\nmax-batch-rows = 0",
-            "`workers.max-batch-rows` in FILE, line 3: it is `0`: number would be zero",
+            "`workers.max-batch-rows` in FILE, line 3: it is `0`: it must be an integer from 1 to 4096",
         ),
         ("dtype = \"f64\"", "`dtype` in FILE, line 1: it is `f64`; it must be one of auto, f32, bf16, f16"),
         ("devices = [\"cpu\", \"tpu\"]", "`devices` in FILE, line 1: it is `tpu`: "),
@@ -126,7 +126,7 @@ fn a_file_that_is_not_there_is_named() {
 fn a_value_on_the_line_is_told_in_a_line() {
     let arguments = ["afterimage", "serve", "--max-batch-rows", "0"].map(Into::into);
     let message = super::read(Cli::command(), &arguments).unwrap_err().to_string();
-    assert_eq!(message, "--max-batch-rows: it is `0`: number would be zero for non-zero type");
+    assert_eq!(message, "--max-batch-rows: it is `0`: it must be an integer from 1 to 4096");
 }
 
 #[test]

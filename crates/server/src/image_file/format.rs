@@ -2,8 +2,10 @@
 
 use std::fmt;
 
+use afterimage_runner::Size;
+
 /// A kind of image file.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum ImageFormat {
     /// Lossless.
     Png,
@@ -34,6 +36,27 @@ impl ImageFormat {
         }
     }
 
+    /// The longest side that its files can have.
+    pub(super) fn max_side(self) -> usize {
+        match self {
+            Self::Png => i32::MAX as usize,
+            Self::Jpeg => u16::MAX as usize,
+            // libwebp's `WEBP_MAX_DIMENSION`.
+            Self::Webp => 16_383,
+        }
+    }
+
+    /// Whether its files can have pictures of this size; the error says what would be right.
+    pub(crate) fn check_size(self, size: Size) -> Result<(), String> {
+        let most = self.max_side();
+        if size.width.max(size.height) <= most {
+            return Ok(());
+        }
+        Err(format!(
+            "a {self} file has at most {most} pixels a side, and this picture is {size}; a png file can be larger"
+        ))
+    }
+
     /// The format of a file with this ending, in either case.
     pub(crate) fn of_extension(extension: &str) -> Option<Self> {
         let extension = extension.to_ascii_lowercase();
@@ -59,5 +82,16 @@ mod tests {
             assert_eq!(ImageFormat::of_extension(format.as_str()), Some(format));
         }
         assert_eq!(ImageFormat::of_extension("gif"), None);
+    }
+
+    #[test]
+    fn formats_know_the_longest_side() {
+        let check = |format: ImageFormat, width| format.check_size(Size { width, height: 64 });
+        for (format, most) in [(ImageFormat::Jpeg, 65_535), (ImageFormat::Webp, 16_383)] {
+            assert_eq!(check(format, most), Ok(()));
+            let message = check(format, most + 1).unwrap_err();
+            assert!(message.contains(&most.to_string()) && message.contains("png"), "{message}");
+        }
+        assert_eq!(check(ImageFormat::Png, 1 << 20), Ok(()));
     }
 }

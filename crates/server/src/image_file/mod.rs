@@ -163,6 +163,11 @@ mod tests {
             let error = encoding.encode(&image, None).unwrap_err().to_string();
             assert!(error.contains("4x4") && error.contains("3 bytes"), "{error}");
             assert_eq!(encoding.encode(&long, None).is_ok(), format == ImageFormat::Png);
+            let side = |pixels| RgbImage { size: Size { width: pixels, height: 1 }, data: vec![0; 3 * pixels] };
+            if format != ImageFormat::Png {
+                assert!(encoding.encode(&side(format.max_side()), None).is_ok(), "{format}");
+                assert!(encoding.encode(&side(format.max_side() + 1), None).is_err(), "{format}");
+            }
         }
     }
 }

@@ -3,13 +3,13 @@
 use afterimage_runner::RgbImage;
 use webp::{Encoder, PixelLayout};
 
-/// libwebp's `WEBP_MAX_DIMENSION`.
-const MAX_SIDE: u32 = 16_383;
+use super::format::ImageFormat;
 
 pub(super) fn encode(image: &RgbImage, quality: u8) -> Result<Vec<u8>, String> {
-    let side = |pixels: usize| match u32::try_from(pixels) {
-        Ok(side @ 1..=MAX_SIDE) => Ok(side),
-        _ => Err(format!("a side has 1 to {MAX_SIDE} pixels")),
+    let most = ImageFormat::Webp.max_side();
+    let side = |pixels: usize| {
+        let fits = u32::try_from(pixels).ok().filter(|_| (1..=most).contains(&pixels));
+        fits.ok_or_else(|| format!("a side has 1 to {most} pixels"))
     };
     let encoder = Encoder::new(&image.data, PixelLayout::Rgb, side(image.size.width)?, side(image.size.height)?);
     let file = encoder.encode_simple(false, f32::from(quality)).map_err(|error| format!("{error:?}"))?;

@@ -2,8 +2,8 @@
 //!
 //! A file appears under its name only when it is complete and on the disk, and its time of writing is its age: a server
 //! that starts again serves what an earlier one has left, and keeps its age. The oldest pictures make
-//! room for new ones. A sweep looks the folder through again, so files that others removed or added
-//! are noticed. Others on this machine get nothing to read, and what is not a plain file is none of ours.
+//! room for new ones, those of the client that has the most. A sweep looks the folder through again, so files that others
+//! removed or added are noticed. Others on this machine get nothing to read, and what is not a plain file is none of ours.
 //!
 //! Everything here blocks but [`PictureFolder::usage`]: the index is locked while files get their names or go, and what
 //! it came to is kept beside it.
@@ -14,6 +14,8 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
+
+use afterimage_runner::Owner;
 
 use super::StoreError;
 use super::id::ImageId;
@@ -89,9 +91,10 @@ impl PictureFolder {
         lock(&self.index)
     }
 
-    /// Stores all of `files` or none. The oldest pictures make room.
+    /// Stores all of `files` or none. The oldest pictures make room, of whoever has the most with these.
     pub(super) fn save(
         &self,
+        owner: Owner,
         format: ImageFormat,
         files: &[Vec<u8>],
         now: SystemTime,
@@ -102,7 +105,7 @@ impl PictureFolder {
             return Err(StoreError::TooLarge { bytes, max_bytes });
         }
         let ids: Vec<_> = files.iter().map(|_| ImageId::new(format)).collect();
-        let written = self.write(&ids, files, now).and_then(|()| self.publish(&ids, files, now));
+        let written = self.write(&ids, files, now).and_then(|()| self.publish(owner, &ids, files, now));
         written.map(|()| ids.clone()).map_err(|error| {
             for id in &ids {
                 // What remains is swept away later.
@@ -127,17 +130,17 @@ impl PictureFolder {
     }
 
     /// Makes room for files that are written, and gives them their names.
-    fn publish(&self, ids: &[ImageId], files: &[Vec<u8>], now: SystemTime) -> io::Result<()> {
+    fn publish(&self, owner: Owner, ids: &[ImageId], files: &[Vec<u8>], now: SystemTime) -> io::Result<()> {
         let bytes: u64 = files.iter().map(|file| file.len() as u64).sum();
         let mut index = self.index();
         while index.total_bytes() > self.limits.max_bytes - bytes
-            && let Some(oldest) = index.pop_oldest()
+            && let Some(oldest) = index.pop_for(owner, bytes)
         {
             self.remove(oldest);
         }
         let renamed = ids.iter().try_for_each(|id| fs::rename(self.temporary(*id), self.path(*id)));
         if renamed.is_ok() {
-            ids.iter().zip(files).for_each(|(id, file)| index.add(*id, now, file.len() as u64));
+            ids.iter().zip(files).for_each(|(id, file)| index.add(owner, *id, now, file.len() as u64));
         }
         self.note(&index);
         drop(index);
@@ -171,7 +174,7 @@ impl PictureFolder {
     /// server did not complete.
     pub(super) fn sweep(&self, now: SystemTime) -> io::Result<()> {
         let mut index = self.index();
-        *index = Index::scan(&self.folder)?;
+        *index = Index::scan(&self.folder)?.with_owners_of(&index);
         while index.oldest().is_some_and(|written| self.is_over(written, now))
             || index.total_bytes() > self.limits.max_bytes
         {

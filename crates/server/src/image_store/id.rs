@@ -12,7 +12,7 @@ const DIGITS: usize = 32;
 
 /// The name of a stored picture, which nobody can guess: 122 random bits of the operating system, and
 /// the format. Anyone who knows it may see the picture.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct ImageId {
     number: u128,
     format: ImageFormat,

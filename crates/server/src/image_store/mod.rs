@@ -13,6 +13,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use afterimage_runner::Owner;
+
 use crate::image_file::ImageFormat;
 use disk::Disk;
 use folder::PictureFolder;
@@ -53,10 +55,15 @@ impl ImageStore {
         Ok(Self { folder, disk: Disk::new(patience)? })
     }
 
-    /// Stores all of `files` or none. The oldest pictures make room.
-    pub(crate) async fn save(&self, format: ImageFormat, files: Arc<[Vec<u8>]>) -> Result<Vec<ImageId>, StoreError> {
+    /// Stores all of `files` or none. The oldest pictures make room, of whoever has the most with these.
+    pub(crate) async fn save(
+        &self,
+        owner: Owner,
+        format: ImageFormat,
+        files: Arc<[Vec<u8>]>,
+    ) -> Result<Vec<ImageId>, StoreError> {
         let folder = Arc::clone(&self.folder);
-        self.disk.run(move || folder.save(format, &files, SystemTime::now())).await?
+        self.disk.run(move || folder.save(owner, format, &files, SystemTime::now())).await?
     }
 
     /// The picture, unless it is gone or has expired.

@@ -20,7 +20,11 @@ fn store(folder: &Path) -> PictureFolder {
 }
 
 fn save(store: &PictureFolder, bytes: usize, now: SystemTime) -> ImageId {
-    store.save(ImageFormat::Png, &[vec![7; bytes]], now).unwrap()[0]
+    save_of(Owner::default(), store, bytes, now)
+}
+
+fn save_of(owner: Owner, store: &PictureFolder, bytes: usize, now: SystemTime) -> ImageId {
+    store.save(owner, ImageFormat::Png, &[vec![7; bytes]], now).unwrap()[0]
 }
 
 fn is_there(store: &PictureFolder, id: ImageId, now: SystemTime) -> bool {
@@ -59,11 +63,30 @@ fn the_oldest_make_room() {
 }
 
 #[test]
+fn pictures_of_one_client_do_not_make_room_for_those_of_a_greedy_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = store(folder.path());
+    let (hog, other) = (Owner::new(1), Owner::new(2));
+    let kept = save_of(other, &store, 3, at(0));
+    let of_hog: Vec<_> = (1..9).map(|second| save_of(hog, &store, 3, at(second))).collect();
+    assert!(is_there(&store, kept, at(9)), "the oldest of all");
+    assert_eq!(of_hog.iter().filter(|id| is_there(&store, **id, at(9))).count(), 2);
+    // A sweep reads the folder, which does not say whose the pictures are.
+    store.sweep(at(10)).unwrap();
+    save_of(hog, &store, 3, at(11));
+    assert!(is_there(&store, kept, at(12)));
+    let more = save_of(other, &store, 2, at(13));
+    assert!([kept, more].iter().all(|id| is_there(&store, *id, at(14))));
+    assert!(store.usage().bytes <= 10);
+}
+
+#[test]
 fn what_never_fits_is_refused_and_costs_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let store = store(folder.path());
     let kept = save(&store, 3, at(0));
-    let error = store.save(ImageFormat::Png, &[vec![0; 6], vec![0; 5]], at(1)).unwrap_err().to_string();
+    let error =
+        store.save(Owner::default(), ImageFormat::Png, &[vec![0; 6], vec![0; 5]], at(1)).unwrap_err().to_string();
     assert_eq!(error, "the pictures have 11 bytes; --output-max-bytes is 10");
     assert!(is_there(&store, kept, at(1)));
 }
@@ -99,7 +122,7 @@ fn a_folder_that_cannot_be_written_leaves_nothing_behind() {
     let folder = tempfile::tempdir().unwrap();
     let store = store(folder.path());
     fs::remove_dir(folder.path()).unwrap();
-    let error = store.save(ImageFormat::Png, &[vec![0; 3]], at(0)).unwrap_err();
+    let error = store.save(Owner::default(), ImageFormat::Png, &[vec![0; 3]], at(0)).unwrap_err();
     assert!(matches!(error, StoreError::Write(_)), "{error}");
     assert_eq!(store.usage(), StoreUsage { images: 0, bytes: 0 });
     fs::write(folder.path(), "").unwrap();
@@ -147,9 +170,9 @@ async fn how_much_there_is_is_told_while_the_disk_hangs() {
     let folder = tempfile::tempdir().unwrap();
     let store = ImageStore::open(folder.path().to_owned(), LIMITS, Duration::from_millis(20)).unwrap();
     let files: Arc<[Vec<u8>]> = Arc::new([vec![7; 3]]);
-    let id = store.save(ImageFormat::Png, Arc::clone(&files)).await.unwrap()[0];
+    let id = store.save(Owner::default(), ImageFormat::Png, Arc::clone(&files)).await.unwrap()[0];
     let hanging = store.hang().await;
-    assert!(matches!(store.save(ImageFormat::Png, files).await, Err(StoreError::Disk(_))));
+    assert!(matches!(store.save(Owner::default(), ImageFormat::Png, files).await, Err(StoreError::Disk(_))));
     assert_eq!((store.usage(), store.is_stuck()), (StoreUsage { images: 1, bytes: 3 }, true));
     drop(hanging);
     while store.is_stuck() {

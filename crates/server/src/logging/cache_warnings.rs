@@ -5,17 +5,21 @@
 //! counted.
 
 use std::collections::HashSet;
+use std::hash::{BuildHasher, RandomState};
 use std::sync::{Mutex, PoisonError};
 
 use afterimage_cache::{CacheReport, Reason};
 
 /// Configurations remembered; clients can send any number of different ones.
 const MOST_REMEMBERED: usize = 1000;
+/// Characters of a configuration in the log: all of one without long lists.
+const LOGGED_CHARS: usize = 1000;
 
-/// Configurations already warned about.
+/// Configurations already warned about, by their hashes: what a client wrote is not kept.
 #[derive(Debug, Default)]
 pub(crate) struct CacheWarnings {
-    seen: Mutex<HashSet<String>>,
+    seen: Mutex<HashSet<u64>>,
+    hasher: RandomState,
 }
 
 impl CacheWarnings {
@@ -24,22 +28,23 @@ impl CacheWarnings {
         if !report.never_engaged() {
             return false;
         }
-        let configuration = format!("{} {}", report.backend, serde_json::Value::Object(report.config.clone()));
-        if self.is_new(configuration) {
+        let config = serde_json::Value::Object(report.config.clone()).to_string();
+        if self.is_new(report.backend, &config) {
             tracing::warn!(
                 backend = report.backend,
                 steps = report.steps,
                 reasons = reasons(report),
-                config = %serde_json::Value::Object(report.config.clone()),
+                config = config.chars().take(LOGGED_CHARS).collect::<String>(),
                 "the cache reused no step of this request"
             );
         }
         true
     }
 
-    fn is_new(&self, configuration: String) -> bool {
+    fn is_new(&self, backend: &str, config: &str) -> bool {
+        let hash = self.hasher.hash_one((backend, config));
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        seen.len() < MOST_REMEMBERED && seen.insert(configuration)
+        seen.len() < MOST_REMEMBERED && seen.insert(hash)
     }
 }
 
@@ -59,15 +64,16 @@ mod tests {
     #[test]
     fn a_configuration_is_new_once() {
         let warnings = CacheWarnings::default();
-        assert!(warnings.is_new("a".to_owned()));
-        assert!(!warnings.is_new("a".to_owned()));
-        assert!(warnings.is_new("b".to_owned()));
+        assert!(warnings.is_new("tea_cache", "a"));
+        assert!(!warnings.is_new("tea_cache", "a"));
+        assert!(warnings.is_new("tea_cache", "b"));
+        assert!(warnings.is_new("mag_cache", "b"));
     }
 
     #[test]
     fn the_memory_is_bounded() {
         let warnings = CacheWarnings::default();
-        let new = (0..2 * MOST_REMEMBERED).filter(|index| warnings.is_new(index.to_string())).count();
+        let new = (0..2 * MOST_REMEMBERED).filter(|index| warnings.is_new("tea_cache", &index.to_string())).count();
         assert_eq!(new, MOST_REMEMBERED);
     }
 }

@@ -10,6 +10,7 @@ use axum::http::HeaderMap;
 use axum::http::header::ACCEPT;
 
 use super::fault::RequestFault;
+use super::fields::quoted;
 use crate::image_file::ImageFormat;
 
 /// The best of what a client accepts.
@@ -53,7 +54,7 @@ impl Accept {
                     message: format!(
                         "the Accept header asks for {}; a picture is answered as image/png, image/jpeg or image/webp, \
                          all else as application/json",
-                        names.join(", ")
+                        quoted(&names.join(", "))
                     ),
                 })
             }
@@ -172,5 +173,7 @@ mod tests {
     fn pictures_that_are_not_made_are_refused() {
         let message = accept(&["image/avif, image/gif"]).unwrap_err();
         assert!(message.contains("image/avif, image/gif") && message.contains("image/webp"), "{message}");
+        let long: &'static str = format!("image/{}", "x".repeat(1000)).leak();
+        assert!(accept(&[long]).unwrap_err().len() < 250);
     }
 }

@@ -3,6 +3,7 @@
 use afterimage_cache::ConfigError;
 
 use super::cache_defaults::CacheFault;
+use super::fields::quoted;
 
 /// A request that cannot be read.
 #[derive(Debug, thiserror::Error)]
@@ -42,9 +43,9 @@ impl RequestFault {
     }
 
     /// Another model than the one with these ids.
-    pub(crate) fn model_not_found(requested: String, served: &[String]) -> Self {
+    pub(crate) fn model_not_found(requested: &str, served: &[String]) -> Self {
         let served: Vec<_> = served.iter().map(|id| format!("`{id}`")).collect();
-        Self::ModelNotFound { requested, served: served.join(", ") }
+        Self::ModelNotFound { requested: quoted(requested), served: served.join(", ") }
     }
 }
 

@@ -17,6 +17,8 @@ const LONG_NAME_CHARS: usize = 8;
 const LEAST_NAME_CHARS: usize = 4;
 /// A found value is quoted up to this many characters.
 const QUOTED_CHARS: usize = 80;
+/// Of the fields that are ignored, so many are named in the log.
+const NAMED_FIELDS: usize = 5;
 
 /// What happens to unknown fields.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -127,8 +129,11 @@ impl<'a> Fields<'a> {
         let given = self.keys.iter().filter(|(_, value)| !value.is_null()).map(|(key, _)| key);
         let mut unknown = given.filter(|key| !self.known.contains(&key.as_str()));
         if policy == UnknownFields::Ignore {
-            for field in unknown {
-                tracing::warn!(field = quoted(field), "ignored an unknown request field");
+            let unknown: Vec<_> = unknown.collect();
+            if !unknown.is_empty() {
+                let named: Vec<_> = unknown.iter().take(NAMED_FIELDS).map(|field| quoted(field)).collect();
+                let (fields, named) = (unknown.len(), named.join(", "));
+                tracing::warn!(fields, named, "ignored unknown request fields");
             }
             return Ok(());
         }

@@ -9,6 +9,7 @@ use serde::de::{self, Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};
 
 use super::fault::RequestFault;
+use super::fields::quoted;
 use super::non_finite;
 
 /// The first bytes of every gzip file.
@@ -39,7 +40,9 @@ pub(crate) fn parse_object(bytes: &[u8]) -> Result<Map<String, Value>, RequestFa
         }
         Err(error) => Err(match non_finite::find(text) {
             Some((path, number)) => {
-                RequestFault::invalid_value(&path, format!("`{path}` is {number}; it must be a finite number"))
+                let (path, number) = (quoted(&path), quoted(number));
+                let message = format!("`{path}` is {number}; it must be a finite number");
+                RequestFault::invalid_value(path, message)
             }
             None => RequestFault::invalid_json(format!("the body is not valid JSON: {error}")),
         }),
@@ -117,7 +120,7 @@ impl<'de> Visitor<'de> for StrictVisitor {
         let mut keys = Map::new();
         while let Some(key) = entries.next_key::<String>()? {
             if keys.contains_key(&key) {
-                return Err(de::Error::custom(format_args!("the key {key:?} comes twice")));
+                return Err(de::Error::custom(format_args!("the key {:?} comes twice", quoted(&key))));
             }
             let Strict(value) = entries.next_value()?;
             keys.insert(key, value);
@@ -172,6 +175,8 @@ mod tests {
     fn a_key_that_comes_twice_is_named() {
         assert!(fault(r#"{"seed": 1, "seed": 2}"#).1.contains(r#""seed" comes twice"#));
         assert!(fault(r#"{"cache_config": {"a": 1, "a": 1}}"#).1.contains(r#""a" comes twice"#));
+        let key = "x".repeat(1000);
+        assert!(fault(&format!(r#"{{"{key}": 1, "{key}": 1}}"#)).1.len() < 200);
     }
 
     #[test]
@@ -190,6 +195,9 @@ mod tests {
             assert_eq!(param.as_deref(), Some(path), "{message}");
             assert!(message.contains("finite"), "{message}");
         }
+        let (key, digits) = ("x".repeat(1000), "9".repeat(1000));
+        let (param, message) = fault(&format!(r#"{{"cache_config": {{"{key}": {digits}}}}}"#));
+        assert!(param.is_some_and(|param| param.len() < 90) && message.len() < 300, "{message}");
         assert_eq!(fault("NaN").0, None);
         assert_eq!(fault(r#"{"prompt": nonsense}"#).0, None);
     }

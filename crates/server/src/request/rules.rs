@@ -6,7 +6,7 @@
 
 use afterimage_cache::CacheConfig;
 use afterimage_runner::schedulers::SchedulerKind;
-use afterimage_runner::{ImageRequest, PreviewCount, Size};
+use afterimage_runner::{ImageRequest, Size};
 use serde_json::{Map, Value};
 
 use super::accept::Accept;
@@ -29,7 +29,6 @@ const HARMLESS_FIELDS: [&str; 4] = ["user", "moderation", "style", "safety_ident
 pub(crate) struct GenerationRequest {
     pub(crate) image: ImageRequest,
     pub(crate) output: OutputOptions,
-    pub(crate) previews: PreviewCount,
     pub(crate) delivery: Delivery,
 }
 
@@ -84,11 +83,12 @@ impl RequestRules<'_> {
             true_cfg_scale: fields.number("true_cfg_scale", 0.0..=MAX_GUIDANCE_SCALE)?,
             scheduler: fields.choice("scheduler", &SchedulerKind::ALL.map(|kind| (kind.as_str(), kind)))?,
             cache: self.cache(&mut fields, output.quality)?,
+            previews,
         };
         HARMLESS_FIELDS.into_iter().for_each(|field| fields.accept(field));
         // Last, when every reader has said which fields there are.
         fields.finish(self.unknown_fields)?;
-        Ok(GenerationRequest { image, output, previews, delivery })
+        Ok(GenerationRequest { image, output, delivery })
     }
 
     fn answer_facts(&self, delivery: Delivery, images: u64) -> AnswerFacts {
@@ -138,7 +138,6 @@ impl RequestRules<'_> {
     fn check_model(&self, fields: &mut Fields<'_>) -> Result<(), RequestFault> {
         match fields.text("model")?.filter(|requested| !requested.is_empty()) {
             Some(requested) if !self.served_models.iter().any(|served| served == requested) => {
-                let requested: String = requested.chars().take(self.max_prompt_chars).collect();
                 Err(RequestFault::model_not_found(requested, self.served_models))
             }
             _ => Ok(()),

@@ -3,7 +3,8 @@
 use std::time::Instant;
 
 use afterimage_runner::{
-    DeviceSpec, Engine, EngineOptions, ImageRequest, Replicas, RequestError, RequestWarning, RunnerError, Size,
+    DeviceSpec, Engine, EngineOptions, ImageRequest, PreviewCount, Replicas, RequestError, RequestWarning, RunnerError,
+    Size,
 };
 
 use crate::error::ProgramError;
@@ -87,6 +88,7 @@ fn default_request(cache: &CacheDefaults) -> ImageRequest {
         true_cfg_scale: None,
         scheduler: None,
         cache: cache.for_defaults(),
+        previews: PreviewCount::default(),
     }
 }
 

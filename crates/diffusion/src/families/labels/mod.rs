@@ -138,7 +138,8 @@ impl Labels {
         if let Some(digits) = class_number(&folded) {
             let class = digits.parse::<u32>().ok().filter(|class| *class < self.num_classes);
             let class = class.ok_or_else(|| {
-                format!("there is no class {digits}; classes go from 0 to {}", self.num_classes.saturating_sub(1))
+                let (shown, last) = (beginning(digits), self.num_classes.saturating_sub(1));
+                format!("there is no class {shown}; classes go from 0 to {last}")
             })?;
             return Ok(ChosenClass { class, nearest: None });
         }
@@ -152,7 +153,7 @@ impl Labels {
         {
             return Ok(ChosenClass { class, nearest: Some(label) });
         }
-        let shown: String = prompt.chars().take(COMPARED_CHARS).collect();
+        let shown = beginning(&prompt);
         Err(match self.suggestions(&shown.to_lowercase()) {
             names if names.is_empty() => format!(
                 "`{shown}` is no class, and this model's classes have no labels; name one by its number, from `class:0` \
@@ -187,6 +188,11 @@ fn spelled(text: &str) -> String {
 fn synonyms(label: &str) -> impl Iterator<Item = String> {
     let spaced = |name: &str| name.split_whitespace().collect::<Vec<_>>().join(" ");
     label.split(',').map(spaced).filter(|name| !name.is_empty())
+}
+
+/// As much of a prompt as is compared and shown.
+fn beginning(prompt: &str) -> String {
+    prompt.chars().take(COMPARED_CHARS).collect()
 }
 
 /// The digits of `207` or `class:207`.

@@ -46,24 +46,80 @@ fn the_images_of_a_request_are_admitted_one_by_one_and_come_back_in_order() {
 }
 
 #[test]
-fn a_full_bucket_keeps_its_order_and_holds_up_no_other() {
+fn a_full_worker_keeps_the_order() {
     let mut bench = Bench::new(2);
     let guided = |seed| Wanted { guidance: Guidance::Rows(4.0), ..request(seed) };
     let tickets = [bench.submit(request(1)), bench.submit(guided(2)), bench.submit(request(3))];
     let other = bench.submit(Wanted { size: WIDE, ..request(4) });
     bench.iterate(2);
-    // The third would fit beside the first, but the second was there before.
-    let begun: Vec<_> = bench.model.forwards().into_iter().map(|forward| forward.images[0].0).collect();
-    assert_eq!(begun, [1, 4]);
+    // The third and the one of another bucket would fit beside the first, but the second was there before.
+    assert!(bench.model.forwards().iter().all(|forward| forward.images.iter().all(|(seed, _)| *seed == 1)));
     let positions = tickets.each_ref().map(|ticket| ticket.progress().borrow().queue_position);
-    assert_eq!(positions, [0, 1, 2]);
-    assert_eq!(bench.shared.ledger.totals().waiting, 2);
+    assert_eq!((positions, other.progress().borrow().queue_position), ([0, 1, 2], 3));
+    assert_eq!(bench.shared.ledger.totals().waiting, 3);
     bench.run_out();
     let first_steps = [1, 2, 3, 4].map(|seed| steps_of(&bench, seed)[0]);
-    assert!(first_steps[0] < first_steps[1] && first_steps[1] < first_steps[2], "{first_steps:?}");
+    assert!(first_steps.is_sorted(), "{first_steps:?}");
     for ticket in tickets.into_iter().chain([other]) {
         answer(ticket).unwrap();
     }
+}
+
+#[test]
+fn the_rows_of_all_buckets_together_are_the_workers() {
+    let mut bench = Bench::new(4);
+    let sizes = [SMALL, WIDE, LARGE];
+    let _tickets: Vec<_> =
+        (0..24).map(|seed| bench.submit(Wanted { size: sizes[seed % 3], ..request(seed as u64) })).collect();
+    let mut most = 0;
+    while !bench.steps.is_idle() {
+        bench.iterate(1);
+        most = most.max(bench.shared.ledger.totals().running_rows);
+    }
+    assert_eq!(most, 4);
+}
+
+#[test]
+fn what_one_owner_has_waiting_holds_up_no_other() {
+    let mut bench = Bench::new(2);
+    let hogs: Vec<_> = (0..20).map(|seed| bench.submit(request(seed).of(1))).collect();
+    bench.iterate(1);
+    let (second, third) = (bench.submit(request(100).of(2)), bench.submit(request(200).of(3)));
+    bench.iterate(1);
+    let positions = [&second, &third, &hogs[2]].map(|ticket| ticket.progress().borrow().queue_position);
+    assert_eq!(positions, [1, 2, 3], "whoever has no rows is next");
+    bench.run_out();
+    let first_step = |seed| steps_of(&bench, seed)[0];
+    assert!(first_step(100) < first_step(2) && first_step(200) < first_step(3));
+    assert!((2..19).all(|seed| first_step(seed) <= first_step(seed + 1)), "an owner's own requests keep their order");
+    assert!(hogs.into_iter().chain([second, third]).all(|ticket| answer(ticket).is_ok()));
+}
+
+#[test]
+fn owners_take_turns_where_there_is_room_for_one() {
+    let mut bench = Bench::new(1);
+    let mut tickets: Vec<_> = (0..6).map(|seed| bench.submit(request(seed).of(1))).collect();
+    bench.iterate(1);
+    tickets.extend((100..103).map(|seed| bench.submit(request(seed).of(2))));
+    bench.run_out();
+    let mut begun: Vec<_> = bench.model.forwards().into_iter().map(|forward| forward.images[0].0).collect();
+    begun.dedup();
+    // The first had begun when the other owner came, and that one has waited for less than the first since.
+    assert_eq!(begun, [0, 1, 100, 2, 101, 3, 102, 4, 5]);
+    assert!(tickets.into_iter().all(|ticket| answer(ticket).is_ok()));
+}
+
+#[test]
+fn owners_come_to_the_same_number_of_rows() {
+    let mut bench = Bench::new(4);
+    let long = |seed| Wanted { steps: 40, ..request(seed) };
+    let mut tickets: Vec<_> = (0..8).map(|seed| bench.submit(long(seed).of(1))).collect();
+    bench.iterate(1);
+    tickets.extend((100..108).map(|seed| bench.submit(long(seed).of(2))));
+    bench.iterate(60);
+    let last = bench.model.forwards().pop().unwrap().images;
+    assert_eq!(last.iter().filter(|(seed, _)| *seed >= 100).count(), 2, "{last:?}");
+    bench.run_out();
 }
 
 #[test]
@@ -152,6 +208,7 @@ proptest! {
                 tickets.push((request.clone(), bench.submit(request.clone())));
             }
             bench.iterate(1);
+            prop_assert!(bench.shared.ledger.totals().running_rows <= max_batch_rows);
         }
         bench.run_out();
 

@@ -25,7 +25,7 @@ use super::step_loop::StepLoop;
 use super::work_estimate::Work;
 use super::work_ledger::WorkLedger;
 use crate::request::{
-    FinishedRequest, ImageSpec, PlannedRequest, PreviewCount, RequestFailure, Seeds, Size, Ticket, ticket,
+    FinishedRequest, Hold, ImageSpec, Owner, PlannedRequest, PreviewCount, RequestFailure, Seeds, Size, Ticket, ticket,
 };
 
 const SMALL: Size = Size { width: 64, height: 64 };
@@ -42,6 +42,8 @@ fn request(seed: u64) -> Wanted {
         steps: 4,
         guidance: Guidance::Rows(1.0),
         previews: PreviewCount::default(),
+        owner: Owner::default(),
+        hold: None,
     }
 }
 
@@ -55,11 +57,17 @@ struct Wanted {
     steps: usize,
     guidance: Guidance,
     previews: PreviewCount,
+    owner: Owner,
+    hold: Option<Hold>,
 }
 
 impl Wanted {
     fn with_previews(self, previews: PreviewCount) -> Self {
         Self { previews, ..self }
+    }
+
+    fn of(self, owner: u128) -> Self {
+        Self { owner: Owner::new(owner), ..self }
     }
 
     fn spec(&self) -> Arc<ImageSpec> {
@@ -76,7 +84,8 @@ impl Wanted {
 
     fn planned(&self) -> PlannedRequest {
         let seeds = Seeds::new(self.seed, self.images).unwrap();
-        PlannedRequest { spec: self.spec(), seeds, previews: self.previews, warnings: Vec::new() }
+        let (previews, owner, hold) = (self.previews, self.owner, self.hold.clone());
+        PlannedRequest { spec: self.spec(), seeds, previews, warnings: Vec::new(), owner, hold }
     }
 }
 
@@ -107,7 +116,7 @@ impl Bench {
     fn submit(&mut self, wanted: Wanted) -> Ticket {
         let request = wanted.planned();
         let (ticket, outcome) = ticket(&request);
-        let entry = self.shared.ledger.enter(Work::of(&request));
+        let entry = self.shared.ledger.enter(Work::of(&request), request.owner, outcome.cancelled());
         self.steps.submit(AcceptedRequest {
             request,
             outcome,

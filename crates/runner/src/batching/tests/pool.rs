@@ -89,6 +89,57 @@ fn too_many_waiting_requests_are_refused() {
 }
 
 #[test]
+fn whoever_comes_to_a_full_queue_gets_its_share_of_it() {
+    let limits = PoolLimits { max_batch_rows: 1, max_queued_requests: 4, max_queued_seconds: f64::INFINITY, ..LIMITS };
+    let (pool, _) = pool(1, limits);
+    let _runs = pool.submit(endless(1).of(1).planned()).unwrap();
+    wait_until(|| pool.totals().running_rows == 1);
+    let taken = |owner, wanted: u64| -> Vec<_> {
+        (0..wanted).filter_map(|seed| pool.submit(endless(10 + seed).of(owner).planned()).ok()).collect()
+    };
+    let (hog, other) = (taken(1, 9), taken(2, 9));
+    assert_eq!((hog.len(), other.len()), (4, 2));
+    assert!(pool.submit(endless(30).of(1).planned()).is_err(), "the hog has more than its share");
+    assert_eq!(taken(3, 1).len(), 1);
+    drop((hog, other));
+}
+
+#[test]
+fn whoever_leaves_takes_no_more_places_than_it_has() {
+    let limits = PoolLimits { max_batch_rows: 1, max_queued_requests: 8, max_queued_seconds: f64::INFINITY, ..LIMITS };
+    let (pool, model) = pool(1, limits);
+    let clients = Arc::new(());
+    let request = |seed| Wanted { hold: Some(Hold::new(Arc::clone(&clients))), ..endless(seed) };
+    // Whoever bounds its client by what it holds has at most two of its requests in the queue, however quickly it leaves.
+    for seed in 0..2000 {
+        if Arc::strong_count(&clients) <= 2 {
+            drop(pool.submit(request(seed).planned()).unwrap());
+        }
+        assert!(pool.totals().waiting <= 2);
+    }
+    wait_until(|| Arc::strong_count(&clients) == 1);
+    assert_eq!((pool.totals().requests, model.living_images()), (0, 0));
+}
+
+#[test]
+fn work_in_seconds_is_shared_too() {
+    // 2^34 steps of 10 ms are 1.7e8 s.
+    let (pool, _) = pool(1, PoolLimits { max_batch_rows: 1, max_queued_seconds: 1e9, ..LIMITS });
+    let take = |owner, wanted: u64| -> Vec<_> {
+        (0..wanted).filter_map(|seed| pool.submit(endless(10 + seed).of(owner).planned()).ok()).collect()
+    };
+    let (hog, other) = (take(1, 9), take(2, 9));
+    assert_eq!((hog.len(), other.len()), (5, 2));
+    let SubmitError::QueueFull { retry_after } = pool.submit(endless(30).of(2).planned()).err().unwrap() else {
+        unreachable!("the other has its share")
+    };
+    assert!(retry_after.as_secs_f64() < pool.totals().seconds && retry_after.as_secs_f64() > 1e7, "{retry_after:?}");
+    assert!(pool.seconds_to_first_of(Owner::new(2)) > 0.0);
+    assert_eq!(pool.seconds_to_first_of(Owner::new(9)), 0.0);
+    drop((hog, other));
+}
+
+#[test]
 fn too_many_seconds_of_work_are_refused_with_the_time_until_there_is_room() {
     let (pool, _) = pool(1, PoolLimits { max_queued_seconds: 1e9, ..LIMITS });
     // 2^34 steps of 10 ms are 1.7e8 s.

@@ -62,7 +62,7 @@ fn who_waits_to_be_encoded_is_not_passed_in_its_bucket() {
 
 #[test]
 fn images_that_end_at_once_are_decoded_one_per_iteration() {
-    let mut bench = Bench::new(16);
+    let mut bench = Bench::new(17);
     let tickets: Vec<_> = (1..=16).map(|seed| bench.submit(Wanted { steps: 2, ..request(seed) })).collect();
     let other = bench.submit(Wanted { size: WIDE, steps: 40, ..request(50) });
     bench.iterate(3);

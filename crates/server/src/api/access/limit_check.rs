@@ -4,7 +4,7 @@
 //! cancelling are free, so that a client with jobs can watch them.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use axum::extract::{Request, State};
 use axum::http::Method;
@@ -15,6 +15,7 @@ use super::client::Client;
 use super::client_limits::{Place, Refusal};
 use super::gate::Gate;
 use crate::api::error::ApiError;
+use crate::clock::seconds;
 use crate::metrics::RefusalReason;
 
 /// Held until the answer is made by what works on the request, which may be a task that outlives the handler.
@@ -29,13 +30,13 @@ pub(in crate::api) async fn check(State(gate): State<Arc<Gate>>, mut request: Re
         let client = request.extensions().get::<Client>().copied().unwrap_or(Client::Unknown);
         match gate.client_limits.admit(client, Instant::now()) {
             Ok(place) => request.extensions_mut().insert(Admitted { _place: place }),
-            Err(refusal) => return refuse(&gate, refusal).into_response(),
+            Err(refusal) => return refuse(&gate, client, refusal).into_response(),
         };
     }
     next.run(request).await
 }
 
-fn refuse(gate: &Gate, refusal: Refusal) -> ApiError {
+fn refuse(gate: &Gate, client: Client, refusal: Refusal) -> ApiError {
     match refusal {
         Refusal::Rate { retry_after, per_minute } => {
             gate.state.metrics.request_refused(RefusalReason::RateLimited);
@@ -43,13 +44,9 @@ fn refuse(gate: &Gate, refusal: Refusal) -> ApiError {
         }
         Refusal::Concurrency { max_concurrent } => {
             gate.state.metrics.request_refused(RefusalReason::TooManyConcurrent);
-            // An upper bound: once everything accepted is done, so are the client's own requests.
-            let retry_after = gate.state.engine().map_or(Duration::ZERO, |engine| seconds(engine.queued_seconds()));
+            let wait = gate.state.engine().map_or(0.0, |engine| engine.seconds_to_first_of(client.owner()));
+            let retry_after = seconds(wait);
             ApiError::TooManyConcurrent { retry_after, max_concurrent }
         }
     }
-}
-
-fn seconds(seconds: f64) -> Duration {
-    Duration::try_from_secs_f64(seconds).unwrap_or_default()
 }

@@ -7,6 +7,9 @@ use axum::http::{HeaderValue, Uri};
 
 use super::root_path::RootPath;
 
+/// A name of the DNS and a port: no address is longer.
+const MAX_HOST_BYTES: usize = 253 + ":65535".len();
+
 /// The value of `--public-url`, without a slash at its end.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct PublicUrl(String);
@@ -14,6 +17,9 @@ pub(crate) struct PublicUrl(String);
 impl PublicUrl {
     /// The address that a client used, by its `Host` header.
     pub(in crate::api) fn of_host(host: &str) -> Option<Self> {
+        if host.len() > MAX_HOST_BYTES {
+            return None;
+        }
         let authority: Authority = host.parse().ok()?;
         // No name and password, whatever they are for.
         (!authority.as_str().contains('@')).then(|| Self(format!("http://{authority}")))
@@ -95,5 +101,6 @@ mod tests {
         for host in ["", "a/b", "a b", "user@x.org", "x.org\"><script>"] {
             assert_eq!(of_host(host), None, "{host}");
         }
+        assert_eq!(of_host(&"x".repeat(1000)), None, "it would stand in the URL of every picture");
     }
 }

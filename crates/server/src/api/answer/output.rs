@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use afterimage_runner::{FinishedRequest, RgbImage, Seeds, Size};
+use afterimage_runner::{FinishedRequest, Owner, RgbImage, Seeds, Size};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
@@ -37,6 +37,8 @@ pub(super) struct Kept {
 #[derive(Debug)]
 pub(in crate::api) struct StoredOutput {
     pub(in crate::api) store: Arc<ImageStore>,
+    /// Whose the pictures are.
+    pub(in crate::api) owner: Owner,
     /// `http://host:port`, without a slash at its end.
     pub(in crate::api) base_url: String,
 }
@@ -106,8 +108,8 @@ impl Output {
 
     /// Where the files can be got from now on.
     async fn urls(&self, files: Arc<[Vec<u8>]>) -> Result<Vec<String>, ApiError> {
-        let StoredOutput { store, base_url } = self.store.as_ref().ok_or_else(no_address)?;
-        let ids = store.save(self.options.encoding.format, files).await?;
+        let StoredOutput { store, owner, base_url } = self.store.as_ref().ok_or_else(no_address)?;
+        let ids = store.save(*owner, self.options.encoding.format, files).await?;
         Ok(ids.iter().map(|id| format!("{base_url}{}/{id}", paths::FILES)).collect())
     }
 

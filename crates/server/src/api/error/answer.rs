@@ -187,6 +187,16 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn what_a_client_called_a_path_is_cut() {
+        let path = "/x".repeat(1000);
+        let method = "X".repeat(1000).parse().unwrap();
+        for error in [ApiError::PathNotFound { path: path.clone() }, ApiError::MethodNotAllowed { method, path }] {
+            let (_, body) = answer(error).await;
+            assert!(body["error"]["message"].as_str().unwrap().len() < 250, "{body}");
+        }
+    }
+
+    #[tokio::test]
     async fn overload_says_when_to_come_back() {
         let (response, _) = answer(ApiError::QueueFull { retry_after: Duration::from_millis(2300) }).await;
         assert_eq!((response.status().as_u16(), &response.headers()[RETRY_AFTER]), (429, &HeaderValue::from(3)));

@@ -16,7 +16,7 @@ use axum::http::Method;
 use crate::clock::whole_seconds;
 use crate::image_file::EncodeError;
 use crate::image_store::StoreError;
-use crate::request::RequestFault;
+use crate::request::{RequestFault, quoted};
 
 /// Why a request gets no success.
 #[derive(Debug, thiserror::Error)]
@@ -85,7 +85,7 @@ pub(crate) enum ApiError {
         id: String,
     },
     /// No such path.
-    #[error("there is nothing at {path}; images are made by POST /v1/images/generations")]
+    #[error("there is nothing at {}; images are made by POST /v1/images/generations", quoted(path))]
     PathNotFound {
         /// As asked for.
         path: String,
@@ -94,7 +94,7 @@ pub(crate) enum ApiError {
     #[error("there is no such picture, or it has expired (--output-max-age)")]
     ImageNotFound,
     /// The path exists, the method does not.
-    #[error("{path} does not answer {method} requests")]
+    #[error("{} does not answer {} requests", quoted(path), quoted(method.as_str()))]
     MethodNotAllowed {
         /// As asked for.
         method: Method,
@@ -132,10 +132,15 @@ pub(crate) enum ApiError {
         retry_after: Duration,
     },
     /// Nothing among the kept jobs can be forgotten.
-    #[error("{kept} jobs are kept, the most allowed (--max-jobs), and none can be removed yet; delete one or wait")]
+    #[error(
+        "{kept} jobs are kept (--max-jobs), and none can be removed yet; fetch or delete one of yours, or try again in {} s",
+        whole_seconds(*retry_after)
+    )]
     TooManyJobs {
         /// How many there are.
         kept: usize,
+        /// When the client may have one more, if it fetches and deletes none.
+        retry_after: Duration,
     },
     /// The model is not there yet.
     #[error("the model is still loading; try again in a moment")]

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::ApiError;
 
-/// When a client should ask again while the model loads, the server shuts down or jobs wait to be fetched.
+/// When a client should ask again while the model loads or the server shuts down.
 const UNAVAILABLE_RETRY: Duration = Duration::from_secs(5);
 
 impl ApiError {
@@ -14,13 +14,11 @@ impl ApiError {
             Self::QueueFull { retry_after }
             | Self::TooManyFailedKeys { retry_after }
             | Self::RateLimited { retry_after, .. }
-            | Self::TooManyConcurrent { retry_after, .. } => Some(*retry_after),
-            Self::TooManyJobs { .. }
-            | Self::Loading
-            | Self::ShuttingDown
-            | Self::WorkerStopped
-            | Self::TimedOut(_)
-            | Self::StorageStuck(_) => Some(UNAVAILABLE_RETRY),
+            | Self::TooManyConcurrent { retry_after, .. }
+            | Self::TooManyJobs { retry_after, .. } => Some(*retry_after),
+            Self::Loading | Self::ShuttingDown | Self::WorkerStopped | Self::TimedOut(_) | Self::StorageStuck(_) => {
+                Some(UNAVAILABLE_RETRY)
+            }
             _ => None,
         }
     }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use afterimage_runner::Progress;
+use afterimage_runner::{Owner as Client, Progress};
 use serde_json::value::RawValue;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -18,6 +18,8 @@ pub(in crate::api) struct KeptJob {
     pub(in crate::api) id: String,
     /// The key that asked for it; all clients are one where there are no keys.
     pub(in crate::api) owner: Option<usize>,
+    /// Who it counts for among those that share the store.
+    pub(in crate::api) client: Client,
     pub(in crate::api) created_at: u64,
     pub(in crate::api) model: String,
     pub(in crate::api) seed: u64,
@@ -93,6 +95,17 @@ impl KeptJob {
 
     pub(in crate::api) fn end(&mut self, ending: Ending) {
         self.phase = Phase::Ended { at: unix_seconds(), ending };
+    }
+
+    /// When it is forgotten if it is not fetched, counted from now; what has not ended yet ends in `work_left`.
+    pub(in crate::api) fn expires_in(&self, retention: Duration, work_left: Duration) -> Duration {
+        match &self.phase {
+            Phase::Unfinished(_) => work_left.saturating_add(retention),
+            Phase::Ended { at, .. } => {
+                let ago = Duration::from_secs(unix_seconds().saturating_sub(*at));
+                retention.saturating_sub(ago)
+            }
+        }
     }
 
     pub(in crate::api) fn has_result(&self) -> bool {

@@ -3,10 +3,11 @@
 //! There are at most [`JobLimits::max_jobs`]. A job that has ended is forgotten when it is deleted, after
 //! [`JobLimits::retention`], when a new job needs its place and its outcome has been fetched, or when the
 //! pictures kept take more than [`JobLimits::memory_bytes`]: fetched ones first, then the oldest, but
-//! never the one that ended last.
+//! never the one that ended last. Clients share both bounds ([`sharing`]).
 
 mod kept_job;
 mod object;
+mod sharing;
 #[cfg(test)]
 mod tests;
 
@@ -14,7 +15,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use afterimage_runner::Progress;
+use afterimage_runner::{Owner as Client, Progress};
 use serde_json::value::RawValue;
 use tokio::sync::watch;
 use uuid::Uuid;
@@ -49,8 +50,8 @@ pub(crate) struct JobStore {
 
 #[derive(Debug, Default)]
 struct Kept {
-    /// Places of jobs that are about to be accepted.
-    reserved: usize,
+    /// Whose jobs are about to be accepted.
+    reserved: Vec<Client>,
     /// Oldest first.
     jobs: Vec<KeptJob>,
 }
@@ -58,6 +59,7 @@ struct Kept {
 /// A place for one job; given back when dropped.
 pub(in crate::api) struct Place<'a> {
     store: &'a JobStore,
+    client: Client,
 }
 
 impl JobStore {
@@ -69,16 +71,20 @@ impl JobStore {
         self.limits.retention
     }
 
-    /// A place for one more job, if necessary that of one whose outcome was fetched.
-    pub(in crate::api) fn reserve(&self) -> Result<Place<'_>, ApiError> {
+    /// A place for one more job of the client, if necessary that of one whose outcome was fetched. `work_left` is how
+    /// long everything accepted takes.
+    pub(in crate::api) fn reserve(
+        &self,
+        client: Client,
+        work_left: impl FnOnce() -> Duration,
+    ) -> Result<Place<'_>, ApiError> {
         let mut kept = self.kept();
-        if kept.jobs.len() + kept.reserved >= self.limits.max_jobs {
-            let fetched = kept.jobs.iter().position(KeptJob::is_settled);
-            let index = fetched.ok_or(ApiError::TooManyJobs { kept: self.limits.max_jobs })?;
-            kept.forget(index);
+        if !kept.make_place(client, self.limits.max_jobs) {
+            let retry_after = kept.wait_for_place(client, self.limits, work_left());
+            return Err(ApiError::TooManyJobs { kept: kept.jobs.len(), retry_after });
         }
-        kept.reserved += 1;
-        Ok(Place { store: self })
+        kept.reserved.push(client);
+        Ok(Place { store: self, client })
     }
 
     /// Up to `limit` of the owner's jobs from the newest on, or those after the job `after`, and whether
@@ -142,6 +148,7 @@ impl JobStore {
             previews.insert(index, preview);
         }
         kept.make_room(self.limits.memory_bytes, id);
+        kept.drop_preview_over_share(self.limits.memory_bytes, id, index);
     }
 
     /// Whether the job was still unfinished, and now ends like this.
@@ -184,17 +191,6 @@ impl Kept {
         job.signals.settled.cancel();
         job.signals.forgotten.cancel();
     }
-
-    /// Forgets jobs that have ended until all pictures fit, but not `spared`.
-    fn make_room(&mut self, memory_bytes: usize, spared: &str) {
-        while self.jobs.iter().map(KeptJob::bytes).sum::<usize>() > memory_bytes {
-            let is_candidate = |job: &&KeptJob| job.id != spared && job.has_result();
-            let fetched = self.jobs.iter().position(|job| is_candidate(&job) && job.is_settled());
-            let Some(index) = fetched.or_else(|| self.jobs.iter().position(|job| is_candidate(&job))) else { return };
-            tracing::info!(job = self.jobs[index].id, "forgot a job to make room (--job-memory-bytes)");
-            self.forget(index);
-        }
-    }
 }
 
 impl Place<'_> {
@@ -208,6 +204,7 @@ impl Place<'_> {
     ) -> (RunningJob, JobObject) {
         let job = KeptJob {
             owner,
+            client: self.client,
             // Random, because the id is all that a client needs to see the pictures.
             id: format!("job_{}", Uuid::new_v4().simple()),
             created_at: unix_seconds(),
@@ -226,6 +223,9 @@ impl Place<'_> {
 
 impl Drop for Place<'_> {
     fn drop(&mut self) {
-        self.store.kept().reserved -= 1;
+        let mut kept = self.store.kept();
+        if let Some(index) = kept.reserved.iter().position(|client| *client == self.client) {
+            kept.reserved.swap_remove(index);
+        }
     }
 }

@@ -19,7 +19,17 @@ fn store(max_jobs: usize, memory_bytes: usize) -> JobStore {
 
 fn add(store: &JobStore) -> (RunningJob, watch::Sender<Progress>) {
     let (sender, progress) = watch::channel(Progress { steps: 9, queue_position: 1, ..Progress::default() });
-    (store.reserve().unwrap().take(None, "a-model", 7, progress).0, sender)
+    let place = store.reserve(Client::default(), Duration::default).unwrap();
+    (place.take(None, "a-model", 7, progress).0, sender)
+}
+
+/// The id of a job of the client, which has ended with this answer.
+fn ended(store: &JobStore, client: Client, answer: Ending) -> Result<String, ApiError> {
+    let (_, progress) = watch::channel(Progress::default());
+    let place = store.reserve(client, Duration::default)?;
+    let job = place.take(None, "a-model", 7, progress).0;
+    store.end(&job.id, answer);
+    Ok(job.id)
 }
 
 fn fetched(store: &JobStore, id: &str) -> Value {
@@ -88,14 +98,15 @@ fn an_unfinished_job_is_cancelled_and_an_ended_one_forgotten() {
 #[test]
 fn a_full_store_takes_the_place_of_a_fetched_job_only() {
     let store = store(2, 1000);
+    let reserve = || store.reserve(Client::default(), Duration::default);
     let ((first, _a), (second, _b)) = (add(&store), add(&store));
     store.end(&first.id, Ending::Failed(ApiError::JobFailed("no memory".to_owned()).tell()));
     store.end(&second.id, answer());
-    assert!(matches!(store.reserve(), Err(ApiError::TooManyJobs { kept: 2 })));
+    assert!(matches!(reserve(), Err(ApiError::TooManyJobs { kept: 2, .. })));
     fetched(&store, &second.id);
-    let place = store.reserve().unwrap();
+    let place = reserve().unwrap();
     assert!(store.with_pictures(None, &second.id).is_none());
-    assert!(store.reserve().is_err(), "the place is taken");
+    assert!(reserve().is_err(), "the place is taken");
     drop(place);
     add(&store);
     assert_eq!(fetched(&store, &first.id)["error"]["code"], "job_failed");
@@ -114,6 +125,90 @@ fn pictures_over_the_bound_go_fetched_ones_first() {
     store.end(fourth, Ending::Succeeded(text(&"x".repeat(100))));
     assert!(store.with_pictures(None, first).is_none() && store.with_pictures(None, third).is_none());
     assert_eq!(fetched(&store, fourth)["status"], "succeeded");
+}
+
+#[test]
+fn one_clients_unfetched_jobs_keep_no_other_out() {
+    let store = store(4, 1000);
+    let [hog, other] = [1, 2].map(Client::new);
+    let jobs = |client, wanted| (0..wanted).filter_map(|_| ended(&store, client, answer()).ok()).count();
+    assert_eq!((jobs(hog, 9), jobs(other, 9)), (4, 2));
+    let Err(ApiError::TooManyJobs { retry_after, kept: 6 }) = ended(&store, hog, answer()) else {
+        panic!("it has more")
+    };
+    assert!((59..=60).contains(&retry_after.as_secs()), "as long as they are kept: {retry_after:?}");
+    assert_eq!(jobs(Client::new(3), 9), 1, "a third of four places");
+}
+
+#[test]
+fn who_is_refused_costs_nobody_a_job() {
+    let store = store(4, 1000);
+    let [hog, other] = [1, 2].map(Client::new);
+    let of_other = ended(&store, other, answer()).unwrap();
+    while ended(&store, hog, answer()).is_ok() {}
+    let more = ended(&store, other, answer()).unwrap();
+    let last = ended(&store, Client::new(3), answer()).unwrap();
+    for id in [&of_other, &more, &last] {
+        fetched(&store, id);
+    }
+    let kept = || store.kept().jobs.len();
+    let before = kept();
+    assert!(ended(&store, hog, answer()).is_ok(), "with all that were fetched, a place is free");
+    assert!(kept() < before);
+    let before = kept();
+    assert!(ended(&store, hog, answer()).is_err());
+    assert_eq!(kept(), before);
+}
+
+#[test]
+fn the_wait_for_a_place_is_that_until_enough_jobs_are_forgotten() {
+    let store = store(3, 1000);
+    let ids = [(); 3].map(|()| ended(&store, Client::new(1), answer()).unwrap());
+    for (id, ago) in ids.iter().zip([50, 20, 5]) {
+        let mut kept = store.kept();
+        let position = kept.position(id).unwrap();
+        let Phase::Ended { at, .. } = &mut kept.jobs[position].phase else { unreachable!() };
+        *at -= ago;
+    }
+    let wait =
+        |client: u128, work_left: u64| match store.reserve(Client::new(client), || Duration::from_secs(work_left)) {
+            Err(ApiError::TooManyJobs { retry_after, .. }) => retry_after.as_secs(),
+            _ => 0,
+        };
+    assert!((9..=10).contains(&wait(1, 0)), "until the first is forgotten");
+    let (_, progress) = watch::channel(Progress::default());
+    let _unfinished = store.reserve(Client::new(2), Duration::default).unwrap().take(None, "a-model", 7, progress);
+    assert!((39..=40).contains(&wait(1, 0)), "until two are: there is one more than places");
+    assert!((39..=40).contains(&wait(2, 0)), "two are more than half of three");
+}
+
+#[test]
+fn one_clients_results_push_out_no_others() {
+    let store = store(99, 50);
+    let [hog, other] = [1, 2].map(Client::new);
+    let kept: Vec<_> = (0..2).map(|_| ended(&store, other, answer()).unwrap()).collect();
+    let of_hog: Vec<_> = (0..9).map(|_| ended(&store, hog, answer()).unwrap()).collect();
+    let is_kept = |id: &String| store.kept().position(id).is_some();
+    assert!(kept.iter().all(is_kept), "the oldest of all");
+    assert_eq!(of_hog.iter().filter(|id| is_kept(id)).count(), 3);
+    ended(&store, hog, Ending::Succeeded(text(&"x".repeat(100)))).unwrap();
+    assert!(
+        kept.iter().all(is_kept) && !of_hog.iter().any(is_kept),
+        "a result over all bounds is its client's own matter"
+    );
+}
+
+#[test]
+fn previews_are_bounded_like_results() {
+    let store = store(99, 25);
+    let jobs = [(); 4].map(|()| add(&store));
+    for (job, _) in &jobs {
+        store.show(&job.id, 0, text("01234567"));
+    }
+    let bytes = || store.kept().jobs.iter().map(KeptJob::bytes).sum::<usize>();
+    assert_eq!(bytes(), 20, "what does not fit is not kept");
+    store.show(&jobs[0].0.id, 0, text("76543210"));
+    assert_eq!(bytes(), 20, "a later preview takes the place of an earlier one");
 }
 
 #[test]
@@ -136,7 +231,7 @@ fn a_job_is_its_keys_alone() {
     let store = store(9, 1000);
     let add = |owner| {
         let (_, progress) = watch::channel(Progress::default());
-        store.reserve().unwrap().take(owner, "a-model", 7, progress).0.id
+        store.reserve(Client::default(), Duration::default).unwrap().take(owner, "a-model", 7, progress).0.id
     };
     let (first, second) = (add(Some(0)), add(Some(1)));
     assert!(store.with_pictures(Some(1), &first).is_none() && store.delete(Some(1), &first).is_none());

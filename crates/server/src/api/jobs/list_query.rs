@@ -4,7 +4,7 @@ use axum::extract::Query;
 use axum::http::Uri;
 
 use crate::api::error::ApiError;
-use crate::request::RequestFault;
+use crate::request::{RequestFault, quoted};
 
 /// Most jobs of one page.
 pub(super) const MAX_LIMIT: usize = 100;
@@ -21,14 +21,16 @@ pub(super) struct ListQuery {
 impl ListQuery {
     /// Reads `limit` and `after`; other keys are refused, as in a body.
     pub(super) fn of(uri: &Uri) -> Result<Self, ApiError> {
-        let Query(pairs) = Query::<Vec<(String, String)>>::try_from_uri(uri)
-            .map_err(|error| ApiError::invalid_value("query", format!("the query cannot be read: {error}")))?;
+        let Query(pairs) = Query::<Vec<(String, String)>>::try_from_uri(uri).map_err(|error| {
+            ApiError::invalid_value("query", format!("the query cannot be read: {}", quoted(&error.to_string())))
+        })?;
         let mut query = Self { limit: DEFAULT_LIMIT, after: None };
         for (key, value) in pairs {
             match &*key {
                 "limit" => query.limit = limit(&value)?,
                 "after" => query.after = Some(value),
                 _ => {
+                    let key = quoted(&key);
                     let fault = RequestFault::Invalid {
                         message: format!("unknown query parameter `{key}`; there are `limit` and `after`"),
                         param: Some(key),
@@ -44,7 +46,7 @@ impl ListQuery {
 
 fn limit(text: &str) -> Result<usize, ApiError> {
     text.parse().ok().filter(|limit| (1..=MAX_LIMIT).contains(limit)).ok_or_else(|| {
-        let message = format!("`limit` is `{text}`; it must be an integer from 1 to {MAX_LIMIT}");
+        let message = format!("`limit` is `{}`; it must be an integer from 1 to {MAX_LIMIT}", quoted(text));
         ApiError::invalid_value("limit", message)
     })
 }
@@ -70,5 +72,9 @@ mod tests {
             assert!(query(&format!("?limit={limit}")).unwrap_err().starts_with("`limit` is"), "{limit}");
         }
         assert!(query("?order=asc").unwrap_err().contains("`order`"));
+        let long = "x".repeat(1000);
+        for text in [format!("?{long}=1"), format!("?limit={long}")] {
+            assert!(query(&text).unwrap_err().len() < 200);
+        }
     }
 }

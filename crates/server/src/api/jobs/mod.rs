@@ -26,6 +26,7 @@ use super::openapi::{
 use super::path_id::PathId;
 use super::state::AppState;
 use super::submission::{self, Endpoint, Incoming};
+use crate::request::quoted;
 use list_query::ListQuery;
 
 /// Make pictures without waiting for them
@@ -78,7 +79,7 @@ pub(super) async fn list(
 ) -> Result<Json<JobList>, ApiError> {
     let ListQuery { limit, after } = ListQuery::of(&uri)?;
     let (data, has_more) = state.jobs.list(client.key(), limit, after.as_deref()).ok_or_else(|| {
-        let after = after.unwrap_or_default();
+        let after = quoted(&after.unwrap_or_default());
         ApiError::invalid_value("after", format!("`after` is `{after}`; there is no such job, or it has been removed"))
     })?;
     Ok(Json(JobList::new(data, has_more)))
@@ -130,9 +131,7 @@ pub(super) async fn delete(
 }
 
 fn not_found(id: &str) -> ApiError {
-    /// Longer than any id.
-    const SHOWN_CHARS: usize = 80;
-    ApiError::JobNotFound { id: id.chars().take(SHOWN_CHARS).collect() }
+    ApiError::JobNotFound { id: quoted(id) }
 }
 
 fn json_bytes(value: &impl Serialize) -> Result<Vec<u8>, ApiError> {

@@ -60,7 +60,7 @@ pub(super) async fn retrieve(
     let engine = state.engine()?;
     let served = state.served_models(&engine);
     let Some(id) = served.iter().find(|id| **id == requested) else {
-        return Err(RequestFault::model_not_found(requested, served).into());
+        return Err(RequestFault::model_not_found(&requested, served).into());
     };
     Ok(Json(card(&state, &engine, id)))
 }

@@ -164,6 +164,13 @@ fn a_cache_configs_types_ranges_and_names_are_the_parsers() {
                 let message = parse_cache(backend, key, beyond).unwrap_err();
                 assert!(message.contains(&format!("`{key}` is ")), "{name}.{key}: `{message}`");
             }
+            if let Some(most) = facts["maxItems"].as_u64() {
+                let message = parse_cache(backend, key, json!(vec![1; most as usize + 1])).unwrap_err();
+                assert!(message.contains("numbers; it must have"), "{name}.{key}: `{message}`");
+                let is_empty_refused = facts["minItems"] != 0;
+                let empty = parse_cache(backend, key, json!([])).err().unwrap_or_default();
+                assert_eq!(empty.contains("it must"), is_empty_refused, "{name}.{key}: `{empty}`");
+            }
             if !facts["default"].is_null() {
                 let default = parse_cache(backend, key, facts["default"].clone());
                 let needs_prune = default.as_ref().is_err_and(|message| message.contains("DBPrune"));

@@ -6,7 +6,7 @@
 use std::borrow::Cow;
 
 use afterimage_cache::CacheBackend;
-use afterimage_cache::config::keys::{self, Key, Range, Values};
+use afterimage_cache::config::keys::{self, Key, Length, Range, Values};
 use serde::Serialize;
 use serde_json::{Value, json};
 use utoipa::openapi::schema::{
@@ -125,13 +125,13 @@ fn value_of(key: &Key) -> Schema {
             let either = OneOfBuilder::new().item(name).item(null);
             return either.description(Some(description)).default(default).build().into();
         }
-        Values::Counts { least, most } => {
+        Values::Counts { least, most, length } => {
             let item = ObjectBuilder::new().schema_type(Type::Integer).minimum(Some(least)).maximum(most);
-            return list(item).description(Some(description)).build().into();
+            return list(item, length).description(Some(description)).build().into();
         }
         Values::Numbers { range, length } => {
-            let list = list(bounded(number(Type::Number), range)).description(Some(description));
-            return list.min_items(Some(length.unwrap_or(1))).max_items(length).build().into();
+            let item = bounded(number(Type::Number), range);
+            return list(item, length).description(Some(description)).build().into();
         }
         Values::Flag { .. } => ObjectBuilder::new().schema_type(or_null(Type::Boolean)),
         Values::Count { least, most, .. } => integer().minimum(Some(least)).maximum(most),
@@ -169,7 +169,8 @@ fn bound(value: f64) -> Number {
     if value.fract() == 0.0 { Number::Int(value as isize) } else { Number::Float(value) }
 }
 
-/// A list that is not empty, or null.
-fn list(items: ObjectBuilder) -> ArrayBuilder {
-    ArrayBuilder::new().schema_type(or_null(Type::Array)).items(items).min_items(Some(1))
+/// A list, or null.
+fn list(items: ObjectBuilder, length: Length) -> ArrayBuilder {
+    let list = ArrayBuilder::new().schema_type(or_null(Type::Array)).items(items);
+    list.min_items(Some(length.least)).max_items(Some(length.most))
 }

@@ -13,6 +13,7 @@ use tracing::Instrument;
 use uuid::Uuid;
 
 use super::trace_id;
+use crate::request::quoted;
 
 pub(in crate::api) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// Longer ids of clients are replaced.
@@ -47,7 +48,7 @@ pub(in crate::api) async fn trace(request: Request, next: Next) -> Response {
     let span = tracing::error_span!(
         "request",
         id,
-        method = %request.method(),
+        method = quoted(request.method().as_str()),
         route,
         // Where it belongs to a trace.
         trace_id = tracing::field::Empty,

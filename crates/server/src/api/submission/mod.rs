@@ -13,11 +13,11 @@ use std::sync::Arc;
 use afterimage_runner::Engine;
 use axum::response::Response;
 
-use super::access::Admitted;
 use super::delivery::{self, Accepted, Guards, Way};
 use super::error::ApiError;
 use super::request_log::generation::GenerationRecord;
 use super::state::AppState;
+use crate::clock::seconds;
 use crate::request::Delivery;
 use plan::Planned;
 
@@ -42,15 +42,15 @@ pub(super) async fn create(
 async fn accept(state: &Arc<AppState>, endpoint: Endpoint, incoming: Incoming) -> Result<(Accepted, Way), ApiError> {
     // First: a server that is loading or shutting down refuses without waiting for a body.
     let engine = state.engine()?;
-    let Incoming { client, admitted, head, body } = incoming;
-    let planned = plan::plan(state, &engine, endpoint, head, body).await?;
+    let planned = plan::plan(state, &engine, endpoint, incoming).await?;
     match planned.delivery {
-        Delivery::Whole => Ok((submit(state, &engine, planned, admitted)?, Way::Whole)),
-        Delivery::Stream { progress } => Ok((submit(state, &engine, planned, admitted)?, Way::Stream { progress })),
+        Delivery::Whole => Ok((submit(state, &engine, planned)?, Way::Whole)),
+        Delivery::Stream { progress } => Ok((submit(state, &engine, planned)?, Way::Stream { progress })),
         Delivery::Kept => {
+            let client = planned.client;
             // The place first: a request that the engine has accepted is never refused for lack of one.
-            let place = state.jobs.reserve()?;
-            let accepted = submit(state, &engine, planned, admitted)?;
+            let place = state.jobs.reserve(client.owner(), || seconds(engine.queued_seconds()))?;
+            let accepted = submit(state, &engine, planned)?;
             let (model, progress) = (state.served_model(&engine), accepted.ticket.progress());
             let (job, object) = place.take(client.key(), model, accepted.output.seeds.first(), progress);
             Ok((accepted, Way::Kept(job, Box::new(object))))
@@ -59,8 +59,8 @@ async fn accept(state: &Arc<AppState>, endpoint: Endpoint, incoming: Incoming) -
 }
 
 /// Hands a request to the engine.
-fn submit(state: &Arc<AppState>, engine: &Engine, planned: Planned, admitted: Admitted) -> Result<Accepted, ApiError> {
-    let Planned { request, output, arrived, .. } = planned;
+fn submit(state: &Arc<AppState>, engine: &Engine, planned: Planned) -> Result<Accepted, ApiError> {
+    let Planned { request, output, arrived, admitted, .. } = planned;
     // Taken before the request is submitted, so that a server that shuts down never overlooks an accepted one.
     let unanswered = state.generation_accepted();
     let ticket = engine.submit(request)?;

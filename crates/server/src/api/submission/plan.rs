@@ -3,11 +3,11 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use afterimage_runner::{Engine, PlannedRequest};
-use axum::body::Body;
+use afterimage_runner::{Engine, Hold, PlannedRequest};
 
-use super::incoming::{Endpoint, Head};
+use super::incoming::{Endpoint, Incoming};
 use super::stored_output::{host, stored_output};
+use crate::api::access::{Admitted, Client};
 use crate::api::answer::output::{Output, StoredOutput, no_address};
 use crate::api::error::ApiError;
 use crate::api::state::AppState;
@@ -25,6 +25,8 @@ pub(super) struct Planned {
     pub(super) output: Output,
     pub(super) arrived: Instant,
     pub(super) delivery: Delivery,
+    pub(super) client: Client,
+    pub(super) admitted: Admitted,
 }
 
 /// Reads and checks a request.
@@ -32,9 +34,9 @@ pub(super) async fn plan(
     state: &Arc<AppState>,
     engine: &Engine,
     endpoint: Endpoint,
-    head: Head,
-    body: Body,
+    incoming: Incoming,
 ) -> Result<Planned, ApiError> {
+    let Incoming { client, admitted, head, body } = incoming;
     let accept = match endpoint {
         Endpoint::Generations => Accept::of(&head.headers)?,
         // Jobs and their results are JSON, whatever else a client would take.
@@ -43,7 +45,8 @@ pub(super) async fn plan(
     let arrived = Instant::now();
     let bytes = body::read(&head.headers, body, state.settings.max_body_bytes, state.settings.body_timeout).await?;
     let host = host(&head.headers, &head.uri);
-    let planner = Planner { state: Arc::clone(state), engine: engine.clone(), endpoint, accept, host };
+    let planner =
+        Planner { state: Arc::clone(state), engine: engine.clone(), endpoint, accept, client, admitted, host };
     let small = if bytes.len() <= SMALL_BODY_BYTES { Some(planner.read(&bytes)?) } else { None };
     let plan = move || {
         let request = small.map_or_else(|| planner.read(&bytes), Ok)?;
@@ -58,6 +61,9 @@ struct Planner {
     engine: Engine,
     endpoint: Endpoint,
     accept: Accept,
+    client: Client,
+    /// The client's place among its own requests, which is taken until this work is done, also if the client leaves.
+    admitted: Admitted,
     /// The server as this client calls it.
     host: Option<String>,
 }
@@ -73,21 +79,24 @@ impl Planner {
     }
 
     /// Checks the request against the model, which may tokenise it: not for the async runtime.
-    fn plan(&self, request: GenerationRequest, arrived: Instant) -> Result<Planned, ApiError> {
-        let GenerationRequest { mut image, output: options, previews, delivery } = request;
+    fn plan(self, request: GenerationRequest, arrived: Instant) -> Result<Planned, ApiError> {
+        let GenerationRequest { mut image, output: options, delivery } = request;
         // Here and not with the other fields, because a preset's steps are a share of the model's own.
         if image.num_inference_steps.is_none() {
             image.num_inference_steps = options.quality.steps(self.engine.model().default_steps);
         }
         let (prompt, negative_prompt) = (image.prompt.clone(), image.negative_prompt.clone());
         tracing::debug!(prompt, negative_prompt, seed = image.seed, "asked for");
-        let request = self.engine.plan(image)?.with_previews(previews);
+        let request = self.engine.plan(image)?;
+        // Before the work, which would be for nothing.
+        let format = options.encoding.format;
+        format.check_size(request.spec().size).map_err(|message| ApiError::invalid_value("output_format", message))?;
         let metadata = self.state.settings.image_metadata.then(|| {
             let model = self.state.served_model(&self.engine).to_owned();
             ImageMetadata::of_request(model, prompt, negative_prompt, &request)
         });
         let store = match options.response_format.is_stored() {
-            true => stored_output(&self.state, self.host.as_deref()),
+            true => stored_output(&self.state, self.client.owner(), self.host.as_deref()),
             false => None,
         };
         if options.response_format == ResponseFormat::Url
@@ -101,6 +110,9 @@ impl Planner {
             return Err(no_address());
         }
         let output = Output { options, seeds: request.seeds(), metadata, store };
-        Ok(Planned { request, output, arrived, delivery })
+        let Self { client, admitted, .. } = self;
+        // Also held by the engine, until it has let a request go whose client has left.
+        let request = request.of_client(client.owner(), Hold::new(admitted.clone()));
+        Ok(Planned { request, output, arrived, delivery, client, admitted })
     }
 }

@@ -1,5 +1,6 @@
 //! Where the pictures of a request are kept, and under which address its client finds them.
 
+use afterimage_runner::Owner;
 use axum::http::header::HOST;
 use axum::http::uri::Authority;
 use axum::http::{HeaderMap, Uri};
@@ -15,12 +16,12 @@ pub(super) fn host(headers: &HeaderMap, uri: &Uri) -> Option<String> {
 }
 
 /// The store, and its address as this client knows it, if there are both.
-pub(super) fn stored_output(state: &AppState, host: Option<&str>) -> Option<StoredOutput> {
+pub(super) fn stored_output(state: &AppState, owner: Owner, host: Option<&str>) -> Option<StoredOutput> {
     let store = state.settings.store.clone()?;
     let root_path = &state.settings.root_path;
     let base_url = match &state.settings.public_url {
         Some(url) => url.with_root_path(root_path),
         None => PublicUrl::of_host(host?)?.with_root_path(root_path),
     };
-    Some(StoredOutput { store, base_url })
+    Some(StoredOutput { store, owner, base_url })
 }
