@@ -8,6 +8,7 @@ use serde::de::{DeserializeOwned, Deserializer, Error as _};
 use serde_json::{Map, Value};
 
 use crate::model_folder::{ModelFolder, TRANSFORMER};
+use crate::shown::shortened;
 use crate::{CheckpointError, lenient_json};
 
 /// Where diffusers lists the keys that an author left to the class's defaults; their values do not count.
@@ -67,7 +68,7 @@ pub fn deserialize<T: DeserializeOwned>(path: &str, value: Value) -> Result<T, C
         let found = key.split(['.', '[']).next().and_then(|name| value.get(name));
         match (found, right(&error.inner().to_string())) {
             (Some(found), Some(right)) => unsupported(path, &key, &shown(found), &right),
-            (Some(_), None) => CheckpointError::config(path, format!("`{key}`: {}", error.inner())),
+            (Some(_), None) => CheckpointError::config(path, format!("`{}`: {}", shortened(&key), error.inner())),
             (None, _) => CheckpointError::config(path, error.inner().to_string()),
         }
     })
@@ -120,12 +121,12 @@ fn refuse_quantised(path: &str, keys: &Map<String, Value>) -> Result<(), Checkpo
     Err(unsupported(path, QUANTIZATION, &format!("for {method}"), right))
 }
 
-/// A value that is understood and cannot be served.
+/// A value that is understood and cannot be served; key and value are cut where they are long.
 pub fn unsupported(path: &str, key: &str, found: &str, right: &str) -> CheckpointError {
     CheckpointError::Unsupported {
         file: path.to_owned(),
-        key: key.to_owned(),
-        found: found.to_owned(),
+        key: shortened(key).into_owned(),
+        found: shortened(found).into_owned(),
         supported: right.to_owned(),
     }
 }

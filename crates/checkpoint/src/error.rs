@@ -3,6 +3,8 @@
 use std::fmt;
 use std::path::PathBuf;
 
+use crate::shown::bounded;
+
 /// What can go wrong while a model's files are found, fetched and read.
 ///
 /// Messages name the place (a file, a folder or a model), what was found and what would be right.
@@ -145,17 +147,17 @@ pub enum CheckpointError {
 impl CheckpointError {
     /// Of weights as a whole.
     pub fn weights(place: impl fmt::Display, reason: impl Into<String>) -> Self {
-        Self::Weights { place: place.to_string(), tensor: None, reason: reason.into() }
+        Self::Weights { place: place.to_string(), tensor: None, reason: bounded(reason.into()) }
     }
 
     /// Of one tensor.
     pub(crate) fn tensor(place: impl fmt::Display, tensor: &str, reason: impl Into<String>) -> Self {
-        Self::Weights { place: place.to_string(), tensor: Some(tensor.to_owned()), reason: reason.into() }
+        Self::Weights { place: place.to_string(), tensor: Some(tensor.to_owned()), reason: bounded(reason.into()) }
     }
 
     /// Of a configuration file, but not of one key's value.
     pub fn config(file: impl fmt::Display, reason: impl Into<String>) -> Self {
-        Self::Config { file: file.to_string(), reason: reason.into() }
+        Self::Config { file: file.to_string(), reason: bounded(reason.into()) }
     }
 
     pub(crate) fn hub(reason: impl Into<String>) -> Self {

@@ -10,11 +10,14 @@ pub mod component_config;
 mod embedded;
 mod error;
 mod formats;
+pub mod guard;
 mod hub;
 pub mod lenient_json;
 mod model_folder;
 mod model_index;
+mod plain_file;
 mod random;
+mod shown;
 mod stored;
 mod weights;
 

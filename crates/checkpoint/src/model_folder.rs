@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use crate::formats::lora::ADVICE as LORA_ADVICE;
 use crate::weights::{LORA_FILE, Library, Wanted, Weights, dangling};
-use crate::{CheckpointError, embedded, lenient_json};
+use crate::{CheckpointError, embedded, guard, lenient_json, plain_file};
 
 /// The file that makes a directory a model folder.
 pub const MODEL_INDEX: &str = "model_index.json";
@@ -133,10 +133,10 @@ impl ModelFolder {
     /// The content of a file, such as `tokenizer/spiece.model`.
     ///
     /// # Errors
-    /// The file is missing or unreadable.
+    /// The file is missing or unreadable, no plain file, or larger than files of its kind are.
     pub fn bytes(&self, path: &str) -> Result<Vec<u8>, CheckpointError> {
         let bytes = match &self.place {
-            Place::Directory(folder) => std::fs::read(folder.join(path)),
+            Place::Directory(folder) => plain_file::bytes(&folder.join(path)),
             Place::Embedded => {
                 embedded::file(path).map(|file| file.bytes.to_vec()).ok_or(std::io::ErrorKind::NotFound.into())
             }
@@ -147,10 +147,10 @@ impl ModelFolder {
     /// The content of a text file, such as `transformer/config.json`.
     ///
     /// # Errors
-    /// The file is missing, unreadable or not UTF-8.
+    /// As [`Self::bytes`], or it is not UTF-8.
     pub fn text(&self, path: &str) -> Result<String, CheckpointError> {
         let text = match &self.place {
-            Place::Directory(folder) => std::fs::read_to_string(folder.join(path)),
+            Place::Directory(folder) => plain_file::text(&folder.join(path)),
             Place::Embedded => {
                 embedded::file(path).ok_or_else(|| std::io::ErrorKind::NotFound.into()).and_then(|file| {
                     String::from_utf8(file.bytes.to_vec()).map_err(|_| std::io::ErrorKind::InvalidData.into())
@@ -165,6 +165,12 @@ impl ModelFolder {
     /// # Errors
     /// As [`Weights::open`].
     pub fn weights(&self, component: &str) -> Result<Arc<Weights>, CheckpointError> {
+        let place = self.display_path(component);
+        guard::without_panic(|| self.open_weights(component))
+            .unwrap_or_else(|what| Err(CheckpointError::weights(place.display(), what)))
+    }
+
+    fn open_weights(&self, component: &str) -> Result<Arc<Weights>, CheckpointError> {
         match (&self.place, &self.transformer_file) {
             (Place::Directory(folder), Some(file)) if component == TRANSFORMER => {
                 Weights::open_file(file, &folder.join(component))

@@ -11,6 +11,8 @@ use crate::{CheckpointError, component_config};
 const CLASS: &str = "_class_name";
 /// Where the labels of a class-conditional model stand.
 const LABELS: &str = "id2label";
+/// The longest of ImageNet, with all its synonyms, has 121.
+const MAX_LABEL_BYTES: usize = 1000;
 
 /// `model_index.json`, as far as it is needed.
 #[derive(Debug)]
@@ -53,6 +55,7 @@ impl ModelIndex {
             None | Some(Value::Null) => BTreeMap::new(),
             Some(labels) => component_config::deserialize(&format!("{path}: `{LABELS}`"), labels)?,
         };
+        check_labels(&path, &id2label)?;
         Ok(Self { path, class_name, id2label, entries })
     }
 
@@ -115,6 +118,17 @@ impl ModelIndex {
     }
 }
 
+/// Labels are repeated in answers.
+fn check_labels(path: &str, labels: &BTreeMap<u32, String>) -> Result<(), CheckpointError> {
+    match labels.iter().find(|(_, label)| label.len() > MAX_LABEL_BYTES) {
+        Some((class, label)) => {
+            let right = format!("labels of at most {MAX_LABEL_BYTES} bytes");
+            Err(component_config::unsupported(path, &format!("{LABELS}.{class}"), label, &right))
+        }
+        None => Ok(()),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -132,6 +146,10 @@ mod tests {
                 "tiny: model_index.json: `_class_name`: invalid type: null, expected a string",
             ),
             (r#"{"_class_name": "DiTPipeline", "id2label": {"a": "b"}}"#, "`id2label`: "),
+            (
+                &format!(r#"{{"_class_name": "DiTPipeline", "id2label": {{"3": "{}"}}}}"#, "x".repeat(5000)),
+                "...; supported: labels of at most 1000 bytes",
+            ),
             (r#"{"_class_name": "DiTPipeline", "id2label": {"3": null}}"#, "`3` is null; supported: text in quotes"),
         ] {
             let error = index(text).unwrap_err().to_string();

@@ -5,12 +5,13 @@
 
 use std::collections::HashMap;
 
-use ::safetensors::tensor::Metadata;
+use ::safetensors::tensor::{Metadata, TensorInfo};
 
 use crate::CheckpointError;
+use crate::shown::shortened;
 use crate::stored::encoding::Encoding;
 use crate::stored::source::Source;
-use crate::stored::tensor::StoredTensor;
+use crate::stored::tensor::{StoredTensor, is_countable};
 
 /// A file opens with the length of its header as a little-endian u64.
 const LENGTH_BYTES: u64 = 8;
@@ -36,14 +37,15 @@ pub(crate) fn tensors(source: &Source) -> Result<Vec<(String, StoredTensor)>, Ch
         )));
     }
     let tensors: HashMap<_, _> = metadata.tensors();
-    Ok(tensors
-        .into_iter()
-        .map(|(name, info)| {
-            let offset = data_start + info.data_offsets.0 as u64;
-            let tensor = StoredTensor::contiguous(Encoding::Plain(info.dtype), info.shape.clone(), offset);
-            (name, tensor)
-        })
-        .collect())
+    let tensor = |(name, info): (String, &TensorInfo)| {
+        if !is_countable(&info.shape) {
+            let name = shortened(&name);
+            return Err(source.damaged(format!("tensor `{name}` has more elements than can be counted")));
+        }
+        let offset = data_start + info.data_offsets.0 as u64;
+        Ok((name, StoredTensor::contiguous(Encoding::Plain(info.dtype), info.shape.clone(), offset)))
+    };
+    tensors.into_iter().map(tensor).collect()
 }
 
 fn header_length(source: &Source) -> Result<u64, CheckpointError> {

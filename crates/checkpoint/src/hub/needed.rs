@@ -6,8 +6,9 @@ use std::path::Path;
 use serde_json::{Map, Value};
 
 use crate::model_folder::{MODEL_FIT_FILES, MODEL_INDEX, TRANSFORMER, component_entry};
+use crate::shown::shortened;
 use crate::weights::{Library, Wanted, WeightFiles, is_plain_name};
-use crate::{CheckpointError, lenient_json};
+use crate::{CheckpointError, lenient_json, plain_file};
 
 /// What tokenizers of the supported text encoders are stored as; those that are there are needed.
 const TOKENIZER_FILES: [&str; 7] = [
@@ -91,7 +92,7 @@ impl Files for Snapshot<'_> {
 
     fn text(&self, path: &str) -> Result<String, CheckpointError> {
         let path = self.0.join(path);
-        std::fs::read_to_string(&path).map_err(|source| CheckpointError::Read { path, source })
+        plain_file::text(&path).map_err(|source| CheckpointError::Read { path, source })
     }
 }
 
@@ -117,7 +118,7 @@ pub(super) fn needed_files(files: &impl Files, selection: Selection<'_>) -> Resu
         if !is_plain_name(component) {
             return Err(CheckpointError::config(
                 MODEL_INDEX,
-                format!("`{component}` cannot be the name of a component's folder"),
+                format!("`{}` cannot be the name of a component's folder", shortened(component)),
             ));
         }
         if selection.without_transformer && component == TRANSFORMER {

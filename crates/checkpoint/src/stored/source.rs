@@ -2,12 +2,14 @@
 //!
 //! Both are read at explicit offsets, so one source serves any number of readers.
 
+use std::borrow::Cow;
 use std::fs::File;
+use std::io::{Read, Seek, SeekFrom};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::{fmt, io};
 
-use crate::CheckpointError;
+use crate::{CheckpointError, plain_file};
 
 /// A weight file that can be read at any offset.
 #[derive(Debug)]
@@ -20,20 +22,21 @@ pub(crate) struct Source {
 #[derive(Debug)]
 enum Content {
     File(File),
-    Embedded(&'static [u8]),
+    Memory(Cow<'static, [u8]>),
 }
 
 impl Source {
-    /// Opens a file.
+    /// Opens a plain file.
     pub(crate) fn open(path: &Path) -> Result<Self, CheckpointError> {
-        let opened = File::open(path).and_then(|file| Ok((file.metadata()?.len(), file)));
+        let opened = plain_file::open(path).and_then(|file| Ok((file.metadata()?.len(), file)));
         let (len, file) = opened.map_err(|source| CheckpointError::Read { path: path.to_path_buf(), source })?;
         Ok(Self { path: path.to_path_buf(), len, content: Content::File(file) })
     }
 
-    /// Wraps embedded bytes; `name` stands for them in errors.
-    pub(crate) fn embedded(name: &str, bytes: &'static [u8]) -> Self {
-        Self { path: PathBuf::from(name), len: bytes.len() as u64, content: Content::Embedded(bytes) }
+    /// Bytes in memory; `name` stands for them in errors.
+    pub(crate) fn memory(name: &str, bytes: impl Into<Cow<'static, [u8]>>) -> Self {
+        let bytes = bytes.into();
+        Self { path: PathBuf::from(name), len: bytes.len() as u64, content: Content::Memory(bytes) }
     }
 
     /// Length in bytes, as it was when the source was opened.
@@ -41,16 +44,16 @@ impl Source {
         self.len
     }
 
-    /// Where the source is, for other readers of the same file.
-    pub(crate) fn path(&self) -> &Path {
-        &self.path
+    /// Reads it from its start on.
+    pub(crate) fn reader(&self) -> SourceReader<'_> {
+        SourceReader { source: self, position: 0 }
     }
 
     /// Fills `buffer` with the bytes from `offset` on.
     pub(crate) fn read_exact_at(&self, buffer: &mut [u8], offset: u64) -> Result<(), CheckpointError> {
         match &self.content {
             Content::File(file) => file.read_exact_at(buffer, offset),
-            Content::Embedded(bytes) => copy_at(bytes, buffer, offset),
+            Content::Memory(bytes) => copy_at(bytes, buffer, offset),
         }
         .map_err(|source| self.read_error(source))
     }
@@ -69,6 +72,34 @@ impl Source {
 impl fmt::Display for Source {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.path.display().fmt(f)
+    }
+}
+
+/// Reads a source from its start on.
+pub(crate) struct SourceReader<'a> {
+    source: &'a Source,
+    position: u64,
+}
+
+impl Read for SourceReader<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let left = self.source.len().saturating_sub(self.position);
+        let length = buffer.len().min(usize::try_from(left).unwrap_or(usize::MAX));
+        self.source.read_exact_at(&mut buffer[..length], self.position).map_err(io::Error::other)?;
+        self.position += length as u64;
+        Ok(length)
+    }
+}
+
+impl Seek for SourceReader<'_> {
+    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
+        let position = match to {
+            SeekFrom::Start(position) => Some(position),
+            SeekFrom::Current(by) => self.position.checked_add_signed(by),
+            SeekFrom::End(by) => self.source.len().checked_add_signed(by),
+        };
+        self.position = position.ok_or(io::ErrorKind::InvalidInput)?;
+        Ok(self.position)
     }
 }
 

@@ -10,10 +10,14 @@ use serde::Deserialize;
 
 use super::forms::{Format, Library, NamedForm, is_index, variants_among};
 use crate::formats::lora;
-use crate::{CheckpointError, lenient_json};
+use crate::shown::shortened;
+use crate::{CheckpointError, lenient_json, plain_file};
 
 /// What diffusers' `save_lora_weights` writes.
 pub(crate) const LORA_FILE: &str = "pytorch_lora_weights.safetensors";
+
+/// Of file systems.
+const MAX_FILE_NAME_BYTES: usize = 255;
 
 /// The weight files of one component.
 #[derive(Debug, PartialEq)]
@@ -89,7 +93,7 @@ impl WeightFiles {
     pub(crate) fn in_folder(folder: &Path, wanted: Wanted<'_>) -> Result<Self, CheckpointError> {
         let read = |name: &str| {
             let path = folder.join(name);
-            std::fs::read_to_string(&path).map_err(|source| CheckpointError::Read { path, source })
+            plain_file::text(&path).map_err(|source| CheckpointError::Read { path, source })
         };
         let files = Self::choose(&folder.display().to_string(), &files_in(folder), wanted, read)?
             .ok_or_else(|| nothing_found(folder, wanted.library))?;
@@ -147,9 +151,10 @@ fn weight_map(place: &str, name: &str, text: &str) -> Result<HashMap<String, Str
     let index: ShardIndex = serde_json::from_str(text)
         .map_err(|error| CheckpointError::weights(place, format!("{name}: damaged shard index: {error}")))?;
     match index.weight_map.values().find(|shard| !is_plain_name(shard)) {
-        Some(odd) => {
-            Err(CheckpointError::weights(place, format!("{name}: shard `{odd}` must be a file name without folders")))
-        }
+        Some(odd) => Err(CheckpointError::weights(
+            place,
+            format!("{name}: shard `{}` must be a file name without folders", shortened(odd)),
+        )),
         None if index.weight_map.is_empty() => {
             Err(CheckpointError::weights(place, format!("{name}: damaged shard index: `weight_map` names no tensor")))
         }
@@ -182,7 +187,7 @@ pub(super) fn class_of(folder: &Path) -> Result<String, CheckpointError> {
         class_name: String,
     }
     let path = folder.join("config.json");
-    let text = std::fs::read_to_string(&path).map_err(|source| CheckpointError::Read { path: path.clone(), source })?;
+    let text = plain_file::text(&path).map_err(|source| CheckpointError::Read { path: path.clone(), source })?;
     let parsed: Result<Config, _> = lenient_json::parse(&text).and_then(serde_json::from_value);
     match parsed {
         Ok(config) if config.class_name.is_empty() => Ok("model that its config.json does not name".to_owned()),
@@ -193,7 +198,8 @@ pub(super) fn class_of(folder: &Path) -> Result<String, CheckpointError> {
 
 /// Whether a name from a downloaded file can be used as a path component.
 pub(crate) fn is_plain_name(name: &str) -> bool {
-    !name.is_empty() && name != "." && name != ".." && !name.contains(['/', '\\', '\0'])
+    let is_odd = |character: char| character.is_control() || ['/', '\\'].contains(&character);
+    (1..=MAX_FILE_NAME_BYTES).contains(&name.len()) && name != "." && name != ".." && !name.contains(is_odd)
 }
 
 fn nothing_found(folder: &Path, library: Library) -> CheckpointError {

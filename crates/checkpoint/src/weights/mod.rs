@@ -28,6 +28,7 @@ use crate::CheckpointError;
 use crate::formats::lora::ADVICE as LORA_ADVICE;
 use crate::formats::{gguf, lora, original, pickle, prefix, safetensors};
 use crate::random::no_memory;
+use crate::shown::shortened;
 use crate::stored::entry::Entry;
 use crate::stored::matrix::StoredMatrix;
 use crate::stored::source::Source;
@@ -38,6 +39,12 @@ use forms::Format;
 pub(crate) use forms::Library;
 pub use forms::is_variant;
 pub use parameters::Parameters;
+
+/// Longer names are signs of damage, and would make long messages.
+const MAX_NAME_BYTES: usize = 512;
+/// How many times as large as their file tensors may be together: some share what is stored, such as the tables of
+/// tokens of an encoder and its decoder. More of that would let a small file ask for any memory.
+const MAX_SHARING: u64 = 4;
 
 /// How many surplus tensors an error lists by name.
 const NAMES_LISTED: usize = 10;
@@ -110,7 +117,7 @@ impl Weights {
     /// # Errors
     /// The bytes are not a well-formed safetensors file.
     pub fn embedded(name: &str, bytes: &'static [u8]) -> Result<Arc<Self>, CheckpointError> {
-        let source = Source::embedded(name, bytes);
+        let source = Source::memory(name, bytes);
         let tensors = safetensors::tensors(&source)?;
         let mut weights = Self::empty(name.to_string());
         weights.add(source, whole(tensors))?;
@@ -200,6 +207,17 @@ impl Weights {
     }
 
     fn add(&mut self, source: Source, entries: Vec<(String, Entry)>) -> Result<(), CheckpointError> {
+        let bytes = entries.iter().fold(0u64, |sum, (_, entry)| sum.saturating_add(entry.bytes()));
+        if bytes > source.len().saturating_mul(MAX_SHARING) {
+            return Err(source.damaged(format!(
+                "its tensors have {bytes} bytes together, the file {}: too many share the same bytes",
+                source.len()
+            )));
+        }
+        if let Some((name, _)) = entries.iter().find(|(name, _)| name.len() > MAX_NAME_BYTES) {
+            let (shown, bytes) = (shortened(name), name.len());
+            return Err(source.damaged(format!("a tensor has a name of {bytes} bytes: `{shown}`")));
+        }
         for (name, mut entry) in entries {
             entry.set_source(self.sources.len());
             let name = current_name(prefix::unwrapped(name));
@@ -324,7 +342,7 @@ impl Weights {
 
     fn fits(&self, stored: &[usize], expected: &[usize]) -> bool {
         let outer = |shape: &[usize]| shape.iter().copied().find(|size| *size != 1);
-        let elements = |shape: &[usize]| shape.iter().product::<usize>();
+        let elements = |shape: &[usize]| shape.iter().try_fold(1usize, |product, size| product.checked_mul(*size));
         stored == expected
             || self.shapes_are_loose && elements(stored) == elements(expected) && outer(stored) == outer(expected)
     }

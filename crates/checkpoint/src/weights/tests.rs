@@ -352,6 +352,29 @@ fn damaged_pickles_are_errors_that_name_the_file() {
     }
 }
 
+/// A broadcast tensor takes no place in its file, and would take any memory.
+#[test]
+fn tensors_that_share_too_much_are_refused() {
+    let bytes: &'static [u8] = &[0; 64];
+    let broadcast = |rows: usize| {
+        let tensor = StoredTensor::strided(::safetensors::Dtype::F32, vec![rows, 16], vec![0, 1], 0);
+        Weights::empty("model".to_owned())
+            .add(Source::memory("model.bin", bytes), whole(vec![("a".to_owned(), tensor)]))
+    };
+    broadcast(4).unwrap();
+    let error = broadcast(5).unwrap_err().to_string();
+    assert_eq!(error, "model.bin: its tensors have 320 bytes together, the file 64: too many share the same bytes");
+    assert!(broadcast(1 << 50).is_err());
+}
+
+#[test]
+fn a_weight_file_is_a_plain_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let pipe = folder.path().join(FILE);
+    assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    assert!(Source::open(&pipe).unwrap_err().to_string().ends_with("it is no plain file"));
+}
+
 #[test]
 fn shard_index_must_match_the_shards() {
     let folder = tempfile::tempdir().unwrap();

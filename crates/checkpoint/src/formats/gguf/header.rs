@@ -4,9 +4,10 @@
 //! absent, and reports a type it does not know without the tensor.
 //! Format: <https://github.com/ggml-org/ggml/blob/master/docs/gguf.md>.
 
-use std::io::{self, BufReader, Read, Seek, SeekFrom};
+use std::io::{self, BufReader, Read, Seek};
 
-use crate::stored::source::Source;
+use crate::shown::shortened;
+use crate::stored::source::{Source, SourceReader};
 
 /// The entry that says what kind of model the file holds.
 const ARCHITECTURE: &str = "general.architecture";
@@ -23,6 +24,8 @@ const NEWEST_VERSION: u32 = 3;
 /// Longer strings and more dimensions are signs of damage.
 const MAX_STRING_BYTES: u64 = 1 << 26;
 const MAX_DIMENSIONS: u32 = 8;
+/// Most tensors: no published model has 3000.
+const MAX_TENSORS: u64 = 100_000;
 
 /// What the header says.
 pub(super) struct Header {
@@ -57,6 +60,9 @@ impl Header {
     pub(super) fn read(source: &Source) -> Result<Self, String> {
         let mut reader = Reader::open(source)?;
         let tensor_count = reader.count()?;
+        if tensor_count > MAX_TENSORS {
+            return Err(format!("the header has {tensor_count} tensors: it is damaged, fetch it again"));
+        }
         let entry_count = reader.count()?;
         let (mut architecture, mut parts, mut alignment) = (None, None, DEFAULT_ALIGNMENT);
         for _ in 0..entry_count {
@@ -88,7 +94,7 @@ fn power_of_two(value: &Value) -> Result<u64, String> {
             Ok(bytes) if bytes.is_power_of_two() => Ok(bytes),
             _ => Err(format!("`{ALIGNMENT}` is {bytes}; {right}")),
         },
-        Value::Text(text) => Err(format!("`{ALIGNMENT}` is the string \"{text}\"; {right}")),
+        Value::Text(text) => Err(format!("`{ALIGNMENT}` is the string \"{}\"; {right}", shortened(text))),
         Value::Other(kind) => Err(format!("`{ALIGNMENT}` is {kind}; {right}")),
     }
 }
@@ -103,7 +109,7 @@ struct Reader<'a> {
 impl<'a> Reader<'a> {
     /// What follows magic and version.
     fn open(source: &'a Source) -> Result<Self, String> {
-        let bytes = BufReader::new(SourceReader { source, position: 0 });
+        let bytes = BufReader::new(source.reader());
         let mut reader = Self { bytes, file_bytes: source.len(), version: NEWEST_VERSION };
         let magic = reader.array::<4>()?;
         let version = reader.u32()?;
@@ -159,12 +165,18 @@ impl<'a> Reader<'a> {
         let name = self.string()?;
         let dimensions = self.u32()?;
         if dimensions > MAX_DIMENSIONS {
-            return Err(format!("tensor `{name}` has {dimensions} dimensions: the file is damaged, fetch it again"));
+            return Err(format!(
+                "tensor `{}` has {dimensions} dimensions: the file is damaged, fetch it again",
+                shortened(&name)
+            ));
         }
         let mut shape = Vec::new();
         for _ in 0..dimensions {
             let size = self.count()?;
-            shape.push(usize::try_from(size).map_err(|_| format!("tensor `{name}` has a dimension of {size}"))?);
+            shape.push(
+                usize::try_from(size)
+                    .map_err(|_| format!("tensor `{}` has a dimension of {size}", shortened(&name)))?,
+            );
         }
         // Files have the innermost dimension first.
         shape.reverse();
@@ -208,10 +220,13 @@ impl<'a> Reader<'a> {
                 }
                 return Ok(());
             }
-            _ => return Err(format!("`{key}` is of type {kind}, which GGUF does not know: the file is damaged")),
+            _ => {
+                let key = shortened(key);
+                return Err(format!("`{key}` is of type {kind}, which GGUF does not know: the file is damaged"));
+            }
         };
         let skipped = count.checked_mul(value_bytes).filter(|bytes| *bytes <= self.file_bytes);
-        let skipped = skipped.ok_or_else(|| format!("`{key}` has {count} values: the file is damaged"))?;
+        let skipped = skipped.ok_or_else(|| format!("`{}` has {count} values: the file is damaged", shortened(key)))?;
         let skipped = i64::try_from(skipped).map_err(|error| error.to_string())?;
         self.bytes.seek_relative(skipped).map_err(damaged)
     }
@@ -221,33 +236,5 @@ fn damaged(error: io::Error) -> String {
     match error.kind() {
         io::ErrorKind::UnexpectedEof => "the file ends within its header: it is truncated, fetch it again".to_owned(),
         _ => error.to_string(),
-    }
-}
-
-/// Reads a source from its start on.
-struct SourceReader<'a> {
-    source: &'a Source,
-    position: u64,
-}
-
-impl Read for SourceReader<'_> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let left = self.source.len().saturating_sub(self.position);
-        let length = buffer.len().min(usize::try_from(left).unwrap_or(usize::MAX));
-        self.source.read_exact_at(&mut buffer[..length], self.position).map_err(io::Error::other)?;
-        self.position += length as u64;
-        Ok(length)
-    }
-}
-
-impl Seek for SourceReader<'_> {
-    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
-        let position = match to {
-            SeekFrom::Start(position) => Some(position),
-            SeekFrom::Current(by) => self.position.checked_add_signed(by),
-            SeekFrom::End(by) => self.source.len().checked_add_signed(by),
-        };
-        self.position = position.ok_or(io::ErrorKind::InvalidInput)?;
-        Ok(self.position)
     }
 }

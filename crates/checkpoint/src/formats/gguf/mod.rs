@@ -7,9 +7,10 @@ mod header;
 mod tensor_type;
 
 use crate::CheckpointError;
+use crate::shown::shortened;
 use crate::stored::encoding::Encoding;
 use crate::stored::source::Source;
-use crate::stored::tensor::StoredTensor;
+use crate::stored::tensor::{StoredTensor, is_countable};
 use header::Header;
 use tensor_type::TensorType;
 
@@ -49,7 +50,7 @@ pub(crate) fn open(source: &Source) -> Result<GgufFile, CheckpointError> {
         let encoding = TensorType(tensor.kind).encoding().ok_or_else(|| {
             source.damaged(format!(
                 "tensor `{}` is of type {}, which is not read; {DOCS}",
-                tensor.name,
+                shortened(&tensor.name),
                 TensorType(tensor.kind)
             ))
         })?;
@@ -58,7 +59,7 @@ pub(crate) fn open(source: &Source) -> Result<GgufFile, CheckpointError> {
             return Err(source.damaged(format!(
                 "tensor `{}` of shape {:?} and type {encoding} does not fit the file of {} bytes: it is truncated or \
                  damaged, fetch it again",
-                tensor.name,
+                shortened(&tensor.name),
                 tensor.shape,
                 source.len()
             )));
@@ -75,11 +76,11 @@ fn fits(encoding: Encoding, shape: &[usize], offset: u64, file_bytes: u64) -> bo
     {
         return false;
     }
-    let elements = shape.iter().try_fold(1usize, |elements, size| elements.checked_mul(*size));
-    // No encoding takes more than 64 bits an element.
-    let elements = elements.filter(|elements| elements.checked_mul(64).is_some());
-    let end = elements.and_then(|elements| offset.checked_add(encoding.bytes(elements) as u64));
-    end.is_some_and(|end| end <= file_bytes)
+    if !is_countable(shape) {
+        return false;
+    }
+    let bytes = encoding.bytes(shape.iter().product()) as u64;
+    offset.checked_add(bytes).is_some_and(|end| end <= file_bytes)
 }
 
 #[cfg(test)]
