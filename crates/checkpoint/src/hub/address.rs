@@ -9,6 +9,11 @@ use crate::model_folder::cached_id;
 /// Hosts of the hub itself, as huggingface_hub has them; that of `HF_ENDPOINT` comes to them.
 const HUB_HOSTS: [&str; 4] = ["huggingface.co", "www.huggingface.co", "hf.co", "hub-ci.huggingface.co"];
 
+/// Of addresses that name none.
+const HTTPS_PORT: u16 = 443;
+/// Longer ones are no hashes.
+const MAX_HASH_BYTES: usize = 128;
+
 /// What else is on the hub.
 const OTHER_KINDS: [(&str, &str); 3] =
     [("datasets", "a dataset"), ("spaces", "a space"), ("collections", "a collection")];
@@ -20,11 +25,32 @@ pub(super) struct Address {
     pub(super) revision: Option<String>,
 }
 
-/// Whether a host is the hub's own, which may see the token.
-pub(super) fn is_hub_host(host: &str, endpoint: &str) -> bool {
-    let of_endpoint = endpoint.parse::<Uri>().ok().and_then(|uri| uri.host().map(str::to_owned));
+/// Whether an address is the hub's own, so that it may get the token: on the endpoint itself, or, over TLS and on the usual
+/// port, on one of the hub's hosts.
+pub(super) fn is_of_hub(url: &str, endpoint: &str) -> bool {
+    let (Ok(uri), Ok(endpoint)) = (url.parse::<Uri>(), endpoint.parse::<Uri>()) else { return false };
+    let (Some(host), Some(own_host)) = (uri.host(), endpoint.host()) else { return false };
+    let is_own_host = host.eq_ignore_ascii_case(own_host);
+    let is_own_port = uri.scheme_str() == endpoint.scheme_str() && uri.port_u16() == endpoint.port_u16();
+    let is_usual_tls = uri.scheme_str() == Some("https") && uri.port_u16().is_none_or(|port| port == HTTPS_PORT);
+    is_own_host && (is_own_port || is_usual_tls) || is_usual_tls && is_public_host(host)
+}
+
+/// Whether a name that the hub gives to a commit or a content can be that of a file, as the hub's own are, which are
+/// hexadecimal numbers.
+pub(super) fn is_hash_name(name: &str) -> bool {
+    let is_usual = |byte: u8| byte.is_ascii_alphanumeric() || b"-_".contains(&byte);
+    (1..=MAX_HASH_BYTES).contains(&name.len()) && name.bytes().all(is_usual)
+}
+
+fn is_public_host(host: &str) -> bool {
     HUB_HOSTS.iter().any(|known| host.eq_ignore_ascii_case(known))
-        || of_endpoint.is_some_and(|own| host.eq_ignore_ascii_case(&own))
+}
+
+/// Whether a host is the hub's own.
+fn is_hub_host(host: &str, endpoint: &str) -> bool {
+    let of_endpoint = endpoint.parse::<Uri>().ok().and_then(|uri| uri.host().map(str::to_owned));
+    is_public_host(host) || of_endpoint.is_some_and(|own| host.eq_ignore_ascii_case(&own))
 }
 
 impl Address {
@@ -115,6 +141,38 @@ mod tests {
     use super::*;
 
     const HUB: &str = "https://hub.example:8443";
+
+    #[test]
+    fn the_token_is_for_the_hub_alone() {
+        for (url, endpoint, expected) in [
+            ("https://huggingface.co/a", "https://huggingface.co", true),
+            ("https://hf.co/a", "https://huggingface.co", true),
+            ("https://HuggingFace.co:443/a", "http://mirror:8080", true),
+            ("http://mirror:8080/a", "http://mirror:8080", true),
+            ("https://mirror/a", "http://mirror:8080", true),
+            // Another program on the same machine, and a connection that others can read.
+            ("http://mirror:8081/a", "http://mirror:8080", false),
+            ("http://mirror/a", "https://mirror", false),
+            ("http://huggingface.co/a", "http://mirror:8080", false),
+            ("https://huggingface.co:8443/a", "https://huggingface.co", false),
+            ("https://huggingface.co@evil.example/a", "https://huggingface.co", false),
+            ("https://huggingface.co.evil.example/a", "https://huggingface.co", false),
+            ("https://cdn-lfs.hf.co/a", "https://huggingface.co", false),
+            ("//huggingface.co/a", "https://huggingface.co", false),
+        ] {
+            assert_eq!(is_of_hub(url, endpoint), expected, "{url} for {endpoint}");
+        }
+    }
+
+    #[test]
+    fn hashes_are_no_paths() {
+        for name in ["0123456789abcdef0123456789abcdef01234567", "large-transformer", "a_b"] {
+            assert!(is_hash_name(name), "{name}");
+        }
+        for name in ["", ".", "..", "../..", "/etc/passwd", "a/b", "a\\b", "a.part", "a\0", "a\n", &"a".repeat(129)] {
+            assert!(!is_hash_name(name), "{name}");
+        }
+    }
 
     #[test]
     fn every_way_to_name_a_model_is_understood() {

@@ -8,6 +8,9 @@ use std::{fs, io};
 
 use hf_hub::{Cache, CacheRepo, Repo, RepoType};
 
+use super::address::is_hash_name;
+use crate::plain_file;
+
 /// The folder of a repository, in which one revision is looked up.
 pub(super) struct CachedRepository {
     files: CacheRepo,
@@ -22,10 +25,11 @@ impl CachedRepository {
         Self { files: Cache::new(cache_dir.to_path_buf()).repo(repo), folder, revision: revision.to_owned() }
     }
 
-    /// The commit that the revision stood for when it was fetched.
+    /// The commit that the revision stood for when it was fetched. What is no name of a commit is not believed: others
+    /// write here, too.
     pub(super) fn commit(&self) -> Option<String> {
-        let commit = fs::read_to_string(self.folder.join("refs").join(&self.revision)).ok()?;
-        Some(commit.trim().to_owned())
+        let commit = plain_file::text(&self.folder.join("refs").join(&self.revision)).ok()?;
+        Some(commit.trim().to_owned()).filter(|commit| is_hash_name(commit))
     }
 
     /// From now on the revision stands for the commit.
@@ -62,6 +66,18 @@ pub(super) fn link(link: &Path, content: &Path) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_commit_that_is_a_path_is_not_believed() {
+        let folder = tempfile::tempdir().unwrap();
+        let repository = CachedRepository::new(folder.path(), "org/name", "main");
+        let reference = folder.path().join("models--org--name/refs/main");
+        create_parent(&reference).unwrap();
+        for (text, expected) in [("0123\n", Some("0123")), ("../..", None), ("/etc", None), ("", None)] {
+            fs::write(&reference, text).unwrap();
+            assert_eq!(repository.commit().as_deref(), expected);
+        }
+    }
 
     #[test]
     fn links_are_relative() {

@@ -4,24 +4,25 @@
 //! (a renamed model, another spelling of the address) and get the token again; those to elsewhere lead to the
 //! storage of large files, whose signed addresses must not get it.
 
-use std::time::Duration;
+use std::io::Read;
+use std::time::{Duration, Instant};
 
 use ureq::http::header::{ACCEPT_ENCODING, AUTHORIZATION, LOCATION, RANGE};
 use ureq::http::{HeaderMap, Response, Uri};
 use ureq::{Agent, Body};
 
-use super::address::is_hub_host;
+use super::address::is_of_hub;
 use super::options::HubOptions;
+use crate::shown::shortened;
 
 /// The header that says in one word why the hub refuses.
 const ERROR_CODE: &str = "x-error-code";
 /// More in a row are a circle.
 const MAX_REDIRECTS: usize = 10;
-/// Until a connection is there, and between two parts of an answer.
-const CONNECT_PATIENCE: Duration = Duration::from_secs(30);
-const READ_PATIENCE: Duration = Duration::from_secs(120);
-/// Lists of files are smaller.
-const MAX_TEXT_BYTES: u64 = 64 << 20;
+/// Lists of files are smaller: this is room for 200,000.
+const MAX_TEXT_BYTES: u64 = 16 << 20;
+/// What has to arrive within the hub's patience; a modem brings as much in five seconds.
+const LEAST_BYTES: u64 = 16 << 10;
 
 /// Why a request brought nothing.
 #[derive(Debug)]
@@ -57,16 +58,30 @@ impl<'a> Client<'a> {
             .http_status_as_error(false)
             .max_redirects(0)
             .user_agent(concat!("afterimage/", env!("CARGO_PKG_VERSION")))
-            .timeout_connect(Some(CONNECT_PATIENCE))
-            .timeout_per_read(Some(READ_PATIENCE))
+            .timeout_resolve(Some(options.patience))
+            .timeout_connect(Some(options.patience))
+            .timeout_send_request(Some(options.patience))
+            .timeout_recv_response(Some(options.patience))
+            .timeout_per_read(Some(options.patience))
             .build();
         Self { agent: Agent::new_with_config(config), options }
     }
 
     /// The text at an address.
     pub(super) fn text(&self, url: &str) -> Result<String, FetchError> {
-        let mut answer = self.get(url, None)?;
-        answer.response.body_mut().with_config().limit(MAX_TEXT_BYTES).read_to_string().map_err(FetchError::Transport)
+        let body = self.get(url, None)?.response.into_body();
+        let mut text = Vec::new();
+        let read = self.steady(body).take(MAX_TEXT_BYTES + 1).read_to_end(&mut text);
+        read.map_err(|error| FetchError::Transport(error.into()))?;
+        if text.len() as u64 > MAX_TEXT_BYTES {
+            return Err(FetchError::Odd(format!("its answer has more than {MAX_TEXT_BYTES} bytes")));
+        }
+        String::from_utf8(text).map_err(|_| FetchError::Odd("its answer is not UTF-8".to_owned()))
+    }
+
+    /// A body that must not only arrive, but get on.
+    pub(super) fn steady(&self, body: Body) -> Steady<impl Read + use<>> {
+        Steady { body: body.into_reader(), patience: self.options.patience, since: Instant::now(), bytes: 0 }
     }
 
     /// What is at an address, from `range` on; a server may answer with the whole.
@@ -74,7 +89,7 @@ impl<'a> Client<'a> {
         let mut url = url.to_owned();
         let mut hub_headers = Vec::new();
         for _ in 0..MAX_REDIRECTS {
-            let of_hub = self.is_of_hub(&url);
+            let of_hub = is_of_hub(&url, &self.options.endpoint);
             // Contents are wanted as they are: ranges count their bytes.
             let mut request = self.agent.get(&url).header(ACCEPT_ENCODING, "identity");
             if let Some(range) = range {
@@ -93,23 +108,42 @@ impl<'a> Client<'a> {
             }
             let location = response.headers().get(LOCATION).and_then(|value| value.to_str().ok());
             url = match location.filter(|_| status.is_redirection()) {
-                Some(location) => target(&url, location)
-                    .ok_or_else(|| FetchError::Odd(format!("it redirects to `{location}`, which is no address")))?,
+                Some(location) => target(&url, location).ok_or_else(|| {
+                    FetchError::Odd(format!("it redirects to `{}`, which is no address", shortened(location)))
+                })?,
                 None => {
                     let code = response.headers().get(ERROR_CODE).and_then(|code| code.to_str().ok());
                     return Err(FetchError::Refused { status: status.as_u16(), code: code.map(str::to_owned) });
                 }
             };
         }
+        let url = shortened(&url);
         Err(FetchError::Odd(format!("it redirects more than {MAX_REDIRECTS} times, at last to {url}")))
     }
+}
 
-    /// Whether an address is the hub's own, so that it may get the token: not over a connection that is less
-    /// safe than the one to the hub.
-    fn is_of_hub(&self, url: &str) -> bool {
-        let (Ok(uri), Ok(endpoint)) = (url.parse::<Uri>(), self.options.endpoint.parse::<Uri>()) else { return false };
-        let is_safe = uri.scheme_str() == Some("https") || uri.scheme_str() == endpoint.scheme_str();
-        is_safe && uri.host().is_some_and(|host| is_hub_host(host, &self.options.endpoint))
+/// Reads a body, and gives it up where less than [`LEAST_BYTES`] arrive within the patience: each read has its own
+/// time-out, and a byte now and then would keep within it for ever.
+pub(super) struct Steady<R> {
+    body: R,
+    patience: Duration,
+    since: Instant,
+    /// That arrived since then.
+    bytes: u64,
+}
+
+impl<R: Read> Read for Steady<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        let read = self.body.read(buffer)?;
+        self.bytes += read as u64;
+        if read > 0 && self.since.elapsed() >= self.patience {
+            if self.bytes < LEAST_BYTES {
+                let message = format!("only {} bytes arrived in {} s", self.bytes, self.patience.as_secs_f64());
+                return Err(std::io::Error::new(std::io::ErrorKind::TimedOut, message));
+            }
+            (self.since, self.bytes) = (Instant::now(), 0);
+        }
+        Ok(read)
     }
 }
 

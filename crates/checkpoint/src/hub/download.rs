@@ -8,17 +8,21 @@ use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::address::is_hash_name;
 use super::cache::{create_parent, link};
 use super::client::{Answer, Client, FetchError, encoded};
 use super::refusal;
 use super::repository::Repository;
-use crate::CheckpointError;
-use crate::weights::is_plain_name;
+use crate::{CheckpointError, plain_file};
 
-/// Attempts in a row that bring nothing before it is given up.
+/// What an attempt must get further than all before it.
+const FRUITFUL_BYTES: u64 = 16 << 10;
+/// Attempts in a row that bring less before it is given up.
 const FRUITLESS_ATTEMPTS: u32 = 4;
 /// Before the second of them; doubled before each further one.
 const PAUSE: Duration = Duration::from_millis(500);
+/// Most bytes of a file of weights: the hub's own limit is a fifth of it.
+const MAX_WEIGHT_BYTES: u64 = 1 << 38;
 /// Bytes that are read, and reported, at a time.
 const CHUNK_BYTES: usize = 1 << 18;
 
@@ -40,13 +44,13 @@ struct Metadata {
 /// An attempt that failed.
 struct Failure {
     error: FetchError,
-    /// What it brought nevertheless.
-    new_bytes: u64,
+    /// How much of the file was there at its end.
+    reached: u64,
 }
 
 impl From<FetchError> for Failure {
     fn from(error: FetchError) -> Self {
-        Self { error, new_bytes: 0 }
+        Self { error, reached: 0 }
     }
 }
 
@@ -57,9 +61,12 @@ impl Downloads<'_> {
         if target.is_symlink() && !target.exists() {
             fs::remove_file(target).map_err(|source| CheckpointError::Write { path: target.to_path_buf(), source })?;
         }
-        let mut fruitless = 0;
-        while let Err(Failure { error, new_bytes }) = self.attempt(path, target) {
-            fruitless = if new_bytes > 0 { 0 } else { fruitless + 1 };
+        let (mut fruitless, mut furthest) = (0, 0);
+        while let Err(Failure { error, reached }) = self.attempt(path, target) {
+            // A little more each time, or the same beginning again, would go on for ever.
+            let is_fruitful = reached >= furthest + FRUITFUL_BYTES;
+            fruitless = if is_fruitful { 0 } else { fruitless + 1 };
+            furthest = furthest.max(reached);
             if !may_succeed_later(&error) || fruitless == FRUITLESS_ATTEMPTS {
                 return Err(refusal::explain(error, self.repository, Some(path)));
             }
@@ -81,6 +88,7 @@ impl Downloads<'_> {
             other => other,
         };
         let metadata = Metadata::of(&first_byte?)?;
+        check_length(path, metadata.bytes.unwrap_or(0))?;
         let blob = repository.cache().blob(&metadata.etag);
         create_parent(&blob).map_err(FetchError::Cache)?;
         let _lock = locked(&blob, path)?;
@@ -112,11 +120,10 @@ impl Downloads<'_> {
             tracing::info!(file = path, "the server sends the whole file again");
             done = restart(&file)?;
         }
-        let started_at = done;
-        let interrupted = |error, done: u64| Failure { error, new_bytes: done - started_at };
+        let interrupted = |error, reached| Failure { error, reached };
         let told = |done: u64| self.repository.options.progress.fetched(path, done, total.unwrap_or(done));
         told(done);
-        let mut reader = answer.response.into_body().into_reader();
+        let mut reader = self.client.steady(answer.response.into_body());
         let mut chunk = vec![0; CHUNK_BYTES];
         loop {
             let read = match reader.read(&mut chunk) {
@@ -124,8 +131,13 @@ impl Downloads<'_> {
                 Ok(read) => read,
                 Err(error) => return Err(interrupted(FetchError::Transport(error.into()), done)),
             };
+            let longer = done + read as u64;
+            if total.is_some_and(|total| longer > total) {
+                return Err(FetchError::Odd("it sends more than the file is said to have".to_owned()).into());
+            }
+            check_length(path, longer)?;
             file.write_all(&chunk[..read]).map_err(|error| interrupted(FetchError::Cache(error), done))?;
-            done += read as u64;
+            done = longer;
             told(done);
         }
         match total {
@@ -139,6 +151,16 @@ impl Downloads<'_> {
     }
 }
 
+/// Refuses what is larger than a file of this name can be, so that no hub fills a disk with a configuration.
+fn check_length(path: &str, bytes: u64) -> Result<(), FetchError> {
+    let is_weights = [".safetensors", ".bin"].iter().any(|ending| path.ends_with(ending));
+    let most = if is_weights { MAX_WEIGHT_BYTES } else { plain_file::max_bytes(Path::new(path)) };
+    if bytes <= most {
+        return Ok(());
+    }
+    Err(FetchError::Odd(format!("the file has more than {most} bytes, the most that such a file may have")))
+}
+
 /// Forgets what is there of a file.
 fn restart(part: &File) -> Result<u64, FetchError> {
     part.set_len(0).map_err(FetchError::Cache)?;
@@ -149,7 +171,7 @@ impl Metadata {
     fn of(answer: &Answer) -> Result<Self, FetchError> {
         let etag = answer.of_hub("x-linked-etag").or_else(|| answer.of_hub("etag")).or_else(|| answer.header("etag"));
         let etag = etag.map(|etag| etag.trim_start_matches("W/").trim_matches('"'));
-        let Some(etag) = etag.filter(|etag| is_plain_name(etag)) else {
+        let Some(etag) = etag.filter(|etag| is_hash_name(etag)) else {
             return Err(FetchError::Odd("its answer has no `ETag` that can be a file name".to_owned()));
         };
         // `bytes 0-0/TOTAL`, or all of it.

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::needed::Selection;
 use super::progress::{FetchProgress, LoggedProgress};
@@ -11,6 +12,9 @@ use super::variables::Variables;
 
 const DEFAULT_ENDPOINT: &str = "https://huggingface.co";
 pub(super) const DEFAULT_REVISION: &str = "main";
+/// How long the hub may do nothing.
+const DEFAULT_PATIENCE_SECONDS: u64 = 60;
+const MAX_PATIENCE_SECONDS: u64 = 3600;
 
 /// How the hub and its cache are used.
 #[derive(Clone)]
@@ -25,6 +29,8 @@ pub struct HubOptions {
     pub offline: bool,
     /// Branch, tag or commit.
     pub revision: String,
+    /// Time until a connection is there, an answer begins, and the next part of it arrives.
+    pub patience: Duration,
     /// Watches downloads.
     pub progress: Arc<dyn FetchProgress>,
     /// Leave out the weights of the transformer, which come from elsewhere.
@@ -36,7 +42,7 @@ pub struct HubOptions {
 impl HubOptions {
     /// Reads what huggingface_hub reads: `HF_ENDPOINT`; `HF_HUB_CACHE` (or `HUGGINGFACE_HUB_CACHE`), `HF_HOME`,
     /// `XDG_CACHE_HOME`; `HF_TOKEN` (or `HUGGING_FACE_HUB_TOKEN`), or the token file that `hf auth login` writes
-    /// (`HF_TOKEN_PATH`); `HF_HUB_OFFLINE` (or `TRANSFORMERS_OFFLINE`). In paths, `~` and `$NAME` stand for what
+    /// (`HF_TOKEN_PATH`); `HF_HUB_OFFLINE` (or `TRANSFORMERS_OFFLINE`); `HF_HUB_DOWNLOAD_TIMEOUT` in seconds. In paths, `~` and `$NAME` stand for what
     /// they do in a shell. The revision is `main`, and downloads are logged.
     pub fn from_env() -> Self {
         Self::from_variables(&Variables::of_process())
@@ -58,6 +64,7 @@ impl HubOptions {
             cache_dir: cache_dir.unwrap_or_else(|| hub_home.join("hub")),
             offline: offline.is_some_and(|(_, value)| is_on(&value)),
             revision: DEFAULT_REVISION.to_string(),
+            patience: patience(variables),
             progress: Arc::new(LoggedProgress::default()),
             without_transformer: false,
             variant: None,
@@ -89,6 +96,20 @@ impl HubOptions {
     }
 }
 
+/// Of `HF_HUB_DOWNLOAD_TIMEOUT`.
+fn patience(variables: &Variables<'_>) -> Duration {
+    let Some((name, value)) = variables.first(&["HF_HUB_DOWNLOAD_TIMEOUT"]) else {
+        return Duration::from_secs(DEFAULT_PATIENCE_SECONDS);
+    };
+    let seconds = value.trim().parse().ok().filter(|seconds| (1..=MAX_PATIENCE_SECONDS).contains(seconds));
+    Duration::from_secs(seconds.unwrap_or_else(|| {
+        tracing::warn!(
+            "{name} is no number of seconds from 1 to {MAX_PATIENCE_SECONDS}; {DEFAULT_PATIENCE_SECONDS} it is"
+        );
+        DEFAULT_PATIENCE_SECONDS
+    }))
+}
+
 /// What huggingface_hub takes for "on".
 fn is_on(value: &str) -> bool {
     ["1", "on", "yes", "true"].contains(&value.trim().to_ascii_lowercase().as_str())
@@ -102,6 +123,7 @@ impl fmt::Debug for HubOptions {
             .field("token", &self.token)
             .field("offline", &self.offline)
             .field("revision", &self.revision)
+            .field("patience", &self.patience)
             .field("without_transformer", &self.without_transformer)
             .field("variant", &self.variant)
             .finish_non_exhaustive()
@@ -158,6 +180,14 @@ mod tests {
                 PathBuf::from(expected),
                 "{variable:?}"
             );
+        }
+    }
+
+    #[test]
+    fn patience_is_a_bounded_number_of_seconds() {
+        for (value, seconds) in [("10", 10), ("", 60), ("0", 60), ("3601", 60), ("-1", 60), ("inf", 60)] {
+            let found = from(&[("HF_HUB_DOWNLOAD_TIMEOUT", value)]).patience;
+            assert_eq!(found, Duration::from_secs(seconds), "{value}");
         }
     }
 

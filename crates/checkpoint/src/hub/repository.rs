@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
+use super::address::is_hash_name;
 use super::cache::CachedRepository;
 use super::client::{Client, FetchError, encoded};
 use super::download::Downloads;
@@ -12,10 +13,11 @@ use super::needed::{Files, Selection, Snapshot, needed_files};
 use super::options::HubOptions;
 use super::refusal;
 use super::token::Token;
-use crate::CheckpointError;
 use crate::formats::lora::ADVICE as LORA_ADVICE;
 use crate::model_folder::MODEL_INDEX;
+use crate::shown::shortened;
 use crate::weights::{LORA_FILE, is_plain_name};
+use crate::{CheckpointError, plain_file};
 
 /// A repository at the revision of the options.
 pub(super) struct Repository<'a> {
@@ -36,6 +38,12 @@ struct Info {
 #[derive(Deserialize)]
 struct Sibling {
     rfilename: String,
+}
+
+impl Info {
+    fn parse(text: &str) -> Result<Self, serde_json::Error> {
+        serde_json::from_str(text)
+    }
 }
 
 impl<'a> Repository<'a> {
@@ -84,14 +92,15 @@ impl<'a> Repository<'a> {
         let client = Client::new(self.options);
         let url = format!("{endpoint}/api/models/{}/revision/{}", self.id, encoded(revision).replace('/', "%2F"));
         let text = client.text(&url).map_err(|error| refusal::explain(error, self, None))?;
-        let info: Info = serde_json::from_str(&text).map_err(|error| {
+        let info = Info::parse(&text).map_err(|error| {
             let odd = FetchError::Odd(format!("its answer is no description of a model ({error})"));
             refusal::explain(odd, self, None)
         })?;
-        if !is_plain_name(&info.sha) {
+        if !is_hash_name(&info.sha) {
             return Err(CheckpointError::hub(format!(
                 "{endpoint} named the commit `{}` for {}, which is none",
-                info.sha, self.id
+                shortened(&info.sha),
+                self.id
             )));
         }
         let remote = Remote {
@@ -149,8 +158,9 @@ impl Remote<'_> {
             let found = match self.listing.iter().find(|file| file.ends_with(".gguf")) {
                 _ if self.has(LORA_FILE) => format!("it holds {LORA_FILE}, {LORA_ADVICE}"),
                 Some(file) => format!(
-                    "it holds transformers as GGUF, such as {file}: download one and give it as --transformer, beside \
-                     the --model that has all else"
+                    "it holds transformers as GGUF, such as {}: download one and give it as --transformer, beside \
+                     the --model that has all else",
+                    shortened(file)
                 ),
                 None => "it is no complete model in diffusers layout".to_owned(),
             };
@@ -173,6 +183,6 @@ impl Files for Remote<'_> {
 
     fn text(&self, path: &str) -> Result<String, CheckpointError> {
         let path = self.fetch(path)?;
-        std::fs::read_to_string(&path).map_err(|source| CheckpointError::Read { path, source })
+        plain_file::text(&path).map_err(|source| CheckpointError::Read { path, source })
     }
 }

@@ -27,6 +27,20 @@ pub(super) enum Mood {
     SendsWholesAndBreaksOnce,
     /// As before, and breaks no more.
     SendsWholes,
+    /// Breaks every answer off after the same beginning, and knows no ranges.
+    BeginsForEver,
+    /// Takes requests and never answers.
+    IsSilent,
+    /// Sends this many bytes of each answer, its head included, and nothing more.
+    StallsAfter(usize),
+    /// Sends a byte of an answer now and then, after so many at once.
+    DripsAfter(usize),
+    /// Names the commit like this.
+    NamesCommit(&'static str),
+    /// Names contents like this.
+    NamesContents(&'static str),
+    /// Says that files have this many bytes, and sends zeros until nobody listens.
+    SendsZeros(u64),
 }
 
 /// The name that the repository had before; every address with it is redirected.
@@ -90,8 +104,30 @@ impl Shared {
         let request = read_request(&stream)?;
         self.seen.lock().unwrap().push(request.clone());
         let mood = *self.mood.lock().unwrap();
-        if let Mood::Refuses(status) = mood {
-            return respond(&mut stream, status, "", b"");
+        match mood {
+            Mood::Refuses(status) => return respond(&mut stream, status, "", b""),
+            Mood::IsSilent => {
+                // Open until the process ends.
+                std::mem::forget(stream);
+                return Ok(());
+            }
+            Mood::StallsAfter(bytes) | Mood::DripsAfter(bytes) => {
+                let answer = format!("{}{}", head(200, "ETag: \"etag\"\r\n", 4000), " ".repeat(4000));
+                stream.write_all(&answer.as_bytes()[..bytes])?;
+                if mood == Mood::StallsAfter(bytes) {
+                    std::mem::forget(stream);
+                    return Ok(());
+                }
+                std::thread::spawn(move || {
+                    let drops = answer.as_bytes()[bytes..].chunks(1);
+                    drops.into_iter().all(|drop| {
+                        std::thread::sleep(std::time::Duration::from_millis(20));
+                        stream.write_all(drop).is_ok()
+                    })
+                });
+                return Ok(());
+            }
+            _ => {}
         }
         // Half of them with a host, as the hub does it.
         if let Some((before, after)) = request.path.split_once(OLD_ID) {
@@ -132,13 +168,35 @@ impl Shared {
         let mut files = Vec::new();
         list(&self.root, "", &mut files);
         let siblings: Vec<_> = files.iter().map(|file| serde_json::json!({ "rfilename": file })).collect();
-        serde_json::json!({ "sha": COMMIT, "siblings": siblings }).to_string()
+        let commit = match *self.mood.lock().unwrap() {
+            Mood::NamesCommit(name) => name,
+            _ => COMMIT,
+        };
+        serde_json::json!({ "sha": commit, "siblings": siblings }).to_string()
     }
 
     fn send(&self, stream: &mut TcpStream, file: &str, request: &Seen) -> std::io::Result<()> {
         let Ok(content) = fs::read(self.root.join(file)) else {
             return respond(stream, 404, "", b"");
         };
+        match *self.mood.lock().unwrap() {
+            Mood::NamesContents(name) => {
+                return respond(stream, 200, &format!("ETag: \"{name}\"\r\n"), &content);
+            }
+            Mood::SendsZeros(bytes) => {
+                let headers = format!("Content-Range: bytes 0-0/{bytes}\r\nETag: \"zeros\"\r\n");
+                stream.write_all(format!("HTTP/1.1 206 -\r\nConnection: close\r\n{headers}\r\n").as_bytes())?;
+                loop {
+                    stream.write_all(&[0; 10_000])?;
+                }
+            }
+            Mood::BeginsForEver => {
+                let headers = format!("ETag: \"{}\"\r\n", etag(file));
+                stream.write_all(head(200, &headers, content.len()).as_bytes())?;
+                return stream.write_all(&content[..content.len() / 2]);
+            }
+            _ => {}
+        }
         let range = request.range.as_deref().unwrap_or("bytes=0-");
         let (start, end) = range.trim_start_matches("bytes=").split_once('-').unwrap();
         let start: usize = start.parse().unwrap();

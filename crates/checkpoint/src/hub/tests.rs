@@ -2,6 +2,7 @@ use std::collections::HashMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use candle_core::{DType, Device};
 use tempfile::TempDir;
@@ -72,6 +73,7 @@ fn setup(mood: Mood) -> Setup {
         token: Token::Absent,
         offline: false,
         revision: "main".to_string(),
+        patience: Duration::from_secs(10),
         progress: Arc::new(LoggedProgress::default()),
         without_transformer: false,
         variant: None,
@@ -391,6 +393,70 @@ fn progress_is_told_from_beginning_to_end() {
         told.lock().unwrap().iter().filter(|told| told.0 == TRANSFORMER).map(|told| (told.1, told.2)).collect();
     assert_eq!((told[0], *told.last().unwrap()), ((0, bytes), (bytes, bytes)));
     assert!(told.is_sorted());
+}
+
+/// The head of the stand-in's answers is shorter.
+const AFTER_THE_HEAD: usize = 200;
+
+#[test]
+fn a_hub_that_does_not_get_on_is_given_up() {
+    for mood in [
+        Mood::IsSilent,
+        Mood::StallsAfter(0),
+        Mood::StallsAfter(20),
+        Mood::StallsAfter(AFTER_THE_HEAD),
+        Mood::DripsAfter(20),
+        Mood::DripsAfter(AFTER_THE_HEAD),
+    ] {
+        let mut setup = setup(mood);
+        setup.options.patience = Duration::from_millis(200);
+        let error = error_of(&setup);
+        assert!(error.starts_with("cannot reach http://127.0.0.1"), "{error}");
+    }
+}
+
+#[test]
+fn the_same_beginning_again_and_again_is_given_up() {
+    let setup = setup(Mood::BeginsForEver);
+    let error = error_of(&setup);
+    assert!(error.contains("for model_index.json of acme/tiny-dit"), "{error}");
+    // A few attempts for the first file, a request or two each.
+    assert!(setup.hub.seen().len() < 12, "{}", setup.hub.seen().len());
+}
+
+#[test]
+fn names_of_the_hub_do_not_become_paths() {
+    for name in ["..", "../..", "../../outside", "/tmp/outside", "", "a/b", "a\\b", "x.part"] {
+        for mood in [Mood::NamesCommit(name), Mood::NamesContents(name)] {
+            let setup = setup(mood);
+            let home = setup.options.cache_dir.parent().unwrap().to_path_buf();
+            let error = error_of(&setup);
+            assert!(error.contains("which is none") || error.contains("no `ETag` that can be a file name"), "{error}");
+            // Nothing but empty folders, if any.
+            let found = files_below(&home);
+            assert!(found.is_empty(), "{name}: {found:?}");
+        }
+    }
+}
+
+fn files_below(folder: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
+    entries.flat_map(|path| if path.is_dir() { files_below(&path) } else { vec![path] }).collect()
+}
+
+#[test]
+fn small_files_are_small() {
+    for (bytes, expected) in [
+        (u64::MAX, "the file has more than 4194304 bytes"),
+        (4_194_305, "the file has more than 4194304 bytes"),
+        (1, "it sends more than the file is said to have"),
+    ] {
+        let setup = setup(Mood::SendsZeros(bytes));
+        let error = error_of(&setup);
+        assert!(error.contains(expected), "{error}");
+        let kept: u64 = files_below(&setup.options.cache_dir).iter().map(|path| path.metadata().unwrap().len()).sum();
+        assert!(kept <= 1, "{kept} bytes");
+    }
 }
 
 #[test]
