@@ -20,6 +20,9 @@ pub struct ObservedStep {
     pub magnitude_ratio: f64,
 }
 
+/// Most magnitude ratios: more steps than any request has.
+const MAX_RATIOS: usize = 10_000;
+
 /// What was fitted to a model, as kept beside its weights.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -31,6 +34,22 @@ pub struct ModelFit {
 }
 
 impl ModelFit {
+    /// That of a file.
+    ///
+    /// # Errors
+    /// What is wrong with it. There is at least one ratio, and all are positive, as in a request's `cache_config`.
+    pub fn from_json(text: &str) -> Result<Self, String> {
+        let fit: Self = serde_json::from_str(text).map_err(|error| error.to_string())?;
+        let ratios = &fit.mag_ratios;
+        if !(1..=MAX_RATIOS).contains(&ratios.len()) {
+            return Err(format!("`mag_ratios` has {} numbers; right are 1 to {MAX_RATIOS}", ratios.len()));
+        }
+        match ratios.iter().find(|ratio| !(ratio.is_finite() && **ratio > 0.0)) {
+            Some(odd) => Err(format!("`mag_ratios` has {odd}; right are positive numbers")),
+            None => Ok(fit),
+        }
+    }
+
     /// Fits uncached runs of one model with equal numbers of steps. `None` without at least as many
     /// different input changes as the polynomial has coefficients.
     pub fn fit(runs: &[Vec<ObservedStep>]) -> Option<Self> {
@@ -109,6 +128,21 @@ mod tests {
         for (found, expected) in fit_polynomial(&points).unwrap().iter().zip(flux) {
             assert!((found - expected).abs() < 1e-6 * expected.abs(), "{found} for {expected}");
         }
+    }
+
+    #[test]
+    fn what_no_model_has_is_refused() {
+        let read = |ratios: &str| {
+            ModelFit::from_json(&format!(r#"{{"tea_cache_coefficients": [1, 0, 0, 0, 1], "mag_ratios": [{ratios}]}}"#))
+        };
+        assert_eq!(read("1, 1.5").unwrap().mag_ratios, [1.0, 1.5]);
+        assert_eq!(read("").unwrap_err(), "`mag_ratios` has 0 numbers; right are 1 to 10000");
+        let many = read(&format!("{}1", "1,".repeat(10_000))).unwrap_err();
+        assert_eq!(many, "`mag_ratios` has 10001 numbers; right are 1 to 10000");
+        for odd in ["0", "-1", "1, -0.0"] {
+            assert!(read(odd).unwrap_err().ends_with("right are positive numbers"), "{odd}");
+        }
+        assert!(read("1e999").is_err());
     }
 
     #[test]

@@ -61,6 +61,15 @@ pub enum DiffusionError {
         reason: String,
     },
 
+    /// A size larger than those that are to be served.
+    #[error("the size {canvas} has more than {max_pixels} pixels")]
+    TooManyPixels {
+        /// The size.
+        canvas: Canvas,
+        /// Most pixels.
+        max_pixels: usize,
+    },
+
     /// f16 on a CPU.
     #[error("f16 cannot be computed on a CPU; use f32 or bf16")]
     HalfPrecisionOnCpu,

@@ -7,6 +7,7 @@
 #![cfg_attr(test, allow(clippy::disallowed_methods, reason = "tests look at values"))]
 
 mod canvas;
+mod dimension;
 mod error;
 pub mod families;
 #[cfg(test)]

@@ -3,12 +3,14 @@
 use afterimage_checkpoint::CheckpointError;
 use afterimage_diffusion::DiffusionError;
 
+use crate::request::Size;
+
 /// What can go wrong while a model is loaded or an image is made.
 #[derive(Debug, thiserror::Error)]
 pub enum RunnerError {
     /// The model, one of its files or what is asked of it.
     #[error(transparent)]
-    Model(#[from] DiffusionError),
+    Model(DiffusionError),
 
     /// The model's own scheduler cannot be used.
     #[error("{0}; `--scheduler CLASS` puts one of these in its place")]
@@ -27,9 +29,24 @@ pub enum RunnerError {
         reason: String,
     },
 
+    /// A size larger than those that are to be served.
+    #[error("the size {size} has {} pixels, more than the {max_pixels} that are allowed", .size.pixels())]
+    TooManyPixels {
+        /// The size.
+        size: Size,
+        /// Most pixels.
+        max_pixels: usize,
+    },
+
     /// Latents that hold NaN or infinity.
     #[error("the latents are not finite")]
     NotFinite,
+
+    /// A decoder that made NaN or infinity of finite latents.
+    #[error(
+        "the decoded picture is not finite: the VAE's weights do not fit, or overflow in this precision (--dtype f32)"
+    )]
+    PictureNotFinite,
 
     /// An image is asked for more steps than it has.
     #[error("the image has no step left")]
@@ -53,6 +70,17 @@ pub enum RunnerError {
     /// A tensor operation failed.
     #[error(transparent)]
     Tensor(#[from] candle_core::Error),
+}
+
+impl From<DiffusionError> for RunnerError {
+    fn from(error: DiffusionError) -> Self {
+        match error {
+            DiffusionError::TooManyPixels { canvas, max_pixels } => {
+                Self::TooManyPixels { size: Size::of(canvas), max_pixels }
+            }
+            other => Self::Model(other),
+        }
+    }
 }
 
 impl From<CheckpointError> for RunnerError {

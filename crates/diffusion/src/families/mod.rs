@@ -26,7 +26,7 @@ pub use family::{FamilyFacts, LoadedFamily};
 pub use guidance::{Guidance, GuidanceKind};
 pub use labels::{LabelPolicy, Labels};
 pub use parts::{FamilyParts, check_buckets};
-pub(crate) use patch_shape::{MAX_DIMENSION, PatchShape};
+pub(crate) use patch_shape::PatchShape;
 pub use prompt_encoder::{CheckedPrompt, NearestLabel, PromptEncoder, Unconditional};
 pub(crate) use registry::build_transformer;
 pub use registry::{FamilyEntry, entry_of};

@@ -28,6 +28,8 @@ pub struct FamilyParts<'a> {
     pub index: &'a ModelIndex,
     /// Sizes asked for; empty: the model's own.
     pub buckets: &'a [Canvas],
+    /// Most pixels of a size; a larger one is refused before anything is made for it.
+    pub max_pixels: usize,
     /// What its latents are decoded with.
     pub vae: &'a Vae,
     /// Tokens of a prompt asked for, in the last text encoder.
@@ -84,17 +86,22 @@ pub fn check_buckets(
     sample_size: usize,
     patch_size: usize,
 ) -> Result<Vec<Canvas>, DiffusionError> {
-    if parts.buckets.is_empty() {
+    let own = || {
         let side = sample_size * parts.vae.scale();
-        return Ok(vec![Canvas::picture(side, side)]);
+        vec![Canvas::picture(side, side)]
+    };
+    let buckets = if parts.buckets.is_empty() { own() } else { parts.buckets.to_vec() };
+    let is_too_large = |size: &&Canvas| size.width.saturating_mul(size.height) > parts.max_pixels;
+    if let Some(canvas) = buckets.iter().find(is_too_large) {
+        return Err(DiffusionError::TooManyPixels { canvas: *canvas, max_pixels: parts.max_pixels });
     }
     let multiple = patch_size * parts.vae.scale();
     let misfits = |size: &&Canvas| !size.width.is_multiple_of(multiple) || !size.height.is_multiple_of(multiple);
-    if let Some(canvas) = parts.buckets.iter().find(misfits) {
+    if let Some(canvas) = buckets.iter().find(misfits) {
         return Err(DiffusionError::Bucket {
             canvas: *canvas,
             reason: format!("width and height must be multiples of {multiple} for this model"),
         });
     }
-    Ok(parts.buckets.to_vec())
+    Ok(buckets)
 }

@@ -3,8 +3,8 @@
 use afterimage_checkpoint::CheckpointError;
 use afterimage_checkpoint::component_config::unsupported;
 
-/// Most of anything that tensors have as a dimension: no published model comes near, and products stay numbers.
-pub(crate) const MAX_DIMENSION: usize = 1 << 16;
+use crate::dimension::{MAX_DIMENSION, MAX_LATENT_CHANNELS, check_dimensions, check_size};
+
 /// Longest side of latents: with eight pixels for each, 8192 pixels.
 const MAX_SAMPLE_SIZE: usize = 1024;
 
@@ -25,28 +25,21 @@ impl PatchShape {
     /// Refuses a shape that no transformer can have.
     pub(crate) fn check(&self, path: &str) -> Result<(), CheckpointError> {
         let unsupported = |key: &str, found: usize, right: &str| Err(unsupported(path, key, &found.to_string(), right));
-        let positive = [
+        let sizes = [
             ("num_attention_heads", self.num_attention_heads),
             ("attention_head_dim", self.attention_head_dim),
-            ("in_channels", self.in_channels),
             ("num_layers", self.num_layers),
             ("patch_size", self.patch_size),
-            ("sample_size", self.sample_size),
         ];
-        if let Some((key, zero)) = positive.iter().find(|(_, value)| *value == 0) {
-            return unsupported(key, *zero, "a positive number");
-        }
-        if let Some((key, huge)) = positive.iter().find(|(_, value)| *value > MAX_DIMENSION) {
-            return unsupported(key, *huge, &format!("at most {MAX_DIMENSION}"));
-        }
-        if self.sample_size > MAX_SAMPLE_SIZE {
-            return unsupported("sample_size", self.sample_size, &format!("at most {MAX_SAMPLE_SIZE}"));
-        }
+        check_dimensions(path, &sizes)?;
+        check_size(path, "in_channels", self.in_channels, MAX_LATENT_CHANNELS)?;
+        check_size(path, "sample_size", self.sample_size, MAX_SAMPLE_SIZE)?;
         if !self.sample_size.is_multiple_of(self.patch_size) {
             let right = format!("a multiple of patch_size {}", self.patch_size);
             return unsupported("sample_size", self.sample_size, &right);
         }
         let hidden = self.num_attention_heads * self.attention_head_dim;
+        check_size(path, "num_attention_heads * attention_head_dim", hidden, MAX_DIMENSION)?;
         if !hidden.is_multiple_of(self.hidden_multiple) {
             let right = format!("a multiple of {}", self.hidden_multiple);
             return unsupported("num_attention_heads * attention_head_dim", hidden, &right);
@@ -76,8 +69,11 @@ mod tests {
             hidden_multiple: 2,
         };
         shape(2, 128).check("config.json").unwrap();
+        let channels = PatchShape { in_channels: 1 << 10, ..shape(2, 128) };
         for (shape, key) in [
             (shape(1 << 62, 128), "num_attention_heads"),
+            (shape(1 << 16, 128), "num_attention_heads * attention_head_dim"),
+            (channels, "in_channels"),
             (shape(2, 1 << 40), "sample_size"),
             (shape(2, 2048), "sample_size"),
         ] {

@@ -15,6 +15,8 @@ use crate::LatentShape;
 
 /// Longest period of the sinusoids.
 const MAX_PERIOD: f64 = 10_000.0;
+/// Most values of positions, all sizes together: 2 GiB, which is that of 8192 x 8192 pixels in 2048 channels.
+const MAX_POSITION_VALUES: usize = 1 << 29;
 
 /// Latents to tokens with their positions: a convolution whose kernel equals its stride, done as one
 /// matrix product.
@@ -49,6 +51,14 @@ impl PatchEmbed {
         sample_size: usize,
         interpolation_scale: f64,
     ) -> Result<Self> {
+        let values = shapes.iter().map(|shape| self.tokens(*shape).saturating_mul(self.hidden_size));
+        let values = values.fold(0usize, usize::saturating_add);
+        if values > MAX_POSITION_VALUES {
+            candle_core::bail!(
+                "the positions of all sizes would be {values} numbers; at most {MAX_POSITION_VALUES} are kept: choose \
+                 smaller or fewer --buckets"
+            );
+        }
         for shape in shapes {
             let (height, width) = self.grid(*shape);
             let grid = PositionGrid { height, width, base: sample_size / self.patch_size, interpolation_scale };

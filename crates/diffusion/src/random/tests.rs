@@ -116,6 +116,7 @@ fn assert_it_makes_pictures(recipe: &Recipe) {
         folder: &folder,
         index: &index,
         buckets: &[Canvas::picture(64, 64)],
+        max_pixels: usize::MAX,
         vae: &vae,
         max_sequence_length: None,
         dtype: DType::F32,

@@ -19,6 +19,7 @@ use candle_core::{DType, Device, Result, Tensor};
 use candle_nn::{Embedding, Module};
 use serde::Deserialize;
 
+use crate::dimension::{MAX_VOCABULARY, check_dimensions, check_size};
 use crate::layers::{Linear, PlainLayerNorm};
 use crate::ops::activation::Activation;
 use crate::ops::attention::scaled_dot_product;
@@ -26,6 +27,8 @@ use crate::ops::linear::GateAndResidual;
 
 /// Configurations of 2021 and 2022 carry this in place of the end token's id.
 const EOS_TOKEN_ID_THEN: u32 = 2;
+/// Most tokens of a text; published models have up to 248.
+const MAX_POSITIONS: usize = 4096;
 /// Values of `hidden_act`.
 const ACTIVATIONS: &str = "quick_gelu or gelu";
 /// Of the projection, which only one of the classes has.
@@ -105,6 +108,16 @@ impl ClipTextConfig {
         if config.num_hidden_layers == 0 {
             return Err(component_config::unsupported(path, "num_hidden_layers", "0", "a positive number"));
         }
+        let sizes = [
+            ("hidden_size", size),
+            ("intermediate_size", config.intermediate_size),
+            ("num_hidden_layers", config.num_hidden_layers),
+            ("projection_dim", config.projection_dim.unwrap_or(1)),
+        ];
+        check_dimensions(path, &sizes)?;
+        check_size(path, "vocab_size", config.vocab_size, MAX_VOCABULARY)?;
+        // Attention takes memory by the square of it.
+        check_size(path, "max_position_embeddings", config.max_position_embeddings, MAX_POSITIONS)?;
         Ok(config)
     }
 

@@ -19,6 +19,7 @@ use candle_core::{Device, Result, Tensor};
 use candle_nn::{Embedding, Module};
 use serde::{Deserialize, Deserializer};
 
+use crate::dimension::{MAX_VOCABULARY, check_dimensions, check_size};
 use crate::layers::{Linear, RmsNorm};
 use crate::ops::activation::Activation;
 use crate::ops::attention::{Scores, attention};
@@ -121,7 +122,30 @@ impl T5Config {
             let right = "a multiple of 4";
             return Err(component_config::unsupported(path, "relative_attention_num_buckets", &found, right));
         }
+        config.check_sizes(path)?;
         Ok(config)
+    }
+
+    fn check_sizes(&self, path: &str) -> std::result::Result<(), CheckpointError> {
+        let sizes = [
+            ("d_model", self.d_model),
+            ("d_kv", self.d_kv),
+            ("d_ff", self.d_ff),
+            ("num_layers", self.num_layers),
+            ("num_heads", self.num_heads),
+            ("relative_attention_num_buckets", self.relative_attention_num_buckets),
+            ("relative_attention_max_distance", self.relative_attention_max_distance),
+        ];
+        check_dimensions(path, &sizes)?;
+        check_size(path, "vocab_size", self.vocab_size, MAX_VOCABULARY)?;
+        // Buckets beyond the exact ones are spread over the distances up to it.
+        let exact = self.relative_attention_num_buckets / 4;
+        if self.relative_attention_max_distance <= exact {
+            let found = self.relative_attention_max_distance.to_string();
+            let right = format!("more than {exact}, a quarter of relative_attention_num_buckets");
+            return Err(component_config::unsupported(path, "relative_attention_max_distance", &found, &right));
+        }
+        Ok(())
     }
 
     /// Size of a token's state.

@@ -7,8 +7,13 @@ use afterimage_checkpoint::{CheckpointError, component_config};
 use serde::Deserialize;
 use serde_json::Value;
 
+use crate::dimension::{MAX_LATENT_CHANNELS, check_dimensions, check_size};
+
 /// The path inside a model folder.
 pub(super) const PATH: &str = "vae/config.json";
+
+/// Most stages, each of which but the last doubles the picture; published VAEs have up to six.
+const MAX_STAGES: usize = 8;
 
 /// The keys the decoder depends on; absent ones take diffusers' defaults.
 #[derive(Debug, Clone, Deserialize)]
@@ -89,6 +94,16 @@ impl VaeConfig {
             let found = format!("a list of {}", self.up_block_types.len());
             return Err(unsupported("up_block_types", &found, "as many entries as block_out_channels, at least one"));
         }
+        if stages > MAX_STAGES {
+            return Err(unsupported(
+                "block_out_channels",
+                &format!("a list of {stages}"),
+                &format!("at most {MAX_STAGES}"),
+            ));
+        }
+        self.block_out_channels.iter().try_for_each(|size| check_dimensions(PATH, &[("block_out_channels", *size)]))?;
+        check_dimensions(PATH, &[("layers_per_block", self.layers_per_block)])?;
+        check_size(PATH, "latent_channels", self.latent_channels, MAX_LATENT_CHANNELS)?;
         let divides = |channels: &usize| self.norm_num_groups > 0 && channels.is_multiple_of(self.norm_num_groups);
         if let Some(channels) = self.block_out_channels.iter().find(|channels| !divides(channels)) {
             let right = format!("a divisor of {channels} in block_out_channels");
@@ -147,11 +162,16 @@ mod tests {
 
     #[test]
     fn what_is_not_supported_is_named() {
+        let types = vec!["UpDecoderBlock2D"; 70];
+        let many_stages = serde_json::json!({"block_out_channels": vec![32; 70], "up_block_types": types}).to_string();
         for (json, key) in [
             (r#"{"act_fn": "mish"}"#, "act_fn"),
             (r#"{"up_block_types": ["SkipUpBlock2D"]}"#, "up_block_types"),
             (r#"{"block_out_channels": [32, 64]}"#, "up_block_types"),
             (r#"{"block_out_channels": [20]}"#, "norm_num_groups"),
+            (r#"{"block_out_channels": [9223372036854775808]}"#, "block_out_channels"),
+            (r#"{"latent_channels": 1099511627776}"#, "latent_channels"),
+            (&many_stages, "block_out_channels"),
             (r#"{"scaling_factor": 0}"#, "scaling_factor"),
             (r#"{"scaling_factor": null}"#, "scaling_factor"),
             (r#"{"norm_num_groups": null}"#, "norm_num_groups"),

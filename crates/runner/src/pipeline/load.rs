@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use afterimage_cache::ModelFit;
+use afterimage_checkpoint::guard::without_panic;
 use afterimage_checkpoint::{CheckpointError, MODEL_FIT_FILES, ModelFolder, ModelIndex};
 use afterimage_diffusion::families::{FamilyParts, LabelPolicy, LoadedFamily, entry_of};
 use afterimage_diffusion::schedulers::{SchedulerConfig, SchedulerKind};
@@ -25,6 +26,8 @@ pub struct LoadOptions {
     pub precision: Precision,
     /// Sizes served, the default first; empty: only the model's own size.
     pub buckets: Vec<Size>,
+    /// Most pixels of a size served; `None`: any number.
+    pub max_pixels: Option<usize>,
     /// Tokens of a prompt in the last text encoder; `None`: the family's default.
     pub max_sequence_length: Option<usize>,
     /// What leaves the memory while it is not needed.
@@ -45,6 +48,12 @@ impl Pipeline {
     /// If the device cannot be opened, or a file, a configuration key or a tensor is not what the model
     /// needs.
     pub fn load(folder: &ModelFolder, options: &LoadOptions) -> Result<Self, RunnerError> {
+        let place = || folder.path().map_or(folder.id().to_owned(), |path| path.display().to_string());
+        without_panic(|| Self::load_unguarded(folder, options))
+            .unwrap_or_else(|what| Err(CheckpointError::weights(place(), what).into()))
+    }
+
+    fn load_unguarded(folder: &ModelFolder, options: &LoadOptions) -> Result<Self, RunnerError> {
         let device = options.device.open()?;
         let dtype = options.precision.dtype(&device)?;
         let index = Arc::new(ModelIndex::read(folder)?);
@@ -59,6 +68,7 @@ impl Pipeline {
             folder,
             index: &index,
             buckets: &buckets,
+            max_pixels: options.max_pixels.unwrap_or(usize::MAX),
             vae: &vae,
             max_sequence_length: options.max_sequence_length,
             dtype,
@@ -153,9 +163,9 @@ fn default_scheduler(
 /// What was fitted to the model for its caches, if the folder has it.
 fn read_fit(folder: &ModelFolder) -> Result<Option<ModelFit>, RunnerError> {
     let Some(name) = MODEL_FIT_FILES.into_iter().find(|name| folder.contains(name)) else { return Ok(None) };
-    let parsed = serde_json::from_str(&folder.text(name)?);
+    let parsed = ModelFit::from_json(&folder.text(name)?);
     let file = || format!("{}: {name}", folder.id());
-    parsed.map(Some).map_err(|error| CheckpointError::config(file(), error.to_string()).into())
+    parsed.map(Some).map_err(|error| CheckpointError::config(file(), error).into())
 }
 
 #[cfg(test)]
@@ -175,8 +185,16 @@ mod tests {
             std::fs::write(place.path().join(name), fit(last)).unwrap();
             assert_eq!(read_fit(&folder).unwrap().unwrap().tea_cache_coefficients[4], last);
         }
-        std::fs::write(place.path().join("cache_fit.json"), "{}").unwrap();
-        let error = read_fit(&folder).unwrap_err().to_string();
-        assert!(error.contains(": cache_fit.json: missing field"), "{error}");
+        for (text, expected) in [
+            ("{}", ": cache_fit.json: missing field"),
+            (
+                r#"{"tea_cache_coefficients": [1, 0, 0, 0, 1], "mag_ratios": []}"#,
+                ": cache_fit.json: `mag_ratios` has 0 ",
+            ),
+        ] {
+            std::fs::write(place.path().join("cache_fit.json"), text).unwrap();
+            let error = read_fit(&folder).unwrap_err().to_string();
+            assert!(error.contains(expected), "{error}");
+        }
     }
 }

@@ -188,13 +188,17 @@ impl Pipeline {
     /// Turns final latents into a picture.
     ///
     /// # Errors
-    /// If a tensor operation fails, or the latents are not finite.
+    /// If a tensor operation fails, or latents or pixels are not finite.
     #[allow(clippy::disallowed_methods, reason = "in no forward: this is the picture")]
     pub fn decode(&self, latents: &Tensor) -> Result<RgbImage, RunnerError> {
         if read_back::all_finite(&[latents])? != [true] {
             return Err(RunnerError::NotFinite);
         }
         let pixels = self.vae.decode(latents)?;
+        // Else a NaN would be black, and infinity white.
+        if read_back::all_finite(&[&pixels])? != [true] {
+            return Err(RunnerError::PictureNotFinite);
+        }
         // [1, 3, height, width] in -1..1 -> [height, width, 3] in 0..255
         let pixels = ((pixels / 2.0)? + 0.5)?.clamp(0f32, 1f32)?.squeeze(0)?.permute([1, 2, 0])?;
         let (height, width, _) = pixels.dims3()?;
@@ -202,5 +206,73 @@ impl Pipeline {
         // numpy, which diffusers rounds with, rounds halves to even.
         let data = pixels.into_iter().map(|value| (value * 255.0).round_ties_even() as u8).collect();
         Ok(RgbImage { size: Size { width, height }, data })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::path::Path;
+
+    use afterimage_checkpoint::ModelFolder;
+
+    use super::*;
+
+    /// A copy of a small model, with what stands in a component's weights changed.
+    fn model_with(place: &Path, change: impl Fn(&str, Tensor) -> Tensor) -> ModelFolder {
+        let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/models/f32-safetensors");
+        for folder in ["", "scheduler", "transformer", "vae"] {
+            fs::create_dir_all(place.join(folder)).unwrap();
+            for entry in fs::read_dir(fixture.join(folder)).unwrap().flatten().filter(|entry| entry.path().is_file()) {
+                fs::copy(entry.path(), place.join(folder).join(entry.file_name())).unwrap();
+            }
+        }
+        let weights = place.join("vae/diffusion_pytorch_model.safetensors");
+        let tensors = candle_core::safetensors::load(&weights, &Device::Cpu).unwrap();
+        let changed = tensors.into_iter().map(|(name, tensor)| (name.clone(), change(&name, tensor))).collect();
+        candle_core::safetensors::save(&changed, weights).unwrap();
+        ModelFolder::open(place).unwrap()
+    }
+
+    /// Positions of such a size would take gigabytes, so it is refused before there are any.
+    #[test]
+    fn a_size_beyond_the_limit_is_refused_before_anything_is_made_for_it() {
+        let place = tempfile::tempdir().unwrap();
+        let folder = model_with(place.path(), |_, tensor| tensor);
+        let config = place.path().join("transformer/config.json");
+        let mut keys: serde_json::Value = serde_json::from_str(&fs::read_to_string(&config).unwrap()).unwrap();
+        let mut load = |sample_size: u64| {
+            keys["sample_size"] = sample_size.into();
+            fs::write(&config, keys.to_string()).unwrap();
+            let options = LoadOptions { max_pixels: Some(1 << 20), ..LoadOptions::default() };
+            Pipeline::load(&folder, &options).map(|_| ()).unwrap_err()
+        };
+        let error = load(1024);
+        assert!(matches!(error, RunnerError::TooManyPixels { max_pixels: 1_048_576, .. }), "{error}");
+        for sample_size in [65536, 1 << 63] {
+            let error = load(sample_size).to_string();
+            assert!(
+                error.starts_with(&format!("transformer/config.json: `sample_size` is {sample_size}; ")),
+                "{error}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_picture_that_is_not_finite_is_a_failure() {
+        for (factor, is_fine) in [(1.0, true), (f64::NAN, false), (f64::INFINITY, false), (f64::NEG_INFINITY, false)] {
+            let place = tempfile::tempdir().unwrap();
+            let folder = model_with(place.path(), |name, tensor| match name {
+                "decoder.conv_out.bias" => (tensor.ones_like().unwrap() * factor).unwrap(),
+                _ => tensor,
+            });
+            let pipeline = Pipeline::load(&folder, &LoadOptions::default()).unwrap();
+            let shape = pipeline.vae.latent_shape(pipeline.info().buckets[0].canvas()).dims(1);
+            let picture = pipeline.decode(&Tensor::ones(shape, candle_core::DType::F32, &Device::Cpu).unwrap());
+            match picture {
+                Ok(_) => assert!(is_fine, "{factor}"),
+                Err(error) => assert!(!is_fine && matches!(error, RunnerError::PictureNotFinite), "{factor}: {error}"),
+            }
+        }
     }
 }

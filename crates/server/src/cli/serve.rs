@@ -274,7 +274,8 @@ impl ServeArgs {
 
     /// Everything that can be checked without the model is checked here.
     pub(super) fn options(self) -> Result<ServerOptions, ProgramError> {
-        let model = self.model.source(Some(&self.labels))?;
+        let mut model = self.model.source(Some(&self.labels))?;
+        model.options.max_pixels = Some(self.limits.max_pixels);
         if self.otlp_endpoint.is_some() && !cfg!(feature = "otlp") {
             let message = "it has no effect: this program was built without the feature `otlp`";
             return Err(ProgramError::setting("otlp-endpoint", message));

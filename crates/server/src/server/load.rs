@@ -17,11 +17,9 @@ pub(super) fn load(
     devices: &[DeviceSpec],
     options: EngineOptions,
     cache: &CacheDefaults,
-    max_pixels: usize,
 ) -> Result<Engine, ProgramError> {
     let started = Instant::now();
-    let replicas = model.load_onto(devices)?;
-    check_sizes(replicas.buckets(), max_pixels)?;
+    let replicas = model.load_onto(devices).map_err(too_many_pixels)?;
     check_defaults(&replicas, &options, cache, model)?;
     let engine = Engine::start(replicas, options)?;
     check_work(&engine, cache)?;
@@ -39,15 +37,19 @@ pub(super) fn load(
 /// A server does not offer what it would refuse.
 pub(crate) fn check_sizes(buckets: &[Size], max_pixels: usize) -> Result<(), ProgramError> {
     match buckets.iter().find(|size| size.pixels() > max_pixels) {
-        Some(size) => {
-            let pixels = size.pixels();
-            let message = format!(
-                "it is {max_pixels}, and the served size {size} has {pixels} pixels; raise it, or choose --buckets within it"
-            );
-            Err(ProgramError::setting("max-pixels", message))
-        }
+        Some(size) => Err(too_many_pixels(RunnerError::TooManyPixels { size: *size, max_pixels })),
         None => Ok(()),
     }
+}
+
+/// Names the setting behind a size that is too large.
+fn too_many_pixels(error: RunnerError) -> ProgramError {
+    let RunnerError::TooManyPixels { size, max_pixels } = error else { return error.into() };
+    let pixels = size.pixels();
+    let message = format!(
+        "it is {max_pixels}, and the served size {size} has {pixels} pixels; raise it, or choose --buckets within it"
+    );
+    ProgramError::setting("max-pixels", message)
 }
 
 /// A server that would refuse every request with default settings does not start.

@@ -71,8 +71,8 @@ async fn serve(mut options: ServerOptions) -> Result<(), ProgramError> {
     let (listener, address) = listen(&options.host, options.port).await?;
     reach::check(address, &options.host, &mut options.access)?;
     let loading = {
-        let (cache, max_pixels) = (options.api.cache.clone(), options.api.max_pixels);
-        tokio::task::spawn_blocking(move || load(&options.model, &options.devices, options.engine, &cache, max_pixels))
+        let cache = options.api.cache.clone();
+        tokio::task::spawn_blocking(move || load(&options.model, &options.devices, options.engine, &cache))
     };
     if let Some(store) = options.api.store.clone() {
         tokio::spawn(sweep_regularly(store));

@@ -10,6 +10,7 @@
 use afterimage_checkpoint::{CheckpointError, component_config};
 use serde::Deserialize;
 
+use crate::dimension::check_dimensions;
 use crate::families::PatchShape;
 use crate::ops::activation::Activation;
 
@@ -76,9 +77,10 @@ impl TransformerConfig {
         if self.norm_type != "ada_norm_zero" {
             return Err(unsupported("norm_type", &self.norm_type, "ada_norm_zero"));
         }
-        if self.num_embeds_ada_norm.is_none() {
+        let Some(classes) = self.num_embeds_ada_norm else {
             return Err(unsupported("num_embeds_ada_norm", "null", "the number of classes"));
-        }
+        };
+        check_dimensions(PATH, &[("num_embeds_ada_norm", classes)])?;
         let shape = PatchShape {
             num_attention_heads: self.num_attention_heads,
             attention_head_dim: self.attention_head_dim,
@@ -148,6 +150,10 @@ mod tests {
             (r#"{"num_layers": "many"}"#, "num_layers"),
             (r#"{"num_layers": null}"#, "num_layers"),
             (r#"{"num_embeds_ada_norm": null}"#, "num_embeds_ada_norm"),
+            (r#"{"num_embeds_ada_norm": 18446744073709551615}"#, "num_embeds_ada_norm"),
+            (r#"{"sample_size": 65536}"#, "sample_size"),
+            (r#"{"sample_size": 9223372036854775808}"#, "sample_size"),
+            (r#"{"out_channels": 18446744073709551615}"#, "out_channels"),
             (r#"{"norm_type": null}"#, "norm_type"),
             (r#"{"norm_eps": null}"#, "norm_eps"),
         ] {

@@ -52,8 +52,9 @@ impl DitTransformer {
         let blocks = (0..config.num_layers).map(|index| DitBlock::new(&config, blocks.pp(index)));
         let patch_embed = PatchEmbed::new(config.in_channels, side, size, parameters.pp("pos_embed"))?;
         Ok(Self {
-            patch_embed: patch_embed.with_positions(shapes, config.sample_size, 1.0)?,
             blocks: blocks.collect::<std::result::Result<_, _>>()?,
+            // After the blocks, whose weights are there only if the hidden size is true.
+            patch_embed: patch_embed.with_positions(shapes, config.sample_size, 1.0)?,
             output_norm: PlainLayerNorm::new(size, OUTPUT_NORM_EPS, &parameters)?,
             output_modulation: Linear::new(size, 2 * size, parameters.pp("proj_out_1"))?,
             output_projection: Linear::new(size, side * side * config.out_channels(), parameters.pp("proj_out_2"))?,

@@ -7,7 +7,7 @@
 use afterimage_checkpoint::{CheckpointError, component_config};
 use serde::Deserialize;
 
-use crate::families::MAX_DIMENSION;
+use crate::dimension::{MAX_LATENT_CHANNELS, check_dimensions, check_size};
 use crate::layers::HeadShape;
 
 /// The path inside a model folder.
@@ -71,20 +71,18 @@ impl TransformerConfig {
         if self.patch_size != 1 {
             return Err(unsupported("patch_size", &self.patch_size.to_string(), "1"));
         }
-        for (key, value) in [
+        let sizes = [
             ("num_layers", self.num_layers),
             ("num_single_layers", self.num_single_layers),
             ("num_attention_heads", self.num_attention_heads),
             ("attention_head_dim", self.attention_head_dim),
             ("joint_attention_dim", self.joint_attention_dim),
             ("pooled_projection_dim", self.pooled_projection_dim),
-        ] {
-            if value == 0 || value > MAX_DIMENSION {
-                let right = format!("a positive number up to {MAX_DIMENSION}");
-                return Err(unsupported(key, &value.to_string(), &right));
-            }
-        }
+        ];
+        check_dimensions(PATH, &sizes)?;
+        check_dimensions(PATH, &[("num_attention_heads * attention_head_dim", self.hidden_size())])?;
         let packed = PACK_SIDE * PACK_SIDE;
+        check_size(PATH, "in_channels", self.in_channels, packed * MAX_LATENT_CHANNELS)?;
         if self.in_channels == 0 || !self.in_channels.is_multiple_of(packed) {
             return Err(unsupported("in_channels", &self.in_channels.to_string(), &format!("a multiple of {packed}")));
         }
@@ -94,7 +92,8 @@ impl TransformerConfig {
             return Err(unsupported("out_channels", &found, &format!("in_channels {}", self.in_channels)));
         }
         let axes = &self.axes_dims_rope;
-        if axes.iter().sum::<usize>() != self.attention_head_dim || axes.iter().any(|axis| !axis.is_multiple_of(2)) {
+        let sum = axes.iter().fold(0usize, |sum, axis| sum.saturating_add(*axis));
+        if sum != self.attention_head_dim || axes.iter().any(|axis| !axis.is_multiple_of(2)) {
             let right = format!("even numbers that add up to attention_head_dim {}", self.attention_head_dim);
             return Err(unsupported("axes_dims_rope", &format!("{axes:?}"), &right));
         }
@@ -145,6 +144,9 @@ mod tests {
         for (change, key) in [
             (r#""patch_size": 2"#, "patch_size"),
             (r#""in_channels": 6"#, "in_channels"),
+            (r#""in_channels": 18446744073709551612"#, "in_channels"),
+            (r#""axes_dims_rope": [9223372036854775808, 9223372036854775808, 128]"#, "axes_dims_rope"),
+            (r#""num_attention_heads": 65536"#, "num_attention_heads * attention_head_dim"),
             (r#""in_channels": 384, "out_channels": 64"#, "out_channels"),
             (r#""num_single_layers": 0"#, "num_single_layers"),
             (r#""num_single_layers": null"#, "num_single_layers"),

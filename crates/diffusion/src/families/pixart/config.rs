@@ -10,6 +10,7 @@
 use afterimage_checkpoint::{CheckpointError, component_config};
 use serde::Deserialize;
 
+use crate::dimension::check_dimensions;
 use crate::families::PatchShape;
 use crate::ops::activation::Activation;
 
@@ -93,12 +94,6 @@ impl TransformerConfig {
         if self.caption_channels.is_none() {
             return Err(unsupported("caption_channels", "null", "the size of the text encoder's states"));
         }
-        let size = self.hidden_size();
-        if self.cross_attention_dim != Some(size) {
-            let found = self.cross_attention_dim.map_or("null".to_owned(), |dim| dim.to_string());
-            let right = format!("{size}, the size that captions are projected to");
-            return Err(unsupported("cross_attention_dim", &found, &right));
-        }
         let shape = PatchShape {
             num_attention_heads: self.num_attention_heads,
             attention_head_dim: self.attention_head_dim,
@@ -109,7 +104,15 @@ impl TransformerConfig {
             sample_size: self.sample_size,
             hidden_multiple: if self.knows_the_size() { 12 } else { 4 },
         };
+        // Before anything is made of these sizes.
         shape.check(PATH)?;
+        check_dimensions(PATH, &[("caption_channels", self.caption_channels())])?;
+        let size = self.hidden_size();
+        if self.cross_attention_dim != Some(size) {
+            let found = self.cross_attention_dim.map_or("null".to_owned(), |dim| dim.to_string());
+            let right = format!("{size}, the size that captions are projected to");
+            return Err(unsupported("cross_attention_dim", &found, &right));
+        }
         if !(self.interpolation_scale() > 0.0 && self.interpolation_scale().is_finite()) {
             let found = self.interpolation_scale().to_string();
             return Err(unsupported("interpolation_scale", &found, "a positive number"));
@@ -186,6 +189,7 @@ mod tests {
             (r#""cross_attention_dim": 768"#, "cross_attention_dim"),
             (r#""activation_fn": "geglu""#, "activation_fn"),
             (r#""patch_size": 0"#, "patch_size"),
+            (r#""num_attention_heads": 9223372036854775808"#, "num_attention_heads"),
             (r#""patch_size": null"#, "patch_size"),
             (r#""num_embeds_ada_norm": null"#, "num_embeds_ada_norm"),
             (r#""norm_eps": null"#, "norm_eps"),

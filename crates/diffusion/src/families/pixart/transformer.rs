@@ -68,12 +68,13 @@ impl PixArtTransformer {
         let embedding = adaln.pp("emb");
         let size_embedding = || SizeEmbedding::new(size, embedding.clone());
         Ok(Self {
-            patch_embed: patch_embed.with_positions(shapes, config.sample_size, config.interpolation_scale())?,
             timestep: TimestepEmbedding::new(size, embedding.pp("timestep_embedder"))?,
             size: config.knows_the_size().then(size_embedding).transpose()?,
             modulation: Linear::new(size, MODULATIONS * size, adaln.pp("linear"))?,
             captions: CaptionProjection::new(config.caption_channels(), size, parameters.pp("caption_projection"))?,
             blocks: blocks.collect::<std::result::Result<_, _>>()?,
+            // After the blocks, whose weights are there only if the hidden size is true.
+            patch_embed: patch_embed.with_positions(shapes, config.sample_size, config.interpolation_scale())?,
             output_norm: PlainLayerNorm::new(size, OUTPUT_NORM_EPS, &parameters)?,
             output_table: parameters.get((2, size), "scale_shift_table")?,
             output_projection: Linear::new(size, side * side * config.out_channels(), parameters.pp("proj_out"))?,

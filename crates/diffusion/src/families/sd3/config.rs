@@ -7,6 +7,7 @@
 use afterimage_checkpoint::{CheckpointError, component_config};
 use serde::Deserialize;
 
+use crate::dimension::check_dimensions;
 use crate::families::PatchShape;
 use crate::layers::HeadShape;
 
@@ -78,6 +79,12 @@ impl TransformerConfig {
             hidden_multiple: 1,
         };
         shape.check(PATH)?;
+        let sizes = [
+            ("joint_attention_dim", self.joint_attention_dim),
+            ("pooled_projection_dim", self.pooled_projection_dim),
+            ("pos_embed_max_size", self.pos_embed_max_size),
+        ];
+        check_dimensions(PATH, &sizes)?;
         if self.caption_projection_dim != self.hidden_size() {
             let right = format!("{}, the size of the blocks' streams", self.hidden_size());
             return unsupported("caption_projection_dim", &self.caption_projection_dim.to_string(), &right);
@@ -160,6 +167,7 @@ mod tests {
             (r#""dual_attention_layers": [18]"#, "dual_attention_layers"),
             (r#""pos_embed_max_size": 32"#, "pos_embed_max_size"),
             (r#""num_layers": 0"#, "num_layers"),
+            (r#""pos_embed_max_size": 4294967296"#, "pos_embed_max_size"),
             (r#""dual_attention_layers": null"#, "dual_attention_layers"),
             (r#""pos_embed_max_size": null"#, "pos_embed_max_size"),
             (r#""joint_attention_dim": null"#, "joint_attention_dim"),

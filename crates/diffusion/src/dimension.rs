@@ -1,0 +1,25 @@
+//! Bounds of the sizes that configurations name. They are looked at before anything is made in such a size: weights have to
+//! be there, but positions, latents and pictures are only asked for.
+
+use afterimage_checkpoint::CheckpointError;
+use afterimage_checkpoint::component_config::unsupported;
+
+/// Most of anything that tensors have as a dimension: no published model comes near, and products stay numbers.
+pub(crate) const MAX_DIMENSION: usize = 1 << 16;
+/// Most channels of latents; published models have up to 128.
+pub(crate) const MAX_LATENT_CHANNELS: usize = 512;
+/// Most tokens that a tokenizer knows; published models have up to 256,384.
+pub(crate) const MAX_VOCABULARY: usize = 1 << 20;
+
+/// Refuses sizes that are no dimension of a tensor, by their keys in the file at `path`.
+pub(crate) fn check_dimensions(path: &str, sizes: &[(&str, usize)]) -> Result<(), CheckpointError> {
+    sizes.iter().try_for_each(|(key, size)| check_size(path, key, *size, MAX_DIMENSION))
+}
+
+/// Refuses a size of 0 and one beyond `most`.
+pub(crate) fn check_size(path: &str, key: &str, size: usize, most: usize) -> Result<(), CheckpointError> {
+    if (1..=most).contains(&size) {
+        return Ok(());
+    }
+    Err(unsupported(path, key, &size.to_string(), &format!("a positive number up to {most}")))
+}
