@@ -19,7 +19,7 @@ use afterimage_checkpoint::{CheckpointError, component_config};
 use serde_json::{Map, Value};
 use tokenizers::{AddedToken, Tokenizer};
 
-use super::tokenizer_files::{TokenizerFiles, described};
+use super::tokenizer_files::{TokenizerFiles, check_count, described};
 
 /// The special tokens that every tokenizer may have, in transformers' order.
 const NAMES: [&str; 7] = ["bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token"];
@@ -72,6 +72,16 @@ impl AddedTokens {
     /// A file holds something else than tokens.
     pub(super) fn read(files: &TokenizerFiles<'_>, defaults: &[(&str, &str)]) -> Result<Self, CheckpointError> {
         let mut keys = files.config.clone();
+        for (file, tokens) in
+            [(files.config_path(), &files.config), (files.special_tokens_path(), &files.special_tokens)]
+        {
+            check_count(&file, "the number of keys", tokens.len())?;
+            for key in [EXTRA, ADDITIONAL] {
+                let list = tokens.get(key);
+                let extra = list.map_or(0, |list| list.as_array().map_or(0, Vec::len));
+                check_count(&file, key, extra.max(list.and_then(Value::as_object).map_or(0, Map::len)))?;
+            }
+        }
         if keys.get(EXTRA).is_none_or(is_empty)
             && let Some(additional) = keys.remove(ADDITIONAL)
         {
@@ -85,7 +95,7 @@ impl AddedTokens {
                 specific.extend(model_specific(&mut keys));
                 let specials: Vec<String> = special_contents(&keys);
                 let older = files.older_added_tokens(&specials)?;
-                older.into_iter().chain(files.tokens_of_tokenizer_json()).collect()
+                older.into_iter().chain(files.tokens_of_tokenizer_json()?).collect()
             }
         };
         let tokens = |key: &str| -> Option<Vec<Given>> {

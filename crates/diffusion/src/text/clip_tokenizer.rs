@@ -10,6 +10,7 @@
 
 use std::collections::HashMap;
 
+use afterimage_checkpoint::guard::without_panic;
 use afterimage_checkpoint::{CheckpointError, component_config};
 use serde_json::Value;
 use tokenizers::Tokenizer;
@@ -44,6 +45,11 @@ const END_OF_WORD: &str = "</w>";
 /// (<https://github.com/openai/CLIP/blob/main/clip/simple_tokenizer.py>).
 const WORDS: &str = r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+";
 
+/// Most tokens, and most merges; CLIP has 49,408.
+const MAX_PAIRS: usize = 300_000;
+/// Characters of a line that an error shows.
+const SHOWN_CHARS: usize = 80;
+
 /// Byte pairs and the file they are from.
 struct BytePairs {
     file: &'static str,
@@ -59,12 +65,12 @@ pub(super) fn load(files: &TokenizerFiles<'_>) -> Result<TextTokenizer, Checkpoi
     };
     let added = AddedTokens::read(files, &SPECIAL_TOKENS)?;
     let file = pairs.file;
-    build(pairs, &added)
-        .and_then(|mut tokenizer| {
-            tokenizer.set_encode_special_tokens(files.splits_special_tokens());
-            TextTokenizer::new(tokenizer, added.named("pad_token"))
-        })
-        .map_err(|reason| tokenizer::broken(files.folder, files.component, file, reason))
+    let finished = || {
+        let mut tokenizer = build(pairs, &added)?;
+        tokenizer.set_encode_special_tokens(files.splits_special_tokens());
+        TextTokenizer::new(tokenizer, added.named("pad_token"), files.place(file))
+    };
+    without_panic(finished).flatten().map_err(|reason| tokenizer::broken(files, file, reason))
 }
 
 /// The byte pairs of [`TOKENIZER_JSON`].
@@ -92,15 +98,15 @@ fn pairs_of_json(
 
 /// The byte pairs of [`VOCABULARY`] and [`MERGES`].
 fn pairs_in(files: &TokenizerFiles<'_>) -> Result<BytePairs, CheckpointError> {
-    let TokenizerFiles { folder, component, .. } = files;
+    let folder = files.folder;
     let vocabulary = files.path(VOCABULARY);
     if !folder.contains(&vocabulary) {
         let reason = format!("there is neither this file nor {VOCABULARY}");
-        return Err(tokenizer::broken(folder, component, TOKENIZER_JSON, reason));
+        return Err(tokenizer::broken(files, TOKENIZER_JSON, reason));
     }
     let vocabulary = component_config::parse(&vocabulary, &folder.text(&vocabulary)?)?;
     let merges = parse_merges(&folder.text(&files.path(MERGES))?);
-    let merges = merges.map_err(|reason| tokenizer::broken(folder, component, MERGES, reason))?;
+    let merges = merges.map_err(|reason| tokenizer::broken(files, MERGES, reason))?;
     Ok(BytePairs { file: VOCABULARY, vocabulary, merges })
 }
 
@@ -114,7 +120,10 @@ fn parse_pair(text: &str) -> Option<(String, String)> {
 fn parse_merges(text: &str) -> Result<Merges, String> {
     let lines = text.lines().enumerate().filter(|(_, line)| !line.is_empty() && !line.starts_with("#version"));
     let pair = |(number, line): (usize, &str)| {
-        parse_pair(line).ok_or_else(|| format!("line {}: `{line}` is not two tokens with a space between", number + 1))
+        parse_pair(line).ok_or_else(|| {
+            let shown: String = line.chars().take(SHOWN_CHARS).collect();
+            format!("line {}: `{shown}` is not two tokens with a space between", number + 1)
+        })
     };
     lines.map(pair).collect()
 }
@@ -125,6 +134,10 @@ fn build(pairs: BytePairs, added: &AddedTokens) -> Result<Tokenizer, String> {
         if !pairs.vocabulary.contains_key(token) && !added.lists(token) {
             return Err(format!("it has no token {token}, the {name}"));
         }
+    }
+    let pairs_there = pairs.vocabulary.len().max(pairs.merges.len());
+    if pairs_there > MAX_PAIRS {
+        return Err(format!("it has {pairs_there} tokens or merges; at most {MAX_PAIRS} are read"));
     }
     let mut tokenizer = byte_pairs(pairs, added.named("unk_token")).map_err(|error| error.to_string())?;
     added.add_to(&mut tokenizer)?;

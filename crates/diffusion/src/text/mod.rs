@@ -1,12 +1,15 @@
 //! Text encoders and their tokenizers, as transformers lays them out beside a diffusers pipeline.
 
 mod added_tokens;
+mod charsmap;
 mod clip;
 mod clip_text_encoder;
 mod clip_tokenizer;
 mod encoder_source;
 #[cfg(test)]
 mod goldens;
+#[cfg(test)]
+mod hostile;
 mod prompt_limit;
 mod residency;
 mod sentence_piece;

@@ -10,6 +10,8 @@ use prost::Message;
 use tokenizers::AddedToken;
 use tokenizers::normalizers::Precompiled;
 
+use super::charsmap;
+
 /// `model_type` of unigram models.
 const UNIGRAM: i32 = 1;
 /// `type` of control pieces, which are special ...
@@ -69,11 +71,11 @@ pub(super) fn pieces(file: &[u8]) -> Result<Pieces, String> {
     }
     let charsmap = model.normalizer.and_then(|normalizer| normalizer.precompiled_charsmap);
     let charsmap = charsmap.filter(|charsmap| !charsmap.is_empty());
-    let normalizer = charsmap.map(|charsmap| Precompiled::from(&charsmap)).transpose();
+    let normalizer = charsmap.map(|charsmap| charsmap::normalizer(&charsmap)).transpose()?;
     Ok(Pieces {
         special: model.pieces.iter().filter_map(Piece::special).collect(),
         vocabulary: model.pieces.into_iter().map(Piece::scored).collect(),
-        normalizer: normalizer.map_err(|error| error.to_string())?,
+        normalizer,
     })
 }
 

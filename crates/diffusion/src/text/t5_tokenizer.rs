@@ -10,7 +10,10 @@
 //! How a text is split is the same for every T5, and so is built here, as transformers does, whatever
 //! `tokenizer.json` says.
 
-use afterimage_checkpoint::{CheckpointError, component_config};
+use afterimage_checkpoint::CheckpointError;
+use afterimage_checkpoint::guard::without_panic;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD as BASE64;
 use serde_json::{Map, Value};
 use tokenizers::Tokenizer;
 use tokenizers::models::unigram::Unigram;
@@ -21,6 +24,7 @@ use tokenizers::pre_tokenizers::whitespace::WhitespaceSplit;
 use tokenizers::processors::template::TemplateProcessing;
 
 use super::added_tokens::AddedTokens;
+use super::charsmap;
 use super::sentence_piece::{self, Pieces};
 use super::tokenizer::{self, SENTINEL_START, TextTokenizer};
 use super::tokenizer_files::{TOKENIZER_JSON, TokenizerFiles};
@@ -40,10 +44,14 @@ const UNKNOWN: usize = 2;
 const SPECIAL_TOKENS: [(&str, &str); 3] = [("eos_token", END), ("unk_token", "<unk>"), ("pad_token", "<pad>")];
 /// Sentinels that follow T5's pieces in the vocabulary; prompts have no use for them, but may contain them.
 const SENTINELS: usize = 100;
+/// Most bytes of all pieces: T5 has 0.25 MB, the library's tree of them takes up to 300 times as much.
+const MAX_PIECE_BYTES: usize = 3 << 20;
+/// Published models have up to 300.
+const MAX_SENTINELS: usize = 1000;
 
 /// The tokenizer in a folder.
 pub(super) fn load(files: &TokenizerFiles<'_>) -> Result<TextTokenizer, CheckpointError> {
-    let sentinels = files.whole_number("extra_ids", SENTINELS)?;
+    let sentinels = files.whole_number("extra_ids", SENTINELS, MAX_SENTINELS)?;
     let mut added = AddedTokens::read(files, &SPECIAL_TOKENS)?;
     let spm = files.path(SENTENCE_PIECE);
     let (file, pieces) = if let Some(json) = &files.tokenizer {
@@ -56,18 +64,18 @@ pub(super) fn load(files: &TokenizerFiles<'_>) -> Result<TextTokenizer, Checkpoi
     } else {
         (TOKENIZER_JSON, Err(format!("there is neither this file nor {SENTENCE_PIECE}")))
     };
-    let broken = |reason: String| tokenizer::broken(files.folder, files.component, file, reason);
+    let broken = |reason: String| tokenizer::broken(files, file, reason);
     let pieces = pieces.map_err(broken)?;
     if file == SENTENCE_PIECE {
         added.replace_additional(pieces.special.clone());
     }
     added.complete_additional(SENTINEL_START, (0..sentinels).map(sentinel));
-    build(pieces, &added)
-        .and_then(|mut tokenizer| {
-            tokenizer.set_encode_special_tokens(files.splits_special_tokens());
-            TextTokenizer::new(tokenizer, added.named("pad_token"))
-        })
-        .map_err(broken)
+    let finished = || {
+        let mut tokenizer = build(pieces, &added)?;
+        tokenizer.set_encode_special_tokens(files.splits_special_tokens());
+        TextTokenizer::new(tokenizer, added.named("pad_token"), files.place(file))
+    };
+    without_panic(finished).flatten().map_err(broken)
 }
 
 fn sentinel(number: usize) -> String {
@@ -83,8 +91,8 @@ fn with_sentinels(mut pieces: Pieces, count: usize) -> Pieces {
 /// The pieces of [`TOKENIZER_JSON`].
 fn pieces_of_json(json: &Map<String, Value>) -> Result<Pieces, String> {
     let part = |key: &str| json.get("model").and_then(|model| model.get(key));
-    if let Some(kind) = part("type").filter(|kind| !kind.is_null() && *kind != "Unigram") {
-        return Err(format!("`model.type` is {kind}; supported: Unigram"));
+    if part("type").is_some_and(|kind| !kind.is_null() && *kind != "Unigram") {
+        return Err("`model.type` is something else; supported: Unigram".to_owned());
     }
     let piece = |piece: &Value| Some((piece.get(0)?.as_str()?.to_owned(), piece.get(1)?.as_f64()?));
     let vocabulary = part("vocab").and_then(Value::as_array).and_then(|pieces| pieces.iter().map(piece).collect());
@@ -101,13 +109,21 @@ fn precompiled(normalizer: &Value) -> Result<Option<Precompiled>, String> {
     let mut normalizers = several.map_or(std::slice::from_ref(normalizer), Vec::as_slice).iter();
     match normalizers.find(|normalizer| normalizer.get("type").is_some_and(|kind| kind == "Precompiled")) {
         Some(found) => {
-            component_config::deserialize("normalizer", found.clone()).map(Some).map_err(|error| error.to_string())
+            let charsmap = found.get("precompiled_charsmap").and_then(Value::as_str);
+            let charsmap = charsmap.ok_or("`normalizer.precompiled_charsmap` is no text in base64")?;
+            let bytes =
+                BASE64.decode(charsmap).map_err(|error| format!("`normalizer.precompiled_charsmap`: {error}"))?;
+            charsmap::normalizer(&bytes).map(Some)
         }
         None => Ok(None),
     }
 }
 
 fn build(pieces: Pieces, added: &AddedTokens) -> Result<Tokenizer, String> {
+    let bytes = pieces.vocabulary.iter().fold(0usize, |sum, (piece, _)| sum.saturating_add(piece.len()));
+    if bytes > MAX_PIECE_BYTES {
+        return Err(format!("its pieces have {bytes} bytes together; at most {MAX_PIECE_BYTES} are read"));
+    }
     let eos = added.named("eos_token").to_owned();
     if !pieces.vocabulary.iter().any(|(piece, _)| *piece == eos) && !added.lists(&eos) {
         return Err(format!("it has no piece {eos}"));

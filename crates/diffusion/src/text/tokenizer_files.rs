@@ -22,6 +22,9 @@ const SPECIAL_TOKENS: &str = "special_tokens_map.json";
 /// Added tokens as numbers; older.
 const ADDED_TOKENS: &str = "added_tokens.json";
 
+/// Most added tokens of a list: published models have up to 1,000.
+const MAX_ADDED_TOKENS: usize = 5_000;
+
 /// The folder of a tokenizer, opened.
 pub(super) struct TokenizerFiles<'a> {
     pub(super) folder: &'a ModelFolder,
@@ -67,9 +70,19 @@ impl<'a> TokenizerFiles<'a> {
         format!("{}/{file}", self.component)
     }
 
+    /// Model and file, for errors.
+    pub(super) fn place(&self, file: &str) -> String {
+        format!("{}: {}", self.folder.id(), self.path(file))
+    }
+
     /// Path of `tokenizer_config.json`.
     pub(super) fn config_path(&self) -> String {
         self.path(TOKENIZER_CONFIG)
+    }
+
+    /// Path of `special_tokens_map.json`.
+    pub(super) fn special_tokens_path(&self) -> String {
+        self.path(SPECIAL_TOKENS)
     }
 
     /// The longest text, if the tokenizer knows; 1e30 stands for any length.
@@ -83,11 +96,11 @@ impl<'a> TokenizerFiles<'a> {
         }
     }
 
-    /// A whole number of `tokenizer_config.json`.
-    pub(super) fn whole_number(&self, key: &str, default: usize) -> Result<usize, CheckpointError> {
+    /// A whole number of `tokenizer_config.json`, up to `most`.
+    pub(super) fn whole_number(&self, key: &str, default: usize, most: usize) -> Result<usize, CheckpointError> {
         let Some(value) = self.config.get(key) else { return Ok(default) };
-        let number = value.as_u64().and_then(|number| usize::try_from(number).ok());
-        number.ok_or_else(|| self.unsupported(key, value, "a whole number"))
+        let number = value.as_u64().and_then(|number| usize::try_from(number).ok()).filter(|number| *number <= most);
+        number.ok_or_else(|| self.unsupported(key, value, &format!("a whole number up to {most}")))
     }
 
     /// Whether a text's special tokens are read as plain text.
@@ -107,6 +120,7 @@ impl<'a> TokenizerFiles<'a> {
         let Value::Object(decoder) = decoder else {
             return Err(self.unsupported("added_tokens_decoder", decoder, "an object"));
         };
+        check_count(&path, "added_tokens_decoder", decoder.len())?;
         let token = |(id, token): (&String, &Value)| {
             let key = format!("added_tokens_decoder.{id}");
             let number = id.parse().ok().zip(described(token, None));
@@ -126,19 +140,30 @@ impl<'a> TokenizerFiles<'a> {
                 .map(|id| (id, token))
                 .ok_or_else(|| component_config::unsupported(&path(), content, &id.to_string(), "a whole number"))
         };
+        check_count(&self.path(ADDED_TOKENS), "added tokens", self.added_tokens.len())?;
         self.added_tokens.iter().map(token).collect()
     }
 
     /// The added tokens of `tokenizer.json`.
-    pub(super) fn tokens_of_tokenizer_json(&self) -> Vec<(u32, AddedToken)> {
+    pub(super) fn tokens_of_tokenizer_json(&self) -> Result<Vec<(u32, AddedToken)>, CheckpointError> {
         let tokens = self.tokenizer.as_ref().and_then(|json| json.get("added_tokens")).and_then(Value::as_array);
+        check_count(&self.path(TOKENIZER_JSON), "added_tokens", tokens.map_or(0, Vec::len))?;
         let token = |token: &Value| Some((u32::try_from(token.get("id")?.as_u64()?).ok()?, described(token, None)?));
-        tokens.into_iter().flatten().filter_map(token).collect()
+        Ok(tokens.into_iter().flatten().filter_map(token).collect())
     }
 
     fn unsupported(&self, key: &str, found: &Value, right: &str) -> CheckpointError {
         component_config::unsupported(&self.config_path(), key, &found.to_string(), right)
     }
+}
+
+/// Each is compared with each.
+pub(super) fn check_count(path: &str, key: &str, count: usize) -> Result<(), CheckpointError> {
+    if count <= MAX_ADDED_TOKENS {
+        return Ok(());
+    }
+    let right = format!("at most {MAX_ADDED_TOKENS}");
+    Err(component_config::unsupported(path, key, &format!("a list of {count}"), &right))
 }
 
 /// A token with how it is matched, as transformers writes it; `special` takes precedence over its own key.
