@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use afterimage_cache::{CacheBudget, CachePlan};
+use afterimage_checkpoint::guard::without_panic;
 
 use crate::admission::{self, Admission};
 use crate::batching::pipeline_model::PipelineStepModel;
@@ -95,7 +96,9 @@ impl Engine {
         let admission = Admission { pipeline, bucket_policy: options.bucket_policy };
         let mut warnings = Vec::new();
         for size in sizes {
-            let planned = admission.plan(ImageRequest { size: Some(size), ..request.clone() })?;
+            let plan = || admission.plan(ImageRequest { size: Some(size), ..request.clone() });
+            let fault = |message| RequestError { param: "model".to_owned(), code: "invalid_model", message };
+            let planned = without_panic(plan).map_err(fault).flatten()?;
             admission::check_rows(&planned, options.max_batch_rows)?;
             warnings = planned.warnings;
         }

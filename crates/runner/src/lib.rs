@@ -18,6 +18,7 @@ mod pipeline;
 mod replicas;
 mod request;
 
+pub use afterimage_checkpoint::guard::panic_text;
 pub use afterimage_checkpoint::{
     FetchProgress, HubOptions, LoggedProgress, MODEL_FIT_FILE, ModelFolder, Token, existing, is_variant, resolve,
 };

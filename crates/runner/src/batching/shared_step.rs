@@ -4,8 +4,9 @@
 //! their snapshots and are stepped one by one: who fails alone is at fault, the others go on as if
 //! they had never shared a batch with it.
 
-use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use afterimage_checkpoint::guard::panic_text;
 
 use super::step_model::StepModel;
 use crate::error::RunnerError;
@@ -91,12 +92,6 @@ impl SharedStep {
 pub(super) fn guarded<T>(operation: impl FnOnce() -> Result<T, RunnerError>) -> Result<T, String> {
     match catch_unwind(AssertUnwindSafe(operation)) {
         Ok(result) => result.map_err(|error| error.to_string()),
-        Err(panic) => Err(panic_message(panic.as_ref())),
+        Err(panic) => Err(panic_text(panic.as_ref()).to_owned()),
     }
-}
-
-/// The text of a panic.
-pub(super) fn panic_message(panic: &(dyn Any + Send)) -> String {
-    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
-    text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "panic".to_owned())
 }

@@ -10,10 +10,11 @@ use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
+use afterimage_checkpoint::guard::panic_text;
+
 use super::clock::Clock;
 use super::loop_parts::{LoopParts, WorkerShared};
 use super::running_request::AcceptedRequest;
-use super::shared_step::panic_message;
 use super::statistics::{Counters, EngineStatistics, count};
 use super::step_loop::StepLoop;
 use super::step_model::StepModel;
@@ -139,7 +140,7 @@ fn run<M: StepModel>(parts: &LoopParts<M>, requests: &Receiver<Box<AcceptedReque
     for life in 0..=RESTARTS {
         let mut steps = StepLoop::new(parts.clone());
         let Err(panic) = catch_unwind(AssertUnwindSafe(|| serve(&mut steps, requests))) else { return };
-        let reason = panic_message(panic.as_ref());
+        let reason = panic_text(panic.as_ref());
         if life < RESTARTS {
             count(&parts.shared.counters.restarts);
             tracing::error!(reason, "a worker died with its requests and starts again");

@@ -1,7 +1,8 @@
 //! The HTTP API: OpenAI's image generations with cache control per request, models, health, metrics.
 //!
 //! A request passes the request id and the counters first, whatever its path; then CORS, the page it
-//! came from, its key, its client's limits and its handler. Handlers and middlewares return a success or an [`error::ApiError`];
+//! came from, its key, its client's limits and its handler. What panics among these is caught. Handlers and middlewares
+//! return a success or an [`error::ApiError`];
 //! nothing else makes an error response.
 //!
 //! The files with handlers are those that [`routes`] names. They do not know each other: what two of them need, and
@@ -22,6 +23,7 @@ mod jobs;
 mod metrics;
 mod models;
 mod openapi;
+mod panic_guard;
 mod path_id;
 mod paths;
 mod request_log;
@@ -69,6 +71,7 @@ pub(crate) fn router(state: Arc<AppState>, access: &AccessSettings, pages: Route
         .layer(middleware::from_fn_with_state(Arc::clone(&gate), limit_check::check))
         .layer(middleware::from_fn_with_state(Arc::clone(&gate), key_check::check))
         .layer(middleware::from_fn_with_state(gate, page_check::check))
+        .layer(panic_guard::layer(&state))
         .layer(option_layer(cors::layer(&access.allowed_origins)))
         .layer(security_headers::layer())
         .layer(middleware::from_fn_with_state(Arc::clone(&state), request_log::answered::observe))

@@ -91,6 +91,31 @@ async fn a_proxy_may_take_the_prefix_away_or_leave_it() {
 }
 
 #[tokio::test]
+async fn a_panic_is_an_answer_and_is_counted() {
+    let state = Arc::new(AppState::new(ApiSettings::for_tests()));
+    let pages = Router::new().route("/fault", get(async || -> String { panic!("at /secret/path") }));
+    let router = router(Arc::clone(&state), &AccessSettings::default(), pages);
+    for _ in 0..2 {
+        let response = router.clone().oneshot(Request::get("/fault").body(Body::empty()).unwrap()).await.unwrap();
+        assert_eq!(
+            (response.status().as_u16(), &response.headers()["x-should-retry"]),
+            (500, &HeaderValue::from_static("false"))
+        );
+        assert!(response.headers().contains_key("x-request-id"));
+        let body = axum::body::to_bytes(response.into_body(), usize::MAX).await.unwrap();
+        let body: Value = serde_json::from_slice(&body).unwrap();
+        assert_eq!(
+            (&body["error"]["code"], &body["error"]["type"]),
+            (&"internal_error".into(), &"server_error".into())
+        );
+        assert!(!body.to_string().contains("secret"), "{body}");
+    }
+    let metrics = state.metrics.text().unwrap();
+    assert!(metrics.contains("afterimage_handler_panics_total 2"), "{metrics}");
+    assert!(metrics.contains(r#"afterimage_http_request_seconds_count{route="/fault",status="500"} 2"#), "{metrics}");
+}
+
+#[tokio::test]
 async fn every_answer_has_a_request_id() {
     for (path, sent) in [("/nothing", "trace-7.a_b"), ("/health/live", "01234567-89ab")] {
         assert_eq!(answer("GET", path, Some(sent)).await.0.headers()["x-request-id"], sent);

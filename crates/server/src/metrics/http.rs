@@ -9,6 +9,7 @@ use crate::image_store::StoreUsage;
 /// The metrics of the HTTP side.
 pub(super) struct HttpMetrics {
     seconds: HistogramVec,
+    panics: IntCounter,
     stored_images: IntGauge,
     stored_image_bytes: IntGauge,
     is_disk_stuck: IntGauge,
@@ -27,6 +28,12 @@ impl HttpMetrics {
                 },
                 &SECONDS_BUCKETS,
             ),
+            panics: catalog.counter(Family {
+                name: "afterimage_handler_panics_total",
+                unit: "requests",
+                labels: &[],
+                help: "HTTP requests whose handler panicked, which are answered 500: faults of the server, described in its log",
+            }),
             stored_images: catalog.gauge(Family {
                 name: "afterimage_stored_images",
                 unit: "pictures",
@@ -56,6 +63,10 @@ impl HttpMetrics {
 
     pub(super) fn request(&self, route: &str, status: u16, seconds: f64) {
         self.seconds.with_label_values(&[route, &status.to_string()]).observe(seconds);
+    }
+
+    pub(super) fn panicked(&self) {
+        self.panics.inc();
     }
 
     pub(super) fn read_log(&self, dropped_lines: u64) {

@@ -83,6 +83,11 @@ impl Metrics {
         self.http.request(route, status, seconds);
     }
 
+    /// A handler has panicked, and its client got a 500.
+    pub(crate) fn handler_panicked(&self) {
+        self.http.panicked();
+    }
+
     /// A finished request had a cache and reused no step.
     pub(crate) fn cache_never_engaged(&self, report: &CacheReport) {
         self.cache.never_engaged(report);

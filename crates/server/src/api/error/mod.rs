@@ -215,6 +215,8 @@ impl From<StoreError> for ApiError {
 
 impl From<tokio::task::JoinError> for ApiError {
     fn from(error: tokio::task::JoinError) -> Self {
-        Self::Internal(error.to_string())
+        // The text of a panic is for the log.
+        tracing::error!(%error, "a task did not end");
+        Self::Internal("a fault of this server, which its log describes".to_owned())
     }
 }

@@ -66,7 +66,11 @@ impl GenerationRecord {
 
 impl Drop for GenerationRecord {
     fn drop(&mut self) {
-        let End { outcome, status, error } = self.end;
+        let End { mut outcome, mut status, error } = self.end;
+        // Not left by its client, but dropped by a handler on its way to a 500.
+        if std::thread::panicking() {
+            (outcome, status) = (Outcome::Failed, Some(500));
+        }
         if let Some(counted) = self.counted.take() {
             counted.ends(outcome);
         }
