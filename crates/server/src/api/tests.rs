@@ -96,7 +96,8 @@ async fn a_panic_is_an_answer_and_is_counted() {
     let pages = Router::new().route("/fault", get(async || -> String { panic!("at /secret/path") }));
     let router = router(Arc::clone(&state), &AccessSettings::default(), pages);
     for _ in 0..2 {
-        let response = router.clone().oneshot(Request::get("/fault").body(Body::empty()).unwrap()).await.unwrap();
+        let request = Request::get("/fault").header("host", "x").body(Body::empty()).unwrap();
+        let response = router.clone().oneshot(request).await.unwrap();
         assert_eq!(
             (response.status().as_u16(), &response.headers()["x-should-retry"]),
             (500, &HeaderValue::from_static("false"))
