@@ -62,7 +62,7 @@ pub(crate) fn request(address: &str, method: &str, path: &str, headers: &[(&str,
 }
 
 /// The bytes of a request.
-fn message(method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Vec<u8> {
+pub(crate) fn message(method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Vec<u8> {
     let mut head = format!("{method} {path} HTTP/1.1\r\nhost: x\r\n");
     for (name, value) in headers {
         head += &format!("{name}: {value}\r\n");

@@ -1,7 +1,10 @@
 //! HTTP/2 without TLS, from the first byte on, beside HTTP/1 on the same port and within the same bounds.
 
+use std::fs::File;
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::thread::sleep;
+use std::time::Duration;
 
 use http_body_util::{BodyExt, Full};
 use hyper::body::Bytes;
@@ -18,6 +21,9 @@ const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// An empty SETTINGS frame.
 const SETTINGS: &[u8] = &[0, 0, 0, 4, 0, 0, 0, 0, 0];
 
+/// What a client takes of an answer before it reads it.
+const WINDOW: u32 = 65_535;
+
 /// One connection.
 struct Client {
     runtime: Runtime,
@@ -31,7 +37,11 @@ impl Client {
         let address = server.address.clone();
         let sender = runtime.block_on(async {
             let stream = tokio::net::TcpStream::connect(&address).await.unwrap();
-            let (sender, connection) = http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
+            let (sender, connection) = http2::Builder::new(TokioExecutor::new())
+                .initial_stream_window_size(Some(WINDOW))
+                .handshake(TokioIo::new(stream))
+                .await
+                .unwrap();
             tokio::spawn(connection);
             sender
         });
@@ -151,4 +161,34 @@ fn a_server_that_ends_finishes_what_it_has_accepted() {
     let (status, answer) = client.runtime.block_on(asked).unwrap();
     assert!(status == 200 && answer.windows(8).any(|window| window == b"b64_json"));
     assert_eq!(server.wait().code(), Some(0));
+}
+
+#[test]
+fn a_stream_that_is_not_read_is_reset_alone() {
+    const FILE_BYTES: u64 = 2 << 20;
+    const FILE: &str = "0123456789abcdef0123456789abcdef.png";
+    let folder = tempfile::tempdir().unwrap();
+    File::create(folder.path().join(FILE)).unwrap().set_len(FILE_BYTES).unwrap();
+    let output = ["--output-dir", folder.path().to_str().unwrap()];
+    let server = Server::start(&[&output[..], &["--write-timeout", "3", "--header-timeout", "0.3"]].concat());
+    let client = Client::open(&server);
+    let path = format!("/v1/images/files/{FILE}");
+    let request = || client.request("GET", &path, &[], &Value::Null);
+    let (mut first, mut second) = (client.sender.clone(), client.sender.clone());
+    let [deaf, slow] = client.runtime.block_on(async {
+        [first.send_request(request()).await.unwrap(), second.send_request(request()).await.unwrap()]
+    });
+    let undelivered = || server.metric("afterimage_undelivered_answers_total", &[]);
+    let (mut body, mut length) = (slow.into_body(), 0);
+    // For longer than both time-outs, because something is taken all the time.
+    while let Some(frame) = client.runtime.block_on(body.frame()) {
+        length += frame.unwrap().data_ref().unwrap().len() as u64;
+        if undelivered() == 0.0 {
+            sleep(Duration::from_millis(100));
+        }
+    }
+    assert_eq!(length, FILE_BYTES);
+    // The connection stood when the other stream was reset.
+    assert_eq!(undelivered(), 1.0);
+    assert!(client.runtime.block_on(deaf.into_body().collect()).is_err());
 }

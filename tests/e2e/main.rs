@@ -16,6 +16,7 @@ mod command_line;
 mod concurrency;
 mod configuration;
 mod conformance;
+mod deaf_clients;
 mod endpoints;
 mod generations;
 mod health;

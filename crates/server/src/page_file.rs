@@ -57,7 +57,7 @@ impl PageFile {
 /// A text that is made when it is first asked for is answered like a file.
 pub(crate) fn respond<T>(text: T, content_type: &'static str, request: &HeaderMap) -> Response
 where
-    T: AsRef<str> + IntoResponse,
+    T: AsRef<[u8]> + IntoResponse,
 {
     let tag = tag(text.as_ref());
     let is_known = request.get(IF_NONE_MATCH).is_some_and(|known| known == tag.as_str());
@@ -68,7 +68,7 @@ where
     (headers, [(CONTENT_TYPE, content_type)], text).into_response()
 }
 
-fn tag(text: &str) -> String {
+fn tag(text: &[u8]) -> String {
     let mut hasher = DefaultHasher::new();
     text.hash(&mut hasher);
     format!("\"{:016x}\"", hasher.finish())

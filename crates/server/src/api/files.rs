@@ -5,10 +5,12 @@
 
 use std::sync::Arc;
 
+use axum::body::Body;
 use axum::extract::State;
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS};
 use axum::response::{IntoResponse, Response};
 
+use super::answer::stored_file::StoredFile;
 use super::error::ApiError;
 use super::openapi::{ImageNotFound, ServerFault, Unavailable};
 use super::path_id::PathId;
@@ -43,7 +45,7 @@ pub(super) async fn serve(State(state): State<Arc<AppState>>, PathId(id): PathId
         // Only in the cache of the client that asked, and only while the file exists.
         (CACHE_CONTROL, format!("private, max-age={}, immutable", image.remaining.as_secs())),
     ];
-    Ok((headers, image.file).into_response())
+    Ok((headers, Body::from(StoredFile::new(store, image.file, image.bytes))).into_response())
 }
 
 fn unreadable(error: StoreError) -> ApiError {

@@ -50,7 +50,7 @@ pub(crate) use address::{PublicUrl, RootPath};
 pub(crate) use error::ApiError;
 pub(crate) use job_store::JobLimits;
 pub(crate) use settings::ApiSettings;
-pub(crate) use state::AppState;
+pub(crate) use state::{AppState, Remains};
 
 use access::{Gate, cors, key_check, limit_check, page_check};
 use openapi::Description;

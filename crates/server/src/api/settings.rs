@@ -17,6 +17,8 @@ pub(crate) struct ApiSettings {
     pub(crate) max_body_bytes: usize,
     /// Time for a body to arrive.
     pub(crate) body_timeout: Duration,
+    /// From its acceptance to the delivery of its answer.
+    pub(crate) request_timeout: Option<Duration>,
     pub(crate) unknown_fields: UnknownFields,
     pub(crate) cache: CacheDefaults,
     pub(crate) jobs: JobLimits,
@@ -43,6 +45,7 @@ impl ApiSettings {
             max_prompt_chars: 100,
             max_body_bytes: 1000,
             body_timeout: Duration::from_secs(1000),
+            request_timeout: None,
             unknown_fields: UnknownFields::Reject,
             cache: CacheDefaults::new(CacheBackend::None, serde_json::Map::new()).unwrap(),
             jobs: JobLimits { max_jobs: 4, retention: Duration::from_secs(60), memory_bytes: 1000 },

@@ -23,6 +23,13 @@ pub(crate) enum Phase {
     Draining(Option<Engine>),
 }
 
+/// What a server that ends gives up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Remains {
+    pub(crate) requests: usize,
+    pub(crate) unfetched_jobs: usize,
+}
+
 /// Shared by all handlers.
 pub(crate) struct AppState {
     pub(crate) settings: ApiSettings,
@@ -52,7 +59,7 @@ impl AppState {
         self.phase.send_replace(Phase::Serving(engine));
     }
 
-    /// Nothing more is accepted; returns when what was accepted has its answer.
+    /// Nothing more is accepted; returns when the answers to what was accepted are delivered, those of jobs included.
     pub(crate) async fn drain(&self) {
         self.phase.send_modify(|phase| {
             let engine = match phase {
@@ -68,17 +75,13 @@ impl AppState {
         self.generations.wait().await;
     }
 
-    /// Whether nothing more is accepted.
-    pub(super) fn is_ending(&self) -> bool {
-        matches!(&*self.phase.borrow(), Phase::Draining(_))
+    /// What is left of accepted generations: answers that are not delivered, and jobs that are not fetched.
+    pub(crate) fn remains(&self) -> Remains {
+        let unfetched_jobs = self.jobs.unfetched();
+        Remains { requests: self.generations.len().saturating_sub(unfetched_jobs), unfetched_jobs }
     }
 
-    /// Accepted generations that have no answer yet.
-    pub(crate) fn unanswered_generations(&self) -> usize {
-        self.generations.len()
-    }
-
-    /// Held by a generation from just before it is submitted until its answer is made.
+    /// Held by a generation from just before it is submitted until its answer is delivered.
     pub(super) fn generation_accepted(&self) -> TaskTrackerToken {
         self.generations.token()
     }

@@ -39,6 +39,16 @@ pub(crate) struct AccessArgs {
     /// included; one more is answered 429 [default: no limit]
     #[arg(long, env = "AFTERIMAGE_MAX_CONCURRENT_PER_KEY", hide_env_values = true, value_name = "REQUESTS")]
     max_concurrent_per_key: Option<NonZeroU32>,
+    /// Requests of any kind in flight per key, or per address where there is no key, until their answers are taken; one
+    /// more is answered 429. Probes and /metrics are not counted
+    #[arg(
+        long,
+        env = "AFTERIMAGE_MAX_OPEN_PER_CLIENT",
+        hide_env_values = true,
+        value_name = "REQUESTS",
+        default_value = "512"
+    )]
+    max_open_per_client: NonZeroU32,
     /// Origins whose web pages may use the API from a browser, such as https://app.example.com; `*` is
     /// every origin [default: none]
     #[arg(
@@ -58,6 +68,7 @@ impl AccessArgs {
         Ok(AccessSettings {
             access,
             client_bounds,
+            max_open: Some(self.max_open_per_client),
             allowed_origins: self.allowed_origins.clone(),
             allows_short_keys: self.allow_short_keys,
             local_host: None,
@@ -117,6 +128,7 @@ mod tests {
             protect_health: false,
             rate_limit: None,
             max_concurrent_per_key: None,
+            max_open_per_client: NonZeroU32::MIN,
             allowed_origins: Vec::new(),
         };
         args.access().map_err(|error| error.to_string().replace(path.to_str().unwrap(), "KEYS"))
@@ -153,6 +165,7 @@ mod tests {
             protect_health: false,
             rate_limit: None,
             max_concurrent_per_key: None,
+            max_open_per_client: NonZeroU32::MIN,
             allowed_origins: Vec::new(),
         };
         assert!(args.access().unwrap_err().to_string().starts_with("--protect-metrics: it has no effect"));

@@ -184,7 +184,8 @@ struct LimitArgs {
     #[arg(long, env = "AFTERIMAGE_MAX_QUEUED_SECONDS", hide_env_values = true, value_name = "SECONDS",
         value_parser = positive_seconds, default_value_t = EngineOptions::default().max_queued_seconds)]
     max_queued_seconds: f64,
-    /// Seconds from acceptance after which a request is cancelled and answered 503 [default: no limit]
+    /// Seconds from acceptance after which a request is cancelled and answered 503, or its client is disconnected if
+    /// it has not taken the answer by then [default: no limit]
     #[arg(long, env = "AFTERIMAGE_REQUEST_TIMEOUT", hide_env_values = true, value_name = "SECONDS",
         value_parser = positive_seconds)]
     request_timeout: Option<f64>,
@@ -214,7 +215,8 @@ struct LimitArgs {
     /// What happens to a request with an unknown field
     #[arg(long, env = "AFTERIMAGE_UNKNOWN_FIELDS", hide_env_values = true, value_enum, default_value = "reject")]
     unknown_fields: UnknownFields,
-    /// Seconds that accepted requests have to finish after the server was asked to stop
+    /// Seconds after the server was asked to stop in which accepted requests are finished, and what is finished, jobs
+    /// included, is handed out; then the rest is given up
     #[arg(
         long,
         env = "AFTERIMAGE_DRAIN_TIMEOUT",
@@ -242,6 +244,11 @@ struct ConnectionArgs {
     #[arg(long, env = "AFTERIMAGE_BODY_TIMEOUT", hide_env_values = true, value_name = "SECONDS",
         value_parser = positive_seconds, default_value_t = 30.0)]
     body_timeout: f64,
+    /// Seconds for which a client may take nothing of its answer; then it is disconnected. Less than --drain-timeout, so
+    /// that such a client does not hold up a server that ends
+    #[arg(long, env = "AFTERIMAGE_WRITE_TIMEOUT", hide_env_values = true, value_name = "SECONDS",
+        value_parser = positive_seconds, default_value_t = 20.0)]
+    write_timeout: f64,
 }
 
 impl ServeArgs {
@@ -284,6 +291,7 @@ impl ServeArgs {
         server::check_sizes(&self.model.buckets(), self.limits.max_pixels)?;
         let served_model_names = served_model_names(&self.served_model_name)?;
         let access = self.access.settings()?;
+        let request_timeout = self.limits.request_timeout.map(Duration::from_secs_f64);
         Ok(ServerOptions {
             host: self.host,
             port: self.port,
@@ -293,7 +301,7 @@ impl ServeArgs {
                 max_batch_rows: self.workers.max_batch_rows,
                 max_queued_requests: self.limits.max_queued_requests,
                 max_queued_seconds: self.limits.max_queued_seconds,
-                request_timeout: self.limits.request_timeout.map(Duration::from_secs_f64),
+                request_timeout,
                 cache_memory_bytes: self.limits.cache_memory_bytes,
                 prompt_cache_bytes: self.limits.prompt_cache_bytes,
                 bucket_policy: self.bucket_policy.into(),
@@ -301,6 +309,7 @@ impl ServeArgs {
             },
             connections: ConnectionLimits {
                 header_timeout: Duration::from_secs_f64(self.connections.header_timeout),
+                write_timeout: Duration::from_secs_f64(self.connections.write_timeout),
                 max_connections: self.connections.max_connections,
             },
             drain_timeout: Duration::from_secs(self.limits.drain_timeout as u64),
@@ -311,6 +320,7 @@ impl ServeArgs {
                 max_prompt_chars: self.limits.max_prompt_chars,
                 max_body_bytes: self.limits.max_body_bytes,
                 body_timeout: Duration::from_secs_f64(self.connections.body_timeout),
+                request_timeout,
                 unknown_fields: self.limits.unknown_fields,
                 cache,
                 jobs: JobLimits {

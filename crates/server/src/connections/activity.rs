@@ -1,13 +1,9 @@
 //! Whether an HTTP/2 connection has anything to do. HTTP/1 connections are idle between two requests and hyper
 //! knows how long; on an HTTP/2 connection requests come and go side by side, and hyper waits forever.
 
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
-use axum::body::{Body, Bytes, HttpBody};
-use hyper::body::{Frame, SizeHint};
 use tokio::sync::watch;
 use tokio::time::timeout;
 
@@ -15,14 +11,8 @@ use tokio::time::timeout;
 #[derive(Clone)]
 pub(super) struct Activity(Arc<watch::Sender<usize>>);
 
-/// One request in progress, until its answer has been sent.
+/// One request in progress, until its answer has been taken.
 pub(super) struct InProgress(Activity);
-
-/// The body of an answer, which ends its request.
-pub(super) struct TrackedBody {
-    body: Body,
-    _request: InProgress,
-}
 
 impl Activity {
     pub(super) fn new() -> Self {
@@ -54,35 +44,9 @@ impl Activity {
     }
 }
 
-impl InProgress {
-    pub(super) fn until_carried_away(self, body: Body) -> TrackedBody {
-        TrackedBody { body, _request: self }
-    }
-}
-
 impl Drop for InProgress {
     fn drop(&mut self) {
         self.0.0.send_modify(|requests| *requests -= 1);
-    }
-}
-
-impl HttpBody for TrackedBody {
-    type Data = Bytes;
-    type Error = axum::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        Pin::new(&mut self.body).poll_frame(context)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
     }
 }
 
@@ -97,10 +61,8 @@ mod tests {
         let mut ceased = std::pin::pin!(activity.has_ceased(idle));
         let mut is_still_there = async || timeout(10 * idle, &mut ceased).await.is_err();
         assert!(is_still_there().await, "a request may take its time");
-        let body = request.until_carried_away(Body::from("x"));
-        assert!(is_still_there().await, "and so may its answer");
         let other = activity.begin();
-        drop(body);
+        drop(request);
         assert!(is_still_there().await, "and there may be others");
         drop(other);
         ceased.await;

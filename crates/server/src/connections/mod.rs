@@ -8,9 +8,17 @@
 //! A connection speaks HTTP/1.1, or HTTP/2 from its first byte on ("h2c with prior knowledge"), as proxies and
 //! service meshes do inside a cluster. The bounds are the same; requests side by side on one HTTP/2 connection are
 //! bounded by [`MAX_STREAMS`].
+//!
+//! A client that takes nothing of its answer for [`ConnectionLimits::write_timeout`] is disconnected, whatever the answer is;
+//! of one that only leaves a stream of HTTP/2 unread, that stream is reset.
 
 mod activity;
+mod answer_body;
+mod line;
+mod patience;
+pub(crate) mod receipt;
 mod start;
+mod streams;
 
 use std::convert::Infallible;
 use std::future::pending;
@@ -20,30 +28,39 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::body::Body;
 use axum::{BoxError, Router};
-use hyper::Request;
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper::{Request, Response};
+use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulConnection;
-use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::ServiceExt;
 
-use activity::Activity;
+use activity::{Activity, InProgress};
+use answer_body::{AnswerBody, Stream};
+use line::{Line, LineState};
 use start::Protocol;
+use streams::StreamTasks;
+
+pub(crate) use answer_body::PIECE_BYTES;
 
 /// Largest request line and headers together: what most servers allow.
 const MAX_HEAD_BYTES: usize = 32 * 1024;
 /// Requests side by side on one HTTP/2 connection; RFC 9113 advises against fewer.
 const MAX_STREAMS: u32 = 100;
+/// What hyper buffers of an answer before it waits for the connection, or for a stream's window.
+const MAX_BUFFERED_BYTES: usize = PIECE_BYTES;
 /// How often the other end of an HTTP/2 connection is asked whether it is there.
 const PING_INTERVAL: Duration = Duration::from_secs(30);
+/// Pause before another look whether everything is written.
+const WRITING_PAUSE: Duration = Duration::from_millis(100);
 /// Pause when the process has no file left for a connection: some may be closed by then.
 const NO_FILES_PAUSE: Duration = Duration::from_secs(1);
 
@@ -52,6 +69,8 @@ const NO_FILES_PAUSE: Duration = Duration::from_secs(1);
 pub(crate) struct ConnectionLimits {
     /// From the opening of a connection, or its last answer, to the end of the next request's head.
     pub(crate) header_timeout: Duration,
+    /// For which a client may take nothing of its answer.
+    pub(crate) write_timeout: Duration,
     /// Open at a time. Further clients wait in the listener's backlog.
     pub(crate) max_connections: usize,
 }
@@ -87,84 +106,127 @@ pub(crate) async fn serve(listener: TcpListener, router: Router, limits: Connect
 #[derive(Clone)]
 struct Protocols {
     http1: http1::Builder,
-    http2: http2::Builder<TokioExecutor>,
-    header_timeout: Duration,
+    http2: http2::Builder<StreamTasks>,
+    limits: ConnectionLimits,
 }
 
 impl Protocols {
     fn new(limits: ConnectionLimits) -> Self {
-        let header_timeout = limits.header_timeout;
         let mut http1 = http1::Builder::new();
-        http1.timer(TokioTimer::new()).header_read_timeout(header_timeout).max_header_size(MAX_HEAD_BYTES);
-        let mut http2 = http2::Builder::new(TokioExecutor::new());
+        http1.timer(TokioTimer::new()).header_read_timeout(limits.header_timeout).max_header_size(MAX_HEAD_BYTES);
+        http1.max_buf_size(MAX_BUFFERED_BYTES);
+        let mut http2 = http2::Builder::new(StreamTasks { write_timeout: limits.write_timeout });
         http2.timer(TokioTimer::new()).max_header_list_size(MAX_HEAD_BYTES as u32);
         http2.max_concurrent_streams(MAX_STREAMS).keep_alive_interval(PING_INTERVAL);
-        Self { http1, http2, header_timeout }
+        http2.max_send_buf_size(MAX_BUFFERED_BYTES);
+        Self { http1, http2, limits }
     }
 
     /// Until the client disconnects, is disconnected, or `stop`.
     async fn serve(
         &self,
-        stream: TcpStream,
+        mut stream: TcpStream,
         peer: SocketAddr,
         router: Router,
         stop: CancellationToken,
     ) -> Result<(), BoxError> {
+        let ConnectionLimits { header_timeout, write_timeout, .. } = self.limits;
         let started = tokio::select! {
-            started = timeout(self.header_timeout, start::read(stream)) => started,
+            started = timeout(header_timeout, start::read(&mut stream)) => started,
             () = stop.cancelled() => return Ok(()),
         };
         // Silence is no error.
         let Ok(started) = started else { return Ok(()) };
-        let (protocol, stream) = started?;
-        let router = router.map_request(move |mut request: Request<Incoming>| {
-            request.extensions_mut().insert(Peer(peer));
-            request
-        });
+        let (protocol, start) = started?;
+        let line = Line::new(stream, start, write_timeout);
+        let state = line.state();
+        let answering = Answering { router, peer, line: line.state() };
+        let ends = Ends { line: &state, write_timeout };
         match protocol {
             Protocol::Http1 => {
-                let connection = self.http1.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
-                run(connection, stop.cancelled_owned(), pending()).await
+                let service = service_fn(move |request| answering.clone().answer(request, None));
+                let connection = self.http1.serve_connection(TokioIo::new(line), service);
+                ends.run(connection, stop.cancelled_owned(), pending()).await
             }
             Protocol::Http2 => {
                 let activity = Activity::new();
-                let [ceased, still_there] = [(), ()].map(|()| activity.has_ceased(self.header_timeout));
-                let service = service_fn(move |request| {
-                    let (router, request_in_progress) = (router.clone(), activity.begin());
-                    async move {
-                        let response = router.oneshot(request).await?;
-                        Ok::<_, Infallible>(response.map(|body| request_in_progress.until_carried_away(body)))
-                    }
-                });
+                let [ceased, still_there] = [(), ()].map(|()| activity.has_ceased(header_timeout));
+                let service = service_fn(move |request| answering.clone().answer(request, Some(activity.begin())));
                 let end = async move {
                     tokio::select! {
                         () = ceased => {}
                         () = stop.cancelled_owned() => {}
                     }
                 };
-                let connection = self.http2.serve_connection(TokioIo::new(stream), service);
+                let connection = self.http2.serve_connection(TokioIo::new(line), service);
                 // A client that does not answer the GOAWAY is not waited for.
-                run(connection, end, still_there).await
+                ends.run(connection, end, still_there).await
             }
         }
     }
 }
 
-/// Runs a connection: from `end` on only to finish what is in progress, and no longer than `given_up`.
-async fn run<C: GracefulConnection<Error: Into<BoxError>>>(
-    connection: C,
-    end: impl Future<Output = ()>,
-    given_up: impl Future<Output = ()>,
-) -> Result<(), BoxError> {
-    let mut connection = pin!(connection);
-    tokio::select! {
-        result = &mut connection => return result.map_err(Into::into),
-        () = end => {}
+/// What answers the requests of one connection.
+#[derive(Clone)]
+struct Answering {
+    router: Router,
+    peer: SocketAddr,
+    line: Arc<LineState>,
+}
+
+impl Answering {
+    async fn answer(
+        self,
+        mut request: Request<Incoming>,
+        in_progress: Option<InProgress>,
+    ) -> Result<Response<AnswerBody>, Infallible> {
+        let Self { router, peer, line } = self;
+        request.extensions_mut().insert(Peer(peer));
+        let mut response = router.oneshot(request.map(Body::new)).await?;
+        let terms = receipt::take(&mut response);
+        let stream = in_progress.map(|request| Stream { patience: streams::patience(), _request: request });
+        if let Some(deadline) = terms.deadline {
+            let patience = stream.as_ref().map_or(&line.patience, |stream| &*stream.patience);
+            patience.set_deadline(deadline.into());
+        }
+        Ok(response.map(|body| AnswerBody::new(body, terms, line, stream)))
     }
-    connection.as_mut().graceful_shutdown();
-    tokio::select! {
-        result = connection => result.map_err(Into::into),
-        () = given_up => Ok(()),
+}
+
+/// How a connection ends.
+struct Ends<'a> {
+    line: &'a LineState,
+    write_timeout: Duration,
+}
+
+impl Ends<'_> {
+    /// Runs a connection: from `end` on only to finish what is in progress, and then no longer than `given_up`.
+    async fn run<C: GracefulConnection<Error: Into<BoxError>>>(
+        &self,
+        connection: C,
+        end: impl Future<Output = ()>,
+        given_up: impl Future<Output = ()>,
+    ) -> Result<(), BoxError> {
+        let patience = &self.line.patience;
+        let (mut connection, mut runs_out) = (pin!(connection), pin!(patience.runs_out(self.write_timeout)));
+        tokio::select! {
+            result = &mut connection => return result.map_err(Into::into),
+            cut = &mut runs_out => return Err(cut.into()),
+            () = end => {}
+        }
+        connection.as_mut().graceful_shutdown();
+        let given_up = async {
+            given_up.await;
+            // What is still being written is no answer in progress any more, and its client takes it.
+            while patience.is_waiting() {
+                sleep(WRITING_PAUSE).await;
+            }
+        };
+        tokio::select! {
+            result = connection => result.map_err(Into::into),
+            cut = runs_out => Err(cut.into()),
+            () = given_up => Ok(()),
+        }
     }
 }
 
@@ -182,7 +244,7 @@ async fn accept(listener: &TcpListener, places: &Arc<Semaphore>) -> (TcpStream, 
             Err(error) if is_of_one_connection(&error) => {}
             Err(error) => {
                 tracing::error!(%error, "cannot accept connections");
-                tokio::time::sleep(NO_FILES_PAUSE).await;
+                sleep(NO_FILES_PAUSE).await;
             }
         }
     }

@@ -1,8 +1,8 @@
 //! The first bytes of a connection, which say whether it speaks HTTP/1 or HTTP/2.
 
-use std::io::{self, Cursor};
+use std::io;
 
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
+use tokio::io::{AsyncReadExt, ReadBuf};
 use tokio::net::TcpStream;
 
 /// What every HTTP/2 connection begins with (RFC 9113, 3.4), and no HTTP/1 connection.
@@ -15,27 +15,47 @@ pub(super) enum Protocol {
     Http2,
 }
 
-/// Reads until the two can be told apart. The connection returned still yields these bytes.
-pub(super) async fn read(mut stream: TcpStream) -> io::Result<(Protocol, impl AsyncRead + AsyncWrite + Unpin)> {
-    let mut start = [0; PREFACE.len()];
-    let mut length = 0;
-    while length < PREFACE.len() && start[..length] == PREFACE[..length] {
-        match stream.read(&mut start[length..]).await? {
+/// What was read to tell them apart, and is read again by what speaks the protocol.
+#[derive(Debug)]
+pub(super) struct Start {
+    bytes: [u8; PREFACE.len()],
+    /// Those before were read again.
+    from: usize,
+    length: usize,
+}
+
+/// Reads until the two can be told apart.
+pub(super) async fn read(stream: &mut TcpStream) -> io::Result<(Protocol, Start)> {
+    let mut start = Start { bytes: [0; PREFACE.len()], from: 0, length: 0 };
+    while start.length < PREFACE.len() && start.bytes[..start.length] == PREFACE[..start.length] {
+        match stream.read(&mut start.bytes[start.length..]).await? {
             0 => break,
-            read => length += read,
+            read => start.length += read,
         }
     }
-    let protocol = if start == *PREFACE { Protocol::Http2 } else { Protocol::Http1 };
-    let (reader, writer) = stream.into_split();
-    let start = Cursor::new(start).take(length as u64);
-    Ok((protocol, tokio::io::join(start.chain(reader), writer)))
+    let protocol = if start.bytes == *PREFACE { Protocol::Http2 } else { Protocol::Http1 };
+    Ok((protocol, start))
+}
+
+impl Start {
+    /// Reads as much as fits, if there is still something.
+    pub(super) fn read(&mut self, buffer: &mut ReadBuf<'_>) -> bool {
+        let unread = &self.bytes[self.from..self.length];
+        let fitting = &unread[..unread.len().min(buffer.remaining())];
+        buffer.put_slice(fitting);
+        self.from += fitting.len();
+        !fitting.is_empty()
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use tokio::io::AsyncWriteExt;
     use tokio::net::TcpListener;
 
+    use super::super::line::Line;
     use super::*;
 
     /// What is read of a client that sends these pieces and closes its side.
@@ -50,10 +70,11 @@ mod tests {
                 tokio::task::yield_now().await;
             }
         });
-        let (stream, _) = listener.accept().await.unwrap();
-        let (protocol, mut rest) = read(stream).await.unwrap();
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let (protocol, start) = read(&mut stream).await.unwrap();
         client.await.unwrap();
         let mut bytes = Vec::new();
+        let mut rest = Line::new(stream, start, Duration::from_secs(1));
         rest.read_to_end(&mut bytes).await.unwrap();
         (protocol, bytes)
     }

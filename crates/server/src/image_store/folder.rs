@@ -51,10 +51,11 @@ pub(super) struct PictureFolder {
     usage: Mutex<StoreUsage>,
 }
 
-/// A picture read back.
+/// A picture that can be read. It stays so if its name is removed.
 #[derive(Debug)]
 pub(crate) struct StoredImage {
-    pub(crate) file: Vec<u8>,
+    pub(crate) file: File,
+    pub(crate) bytes: u64,
     /// How long it will still be there.
     pub(crate) remaining: Duration,
 }
@@ -151,15 +152,15 @@ impl PictureFolder {
     /// The picture, unless it is gone or has expired.
     pub(super) fn load(&self, id: ImageId, now: SystemTime) -> io::Result<Option<StoredImage>> {
         let path = self.path(id);
-        let read = || -> io::Result<_> {
+        let open = || -> io::Result<_> {
             // Not of what a link leads to.
             let metadata = fs::symlink_metadata(&path)?;
             if !metadata.is_file() {
                 return Err(io::ErrorKind::NotFound.into());
             }
-            Ok((metadata.modified()?, fs::read(&path)?))
+            Ok((metadata.modified()?, metadata.len(), File::open(&path)?))
         };
-        let (written, file) = match read() {
+        let (written, bytes, file) = match open() {
             Ok(found) => found,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(error),
@@ -167,7 +168,7 @@ impl PictureFolder {
         // A time of writing in the future means that the clock was changed: such a file counts as new.
         let age = now.duration_since(written).unwrap_or_default();
         let remaining = self.limits.max_age.checked_sub(age).filter(|remaining| !remaining.is_zero());
-        Ok(remaining.map(|remaining| StoredImage { file, remaining }))
+        Ok(remaining.map(|remaining| StoredImage { file, bytes, remaining }))
     }
 
     /// Looks the folder through and removes what is too old or too much, also files that an earlier

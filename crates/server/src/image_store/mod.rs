@@ -8,12 +8,14 @@ mod folder;
 mod id;
 mod index;
 
-use std::io;
+use std::fs::File;
+use std::io::{self, Read};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use afterimage_runner::Owner;
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 use crate::image_file::ImageFormat;
 use disk::Disk;
@@ -23,11 +25,15 @@ pub(crate) use disk::DiskFault;
 pub(crate) use folder::{StoreLimits, StoreUsage, StoredImage};
 pub(crate) use id::ImageId;
 
+/// Readings at a time, however many ask: they are many, and leave room in the queue for what is to be stored.
+const READERS: usize = 8;
+
 /// A folder of pictures, as the async side sees it.
 #[derive(Debug)]
 pub(crate) struct ImageStore {
     folder: Arc<PictureFolder>,
     disk: Disk,
+    readers: Semaphore,
 }
 
 /// Why pictures were not stored or cannot be read. A client sees it, so it names no path.
@@ -52,7 +58,7 @@ impl ImageStore {
     /// Blocks. Work on the disk that takes longer than `patience` is given up.
     pub(crate) fn open(folder: PathBuf, limits: StoreLimits, patience: Duration) -> io::Result<Self> {
         let folder = Arc::new(PictureFolder::open(folder, limits)?);
-        Ok(Self { folder, disk: Disk::new(patience)? })
+        Ok(Self { folder, disk: Disk::new(patience)?, readers: Semaphore::new(READERS) })
     }
 
     /// Stores all of `files` or none. The oldest pictures make room, of whoever has the most with these.
@@ -68,8 +74,23 @@ impl ImageStore {
 
     /// The picture, unless it is gone or has expired.
     pub(crate) async fn load(&self, id: ImageId) -> Result<Option<StoredImage>, StoreError> {
+        let _turn = self.turn().await;
         let folder = Arc::clone(&self.folder);
         self.disk.run(move || folder.load(id, SystemTime::now())).await?.map_err(StoreError::Read)
+    }
+
+    async fn turn(&self) -> SemaphorePermit<'_> {
+        self.readers.acquire().await.expect("nobody closes this semaphore")
+    }
+
+    /// The next `bytes` of a picture.
+    pub(crate) async fn read(&self, file: Arc<File>, bytes: usize) -> Result<Vec<u8>, StoreError> {
+        let _turn = self.turn().await;
+        let read = move || {
+            let mut piece = vec![0; bytes];
+            (&*file).read_exact(&mut piece).map(|()| piece)
+        };
+        self.disk.run(read).await?.map_err(StoreError::Read)
     }
 
     /// Looks the folder through and removes what is too old or too much.

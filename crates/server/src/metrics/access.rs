@@ -19,6 +19,8 @@ pub(crate) enum RefusalReason {
     ForeignHost,
     /// A web page of another origin had sent it.
     ForeignOrigin,
+    /// Its client had too many answers that it had not taken.
+    TooManyOpen,
 }
 
 /// The metrics of what stands before the handlers.
@@ -31,7 +33,7 @@ impl AccessMetrics {
         let refused = catalog.counters(Family {
             name: "afterimage_refused_total",
             unit: "requests",
-            labels: &[("reason", "invalid_api_key, rate_limited, too_many_concurrent, too_many_failed_keys, foreign_host, foreign_origin")],
+            labels: &[("reason", "invalid_api_key, rate_limited, too_many_concurrent, too_many_failed_keys, foreign_host, foreign_origin, too_many_open")],
             help: "Requests refused for their key, their client's limits or the page they came from, before anything was read",
         });
         for reason in RefusalReason::ALL {
@@ -46,13 +48,14 @@ impl AccessMetrics {
 }
 
 impl RefusalReason {
-    const ALL: [Self; 6] = [
+    const ALL: [Self; 7] = [
         Self::InvalidApiKey,
         Self::RateLimited,
         Self::TooManyConcurrent,
         Self::TooManyFailedKeys,
         Self::ForeignHost,
         Self::ForeignOrigin,
+        Self::TooManyOpen,
     ];
 
     fn as_str(self) -> &'static str {
@@ -63,6 +66,7 @@ impl RefusalReason {
             Self::TooManyFailedKeys => "too_many_failed_keys",
             Self::ForeignHost => "foreign_host",
             Self::ForeignOrigin => "foreign_origin",
+            Self::TooManyOpen => "too_many_open",
         }
     }
 }

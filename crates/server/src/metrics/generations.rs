@@ -72,7 +72,7 @@ impl GenerationMetrics {
                 name: "afterimage_requests_in_flight",
                 unit: "requests",
                 labels: &[],
-                help: "Accepted generation requests that have no answer yet",
+                help: "Accepted generation requests whose answer is not delivered; jobs until they end",
             }),
         };
         for outcome in Outcome::ALL {

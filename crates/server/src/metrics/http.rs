@@ -10,6 +10,7 @@ use crate::image_store::StoreUsage;
 pub(super) struct HttpMetrics {
     seconds: HistogramVec,
     panics: IntCounter,
+    undelivered: IntCounter,
     stored_images: IntGauge,
     stored_image_bytes: IntGauge,
     is_disk_stuck: IntGauge,
@@ -33,6 +34,12 @@ impl HttpMetrics {
                 unit: "requests",
                 labels: &[],
                 help: "HTTP requests whose handler panicked, which are answered 500: faults of the server, described in its log",
+            }),
+            undelivered: catalog.counter(Family {
+                name: "afterimage_undelivered_answers_total",
+                unit: "responses",
+                labels: &[],
+                help: "Answers that their clients did not take whole",
             }),
             stored_images: catalog.gauge(Family {
                 name: "afterimage_stored_images",
@@ -67,6 +74,10 @@ impl HttpMetrics {
 
     pub(super) fn panicked(&self) {
         self.panics.inc();
+    }
+
+    pub(super) fn undelivered(&self) {
+        self.undelivered.inc();
     }
 
     pub(super) fn read_log(&self, dropped_lines: u64) {

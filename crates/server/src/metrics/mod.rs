@@ -88,6 +88,11 @@ impl Metrics {
         self.http.panicked();
     }
 
+    /// A client did not take an answer.
+    pub(crate) fn answer_undelivered(&self) {
+        self.http.undelivered();
+    }
+
     /// A finished request had a cache and reused no step.
     pub(crate) fn cache_never_engaged(&self, report: &CacheReport) {
         self.cache.never_engaged(report);

@@ -3,9 +3,10 @@
 //! The port is open before the model is loaded, so that probes get an answer (503 for the time being). The
 //! line `listening on` comes when nothing can keep the server from serving any more: model, sizes and devices
 //! are there, and a request that leaves everything to the server has been planned in every size. At SIGTERM or SIGINT the
-//! server stops accepting generations but keeps answering (503, `retry-after`) until the accepted ones
-//! have their answers or the drain timeout has expired; a second signal ends the wait. Either way the exit
-//! code is 0. A model that cannot be loaded ends the process.
+//! server stops accepting generations but keeps answering (503, `retry-after`) until the answers to the accepted ones are
+//! delivered and jobs fetched, and connections have what is on its way to them. The drain timeout or a second
+//! signal ends the wait, and what is given up is logged. Either way the exit code is 0. A model that cannot be
+//! loaded ends the process.
 
 mod load;
 mod reach;
@@ -14,6 +15,7 @@ mod signals;
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
 use afterimage_runner::{DeviceSpec, EngineOptions};
@@ -21,7 +23,7 @@ use axum::Router;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use crate::api::{self, AccessSettings, ApiSettings, AppState};
+use crate::api::{self, AccessSettings, ApiSettings, AppState, Remains};
 use crate::connections::{self, ConnectionLimits};
 use crate::error::ProgramError;
 use crate::image_store::ImageStore;
@@ -32,9 +34,6 @@ use load::load;
 use signals::Signals;
 
 pub(crate) use load::check_sizes;
-
-/// How long connections may take to send answers that are already made.
-const FLUSH_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// What a server is made from.
 #[derive(Debug)]
@@ -89,13 +88,12 @@ async fn serve(mut options: ServerOptions) -> Result<(), ProgramError> {
     }
     terminal::line(format_args!("listening on http://{address}"));
     signals.next().await;
-    if !drain(&state, options.drain_timeout, &mut signals).await {
-        return Ok(());
-    }
-    stop.cancel();
-    if tokio::time::timeout(FLUSH_TIMEOUT, http).await.is_err() {
-        tracing::warn!("some connections did not take their answers in time");
-    }
+    end(&state, options.drain_timeout, &mut signals, async {
+        stop.cancel();
+        // An error is a panic in the loop that accepts connections: none is left to wait for.
+        let _ = http.await;
+    })
+    .await;
     Ok(())
 }
 
@@ -118,16 +116,24 @@ async fn listen(host: &str, port: u16) -> Result<(TcpListener, SocketAddr), Prog
     Ok((listener, address))
 }
 
-/// Whether every accepted request got its answer.
-async fn drain(state: &AppState, timeout: Duration, signals: &mut Signals) -> bool {
+/// Hands out what was accepted, then what connections have on their way, which `last_answers` waits for.
+async fn end(state: &AppState, timeout: Duration, signals: &mut Signals, last_answers: impl Future<Output = ()>) {
     tracing::info!(timeout_seconds = timeout.as_secs(), "shutting down");
-    let is_drained = tokio::select! {
-        () = state.drain() => true,
-        () = tokio::time::sleep(timeout) => false,
-        () = signals.next() => false,
+    let is_drained = AtomicBool::new(false);
+    let everything = async {
+        state.drain().await;
+        is_drained.store(true, Relaxed);
+        last_answers.await;
     };
-    if !is_drained {
-        tracing::warn!(requests = state.unanswered_generations(), "accepted requests are given up");
+    tokio::select! {
+        () = everything => return,
+        () = tokio::time::sleep(timeout) => {}
+        () = signals.next() => {}
     }
-    is_drained
+    let Remains { requests, unfetched_jobs } = state.remains();
+    if is_drained.load(Relaxed) {
+        tracing::warn!("clients that have not taken their answers are given up");
+    } else {
+        tracing::warn!(requests, unfetched_jobs, "accepted requests and jobs that nobody has fetched are given up");
+    }
 }

@@ -57,7 +57,7 @@ pub(super) enum Refusal {
     Concurrency { max_concurrent: NonZeroU32 },
 }
 
-/// One of a client's requests, until its answer is made. Dropping it makes room for the next.
+/// One of a client's requests, until its answer is delivered. Dropping it makes room for the next.
 pub(super) struct Place {
     table: Arc<Mutex<Table>>,
     client: Client,

@@ -1,5 +1,6 @@
 //! What stands before the handlers, as one thing: the rules, and what every client has used of its bounds.
 
+use std::num::NonZeroU32;
 use std::sync::Arc;
 
 use axum::http::HeaderValue;
@@ -8,6 +9,7 @@ use super::client_limits::{ClientBounds, ClientLimits};
 use super::cors::AllowedOrigin;
 use super::failed_keys::FailedKeys;
 use super::hosts::{self, Hosts};
+use super::open_requests::OpenRequests;
 use super::page_check::Origins;
 use super::rules::Access;
 use crate::api::state::AppState;
@@ -17,6 +19,8 @@ use crate::api::state::AppState;
 pub(crate) struct AccessSettings {
     pub(crate) access: Access,
     pub(crate) client_bounds: ClientBounds,
+    /// Requests of one client in flight, of whatever kind; `None` is no bound.
+    pub(crate) max_open: Option<NonZeroU32>,
     pub(crate) allowed_origins: Vec<AllowedOrigin>,
     /// Keys that can be guessed are taken wherever the server is reached from.
     pub(crate) allows_short_keys: bool,
@@ -31,6 +35,7 @@ pub(in crate::api) struct Gate {
     pub(super) origins: Origins,
     pub(super) failed_keys: FailedKeys,
     pub(super) client_limits: ClientLimits,
+    pub(super) open_requests: OpenRequests,
     /// Whose metrics count a refusal, and whose engine knows when a client may come back.
     pub(super) state: Arc<AppState>,
 }
@@ -47,6 +52,7 @@ impl Gate {
             origins: Origins { allowed },
             failed_keys: FailedKeys::default(),
             client_limits: ClientLimits::new(settings.client_bounds),
+            open_requests: OpenRequests::new(settings.max_open.unwrap_or(NonZeroU32::MAX)),
             state,
         }
     }

@@ -1,5 +1,5 @@
-//! Who may use the API, and how much of it: keys ([`rules`]), bounds per client ([`client_limits`]) and other people's
-//! web pages ([`cors`], [`hosts`]).
+//! Who may use the API, and how much of it: keys ([`rules`]), bounds per client ([`client_limits`], [`open_requests`])
+//! and other people's web pages ([`cors`], [`hosts`]).
 //!
 //! [`page_check`], [`key_check`] and [`limit_check`] are the middlewares that apply them, in this order: whose request it
 //! is must be known before it is counted. What they need stands here and not in the handlers' state, which knows no keys.
@@ -13,6 +13,7 @@ mod hosts;
 pub(super) mod key_check;
 mod keys;
 pub(super) mod limit_check;
+mod open_requests;
 pub(super) mod page_check;
 pub(super) mod rules;
 

@@ -1,9 +1,8 @@
 //! Pictures that are kept for a client that asks for them later, and the task of one such job: it takes previews and the
 //! result from the ticket and puts them into the store.
 //!
-//! It holds the request's place among the unanswered ones until the job has ended; on a server that is
-//! shutting down until the outcome has been fetched too, because nobody could fetch it later. Afterwards it
-//! only waits until the job is forgotten.
+//! It holds the request's place among the unanswered ones until the outcome has been delivered, because a server that
+//! shuts down waits for those: nobody could fetch it later. Afterwards it only waits until the job is forgotten.
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -11,10 +10,10 @@ use std::time::Instant;
 
 use afterimage_runner::{Preview, Ticket};
 use axum::Json;
+use axum::body::Bytes;
 use axum::http::StatusCode;
 use axum::http::header::LOCATION;
 use axum::response::{IntoResponse, Response};
-use serde_json::value::RawValue;
 use tracing::Instrument;
 
 use super::accepted::{Accepted, Guards};
@@ -38,7 +37,7 @@ pub(super) fn respond(accepted: Accepted, job: RunningJob, object: JobObject, re
 
 /// From acceptance until the job is forgotten.
 async fn run(accepted: Accepted, job: RunningJob, mut record: GenerationRecord) {
-    let Accepted { state, ticket, arrived, output, guards } = accepted;
+    let Accepted { state, ticket, arrived, output, guards, .. } = accepted;
     let Guards { unanswered, in_flight, admitted } = guards;
     let making = Making { state: &state, job: &job, output, arrived };
     let result = tokio::select! {
@@ -60,12 +59,14 @@ async fn run(accepted: Accepted, job: RunningJob, mut record: GenerationRecord) 
     }
     // The work is done: the client may ask for more, even if the outcome has not been fetched yet.
     drop((in_flight, admitted));
-    if state.is_ending() {
-        job.settled().await;
+    let mut retention = pin!(tokio::time::sleep(state.jobs.retention()));
+    tokio::select! {
+        () = &mut retention => {}
+        () = job.settled() => {}
     }
     drop(unanswered);
     tokio::select! {
-        () = tokio::time::sleep(state.jobs.retention()) => state.jobs.forget(&job.id),
+        () = retention => state.jobs.forget(&job.id),
         () = job.forgotten() => {}
     }
 }
@@ -79,7 +80,7 @@ struct Making<'a> {
 }
 
 impl Making<'_> {
-    async fn run(&self, mut ticket: Ticket, record: &mut GenerationRecord) -> Result<Arc<RawValue>, ApiError> {
+    async fn run(&self, mut ticket: Ticket, record: &mut GenerationRecord) -> Result<Bytes, ApiError> {
         let mut previews = ticket.previews();
         let mut finished = pin!(ticket.finished());
         let finished = loop {
@@ -96,20 +97,13 @@ impl Making<'_> {
         };
         self.state.count_finished(&finished);
         record.has_finished(&finished);
-        let body = response::body(finished, Arc::clone(&self.output), self.arrived).await?;
-        let answer = blocking::run(move || answer(body)).await??;
+        let answer = response::body(finished, Arc::clone(&self.output), self.arrived).await?;
         self.state.metrics.generation_answered(self.arrived.elapsed());
-        Ok(answer)
+        Ok(answer.into())
     }
 }
 
-fn partial_image(preview: &Preview, output: &Output) -> Result<Arc<RawValue>, ApiError> {
-    let object = serde_json::value::to_raw_value(&PartialImage::new(preview, output)?);
-    object.map(Arc::from).map_err(|error| ApiError::Internal(error.to_string()))
-}
-
-/// Blocks: a body may be large.
-fn answer(body: Vec<u8>) -> Result<Arc<RawValue>, ApiError> {
-    let body = String::from_utf8(body).map_err(|error| ApiError::Internal(error.to_string()))?;
-    RawValue::from_string(body).map(Arc::from).map_err(|error| ApiError::Internal(error.to_string()))
+fn partial_image(preview: &Preview, output: &Output) -> Result<Bytes, ApiError> {
+    let object = serde_json::to_vec(&PartialImage::new(preview, output)?);
+    object.map(Bytes::from).map_err(|error| ApiError::Internal(error.to_string()))
 }

@@ -5,6 +5,7 @@ mod accepted;
 mod kept;
 mod previews;
 mod stream;
+mod underway;
 mod whole;
 
 use axum::response::Response;
@@ -13,7 +14,7 @@ use super::error::ApiError;
 use super::job_store::{JobObject, RunningJob};
 use super::request_log::generation::GenerationRecord;
 
-pub(super) use accepted::{Accepted, Guards};
+pub(super) use accepted::{Accepted, Deadline, Guards};
 
 /// How one request is answered: the [`Delivery`](crate::request::Delivery) it asked for, with what that needs.
 pub(super) enum Way {
@@ -25,8 +26,7 @@ pub(super) enum Way {
     Kept(RunningJob, Box<JobObject>),
 }
 
-/// Answers a request. The record ends with the pictures, which is later than the answer where they are kept or
-/// streamed.
+/// Answers a request. The record ends when the pictures are delivered, or kept.
 pub(super) async fn deliver(accepted: Accepted, way: Way, record: GenerationRecord) -> Result<Response, ApiError> {
     match way {
         Way::Whole => whole::respond(accepted, record).await,

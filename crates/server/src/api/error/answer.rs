@@ -98,6 +98,7 @@ impl ApiError {
             Self::TooManyConcurrent { .. } => {
                 (StatusCode::TOO_MANY_REQUESTS, "rate_limit_error", "too_many_concurrent")
             }
+            Self::TooManyOpen { .. } => (StatusCode::TOO_MANY_REQUESTS, "rate_limit_error", "too_many_open"),
             Self::JobNotFound { .. } => (StatusCode::NOT_FOUND, "invalid_request_error", "job_not_found"),
             Self::PathNotFound { .. } => (StatusCode::NOT_FOUND, "invalid_request_error", "not_found"),
             Self::ImageNotFound => (StatusCode::NOT_FOUND, "invalid_request_error", "image_not_found"),

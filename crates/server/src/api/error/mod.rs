@@ -78,6 +78,15 @@ pub(crate) enum ApiError {
         /// The limit.
         max_concurrent: NonZeroU32,
     },
+    /// The client has too many answers that it has not taken.
+    #[error(
+        "{max_open} of your requests are in flight, and this server takes no more at a time \
+         (--max-open-per-client); take their answers first"
+    )]
+    TooManyOpen {
+        /// The limit.
+        max_open: NonZeroU32,
+    },
     /// No such job, or no longer.
     #[error("there is no job `{id}` here; finished jobs are kept for a limited time (--job-retention)")]
     JobNotFound {

@@ -19,6 +19,8 @@ impl ApiError {
             Self::Loading | Self::ShuttingDown | Self::WorkerStopped | Self::TimedOut(_) | Self::StorageStuck(_) => {
                 Some(UNAVAILABLE_RETRY)
             }
+            // It is in the client's own hands.
+            Self::TooManyOpen { .. } => Some(Duration::from_secs(1)),
             _ => None,
         }
     }

@@ -1,11 +1,10 @@
 //! One job as it is kept, and how its task is notified.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::time::Duration;
 
 use afterimage_runner::{Owner as Client, Progress};
-use serde_json::value::RawValue;
+use axum::body::Bytes;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -31,7 +30,7 @@ pub(in crate::api) struct KeptJob {
 #[derive(Debug)]
 pub(in crate::api) enum Phase {
     /// With the latest preview of every image, by its index.
-    Unfinished(BTreeMap<usize, Arc<RawValue>>),
+    Unfinished(BTreeMap<usize, Bytes>),
     Ended {
         at: u64,
         ending: Ending,
@@ -42,7 +41,7 @@ pub(in crate::api) enum Phase {
 #[derive(Debug)]
 pub(in crate::api) enum Ending {
     /// With this answer.
-    Succeeded(Arc<RawValue>),
+    Succeeded(Bytes),
     /// With this error object.
     Failed(ErrorObject),
     /// By its client.
@@ -54,7 +53,7 @@ pub(in crate::api) enum Ending {
 pub(in crate::api) struct Signals {
     /// The job was deleted before it ended.
     pub(in crate::api) cancelled: CancellationToken,
-    /// Its outcome was fetched, or nobody can fetch it any more.
+    /// Its outcome was delivered to a client, or nobody can fetch it any more.
     pub(in crate::api) settled: CancellationToken,
     /// It is no longer kept.
     pub(in crate::api) forgotten: CancellationToken,
@@ -112,6 +111,11 @@ impl KeptJob {
         matches!(self.phase, Phase::Ended { ending: Ending::Succeeded(_), .. })
     }
 
+    /// Whether it has ended and its outcome was neither delivered nor given up.
+    pub(in crate::api) fn is_unfetched(&self) -> bool {
+        matches!(self.phase, Phase::Ended { .. }) && !self.is_settled()
+    }
+
     /// Whether nobody waits for its outcome any more.
     pub(in crate::api) fn is_settled(&self) -> bool {
         self.signals.settled.is_cancelled()
@@ -119,8 +123,8 @@ impl KeptJob {
 
     pub(in crate::api) fn bytes(&self) -> usize {
         match &self.phase {
-            Phase::Unfinished(previews) => previews.values().map(|preview| preview.get().len()).sum(),
-            Phase::Ended { ending: Ending::Succeeded(result), .. } => result.get().len(),
+            Phase::Unfinished(previews) => previews.values().map(Bytes::len).sum(),
+            Phase::Ended { ending: Ending::Succeeded(result), .. } => result.len(),
             Phase::Ended { .. } => 0,
         }
     }
@@ -132,7 +136,7 @@ impl RunningJob {
         self.signals.cancelled.cancelled().await;
     }
 
-    /// Returns when the outcome was fetched, or can no longer be.
+    /// Returns when the outcome was delivered, or can no longer be.
     pub(in crate::api) async fn settled(&self) {
         self.signals.settled.cancelled().await;
     }

@@ -1,10 +1,11 @@
 //! The jobs this server remembers: waiting, running, and ended ones whose answer may still be fetched.
 //!
 //! There are at most [`JobLimits::max_jobs`]. A job that has ended is forgotten when it is deleted, after
-//! [`JobLimits::retention`], when a new job needs its place and its outcome has been fetched, or when the
+//! [`JobLimits::retention`], when a new job needs its place and its outcome has been fetched, which means delivered, or when the
 //! pictures kept take more than [`JobLimits::memory_bytes`]: fetched ones first, then the oldest, but
 //! never the one that ended last. Clients share both bounds ([`sharing`]).
 
+mod fetched_job;
 mod kept_job;
 mod object;
 mod sharing;
@@ -12,11 +13,11 @@ mod sharing;
 mod tests;
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use afterimage_runner::{Owner as Client, Progress};
-use serde_json::value::RawValue;
+use axum::body::Bytes;
 use tokio::sync::watch;
 use uuid::Uuid;
 
@@ -24,6 +25,7 @@ use super::error::ApiError;
 use crate::clock::unix_seconds;
 use kept_job::{KeptJob, Phase, Signals};
 
+pub(super) use fetched_job::FetchedJob;
 pub(super) use kept_job::{Ending, RunningJob};
 pub(super) use object::{JobList, JobObject, JobWithPictures};
 
@@ -106,22 +108,21 @@ impl JobStore {
         Some((page.collect(), start > 0))
     }
 
-    /// The owner's job with its previews or its result, which counts as fetched by that.
-    pub(in crate::api) fn with_pictures(&self, owner: Owner, id: &str) -> Option<JobWithPictures> {
+    /// The owner's job with its previews or its result.
+    pub(in crate::api) fn with_pictures(&self, owner: Owner, id: &str) -> Option<FetchedJob> {
         let kept = self.kept();
         let job = &kept.jobs[kept.owned_position(owner, id)?];
-        let (partial_images, result) = match &job.phase {
-            Phase::Unfinished(previews) => (previews.values().cloned().collect(), None),
+        let (partial_images, result, settled) = match &job.phase {
+            Phase::Unfinished(previews) => (previews.values().cloned().collect(), None, None),
             Phase::Ended { ending, .. } => {
-                job.signals.settled.cancel();
                 let result = match ending {
-                    Ending::Succeeded(result) => Some(Arc::clone(result)),
+                    Ending::Succeeded(result) => Some(result.clone()),
                     Ending::Failed(_) | Ending::Cancelled => None,
                 };
-                (Vec::new(), result)
+                (Vec::new(), result, Some(job.signals.settled.clone()))
             }
         };
-        Some(JobWithPictures { job: job.object(self.limits.retention), partial_images, result })
+        Some(FetchedJob { job: job.object(self.limits.retention), partial_images, result, settled })
     }
 
     /// Cancels an unfinished job of the owner or forgets one that has ended; how it stands afterwards.
@@ -141,7 +142,7 @@ impl JobStore {
     }
 
     /// Keeps a preview of image `index` instead of the one before.
-    pub(in crate::api) fn show(&self, id: &str, index: usize, preview: Arc<RawValue>) {
+    pub(in crate::api) fn show(&self, id: &str, index: usize, preview: Bytes) {
         let mut kept = self.kept();
         let Some(position) = kept.position(id) else { return };
         if let Phase::Unfinished(previews) = &mut kept.jobs[position].phase {
@@ -170,6 +171,11 @@ impl JobStore {
         if let Some(index) = kept.position(id) {
             kept.forget(index);
         }
+    }
+
+    /// Jobs that have ended and whose outcome no client has.
+    pub(in crate::api) fn unfetched(&self) -> usize {
+        self.kept().jobs.iter().filter(|job| job.is_unfetched()).count()
     }
 
     fn kept(&self) -> MutexGuard<'_, Kept> {

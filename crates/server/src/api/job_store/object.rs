@@ -1,10 +1,7 @@
 //! Jobs as clients see them.
 
-use std::sync::Arc;
-
 use afterimage_runner::Progress;
 use serde::Serialize;
-use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
 use crate::api::answer::events::PartialImage;
@@ -35,16 +32,16 @@ pub(in crate::api) struct JobObject {
 }
 
 /// A job with its pictures
-#[derive(Debug, Serialize, ToSchema)]
+#[derive(Serialize, ToSchema)]
+#[allow(dead_code, reason = "documentation: the type is never built")]
 pub(in crate::api) struct JobWithPictures {
     #[serde(flatten)]
-    pub(in crate::api) job: JobObject,
+    job: JobObject,
     /// The latest preview of every image, until the job has ended
-    #[schema(value_type = Vec<PartialImage>)]
-    pub(in crate::api) partial_images: Vec<Arc<RawValue>>,
+    partial_images: Vec<PartialImage>,
     /// What a generation would have answered
-    #[schema(required, value_type = Option<GenerationResponse<'static>>)]
-    pub(in crate::api) result: Option<Arc<RawValue>>,
+    #[schema(required)]
+    result: Option<GenerationResponse<'static>>,
 }
 
 /// A page of jobs

@@ -1,5 +1,6 @@
 //! What is kept, and what is forgotten first.
 
+use axum::body::HttpBody;
 use serde_json::{Value, json};
 
 use super::*;
@@ -9,8 +10,8 @@ fn answer() -> Ending {
     Ending::Succeeded(text("01234567"))
 }
 
-fn text(text: &str) -> Arc<RawValue> {
-    Arc::from(serde_json::value::to_raw_value(text).unwrap())
+fn text(text: &str) -> Bytes {
+    serde_json::to_vec(text).unwrap().into()
 }
 
 fn store(max_jobs: usize, memory_bytes: usize) -> JobStore {
@@ -32,8 +33,17 @@ fn ended(store: &JobStore, client: Client, answer: Ending) -> Result<String, Api
     Ok(job.id)
 }
 
+/// The job as a client reads it that takes all of it.
 fn fetched(store: &JobStore, id: &str) -> Value {
-    serde_json::to_value(store.with_pictures(None, id).unwrap()).unwrap()
+    let job = store.with_pictures(None, id).unwrap();
+    let mut text = Vec::new();
+    let mut pieces = std::pin::pin!(job.json().unwrap());
+    let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+    while let std::task::Poll::Ready(Some(Ok(frame))) = pieces.as_mut().poll_frame(&mut context) {
+        text.extend_from_slice(frame.data_ref().unwrap());
+    }
+    job.settled.into_iter().for_each(|settled| settled.cancel());
+    serde_json::from_slice(&text).unwrap()
 }
 
 #[test]
@@ -102,6 +112,7 @@ fn a_full_store_takes_the_place_of_a_fetched_job_only() {
     let ((first, _a), (second, _b)) = (add(&store), add(&store));
     store.end(&first.id, Ending::Failed(ApiError::JobFailed("no memory".to_owned()).tell()));
     store.end(&second.id, answer());
+    assert!(store.with_pictures(None, &second.id).is_some() && store.unfetched() == 2, "it is on its way");
     assert!(matches!(reserve(), Err(ApiError::TooManyJobs { kept: 2, .. })));
     fetched(&store, &second.id);
     let place = reserve().unwrap();

@@ -1,7 +1,7 @@
 //! `/v1/images/jobs`: generations whose client does not wait on the connection.
 //!
 //! A job takes the body of a generation, the same place in the queue and the same counters. Its answer
-//! is kept in memory ([`super::job_store`]) until it is fetched and a new job needs the place, deleted, or too old.
+//! is kept in memory ([`super::job_store`]) until it was delivered and a new job needs the place, deleted, or too old.
 //! What is kept is bounded in number, age and bytes.
 
 mod list_query;
@@ -9,14 +9,13 @@ mod list_query;
 use std::sync::Arc;
 
 use axum::Json;
+use axum::body::Body;
 use axum::extract::{Extension, State};
-use axum::http::Uri;
 use axum::http::header::CONTENT_TYPE;
+use axum::http::{Method, Uri};
 use axum::response::{IntoResponse, Response};
-use serde::Serialize;
 
 use super::access::Client;
-use super::blocking;
 use super::error::ApiError;
 use super::job_store::{JobList, JobObject, JobWithPictures};
 use super::openapi::{
@@ -26,6 +25,7 @@ use super::openapi::{
 use super::path_id::PathId;
 use super::state::AppState;
 use super::submission::{self, Endpoint, Incoming};
+use crate::connections::receipt;
 use crate::request::quoted;
 use list_query::ListQuery;
 
@@ -104,11 +104,16 @@ pub(super) async fn retrieve(
     State(state): State<Arc<AppState>>,
     Extension(client): Extension<Client>,
     PathId(id): PathId,
+    method: Method,
 ) -> Result<Response, ApiError> {
     let job = state.jobs.with_pictures(client.key(), &id).ok_or_else(|| not_found(&id))?;
-    // Copying a result blocks.
-    let body = blocking::run(move || json_bytes(&job)).await??;
-    Ok(([(CONTENT_TYPE, "application/json")], body).into_response())
+    let text = job.json().map_err(|error| ApiError::Internal(error.to_string()))?;
+    let mut response = ([(CONTENT_TYPE, "application/json")], Body::from(text)).into_response();
+    // An answer to HEAD brings nothing.
+    if let Some(settled) = job.settled.filter(|_| method == Method::GET) {
+        receipt::on_delivery(&mut response, move || settled.cancel());
+    }
+    Ok(response)
 }
 
 /// Cancel a job, or remove one that has ended
@@ -132,8 +137,4 @@ pub(super) async fn delete(
 
 fn not_found(id: &str) -> ApiError {
     ApiError::JobNotFound { id: quoted(id) }
-}
-
-fn json_bytes(value: &impl Serialize) -> Result<Vec<u8>, ApiError> {
-    serde_json::to_vec(value).map_err(|error| ApiError::Internal(error.to_string()))
 }

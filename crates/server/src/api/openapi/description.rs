@@ -4,6 +4,7 @@
 
 use std::sync::OnceLock;
 
+use axum::body::Bytes;
 use serde_json::{Value, json};
 use utoipa::openapi::OpenApi as Document;
 
@@ -18,8 +19,8 @@ const BODIES: [&str; 2] = ["GenerationRequest", "JobRequest"];
 pub(in crate::api) struct Description {
     document: Document,
     root_path: RootPath,
-    text: OnceLock<String>,
-    page: OnceLock<String>,
+    text: OnceLock<Bytes>,
+    page: OnceLock<Bytes>,
 }
 
 impl Description {
@@ -28,20 +29,22 @@ impl Description {
         Self { document, root_path, text: OnceLock::new(), page: OnceLock::new() }
     }
 
-    /// As JSON.
-    pub(super) fn text(&self) -> &str {
-        self.text.get_or_init(|| {
+    /// As JSON. It is shared by all who ask for it.
+    pub(super) fn text(&self) -> Bytes {
+        let text = self.text.get_or_init(|| {
             let mut document = finished(&self.document);
             if !self.root_path.is_empty() {
                 document["servers"] = json!([{"url": self.root_path.as_str()}]);
             }
-            serde_json::to_string_pretty(&document).expect("a document has nothing JSON lacks") + "\n"
-        })
+            let text = serde_json::to_string_pretty(&document).expect("a document has nothing JSON lacks");
+            (text + "\n").into()
+        });
+        text.clone()
     }
 
     /// For people. Its links are relative, so it is the same below every path.
-    pub(super) fn page(&self) -> &str {
-        self.page.get_or_init(|| page::render(&finished(&self.document)))
+    pub(super) fn page(&self) -> Bytes {
+        self.page.get_or_init(|| page::render(&finished(&self.document)).into()).clone()
     }
 }
 

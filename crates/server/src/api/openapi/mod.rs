@@ -52,7 +52,7 @@ use tests::text;
     responses((status = 200, description = "An OpenAPI 3.1 document", body = Object))
 )]
 pub(super) async fn document(Extension(description): Extension<Arc<Description>>) -> Response {
-    ([(CONTENT_TYPE, "application/json")], description.text().to_owned()).into_response()
+    ([(CONTENT_TYPE, "application/json")], description.text()).into_response()
 }
 
 /// This document as a page
@@ -65,7 +65,7 @@ pub(super) async fn document(Extension(description): Extension<Arc<Description>>
     )
 )]
 pub(super) async fn docs(Extension(description): Extension<Arc<Description>>, request: HeaderMap) -> Response {
-    page_file::respond(description.page().to_owned(), page_file::HTML, &request)
+    page_file::respond(description.page(), page_file::HTML, &request)
 }
 
 /// What the page refers to; it is no part of the API.

@@ -1,5 +1,6 @@
 use std::sync::LazyLock;
 
+use axum::body::Bytes;
 use serde_json::Value;
 
 use super::description::Description;
@@ -8,9 +9,9 @@ use crate::api::routes;
 
 /// The document of a server at the root of its host, as it is committed.
 pub(super) fn text() -> &'static str {
-    static DESCRIPTION: LazyLock<Description> =
-        LazyLock::new(|| Description::new(routes::routes().into_openapi(), RootPath::default()));
-    DESCRIPTION.text()
+    static TEXT: LazyLock<Bytes> =
+        LazyLock::new(|| Description::new(routes::routes().into_openapi(), RootPath::default()).text());
+    std::str::from_utf8(&TEXT).unwrap()
 }
 
 fn document() -> Value {

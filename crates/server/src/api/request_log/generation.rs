@@ -4,6 +4,7 @@
 use std::time::Instant;
 
 use afterimage_runner::{FinishedRequest, Timings};
+use tracing::Span;
 
 use crate::api::error::ApiError;
 use crate::metrics::{self, Outcome};
@@ -14,6 +15,8 @@ pub(in crate::api) struct GenerationRecord {
     arrived: Instant,
     end: End,
     job: Option<JobSummary>,
+    /// Of the request: an answer is delivered outside of it.
+    span: Span,
 }
 
 /// How it ended.
@@ -37,7 +40,7 @@ impl GenerationRecord {
     /// The request has arrived.
     pub(in crate::api) fn new(counted: metrics::GenerationRecord) -> Self {
         let end = End { outcome: Outcome::Cancelled, status: None, error: None };
-        Self { counted: Some(counted), arrived: Instant::now(), end, job: None }
+        Self { counted: Some(counted), arrived: Instant::now(), end, job: None, span: Span::current() }
     }
 
     /// The pictures are made.
@@ -53,7 +56,7 @@ impl GenerationRecord {
         });
     }
 
-    /// The request has its answer.
+    /// The answer has been delivered.
     pub(in crate::api) fn ends<T>(mut self, answer: Result<&T, &ApiError>) {
         self.end = match answer {
             Ok(_) => End { outcome: Outcome::Ok, status: Some(200), error: None },
@@ -66,6 +69,7 @@ impl GenerationRecord {
 
 impl Drop for GenerationRecord {
     fn drop(&mut self) {
+        let _in_span = self.span.enter();
         let End { mut outcome, mut status, error } = self.end;
         // Not left by its client, but dropped by a handler on its way to a 500.
         if std::thread::panicking() {

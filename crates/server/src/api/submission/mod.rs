@@ -13,7 +13,7 @@ use std::sync::Arc;
 use afterimage_runner::Engine;
 use axum::response::Response;
 
-use super::delivery::{self, Accepted, Guards, Way};
+use super::delivery::{self, Accepted, Deadline, Guards, Way};
 use super::error::ApiError;
 use super::request_log::generation::GenerationRecord;
 use super::state::AppState;
@@ -64,6 +64,7 @@ fn submit(state: &Arc<AppState>, engine: &Engine, planned: Planned) -> Result<Ac
     // Taken before the request is submitted, so that a server that shuts down never overlooks an accepted one.
     let unanswered = state.generation_accepted();
     let ticket = engine.submit(request)?;
+    let deadline = Deadline::of_timeout(state.settings.request_timeout);
     let guards = Guards { unanswered, in_flight: state.metrics.request_accepted(), admitted };
-    Ok(Accepted { state: Arc::clone(state), ticket, arrived, output: Arc::new(output), guards })
+    Ok(Accepted { state: Arc::clone(state), ticket, arrived, deadline, output: Arc::new(output), guards })
 }

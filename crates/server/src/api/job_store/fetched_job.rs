@@ -1,0 +1,37 @@
+//! A job on its way to a client. Its pictures are shared with the store and with all other clients that fetch it.
+
+use axum::body::Bytes;
+use tokio_util::sync::CancellationToken;
+
+use super::object::JobObject;
+use crate::api::answer::pieces::Pieces;
+
+/// What [`JobWithPictures`](super::JobWithPictures) describes.
+pub(in crate::api) struct FetchedJob {
+    pub(super) job: JobObject,
+    /// Each an object, until the job has ended.
+    pub(super) partial_images: Vec<Bytes>,
+    /// An object, once it has succeeded.
+    pub(super) result: Option<Bytes>,
+    /// To be cancelled when the client has all of it, if the job has ended: then its place may be another's.
+    pub(in crate::api) settled: Option<CancellationToken>,
+}
+
+impl FetchedJob {
+    /// Its text.
+    pub(in crate::api) fn json(&self) -> serde_json::Result<Pieces> {
+        let mut head = serde_json::to_string(&self.job)?;
+        // The closing brace comes last.
+        head.pop();
+        let mut pieces = Pieces::default();
+        pieces.push(head + ",\"partial_images\":[");
+        for (index, preview) in self.partial_images.iter().enumerate() {
+            pieces.push(if index == 0 { "" } else { "," });
+            pieces.push(preview.clone());
+        }
+        pieces.push("],\"result\":");
+        pieces.push(self.result.clone().unwrap_or(Bytes::from_static(b"null")));
+        pieces.push("}");
+        Ok(pieces)
+    }
+}
