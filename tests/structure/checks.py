@@ -4,7 +4,9 @@ import re
 from collections.abc import Iterable, Iterator
 
 from circles import circles, graph, shortest_circle
+from dependencies import dependency_findings, is_upward
 from findings import Finding
+from forms import form_findings
 from rules import Rules, matched_room, matched_rooms
 from workspace import File, Link, Module, Workspace
 
@@ -12,11 +14,11 @@ from workspace import File, Link, Module, Workspace
 def all_findings(workspace: Workspace, rules: Rules) -> list[Finding]:
     """All faults, without regard to those that are known."""
     found = [
-        *crates_without_place(workspace, rules),
-        *upward_dependencies(workspace, rules),
-        *unwanted_packages(workspace, rules),
+        *dependency_findings(workspace, rules),
+        *form_findings(workspace, rules),
         *upward_imports(workspace, rules),
         *unwanted_imports(workspace, rules),
+        *unwanted_paths(workspace, rules),
         *imports_between_handlers(workspace, rules),
         *circles_of_files(workspace, rules),
         *circles_of_rooms(workspace),
@@ -29,44 +31,6 @@ def all_findings(workspace: Workspace, rules: Rules) -> list[Finding]:
 
 def name_of(module: Module) -> str:
     return "::".join(module)
-
-
-def manifest_path(workspace: Workspace, crate: str) -> str:
-    return workspace.crates[crate].manifest_path.relative_to(workspace.root).as_posix()
-
-
-def crates_without_place(workspace: Workspace, rules: Rules) -> Iterator[Finding]:
-    for crate in workspace.crates:
-        if rules.level(crate) is None:
-            text = f"the crate {crate} has no place in `layers` of {rules.path.name}"
-            yield Finding(manifest_path(workspace, crate), 1, "no place", text)
-
-
-def is_upward(rules: Rules, crate: str, other: str) -> bool:
-    """Whether a crate must not use another, which is above it or beside it."""
-    own, others = rules.level(crate), rules.level(other)
-    return crate != other and own is not None and others is not None and others <= own
-
-
-def upward_dependencies(workspace: Workspace, rules: Rules) -> Iterator[Finding]:
-    by_package = {crate.library.replace("_", "-"): crate.name for crate in workspace.crates.values()}
-    for crate in workspace.crates.values():
-        for package, line in crate.dependencies.items():
-            other = by_package.get(package)
-            if other and is_upward(rules, crate.name, other):
-                text = f"{crate.name} depends on {other}, which is not below it"
-                yield Finding(manifest_path(workspace, crate.name), line, f"depends on {other}", text)
-
-
-def unwanted_packages(workspace: Workspace, rules: Rules) -> Iterator[Finding]:
-    for rule in rules.packages:
-        crate = workspace.crates.get(rule.crate)
-        for package in rule.never if crate else []:
-            if package in crate.dependencies and package not in crate.manifest.get("dev-dependencies", {}):
-                text = f"{rule.crate} depends on {package}: {rule.why}"
-                yield Finding(
-                    manifest_path(workspace, rule.crate), crate.dependencies[package], f"depends on {package}", text
-                )
 
 
 def one_of_each(findings: Iterable[Finding]) -> Iterator[Finding]:
@@ -111,6 +75,18 @@ def unwanted_imports(workspace: Workspace, rules: Rules) -> Iterator[Finding]:
                     text = f"imports {what(link)}, but {name_of(min(own))} must not know {name_of(room)}: {rule.why}"
                     faults.append(Finding(link.source.path, link.line, f"knows {name_of(room)}", text))
         yield from one_of_each(faults)
+
+
+def unwanted_paths(workspace: Workspace, rules: Rules) -> Iterator[Finding]:
+    """Paths into libraries, as `std::thread`, that a crate must not use."""
+    for rule in rules.paths:
+        for file in workspace.files.values():
+            imports = [(one.path, one.offset) for one in file.source.imports]
+            for path, offset in [*imports, *file.source.paths] if file.crate == rule.crate else []:
+                for never in rule.never:
+                    if "::".join(path).startswith(f"{never}::") or "::".join(path) == never:
+                        text = f"uses {never}: {rule.why}"
+                        yield Finding(file.path, file.source.line(offset), f"uses {never}", text)
 
 
 def imports_between_handlers(workspace: Workspace, rules: Rules) -> Iterator[Finding]:

@@ -11,7 +11,7 @@ from xml.sax.saxutils import escape
 from layout import Arrow, Box, Direction, Layout, arranged, downward, without_implied
 from rules import Rules
 from svg import STYLE, arrow, rectangle, text
-from workspace import Module, Workspace
+from workspace import Module, Workspace, is_other_target
 
 PICTURE_PATH = "docs/images/architecture.svg"
 WIDTH = 800
@@ -35,7 +35,7 @@ RING_LEGEND = "Red: rooms that form a circle, which is to be cut."
 
 def picture(workspace: Workspace, rules: Rules) -> str:
     """The whole SVG."""
-    rooms = sorted({module[:2] for module in workspace.files if len(module) > 1})
+    rooms = sorted({module[:2] for module in workspace.files if len(module) > 1 and not is_other_target(module)})
     imports = counted_imports(workspace)
     crates = {name: CrateDrawing(workspace, name, rooms, imports, width) for name, width in widths(workspace, rules)}
     boxes = {name: Box(crate.width, crate.height) for name, crate in crates.items()}
@@ -69,7 +69,8 @@ def picture(workspace: Workspace, rules: Rules) -> str:
 
 def counted_imports(workspace: Workspace) -> dict[tuple[Module, Module], int]:
     """Pairs of files between two rooms; what a crate's root passes on or starts is no import of a room's."""
-    pairs = {(link.source.module, link.target.module) for link in workspace.links}
+    links = [link for link in workspace.links if not is_other_target(link.source.module)]
+    pairs = {(link.source.module, link.target.module) for link in links}
     counts: dict[tuple[Module, Module], int] = {}
     for source, target in sorted(pairs):
         rooms = (source[:2], target[:2])

@@ -18,7 +18,17 @@ class Limits:
 
 @dataclass(frozen=True)
 class Packages:
-    """Packages that a crate must not depend on."""
+    """Packages that a crate must not depend on, or the only ones that it may."""
+
+    crate: str
+    why: str
+    never: list[str] = field(default_factory=list)
+    only: list[str] | None = None
+
+
+@dataclass(frozen=True)
+class Paths:
+    """Paths into libraries that a crate must not use."""
 
     crate: str
     never: list[str]
@@ -67,8 +77,11 @@ class Rules:
     limits: Limits
     vague_variants: list[str]
     packages: list[Packages]
+    paths: list[Paths]
     arrows: list[Arrow]
     handlers: Handlers
+    foreign_names: list[str]
+    """Names in the pages that are none of this code's."""
     allowed_circles: list[AllowedCircle]
     known: list[Known]
 
@@ -85,8 +98,10 @@ class Rules:
             limits=Limits(**table["limits"]),
             vague_variants=table["vague_variants"],
             packages=[Packages(**entry) for entry in table["packages"]],
+            paths=[Paths(**entry) for entry in table["paths"]],
             arrows=arrows,
             handlers=Handlers(**table["handlers"]),
+            foreign_names=table["pages"]["foreign_names"],
             allowed_circles=[AllowedCircle(**entry) for entry in table.get("allowed_circles", [])],
             known=[Known(**entry) for entry in table.get("known", [])],
         )

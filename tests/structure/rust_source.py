@@ -1,7 +1,8 @@
 """What a Rust file says about structure: its modules, imports, functions and tests.
 
 It reads as much of the language as this repository uses, without a compiler: comments and literals are blanked out,
-then brackets are counted. Macros are not expanded; paths inside their arguments are read like any others.
+then brackets are counted. Macros are not expanded; paths inside their arguments are read like any others. It guards
+against accidents: not measured are closures in statics, and not followed are names that a macro puts together.
 """
 
 import re
@@ -10,23 +11,18 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
-NOT_CODE = re.compile(
-    r"//[^\n]*"
-    r"|/\*.*?\*/"
-    r'|\b[bc]?r(?P<hashes>#*)".*?"(?P=hashes)'
-    r'|\b[bc]?"(?:\\.|[^"\\])*"|"(?:\\.|[^"\\])*"'
-    r"|'(?:\\(?:x\w\w|u\{\w+\}|.)|[^'\\\n])'",
-    re.DOTALL,
-)
+from blanks import blanked
+
 USE = re.compile(r"(?P<visibility>\bpub(?:\s*\([^)]*\))?\s+)?\buse\s+(?P<tree>[^;]+);")
 MODULE = re.compile(r"\bmod\s+(?P<name>\w+)\s*(?P<opens>[;{])")
-FUNCTION = re.compile(r"\bfn\s+(?P<name>\w+)")
+FUNCTION = re.compile(r"(?:\bfn|\bmacro_rules!)\s+(?P<name>\w+)")
 ITEM = re.compile(
     r"\b(?:struct|enum|union|trait|type|static(?:\s+mut)?|(?:async\s+|unsafe\s+|const\s+)*fn|const|macro_rules!)"
     r"\s+(?P<name>\w+)"
 )
-PATH = re.compile(r"(?<![\w:.'])(?:\$(?=crate\b))?(?P<path>\w+(?:\s*::\s*\w+)+)")
+PATH = re.compile(r"(?:(?<![\w:'])|(?<![\w:'>)\]])::\s*)(?:\$(?=crate\b))?(?P<path>\w+(?:\s*::\s*\w+)+)")
 TEST_ATTRIBUTE = re.compile(r"#(?P<inner>!?)\[cfg\((?:test\)|all\(test\b)")
+BRACKET = re.compile(r"[][(){}]")
 ATTRIBUTE = re.compile(r"\s*#\s*(?=\[)")
 VISIBILITY = r"\s*(?:pub(?:\s*\([^)]*\))?\s+)?"
 KEYWORD = re.compile(
@@ -60,11 +56,6 @@ class Function:
     lines: int
 
 
-def blanked(text: str) -> str:
-    """The text with spaces for comments and literals, each line and column where it was."""
-    return NOT_CODE.sub(lambda found: re.sub(r"[^\n]", " ", found.group()), text)
-
-
 class RustSource:
     """A file's code."""
 
@@ -79,11 +70,21 @@ class RustSource:
     def end_of_block(self, opening: int) -> int:
         """Behind the bracket that closes the one at `opening`."""
         depth = 0
-        for found in re.compile(r"[][(){}]").finditer(self.code, opening):
+        for found in BRACKET.finditer(self.code, opening):
             depth += 1 if found.group() in OPENING else -1
             if depth == 0:
                 return found.end()
         return len(self.code)
+
+    def block_around(self, offset: int) -> tuple[int, int]:
+        """The innermost brackets around an offset, or the file."""
+        openings: list[int] = []
+        for found in BRACKET.finditer(self.code, 0, offset):
+            if found.group() in OPENING:
+                openings.append(found.start())
+            elif openings:
+                openings.pop()
+        return (openings[-1], self.end_of_block(openings[-1])) if openings else (0, len(self.code))
 
     def end_of_item(self, start: int) -> int:
         """Behind the item, field or variant that begins at `start`, attributes included."""
@@ -111,8 +112,8 @@ class RustSource:
         """What is compiled for tests only."""
         spans = []
         for found in TEST_ATTRIBUTE.finditer(self.code):
-            is_whole_file = found.group("inner") == "!"
-            spans.append((0, len(self.code)) if is_whole_file else (found.start(), self.end_of_item(found.start())))
+            is_inner, start = found.group("inner") == "!", found.start()
+            spans.append(self.block_around(start) if is_inner else (start, self.end_of_item(start)))
         return spans
 
     def is_test(self, offset: int) -> bool:
@@ -137,13 +138,13 @@ class RustSource:
         return tuple(name for name, start, end in self.inline_modules if start <= offset < end)
 
     @cached_property
-    def declared_modules(self) -> dict[str, int]:
-        """Modules that have files of their own, and where they are declared."""
-        return {
-            found.group("name"): found.start()
+    def declared_modules(self) -> list[tuple[tuple[str, ...], str, int]]:
+        """Production modules with files of their own: the inline modules around it, its name, where it is declared."""
+        return [
+            (self.scope(found.start()), found.group("name"), found.start())
             for found in MODULE.finditer(self.code)
-            if found.group("opens") == ";" and not self.scope(found.start())
-        }
+            if found.group("opens") == ";" and not self.is_test(found.start())
+        ]
 
     @cached_property
     def imports(self) -> list[Import]:
@@ -172,7 +173,7 @@ class RustSource:
             yield self.scope(found.start()), found.group("name")
 
     def functions(self) -> Iterator[Function]:
-        """Functions of production code that have a body."""
+        """Functions and macros of production code that have a body."""
         for found in FUNCTION.finditer(self.code):
             end = self.end_of_item(found.start())
             has_body = self.code[end - 1 : end] == "}"

@@ -13,10 +13,11 @@ from checks import all_findings
 from circles import circles, graph
 from findings import Finding, without_known
 from layout import Box, Direction, arranged, downward, without_implied
-from page import unknown_names
+from pages import unknown_names
 from picture import picture
-from rules import AllowedCircle, Known, Rules
+from rules import AllowedCircle, Arrow, Known, Packages, Rules
 from rust_source import RustSource
+from stale import missing
 from workspace import Workspace
 
 RULES = Rules.read()
@@ -84,6 +85,44 @@ class Crates(StructureTest):
         self.tree.crate("extras")
         self.assert_found(("crates/extras/Cargo.toml", 1, "no place in `layers`"))
 
+    def test_a_package_that_tests_also_have(self) -> None:
+        both = "candle-core.workspace = true\n[dev-dependencies]\ncandle-core.workspace = true"
+        self.tree.crate("server", dependencies=both)
+        self.assert_found(("crates/server/Cargo.toml", 5, "server depends on candle-core"))
+        self.tree.crate("server", dependencies="[dev-dependencies]\ncandle-core.workspace = true")
+        self.assert_found()
+
+    def test_a_renamed_package(self) -> None:
+        self.tree.write("Cargo.toml", '[workspace.dependencies]\nnn = { package = "candle-nn", version = "1" }\n')
+        self.tree.crate("server", dependencies='ct = { package = "candle-core" }\nnn.workspace = true')
+        expected = [("crates/server/Cargo.toml", 5 + at, f"on candle-{name}") for at, name in enumerate(["core", "nn"])]
+        self.assert_found(*expected)
+
+    def test_a_renamed_crate(self) -> None:
+        renamed = 'up = { package = "afterimage-runner", path = "../runner" }'
+        self.tree.crate("cache", "use up::Engine;\n", renamed)
+        self.tree.crate("runner", "pub struct Engine;\n")
+        lines = ("crates/cache/Cargo.toml", 5, "on runner"), ("crates/cache/src/lib.rs", 1, "not above runner")
+        self.assert_found(*lines)
+
+    def test_only_some_packages(self) -> None:
+        self.tree.crate("kernels", dependencies="axum.workspace = true\nrayon.workspace = true")
+        self.assert_found(("crates/kernels/Cargo.toml", 5, "kernels depends on axum"))
+
+    def test_threads(self) -> None:
+        self.tree.crate("cache", "use std::thread as t;\nfn f() {\n    ::std::thread::spawn(g);\n}\n")
+        found = [("crates/cache/src/lib.rs", line, "uses std::thread: the cache knows no threads") for line in (1, 3)]
+        self.assert_found(*found)
+
+    def test_programs_and_build_scripts(self) -> None:
+        self.tree.crate("cache", "pub mod plan;\n")
+        self.tree.write("crates/cache/src/plan.rs", "")
+        self.tree.crate("runner", "pub struct Engine;\n")
+        paths = [f"crates/cache/{name}" for name in ("build.rs", "src/bin/a.rs", "src/bin/b/main.rs", "src/main.rs")]
+        for path in paths:
+            self.tree.write(path, "use afterimage_runner::Engine;\nuse crate::f;\nfn f() {}\n")
+        self.assert_found(*((path, 1, "not above runner") for path in paths))
+
     def test_an_unwanted_package(self) -> None:
         self.tree.crate("kernels", dependencies="candle-core.workspace = true")
         self.assert_found(("crates/kernels/Cargo.toml", 5, "kernels depends on candle-core: operators take slices"))
@@ -128,6 +167,50 @@ class Rooms(StructureTest):
         self.tree.write("crates/server/src/api/models.rs", f"use super::state::State;\n{handler}")
         self.tree.write("crates/server/src/api/state.rs", "pub(super) struct State;\n")
         self.assert_found(("crates/server/src/api/health.rs", 1, "files with handlers must not know each other"))
+
+
+class Forms(StructureTest):
+    def assert_import_found(self, code: str, line: int = 1) -> None:
+        self.tree.crate("kernels", code)
+        self.tree.crate("cache", "pub fn run() {}\n")
+        self.assert_found(("crates/kernels/src/lib.rs", line, "kernels is not above cache"))
+
+    def test_a_module_of_tests_exempts_itself_only(self) -> None:
+        quiet = "mod quiet {\n    #![cfg(test)]\n    use afterimage_cache::run;\n}\n"
+        self.assert_import_found(f"{quiet}use afterimage_cache::run;\n", 5)
+
+    def test_comments_nest(self) -> None:
+        self.assert_import_found('/* /* */ " */\nuse afterimage_cache::run;\n// "\n', 2)
+
+    def test_raw_identifiers(self) -> None:
+        self.assert_import_found("use r#afterimage_cache::r#run;\n")
+        self.tree.crate("kernels", "mod r#driver;\n")
+        self.tree.write("crates/kernels/src/driver.rs", "fn f() { afterimage_cache::r#run(); }\n")
+        self.assert_found(("crates/kernels/src/driver.rs", 1, "kernels is not above cache"))
+
+    def test_paths_from_the_outermost(self) -> None:
+        self.assert_import_found("fn f(x: ::afterimage_cache::Run) {}\n")
+        self.assert_import_found("fn f() { g(0..afterimage_cache::LAST) }\n")
+
+    def test_hidden_code(self) -> None:
+        code = '#[path = "x.rs"]\nmod a;\n#[cfg_attr(unix, path = "x.rs")]\nmod b;\ninclude!("x.rs");\n'
+        tests = '#[cfg(test)]\n#[path = "x.rs"]\nmod tests;\n'
+        self.tree.crate("cache", f"{code}extern crate self as me;\n{tests}")
+        self.tree.write("crates/cache/src/a.rs", "")
+        self.tree.write("crates/cache/src/b.rs", "")
+        forms = [(1, "#[path]"), (3, "#[path]"), (5, "include!"), (6, "extern crate")]
+        self.assert_found(*(("crates/cache/src/lib.rs", line, f"`{form}` hides") for line, form in forms))
+
+    def test_files_of_inline_modules(self) -> None:
+        self.tree.crate("kernels", "mod inner { mod deep; }\nmod lost;\n")
+        self.tree.crate("cache", "pub fn run() {}\n")
+        self.tree.write("crates/kernels/src/inner/deep.rs", "use afterimage_cache::run;\n")
+        deep = ("crates/kernels/src/inner/deep.rs", 1, "kernels is not above cache")
+        self.assert_found(deep, ("crates/kernels/src/lib.rs", 2, "the module lost has no file"))
+
+    def test_a_renamed_mark_of_handlers(self) -> None:
+        self.tree.crate("server", "use utoipa::ToSchema;\nuse utoipa::path as operation;\nuse utoipa as u;\n")
+        self.assert_found(*(("crates/server/src/lib.rs", line, "handlers are known by") for line in (2, 3)))
 
 
 class Circles(StructureTest):
@@ -194,8 +277,10 @@ class Sizes(StructureTest):
         def function(name: str, lines: int) -> str:
             return f"\nfn {name}<A, B>(a: A) -> Map<A, B>\nwhere\n    A: B,\n{{\n" + "    x();\n" * (lines - 5) + "}\n"
 
-        self.tree.crate("kernels", function("short", 60) + function("long", 61))
-        self.assert_found(("crates/kernels/src/lib.rs", 63, "long has 61 lines; 60 are the limit"))
+        macro = "macro_rules! listed {\n" + "    () => {};\n" * 60 + "}\n"
+        self.tree.crate("kernels", function("short", 60) + function("long", 61) + macro)
+        long = ("crates/kernels/src/lib.rs", 63, "long has 61 lines; 60 are the limit")
+        self.assert_found(long, ("crates/kernels/src/lib.rs", 124, "listed has 62 lines"))
 
     def test_a_vague_error(self) -> None:
         error = 'enum RunnerError {\n    // Model(String) was here\n    #[error("{0}")]\n    Model(String),\n}\n'
@@ -213,6 +298,20 @@ class KnownFaults(StructureTest):
         mended = Known(path, "long file", "")
         wrong = without_known(findings, replace(RULES, known=[known, mended]))
         self.assertEqual([one.text for one in wrong], ["rules.toml knows `long file`, which is mended: take it out"])
+
+
+class StaleRules(StructureTest):
+    def test_names_that_are_gone(self) -> None:
+        self.tree.write("Cargo.toml", '[workspace.dependencies]\naxum = "1"\n')
+        self.tree.crate("cache", f"mod plan;\n{RULES.handlers.mark})]\n")
+        self.tree.write("crates/cache/src/plan.rs", "")
+        good = Arrow(never=["cache::*"], why="", sources=["cache::plan"], except_=["crates/cache/src/plan.rs"])
+        bad = Arrow(never=["cache::method/"], why="", sources=["cache::plan"], but=["x"], except_=["a.rs"])
+        packages = [Packages("cache", "", ["axum", "axuum"]), Packages("cash", "", only=["axum"])]
+        handlers = replace(RULES.handlers, room="cache::plan")
+        rules = replace(RULES, arrows=[good, bad], packages=packages, paths=[], handlers=handlers)
+        expected = ["cache::method/", "x", "a.rs", "axuum", "cash"]
+        self.assertEqual(list(missing(Workspace(self.tree.folder), rules)), expected)
 
 
 class Sources(unittest.TestCase):
@@ -253,13 +352,19 @@ class Pictures(StructureTest):
 class Pages(StructureTest):
     def test_names_that_are_nowhere(self) -> None:
         self.tree.crate("cache", "pub mod plan;\n")
-        self.tree.write("crates/cache/src/plan.rs", "pub struct Plan;\n")
-        page = "`cache::plan` has `Plan`, `KEY`, `crates/cache`.\n`cache::plans`, `Plane`, `cache_dit`, `crates/x`\n"
-        found = list(unknown_names(Workspace(self.tree.folder), page))
-        self.assertEqual(
-            [(one.line, one.fault) for one in found],
-            [(2, f"name {name}") for name in ("cache::plans", "Plane", "crates/x")],
+        self.tree.write(
+            "crates/cache/src/plan.rs", '// Gone\npub struct Plan;\nfn of() -> Theirs { one::<Kept>("key") }\n'
         )
+        good = "`cache::plan` has `Plan`, `key`, `crates/cache`, `plan.rs`, `src/plan.rs`, `Plan::of(x)`, `QMatMul`\n"
+        bad = ["cache::plans", "Plane", "cache_dit", "crates/x", "old.rs", "Plan::off", "Gone"]
+        pages = [f"docs/{name}.md" for name in ("architecture", "adding-a-model", "adr/0001-x")]
+        for page in pages:
+            self.tree.write(page, good + ", ".join(f"`{name}`" for name in bad))
+        rules = replace(RULES, foreign_names=["QMatMul", "Unsaid"])
+        found = list(unknown_names(Workspace(self.tree.folder), rules))
+        expected = [(page, 2, f"name {name}") for page in pages for name in bad]
+        expected.append(("rules.toml", 1, "foreign name Unsaid"))
+        self.assertEqual([(one.path, one.line, one.fault) for one in found], expected)
 
 
 class Layouts(unittest.TestCase):

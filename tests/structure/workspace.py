@@ -4,45 +4,18 @@ An import leads to the file that defines what is imported: names that a `mod.rs`
 where they come from. Test code is left out: what a test needs to know says nothing about the rooms.
 """
 
-import re
 import tomllib
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from crate import Crate
 from rust_source import Import, RustSource
 
 Module = tuple[str, ...]
 """The crate's folder and the names of the modules, outermost first."""
-CRATE_ROOTS = ("lib.rs", "main.rs")
 LONGEST_CHAIN = 20
 """Of names that are passed on; more is a circle of imports, which the compiler refuses."""
-
-
-@dataclass(frozen=True)
-class Crate:
-    """A folder of `crates`."""
-
-    name: str
-    manifest_path: Path
-    library: str
-    """What others write in front of `::`."""
-
-    @cached_property
-    def manifest(self) -> dict:
-        return tomllib.loads(self.manifest_path.read_text())
-
-    @cached_property
-    def dependencies(self) -> dict[str, int]:
-        """Packages that are named in the manifest, also for tests, and the line."""
-        tables = [self.manifest, *self.manifest.get("target", {}).values()]
-        kinds = ("dependencies", "dev-dependencies", "build-dependencies")
-        names = [name for table in tables for kind in kinds for name in table.get(kind, {})]
-        lines = self.manifest_path.read_text().splitlines()
-        return {
-            name: next((at for at, line in enumerate(lines, 1) if re.match(rf'"?{name}"?\s*[.=]', line)), 1)
-            for name in names
-        }
 
 
 @dataclass(frozen=True)
@@ -91,15 +64,20 @@ class Workspace:
         self.children: dict[Module, set[str]] = {}
         self.imports: dict[Module, list[Import]] = {}
         self.items: dict[Module, set[str]] = {}
+        self.lost: list[tuple[File, str, int]] = []
+        """Modules that are not where a file that declares them says, and the line."""
+        manifest = root / "Cargo.toml"
+        table = tomllib.loads(manifest.read_text()) if manifest.exists() else {}
+        self.packages: dict[str, dict | str] = table.get("workspace", {}).get("dependencies", {})
         for manifest in sorted(root.glob("crates/*/Cargo.toml")):
-            package = tomllib.loads(manifest.read_text())["package"]["name"]
-            name = manifest.parent.name
-            self.crates[name] = Crate(name, manifest, package.replace("-", "_"))
-            for crate_root in CRATE_ROOTS:
-                path = manifest.parent / "src" / crate_root
-                if path.exists():
-                    self.read(path, (name,), path.parent)
-                    break
+            crate = Crate(manifest.parent.name, manifest, self.packages)
+            self.crates[crate.name] = crate
+            for at, path in enumerate(crate.targets):
+                # The first one is the crate; others are crates of their own, beside its modules.
+                name = path.relative_to(manifest.parent).as_posix()
+                self.read(path, (crate.name,) if at == 0 else (crate.name, name), path.parent)
+        self.libraries = {crate.library: crate.name for crate in self.crates.values()}
+        self.by_package = {crate.package: crate.name for crate in self.crates.values()}
 
     def read(self, path: Path, module: Module, folder: Path) -> None:
         """Reads a file and those of the modules that it declares."""
@@ -111,13 +89,14 @@ class Workspace:
             self.items.setdefault(module + scope, set()).add(item)
         for one in source.imports:
             self.imports.setdefault(module + one.scope, []).append(one)
-        for name, offset in source.declared_modules.items():
-            if source.is_test(offset):
+        for scope, name, offset in source.declared_modules:
+            inner = folder.joinpath(*scope, name)
+            candidate = next((one for one in (inner.with_suffix(".rs"), inner / "mod.rs") if one.exists()), None)
+            if candidate is None:
+                self.lost.append((self.files[module], name, source.line(offset)))
                 continue
-            for candidate, inner in ((folder / f"{name}.rs", folder / name), (folder / name / "mod.rs", folder / name)):
-                if candidate.exists():
-                    self.children.setdefault(module, set()).add(name)
-                    self.read(candidate, (*module, name), inner)
+            self.children.setdefault(module + scope, set()).add(name)
+            self.read(candidate, (*module, *scope, name), inner)
 
     def file_of(self, module: Module) -> File:
         """The file that a module, perhaps an inline one, is written in."""
@@ -151,9 +130,8 @@ class Workspace:
         if depth > LONGEST_CHAIN or not path:
             return None
         first, rest = path[0], path[1:]
-        libraries = {crate.library: crate.name for crate in self.crates.values()}
         if first == "crate":
-            start = scope[:1]
+            start = scope[:2] if is_other_target(scope) else scope[:1]
         elif first == "self":
             start = scope
         elif first == "super":
@@ -162,11 +140,16 @@ class Workspace:
                 start, rest = start[:-1], rest[1:]
         elif first in self.children.get(scope, ()) or self.bindings(scope, first):
             start, rest = scope, path
-        elif first in libraries:
-            start = (libraries[first],)
+        elif library := self.library(scope[0], first):
+            start = (library,)
         else:
             return None
         return self.walk(start, rest, start, depth)
+
+    def library(self, crate: str, name: str) -> str | None:
+        """The crate that a name stands for in another, which may have renamed it in its manifest."""
+        renamed = {one.name.replace("-", "_"): one.package for one in self.crates[crate].dependencies}
+        return self.by_package.get(renamed.get(name, "")) or self.libraries.get(name)
 
     def bindings(self, module: Module, name: str) -> list[Import]:
         return [one for one in self.imports.get(module, []) if one.name == name]
@@ -195,6 +178,11 @@ class Workspace:
                 if found and found.item in self.items.get(found.module, ()):
                     return Place(found.module, found.item, named)
         return Place(module, name, named)
+
+
+def is_other_target(module: Module) -> bool:
+    """Whether it belongs to a binary or build script beside the crate, whose name is that of its file."""
+    return len(module) > 1 and module[1].endswith(".rs")
 
 
 @dataclass(frozen=True)
