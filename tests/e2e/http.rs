@@ -1,7 +1,7 @@
 //! The smallest HTTP client that can also be rude: bodies are sent as they are, connections kept or not.
 
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::TcpStream;
+use std::net::{Shutdown, TcpStream};
 
 use serde_json::Value;
 
@@ -99,10 +99,24 @@ impl Connection {
 
 /// Asks for a generation and leaves the answer to the caller, who may also hang up.
 pub(crate) fn open_generation(address: &str, request: &Value) -> TcpStream {
+    open(address, "POST", "/v1/images/generations", &[], request.to_string().as_bytes())
+}
+
+/// The same for any request.
+pub(crate) fn open(address: &str, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> TcpStream {
     let mut connection = TcpStream::connect(address).unwrap();
-    let message = message("POST", "/v1/images/generations", &[], request.to_string().as_bytes());
-    connection.write_all(&message).unwrap();
+    connection.write_all(&message(method, path, headers, body)).unwrap();
     connection
+}
+
+/// The same, of a client that says that nothing more comes.
+pub(crate) fn half_closed(address: &str, bytes: &[u8]) -> Response {
+    let mut connection = TcpStream::connect(address).unwrap();
+    connection.write_all(bytes).unwrap();
+    connection.shutdown(Shutdown::Write).unwrap();
+    let mut answer = Vec::new();
+    connection.read_to_end(&mut answer).unwrap();
+    parse(&answer).unwrap_or_else(|| panic!("{}", String::from_utf8_lossy(&answer)))
 }
 
 /// Sends these bytes and reads the answer; an error if there is no server or it hangs up.

@@ -24,6 +24,39 @@ fn a_client_that_leaves_does_not_keep_the_worker_busy() {
 }
 
 #[test]
+fn a_client_that_has_no_more_to_say_gets_its_answer() {
+    let server = Server::start(&[]);
+    let post = |body: &serde_json::Value, version: &str| {
+        let body = body.to_string();
+        let head = format!("POST /v1/images/generations HTTP/{version}\r\nhost: x\r\ncontent-length: {}", body.len());
+        http::half_closed(&server.address, format!("{head}\r\n\r\n{body}").as_bytes())
+    };
+    let mut request = json!({"prompt": "red apple", "seed": 1, "num_inference_steps": 60});
+    for version in ["1.1", "1.0"] {
+        let answer = post(&request, version);
+        assert_eq!((answer.status, Picture::of(&answer.json(), 0).width), (200, 64), "HTTP/{version}");
+    }
+    request["stream"] = json!(true);
+    let events = post(&request, "1.1").events();
+    assert_eq!(events.last().unwrap()["type"], "image_generation.completed");
+    assert_eq!(post(&json!({"prompt": "no such thing"}), "1.1").status, 400);
+    assert_eq!(http::half_closed(&server.address, b"GET /v1/models HTTP/1.1\r\nhost: x\r\n\r\n").status, 200);
+    assert_eq!(server.metric("afterimage_requests_total", &["status=\"cancelled\""]), 0.0);
+}
+
+#[test]
+fn a_client_that_leaves_a_stream_does_not_keep_the_worker_busy() {
+    let server = Server::start(&[]);
+    let in_flight = || server.metric("afterimage_requests_in_flight", &[]);
+    let request = json!({"prompt": "red apple", "n": 10, "num_inference_steps": 200, "stream": true});
+    let clients = [0, 1].map(|_| http::open_generation(&server.address, &request));
+    server.wait_until("both are accepted", || in_flight() == 2.0);
+    drop(clients);
+    server.wait_until("both are given up", || in_flight() == 0.0);
+    assert_eq!(server.metric("afterimage_requests_total", &["status=\"cancelled\""]), 2.0);
+}
+
+#[test]
 fn a_full_queue_says_when_to_come_back() {
     let server = Server::start(&["--max-queued-requests", "1", "--max-batch-rows", "2"]);
     let body = json!({"prompt": "red apple", "n": 2, "num_inference_steps": 60}).to_string();

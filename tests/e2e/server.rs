@@ -73,10 +73,10 @@ impl Server {
     }
 
     /// A server whose standard error is a pipe, and the end of it that somebody should read.
-    pub(crate) fn start_unread(flags: &[&str]) -> (Self, ChildStderr) {
+    pub(crate) fn start_unread(key: Option<&str>, flags: &[&str]) -> (Self, ChildStderr) {
         let mut command = Command::new(PROGRAM);
         command.arg("serve").args(flags).stderr(Stdio::piped());
-        let mut server = Self::from_command(command, None);
+        let mut server = Self::from_command(command, key.map(str::to_owned));
         let log = server.child.stderr.take().unwrap();
         (server, log)
     }

@@ -9,7 +9,7 @@ use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use futures_util::task::AtomicWaker;
@@ -18,6 +18,7 @@ use tokio::net::TcpStream;
 
 use super::patience::Patience;
 use super::receipt::Terms;
+use super::socket::Socket;
 use super::start::Start;
 
 /// What the system holds of one connection and has not sent. Less would cost slow networks throughput, because
@@ -27,7 +28,7 @@ const UNSENT_BYTES: u32 = 64 * 1024;
 
 /// One end of a connection.
 pub(super) struct Line {
-    stream: TcpStream,
+    socket: Socket,
     /// What was read before.
     start: Start,
     state: Arc<LineState>,
@@ -52,8 +53,8 @@ struct HandedOver {
 }
 
 impl Line {
-    pub(super) fn new(stream: TcpStream, start: Start, write_timeout: Duration) -> Self {
-        if let Err(error) = bound(&stream, write_timeout) {
+    pub(super) fn new(socket: Socket, start: Start, write_timeout: Duration) -> Self {
+        if let Err(error) = bound(socket.stream(), write_timeout) {
             tracing::debug!(%error, "what this client does not read is bounded by the server alone");
         }
         let state = LineState {
@@ -63,7 +64,7 @@ impl Line {
             waker: AtomicWaker::new(),
             handed_over: Mutex::default(),
         };
-        Self { stream, start, state: Arc::new(state) }
+        Self { socket, start, state: Arc::new(state) }
     }
 
     pub(super) fn state(&self) -> Arc<LineState> {
@@ -150,13 +151,13 @@ impl AsyncRead for Line {
         if self.start.read(buffer) {
             return Poll::Ready(Ok(()));
         }
-        Pin::new(&mut self.stream).poll_read(context, buffer)
+        Pin::new(&mut self.socket).poll_read(context, buffer)
     }
 }
 
 impl AsyncWrite for Line {
     fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        let result = Pin::new(&mut self.stream).poll_write(context, bytes);
+        let result = Pin::new(&mut self.socket).poll_write(context, bytes);
         self.state.note(&result);
         result
     }
@@ -166,22 +167,23 @@ impl AsyncWrite for Line {
         context: &mut Context<'_>,
         buffers: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let result = Pin::new(&mut self.stream).poll_write_vectored(context, buffers);
+        let result = Pin::new(&mut self.socket).poll_write_vectored(context, buffers);
         self.state.note(&result);
         result
     }
 
     fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
+        self.socket.is_write_vectored()
     }
 
     /// hyper calls this when it has nothing left to write.
-    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(self.state.flushed(&self.stream))
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(Pin::new(&mut self.socket).poll_flush(context))?;
+        Poll::Ready(self.state.flushed(self.socket.stream()))
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(context)
+        Pin::new(&mut self.socket).poll_shutdown(context)
     }
 }
 
@@ -189,7 +191,7 @@ impl Drop for Line {
     fn drop(&mut self) {
         // What such a client has not taken is thrown away at once, not kept by the system.
         if self.state.patience.has_run_out()
-            && let Err(error) = self.stream.set_zero_linger()
+            && let Err(error) = self.socket.stream().set_zero_linger()
         {
             tracing::debug!(%error, "the system keeps what a client has not taken");
         }

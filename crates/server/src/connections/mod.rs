@@ -14,13 +14,14 @@
 
 mod activity;
 mod answer_body;
+mod client;
 mod line;
 mod patience;
 pub(crate) mod receipt;
+mod socket;
 mod start;
 mod streams;
 
-use std::convert::Infallible;
 use std::future::pending;
 use std::io;
 use std::net::SocketAddr;
@@ -45,7 +46,9 @@ use tower::ServiceExt;
 
 use activity::{Activity, InProgress};
 use answer_body::{AnswerBody, Stream};
+use client::{Client, HasLeft};
 use line::{Line, LineState};
+use socket::Socket;
 use start::Protocol;
 use streams::StreamTasks;
 
@@ -115,6 +118,8 @@ impl Protocols {
         let mut http1 = http1::Builder::new();
         http1.timer(TokioTimer::new()).header_read_timeout(limits.header_timeout).max_header_size(MAX_HEAD_BYTES);
         http1.max_buf_size(MAX_BUFFERED_BYTES);
+        // Who has ended its side may still wait for the answer: `client` tells it from one that has left.
+        http1.half_close(true);
         let mut http2 = http2::Builder::new(StreamTasks { write_timeout: limits.write_timeout });
         http2.timer(TokioTimer::new()).max_header_list_size(MAX_HEAD_BYTES as u32);
         http2.max_concurrent_streams(MAX_STREAMS).keep_alive_interval(PING_INTERVAL);
@@ -125,22 +130,24 @@ impl Protocols {
     /// Until the client disconnects, is disconnected, or `stop`.
     async fn serve(
         &self,
-        mut stream: TcpStream,
+        stream: TcpStream,
         peer: SocketAddr,
         router: Router,
         stop: CancellationToken,
     ) -> Result<(), BoxError> {
         let ConnectionLimits { header_timeout, write_timeout, .. } = self.limits;
+        let mut socket = Socket::new(stream);
         let started = tokio::select! {
-            started = timeout(header_timeout, start::read(&mut stream)) => started,
+            started = timeout(header_timeout, start::read(&mut socket)) => started,
             () = stop.cancelled() => return Ok(()),
         };
         // Silence is no error.
         let Ok(started) = started else { return Ok(()) };
         let (protocol, start) = started?;
-        let line = Line::new(stream, start, write_timeout);
+        let client = (protocol == Protocol::Http1).then(|| Client(socket.clone()));
+        let line = Line::new(socket, start, write_timeout);
         let state = line.state();
-        let answering = Answering { router, peer, line: line.state() };
+        let answering = Answering { router, peer, client, line: line.state() };
         let ends = Ends { line: &state, write_timeout };
         match protocol {
             Protocol::Http1 => {
@@ -171,6 +178,8 @@ impl Protocols {
 struct Answering {
     router: Router,
     peer: SocketAddr,
+    /// In HTTP/1; in HTTP/2 the protocol says who has left.
+    client: Option<Client>,
     line: Arc<LineState>,
 }
 
@@ -179,10 +188,14 @@ impl Answering {
         self,
         mut request: Request<Incoming>,
         in_progress: Option<InProgress>,
-    ) -> Result<Response<AnswerBody>, Infallible> {
-        let Self { router, peer, line } = self;
+    ) -> Result<Response<AnswerBody>, HasLeft> {
+        let Self { router, peer, client, line } = self;
         request.extensions_mut().insert(Peer(peer));
-        let mut response = router.oneshot(request.map(Body::new)).await?;
+        let request = request.map(Body::new);
+        let mut response = match client {
+            Some(client) => client.answer(router, request).await?,
+            None => router.oneshot(request).await.unwrap_or_else(|never| match never {}),
+        };
         let terms = receipt::take(&mut response);
         let stream = in_progress.map(|request| Stream { patience: streams::patience(), _request: request });
         if let Some(deadline) = terms.deadline {

@@ -3,7 +3,8 @@
 use std::io;
 
 use tokio::io::{AsyncReadExt, ReadBuf};
-use tokio::net::TcpStream;
+
+use super::socket::Socket;
 
 /// What every HTTP/2 connection begins with (RFC 9113, 3.4), and no HTTP/1 connection.
 const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -25,10 +26,10 @@ pub(super) struct Start {
 }
 
 /// Reads until the two can be told apart.
-pub(super) async fn read(stream: &mut TcpStream) -> io::Result<(Protocol, Start)> {
+pub(super) async fn read(socket: &mut Socket) -> io::Result<(Protocol, Start)> {
     let mut start = Start { bytes: [0; PREFACE.len()], from: 0, length: 0 };
     while start.length < PREFACE.len() && start.bytes[..start.length] == PREFACE[..start.length] {
-        match stream.read(&mut start.bytes[start.length..]).await? {
+        match socket.read(&mut start.bytes[start.length..]).await? {
             0 => break,
             read => start.length += read,
         }
@@ -53,7 +54,7 @@ mod tests {
     use std::time::Duration;
 
     use tokio::io::AsyncWriteExt;
-    use tokio::net::TcpListener;
+    use tokio::net::{TcpListener, TcpStream};
 
     use super::super::line::Line;
     use super::*;
@@ -70,11 +71,12 @@ mod tests {
                 tokio::task::yield_now().await;
             }
         });
-        let (mut stream, _) = listener.accept().await.unwrap();
-        let (protocol, start) = read(&mut stream).await.unwrap();
+        let (stream, _) = listener.accept().await.unwrap();
+        let mut socket = Socket::new(stream);
+        let (protocol, start) = read(&mut socket).await.unwrap();
         client.await.unwrap();
         let mut bytes = Vec::new();
-        let mut rest = Line::new(stream, start, Duration::from_secs(1));
+        let mut rest = Line::new(socket, start, Duration::from_secs(1));
         rest.read_to_end(&mut bytes).await.unwrap();
         (protocol, bytes)
     }
