@@ -131,6 +131,17 @@ fn a_length_of_prompts_that_is_not_the_pipeline_s() {
     family.list("runs").iter().for_each(|run| family.check_run(run));
 }
 
+/// FLUX's pipeline gives the noise levels, which Heun's scheduler does not take.
+#[test]
+fn a_model_offers_no_scheduler_that_it_refuses() {
+    let Family { server, .. } = &Family::serve("flux-dev", &[]);
+    let card = server.get("/v1/models").json()["data"][0].take();
+    assert_eq!(card["schedulers"], json!(["FlowMatchEulerDiscreteScheduler"]));
+    let request = json!({"prompt": "a cat", "num_inference_steps": 1, "scheduler": "FlowMatchHeunDiscreteScheduler"});
+    let refused = server.post(request.to_string().as_bytes());
+    assert_eq!((refused.status, refused.error().0.as_deref()), (400, Some("scheduler")), "{}", refused.text());
+}
+
 #[test]
 fn schedulers_of_flow_matching() {
     let Family { server, .. } = &Family::serve("sd3", &[]);

@@ -1,81 +1,90 @@
-//! The gemm of linear layers with weights in f32 and bf16, and that of the crate `gemm`, which candle calls, with
-//! weights in f32.
+//! The gemm of linear layers with weights in f32 and bf16 and activations in both, and that of the crate `gemm`, which
+//! candle calls, in f32; beside what the multipliers of the same threads give when nothing has to be loaded.
 //!
 //!     cargo bench -p afterimage-kernels --bench gemm
 
 #![allow(missing_docs, clippy::unwrap_used)]
 
-use std::convert::Infallible;
-use std::ops::Range;
-
-use afterimage_kernels::{Gemm, WeightRows};
+use afterimage_kernels::{Epilogue, PackedWeights, PlainWeights, Rows, Value, multiply, peak_products};
 use divan::counter::ItemsCount;
 use divan::{Bencher, black_box};
+use half::bf16;
 
 fn main() {
     divan::main();
 }
 
-/// Two rows are embedded timesteps; the others tokens: of DiT-XL/2 and of FLUX.1 at 256x256.
-const SIZES: [Gemm; 4] = [
-    Gemm { rows: 2, inputs: 3072, outputs: 9216 },
-    Gemm { rows: 512, inputs: 1152, outputs: 4608 },
-    Gemm { rows: 768, inputs: 3072, outputs: 3072 },
-    Gemm { rows: 768, inputs: 12288, outputs: 3072 },
+#[derive(Debug, Clone, Copy)]
+struct Sizes {
+    rows: usize,
+    inputs: usize,
+    outputs: usize,
+}
+
+const fn sizes(rows: usize, inputs: usize, outputs: usize) -> Sizes {
+    Sizes { rows, inputs, outputs }
+}
+
+/// Two rows are embedded timesteps; the others tokens: of the embedded model at 64x64, and of DiT-XL/2 and FLUX.1 at
+/// 256x256, under guidance.
+const SIZES: [Sizes; 7] = [
+    sizes(2, 3072, 9216),
+    sizes(128, 192, 576),
+    sizes(128, 768, 192),
+    sizes(512, 1152, 1152),
+    sizes(512, 1152, 4608),
+    sizes(512, 4608, 1152),
+    sizes(768, 3072, 3072),
 ];
-
-struct F32<'a>(&'a [f32], usize);
-
-impl WeightRows for F32<'_> {
-    type Error = Infallible;
-
-    fn rows<'a>(&'a self, rows: Range<usize>, _: &'a mut Vec<f32>) -> Result<&'a [f32], Infallible> {
-        Ok(&self.0[rows.start * self.1..rows.end * self.1])
-    }
-}
-
-struct Bf16<'a>(&'a [u16], usize);
-
-impl WeightRows for Bf16<'_> {
-    type Error = Infallible;
-
-    fn rows<'a>(&'a self, rows: Range<usize>, scratch: &'a mut Vec<f32>) -> Result<&'a [f32], Infallible> {
-        let stored = &self.0[rows.start * self.1..rows.end * self.1];
-        scratch.resize(stored.len(), 0.0);
-        scratch.iter_mut().zip(stored).for_each(|(wide, stored)| *wide = f32::from_bits(u32::from(*stored) << 16));
-        Ok(scratch)
-    }
-}
 
 fn values(length: usize) -> Vec<f32> {
     (0..length).map(|index| (index as f32 * 0.37).sin()).collect()
 }
 
 /// Items per second are floating point operations per second.
-fn operations(size: Gemm) -> ItemsCount {
+fn operations(size: Sizes) -> ItemsCount {
     ItemsCount::new(2 * size.rows * size.inputs * size.outputs)
 }
 
-#[divan::bench(args = SIZES, sample_count = 10)]
-fn ours_f32(bencher: Bencher<'_, '_>, size: Gemm) {
-    let (x, weights) = (values(size.rows * size.inputs), values(size.outputs * size.inputs));
-    let mut output = vec![0f32; size.rows * size.outputs];
-    let weights = F32(&weights, size.inputs);
-    bencher.counter(operations(size)).bench_local(|| size.run(black_box(&x), &weights, &mut output).unwrap());
+fn run<T: Value>(bencher: Bencher<'_, '_>, size: Sizes, convert: fn(f32) -> T, weights: PlainWeights<'_>) {
+    let Sizes { rows, inputs, outputs } = size;
+    let x: Vec<T> = values(rows * inputs).into_iter().map(convert).collect();
+    let weights = PackedWeights::new(outputs, inputs, weights);
+    let mut output = vec![convert(0.0); rows * outputs];
+    let epilogue = Epilogue::default();
+    bencher
+        .counter(operations(size))
+        .bench_local(|| multiply(Rows { values: black_box(&x), rows }, &weights, &epilogue, &mut output));
 }
 
-#[divan::bench(args = SIZES, sample_count = 10)]
-fn ours_bf16(bencher: Bencher<'_, '_>, size: Gemm) {
-    let x = values(size.rows * size.inputs);
-    let weights: Vec<u16> = values(size.outputs * size.inputs).iter().map(|v| (v.to_bits() >> 16) as u16).collect();
-    let mut output = vec![0f32; size.rows * size.outputs];
-    let weights = Bf16(&weights, size.inputs);
-    bencher.counter(operations(size)).bench_local(|| size.run(black_box(&x), &weights, &mut output).unwrap());
+fn narrow(size: Sizes) -> Vec<bf16> {
+    values(size.outputs * size.inputs).into_iter().map(bf16::from_f32).collect()
 }
 
-#[divan::bench(args = SIZES, sample_count = 10)]
-fn candle_f32(bencher: Bencher<'_, '_>, size: Gemm) {
-    let Gemm { rows, inputs, outputs } = size;
+#[divan::bench(args = SIZES, sample_count = 20)]
+fn ours_f32(bencher: Bencher<'_, '_>, size: Sizes) {
+    run(bencher, size, |value| value, PlainWeights::F32(&values(size.outputs * size.inputs)));
+}
+
+#[divan::bench(args = SIZES, sample_count = 20)]
+fn ours_f32_over_bf16(bencher: Bencher<'_, '_>, size: Sizes) {
+    run(bencher, size, |value| value, PlainWeights::Bf16(&narrow(size)));
+}
+
+#[divan::bench(args = SIZES, sample_count = 20)]
+fn ours_bf16(bencher: Bencher<'_, '_>, size: Sizes) {
+    run(bencher, size, bf16::from_f32, PlainWeights::Bf16(&narrow(size)));
+}
+
+#[divan::bench(sample_count = 20, args = [false, true])]
+fn peak(bencher: Bencher<'_, '_>, bf16: bool) {
+    let operations = peak_products(bf16);
+    bencher.counter(ItemsCount::new(operations)).bench_local(|| peak_products(black_box(bf16)));
+}
+
+#[divan::bench(args = SIZES, sample_count = 20)]
+fn candle_f32(bencher: Bencher<'_, '_>, size: Sizes) {
+    let Sizes { rows, inputs, outputs } = size;
     let (x, weights) = (values(rows * inputs), values(outputs * inputs));
     let mut output = vec![0f32; rows * outputs];
     let threads = gemm::Parallelism::Rayon(std::thread::available_parallelism().unwrap().get());

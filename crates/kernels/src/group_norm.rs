@@ -4,7 +4,9 @@
 
 use rayon::prelude::*;
 
-use crate::exponential::exp;
+use crate::functions::Functions;
+use crate::map::map;
+use crate::simd::{Kernel, Simd, dispatch};
 
 /// Sums are kept in as many lanes, so that the compiler can vectorise them.
 const LANES: usize = 16;
@@ -26,10 +28,23 @@ pub fn group_sums(values: &[f32], groups: usize) -> Vec<Sums> {
     assert!(groups > 0 && values.len().is_multiple_of(groups), "{} values in {groups} groups", values.len());
     match values.len() / groups {
         0 => vec![Sums::default(); groups],
-        length => values.par_chunks_exact(length).map(sums).collect(),
+        length => values.par_chunks_exact(length).map(|values| dispatch(SumsOf(values))).collect(),
     }
 }
 
+/// Ordinary code, compiled for the widest registers.
+struct SumsOf<'a>(&'a [f32]);
+
+impl Kernel for SumsOf<'_> {
+    type Output = Sums;
+
+    #[inline(always)]
+    fn run<S: Simd>(self, _: S) -> Sums {
+        sums(self.0)
+    }
+}
+
+#[inline(always)]
 fn sums(values: &[f32]) -> Sums {
     let (mut sum, mut squares) = ([0f64; LANES], [0f64; LANES]);
     let mut chunks = values.chunks_exact(LANES);
@@ -62,60 +77,37 @@ pub fn scale_shift_silu(input: &[f32], stride: usize, scale: &[f32], shift: &[f3
     if pixels == 0 {
         return;
     }
-    output.par_chunks_exact_mut(pixels).enumerate().for_each(|(channel, values)| {
-        values.copy_from_slice(&input[channel * stride..][..pixels]);
-        dispatch(values, scale[channel], shift[channel]);
+    output.par_chunks_exact_mut(pixels).enumerate().for_each(|(channel, output)| {
+        let input = &input[channel * stride..][..pixels];
+        dispatch(MoveAndActivate { input, output, scale: scale[channel], shift: shift[channel] });
     });
 }
 
-#[cfg(target_arch = "x86_64")]
-fn dispatch(values: &mut [f32], scale: f32, shift: f32) {
-    if is_x86_feature_detected!("avx512f") {
-        // SAFETY: the CPU has the features the function is compiled for.
-        unsafe { avx512(values, scale, shift) }
-    } else if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
-        // SAFETY: the CPU has the features the function is compiled for.
-        unsafe { avx2(values, scale, shift) }
-    } else {
-        plain(values, scale, shift);
+/// The pixels of one channel.
+struct MoveAndActivate<'a> {
+    input: &'a [f32],
+    output: &'a mut [f32],
+    scale: f32,
+    shift: f32,
+}
+
+impl Kernel for MoveAndActivate<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) {
+        let (scale, shift) = (simd.splat(self.scale), simd.splat(self.shift));
+        map(simd, self.input, self.output, |simd, x, _| {
+            let y = simd.mul_add(x, scale, shift);
+            simd.silu_of(y, y)
+        });
     }
-}
-
-#[cfg(not(target_arch = "x86_64"))]
-fn dispatch(values: &mut [f32], scale: f32, shift: f32) {
-    plain(values, scale, shift);
-}
-
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx512f")]
-fn avx512(values: &mut [f32], scale: f32, shift: f32) {
-    for value in values {
-        *value = silu(f32::mul_add(*value, scale, shift), f32::mul_add);
-    }
-}
-
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx2,fma")]
-fn avx2(values: &mut [f32], scale: f32, shift: f32) {
-    for value in values {
-        *value = silu(f32::mul_add(*value, scale, shift), f32::mul_add);
-    }
-}
-
-fn plain(values: &mut [f32], scale: f32, shift: f32) {
-    for value in values {
-        *value = silu(*value * scale + shift, |a, b, c| a * b + c);
-    }
-}
-
-#[inline(always)]
-fn silu(x: f32, multiply_add: impl Fn(f32, f32, f32) -> f32) -> f32 {
-    x / (1.0 + exp(-x, multiply_add))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::simd::{Isa, dispatch_on};
 
     fn values(length: usize) -> Vec<f32> {
         (0..length).map(|index| (index as f32 * 0.731).sin() * 20.0).collect()
@@ -136,15 +128,14 @@ mod tests {
     fn channels_are_moved_and_activated() {
         let (scale, shift) = ([2.0, -0.5], [0.25, 1.0]);
         let values = values(2 * 100);
-        let (mut dispatched, mut plain_values) = (vec![f32::NAN; 200], values.clone());
-        scale_shift_silu(&values, 100, &scale, &shift, &mut dispatched);
-        for (channel, part) in plain_values.chunks_mut(100).enumerate() {
-            plain(part, scale[channel], shift[channel]);
-        }
-        for (index, value) in values.iter().enumerate() {
-            let y = f64::from(*value) * f64::from(scale[index / 100]) + f64::from(shift[index / 100]);
-            let expected = y / (1.0 + (-y).exp());
-            for found in [dispatched[index], plain_values[index]] {
+        for isa in Isa::tested() {
+            let mut output = vec![f32::NAN; 200];
+            for (channel, (input, output)) in values.chunks(100).zip(output.chunks_mut(100)).enumerate() {
+                dispatch_on(isa, MoveAndActivate { input, output, scale: scale[channel], shift: shift[channel] });
+            }
+            for (index, (value, found)) in values.iter().zip(output).enumerate() {
+                let y = f64::from(*value) * f64::from(scale[index / 100]) + f64::from(shift[index / 100]);
+                let expected = y / (1.0 + (-y).exp());
                 // Rounding of y moves the exponential by that much of itself.
                 assert!((f64::from(found) - expected).abs() <= 1e-5 * (1.0 + expected.abs()), "{found}, {expected}");
             }

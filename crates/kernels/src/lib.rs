@@ -1,20 +1,33 @@
 //! CPU operators that a tensor library leaves slow.
 //!
-//! Plain slices in and out; no tensors, no models. Every operator is written once as ordinary Rust
-//! that the compiler vectorises, and compiled again for the wider instruction sets it may find at
-//! run time. Results may differ in the last bit between instruction sets (fused multiply-add), and
-//! never with the number of threads.
+//! Plain slices in and out; no tensors, no models. Every operator is written once, over the registers of an instruction
+//! set ([`Isa`]), and compiled for each; the widest one of the CPU is chosen at run time. Results may differ in the last
+//! bit between instruction sets (fused multiply-add), and never with the number of threads.
 
+mod activate;
+mod attention;
+mod buffer;
 mod conv3x3;
-mod exponential;
-mod gelu;
+mod functions;
 mod gemm;
 mod group_norm;
+mod map;
 mod memory;
+mod norm;
 mod parallel;
+mod peak;
+mod pool;
+mod simd;
 
-pub use self::gemm::{Gemm, WeightRows};
-pub use conv3x3::Conv3x3;
-pub use gelu::gelu_tanh;
+pub use self::gemm::{
+    Activation, Epilogue, Gate, PackedWeights, PlainWeights, Rows, Value, WeightRows, multiply, multiply_widened,
+};
+pub use activate::activate;
+pub use attention::{Attention, HeadVectors, ScoreBias};
+pub use conv3x3::{Conv3x3, Picture};
 pub use group_norm::{Sums, group_sums, scale_shift_silu};
 pub use memory::return_freed_memory;
+pub use norm::{LayerNorm, Modulation, NormAndTurn, Turn};
+pub use peak::peak_products;
+pub use pool::{on_pool, set_threads, threads};
+pub use simd::{Isa, IsaError};

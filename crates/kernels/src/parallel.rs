@@ -6,7 +6,7 @@ use rayon::prelude::*;
 const LEAST_PER_THREAD: usize = 16 * 1024;
 
 /// Applies `f` to disjoint parts of `values`, possibly on several threads.
-pub(crate) fn for_each_part(values: &mut [f32], f: impl Fn(&mut [f32]) + Send + Sync) {
+pub(crate) fn for_each_part<T: Send>(values: &mut [T], f: impl Fn(&mut [T]) + Send + Sync) {
     let part = values.len().div_ceil(rayon::current_num_threads()).max(LEAST_PER_THREAD);
     if values.len() <= part {
         f(values);

@@ -22,6 +22,11 @@ pub use afterimage_checkpoint::guard::panic_text;
 pub use afterimage_checkpoint::{
     FetchProgress, HubOptions, LoggedProgress, MODEL_FIT_FILE, ModelFolder, Token, existing, is_variant, resolve,
 };
+/// How pictures are computed on the CPU.
+pub mod cpu {
+    pub use afterimage_kernels::{Isa, IsaError, set_threads, threads};
+}
+
 pub use afterimage_diffusion::families::{Guidance, GuidanceKind, LabelPolicy, Labels};
 pub use afterimage_diffusion::noise::{NoiseGenerator, randn};
 pub use afterimage_diffusion::random::{RandomModelKind, write_random_model};

@@ -6,42 +6,57 @@
 use afterimage_checkpoint::Parameters;
 use candle_core::{Result, Tensor};
 
-use super::linear::Linear;
+use super::linear::{Linear, Projections};
 use crate::ops::attention::scaled_dot_product;
 use crate::ops::linear::GateAndResidual;
 
 /// Multi-head attention under diffusers' names: `to_q`, `to_k`, `to_v`, `to_out.0`.
 #[derive(Debug)]
 pub(crate) struct Attention {
-    to_q: Linear,
-    to_k: Linear,
-    to_v: Linear,
+    projections: AttentionProjections,
     to_out: Linear,
     heads: usize,
 }
 
+/// What queries, and keys and values, are made from.
+#[derive(Debug)]
+enum AttentionProjections {
+    /// The same tokens.
+    Own(Projections),
+    /// Two sequences.
+    Other { query: Linear, key_and_value: Projections },
+}
+
 impl Attention {
-    /// From tokens of `size` to tokens of `context_size`; `bias` is that of the three projections.
-    pub(crate) fn new(
+    /// Of tokens of `size` to themselves; `bias` is that of the three projections.
+    pub(crate) fn to_itself(size: usize, heads: usize, bias: bool, parameters: Parameters) -> Result<Self> {
+        let names = ["to_q", "to_k", "to_v"].map(|name| (size, parameters.pp(name)));
+        Self::new(AttentionProjections::Own(Projections::load(size, names, bias)?), size, heads, parameters)
+    }
+
+    /// Of tokens of `size` to tokens of `context_size`; `bias` is that of the three projections.
+    pub(crate) fn to_context(
         size: usize,
         context_size: usize,
         heads: usize,
         bias: bool,
         parameters: Parameters,
     ) -> Result<Self> {
-        let projection = |from: usize, name: &str| Linear::load(from, size, bias, parameters.pp(name));
-        Ok(Self {
-            to_q: projection(size, "to_q")?,
-            to_k: projection(context_size, "to_k")?,
-            to_v: projection(context_size, "to_v")?,
-            to_out: Linear::new(size, size, parameters.pp("to_out").pp(0))?,
-            heads,
-        })
+        let names = ["to_k", "to_v"].map(|name| (size, parameters.pp(name)));
+        let projections = AttentionProjections::Other {
+            query: Linear::load(size, size, bias, parameters.pp("to_q"))?,
+            key_and_value: Projections::load(context_size, names, bias)?,
+        };
+        Self::new(projections, size, heads, parameters)
     }
 
-    /// `x` is `[rows, tokens, size]`, `context` `[rows, context tokens, context size]`; `score_bias`
-    /// `[rows, 1, 1, context tokens]` is added to the scores, so that padding is not attended to. What is attended to goes
-    /// through a gate and onto a residual.
+    fn new(projections: AttentionProjections, size: usize, heads: usize, parameters: Parameters) -> Result<Self> {
+        Ok(Self { projections, to_out: Linear::new(size, size, parameters.pp("to_out").pp(0))?, heads })
+    }
+
+    /// `x` is `[rows, tokens, size]`, `context` `[rows, context tokens, context size]`, which is `x` where tokens attend to
+    /// themselves; `score_bias` `[rows, 1, 1, context tokens]` is added to the scores, so that padding is not attended to.
+    /// What is attended to goes through a gate and onto a residual.
     pub(crate) fn forward(
         &self,
         x: &Tensor,
@@ -49,13 +64,15 @@ impl Attention {
         score_bias: Option<&Tensor>,
         onto: GateAndResidual<'_>,
     ) -> Result<Tensor> {
-        let (rows, _, size) = x.dims3()?;
+        let (rows, tokens, size) = x.dims3()?;
         let head_size = size / self.heads;
-        // [rows, tokens, size] -> [rows, heads, tokens, head_size]
-        let split = |linear: &Linear, from: &Tensor| {
-            linear.forward(from)?.reshape((rows, (), self.heads, head_size))?.transpose(1, 2)?.contiguous()
+        let [query, key, value] = match &self.projections {
+            AttentionProjections::Own(projections) => projections.forward_heads(x, head_size)?,
+            AttentionProjections::Other { query, key_and_value } => {
+                let [key, value] = key_and_value.forward_heads(context, head_size)?;
+                [query.forward(x)?.reshape((rows, tokens, self.heads, head_size))?, key, value]
+            }
         };
-        let (query, key, value) = (split(&self.to_q, x)?, split(&self.to_k, context)?, split(&self.to_v, context)?);
         self.to_out.forward_onto(&scaled_dot_product(&query, &key, &value, score_bias)?, onto)
     }
 }

@@ -11,7 +11,7 @@
 use afterimage_checkpoint::Parameters;
 use candle_core::{Result, Tensor};
 
-use super::linear::Linear;
+use super::linear::Projections;
 use super::norm::RmsNorm;
 
 /// Epsilon of the norms of queries and keys; fixed in diffusers.
@@ -45,14 +45,12 @@ pub(crate) struct HeadShape {
 /// The three projections of one stream, split into heads.
 #[derive(Debug)]
 pub(crate) struct HeadProjections {
-    query: Linear,
-    key: Linear,
-    value: Linear,
+    projections: Projections,
     norms: Option<(RmsNorm, RmsNorm)>,
-    heads: usize,
+    head_size: usize,
 }
 
-/// `[rows, heads, tokens, head size]` each, contiguous.
+/// `[rows, tokens, heads, head size]` each.
 pub(crate) struct Heads {
     pub query: Tensor,
     pub key: Tensor,
@@ -63,20 +61,17 @@ impl HeadProjections {
     /// `parameters` is that of the block's `attn`.
     pub(crate) fn new(shape: HeadShape, names: &ProjectionNames, parameters: &Parameters) -> Result<Self> {
         let size = shape.heads * shape.head_size;
-        let [query, key, value] = names.projections.map(|name| Linear::new(size, size, parameters.pp(name)));
+        let projections = names.projections.map(|name| (size, parameters.pp(name)));
         let norm = |name: &str| -> Result<RmsNorm> {
             Ok(RmsNorm::new(parameters.pp(name).get(shape.head_size, "weight")?, NORM_EPS))
         };
         let norms = if shape.is_normed { Some((norm(names.norms[0])?, norm(names.norms[1])?)) } else { None };
-        Ok(Self { query: query?, key: key?, value: value?, norms, heads: shape.heads })
+        Ok(Self { projections: Projections::load(size, projections, true)?, norms, head_size: shape.head_size })
     }
 
     /// `x` is `[rows, tokens, hidden]`.
     pub(crate) fn forward(&self, x: &Tensor) -> Result<Heads> {
-        let (rows, tokens, _) = x.dims3()?;
-        let split =
-            |linear: &Linear| linear.forward(x)?.reshape((rows, tokens, self.heads, ()))?.transpose(1, 2)?.contiguous();
-        let (query, key, value) = (split(&self.query)?, split(&self.key)?, split(&self.value)?);
+        let [query, key, value] = self.projections.forward_heads(x, self.head_size)?;
         Ok(match &self.norms {
             Some((query_norm, key_norm)) => {
                 Heads { query: query_norm.forward(&query)?, key: key_norm.forward(&key)?, value }
@@ -89,7 +84,7 @@ impl HeadProjections {
 impl Heads {
     /// These tokens, followed by the others.
     pub(crate) fn followed_by(&self, other: &Self) -> Result<Self> {
-        let join = |first: &Tensor, second: &Tensor| Tensor::cat(&[first, second], 2)?.contiguous();
+        let join = |first: &Tensor, second: &Tensor| Tensor::cat(&[&first.contiguous()?, &second.contiguous()?], 1);
         Ok(Self {
             query: join(&self.query, &other.query)?,
             key: join(&self.key, &other.key)?,

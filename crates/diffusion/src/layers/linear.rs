@@ -7,7 +7,8 @@ use afterimage_checkpoint::{Parameters, StoredMatrix};
 use candle_core::{Result, Tensor};
 
 use crate::ops::activation::Activation;
-use crate::ops::linear::{Epilogue, GateAndResidual, Matrix, linear};
+use crate::ops::linear::{Epilogue, GateAndResidual, linear};
+use crate::ops::matrix::{Matrix, Stack, stack};
 
 /// `x * weight^T + bias`
 #[derive(Debug)]
@@ -55,5 +56,71 @@ impl Linear {
 
     fn epilogue(&self) -> Epilogue<'_> {
         Epilogue { bias: self.bias.as_ref(), ..Epilogue::default() }
+    }
+}
+
+/// Linear layers that share their input, as one product where they are stored alike.
+#[derive(Debug)]
+pub(crate) struct Projections {
+    /// One whose outputs are those of all side by side, or one each.
+    layers: Vec<Linear>,
+    /// Outputs of each.
+    outputs: Vec<usize>,
+}
+
+impl Projections {
+    /// From `input` to as many outputs as are said with each one's parameters; all with a bias, or none.
+    pub(crate) fn load<const N: usize>(
+        input: usize,
+        projections: [(usize, Parameters); N],
+        bias: bool,
+    ) -> Result<Self> {
+        let [first, ..] = &projections[..] else { candle_core::bail!("there is nothing to project to") };
+        let (dtype, device) = (first.1.dtype(), first.1.device().clone());
+        let stored = projections.iter().map(|(output, parameters)| parameters.matrix(*output, input, "weight"));
+        let biases = projections.iter().map(|(output, parameters)| parameters.get(*output, "bias"));
+        let stored = stack(stored.collect::<Result<_>>()?)?;
+        let mut biases =
+            if bias { biases.map(|bias| bias.map(Some)).collect::<Result<Vec<_>>>()? } else { vec![None; N] };
+        let stored = match stored {
+            Stack::Separate(stored) => stored,
+            Stack::Stacked(stored) => {
+                biases = vec![if bias {
+                    Some(Tensor::cat(&biases.into_iter().flatten().collect::<Vec<_>>(), 0)?)
+                } else {
+                    None
+                }];
+                vec![stored]
+            }
+        };
+        let layers = stored
+            .into_iter()
+            .zip(biases)
+            .map(|(stored, bias)| Ok(Linear { weight: Matrix::new(stored, dtype, &device)?, bias }));
+        Ok(Self { layers: layers.collect::<Result<_>>()?, outputs: projections.map(|(output, _)| output).to_vec() })
+    }
+
+    /// `[rows, tokens, input]` to vectors of `head_size`, `[rows, tokens, heads, head size]` each; parts of one tensor where
+    /// the product was one.
+    pub(crate) fn forward_heads<const N: usize>(&self, x: &Tensor, head_size: usize) -> Result<[Tensor; N]> {
+        let split = |layer: &Linear| {
+            let vectors = layer.forward(x)?;
+            let (rows, tokens, _) = vectors.dims3()?;
+            vectors.reshape((rows, tokens, (), head_size))
+        };
+        let parts = match &self.layers[..] {
+            [layer] => {
+                let all = split(layer)?;
+                let mut start = 0;
+                let parts = self.outputs.iter().map(|output| {
+                    let heads = output / head_size;
+                    start += heads;
+                    all.narrow(2, start - heads, heads)
+                });
+                parts.collect::<Result<Vec<_>>>()?
+            }
+            layers => layers.iter().map(split).collect::<Result<_>>()?,
+        };
+        parts.try_into().map_err(|_| candle_core::Error::Msg("there are other projections".to_owned()))
     }
 }

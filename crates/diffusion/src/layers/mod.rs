@@ -15,7 +15,7 @@ mod timestep;
 pub(crate) use attention::Attention;
 pub(crate) use feed_forward::FeedForward;
 pub(crate) use joint_attention::{HeadProjections, HeadShape, Heads, ProjectionNames};
-pub(crate) use linear::Linear;
+pub(crate) use linear::{Linear, Projections};
 pub(crate) use norm::{PlainLayerNorm, RmsNorm};
 pub(crate) use patch_embed::{PatchEmbed, patchify, unpatchify};
 pub(crate) use rope::RotaryPositions;

@@ -16,33 +16,30 @@ use candle_core::{D, Result, Tensor};
 use crate::ops::layer_norm::{LayerNormParameters, layer_norm, modulated_layer_norm};
 use crate::ops::rms_norm::rms_norm;
 
-/// Layer norm without weight and bias over the last dimension.
+/// Layer norm over the last dimension.
 #[derive(Debug)]
 pub(crate) struct PlainLayerNorm(LayerNormParameters);
 
 impl PlainLayerNorm {
-    pub(crate) fn new(size: usize, eps: f64, parameters: &Parameters) -> Result<Self> {
-        let weight = Tensor::ones(size, parameters.dtype(), parameters.device())?;
-        Ok(Self(LayerNormParameters { bias: weight.zeros_like()?, weight, eps: eps as f32 }))
+    /// Without weight and bias.
+    pub(crate) fn new(size: usize, eps: f64) -> Self {
+        Self(LayerNormParameters { affine: None, size, eps: eps as f32 })
     }
 
     /// With weight and bias, where `affine`.
     pub(crate) fn load(size: usize, eps: f64, affine: bool, parameters: Parameters) -> Result<Self> {
-        if !affine {
-            return Self::new(size, eps, &parameters);
-        }
-        let (weight, bias) = (parameters.get(size, "weight")?, parameters.get(size, "bias")?);
-        Ok(Self(LayerNormParameters { weight, bias, eps: eps as f32 }))
+        let affine = if affine { Some((parameters.get(size, "weight")?, parameters.get(size, "bias")?)) } else { None };
+        Ok(Self(LayerNormParameters { affine, size, eps: eps as f32 }))
     }
 
     pub(crate) fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        debug_assert_eq!(x.dim(D::Minus1)?, self.0.weight.dim(0)?);
+        debug_assert_eq!(x.dim(D::Minus1)?, self.0.size);
         layer_norm(x, &self.0)
     }
 
     /// The norm of `[rows, tokens, hidden]`, moved by a scale and a shift `[rows, hidden]`.
     pub(crate) fn modulated(&self, x: &Tensor, scale: &Tensor, shift: &Tensor) -> Result<Tensor> {
-        debug_assert_eq!(x.dim(D::Minus1)?, self.0.weight.dim(0)?);
+        debug_assert_eq!(x.dim(D::Minus1)?, self.0.size);
         modulated_layer_norm(x, &self.0, scale, shift)
     }
 }

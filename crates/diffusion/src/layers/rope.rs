@@ -48,7 +48,7 @@ impl RotaryPositions {
         Ok(Self { cosines: table(f64::cos)?, sines: table(f64::sin)? })
     }
 
-    /// Turns `[rows, heads, tokens, head size]`, contiguous; in f32 whatever the dtype. Pairs are neighbours
+    /// Turns `[rows, tokens, heads, head size]`; in f32 whatever the dtype. Pairs are neighbours
     /// (interleaved), not the two halves of a head as in most language models.
     pub(crate) fn rotate(&self, x: &Tensor) -> Result<Tensor> {
         rotate_pairs(x, &self.cosines, &self.sines)
@@ -62,8 +62,8 @@ mod tests {
     #[test]
     fn pairs_are_turned_by_the_position_on_their_axis() {
         let positions = RotaryPositions::new(&[[0, 0], [2, 1]], &[2, 4], &Device::Cpu).unwrap();
-        let x = Tensor::new(&[[[[1f32, 0.0, 1.0, 0.0, 1.0, 0.0]; 2]]], &Device::Cpu).unwrap();
-        let turned = positions.rotate(&x).unwrap().squeeze(0).unwrap().squeeze(0).unwrap().to_vec2::<f32>().unwrap();
+        let x = Tensor::new(&[[[[1f32, 0.0, 1.0, 0.0, 1.0, 0.0]]; 2]], &Device::Cpu).unwrap();
+        let turned = positions.rotate(&x).unwrap().squeeze(2).unwrap().squeeze(0).unwrap().to_vec2::<f32>().unwrap();
         assert_eq!(turned[0], [1.0, 0.0, 1.0, 0.0, 1.0, 0.0], "the first position turns nothing");
         // Axis 0 has one pair, axis 1 two: the second is a hundred times slower.
         let expected = [2f32, 1.0, 0.01].map(|angle| [angle.cos(), angle.sin()]).concat();

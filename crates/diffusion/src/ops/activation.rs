@@ -1,6 +1,7 @@
-//! Activations. On the CPU the tanh approximation of GELU is a kernel of this project, in place; the others, and all of
-//! them on other devices, are candle's.
+//! Activations. On the CPU all but the exact GELU are kernels of this project, in place; that one, and all of them on other
+//! devices, are candle's.
 
+use afterimage_kernels as kernels;
 use candle_core::{CpuStorage, DType, InplaceOp1, Layout, Result, Tensor};
 
 /// What is applied to every value.
@@ -17,38 +18,56 @@ pub(crate) enum Activation {
 }
 
 impl Activation {
+    /// The kernel of it, if there is one.
+    pub(super) fn kernel(self) -> Option<kernels::Activation> {
+        match self {
+            Self::Gelu => None,
+            Self::GeluApproximate => Some(kernels::Activation::GeluTanh),
+            Self::QuickGelu => Some(kernels::Activation::QuickGelu),
+            Self::Relu => Some(kernels::Activation::Relu),
+            Self::Silu => Some(kernels::Activation::Silu),
+        }
+    }
+
     /// Takes the tensor over; its storage must not be shared.
     pub(crate) fn apply(self, x: Tensor) -> Result<Tensor> {
+        let is_computed = matches!(x.dtype(), DType::F32 | DType::BF16);
+        match self.kernel() {
+            Some(kernel) if x.device().is_cpu() && is_computed && x.is_contiguous() => {
+                x.inplace_op1(&InPlace(kernel))?;
+                Ok(x)
+            }
+            _ => self.apply_on_device(&x),
+        }
+    }
+
+    fn apply_on_device(self, x: &Tensor) -> Result<Tensor> {
         match self {
             Self::Gelu => x.gelu_erf(),
-            Self::GeluApproximate => gelu_tanh(x),
-            Self::QuickGelu => candle_nn::ops::sigmoid(&(&x * 1.702)?)? * x,
+            Self::GeluApproximate => x.gelu(),
+            Self::QuickGelu => candle_nn::ops::sigmoid(&(x * 1.702)?)? * x,
             Self::Relu => x.relu(),
             Self::Silu => x.silu(),
         }
     }
 }
 
-fn gelu_tanh(x: Tensor) -> Result<Tensor> {
-    if !x.device().is_cpu() || x.dtype() != DType::F32 || !x.is_contiguous() {
-        return x.gelu();
-    }
-    x.inplace_op1(&GeluTanh)?;
-    Ok(x)
-}
+struct InPlace(kernels::Activation);
 
-struct GeluTanh;
-
-impl InplaceOp1 for GeluTanh {
+impl InplaceOp1 for InPlace {
     fn name(&self) -> &'static str {
-        "gelu-tanh"
+        "activation"
     }
 
     fn cpu_fwd(&self, storage: &mut CpuStorage, layout: &Layout) -> Result<()> {
-        let (CpuStorage::F32(values), Some((start, end))) = (storage, layout.contiguous_offsets()) else {
-            candle_core::bail!("gelu-tanh wants contiguous f32 values");
+        let Some((start, end)) = layout.contiguous_offsets() else {
+            candle_core::bail!("activations want contiguous values");
         };
-        afterimage_kernels::gelu_tanh(&mut values[start..end]);
+        match storage {
+            CpuStorage::F32(values) => kernels::activate(self.0, &mut values[start..end]),
+            CpuStorage::BF16(values) => kernels::activate(self.0, &mut values[start..end]),
+            _ => candle_core::bail!("activations want f32 or bf16"),
+        }
         Ok(())
     }
 }
@@ -61,11 +80,16 @@ mod tests {
 
     #[test]
     fn equals_candle_but_for_rounding() {
-        let x = Tensor::arange(-300f32, 300.0, &Device::Cpu).unwrap().affine(0.03, 0.0).unwrap();
-        let expected = x.gelu().unwrap().to_vec1::<f32>().unwrap();
-        let ours = Activation::GeluApproximate.apply(x).unwrap().to_vec1::<f32>().unwrap();
-        for (ours, expected) in ours.into_iter().zip(expected) {
-            assert!((ours - expected).abs() <= 1e-6 * (1.0 + expected.abs()), "{ours} for {expected}");
+        for activation in [Activation::GeluApproximate, Activation::QuickGelu, Activation::Relu, Activation::Silu] {
+            let x = Tensor::arange(-300f32, 300.0, &Device::Cpu).unwrap().affine(0.03, 0.0).unwrap();
+            let expected = activation.apply_on_device(&x).unwrap().to_vec1::<f32>().unwrap();
+            let ours = activation.apply(x).unwrap().to_vec1::<f32>().unwrap();
+            for (ours, expected) in ours.into_iter().zip(expected) {
+                assert!(
+                    (ours - expected).abs() <= 1e-6 * (1.0 + expected.abs()),
+                    "{activation:?}: {ours} for {expected}"
+                );
+            }
         }
     }
 }

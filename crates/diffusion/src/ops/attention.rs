@@ -1,6 +1,11 @@
-//! Attention proper: weighted sums of values. candle's operators on all devices, with the scores of all pairs in memory.
+//! Attention proper: weighted sums of values. On the CPU a kernel of this project, which never writes the scores of all
+//! pairs; on other devices candle's operators, with all of them in memory.
 
-use candle_core::{D, Result, Tensor};
+use afterimage_kernels::{self as kernels, HeadVectors, ScoreBias};
+use candle_core::{CpuStorage, CustomOp3, D, DType, Layout, Result, Shape, Tensor};
+use half::bf16;
+
+use super::cpu::{KernelValue, answer, lock, values};
 
 /// What becomes of products of queries and keys before the softmax.
 #[derive(Debug, Clone, Copy)]
@@ -33,17 +38,99 @@ pub(crate) fn scaled_dot_product(
     attention(query, key, value, Scores::scaled(query.dim(D::Minus1)?, score_bias))
 }
 
-/// Over contiguous tensors `[rows, heads, tokens, head size]`; keys and values have the same tokens, queries may have
+/// Over tensors `[rows, tokens, heads, head size]` of any strides; keys and values have the same tokens, queries may have
 /// others. The heads side by side: `[rows, queries, heads * head size]`.
 pub(crate) fn attention(query: &Tensor, key: &Tensor, value: &Tensor, scores: Scores<'_>) -> Result<Tensor> {
-    let (rows, heads, tokens, head_size) = query.dims4()?;
+    if query.device().is_cpu() {
+        return on_cpu(query, key, value, scores);
+    }
+    let (rows, tokens, heads, head_size) = query.dims4()?;
+    let heads_first = |vectors: &Tensor| vectors.transpose(1, 2)?.contiguous();
+    let (query, key, value) = (heads_first(query)?, heads_first(key)?, heads_first(value)?);
     let Scores { scale, bias } = scores;
     // Queries are scaled rather than scores, which are more numbers and can overflow f16.
     let query = scale.map_or(Ok(query.clone()), |scale| query * scale)?;
     let scores = query.matmul(&key.transpose(D::Minus2, D::Minus1)?)?;
     let scores = bias.map_or(Ok(scores.clone()), |bias| scores.broadcast_add(bias))?;
-    let attended = candle_nn::ops::softmax_last_dim(&scores)?.matmul(value)?;
+    let attended = candle_nn::ops::softmax_last_dim(&scores)?.matmul(&value)?;
     attended.transpose(1, 2)?.reshape((rows, tokens, heads * head_size))
+}
+
+fn on_cpu(query: &Tensor, key: &Tensor, value: &Tensor, scores: Scores<'_>) -> Result<Tensor> {
+    let dtype = query.dtype();
+    let computed = if dtype == DType::BF16 { DType::BF16 } else { DType::F32 };
+    let ready = |heads: &Tensor| match heads.stride()[3] {
+        1 => heads.to_dtype(computed),
+        _ => heads.to_dtype(computed)?.contiguous(),
+    };
+    let ((rows, queries, heads, _), keys) = (query.dims4()?, key.dim(1)?);
+    let scores = ScoreChange {
+        scale: scores.scale.unwrap_or(1.0) as f32,
+        bias: match scores.bias {
+            Some(bias) => Some(bias.to_dtype(DType::F32)?.contiguous()?.broadcast_as((rows, heads, queries, keys))?),
+            None => None,
+        },
+    };
+    ready(query)?.apply_op3_no_bwd(&ready(key)?, &ready(value)?, &scores)?.to_dtype(dtype)
+}
+
+struct ScoreChange {
+    scale: f32,
+    /// `[rows, heads, queries, keys]`, f32, with strides of 0 where it is the same.
+    bias: Option<Tensor>,
+}
+
+impl CustomOp3 for ScoreChange {
+    fn name(&self) -> &'static str {
+        "attention"
+    }
+
+    fn cpu_fwd(
+        &self,
+        query: &CpuStorage,
+        query_layout: &Layout,
+        key: &CpuStorage,
+        key_layout: &Layout,
+        value: &CpuStorage,
+        value_layout: &Layout,
+    ) -> Result<(CpuStorage, Shape)> {
+        let vectors = [(query, query_layout), (key, key_layout), (value, value_layout)];
+        match query {
+            CpuStorage::BF16(_) => self.run::<bf16>(vectors),
+            _ => self.run::<f32>(vectors),
+        }
+    }
+}
+
+impl ScoreChange {
+    fn run<T: KernelValue>(&self, [query, key, value]: [(&CpuStorage, &Layout); 3]) -> Result<(CpuStorage, Shape)> {
+        let (rows, queries, heads, head_size) = query.1.shape().dims4()?;
+        let bias = self.bias.as_ref().map(lock);
+        let bias = bias.as_ref().map(|bias| -> Result<_> {
+            let stride = bias.layout.stride();
+            Ok(ScoreBias { values: bias.values()?, row: stride[0], head: stride[1], query: stride[2] })
+        });
+        let attention = kernels::Attention {
+            rows,
+            heads,
+            queries,
+            keys: key.1.dims()[1],
+            head_size,
+            scale: self.scale,
+            query: vectors::<T>(query)?,
+            key: vectors::<T>(key)?,
+            value: vectors::<T>(value)?,
+            bias: bias.transpose()?,
+        };
+        let mut output = vec![T::zero(); rows * queries * heads * head_size];
+        attention.run(&mut output);
+        Ok(answer(output, (rows, queries, heads * head_size)))
+    }
+}
+
+fn vectors<'a, T: KernelValue>((storage, layout): (&'a CpuStorage, &Layout)) -> Result<HeadVectors<'a, T>> {
+    let [row, token, head, _] = layout.stride() else { candle_core::bail!("heads have four dimensions") };
+    Ok(HeadVectors { values: values::<T>(storage, layout)?, row: *row, token: *token, head: *head })
 }
 
 #[cfg(test)]
@@ -60,8 +147,8 @@ mod tests {
     fn defined([query, key, value, bias]: [&[f64]; 4], scale: f64) -> Vec<f64> {
         let mut output = vec![0.0; QUERIES * HEADS * HEAD_SIZE];
         for (head, token) in (0..HEADS).flat_map(|head| (0..QUERIES).map(move |token| (head, token))) {
-            let query = &query[(head * QUERIES + token) * HEAD_SIZE..][..HEAD_SIZE];
-            let row = |values: &[f64], index: usize| values[(head * KEYS + index) * HEAD_SIZE..][..HEAD_SIZE].to_vec();
+            let query = &query[(token * HEADS + head) * HEAD_SIZE..][..HEAD_SIZE];
+            let row = |values: &[f64], index: usize| values[(index * HEADS + head) * HEAD_SIZE..][..HEAD_SIZE].to_vec();
             let dot = |index| query.iter().zip(row(key, index)).map(|(query, key)| query * key).sum::<f64>();
             let weights: Vec<f64> = (0..KEYS).map(|index| (dot(index) * scale + bias[index]).exp()).collect();
             let total: f64 = weights.iter().sum();
@@ -75,8 +162,8 @@ mod tests {
 
     #[test]
     fn equals_the_definition() {
-        let query = sines((1, HEADS, QUERIES, HEAD_SIZE), 0.1);
-        let [key, value] = [0.4, 0.7].map(|phase| sines((1, HEADS, KEYS, HEAD_SIZE), phase));
+        let query = sines((1, QUERIES, HEADS, HEAD_SIZE), 0.1);
+        let [key, value] = [0.4, 0.7].map(|phase| sines((1, KEYS, HEADS, HEAD_SIZE), phase));
         let bias = sines((1, 1, 1, KEYS), 0.9);
         let values = [&query, &key, &value, &bias].map(wide);
         let values = values.each_ref().map(Vec::as_slice);

@@ -4,28 +4,41 @@
 use std::ops::Range;
 
 use afterimage_checkpoint::Parameters;
-use afterimage_kernels::Conv3x3 as Kernel;
-use candle_core::{CpuStorage, CustomOp3, DType, Layout, Module, Result, Shape, Tensor};
+use afterimage_kernels::{Conv3x3 as Kernel, Picture};
+use candle_core::{CpuStorage, CustomOp1, DType, Layout, Module, Result, Shape, Tensor};
 use candle_nn::{Conv2d, Conv2dConfig};
+
+use super::cpu::{contiguous, lock};
 
 /// Stride 1, padding 1: the picture keeps its size.
 #[derive(Debug)]
 pub(crate) struct Conv3x3 {
-    conv: Conv2d,
-    bias: Tensor,
+    conv: Conv,
     output_channels: usize,
+}
+
+#[derive(Debug)]
+enum Conv {
+    /// In main memory, in f32 whatever the dtype of the picture.
+    Packed(Kernel),
+    OnDevice(Conv2d),
 }
 
 impl Conv3x3 {
     pub(crate) fn new(input: usize, output: usize, parameters: Parameters) -> Result<Self> {
-        Ok(Self::of(parameters.get((output, input, 3, 3), "weight")?, parameters.get(output, "bias")?))
+        Self::of(parameters.get((output, input, 3, 3), "weight")?, parameters.get(output, "bias")?)
     }
 
     /// Of kernels `[output, input, 3, 3]`.
-    fn of(weight: Tensor, bias: Tensor) -> Self {
-        let config = Conv2dConfig { padding: 1, ..Default::default() };
-        let output_channels = weight.dims()[0];
-        Self { conv: Conv2d::new(weight, Some(bias.clone()), config), bias, output_channels }
+    fn of(weight: Tensor, bias: Tensor) -> Result<Self> {
+        let (output_channels, input_channels, ..) = weight.dims4()?;
+        // Kernels that take no memory are those of models that are only described.
+        let conv = if weight.device().is_cpu() && weight.is_contiguous() {
+            Conv::Packed(packed(input_channels, &weight.to_dtype(DType::F32)?, &bias.to_dtype(DType::F32)?)?)
+        } else {
+            Conv::OnDevice(on_device(weight, bias))
+        };
+        Ok(Self { conv, output_channels })
     }
 
     pub(crate) fn output_channels(&self) -> usize {
@@ -39,50 +52,45 @@ impl Conv3x3 {
 
     /// The same for some lines of the picture: `[rows, output, lines, width]`, contiguous.
     pub(crate) fn forward_lines(&self, x: &Tensor, lines: Range<usize>) -> Result<Tensor> {
-        if !x.device().is_cpu() || x.dtype() != DType::F32 {
-            return self.conv.forward(x)?.narrow(2, lines.start, lines.len())?.contiguous();
+        match &self.conv {
+            Conv::OnDevice(conv) => conv.forward(x)?.narrow(2, lines.start, lines.len())?.contiguous(),
+            Conv::Packed(kernel) => {
+                let lines = SamePadding { kernel, lines };
+                x.to_dtype(DType::F32)?.contiguous()?.apply_op1_no_bwd(&lines)?.to_dtype(x.dtype())
+            }
         }
-        x.contiguous()?.apply_op3_no_bwd(self.conv.weight(), &self.bias, &SamePadding { lines })
     }
 }
 
-struct SamePadding {
+fn packed(input_channels: usize, weight: &Tensor, bias: &Tensor) -> Result<Kernel> {
+    let (weight, bias) = (lock(weight), lock(bias));
+    Ok(Kernel::new(input_channels, weight.contiguous()?, bias.contiguous()?))
+}
+
+fn on_device(weight: Tensor, bias: Tensor) -> Conv2d {
+    Conv2d::new(weight, Some(bias), Conv2dConfig { padding: 1, ..Default::default() })
+}
+
+struct SamePadding<'a> {
+    kernel: &'a Kernel,
     lines: Range<usize>,
 }
 
-impl CustomOp3 for SamePadding {
+impl CustomOp1 for SamePadding<'_> {
     fn name(&self) -> &'static str {
         "conv3x3"
     }
 
-    fn cpu_fwd(
-        &self,
-        input: &CpuStorage,
-        input_layout: &Layout,
-        kernels: &CpuStorage,
-        kernels_layout: &Layout,
-        bias: &CpuStorage,
-        bias_layout: &Layout,
-    ) -> Result<(CpuStorage, Shape)> {
-        let (rows, input_channels, height, width) = input_layout.shape().dims4()?;
-        let output_channels = kernels_layout.dims()[0];
-        let (input, kernels) = (contiguous(input, input_layout)?, contiguous(kernels, kernels_layout)?);
-        let bias = contiguous(bias, bias_layout)?;
-        let kernel = Kernel { input_channels, output_channels, height, width };
+    fn cpu_fwd(&self, input: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
+        let (rows, channels, height, width) = layout.shape().dims4()?;
+        let output_channels = self.kernel.output_channels();
         let pixels = self.lines.len() * width;
         let mut output = vec![0f32; rows * output_channels * pixels];
-        let pictures = input.chunks_exact(input_channels * height * width);
-        for (picture, output) in pictures.zip(output.chunks_exact_mut(output_channels * pixels)) {
-            kernel.run(self.lines.clone(), picture, kernels, bias, output);
+        let pictures = contiguous::<f32>(input, layout)?.chunks_exact((channels * height * width).max(1));
+        for (values, output) in pictures.zip(output.chunks_exact_mut((output_channels * pixels).max(1))) {
+            self.kernel.run(self.lines.clone(), Picture { values, height, width }, output);
         }
         Ok((CpuStorage::F32(output), Shape::from((rows, output_channels, self.lines.len(), width))))
-    }
-}
-
-fn contiguous<'a>(storage: &'a CpuStorage, layout: &Layout) -> Result<&'a [f32]> {
-    match (storage, layout.contiguous_offsets()) {
-        (CpuStorage::F32(values), Some((start, end))) => Ok(&values[start..end]),
-        _ => candle_core::bail!("conv3x3 wants contiguous f32 values"),
     }
 }
 
@@ -120,10 +128,11 @@ mod tests {
     #[test]
     fn equals_candle_but_for_the_order_of_summation() {
         let weight = (sines((12, 8, 3, 3), 0.3) * 0.1).unwrap();
-        let conv = Conv3x3::of(weight, sines(12, 0.6));
+        let conv = Conv3x3::of(weight.clone(), sines(12, 0.6)).unwrap();
+        let candle = on_device(weight, sines(12, 0.6));
         let x = Tensor::arange(0f32, 2.0 * 8.0 * 9.0 * 11.0, &Device::Cpu).unwrap().sin().unwrap();
         let x = x.reshape((2, 8, 9, 11)).unwrap();
-        let difference = (conv.forward(&x).unwrap() - conv.conv.forward(&x).unwrap()).unwrap();
+        let difference = (conv.forward(&x).unwrap() - candle.forward(&x).unwrap()).unwrap();
         let difference: f32 = difference.abs().unwrap().max_all().unwrap().to_scalar().unwrap();
         assert!(difference < 1e-5, "{difference}");
         let lines = conv.forward_lines(&x, 2..7).unwrap();

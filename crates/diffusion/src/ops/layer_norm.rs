@@ -1,19 +1,33 @@
-//! Layer norm and its modulation (adaLN). candle's operators on all devices.
+//! Layer norm and its modulation (adaLN). On the CPU both are one kernel of this project, on other devices candle's operators.
 
-use candle_core::{Result, Tensor};
+use afterimage_kernels::{self as kernels, Modulation};
+use candle_core::{CpuStorage, CustomOp1, DType, Layout, Result, Shape, Tensor};
+use half::bf16;
 
-/// Weight and bias of a layer norm, each of the size of the last dimension.
+use super::cpu::{KernelValue, answer, contiguous, lock};
+
+/// Of a norm over the last dimension.
 #[derive(Debug)]
 pub(crate) struct LayerNormParameters {
-    pub(crate) weight: Tensor,
-    pub(crate) bias: Tensor,
+    /// Weight and bias, each of the size of the last dimension.
+    pub(crate) affine: Option<(Tensor, Tensor)>,
+    pub(crate) size: usize,
     pub(crate) eps: f32,
 }
 
 /// Over the last dimension.
 pub(crate) fn layer_norm(x: &Tensor, parameters: &LayerNormParameters) -> Result<Tensor> {
-    let LayerNormParameters { weight, bias, eps } = parameters;
-    candle_nn::ops::layer_norm(&x.contiguous()?, weight, bias, *eps)
+    if x.device().is_cpu() {
+        return on_cpu(x, parameters, None);
+    }
+    let (weight, bias) = match &parameters.affine {
+        Some((weight, bias)) => (weight.clone(), bias.clone()),
+        None => {
+            let weight = Tensor::ones(parameters.size, x.dtype(), x.device())?;
+            (weight.clone(), weight.zeros_like()?)
+        }
+    };
+    candle_nn::ops::layer_norm(&x.contiguous()?, &weight, &bias, parameters.eps)
 }
 
 /// [`layer_norm`] and [`modulate`].
@@ -23,6 +37,9 @@ pub(crate) fn modulated_layer_norm(
     scale: &Tensor,
     shift: &Tensor,
 ) -> Result<Tensor> {
+    if x.device().is_cpu() {
+        return on_cpu(x, parameters, Some((scale, shift)));
+    }
     modulate(&layer_norm(x, parameters)?, scale, shift)
 }
 
@@ -30,6 +47,62 @@ pub(crate) fn modulated_layer_norm(
 /// with which adaLN-Zero begins training, changes nothing.
 pub(crate) fn modulate(x: &Tensor, scale: &Tensor, shift: &Tensor) -> Result<Tensor> {
     x.broadcast_mul(&(scale + 1.0)?.unsqueeze(1)?)?.broadcast_add(&shift.unsqueeze(1)?)
+}
+
+/// Norm, and modulation by scale and shift.
+fn on_cpu(x: &Tensor, parameters: &LayerNormParameters, modulation: Option<(&Tensor, &Tensor)>) -> Result<Tensor> {
+    let dtype = x.dtype();
+    let computed = if dtype == DType::BF16 { DType::BF16 } else { DType::F32 };
+    let both = |(first, second): (&Tensor, &Tensor)| -> Result<(Tensor, Tensor)> {
+        Ok((first.to_dtype(computed)?, second.to_dtype(computed)?))
+    };
+    let affine = parameters.affine.as_ref().map(|(weight, bias)| both((weight, bias)));
+    let norm = Norm { parameters, affine: affine.transpose()?, modulation: modulation.map(both).transpose()? };
+    x.to_dtype(computed)?.contiguous()?.apply_op1_no_bwd(&norm)?.to_dtype(dtype)
+}
+
+struct Norm<'a> {
+    parameters: &'a LayerNormParameters,
+    affine: Option<(Tensor, Tensor)>,
+    /// Scale and shift, `[rows, hidden]`.
+    modulation: Option<(Tensor, Tensor)>,
+}
+
+impl CustomOp1 for Norm<'_> {
+    fn name(&self) -> &'static str {
+        "layer-norm"
+    }
+
+    fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
+        match x {
+            CpuStorage::BF16(_) => self.run::<bf16>(x, layout),
+            _ => self.run::<f32>(x, layout),
+        }
+    }
+}
+
+impl Norm<'_> {
+    fn run<T: KernelValue>(&self, x: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
+        let LayerNormParameters { size, eps, .. } = *self.parameters;
+        let affine = self.affine.as_ref().map(|(weight, bias)| (lock(weight), lock(bias)));
+        let modulation = self.modulation.as_ref().map(|(scale, shift)| (lock(scale), lock(shift)));
+        let affine = affine
+            .as_ref()
+            .map(|(weight, bias)| -> Result<_> { Ok((weight.contiguous::<T>()?, bias.contiguous::<T>()?)) });
+        let modulation = modulation.as_ref().map(|(scale, shift)| -> Result<_> {
+            let (rows, stride) = (scale.layout.dims()[0].max(1), scale.layout.stride());
+            if stride != shift.layout.stride() || stride[1] != 1 {
+                candle_core::bail!("scale and shift lie in the same way, their values side by side");
+            }
+            let tokens = layout.shape().elem_count() / size.max(1) / rows;
+            Ok(Modulation { scale: scale.values::<T>()?, shift: shift.values::<T>()?, stride: stride[0], tokens })
+        });
+        let x = contiguous::<T>(x, layout)?;
+        let mut output = vec![T::zero(); x.len()];
+        let norm = kernels::LayerNorm { size, eps, affine: affine.transpose()?, modulation: modulation.transpose()? };
+        norm.run(x, &mut output);
+        Ok(answer(output, layout.shape().clone()))
+    }
 }
 
 #[cfg(test)]
@@ -51,7 +124,8 @@ mod tests {
     fn norms_equal_the_definition() {
         let (x, weight, bias) = (sines((2, 3, SIZE), 0.1), sines(SIZE, 0.4), sines(SIZE, 0.7));
         let (weights, biases) = (wide(&weight), wide(&bias));
-        let found = layer_norm(&x, &LayerNormParameters { weight, bias, eps: EPS }).unwrap();
+        let found =
+            layer_norm(&x, &LayerNormParameters { affine: Some((weight, bias)), size: SIZE, eps: EPS }).unwrap();
         let defined = wide(&x).chunks(SIZE).map(|x| defined_norm(x, &weights, &biases)).collect::<Vec<_>>().concat();
         assert_close(&found, &defined);
     }
@@ -65,5 +139,14 @@ mod tests {
         let values = wide(&x).into_iter().enumerate();
         let defined: Vec<_> = values.map(|(index, x)| (1.0 + of(&scales, index)) * x + of(&shifts, index)).collect();
         assert_close(&found, &defined);
+    }
+
+    #[test]
+    fn norm_and_modulation_are_those_of_each() {
+        let (x, scale, shift) = (sines((2, 3, SIZE), 0.1), sines((2, SIZE), 0.4), sines((2, SIZE), 0.7));
+        let parameters = LayerNormParameters { affine: None, size: SIZE, eps: EPS };
+        let found = modulated_layer_norm(&x, &parameters, &scale, &shift).unwrap();
+        let apart = modulate(&layer_norm(&x, &parameters).unwrap(), &scale, &shift).unwrap();
+        assert_close(&found, &wide(&apart));
     }
 }

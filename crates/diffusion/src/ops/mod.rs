@@ -7,10 +7,13 @@
 pub(crate) mod activation;
 pub(crate) mod attention;
 pub(crate) mod convolution;
+mod cpu;
 #[cfg(test)]
 mod definition;
 pub(crate) mod group_norm;
 pub(crate) mod layer_norm;
 pub(crate) mod linear;
+pub(crate) mod matrix;
+mod norm_and_turn;
 pub(crate) mod rms_norm;
 pub(crate) mod rotary;

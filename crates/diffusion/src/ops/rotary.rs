@@ -1,11 +1,17 @@
-//! Turning neighbouring pairs of channels by angles. candle's operator on all devices.
+//! Turning neighbouring pairs of channels by angles. On the CPU a kernel of this project, on other devices candle's operator.
 
 use candle_core::{DType, Result, Tensor};
 
-/// Turns `[rows, heads, tokens, head size]`, contiguous, by angles of which `cosines` and `sines` are
-/// `[tokens, head size / 2]`, f32. In f32 whatever the dtype.
+use super::norm_and_turn::norm_and_turn;
+
+/// Turns `[rows, tokens, heads, head size]` by angles of which `cosines` and `sines` are `[tokens, head size / 2]`, f32. In
+/// f32 whatever the dtype.
 pub(crate) fn rotate_pairs(x: &Tensor, cosines: &Tensor, sines: &Tensor) -> Result<Tensor> {
-    candle_nn::rotary_emb::rope_i(&x.to_dtype(DType::F32)?, cosines, sines)?.to_dtype(x.dtype())
+    if x.device().is_cpu() {
+        return norm_and_turn(x, None, Some((cosines, sines)));
+    }
+    let heads_first = x.transpose(1, 2)?.contiguous()?.to_dtype(DType::F32)?;
+    candle_nn::rotary_emb::rope_i(&heads_first, cosines, sines)?.to_dtype(x.dtype())?.transpose(1, 2)
 }
 
 #[cfg(test)]
@@ -15,14 +21,15 @@ mod tests {
 
     #[test]
     fn equals_the_definition() {
-        let (x, angles) = (sines((2, 3, 4, 6), 0.1), sines((4, 3), 0.4));
+        let (x, angles) = (sines((2, 4, 3, 6), 0.1), sines((4, 3), 0.4));
         let (cosine, sine) = (angles.cos().unwrap(), angles.sin().unwrap());
         let (cosines, sines) = (wide(&cosine), wide(&sine));
         let pairs = wide(&x);
         let pairs = pairs.chunks(2).enumerate();
         let defined = pairs.flat_map(|(index, pair)| {
-            // All rows and heads have the same tokens.
-            let (cosine, sine) = (cosines[index % 12], sines[index % 12]);
+            // Of four tokens of three heads of three pairs; all rows and heads have the same tokens.
+            let angle = index / 9 % 4 * 3 + index % 3;
+            let (cosine, sine) = (cosines[angle], sines[angle]);
             [pair[0] * cosine - pair[1] * sine, pair[0] * sine + pair[1] * cosine]
         });
         assert_close(&rotate_pairs(&x, &cosine, &sine).unwrap(), &defined.collect::<Vec<_>>());

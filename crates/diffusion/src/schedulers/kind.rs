@@ -2,6 +2,7 @@
 
 use std::str::FromStr;
 
+use super::schedule::FlowSigmas;
 use crate::DiffusionError;
 
 /// The noise schedulers on offer, by their diffusers class.
@@ -60,6 +61,11 @@ impl SchedulerKind {
     /// For models that predict the velocity from picture to noise, not the noise.
     pub(super) fn is_flow_match(self) -> bool {
         matches!(self, Self::FlowMatchEuler | Self::FlowMatchHeun)
+    }
+
+    /// Whether it runs at noise levels that are chosen in this way.
+    pub fn takes(self, sigmas: FlowSigmas) -> bool {
+        sigmas == FlowSigmas::Scheduler || self != Self::FlowMatchHeun
     }
 }
 

@@ -20,7 +20,7 @@ use candle_nn::{Embedding, Module};
 use serde::Deserialize;
 
 use crate::dimension::{MAX_VOCABULARY, check_dimensions, check_size};
-use crate::layers::{Linear, PlainLayerNorm};
+use crate::layers::{Linear, PlainLayerNorm, Projections};
 use crate::ops::activation::Activation;
 use crate::ops::attention::scaled_dot_product;
 use crate::ops::linear::GateAndResidual;
@@ -268,11 +268,9 @@ fn causal_mask(tokens: usize, dtype: DType, device: &Device) -> Result<Tensor> {
 #[derive(Debug)]
 struct Layer {
     attention_norm: PlainLayerNorm,
-    to_q: Linear,
-    to_k: Linear,
-    to_v: Linear,
+    projections: Projections,
     to_out: Linear,
-    heads: usize,
+    head_size: usize,
     feed_forward_norm: PlainLayerNorm,
     widen: Linear,
     narrow: Linear,
@@ -284,15 +282,13 @@ impl Layer {
         let (size, wide) = (config.hidden_size, config.intermediate_size);
         let norm = |name: &str| PlainLayerNorm::load(size, config.layer_norm_eps, true, parameters.pp(name));
         let attention = parameters.pp("self_attn");
-        let projection = |name: &str| Linear::new(size, size, attention.pp(name));
+        let projections = ["q_proj", "k_proj", "v_proj"].map(|name| (size, attention.pp(name)));
         let feed_forward = parameters.pp("mlp");
         Ok(Self {
             attention_norm: norm("layer_norm1")?,
-            to_q: projection("q_proj")?,
-            to_k: projection("k_proj")?,
-            to_v: projection("v_proj")?,
-            to_out: projection("out_proj")?,
-            heads: config.num_attention_heads,
+            projections: Projections::load(size, projections, true)?,
+            to_out: Linear::new(size, size, attention.pp("out_proj"))?,
+            head_size: size / config.num_attention_heads,
             feed_forward_norm: norm("layer_norm2")?,
             widen: Linear::new(size, wide, feed_forward.pp("fc1"))?,
             narrow: Linear::new(wide, size, feed_forward.pp("fc2"))?,
@@ -308,11 +304,7 @@ impl Layer {
 
     /// The attention of `x` to itself, added to `residual`.
     fn attend(&self, x: &Tensor, mask: &Tensor, residual: &Tensor) -> Result<Tensor> {
-        let (rows, tokens, _) = x.dims3()?;
-        // [rows, tokens, size] -> [rows, heads, tokens, head size]
-        let split =
-            |linear: &Linear| linear.forward(x)?.reshape((rows, tokens, self.heads, ()))?.transpose(1, 2)?.contiguous();
-        let (query, key, value) = (split(&self.to_q)?, split(&self.to_k)?, split(&self.to_v)?);
+        let [query, key, value] = self.projections.forward_heads(x, self.head_size)?;
         let attended = scaled_dot_product(&query, &key, &value, Some(mask))?;
         self.to_out.forward_onto(&attended, GateAndResidual::residual(residual))
     }

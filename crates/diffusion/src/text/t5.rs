@@ -20,7 +20,7 @@ use candle_nn::{Embedding, Module};
 use serde::{Deserialize, Deserializer};
 
 use crate::dimension::{MAX_VOCABULARY, check_dimensions, check_size};
-use crate::layers::{Linear, RmsNorm};
+use crate::layers::{Linear, Projections, RmsNorm};
 use crate::ops::activation::Activation;
 use crate::ops::attention::{Scores, attention};
 use crate::ops::linear::GateAndResidual;
@@ -256,11 +256,9 @@ impl T5Encoder {
 #[derive(Debug)]
 struct Block {
     attention_norm: RmsNorm,
-    to_q: Linear,
-    to_k: Linear,
-    to_v: Linear,
+    projections: Projections,
     to_out: Linear,
-    heads: usize,
+    head_size: usize,
     feed_forward_norm: RmsNorm,
     feed_forward: FeedForward,
 }
@@ -270,14 +268,12 @@ impl Block {
         let (size, inner) = (config.d_model, config.num_heads * config.d_kv);
         let layers = parameters.pp("layer");
         let attention = layers.pp(0).pp("SelfAttention");
-        let projection = |name: &str| Linear::load(size, inner, false, attention.pp(name));
+        let projections = ["q", "k", "v"].map(|name| (inner, attention.pp(name)));
         Ok(Self {
             attention_norm: norm(config, &layers.pp(0).pp("layer_norm"))?,
-            to_q: projection("q")?,
-            to_k: projection("k")?,
-            to_v: projection("v")?,
+            projections: Projections::load(size, projections, false)?,
             to_out: Linear::load(inner, size, false, attention.pp("o"))?,
-            heads: config.num_heads,
+            head_size: config.d_kv,
             feed_forward_norm: norm(config, &layers.pp(1).pp("layer_norm"))?,
             feed_forward: FeedForward::new(config, &layers.pp(1).pp("DenseReluDense"))?,
         })
@@ -290,10 +286,7 @@ impl Block {
 
     /// The attention of `x` to itself, added to `residual`.
     fn attend(&self, x: &Tensor, position_bias: &Tensor, residual: &Tensor) -> Result<Tensor> {
-        let (rows, tokens, _) = x.dims3()?;
-        let split =
-            |linear: &Linear| linear.forward(x)?.reshape((rows, tokens, self.heads, ()))?.transpose(1, 2)?.contiguous();
-        let (query, key, value) = (split(&self.to_q)?, split(&self.to_k)?, split(&self.to_v)?);
+        let [query, key, value] = self.projections.forward_heads(x, self.head_size)?;
         let attended = attention(&query, &key, &value, Scores::unscaled(Some(position_bias)))?;
         self.to_out.forward_onto(&attended, GateAndResidual::residual(residual))
     }

@@ -44,12 +44,12 @@ impl SpatialAttention {
         // -> [height * width, channels]
         let tokens = norm.apply(x.values())?.flatten_from(2)?.squeeze(0)?.t()?.contiguous()?;
         // One head of all channels: `Decoder` passes their number as `attention_head_dim`.
-        // -> [1, 1, height * width, channels]
-        let project = |linear: &Linear| linear.forward(&tokens)?.reshape((1, 1, (), channels));
+        // -> [1, height * width, 1, channels]
+        let project = |linear: &Linear| linear.forward(&tokens)?.reshape((1, (), 1, channels));
         let (query, key, value) = (project(&self.to_q)?, project(&self.to_k)?, project(&self.to_v)?);
         drop(tokens);
         let attended = stripes.of(height * width, height * width).map(|part| {
-            let query = query.narrow(2, part.lines.start, part.lines.len())?;
+            let query = query.narrow(1, part.lines.start, part.lines.len())?;
             scaled_dot_product(&query, &key, &value, None)?.squeeze(0)
         });
         let attended = Tensor::cat(&attended.collect::<Result<Vec<_>>>()?, 0)?;

@@ -1,166 +1,338 @@
 //! `C = A * B^T`, the gemm of linear layers: A are the activations, B is a weight matrix that is stored row by row, one
-//! row per output.
+//! row per output; and what is done to C before anything else reads it.
 //!
-//! B is taken a few rows at a time, so rows that are stored in fewer bits are widened into a buffer that stays
-//! in the cache, and never all at once. Nothing is packed: the micro-kernel reads both matrices where they lie, as
-//! dot products of their rows. (The gemm of general matrices first packs what is not in the order it wants, which
-//! weights never are.) A tile of C is one thread's work and sums are taken in a fixed order, so results depend
-//! neither on the number of threads nor on what other rows of A there are.
+//! How it is blocked (Goto and van de Geijn, "Anatomy of High-Performance Matrix Multiplication", 2008):
+//!
+//! * A tile of C is summed in registers ([`tile`]). It reads a strip of A (its rows side by side) and a panel of B
+//!   (its columns side by side) from end to end. B is packed into panels once, when it is loaded; A is packed into
+//!   strips at every product, which costs as many moves as A has values, one in `outputs` of the arithmetic.
+//! * Inputs are taken [`DEPTH`] at a time: 256 inputs of a panel of 32 columns are 32 KiB in f32 and stay in the
+//!   first cache while strip after strip passes by. Their sums are added to a tile outside the registers, so a value of C is
+//!   a sum of sums of 256 products, which is also more exact than one long sum.
+//! * A block of C of up to [`BLOCK_ROWS`] rows and [`BLOCK_COLUMNS`] columns is one thread's work: its sums are 128 KiB
+//!   and its part of A (as many rows of 256 inputs) as much, which stay in the second cache. Blocks are made smaller
+//!   until every thread has some.
+//!
+//! Sums are taken in an order that depends on neither the number of threads nor what other rows of A there are.
 
-mod micro_kernel;
+mod epilogue;
+mod product;
+mod strips;
+#[cfg(test)]
+mod tests;
+mod tile;
+mod value;
+mod weights;
 
 use std::ops::Range;
 
 use rayon::prelude::*;
 
-use self::micro_kernel::{Operands, multiply};
+pub use self::epilogue::{Activation, Epilogue, Gate};
+pub use self::value::Value;
+pub use self::weights::{PackedWeights, PlainWeights, WeightRows};
 
-/// B: weights whose rows can be had as f32.
-pub trait WeightRows: Sync {
-    /// Why rows cannot be had.
-    type Error: Send;
+use self::epilogue::Place;
+pub(crate) use self::product::F32;
+use self::product::{PairsOfBf16, WidenedBf16, WidenedF16};
+use self::tile::Product;
+pub(crate) use self::tile::{TileShape, add_tile};
+pub(crate) use self::weights::interleave;
+use self::weights::{Panels, pack_widened};
+use crate::buffer::with_scratch;
+use crate::simd::{Kernel, Simd, dispatch};
 
-    /// The given rows one after the other: from where they lie, or from `scratch` after they were put
-    /// there.
-    ///
-    /// # Errors
-    /// What is stored cannot be read as numbers.
-    fn rows<'a>(&'a self, rows: Range<usize>, scratch: &'a mut Vec<f32>) -> Result<&'a [f32], Self::Error>;
-}
+/// Inputs whose products are summed in registers.
+const DEPTH: usize = 256;
+/// Rows of C in a block, about.
+const BLOCK_ROWS: usize = 128;
+/// Columns of C in a block, about.
+const BLOCK_COLUMNS: usize = 256;
+/// Columns in a block whose weights are widened for it: widening costs less, the more rows use it.
+const WIDENED_BLOCK_COLUMNS: usize = 32;
+/// Blocks per thread that are aimed at, so that threads end at about the same time.
+const BLOCKS_PER_THREAD: usize = 4;
 
-impl WeightRows for [Vec<f32>] {
-    type Error = std::convert::Infallible;
-
-    fn rows<'a>(&'a self, rows: Range<usize>, scratch: &'a mut Vec<f32>) -> Result<&'a [f32], Self::Error> {
-        scratch.clear();
-        self[rows].iter().for_each(|row| scratch.extend_from_slice(row));
-        Ok(scratch)
-    }
-}
-
-/// Sizes of a gemm. All slices are contiguous.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Gemm {
-    /// Rows of A, `[rows, inputs]`, and of C, `[rows, outputs]`.
+/// The activations of a product, `[rows, inputs]`, contiguous.
+#[derive(Debug, Clone, Copy)]
+pub struct Rows<'a, T> {
+    /// The values.
+    pub values: &'a [T],
+    /// How many rows.
     pub rows: usize,
-    /// Columns of A and of B, `[outputs, inputs]`.
-    pub inputs: usize,
-    /// Rows of B, columns of C.
-    pub outputs: usize,
 }
 
-/// Rows of B per tile, at most.
-const TILE: usize = 48;
-/// Products that are summed before they are added to the output. Longer sums spend less time on adding up
-/// registers; at this length, four rows of A (32 KiB) and a tile of B (384 KiB) stay in the caches.
-const DEPTH: usize = 2048;
+/// The product with packed weights, and the epilogue: C, `[rows, outputs]`.
+///
+/// # Panics
+/// If a slice has another length than the sizes say.
+pub fn multiply<T: Value>(a: Rows<'_, T>, b: &PackedWeights, epilogue: &Epilogue<'_, T>, c: &mut [T]) {
+    let sizes = Sizes { rows: a.rows, inputs: b.inputs, outputs: b.outputs };
+    sizes.check(a.values, epilogue, c);
+    dispatch(Packed { sizes, a: a.values, b, epilogue, c: Output(c.as_mut_ptr()) });
+}
 
-/// One thread's way to its own columns of C.
-struct Output(*mut f32);
+/// The product with weights that are widened a few rows at a time, and the epilogue: C, `[rows, outputs]`.
+///
+/// # Errors
+/// What `b` answers.
+///
+/// # Panics
+/// If a slice has another length than the sizes say.
+pub fn multiply_widened<T: Value, B: WeightRows + ?Sized>(
+    a: Rows<'_, T>,
+    b: &B,
+    inputs: usize,
+    epilogue: &Epilogue<'_, T>,
+    c: &mut [T],
+) -> Result<(), B::Error> {
+    let sizes = Sizes { rows: a.rows, inputs, outputs: c.len() / a.rows.max(1) };
+    sizes.check(a.values, epilogue, c);
+    dispatch(Widened { sizes, a: a.values, b, epilogue, c: Output(c.as_mut_ptr()) })
+}
 
-// SAFETY: tiles are disjoint ranges of columns, and a thread writes its tile's only.
-unsafe impl Sync for Output {}
+#[derive(Debug, Clone, Copy)]
+struct Sizes {
+    rows: usize,
+    inputs: usize,
+    outputs: usize,
+}
 
-impl Gemm {
-    /// Multiplies.
-    ///
-    /// # Errors
-    /// What `b` answers.
-    ///
-    /// # Panics
-    /// If a slice has another length than the sizes say.
-    pub fn run<B: WeightRows + ?Sized>(self, a: &[f32], b: &B, c: &mut [f32]) -> Result<(), B::Error> {
+/// One thread's way to its own block of C.
+#[derive(Clone, Copy)]
+struct Output<T>(*mut T);
+
+// SAFETY: blocks are disjoint, and a thread writes its block's values only.
+unsafe impl<T: Send> Sync for Output<T> {}
+// SAFETY: as above.
+unsafe impl<T: Send> Send for Output<T> {}
+
+impl Sizes {
+    fn check<T: Value>(self, a: &[T], epilogue: &Epilogue<'_, T>, c: &[T]) {
         assert_eq!(a.len(), self.rows * self.inputs, "length of A");
         assert_eq!(c.len(), self.rows * self.outputs, "length of C");
-        c.fill(0.0);
-        let c = Output(c.as_mut_ptr());
-        (0..self.outputs.div_ceil(TILE)).into_par_iter().try_for_each_init(Vec::new, |scratch, index| {
-            let rows = index * TILE..((index + 1) * TILE).min(self.outputs);
-            let b = b.rows(rows.clone(), scratch)?;
-            assert_eq!(b.len(), rows.len() * self.inputs, "length of the rows of B");
-            for start in (0..self.inputs).step_by(DEPTH) {
-                self.add_products(a, b, start, rows.clone(), &c);
+        epilogue.check(self.rows, self.outputs);
+    }
+}
+
+/// The blocks of C.
+#[derive(Debug, Clone, Copy)]
+struct Blocks {
+    shape: TileShape,
+    sizes: Sizes,
+    /// Strips of A in a block.
+    strips: usize,
+    /// Panels of B in a block.
+    panels: usize,
+}
+
+impl Blocks {
+    #[inline(always)]
+    fn new<S: Simd>(sizes: Sizes, most_rows: usize, most_columns: usize) -> Self {
+        let shape = TileShape::of::<S>();
+        let mut strips = (most_rows / shape.rows).max(1).min(sizes.rows.div_ceil(shape.rows).max(1));
+        let mut panels = (most_columns / shape.columns).max(1).min(sizes.outputs.div_ceil(shape.columns).max(1));
+        let wanted =
+            if rayon::current_num_threads() > 1 { BLOCKS_PER_THREAD * rayon::current_num_threads() } else { 1 };
+        let count = |strips: usize, panels: usize| {
+            sizes.rows.div_ceil(shape.rows).div_ceil(strips) * sizes.outputs.div_ceil(shape.columns).div_ceil(panels)
+        };
+        while count(strips, panels) < wanted && (panels > 1 || strips > 4) {
+            if panels > 1 && panels * shape.columns >= strips * shape.rows || strips <= 4 {
+                panels = panels.div_ceil(2);
+            } else {
+                strips = strips.div_ceil(2);
             }
-            Ok(())
-        })
+        }
+        Self { shape, sizes, strips, panels }
     }
 
-    /// Adds the products of the columns of A and B from `start` on to these columns of C.
-    fn add_products(self, a: &[f32], b: &[f32], start: usize, columns: Range<usize>, c: &Output) {
-        let operands = Operands {
-            a: &a[start..],
-            b: &b[start..],
-            stride: self.inputs,
-            depth: DEPTH.min(self.inputs - start),
-            a_rows: self.rows,
-            b_rows: columns.len(),
-        };
-        multiply(operands, |row, column, product| {
-            debug_assert!(row < self.rows && column < columns.len());
-            // SAFETY: `run` has checked that C is [rows, outputs], and these columns are this thread's.
-            unsafe { *c.0.add(row * self.outputs + columns.start + column) += product };
+    fn count(self) -> usize {
+        self.rows_of_blocks() * self.columns_of_blocks()
+    }
+
+    fn rows_of_blocks(self) -> usize {
+        self.sizes.rows.div_ceil(self.shape.rows).div_ceil(self.strips)
+    }
+
+    fn columns_of_blocks(self) -> usize {
+        self.sizes.outputs.div_ceil(self.shape.columns).div_ceil(self.panels)
+    }
+
+    /// Strips and panels of a block. Neighbouring blocks have the same panels.
+    fn block(self, index: usize) -> (Range<usize>, Range<usize>) {
+        let part = |index: usize, size: usize, whole: usize| index * size..((index + 1) * size).min(whole);
+        let (strip, panel) = (index % self.rows_of_blocks(), index / self.rows_of_blocks());
+        (
+            part(strip, self.strips, self.sizes.rows.div_ceil(self.shape.rows)),
+            part(panel, self.panels, self.sizes.outputs.div_ceil(self.shape.columns)),
+        )
+    }
+}
+
+struct Packed<'a, T> {
+    sizes: Sizes,
+    a: &'a [T],
+    b: &'a PackedWeights,
+    epilogue: &'a Epilogue<'a, T>,
+    c: Output<T>,
+}
+
+impl<T: Value> Kernel for Packed<'_, T> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) {
+        match &self.b.panels {
+            Panels::F32(panels) => self.multiply::<S, F32>(simd, panels),
+            Panels::F16(panels) => self.multiply::<S, WidenedF16>(simd, panels),
+            Panels::Bf16(panels) if T::IS_BF16 && S::HAS_BF16 => self.multiply::<S, PairsOfBf16>(simd, panels),
+            Panels::Bf16(panels) => self.multiply::<S, WidenedBf16>(simd, panels),
+        }
+    }
+}
+
+impl<T: Value> Packed<'_, T> {
+    #[inline(always)]
+    fn multiply<S: Simd, P: Product>(&self, simd: S, panels: &[P::B]) {
+        let Self { sizes, a, epilogue, c, .. } = *self;
+        let blocks = Blocks::new::<S>(sizes, BLOCK_ROWS, BLOCK_COLUMNS);
+        let panel = blocks.shape.columns * sizes.inputs.next_multiple_of(P::DEPTH);
+        strips::with_strips::<P, T, _>(a, sizes.inputs, blocks.shape.rows, |strips| {
+            (0..blocks.count()).into_par_iter().with_max_len(1).for_each(|index| {
+                let (rows, columns) = blocks.block(index);
+                let panels = &panels[columns.start * panel..columns.end * panel];
+                block::<S, T, P>(simd, Products { sizes, strips, panels, rows, columns }, epilogue, c);
+            });
         });
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+struct Widened<'a, T, B: ?Sized> {
+    sizes: Sizes,
+    a: &'a [T],
+    b: &'a B,
+    epilogue: &'a Epilogue<'a, T>,
+    c: Output<T>,
+}
 
-    fn values(length: usize, seed: f32) -> Vec<f32> {
-        (0..length).map(|index| (index as f32 * 0.731 + seed).sin()).collect()
+impl<T: Value, B: WeightRows + ?Sized> Kernel for Widened<'_, T, B> {
+    type Output = Result<(), B::Error>;
+
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) -> Self::Output {
+        let Self { sizes, a, b, epilogue, c } = self;
+        let blocks = Blocks::new::<S>(sizes, usize::MAX, WIDENED_BLOCK_COLUMNS);
+        let (width, inputs) = (blocks.shape.columns, sizes.inputs);
+        strips::with_strips::<F32, T, _>(a, inputs, blocks.shape.rows, |strips| {
+            (0..blocks.count()).into_par_iter().with_max_len(1).try_for_each(|index| {
+                let (rows, columns) = blocks.block(index);
+                let outputs = columns.start * width..(columns.end * width).min(sizes.outputs);
+                with_scratch::<f32, _>(columns.len() * width * inputs, |panels| {
+                    with_scratch::<f32, _>(outputs.len() * inputs, |values| {
+                        b.widen(outputs.clone(), values)?;
+                        pack_widened(values, inputs, width, panels);
+                        Ok(())
+                    })?;
+                    block::<S, T, F32>(simd, Products { sizes, strips, panels, rows, columns }, epilogue, c);
+                    Ok(())
+                })
+            })
+        })
     }
+}
 
-    fn weights(gemm: Gemm) -> Vec<Vec<f32>> {
-        (0..gemm.outputs).map(|row| values(gemm.inputs, row as f32)).collect()
-    }
+/// Sums and finishes a block of C. Both are functions of their own, so that neither is compiled once for every other.
+#[inline(always)]
+fn block<S: Simd, T: Value, P: Product>(simd: S, products: Products<'_, P>, epilogue: &Epilogue<'_, T>, c: Output<T>) {
+    let (sizes, rows, columns) = (products.sizes, products.rows.clone(), products.columns.clone());
+    with_scratch::<f32, _>(rows.len() * columns.len() * TileShape::of::<S>().area(), |tiles| {
+        simd.run(SumTiles { products, tiles });
+        simd.run(FinishTiles { sizes, rows, columns, tiles, epilogue, c });
+    });
+}
 
-    #[test]
-    fn equals_the_definition_for_odd_sizes() {
-        for (rows, inputs, outputs) in
-            [(1, 1, 1), (3, 5, 2), (2, 513, 17), (7, 4100, 65), (64, 96, 130), (2, 0, 3), (0, 2, 3)]
-        {
-            let gemm = Gemm { rows, inputs, outputs };
-            let (x, weights) = (values(rows * inputs, 0.1), weights(gemm));
-            let mut output = vec![f32::NAN; rows * outputs];
-            gemm.run(&x, weights.as_slice(), &mut output).unwrap();
-            for (index, found) in output.iter().enumerate() {
-                let x = &x[index / outputs * inputs..][..inputs];
-                let expected: f64 =
-                    x.iter().zip(&weights[index % outputs]).map(|(x, w)| f64::from(*x) * f64::from(*w)).sum();
-                let bound = 2e-6 * (1.0 + expected.abs());
-                assert!((f64::from(*found) - expected).abs() < bound, "{gemm:?}: {found} for {expected}");
+/// What a block of C is the product of.
+struct Products<'a, P: Product> {
+    sizes: Sizes,
+    /// All of A.
+    strips: &'a [P::A],
+    /// Those of the block.
+    panels: &'a [P::B],
+    /// The block's strips.
+    rows: Range<usize>,
+    /// The block's panels.
+    columns: Range<usize>,
+}
+
+struct SumTiles<'a, P: Product> {
+    products: Products<'a, P>,
+    /// `[panel, strip, row, column]`
+    tiles: &'a mut [f32],
+}
+
+impl<P: Product> Kernel for SumTiles<'_, P> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) {
+        let shape = const { TileShape::of::<S>() };
+        let Self { products: Products { sizes, strips, panels, rows, .. }, tiles } = self;
+        let steps = sizes.inputs.div_ceil(P::DEPTH);
+        let (strip, panel) = (shape.rows * steps * P::DEPTH, shape.columns * steps * P::DEPTH);
+        if steps == 0 {
+            tiles.fill(0.0);
+        }
+        for first in (0..steps).step_by(DEPTH / P::DEPTH) {
+            let length = (DEPTH / P::DEPTH).min(steps - first);
+            for (index, tiles) in tiles.chunks_exact_mut(rows.len() * shape.area()).enumerate() {
+                let b =
+                    &panels[index * panel + first * shape.columns * P::DEPTH..][..length * shape.columns * P::DEPTH];
+                for (tile, row) in tiles.chunks_exact_mut(shape.area()).zip(rows.clone()) {
+                    let a = &strips[row * strip + first * shape.rows * P::DEPTH..][..length * shape.rows * P::DEPTH];
+                    let rows = (sizes.rows - row * shape.rows).min(shape.rows);
+                    // SAFETY: the slices are as long as the steps need, and the tile as the shape.
+                    unsafe {
+                        add_tile::<S, P>(simd, a.as_ptr(), b.as_ptr(), length, rows, tile.as_mut_ptr(), first == 0)
+                    };
+                }
             }
         }
     }
+}
 
-    /// Batches must not change what their rows come to.
-    #[test]
-    fn a_row_is_the_same_in_any_company() {
-        let (inputs, outputs) = (2100, 70);
-        let x = values(100 * inputs, 0.3);
-        let of = |rows: usize| {
-            let gemm = Gemm { rows, inputs, outputs };
-            let mut output = vec![0f32; rows * outputs];
-            gemm.run(&x[..rows * inputs], weights(gemm).as_slice(), &mut output).unwrap();
-            output
-        };
-        let all = of(100);
-        for rows in [1, 2, 3, 4, 5, 7, 16, 63, 64] {
-            assert_eq!(of(rows), all[..rows * outputs], "{rows} rows");
-        }
-    }
+struct FinishTiles<'a, T> {
+    sizes: Sizes,
+    rows: Range<usize>,
+    columns: Range<usize>,
+    tiles: &'a [f32],
+    epilogue: &'a Epilogue<'a, T>,
+    c: Output<T>,
+}
 
-    #[test]
-    fn an_error_of_the_weights_is_that_of_the_gemm() {
-        struct Broken;
-        impl WeightRows for Broken {
-            type Error = &'static str;
-            fn rows<'a>(&'a self, _: Range<usize>, _: &'a mut Vec<f32>) -> Result<&'a [f32], Self::Error> {
-                Err("broken")
+impl<T: Value> Kernel for FinishTiles<'_, T> {
+    type Output = ();
+
+    /// Row by row of C.
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) {
+        let shape = const { TileShape::of::<S>() };
+        let Sizes { rows, outputs, .. } = self.sizes;
+        for (index, strip) in self.rows.clone().enumerate() {
+            for line in 0..shape.rows.min(rows - strip * shape.rows) {
+                let row = strip * shape.rows + line;
+                for (panel, number) in self.columns.clone().enumerate() {
+                    let column = number * shape.columns;
+                    let length = shape.columns.min(outputs - column);
+                    let start = (panel * self.rows.len() + index) * shape.area() + line * shape.columns;
+                    let products = &self.tiles[start..][..shape.columns];
+                    // SAFETY: the row and its columns are C's, which has `rows` of `outputs`, and this block's.
+                    unsafe {
+                        let output = self.c.0.add(row * outputs + column);
+                        self.epilogue.write(simd, products.as_ptr(), Place { row, column, outputs, length }, output);
+                    }
+                }
             }
         }
-        let gemm = Gemm { rows: 1, inputs: 2, outputs: 3 };
-        assert_eq!(gemm.run(&[0.0; 2], &Broken, &mut [0.0; 3]), Err("broken"));
     }
 }

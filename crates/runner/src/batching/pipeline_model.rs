@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use afterimage_cache::{CacheBudget, ImageReport, read_back};
 use afterimage_diffusion::families::Conditioning;
+use afterimage_kernels::on_pool;
 
 use super::{BatchKey, StepModel};
 use crate::error::RunnerError;
@@ -29,7 +30,7 @@ impl StepModel for PipelineStepModel {
 
     fn begin(&self, spec: &Arc<ImageSpec>, seed: u64) -> Result<RunningImage, RunnerError> {
         let encode = |prompt: &str| self.prompts.get_or_compute(prompt, || self.pipeline.encode(prompt));
-        self.pipeline.begin_with(spec, seed, &self.budget, encode)
+        on_pool(|| self.pipeline.begin_with(spec, seed, &self.budget, encode))
     }
 
     fn batch_key(&self, image: &RunningImage) -> BatchKey {
@@ -37,7 +38,7 @@ impl StepModel for PipelineStepModel {
     }
 
     fn step(&self, images: &mut [&mut RunningImage]) -> Result<Vec<bool>, RunnerError> {
-        self.pipeline.denoise(images)
+        on_pool(|| self.pipeline.denoise(images))
     }
 
     fn is_finite(&self, image: &RunningImage) -> Result<bool, RunnerError> {
@@ -45,11 +46,12 @@ impl StepModel for PipelineStepModel {
     }
 
     fn decode(&self, image: &RunningImage) -> Result<RgbImage, RunnerError> {
-        self.pipeline.decode(image.latents())
+        let latents = image.latents();
+        on_pool(|| self.pipeline.decode(latents))
     }
 
     fn preview(&self, image: &RunningImage) -> Result<Option<RgbImage>, RunnerError> {
-        image.predicted_original().map(|latents| self.pipeline.decode(latents)).transpose()
+        image.predicted_original().map(|latents| on_pool(|| self.pipeline.decode(latents))).transpose()
     }
 
     fn warnings(&self, image: &RunningImage) -> Vec<RequestWarning> {

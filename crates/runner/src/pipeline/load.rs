@@ -88,7 +88,7 @@ impl Pipeline {
             default_steps: facts.default_steps,
             default_guidance_scale: facts.default_guidance_scale,
             default_scheduler: default_scheduler(&schedulers, options.scheduler)?,
-            schedulers: schedulers.kinds()?,
+            schedulers: schedulers.kinds()?.into_iter().filter(|kind| kind.takes(facts.flow_sigmas)).collect(),
             labels: facts.labels,
             label_policy: options.label_policy.unwrap_or_else(|| default_label_policy(folder)),
             fit: read_fit(folder)?.or(facts.fit),

@@ -3,7 +3,9 @@
 use std::io::{IsTerminal, Write};
 use std::path::Path;
 
-use afterimage_runner::{Engine, EngineOptions, FinishedRequest, RequestFailure, Seeds, Ticket};
+use afterimage_runner::{
+    Engine, EngineOptions, FinishedRequest, RequestError, RequestFailure, RunnerError, Seeds, Ticket,
+};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Map, Value, json};
 
@@ -114,7 +116,7 @@ impl GenerateArgs {
             self.model.source(Some(&self.labels))?.load(self.device.device)?,
             EngineOptions { max_queued_requests: 1, ..Default::default() },
         )?;
-        let planned = engine.plan(request).map_err(|error| usage_of_field(&error.param, &error.message))?;
+        let planned = engine.plan(request).map_err(|error| self.refusal(&error))?;
         encoding.format.check_size(planned.spec().size).map_err(|message| ProgramError::setting("output", message))?;
         planned.warnings().iter().for_each(|warning| tracing::warn!(code = warning.code, "{}", warning.message));
         let metadata = self.metadata.image_metadata.then(|| {
@@ -131,6 +133,16 @@ impl GenerateArgs {
             OutputPattern::Folder(_) | OutputPattern::File(..) => terminal::line(summary),
         }
         Ok(())
+    }
+
+    /// Names the flag behind a request that cannot be made, or else the model.
+    fn refusal(&self, error: &RequestError) -> ProgramError {
+        match &*error.param {
+            "scheduler" if !self.model.chooses_scheduler() => {
+                ProgramError::Model(RunnerError::Options(error.message.clone()))
+            }
+            param => usage_of_field(param, &error.message),
+        }
     }
 
     /// A place for each image, which can be written to.

@@ -9,6 +9,7 @@ mod cache;
 mod cache_summary;
 mod calibrate;
 mod completions;
+mod cpu;
 mod generate;
 mod health;
 mod model;

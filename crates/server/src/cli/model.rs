@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use afterimage_runner::schedulers::SchedulerKind;
 use afterimage_runner::{BucketChoice, DeviceSpec, LabelPolicy, LoadOptions, Offload, Precision, Size, is_variant};
 
+use super::cpu::CpuArgs;
 use crate::error::ProgramError;
 use crate::model_source::ModelSource;
 
@@ -71,6 +72,8 @@ pub(super) struct ModelArgs {
     /// supported [default: the model's]
     #[arg(long, env = "AFTERIMAGE_SCHEDULER", hide_env_values = true, value_name = "CLASS")]
     scheduler: Option<SchedulerKind>,
+    #[command(flatten)]
+    cpu: CpuArgs,
 }
 
 /// What a prompt that is no label is taken for.
@@ -125,14 +128,20 @@ impl ModelArgs {
         }
     }
 
+    /// Whether requests that name no scheduler get one that these flags name.
+    pub(super) fn chooses_scheduler(&self) -> bool {
+        self.scheduler.is_some()
+    }
+
     /// The sizes asked for; none for the model's own.
     pub(super) fn buckets(&self) -> Vec<Size> {
         BucketChoice::sizes(&self.buckets)
     }
 
-    /// Where the model comes from and how it is loaded, if these flags go together.
+    /// Where the model comes from and how it is loaded, if these flags go together. The CPU is used as they say from then on.
     pub(super) fn source(&self, labels: Option<&LabelArg>) -> Result<ModelSource, ProgramError> {
         self.check()?;
+        self.cpu.apply()?;
         Ok(ModelSource {
             model: self.model.clone(),
             revision: self.revision.clone(),

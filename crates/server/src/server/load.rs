@@ -2,6 +2,7 @@
 
 use std::time::Instant;
 
+use afterimage_runner::cpu::{Isa, threads};
 use afterimage_runner::{
     DeviceSpec, Engine, EngineOptions, ImageRequest, PreviewCount, Replicas, RequestError, RequestWarning, RunnerError,
     Size,
@@ -28,6 +29,8 @@ pub(super) fn load(
         model = model.id,
         pipeline = model.pipeline,
         cache = %cache.backend(),
+        cpu = %Isa::current(),
+        threads = threads(),
         seconds = started.elapsed().as_secs_f64(),
         "ready"
     );

@@ -38,9 +38,8 @@ impl DitBlock {
         Ok(Self {
             embedding: TimestepLabelEmbedding::new(config.num_classes(), size, norm1.pp("emb"))?,
             modulation: Linear::new(size, 6 * size, norm1.pp("linear"))?,
-            attention_norm: PlainLayerNorm::new(size, ATTENTION_NORM_EPS, &parameters)?,
-            attention: Attention::new(
-                size,
+            attention_norm: PlainLayerNorm::new(size, ATTENTION_NORM_EPS),
+            attention: Attention::to_itself(
                 size,
                 config.num_attention_heads,
                 config.attention_bias,

@@ -55,7 +55,7 @@ impl DitTransformer {
             blocks: blocks.collect::<std::result::Result<_, _>>()?,
             // After the blocks, whose weights are there only if the hidden size is true.
             patch_embed: patch_embed.with_positions(shapes, config.sample_size, 1.0)?,
-            output_norm: PlainLayerNorm::new(size, OUTPUT_NORM_EPS, &parameters)?,
+            output_norm: PlainLayerNorm::new(size, OUTPUT_NORM_EPS),
             output_modulation: Linear::new(size, 2 * size, parameters.pp("proj_out_1"))?,
             output_projection: Linear::new(size, side * side * config.out_channels(), parameters.pp("proj_out_2"))?,
             dtype: parameters.dtype(),

@@ -57,7 +57,7 @@ impl DoubleBlock {
             let size = config.hidden_size();
             Ok::<_, candle_core::Error>(StreamPart {
                 modulation: Linear::new(size, MODULATIONS * size, parameters.pp(modulation).pp("linear"))?,
-                norm: PlainLayerNorm::new(size, NORM_EPS, &parameters)?,
+                norm: PlainLayerNorm::new(size, NORM_EPS),
                 projections: HeadProjections::new(config.heads(), &names, &attention)?,
                 to_out: Linear::new(size, size, to_out)?,
                 feed_forward: FeedForward::new(

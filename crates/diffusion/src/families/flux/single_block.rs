@@ -38,7 +38,7 @@ impl SingleBlock {
         let width = FEED_FORWARD_FACTOR * size;
         Ok(Self {
             modulation: Linear::new(size, MODULATIONS * size, parameters.pp("norm").pp("linear"))?,
-            norm: PlainLayerNorm::new(size, NORM_EPS, &parameters)?,
+            norm: PlainLayerNorm::new(size, NORM_EPS),
             projections: HeadProjections::new(config.heads(), &ProjectionNames::PICTURE, &parameters.pp("attn"))?,
             widen: Linear::new(size, width, parameters.pp("proj_mlp"))?,
             to_out: Linear::new(size + width, size, parameters.pp("proj_out"))?,

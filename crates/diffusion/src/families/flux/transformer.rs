@@ -80,7 +80,7 @@ impl FluxTransformer {
             blocks: blocks.collect::<Result<_>>()?,
             single_blocks: single_blocks.collect::<Result<_>>()?,
             output_modulation: Linear::new(size, 2 * size, parameters.pp("norm_out").pp("linear"))?,
-            output_norm: PlainLayerNorm::new(size, NORM_EPS, &parameters)?,
+            output_norm: PlainLayerNorm::new(size, NORM_EPS),
             output_projection: Linear::new(size, config.in_channels, parameters.pp("proj_out"))?,
             positions: positions.collect::<Result<_>>()?,
             dtype: parameters.dtype(),

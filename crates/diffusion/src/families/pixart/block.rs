@@ -37,14 +37,12 @@ impl PixArtBlock {
         let norm = |name: &str| {
             PlainLayerNorm::load(size, config.norm_eps, config.norm_elementwise_affine, parameters.pp(name))
         };
-        let attention = |name: &str| {
-            Attention::new(size, size, config.num_attention_heads, config.attention_bias, parameters.pp(name))
-        };
+        let (heads, bias) = (config.num_attention_heads, config.attention_bias);
         Ok(Self {
             scale_shift_table: parameters.get((MODULATIONS, size), "scale_shift_table")?,
             attention_norm: norm("norm1")?,
-            attention: attention("attn1")?,
-            caption_attention: attention("attn2")?,
+            attention: Attention::to_itself(size, heads, bias, parameters.pp("attn1"))?,
+            caption_attention: Attention::to_context(size, size, heads, bias, parameters.pp("attn2"))?,
             feed_forward_norm: norm("norm2")?,
             feed_forward: FeedForward::new(size, config.activation()?, parameters.pp("ff").pp("net"))?,
         })

@@ -75,7 +75,7 @@ impl PixArtTransformer {
             blocks: blocks.collect::<std::result::Result<_, _>>()?,
             // After the blocks, whose weights are there only if the hidden size is true.
             patch_embed: patch_embed.with_positions(shapes, config.sample_size, config.interpolation_scale())?,
-            output_norm: PlainLayerNorm::new(size, OUTPUT_NORM_EPS, &parameters)?,
+            output_norm: PlainLayerNorm::new(size, OUTPUT_NORM_EPS),
             output_table: parameters.get((2, size), "scale_shift_table")?,
             output_projection: Linear::new(size, side * side * config.out_channels(), parameters.pp("proj_out"))?,
             vae_scale,

@@ -68,7 +68,7 @@ impl JointAttention {
         let (picture_tokens, text_tokens) = (picture.dim(1)?, text.dim(1)?);
         let (picture, text) = (self.picture.forward(picture)?, self.text.forward(text)?);
         // The picture comes first, unlike in FLUX. Without rotary positions the order only says how to split outputs.
-        let join = |picture: &Tensor, text: &Tensor| Tensor::cat(&[picture, text], 2);
+        let join = |picture: &Tensor, text: &Tensor| Tensor::cat(&[&picture.contiguous()?, &text.contiguous()?], 1);
         let (key, value) = (join(&picture.key, &text.key)?, join(&picture.value, &text.value)?);
         let (Some(to_text_out), Some(text_onto)) = (&self.to_text_out, text_onto) else {
             let attended = scaled_dot_product(&picture.query, &key, &value, None)?;

@@ -57,7 +57,7 @@ impl Stream {
         let feed_forward = parameters.pp(format!("ff{suffix}")).pp("net");
         Ok(Self {
             modulation: Linear::new(size, modulations * size, norm.pp("linear"))?,
-            norm: PlainLayerNorm::new(size, NORM_EPS, parameters)?,
+            norm: PlainLayerNorm::new(size, NORM_EPS),
             feed_forward: FeedForward::new(size, Activation::GeluApproximate, feed_forward)?,
         })
     }
@@ -84,7 +84,7 @@ impl JointBlock {
         } else {
             TextStream::Attended {
                 modulation: Linear::new(size, 2 * size, parameters.pp("norm1_context").pp("linear"))?,
-                norm: PlainLayerNorm::new(size, NORM_EPS, parameters)?,
+                norm: PlainLayerNorm::new(size, NORM_EPS),
             }
         };
         let self_attention = || SelfAttention::new(config, &parameters.pp("attn2"));

@@ -63,7 +63,7 @@ impl Sd3Transformer {
             )?,
             context_embedder: Linear::new(config.joint_attention_dim, size, parameters.pp("context_embedder"))?,
             blocks: blocks.collect::<Result<_>>()?,
-            output_norm: PlainLayerNorm::new(size, NORM_EPS, parameters)?,
+            output_norm: PlainLayerNorm::new(size, NORM_EPS),
             output_modulation: Linear::new(size, 2 * size, parameters.pp("norm_out").pp("linear"))?,
             output_projection: Linear::new(size, outputs, parameters.pp("proj_out"))?,
             patch_size: side,

@@ -15,6 +15,7 @@
 //! are f64 until the end, levels that the pipeline hands in are f32 from the start.
 
 use crate::DiffusionError;
+use crate::schedulers::SchedulerKind;
 use crate::schedulers::config::{SchedulerConfig, unsupported};
 use crate::schedulers::schedule::{FlowSigmas, Schedule};
 
@@ -112,7 +113,7 @@ pub(super) fn euler_sigmas(config: &SchedulerConfig, schedule: &Schedule) -> Res
 
 /// The levels of a `FlowMatchHeunDiscreteScheduler` run, every one but the first twice, and the last one.
 pub(super) fn heun_sigmas(config: &SchedulerConfig, schedule: &Schedule) -> Result<Vec<f32>, DiffusionError> {
-    if schedule.sigmas == FlowSigmas::Even {
+    if !SchedulerKind::FlowMatchHeun.takes(schedule.sigmas) {
         return Err(DiffusionError::Scheduler(
             "FlowMatchHeunDiscreteScheduler spreads its own noise levels, and this model's pipeline gives its own; \
              use FlowMatchEulerDiscreteScheduler"

@@ -1,0 +1,231 @@
+//! The weight matrix of a linear layer, where and as the products with it are taken.
+//!
+//! Weights stay as narrow as they are stored: bf16 and f16 under f32 activations, and ggml's blocks under any. On the CPU
+//! f32, bf16 and f16 are packed once, here, and blocks are widened a few rows at a time where they are used, so that a
+//! quantised model gives what its dequantised weights would and no copy of the weights exists. (ggml and candle's
+//! `QMatMul` round activations to 8 bits instead.) On other devices blocks are widened matrix by matrix.
+
+use std::ops::Range;
+
+use afterimage_checkpoint::{BlockRows, MatrixValues, StoredMatrix};
+use afterimage_kernels::{PackedWeights, PlainWeights, WeightRows};
+use candle_core::quantized::{QStorage, QTensor};
+use candle_core::{DType, Device, Result, Tensor};
+
+use super::cpu::lock;
+
+/// `[outputs, inputs]`
+#[derive(Debug)]
+pub(crate) struct Matrix {
+    outputs: usize,
+    inputs: usize,
+    weights: Weights,
+}
+
+#[derive(Debug)]
+pub(super) enum Weights {
+    /// f32, bf16 or f16, in main memory.
+    Packed(PackedWeights),
+    /// The same on another device; or what takes no memory, of which nothing is computed.
+    Plain(Tensor),
+    /// Quantised, in main memory.
+    Blocks(Blocks),
+    /// Quantised, on another device.
+    OnDevice { weights: QTensor, device: Device, dtype: DType },
+}
+
+/// Quantised rows in main memory.
+#[derive(Debug)]
+pub(super) struct Blocks(BlockRows);
+
+impl Matrix {
+    /// For products in `dtype` on `device`.
+    ///
+    /// # Errors
+    /// If the device cannot hold the weights.
+    pub(crate) fn new(stored: StoredMatrix, dtype: DType, device: &Device) -> Result<Self> {
+        let StoredMatrix { outputs, inputs, values } = stored;
+        let weights = match values {
+            MatrixValues::Plain(weights) => plain(weights, outputs, inputs)?,
+            MatrixValues::Blocks(rows) if device.is_cpu() => Weights::Blocks(Blocks(rows)),
+            MatrixValues::Blocks(rows) => {
+                let storage = QStorage::from_data(rows.bytes().into(), device, rows.dtype())?;
+                Weights::OnDevice { weights: QTensor::new(storage, (outputs, inputs))?, device: device.clone(), dtype }
+            }
+        };
+        Ok(Self { outputs, inputs, weights })
+    }
+
+    pub(super) fn outputs(&self) -> usize {
+        self.outputs
+    }
+
+    pub(super) fn inputs(&self) -> usize {
+        self.inputs
+    }
+
+    pub(super) fn weights(&self) -> &Weights {
+        &self.weights
+    }
+
+    /// `x * weights^T` on a device where whole products are fast.
+    pub(super) fn product_on_device(&self, x: &Tensor) -> Result<Tensor> {
+        let weights = match &self.weights {
+            Weights::OnDevice { weights, device, dtype } => weights.dequantize(device)?.to_dtype(*dtype)?,
+            Weights::Plain(weights) => weights.clone(),
+            Weights::Packed(_) | Weights::Blocks(_) => candle_core::bail!("the weights are in main memory"),
+        };
+        let mut shape = x.dims().to_vec();
+        if let Some(last) = shape.last_mut() {
+            *last = self.outputs;
+        }
+        let weights = weights.reshape((self.outputs, self.inputs))?;
+        x.reshape(((), self.inputs))?.matmul(&weights.t()?)?.reshape(shape)
+    }
+}
+
+/// Packed in main memory, unless they are a single number that is everywhere, as in models that are only described.
+fn plain(weights: Tensor, outputs: usize, inputs: usize) -> Result<Weights> {
+    if !weights.device().is_cpu() || !weights.is_contiguous() {
+        return Ok(Weights::Plain(weights));
+    }
+    let values = lock(&weights);
+    let plain = match weights.dtype() {
+        DType::F32 => PlainWeights::F32(values.contiguous()?),
+        DType::BF16 => PlainWeights::Bf16(values.contiguous()?),
+        DType::F16 => PlainWeights::F16(values.contiguous()?),
+        dtype => candle_core::bail!("weights are f32, bf16 or f16, not {dtype:?}"),
+    };
+    Ok(Weights::Packed(PackedWeights::new(outputs, inputs, plain)))
+}
+
+impl WeightRows for Blocks {
+    type Error = candle_core::Error;
+
+    fn widen(&self, rows: Range<usize>, values: &mut [f32]) -> Result<()> {
+        values.copy_from_slice(&self.0.widened(rows)?);
+        Ok(())
+    }
+}
+
+/// Matrices that share their input, as one where they can be one.
+pub(crate) enum Stack {
+    /// Their outputs side by side.
+    Stacked(StoredMatrix),
+    /// They are stored in different ways, or quantised.
+    Separate(Vec<StoredMatrix>),
+}
+
+/// Stacks matrices of the same number of inputs, of which there are some.
+pub(crate) fn stack(matrices: Vec<StoredMatrix>) -> Result<Stack> {
+    let mut weights = Vec::new();
+    for matrix in &matrices {
+        match &matrix.values {
+            MatrixValues::Plain(values) if values.is_contiguous() => {
+                weights.push(values.reshape((matrix.outputs, matrix.inputs))?);
+            }
+            _ => return Ok(Stack::Separate(matrices)),
+        }
+    }
+    if weights.iter().any(|values| values.dtype() != weights[0].dtype()) {
+        return Ok(Stack::Separate(matrices));
+    }
+    Ok(Stack::Stacked(StoredMatrix::dense(Tensor::cat(&weights, 0)?)))
+}
+
+#[cfg(test)]
+mod tests {
+    use candle_core::quantized::GgmlDType;
+    use half::bf16;
+
+    use super::super::linear::{Epilogue, linear};
+    use super::*;
+
+    fn product(matrix: &Matrix, x: &Tensor) -> Tensor {
+        linear(x, matrix, Epilogue::default()).unwrap()
+    }
+
+    /// Those that files on the hub have.
+    const DTYPES: [GgmlDType; 10] = [
+        GgmlDType::Q4_0,
+        GgmlDType::Q4_1,
+        GgmlDType::Q5_0,
+        GgmlDType::Q5_1,
+        GgmlDType::Q8_0,
+        GgmlDType::Q2K,
+        GgmlDType::Q3K,
+        GgmlDType::Q4K,
+        GgmlDType::Q5K,
+        GgmlDType::Q6K,
+    ];
+
+    fn plain_sines(elements: usize) -> Tensor {
+        Tensor::arange(0f32, elements as f32, &Device::Cpu).unwrap().sin().unwrap()
+    }
+
+    fn largest(tensor: &Tensor) -> f32 {
+        tensor.abs().unwrap().max_all().unwrap().to_scalar().unwrap()
+    }
+
+    /// A matrix of blocks, and the values they stand for.
+    fn quantised(dtype: GgmlDType) -> (Matrix, Tensor) {
+        let quantised = QTensor::quantize(&plain_sines(2 * 512).reshape((2, 512)).unwrap(), dtype).unwrap();
+        let bytes = quantised.data().unwrap();
+        let pairs = bytes.chunks_exact(2).map(|pair| u16::from_le_bytes([pair[0], pair[1]])).collect();
+        let stored =
+            StoredMatrix { outputs: 2, inputs: 512, values: MatrixValues::Blocks(BlockRows::new(dtype, pairs, 512)) };
+        (Matrix::new(stored, DType::F32, &Device::Cpu).unwrap(), quantised.dequantize(&Device::Cpu).unwrap())
+    }
+
+    #[test]
+    fn products_are_those_of_dequantised_weights() {
+        for dtype in DTYPES {
+            let (matrix, values) = quantised(dtype);
+            let x = plain_sines(3 * 20 * 512);
+            for x in [x.reshape((3, 20, 512)).unwrap(), x.reshape((60, 512)).unwrap()] {
+                let found = product(&matrix, &x);
+                assert_eq!(found.dims()[..x.rank() - 1], x.dims()[..x.rank() - 1]);
+                let expected = x.reshape((60, 512)).unwrap().matmul(&values.t().unwrap()).unwrap();
+                let difference = largest(&(found.reshape((60, 2)).unwrap() - &expected).unwrap());
+                assert!(difference <= 1e-5 * largest(&expected), "{dtype:?}: {difference}");
+            }
+            let half = x.to_dtype(DType::BF16).unwrap().reshape((3, 20, 512)).unwrap();
+            let found = product(&matrix, &half);
+            assert_eq!(found.dtype(), DType::BF16);
+            let wide = product(&matrix, &half.to_dtype(DType::F32).unwrap()).to_dtype(DType::BF16).unwrap();
+            assert_eq!(
+                found.flatten_all().unwrap().to_vec1::<bf16>().unwrap(),
+                wide.flatten_all().unwrap().to_vec1::<bf16>().unwrap()
+            );
+        }
+    }
+
+    /// Large matrices in half precision are not widened at load; products do not show it.
+    #[test]
+    fn half_precision_is_exact() {
+        let values = plain_sines(1 << 20);
+        let x = values.narrow(0, 5, 40 * 1024).unwrap().reshape((1, 40, 1024)).unwrap();
+        for dtype in [DType::BF16, DType::F16] {
+            let narrow = values.to_dtype(dtype).unwrap().reshape((1024, 1024)).unwrap();
+            let of = |weights: Tensor| {
+                let matrix = Matrix::new(StoredMatrix::dense(weights), DType::F32, &Device::Cpu).unwrap();
+                product(&matrix, &x).squeeze(0).unwrap().to_vec2::<f32>().unwrap()
+            };
+            assert_eq!(of(narrow.clone()), of(narrow.to_dtype(DType::F32).unwrap()), "{dtype:?}");
+        }
+    }
+
+    #[test]
+    fn stacked_matrices_give_their_outputs_side_by_side() {
+        let (first, second) =
+            (plain_sines(3 * 8).reshape((3, 8)).unwrap(), plain_sines(2 * 8).reshape((2, 8)).unwrap());
+        let x = plain_sines(4 * 8).reshape((4, 8)).unwrap();
+        let of =
+            |weights: &Tensor| Matrix::new(StoredMatrix::dense(weights.clone()), DType::F32, &Device::Cpu).unwrap();
+        let parts = vec![StoredMatrix::dense(first.clone()), StoredMatrix::dense(second.clone())];
+        let Stack::Stacked(stacked) = stack(parts).unwrap() else { panic!("both are f32") };
+        let stacked = Matrix::new(stacked, DType::F32, &Device::Cpu).unwrap();
+        let expected = Tensor::cat(&[product(&of(&first), &x), product(&of(&second), &x)], 1).unwrap();
+        assert_eq!(product(&stacked, &x).to_vec2::<f32>().unwrap(), expected.to_vec2::<f32>().unwrap());
+    }
+}

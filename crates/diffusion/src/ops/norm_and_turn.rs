@@ -1,0 +1,74 @@
+//! The kernel behind [`rms_norm`](super::rms_norm) and [`rotary`](super::rotary) on the CPU.
+
+use afterimage_kernels::{NormAndTurn, Turn};
+use candle_core::{CpuStorage, CustomOp1, DType, Layout, Result, Shape, Tensor};
+use half::bf16;
+
+use super::cpu::{KernelValue, answer, lock, values};
+
+/// Norms the vectors of the last dimension by a weight and epsilon, and turns their pairs by cosines and sines,
+/// `[tokens, size / 2]`, f32, in which case `x` is `[rows, tokens, heads, size]`. Heads may be a part of longer tokens.
+pub(super) fn norm_and_turn(
+    x: &Tensor,
+    norm: Option<(&Tensor, f64)>,
+    turn: Option<(&Tensor, &Tensor)>,
+) -> Result<Tensor> {
+    let dtype = x.dtype();
+    let computed = if dtype == DType::BF16 { DType::BF16 } else { DType::F32 };
+    let x = x.to_dtype(computed)?;
+    let x = if token_stride(x.layout()).is_some() { x } else { x.contiguous()? };
+    let change = Change {
+        norm: norm.map(|(weight, eps)| -> Result<_> { Ok((weight.to_dtype(computed)?, eps as f32)) }).transpose()?,
+        turn: turn.map(|(cosines, sines)| (cosines.clone(), sines.clone())),
+    };
+    x.apply_op1_no_bwd(&change)?.to_dtype(dtype)
+}
+
+/// Values from one token of `[rows, tokens, heads, size]` to the next, if they are evenly spaced and a token's lie side by
+/// side; other tensors are tokens of one vector each if they are contiguous.
+fn token_stride(layout: &Layout) -> Option<usize> {
+    match (layout.dims(), layout.stride()) {
+        ([rows, tokens, heads, size], [row, token, head, 1]) => {
+            let is_even = (*rows == 1 || *row == token * tokens) && (*heads == 1 || head == size);
+            is_even.then_some(if rows * tokens == 1 { heads * size } else { *token })
+        }
+        (dims, _) => layout.is_contiguous().then(|| dims.last().copied().unwrap_or(1)),
+    }
+}
+
+struct Change {
+    norm: Option<(Tensor, f32)>,
+    turn: Option<(Tensor, Tensor)>,
+}
+
+impl CustomOp1 for Change {
+    fn name(&self) -> &'static str {
+        "norm-and-turn"
+    }
+
+    fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
+        match x {
+            CpuStorage::BF16(_) => self.run::<bf16>(x, layout),
+            _ => self.run::<f32>(x, layout),
+        }
+    }
+}
+
+impl Change {
+    fn run<T: KernelValue>(&self, x: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
+        let Some(stride) = token_stride(layout) else { candle_core::bail!("tokens are evenly spaced") };
+        let dims = layout.dims();
+        let size = dims.last().copied().unwrap_or(1);
+        let vectors = if dims.len() == 4 { dims[2] } else { 1 };
+        let norm = self.norm.as_ref().map(|(weight, eps)| (lock(weight), *eps));
+        let norm = norm.as_ref().map(|(weight, eps)| -> Result<_> { Ok((weight.contiguous::<T>()?, *eps)) });
+        let turn = self.turn.as_ref().map(|(cosines, sines)| (lock(cosines), lock(sines)));
+        let turn = turn.as_ref().map(|(cosines, sines)| -> Result<_> {
+            Ok(Turn { cosines: cosines.contiguous()?, sines: sines.contiguous()? })
+        });
+        let mut output = vec![T::zero(); layout.shape().elem_count()];
+        let change = NormAndTurn { vectors, size, norm: norm.transpose()?, turn: turn.transpose()? };
+        change.run(values::<T>(x, layout)?, stride, &mut output);
+        Ok(answer(output, layout.shape().clone()))
+    }
+}

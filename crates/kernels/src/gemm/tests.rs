@@ -1,0 +1,191 @@
+//! Products on every instruction set of the CPU, compared with the definition in f64.
+
+use half::{bf16, f16};
+
+use super::*;
+use crate::simd::{Isa, dispatch_on};
+
+fn values(length: usize, seed: f32) -> Vec<f32> {
+    (0..length).map(|index| (index as f32 * 0.731 + seed).sin()).collect()
+}
+
+fn sets() -> impl Iterator<Item = Isa> {
+    Isa::tested()
+}
+
+fn packed(isa: Isa, outputs: usize, inputs: usize, weights: PlainWeights<'_>) -> PackedWeights {
+    PackedWeights { outputs, inputs, panels: dispatch_on(isa, weights::Pack { outputs, inputs, weights }) }
+}
+
+fn product<T: Value>(isa: Isa, a: &[T], sizes: Sizes, b: &PackedWeights, epilogue: &Epilogue<'_, T>) -> Vec<T> {
+    let mut c = vec![T::of(f32::NAN); sizes.rows * sizes.outputs];
+    sizes.check(a, epilogue, &c);
+    dispatch_on(isa, Packed { sizes, a, b, epilogue, c: Output(c.as_mut_ptr()) });
+    c
+}
+
+/// `[rows, outputs]`, and how far a sum of rounded products may be from it.
+fn defined(a: &[f64], b: &[f64], Sizes { rows, inputs, outputs }: Sizes) -> Vec<(f64, f64)> {
+    let pairs = (0..rows).flat_map(|row| (0..outputs).map(move |output| (row, output)));
+    pairs
+        .map(|(row, output)| {
+            let products = a[row * inputs..][..inputs].iter().zip(&b[output * inputs..][..inputs]).map(|(a, b)| a * b);
+            let magnitude: f64 = products.clone().map(f64::abs).sum();
+            (products.sum(), 1e-30 + magnitude * 1e-6)
+        })
+        .collect()
+}
+
+fn assert_close<T: Value>(found: &[T], defined: &[(f64, f64)], rounding: f64, case: &str) {
+    assert_eq!(found.len(), defined.len());
+    for (index, (found, (defined, tolerance))) in found.iter().zip(defined).enumerate() {
+        let found = f64::from(found.widen());
+        let tolerance = tolerance + defined.abs() * rounding;
+        assert!((found - defined).abs() <= tolerance, "{case}: value {index} is {found}, not {defined}");
+    }
+}
+
+const SIZES: [Sizes; 14] = [
+    Sizes { rows: 1, inputs: 1, outputs: 1 },
+    Sizes { rows: 3, inputs: 5, outputs: 2 },
+    Sizes { rows: 2, inputs: 513, outputs: 17 },
+    Sizes { rows: 4, inputs: 256, outputs: 32 },
+    Sizes { rows: 5, inputs: 255, outputs: 33 },
+    Sizes { rows: 6, inputs: 16, outputs: 16 },
+    Sizes { rows: 7, inputs: 700, outputs: 65 },
+    Sizes { rows: 8, inputs: 64, outputs: 31 },
+    Sizes { rows: 12, inputs: 48, outputs: 64 },
+    Sizes { rows: 13, inputs: 257, outputs: 300 },
+    Sizes { rows: 300, inputs: 33, outputs: 40 },
+    Sizes { rows: 64, inputs: 96, outputs: 530 },
+    Sizes { rows: 2, inputs: 0, outputs: 3 },
+    Sizes { rows: 0, inputs: 2, outputs: 3 },
+];
+
+#[test]
+fn every_precision_equals_the_definition_for_odd_sizes() {
+    for (isa, sizes) in sets().flat_map(|isa| SIZES.map(|sizes| (isa, sizes))) {
+        let Sizes { rows, inputs, outputs } = sizes;
+        let (a, b) = (values(rows * inputs, 0.1), values(outputs * inputs, 0.7));
+        let (a_narrow, b_narrow): (Vec<_>, Vec<_>) =
+            (a.iter().map(|v| bf16::from_f32(*v)).collect(), b.iter().map(|v| bf16::from_f32(*v)).collect());
+        let b_half: Vec<_> = b.iter().map(|v| f16::from_f32(*v)).collect();
+        let wide = |values: &[f32]| values.iter().copied().map(f64::from).collect::<Vec<_>>();
+        let wide_bf16 = |values: &[bf16]| values.iter().map(|v| v.to_f64()).collect::<Vec<_>>();
+        let none = Epilogue::default();
+        let case = |name: &str| format!("{isa}, {sizes:?}, {name}");
+
+        let weights = packed(isa, outputs, inputs, PlainWeights::F32(&b));
+        assert_close(
+            &product(isa, &a, sizes, &weights, &none),
+            &defined(&wide(&a), &wide(&b), sizes),
+            0.0,
+            &case("f32"),
+        );
+        let expected = defined(&wide_bf16(&a_narrow), &wide(&b), sizes);
+        assert_close(
+            &product(isa, &a_narrow, sizes, &weights, &Epilogue::default()),
+            &expected,
+            0.004,
+            &case("bf16 over f32"),
+        );
+        let weights = packed(isa, outputs, inputs, PlainWeights::Bf16(&b_narrow));
+        let expected = defined(&wide(&a), &wide_bf16(&b_narrow), sizes);
+        assert_close(&product(isa, &a, sizes, &weights, &none), &expected, 0.0, &case("f32 over bf16"));
+        let expected = defined(&wide_bf16(&a_narrow), &wide_bf16(&b_narrow), sizes);
+        assert_close(&product(isa, &a_narrow, sizes, &weights, &Epilogue::default()), &expected, 0.004, &case("bf16"));
+        let weights = packed(isa, outputs, inputs, PlainWeights::F16(&b_half));
+        let half: Vec<_> = b_half.iter().map(|v| v.to_f64()).collect();
+        assert_close(&product(isa, &a, sizes, &weights, &none), &defined(&wide(&a), &half, sizes), 0.0, &case("f16"));
+    }
+}
+
+/// Batches must not change what their rows come to.
+#[test]
+fn a_row_is_the_same_in_any_company() {
+    let (inputs, outputs) = (600, 70);
+    let (x, b) = (values(100 * inputs, 0.3), values(outputs * inputs, 0.7));
+    let narrow: Vec<_> = b.iter().map(|v| bf16::from_f32(*v)).collect();
+    for isa in sets() {
+        for weights in [PlainWeights::F32(&b), PlainWeights::Bf16(&narrow)] {
+            let weights = packed(isa, outputs, inputs, weights);
+            let of = |rows: usize| {
+                product(isa, &x[..rows * inputs], Sizes { rows, inputs, outputs }, &weights, &Epilogue::default())
+            };
+            let all = of(100);
+            for rows in [1, 2, 3, 4, 5, 6, 7, 11, 12, 13, 16, 63, 64] {
+                assert_eq!(of(rows), all[..rows * outputs], "{isa}: {rows} rows");
+            }
+        }
+    }
+}
+
+#[test]
+fn epilogues_equal_the_definition() {
+    let sizes = Sizes { rows: 14, inputs: 9, outputs: 37 };
+    let Sizes { rows, inputs, outputs } = sizes;
+    let (a, b, bias) = (values(rows * inputs, 0.1), values(outputs * inputs, 0.7), values(outputs, 0.9));
+    let (gate, residual) = (values(2 * (outputs + 5), 0.4), values(rows * outputs, 0.5));
+    let wide = |values: &[f32]| values.iter().copied().map(f64::from).collect::<Vec<_>>();
+    let products = defined(&wide(&a), &wide(&b), sizes);
+    let sigmoid = |x: f64| 1.0 / (1.0 + (-x).exp());
+    let tanh = |x: f64| x * sigmoid(2.0 * (2.0 / std::f64::consts::PI).sqrt() * (x + 0.044715 * x.powi(3)));
+    for (activation, function) in [
+        (None, &(|x| x) as &dyn Fn(f64) -> f64),
+        (Some(Activation::GeluTanh), &tanh),
+        (Some(Activation::QuickGelu), &|x| x * sigmoid(1.702 * x)),
+        (Some(Activation::Relu), &|x| x.max(0.0)),
+        (Some(Activation::Silu), &|x| x * sigmoid(x)),
+    ] {
+        let expected = products.iter().enumerate().map(|(index, (product, _))| {
+            let (row, column) = (index / outputs, index % outputs);
+            let gate = f64::from(gate[row / 7 * (outputs + 5) + column]);
+            (function(product + f64::from(bias[column])) * gate + f64::from(residual[index]), 4e-6)
+        });
+        let expected: Vec<_> = expected.collect();
+        for isa in sets() {
+            let epilogue = Epilogue {
+                bias: Some(&bias[..]),
+                activation,
+                gate: Some(Gate { values: &gate, stride: outputs + 5, rows: 7 }),
+                residual: Some(&residual),
+            };
+            let weights = packed(isa, outputs, inputs, PlainWeights::F32(&b));
+            let found = product(isa, &a, sizes, &weights, &epilogue);
+            assert_close(&found, &expected, 0.0, &format!("{isa}, {activation:?}"));
+        }
+    }
+}
+
+struct Stored<'a>(&'a [f32], usize);
+
+impl WeightRows for Stored<'_> {
+    type Error = &'static str;
+
+    fn widen(&self, rows: Range<usize>, values: &mut [f32]) -> Result<(), Self::Error> {
+        if rows.end > 1000 {
+            return Err("broken");
+        }
+        values.copy_from_slice(&self.0[rows.start * self.1..rows.end * self.1]);
+        Ok(())
+    }
+}
+
+#[test]
+fn widened_weights_give_what_packed_ones_do() {
+    for Sizes { rows, inputs, outputs } in SIZES.into_iter().filter(|sizes| sizes.rows > 0) {
+        let (a, b) = (values(rows * inputs, 0.1), values(outputs * inputs, 0.7));
+        let (mut widened, mut packed) = (vec![f32::NAN; rows * outputs], vec![f32::NAN; rows * outputs]);
+        let rows = Rows { values: &a, rows };
+        multiply_widened(rows, &Stored(&b, inputs), inputs, &Epilogue::default(), &mut widened).unwrap();
+        multiply(rows, &PackedWeights::new(outputs, inputs, PlainWeights::F32(&b)), &Epilogue::default(), &mut packed);
+        assert_eq!(widened, packed);
+    }
+}
+
+#[test]
+fn an_error_of_the_weights_is_that_of_the_product() {
+    let (a, mut c) = ([0f32; 1], vec![0f32; 2000]);
+    let rows = Rows { values: &a, rows: 1 };
+    assert_eq!(multiply_widened(rows, &Stored(&[0.0; 2000], 1), 1, &Epilogue::default(), &mut c), Err("broken"));
+}

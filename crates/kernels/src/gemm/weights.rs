@@ -1,0 +1,190 @@
+//! Weight matrices as the micro-kernel wants them: packed once, or widened a few rows at a time.
+
+use std::ops::Range;
+
+use half::{bf16, f16};
+
+use super::tile::TileShape;
+use crate::buffer::Aligned;
+use crate::simd::{Kernel, Simd, dispatch};
+
+/// Weights `[outputs, inputs]` whose rows are stored in a way of their own and can be had as f32.
+pub trait WeightRows: Sync {
+    /// Why rows cannot be had.
+    type Error: Send;
+
+    /// Writes the given rows, one after the other.
+    ///
+    /// # Errors
+    /// What is stored cannot be read as numbers.
+    fn widen(&self, rows: Range<usize>, values: &mut [f32]) -> Result<(), Self::Error>;
+}
+
+/// A weight matrix in panels: the columns of a tile of C, which are rows of the matrix, side by side for every input.
+/// Rows that are missing in the last panel are zeros, as is the input that an odd number lacks in pairs.
+#[derive(Debug)]
+pub struct PackedWeights {
+    pub(super) outputs: usize,
+    pub(super) inputs: usize,
+    pub(super) panels: Panels,
+}
+
+#[derive(Debug)]
+pub(super) enum Panels {
+    /// `[panel, input, column]`
+    F32(Aligned<f32>),
+    /// `[panel, input, column]`
+    F16(Aligned<u16>),
+    /// `[panel, pair of inputs, column, input of the pair]`
+    Bf16(Aligned<u16>),
+}
+
+/// Rows of weights, as they are stored: `[outputs, inputs]`, contiguous.
+#[derive(Debug, Clone, Copy)]
+pub enum PlainWeights<'a> {
+    /// 32 bits.
+    F32(&'a [f32]),
+    /// 16 bits with the exponent of f32.
+    Bf16(&'a [bf16]),
+    /// IEEE half precision.
+    F16(&'a [f16]),
+}
+
+impl PackedWeights {
+    /// Packs, in the precision the weights have.
+    ///
+    /// # Panics
+    /// If there are not `outputs * inputs` values.
+    pub fn new(outputs: usize, inputs: usize, weights: PlainWeights<'_>) -> Self {
+        let length = match weights {
+            PlainWeights::F32(values) => values.len(),
+            PlainWeights::Bf16(values) => values.len(),
+            PlainWeights::F16(values) => values.len(),
+        };
+        assert_eq!(length, outputs * inputs, "length of the weights");
+        Self { outputs, inputs, panels: dispatch(Pack { outputs, inputs, weights }) }
+    }
+
+    /// Rows.
+    pub fn outputs(&self) -> usize {
+        self.outputs
+    }
+
+    /// Columns.
+    pub fn inputs(&self) -> usize {
+        self.inputs
+    }
+
+    /// What it occupies.
+    pub fn bytes(&self) -> usize {
+        match &self.panels {
+            Panels::F32(values) => size_of_val::<[f32]>(values),
+            Panels::F16(values) | Panels::Bf16(values) => size_of_val::<[u16]>(values),
+        }
+    }
+}
+
+pub(super) struct Pack<'a> {
+    pub(super) outputs: usize,
+    pub(super) inputs: usize,
+    pub(super) weights: PlainWeights<'a>,
+}
+
+impl Kernel for Pack<'_> {
+    type Output = Panels;
+
+    fn run<S: Simd>(self, _: S) -> Panels {
+        let Self { outputs, inputs, weights } = self;
+        let columns = TileShape::of::<S>().columns;
+        match weights {
+            PlainWeights::F32(values) => {
+                let mut panels = Aligned::zeros(outputs.div_ceil(columns) * columns * inputs);
+                interleave(values, inputs, columns, 1, |value| value, &mut panels);
+                Panels::F32(panels)
+            }
+            PlainWeights::F16(values) => {
+                let mut panels = Aligned::zeros(outputs.div_ceil(columns) * columns * inputs);
+                interleave(values, inputs, columns, 1, f16::to_bits, &mut panels);
+                Panels::F16(panels)
+            }
+            PlainWeights::Bf16(values) => {
+                let mut panels = Aligned::zeros(outputs.div_ceil(columns) * columns * inputs.next_multiple_of(2));
+                interleave(values, inputs, columns, 2, bf16::to_bits, &mut panels);
+                Panels::Bf16(panels)
+            }
+        }
+    }
+}
+
+/// Puts the rows of `[.., inputs]` side by side, `width` at a time: `[group of rows, step, row of the group, input of the
+/// step]`, steps of `depth` inputs. Rows that are missing in the last group are left as they are, as is the input that an
+/// odd number lacks in pairs.
+pub(crate) fn interleave<T: Copy, P: Copy>(
+    values: &[T],
+    inputs: usize,
+    width: usize,
+    depth: usize,
+    convert: impl Fn(T) -> P + Copy,
+    packed: &mut [P],
+) {
+    if inputs == 0 {
+        return;
+    }
+    for (group, rows) in
+        packed.chunks_exact_mut(width * inputs.next_multiple_of(depth)).zip(values.chunks(width * inputs))
+    {
+        match (depth, width) {
+            (1, 4) => interleave_group::<4, 1, _, _>(rows, inputs, convert, group),
+            (1, 6) => interleave_group::<6, 1, _, _>(rows, inputs, convert, group),
+            (1, 8) => interleave_group::<8, 1, _, _>(rows, inputs, convert, group),
+            (1, 12) => interleave_group::<12, 1, _, _>(rows, inputs, convert, group),
+            (1, 16) => interleave_group::<16, 1, _, _>(rows, inputs, convert, group),
+            (1, 32) => interleave_group::<32, 1, _, _>(rows, inputs, convert, group),
+            (2, 4) => interleave_group::<4, 2, _, _>(rows, inputs, convert, group),
+            (2, 6) => interleave_group::<6, 2, _, _>(rows, inputs, convert, group),
+            (2, 8) => interleave_group::<8, 2, _, _>(rows, inputs, convert, group),
+            (2, 12) => interleave_group::<12, 2, _, _>(rows, inputs, convert, group),
+            (2, 16) => interleave_group::<16, 2, _, _>(rows, inputs, convert, group),
+            (2, 32) => interleave_group::<32, 2, _, _>(rows, inputs, convert, group),
+            _ => unreachable!("tiles have no other shapes"),
+        }
+    }
+}
+
+/// One group. All its rows are read side by side, so that what is written is written in order.
+fn interleave_group<const WIDTH: usize, const DEPTH: usize, T: Copy, P: Copy>(
+    values: &[T],
+    inputs: usize,
+    convert: impl Fn(T) -> P,
+    packed: &mut [P],
+) {
+    let count = values.len() / inputs;
+    // A row that is missing is a copy of the first, and not written.
+    let rows: [&[T]; WIDTH] =
+        std::array::from_fn(|row| &values[if row < count { row * inputs } else { 0 }..][..inputs]);
+    for (index, step) in packed.chunks_exact_mut(WIDTH * DEPTH).enumerate() {
+        let depth = DEPTH.min(inputs - index * DEPTH);
+        if depth == DEPTH && count == WIDTH {
+            for row in 0..WIDTH {
+                for input in 0..DEPTH {
+                    step[row * DEPTH + input] = convert(rows[row][index * DEPTH + input]);
+                }
+            }
+        } else {
+            for (row, values) in rows.iter().enumerate().take(count) {
+                for input in 0..depth {
+                    step[row * DEPTH + input] = convert(values[index * DEPTH + input]);
+                }
+            }
+        }
+    }
+}
+
+/// The panels of a few rows that are widened where they are used: `[panel, input, column]` from `rows`
+/// `[rows of the panels, inputs]`.
+pub(super) fn pack_widened(rows: &[f32], inputs: usize, columns: usize, panels: &mut [f32]) {
+    if !rows.len().is_multiple_of(columns * inputs.max(1)) {
+        panels.fill(0.0);
+    }
+    interleave(rows, inputs, columns, 1, |value| value, panels);
+}

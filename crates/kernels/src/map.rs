@@ -1,0 +1,79 @@
+//! Functions of all values of a vector, register by register.
+//!
+//! They are given as closures, which must be small enough to be inlined: a closure is not compiled for the registers.
+
+use crate::gemm::Value;
+use crate::simd::Simd;
+
+/// The sum of a function of all values.
+#[inline(always)]
+pub(crate) fn sum<S: Simd, T: Value>(
+    simd: S,
+    values: &[T],
+    lanes: impl Fn(S, S::Lanes) -> S::Lanes,
+    one: impl Fn(f32) -> f32,
+) -> f32 {
+    // Sums that do not wait for each other.
+    let mut sums = [simd.splat(0.0); 4];
+    let mut chunks = values.chunks_exact(4 * S::COUNT);
+    for chunk in &mut chunks {
+        for (index, sum) in sums.iter_mut().enumerate() {
+            // SAFETY: the chunk has four registers of values.
+            let value = unsafe { T::load(simd, chunk.as_ptr().add(index * S::COUNT)) };
+            *sum = simd.add(*sum, lanes(simd, value));
+        }
+    }
+    let mut rest = chunks.remainder().chunks_exact(S::COUNT);
+    for chunk in &mut rest {
+        // SAFETY: the chunk has a register of values.
+        sums[0] = simd.add(sums[0], lanes(simd, unsafe { T::load(simd, chunk.as_ptr()) }));
+    }
+    let total = simd.sum(simd.add(simd.add(sums[0], sums[1]), simd.add(sums[2], sums[3])));
+    rest.remainder().iter().fold(total, |total, value| total + one(value.widen()))
+}
+
+/// Which values of a token are in a register.
+#[derive(Clone, Copy)]
+pub(crate) struct At {
+    start: usize,
+    count: usize,
+}
+
+impl At {
+    /// Those of another vector of the same size.
+    #[inline(always)]
+    pub(crate) fn load<S: Simd, T: Value>(self, simd: S, values: &[T]) -> S::Lanes {
+        let values = &values[self.start..][..self.count];
+        // SAFETY: there are as many values.
+        unsafe {
+            if self.count == S::COUNT {
+                T::load(simd, values.as_ptr())
+            } else {
+                T::load_some(simd, values.as_ptr(), self.count)
+            }
+        }
+    }
+}
+
+/// Writes a function of all values.
+#[inline(always)]
+pub(crate) fn map<S: Simd, T: Value>(
+    simd: S,
+    x: &[T],
+    output: &mut [T],
+    function: impl Fn(S, S::Lanes, At) -> S::Lanes,
+) {
+    for start in (0..x.len()).step_by(S::COUNT) {
+        let at = At { start, count: S::COUNT.min(x.len() - start) };
+        let value = function(simd, at.load(simd, x), at);
+        let output = &mut output[start..][..at.count];
+        // SAFETY: there is room for as many values.
+        unsafe {
+            if at.count == S::COUNT {
+                T::store(simd, value, output.as_mut_ptr());
+            } else {
+                T::store_some(simd, value, output.as_mut_ptr(), at.count);
+            }
+        }
+    }
+}

@@ -1,0 +1,134 @@
+//! Vector registers: kernels are written once against [`Simd`] and compiled for every instruction set.
+//!
+//! A kernel is a value with [`Kernel::run`], generic over the registers; [`dispatch`] runs it compiled for the
+//! instruction set of [`Isa::current`]. All that is generic is `#[inline(always)]`: a function that is not inlined into
+//! the one with the target features would be compiled without them, and slow.
+
+mod isa;
+mod portable;
+#[cfg(target_arch = "x86_64")]
+mod x86_avx2;
+#[cfg(target_arch = "x86_64")]
+mod x86_avx512;
+
+pub use self::isa::{Isa, IsaError};
+use self::portable::{Arrays, Portable};
+
+/// The registers of one instruction set. A value of the type stands for the proof that the CPU has them.
+pub(crate) trait Simd: Copy + Send + Sync + 'static {
+    /// A register of f32.
+    type Lanes: Copy;
+    /// A register of as many pairs of bf16; each pair is in one lane, the earlier value in its lower half.
+    type Pairs: Copy;
+
+    /// Values in a register.
+    const COUNT: usize;
+    /// Rows, and registers of columns, of the tile of sums that [`Gemm`](crate::Gemm) keeps in registers.
+    const TILE: (usize, usize);
+    /// Sums of products of bf16 are an instruction.
+    const HAS_BF16: bool = false;
+
+    /// Runs a kernel with these registers: from another thread, or from a closure, which is not compiled for them.
+    fn run<K: Kernel>(self, kernel: K) -> K::Output;
+
+    fn splat(self, value: f32) -> Self::Lanes;
+
+    /// Reads [`Self::COUNT`] values.
+    ///
+    /// # Safety
+    /// They are there. So for the other loads and stores.
+    unsafe fn load(self, values: *const f32) -> Self::Lanes;
+
+    /// # Safety
+    /// As [`Self::load`].
+    unsafe fn store(self, lanes: Self::Lanes, values: *mut f32);
+
+    fn add(self, a: Self::Lanes, b: Self::Lanes) -> Self::Lanes;
+    fn sub(self, a: Self::Lanes, b: Self::Lanes) -> Self::Lanes;
+    fn mul(self, a: Self::Lanes, b: Self::Lanes) -> Self::Lanes;
+    fn div(self, a: Self::Lanes, b: Self::Lanes) -> Self::Lanes;
+    /// The larger; `b` if either is NaN.
+    fn max(self, a: Self::Lanes, b: Self::Lanes) -> Self::Lanes;
+    /// The smaller; `b` if either is NaN.
+    fn min(self, a: Self::Lanes, b: Self::Lanes) -> Self::Lanes;
+    /// `a * b + c`, rounded once where the instruction set can.
+    fn mul_add(self, a: Self::Lanes, b: Self::Lanes, c: Self::Lanes) -> Self::Lanes;
+    /// The nearest integers, and two to their power: `(n, 2^n)`. `x` is between -126.5 and 127.5.
+    fn round_and_power(self, x: Self::Lanes) -> (Self::Lanes, Self::Lanes);
+    /// The sum of all lanes.
+    fn sum(self, lanes: Self::Lanes) -> f32;
+    /// Reads [`Self::COUNT`] bf16, widened.
+    ///
+    /// # Safety
+    /// As [`Self::load`].
+    unsafe fn load_bf16(self, values: *const u16) -> Self::Lanes;
+
+    /// Rounded to the nearest bf16, ties to even; NaN stays NaN.
+    ///
+    /// # Safety
+    /// As [`Self::load`].
+    unsafe fn store_bf16(self, lanes: Self::Lanes, values: *mut u16);
+
+    /// Reads [`Self::COUNT`] f16, widened.
+    ///
+    /// # Safety
+    /// As [`Self::load`].
+    unsafe fn load_f16(self, values: *const u16) -> Self::Lanes;
+
+    /// Reads [`Self::COUNT`] pairs.
+    ///
+    /// # Safety
+    /// As [`Self::load`].
+    unsafe fn load_pairs(self, values: *const u16) -> Self::Pairs;
+
+    /// One pair in all lanes.
+    ///
+    /// # Safety
+    /// It is there.
+    unsafe fn splat_pair(self, values: *const u16) -> Self::Pairs;
+
+    /// The earlier values of all pairs, and the later ones.
+    fn widen(self, pairs: Self::Pairs) -> (Self::Lanes, Self::Lanes);
+
+    /// The sums of both products of a pair, onto `c`.
+    #[inline(always)]
+    fn add_pair_products(self, a: Self::Pairs, b: Self::Pairs, c: Self::Lanes) -> Self::Lanes {
+        let ((a_early, a_late), (b_early, b_late)) = (self.widen(a), self.widen(b));
+        self.mul_add(a_early, b_early, self.mul_add(a_late, b_late, c))
+    }
+}
+
+/// Work that is compiled for every instruction set.
+pub(crate) trait Kernel {
+    type Output;
+
+    /// Mark it, and what it calls, `#[inline(always)]`.
+    fn run<S: Simd>(self, simd: S) -> Self::Output;
+}
+
+/// Runs a kernel with the registers of [`Isa::current`].
+pub(crate) fn dispatch<K: Kernel>(kernel: K) -> K::Output {
+    dispatch_on(Isa::current(), kernel)
+}
+
+/// Runs a kernel with the registers of an instruction set that the CPU has.
+pub(crate) fn dispatch_on<K: Kernel>(isa: Isa, kernel: K) -> K::Output {
+    assert!(isa.is_available(), "{isa} is not an instruction set of this CPU");
+    match isa {
+        // SAFETY: the CPU has the instruction set.
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx512Bf16 => unsafe { x86_avx512::run_with_bf16(kernel) },
+        // SAFETY: the CPU has the instruction set.
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx512 => unsafe { x86_avx512::run(kernel) },
+        // SAFETY: the CPU has the instruction set.
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx2 => unsafe { x86_avx2::run(kernel) },
+        #[cfg(test)]
+        Isa::EmulatedAvx512Bf16 => Arrays::<16>.run(kernel),
+        _ => Portable::run(Arrays, kernel),
+    }
+}
+
+#[cfg(test)]
+mod tests;

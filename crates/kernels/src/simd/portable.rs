@@ -1,0 +1,153 @@
+//! Registers of the portable build: arrays, of which compilers make what the CPU has. With more lanes they stand in for
+//! wider registers in tests, so that all but the instructions themselves is tested on CPUs without them.
+
+use half::{bf16, f16};
+
+use super::{Kernel, Simd};
+
+/// As many lanes.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Arrays<const COUNT: usize>;
+
+/// Eight lanes: two registers of SSE2 or NEON.
+pub(crate) type Portable = Arrays<8>;
+
+#[inline(always)]
+fn each<const COUNT: usize>(lane: impl Fn(usize) -> f32) -> [f32; COUNT] {
+    std::array::from_fn(lane)
+}
+
+impl<const COUNT: usize> Simd for Arrays<COUNT> {
+    type Lanes = [f32; COUNT];
+    type Pairs = [[u16; 2]; COUNT];
+
+    const COUNT: usize = COUNT;
+    const TILE: (usize, usize) = match COUNT {
+        16 => (12, 2),
+        _ if cfg!(target_arch = "aarch64") => (6, 2),
+        _ => (4, 1),
+    };
+    const HAS_BF16: bool = COUNT == 16;
+
+    fn run<K: Kernel>(self, kernel: K) -> K::Output {
+        kernel.run(self)
+    }
+
+    #[inline(always)]
+    fn splat(self, value: f32) -> Self::Lanes {
+        [value; COUNT]
+    }
+
+    #[inline(always)]
+    unsafe fn load(self, values: *const f32) -> Self::Lanes {
+        // SAFETY: by the conditions of this function.
+        unsafe { values.cast::<Self::Lanes>().read_unaligned() }
+    }
+
+    #[inline(always)]
+    unsafe fn store(self, lanes: Self::Lanes, values: *mut f32) {
+        // SAFETY: by the conditions of this function.
+        unsafe { values.cast::<Self::Lanes>().write_unaligned(lanes) }
+    }
+
+    #[inline(always)]
+    fn add(self, a: Self::Lanes, b: Self::Lanes) -> Self::Lanes {
+        each(|lane| a[lane] + b[lane])
+    }
+
+    #[inline(always)]
+    fn sub(self, a: Self::Lanes, b: Self::Lanes) -> Self::Lanes {
+        each(|lane| a[lane] - b[lane])
+    }
+
+    #[inline(always)]
+    fn mul(self, a: Self::Lanes, b: Self::Lanes) -> Self::Lanes {
+        each(|lane| a[lane] * b[lane])
+    }
+
+    #[inline(always)]
+    fn div(self, a: Self::Lanes, b: Self::Lanes) -> Self::Lanes {
+        each(|lane| a[lane] / b[lane])
+    }
+
+    #[inline(always)]
+    fn max(self, a: Self::Lanes, b: Self::Lanes) -> Self::Lanes {
+        each(|lane| if a[lane] > b[lane] { a[lane] } else { b[lane] })
+    }
+
+    #[inline(always)]
+    fn min(self, a: Self::Lanes, b: Self::Lanes) -> Self::Lanes {
+        each(|lane| if a[lane] < b[lane] { a[lane] } else { b[lane] })
+    }
+
+    #[inline(always)]
+    fn mul_add(self, a: Self::Lanes, b: Self::Lanes, c: Self::Lanes) -> Self::Lanes {
+        // `f32::mul_add` is a call into a library where the instruction set has none.
+        if cfg!(any(target_feature = "fma", target_arch = "aarch64")) {
+            each(|lane| a[lane].mul_add(b[lane], c[lane]))
+        } else {
+            each(|lane| a[lane] * b[lane] + c[lane])
+        }
+    }
+
+    #[inline(always)]
+    fn round_and_power(self, x: Self::Lanes) -> (Self::Lanes, Self::Lanes) {
+        /// Adding and subtracting 1.5 * 2^23 rounds to an integer.
+        const ROUNDER: f32 = 12_582_912.0;
+        let rounded: Self::Lanes = each(|lane| (x[lane] + ROUNDER) - ROUNDER);
+        // The exponent field of a float, built directly; NaN is cast to 0.
+        (rounded, each(|lane| f32::from_bits(((rounded[lane] as i32 + 127) as u32) << 23)))
+    }
+
+    #[inline(always)]
+    fn sum(self, lanes: Self::Lanes) -> f32 {
+        let mut lanes = lanes;
+        let mut count = COUNT;
+        while count > 1 {
+            count /= 2;
+            for lane in 0..count {
+                lanes[lane] += lanes[lane + count];
+            }
+        }
+        lanes[0]
+    }
+
+    #[inline(always)]
+    unsafe fn load_bf16(self, values: *const u16) -> Self::Lanes {
+        // SAFETY: by the conditions of this function.
+        let values = unsafe { values.cast::<[u16; COUNT]>().read_unaligned() };
+        each(|lane| f32::from_bits(u32::from(values[lane]) << 16))
+    }
+
+    #[inline(always)]
+    unsafe fn store_bf16(self, lanes: Self::Lanes, values: *mut u16) {
+        let narrow: [u16; COUNT] = std::array::from_fn(|lane| bf16::from_f32(lanes[lane]).to_bits());
+        // SAFETY: by the conditions of this function.
+        unsafe { values.cast::<[u16; COUNT]>().write_unaligned(narrow) }
+    }
+
+    #[inline(always)]
+    unsafe fn load_f16(self, values: *const u16) -> Self::Lanes {
+        // SAFETY: by the conditions of this function.
+        let values = unsafe { values.cast::<[u16; COUNT]>().read_unaligned() };
+        each(|lane| f16::from_bits(values[lane]).to_f32())
+    }
+
+    #[inline(always)]
+    unsafe fn load_pairs(self, values: *const u16) -> Self::Pairs {
+        // SAFETY: by the conditions of this function.
+        unsafe { values.cast::<Self::Pairs>().read_unaligned() }
+    }
+
+    #[inline(always)]
+    unsafe fn splat_pair(self, values: *const u16) -> Self::Pairs {
+        // SAFETY: by the conditions of this function.
+        [unsafe { values.cast::<[u16; 2]>().read_unaligned() }; COUNT]
+    }
+
+    #[inline(always)]
+    fn widen(self, pairs: Self::Pairs) -> (Self::Lanes, Self::Lanes) {
+        let half = |index: usize| each(|lane| f32::from_bits(u32::from(pairs[lane][index]) << 16));
+        (half(0), half(1))
+    }
+}

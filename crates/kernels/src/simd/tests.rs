@@ -1,0 +1,149 @@
+//! Every operation of every instruction set, compared with ordinary Rust.
+
+use half::{bf16, f16};
+
+use super::*;
+
+/// Results of all operations on some values, register by register.
+struct Operations<'a> {
+    a: &'a [f32],
+    b: &'a [f32],
+}
+
+impl Kernel for Operations<'_> {
+    type Output = Vec<[f32; 10]>;
+
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) -> Self::Output {
+        let mut results = vec![[0.0; 10]; self.a.len()];
+        for start in (0..self.a.len()).step_by(S::COUNT) {
+            // SAFETY: the values are whole registers.
+            let (a, b) = unsafe { (simd.load(self.a[start..].as_ptr()), simd.load(self.b[start..].as_ptr())) };
+            let (rounded, power) = simd.round_and_power(a);
+            let all = [
+                simd.add(a, b),
+                simd.sub(a, b),
+                simd.mul(a, b),
+                simd.div(a, b),
+                simd.max(a, b),
+                simd.min(a, b),
+                simd.mul_add(a, b, simd.splat(0.5)),
+                rounded,
+                power,
+                simd.splat(simd.sum(a)),
+            ];
+            for (operation, lanes) in all.into_iter().enumerate() {
+                let mut values = [0f32; 16];
+                // SAFETY: there is room for a register.
+                unsafe { simd.store(lanes, values.as_mut_ptr()) };
+                for lane in 0..S::COUNT {
+                    results[start + lane][operation] = values[lane];
+                }
+            }
+        }
+        results
+    }
+}
+
+#[test]
+fn operations_are_those_of_ordinary_rust() {
+    let a: Vec<f32> = (0..64).map(|index| (index as f32 * 0.731).sin() * 40.0).collect();
+    let b: Vec<f32> = (0..64).map(|index| (index as f32 * 0.377).cos() * 3.0).collect();
+    for isa in Isa::tested() {
+        for (index, found) in dispatch_on(isa, Operations { a: &a, b: &b }).into_iter().enumerate() {
+            let (a, b) = (a[index], b[index]);
+            let exact = [a + b, a - b, a * b, a / b, a.max(b), a.min(b)];
+            assert_eq!(found[..6], exact, "{isa}: {a}, {b}");
+            assert!((found[6] - a.mul_add(b, 0.5)).abs() <= 1e-6 * (1.0 + (a * b).abs()), "{isa}: {a} * {b} + 0.5");
+            assert_eq!(found[7..9], [a.round_ties_even(), a.round_ties_even().exp2()], "{isa}: {a}");
+        }
+    }
+}
+
+#[test]
+fn a_sum_is_that_of_all_lanes() {
+    let a: Vec<f32> = (0..64).map(|index| index as f32).collect();
+    for isa in Isa::tested() {
+        let sums: Vec<f32> = dispatch_on(isa, Operations { a: &a, b: &a }).iter().map(|results| results[9]).collect();
+        let lanes = sums.iter().take_while(|sum| **sum == sums[0]).count();
+        for (register, sums) in sums.chunks(lanes).enumerate() {
+            let expected: f32 = (0..lanes).map(|lane| (register * lanes + lane) as f32).sum();
+            assert!(sums.iter().all(|sum| *sum == expected), "{isa}: {sums:?}");
+        }
+    }
+}
+
+/// f32 to bf16 and back, f16 widened, and pairs of bf16: their halves, and the sums of their products onto 1.
+struct Narrow<'a> {
+    values: &'a [f32],
+    halves: &'a [u16],
+    pairs: &'a [u16],
+}
+
+impl Kernel for Narrow<'_> {
+    type Output = (Vec<u16>, Vec<f32>, Vec<f32>, Vec<[f32; 3]>);
+
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) -> Self::Output {
+        let count = self.values.len();
+        let (mut narrow, mut wide, mut halves) = (vec![0; count], vec![0.0; count], vec![0.0; count]);
+        let mut pairs = vec![[0.0; 3]; count];
+        for start in (0..count).step_by(S::COUNT) {
+            // SAFETY: all slices hold whole registers.
+            unsafe {
+                simd.store_bf16(simd.load(self.values[start..].as_ptr()), narrow[start..].as_mut_ptr());
+                simd.store(simd.load_bf16(narrow[start..].as_ptr()), wide[start..].as_mut_ptr());
+                simd.store(simd.load_f16(self.halves[start..].as_ptr()), halves[start..].as_mut_ptr());
+                let own = simd.load_pairs(self.pairs[2 * start..].as_ptr());
+                let first = simd.splat_pair(self.pairs.as_ptr());
+                let (early, late) = simd.widen(own);
+                let products = simd.add_pair_products(own, first, simd.splat(1.0));
+                for (part, lanes) in [early, late, products].into_iter().enumerate() {
+                    let mut values = [0f32; 16];
+                    simd.store(lanes, values.as_mut_ptr());
+                    for lane in 0..S::COUNT {
+                        pairs[start + lane][part] = values[lane];
+                    }
+                }
+            }
+        }
+        (narrow, wide, halves, pairs)
+    }
+}
+
+#[test]
+fn narrow_numbers_are_rounded_and_widened_as_by_half() {
+    let mut values: Vec<f32> = (0..58).map(|index| (index as f32 * 0.731).sin() * 1e3).collect();
+    // Ties, the largest and smallest, and what is no number.
+    values.extend([1.003_906_3, 1.011_718_8, f32::MAX, f32::MIN_POSITIVE, f32::INFINITY, f32::NAN]);
+    let halves: Vec<u16> = values.iter().map(|value| f16::from_f32(*value).to_bits()).collect();
+    let pairs: Vec<u16> = (0..128).map(|index| bf16::from_f32((index as f32 * 0.37).cos()).to_bits()).collect();
+    let number = |bits: u16| bf16::from_bits(bits).to_f32();
+    for isa in Isa::tested() {
+        let (narrow, wide, widened, found) =
+            dispatch_on(isa, Narrow { values: &values, halves: &halves, pairs: &pairs });
+        for (index, value) in values.iter().enumerate() {
+            let expected = bf16::from_f32(*value);
+            if value.is_nan() {
+                assert!(bf16::from_bits(narrow[index]).is_nan() && wide[index].is_nan() && widened[index].is_nan());
+            } else {
+                assert_eq!((narrow[index], wide[index]), (expected.to_bits(), expected.to_f32()), "{isa}: {value}");
+                assert_eq!(widened[index], f16::from_bits(halves[index]).to_f32(), "{isa}: {value}");
+            }
+            let (early, late) = (number(pairs[2 * index]), number(pairs[2 * index + 1]));
+            assert_eq!(found[index][..2], [early, late], "{isa}");
+            let product = 1.0 + early * number(pairs[0]) + late * number(pairs[1]);
+            assert!((found[index][2] - product).abs() < 1e-5, "{isa}: {} for {product}", found[index][2]);
+        }
+    }
+}
+
+#[test]
+fn a_name_is_read_as_it_is_written() {
+    for isa in Isa::ALL {
+        assert_eq!(isa.to_string().parse(), Ok(isa));
+    }
+    assert!(Isa::Portable.is_available() && Isa::best().is_available());
+    let message = "sse".parse::<Isa>().unwrap_err().to_string();
+    assert_eq!(message, "`sse` is none of portable, avx2, avx512, avx512bf16");
+}

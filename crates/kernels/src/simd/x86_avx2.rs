@@ -1,0 +1,155 @@
+//! Registers of AVX2 with FMA and F16C.
+
+use std::arch::x86_64::{
+    __m256, __m256i, _CMP_UNORD_Q, _MM_FROUND_NO_EXC, _MM_FROUND_TO_NEAREST_INT, _mm_add_ps, _mm_add_ss, _mm_cvtss_f32,
+    _mm_loadu_si128, _mm_movehl_ps, _mm_shuffle_ps, _mm_storeu_si128, _mm256_add_epi32, _mm256_add_ps,
+    _mm256_and_si256, _mm256_blendv_epi8, _mm256_castps_si256, _mm256_castps256_ps128, _mm256_castsi256_ps,
+    _mm256_castsi256_si128, _mm256_cmp_ps, _mm256_cvtepu16_epi32, _mm256_cvtph_ps, _mm256_cvtps_epi32, _mm256_div_ps,
+    _mm256_extractf128_ps, _mm256_fmadd_ps, _mm256_loadu_ps, _mm256_loadu_si256, _mm256_max_ps, _mm256_min_ps,
+    _mm256_mul_ps, _mm256_or_si256, _mm256_packus_epi32, _mm256_permute4x64_epi64, _mm256_round_ps, _mm256_set1_epi32,
+    _mm256_set1_ps, _mm256_slli_epi32, _mm256_srli_epi32, _mm256_storeu_ps, _mm256_sub_ps,
+};
+
+use super::{Kernel, Simd};
+
+/// Eight lanes.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Avx2(());
+
+/// # Safety
+/// The CPU has AVX2, FMA and F16C.
+#[inline(never)]
+#[target_feature(enable = "avx2,fma,f16c")]
+pub(super) unsafe fn run<K: Kernel>(kernel: K) -> K::Output {
+    kernel.run(Avx2(()))
+}
+
+// SAFETY of all blocks: a value of `Avx2` exists only within `run`, so the CPU has the instructions; pointers are as
+// the trait's conditions say.
+#[allow(clippy::undocumented_unsafe_blocks, reason = "one argument for all of them, above")]
+impl Simd for Avx2 {
+    type Lanes = __m256;
+    type Pairs = __m256i;
+
+    const COUNT: usize = 8;
+    const TILE: (usize, usize) = (6, 2);
+
+    fn run<K: Kernel>(self, kernel: K) -> K::Output {
+        unsafe { run(kernel) }
+    }
+
+    #[inline(always)]
+    fn splat(self, value: f32) -> __m256 {
+        unsafe { _mm256_set1_ps(value) }
+    }
+
+    #[inline(always)]
+    unsafe fn load(self, values: *const f32) -> __m256 {
+        unsafe { _mm256_loadu_ps(values) }
+    }
+
+    #[inline(always)]
+    unsafe fn store(self, lanes: __m256, values: *mut f32) {
+        unsafe { _mm256_storeu_ps(values, lanes) }
+    }
+
+    #[inline(always)]
+    fn add(self, a: __m256, b: __m256) -> __m256 {
+        unsafe { _mm256_add_ps(a, b) }
+    }
+
+    #[inline(always)]
+    fn sub(self, a: __m256, b: __m256) -> __m256 {
+        unsafe { _mm256_sub_ps(a, b) }
+    }
+
+    #[inline(always)]
+    fn mul(self, a: __m256, b: __m256) -> __m256 {
+        unsafe { _mm256_mul_ps(a, b) }
+    }
+
+    #[inline(always)]
+    fn div(self, a: __m256, b: __m256) -> __m256 {
+        unsafe { _mm256_div_ps(a, b) }
+    }
+
+    #[inline(always)]
+    fn max(self, a: __m256, b: __m256) -> __m256 {
+        unsafe { _mm256_max_ps(a, b) }
+    }
+
+    #[inline(always)]
+    fn min(self, a: __m256, b: __m256) -> __m256 {
+        unsafe { _mm256_min_ps(a, b) }
+    }
+
+    #[inline(always)]
+    fn mul_add(self, a: __m256, b: __m256, c: __m256) -> __m256 {
+        unsafe { _mm256_fmadd_ps(a, b, c) }
+    }
+
+    #[inline(always)]
+    fn round_and_power(self, x: __m256) -> (__m256, __m256) {
+        unsafe {
+            let rounded = _mm256_round_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(x);
+            let exponent = _mm256_add_epi32(_mm256_cvtps_epi32(rounded), _mm256_set1_epi32(127));
+            (rounded, _mm256_castsi256_ps(_mm256_slli_epi32::<23>(exponent)))
+        }
+    }
+
+    #[inline(always)]
+    fn sum(self, lanes: __m256) -> f32 {
+        unsafe {
+            let halves = _mm_add_ps(_mm256_castps256_ps128(lanes), _mm256_extractf128_ps::<1>(lanes));
+            let pairs = _mm_add_ps(halves, _mm_movehl_ps(halves, halves));
+            _mm_cvtss_f32(_mm_add_ss(pairs, _mm_shuffle_ps::<1>(pairs, pairs)))
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn load_bf16(self, values: *const u16) -> __m256 {
+        unsafe {
+            let narrow = _mm256_cvtepu16_epi32(_mm_loadu_si128(values.cast()));
+            _mm256_castsi256_ps(_mm256_slli_epi32::<16>(narrow))
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn store_bf16(self, lanes: __m256, values: *mut u16) {
+        unsafe {
+            let bits = _mm256_castps_si256(lanes);
+            // Half of the last kept bit, less one where that is even: ties go to even.
+            let last = _mm256_and_si256(_mm256_srli_epi32::<16>(bits), _mm256_set1_epi32(1));
+            let rounded = _mm256_add_epi32(bits, _mm256_add_epi32(last, _mm256_set1_epi32(0x7FFF)));
+            // Rounding up could turn NaN into infinity; a quiet bit cannot.
+            let quiet = _mm256_or_si256(bits, _mm256_set1_epi32(0x0040_0000));
+            let is_nan = _mm256_castps_si256(_mm256_cmp_ps::<_CMP_UNORD_Q>(lanes, lanes));
+            let high = _mm256_srli_epi32::<16>(_mm256_blendv_epi8(rounded, quiet, is_nan));
+            let packed = _mm256_permute4x64_epi64::<0b1000>(_mm256_packus_epi32(high, high));
+            _mm_storeu_si128(values.cast(), _mm256_castsi256_si128(packed));
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn load_f16(self, values: *const u16) -> __m256 {
+        unsafe { _mm256_cvtph_ps(_mm_loadu_si128(values.cast())) }
+    }
+
+    #[inline(always)]
+    unsafe fn load_pairs(self, values: *const u16) -> __m256i {
+        unsafe { _mm256_loadu_si256(values.cast()) }
+    }
+
+    #[inline(always)]
+    unsafe fn splat_pair(self, values: *const u16) -> __m256i {
+        unsafe { _mm256_set1_epi32(values.cast::<i32>().read_unaligned()) }
+    }
+
+    #[inline(always)]
+    fn widen(self, pairs: __m256i) -> (__m256, __m256) {
+        unsafe {
+            let late = _mm256_and_si256(pairs, _mm256_set1_epi32(0xFFFF_0000_u32 as i32));
+            (_mm256_castsi256_ps(_mm256_slli_epi32::<16>(pairs)), _mm256_castsi256_ps(late))
+        }
+    }
+}

@@ -1,0 +1,173 @@
+//! Registers of AVX-512, with or without its sums of products of bf16.
+
+use std::arch::x86_64::{
+    __m512, __m512bh, __m512i, _CMP_UNORD_Q, _MM_FROUND_NO_EXC, _MM_FROUND_TO_NEAREST_INT, _mm256_loadu_si256,
+    _mm256_storeu_si256, _mm512_add_epi32, _mm512_add_ps, _mm512_and_si512, _mm512_castps_si512, _mm512_castsi512_ps,
+    _mm512_cmp_ps_mask, _mm512_cvtepi32_epi16, _mm512_cvtepu16_epi32, _mm512_cvtph_ps, _mm512_cvtps_epi32,
+    _mm512_div_ps, _mm512_dpbf16_ps, _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_loadu_si512, _mm512_mask_or_epi32,
+    _mm512_max_ps, _mm512_min_ps, _mm512_mul_ps, _mm512_reduce_add_ps, _mm512_roundscale_ps, _mm512_set1_epi32,
+    _mm512_set1_ps, _mm512_slli_epi32, _mm512_srli_epi32, _mm512_storeu_ps, _mm512_sub_ps,
+};
+
+use super::{Kernel, Simd};
+
+/// Sixteen lanes.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Avx512<const BF16: bool>(());
+
+/// # Safety
+/// The CPU has AVX-512 F, BW, DQ and VL.
+#[inline(never)]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
+pub(super) unsafe fn run<K: Kernel>(kernel: K) -> K::Output {
+    kernel.run(Avx512::<false>(()))
+}
+
+/// # Safety
+/// The CPU has AVX-512 F, BW, DQ, VL and BF16.
+#[inline(never)]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,avx2,fma,f16c")]
+pub(super) unsafe fn run_with_bf16<K: Kernel>(kernel: K) -> K::Output {
+    kernel.run(Avx512::<true>(()))
+}
+
+// SAFETY of all blocks: a value of `Avx512` exists only within the functions above, so the CPU has the instructions;
+// pointers are as the trait's conditions say.
+#[allow(clippy::undocumented_unsafe_blocks, reason = "one argument for all of them, above")]
+impl<const BF16: bool> Simd for Avx512<BF16> {
+    type Lanes = __m512;
+    type Pairs = __m512i;
+
+    const COUNT: usize = 16;
+    const TILE: (usize, usize) = (12, 2);
+    const HAS_BF16: bool = BF16;
+
+    fn run<K: Kernel>(self, kernel: K) -> K::Output {
+        if BF16 { unsafe { run_with_bf16(kernel) } } else { unsafe { run(kernel) } }
+    }
+
+    #[inline(always)]
+    fn splat(self, value: f32) -> __m512 {
+        unsafe { _mm512_set1_ps(value) }
+    }
+
+    #[inline(always)]
+    unsafe fn load(self, values: *const f32) -> __m512 {
+        unsafe { _mm512_loadu_ps(values) }
+    }
+
+    #[inline(always)]
+    unsafe fn store(self, lanes: __m512, values: *mut f32) {
+        unsafe { _mm512_storeu_ps(values, lanes) }
+    }
+
+    #[inline(always)]
+    fn add(self, a: __m512, b: __m512) -> __m512 {
+        unsafe { _mm512_add_ps(a, b) }
+    }
+
+    #[inline(always)]
+    fn sub(self, a: __m512, b: __m512) -> __m512 {
+        unsafe { _mm512_sub_ps(a, b) }
+    }
+
+    #[inline(always)]
+    fn mul(self, a: __m512, b: __m512) -> __m512 {
+        unsafe { _mm512_mul_ps(a, b) }
+    }
+
+    #[inline(always)]
+    fn div(self, a: __m512, b: __m512) -> __m512 {
+        unsafe { _mm512_div_ps(a, b) }
+    }
+
+    #[inline(always)]
+    fn max(self, a: __m512, b: __m512) -> __m512 {
+        unsafe { _mm512_max_ps(a, b) }
+    }
+
+    #[inline(always)]
+    fn min(self, a: __m512, b: __m512) -> __m512 {
+        unsafe { _mm512_min_ps(a, b) }
+    }
+
+    #[inline(always)]
+    fn mul_add(self, a: __m512, b: __m512, c: __m512) -> __m512 {
+        unsafe { _mm512_fmadd_ps(a, b, c) }
+    }
+
+    #[inline(always)]
+    fn round_and_power(self, x: __m512) -> (__m512, __m512) {
+        unsafe {
+            let rounded = _mm512_roundscale_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(x);
+            let exponent = _mm512_add_epi32(_mm512_cvtps_epi32(rounded), _mm512_set1_epi32(127));
+            (rounded, _mm512_castsi512_ps(_mm512_slli_epi32::<23>(exponent)))
+        }
+    }
+
+    #[inline(always)]
+    fn sum(self, lanes: __m512) -> f32 {
+        unsafe { _mm512_reduce_add_ps(lanes) }
+    }
+
+    #[inline(always)]
+    unsafe fn load_bf16(self, values: *const u16) -> __m512 {
+        unsafe {
+            let narrow = _mm512_cvtepu16_epi32(_mm256_loadu_si256(values.cast()));
+            _mm512_castsi512_ps(_mm512_slli_epi32::<16>(narrow))
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn store_bf16(self, lanes: __m512, values: *mut u16) {
+        unsafe {
+            let bits = _mm512_castps_si512(lanes);
+            // Half of the last kept bit, less one where that is even: ties go to even.
+            let last = _mm512_and_si512(_mm512_srli_epi32::<16>(bits), _mm512_set1_epi32(1));
+            let rounded = _mm512_add_epi32(bits, _mm512_add_epi32(last, _mm512_set1_epi32(0x7FFF)));
+            // Rounding up could turn NaN into infinity; a quiet bit cannot.
+            let is_nan = _mm512_cmp_ps_mask::<_CMP_UNORD_Q>(lanes, lanes);
+            let kept = _mm512_mask_or_epi32(rounded, is_nan, bits, _mm512_set1_epi32(0x0040_0000));
+            _mm256_storeu_si256(values.cast(), _mm512_cvtepi32_epi16(_mm512_srli_epi32::<16>(kept)));
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn load_f16(self, values: *const u16) -> __m512 {
+        unsafe { _mm512_cvtph_ps(_mm256_loadu_si256(values.cast())) }
+    }
+
+    #[inline(always)]
+    unsafe fn load_pairs(self, values: *const u16) -> __m512i {
+        unsafe { _mm512_loadu_si512(values.cast()) }
+    }
+
+    #[inline(always)]
+    unsafe fn splat_pair(self, values: *const u16) -> __m512i {
+        unsafe { _mm512_set1_epi32(values.cast::<i32>().read_unaligned()) }
+    }
+
+    #[inline(always)]
+    fn widen(self, pairs: __m512i) -> (__m512, __m512) {
+        unsafe {
+            let late = _mm512_and_si512(pairs, _mm512_set1_epi32(0xFFFF_0000_u32 as i32));
+            (_mm512_castsi512_ps(_mm512_slli_epi32::<16>(pairs)), _mm512_castsi512_ps(late))
+        }
+    }
+
+    #[inline(always)]
+    fn add_pair_products(self, a: __m512i, b: __m512i, c: __m512) -> __m512 {
+        if BF16 {
+            // Both types are 64 bytes of any value.
+            return unsafe {
+                _mm512_dpbf16_ps(
+                    c,
+                    std::mem::transmute::<__m512i, __m512bh>(a),
+                    std::mem::transmute::<__m512i, __m512bh>(b),
+                )
+            };
+        }
+        let ((a_early, a_late), (b_early, b_late)) = (self.widen(a), self.widen(b));
+        self.mul_add(a_early, b_early, self.mul_add(a_late, b_late, c))
+    }
+}
