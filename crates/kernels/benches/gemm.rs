@@ -5,7 +5,7 @@
 
 #![allow(missing_docs, clippy::unwrap_used)]
 
-use afterimage_kernels::{Epilogue, PackedWeights, PlainWeights, Rows, Value, multiply, peak_products};
+use afterimage_kernels::{Epilogue, KernelType, PackedWeights, PlainWeights, Rows, multiply, peak_products};
 use divan::counter::ItemsCount;
 use divan::{Bencher, black_box};
 use half::bf16;
@@ -46,7 +46,7 @@ fn operations(size: Sizes) -> ItemsCount {
     ItemsCount::new(2 * size.rows * size.inputs * size.outputs)
 }
 
-fn run<T: Value>(bencher: Bencher<'_, '_>, size: Sizes, convert: fn(f32) -> T, weights: PlainWeights<'_>) {
+fn run<T: KernelType>(bencher: Bencher<'_, '_>, size: Sizes, convert: fn(f32) -> T, weights: PlainWeights<'_>) {
     let Sizes { rows, inputs, outputs } = size;
     let x: Vec<T> = values(rows * inputs).into_iter().map(convert).collect();
     let weights = PackedWeights::new(outputs, inputs, weights);

@@ -4,8 +4,8 @@ use crate::gemm::{Activation, Value};
 use crate::parallel::for_each_part;
 use crate::simd::{Kernel, Simd, dispatch};
 
-/// Replaces every value by its activation. NaN stays NaN.
-pub fn activate<T: Value>(activation: Activation, values: &mut [T]) {
+/// As [`activate`](crate::activate).
+pub(crate) fn activate<T: Value>(activation: Activation, values: &mut [T]) {
     for_each_part(values, |values| dispatch(Activate { activation, values }));
 }
 

@@ -38,11 +38,8 @@ pub struct Modulation<'a, T> {
 }
 
 impl<T: Value> LayerNorm<'_, T> {
-    /// Of `x`, `[tokens, size]`, contiguous, into `output`.
-    ///
-    /// # Panics
-    /// If a slice has another length than the sizes say.
-    pub fn run(&self, x: &[T], output: &mut [T]) {
+    /// As [`layer_norm`](crate::layer_norm).
+    pub(crate) fn run(&self, x: &[T], output: &mut [T]) {
         assert_eq!(x.len(), output.len(), "length of the output");
         if x.is_empty() {
             return;
@@ -140,12 +137,8 @@ pub struct Turn<'a> {
 }
 
 impl<T: Value> NormAndTurn<'_, T> {
-    /// Of `x`, tokens of `vectors * size` values that begin `stride` apart, into `output`, `[tokens, vectors, size]`. The
-    /// tokens of a row have the angles in order, and so have those of the next row.
-    ///
-    /// # Panics
-    /// If a slice is shorter than the sizes say, or vectors that are to be turned have an odd size.
-    pub fn run(&self, x: &[T], stride: usize, output: &mut [T]) {
+    /// As [`norm_and_turn`](crate::norm_and_turn).
+    pub(crate) fn run(&self, x: &[T], stride: usize, output: &mut [T]) {
         let width = self.vectors * self.size;
         if output.is_empty() {
             return;

@@ -123,7 +123,7 @@ impl ScoreChange {
             bias: bias.transpose()?,
         };
         let mut output = vec![T::zero(); rows * queries * heads * head_size];
-        attention.run(&mut output);
+        kernels::attend(&attention, &mut output);
         Ok(answer(output, (rows, queries, heads * head_size)))
     }
 }

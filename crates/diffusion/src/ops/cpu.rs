@@ -2,7 +2,7 @@
 
 use std::ops::Deref;
 
-use afterimage_kernels::Value;
+use afterimage_kernels::KernelType;
 use candle_core::{CpuStorage, Layout, Result, Shape, Storage, Tensor};
 use half::{bf16, f16};
 
@@ -21,7 +21,7 @@ impl StoredValue for f16 {
 }
 
 /// A dtype that kernels compute with.
-pub(super) trait KernelValue: Value + StoredValue {
+pub(super) trait KernelValue: KernelType + StoredValue {
     fn storage(values: Vec<Self>) -> CpuStorage;
     fn zero() -> Self;
 }

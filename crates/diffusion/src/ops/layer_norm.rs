@@ -100,7 +100,7 @@ impl Norm<'_> {
         let x = contiguous::<T>(x, layout)?;
         let mut output = vec![T::zero(); x.len()];
         let norm = kernels::LayerNorm { size, eps, affine: affine.transpose()?, modulation: modulation.transpose()? };
-        norm.run(x, &mut output);
+        kernels::layer_norm(&norm, x, &mut output);
         Ok(answer(output, layout.shape().clone()))
     }
 }

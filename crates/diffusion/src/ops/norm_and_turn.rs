@@ -1,6 +1,6 @@
 //! The kernel behind [`rms_norm`](super::rms_norm) and [`rotary`](super::rotary) on the CPU.
 
-use afterimage_kernels::{NormAndTurn, Turn};
+use afterimage_kernels::{self as kernels, NormAndTurn, Turn};
 use candle_core::{CpuStorage, CustomOp1, DType, Layout, Result, Shape, Tensor};
 use half::bf16;
 
@@ -68,7 +68,7 @@ impl Change {
         });
         let mut output = vec![T::zero(); layout.shape().elem_count()];
         let change = NormAndTurn { vectors, size, norm: norm.transpose()?, turn: turn.transpose()? };
-        change.run(values::<T>(x, layout)?, stride, &mut output);
+        kernels::norm_and_turn(&change, values::<T>(x, layout)?, stride, &mut output);
         Ok(answer(output, layout.shape().clone()))
     }
 }

@@ -88,11 +88,8 @@ unsafe impl<T: Send> Sync for Output<T> {}
 unsafe impl<T: Send> Send for Output<T> {}
 
 impl<T: Value> Attention<'_, T> {
-    /// Writes `[rows, queries, heads, head size]`, contiguous. Without keys all of it is 0.
-    ///
-    /// # Panics
-    /// If a slice is shorter than the sizes and strides say.
-    pub fn run(&self, output: &mut [T]) {
+    /// As [`attend`](crate::attend).
+    pub(crate) fn run(&self, output: &mut [T]) {
         assert_eq!(output.len(), self.rows * self.queries * self.heads * self.head_size, "length of the output");
         self.query.check(self, self.queries, "query");
         self.key.check(self, self.keys, "key");

@@ -62,33 +62,27 @@ pub struct Rows<'a, T> {
     pub rows: usize,
 }
 
-/// The product with packed weights, and the epilogue: C, `[rows, outputs]`.
-///
-/// # Panics
-/// If a slice has another length than the sizes say.
-pub fn multiply<T: Value>(a: Rows<'_, T>, b: &PackedWeights, epilogue: &Epilogue<'_, T>, c: &mut [T]) {
+/// Writes the given rows of a weight matrix as f32, or answers that it cannot.
+pub(crate) type Widen<'a> = dyn Fn(Range<usize>, &mut [f32]) -> bool + Sync + 'a;
+
+/// As [`multiply`](crate::multiply).
+pub(crate) fn multiply<T: Value>(a: Rows<'_, T>, b: &PackedWeights, epilogue: &Epilogue<'_, T>, c: &mut [T]) {
     let sizes = Sizes { rows: a.rows, inputs: b.inputs, outputs: b.outputs };
     sizes.check(a.values, epilogue, c);
     dispatch(Packed { sizes, a: a.values, b, epilogue, c: Output(c.as_mut_ptr()) });
 }
 
-/// The product with weights that are widened a few rows at a time, and the epilogue: C, `[rows, outputs]`.
-///
-/// # Errors
-/// What `b` answers.
-///
-/// # Panics
-/// If a slice has another length than the sizes say.
-pub fn multiply_widened<T: Value, B: WeightRows + ?Sized>(
+/// As [`multiply_widened`](crate::multiply_widened); answers whether all rows could be had.
+pub(crate) fn multiply_widened<T: Value>(
     a: Rows<'_, T>,
-    b: &B,
+    b: &Widen<'_>,
     inputs: usize,
     epilogue: &Epilogue<'_, T>,
     c: &mut [T],
-) -> Result<(), B::Error> {
+) -> bool {
     let sizes = Sizes { rows: a.rows, inputs, outputs: c.len() / a.rows.max(1) };
     sizes.check(a.values, epilogue, c);
-    dispatch(Widened { sizes, a: a.values, b, epilogue, c: Output(c.as_mut_ptr()) })
+    dispatch(Widened { sizes, a: a.values, b, epilogue, c: Output(c.as_mut_ptr()) }).is_some()
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -208,16 +202,17 @@ impl<T: Value> Packed<'_, T> {
     }
 }
 
-struct Widened<'a, T, B: ?Sized> {
+struct Widened<'a, T> {
     sizes: Sizes,
     a: &'a [T],
-    b: &'a B,
+    b: &'a Widen<'a>,
     epilogue: &'a Epilogue<'a, T>,
     c: Output<T>,
 }
 
-impl<T: Value, B: WeightRows + ?Sized> Kernel for Widened<'_, T, B> {
-    type Output = Result<(), B::Error>;
+impl<T: Value> Kernel for Widened<'_, T> {
+    /// `None`: some rows cannot be had.
+    type Output = Option<()>;
 
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) -> Self::Output {
@@ -230,12 +225,10 @@ impl<T: Value, B: WeightRows + ?Sized> Kernel for Widened<'_, T, B> {
                 let outputs = columns.start * width..(columns.end * width).min(sizes.outputs);
                 with_scratch::<f32, _>(columns.len() * width * inputs, |panels| {
                     with_scratch::<f32, _>(outputs.len() * inputs, |values| {
-                        b.widen(outputs.clone(), values)?;
-                        pack_widened(values, inputs, width, panels);
-                        Ok(())
+                        b(outputs.clone(), values).then(|| pack_widened(values, inputs, width, panels))
                     })?;
                     block::<S, T, F32>(simd, Products { sizes, strips, panels, rows, columns }, epilogue, c);
-                    Ok(())
+                    Some(())
                 })
             })
         })

@@ -177,7 +177,7 @@ fn widened_weights_give_what_packed_ones_do() {
         let (a, b) = (values(rows * inputs, 0.1), values(outputs * inputs, 0.7));
         let (mut widened, mut packed) = (vec![f32::NAN; rows * outputs], vec![f32::NAN; rows * outputs]);
         let rows = Rows { values: &a, rows };
-        multiply_widened(rows, &Stored(&b, inputs), inputs, &Epilogue::default(), &mut widened).unwrap();
+        crate::multiply_widened(rows, &Stored(&b, inputs), inputs, &Epilogue::default(), &mut widened).unwrap();
         multiply(rows, &PackedWeights::new(outputs, inputs, PlainWeights::F32(&b)), &Epilogue::default(), &mut packed);
         assert_eq!(widened, packed);
     }
@@ -187,5 +187,5 @@ fn widened_weights_give_what_packed_ones_do() {
 fn an_error_of_the_weights_is_that_of_the_product() {
     let (a, mut c) = ([0f32; 1], vec![0f32; 2000]);
     let rows = Rows { values: &a, rows: 1 };
-    assert_eq!(multiply_widened(rows, &Stored(&[0.0; 2000], 1), 1, &Epilogue::default(), &mut c), Err("broken"));
+    assert_eq!(crate::multiply_widened(rows, &Stored(&[0.0; 2000], 1), 1, &Epilogue::default(), &mut c), Err("broken"));
 }

@@ -1,0 +1,142 @@
+//! The generic kernels' entries, compiled here once for f32 and once for bf16. A generic function is compiled anew in every
+//! crate that calls it, and each of these is several kernels on four instruction sets.
+
+use std::ops::Range;
+use std::sync::{Mutex, PoisonError};
+
+use half::bf16;
+
+use crate::attention::Attention;
+use crate::gemm::{self, Activation, Epilogue, PackedWeights, Rows, Value, WeightRows, Widen};
+use crate::norm::{LayerNorm, NormAndTurn};
+
+/// A type of values that kernels are compiled for: f32 and bf16.
+pub trait KernelType: Value {
+    #[doc(hidden)]
+    fn multiply(a: Rows<'_, Self>, b: &PackedWeights, epilogue: &Epilogue<'_, Self>, c: &mut [Self]);
+    #[doc(hidden)]
+    fn multiply_widened(
+        a: Rows<'_, Self>,
+        b: &Widen<'_>,
+        inputs: usize,
+        epilogue: &Epilogue<'_, Self>,
+        c: &mut [Self],
+    ) -> bool;
+    #[doc(hidden)]
+    fn attend(attention: &Attention<'_, Self>, output: &mut [Self]);
+    #[doc(hidden)]
+    fn layer_norm(norm: &LayerNorm<'_, Self>, x: &[Self], output: &mut [Self]);
+    #[doc(hidden)]
+    fn norm_and_turn(change: &NormAndTurn<'_, Self>, x: &[Self], stride: usize, output: &mut [Self]);
+    #[doc(hidden)]
+    fn activate(activation: Activation, values: &mut [Self]);
+}
+
+macro_rules! compile_for {
+    ($value:ty) => {
+        impl KernelType for $value {
+            #[inline(never)]
+            fn multiply(a: Rows<'_, Self>, b: &PackedWeights, epilogue: &Epilogue<'_, Self>, c: &mut [Self]) {
+                gemm::multiply(a, b, epilogue, c);
+            }
+
+            #[inline(never)]
+            fn multiply_widened(
+                a: Rows<'_, Self>,
+                b: &Widen<'_>,
+                inputs: usize,
+                epilogue: &Epilogue<'_, Self>,
+                c: &mut [Self],
+            ) -> bool {
+                gemm::multiply_widened(a, b, inputs, epilogue, c)
+            }
+
+            #[inline(never)]
+            fn attend(attention: &Attention<'_, Self>, output: &mut [Self]) {
+                attention.run(output);
+            }
+
+            #[inline(never)]
+            fn layer_norm(norm: &LayerNorm<'_, Self>, x: &[Self], output: &mut [Self]) {
+                norm.run(x, output);
+            }
+
+            #[inline(never)]
+            fn norm_and_turn(change: &NormAndTurn<'_, Self>, x: &[Self], stride: usize, output: &mut [Self]) {
+                change.run(x, stride, output);
+            }
+
+            #[inline(never)]
+            fn activate(activation: Activation, values: &mut [Self]) {
+                crate::activate::activate(activation, values);
+            }
+        }
+    };
+}
+
+compile_for!(f32);
+compile_for!(bf16);
+
+/// The product with packed weights, and the epilogue: C, `[rows, outputs]`.
+///
+/// # Panics
+/// If a slice has another length than the sizes say.
+pub fn multiply<T: KernelType>(a: Rows<'_, T>, b: &PackedWeights, epilogue: &Epilogue<'_, T>, c: &mut [T]) {
+    T::multiply(a, b, epilogue, c);
+}
+
+/// The product with weights that are widened a few rows at a time, and the epilogue: C, `[rows, outputs]`.
+///
+/// # Errors
+/// What `b` answers.
+///
+/// # Panics
+/// If a slice has another length than the sizes say.
+pub fn multiply_widened<T: KernelType, B: WeightRows + ?Sized>(
+    a: Rows<'_, T>,
+    b: &B,
+    inputs: usize,
+    epilogue: &Epilogue<'_, T>,
+    c: &mut [T],
+) -> Result<(), B::Error> {
+    let failure = Mutex::new(None);
+    let widen = |rows: Range<usize>, values: &mut [f32]| match b.widen(rows, values) {
+        Ok(()) => true,
+        Err(error) => {
+            *failure.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
+            false
+        }
+    };
+    T::multiply_widened(a, &widen, inputs, epilogue, c);
+    failure.into_inner().unwrap_or_else(PoisonError::into_inner).map_or(Ok(()), Err)
+}
+
+/// Writes `[rows, queries, heads, head size]`, contiguous. Without keys all of it is 0.
+///
+/// # Panics
+/// If a slice is shorter than the sizes and strides say.
+pub fn attend<T: KernelType>(attention: &Attention<'_, T>, output: &mut [T]) {
+    T::attend(attention, output);
+}
+
+/// The norm of `x`, `[tokens, size]`, contiguous.
+///
+/// # Panics
+/// If a slice has another length than the sizes say.
+pub fn layer_norm<T: KernelType>(norm: &LayerNorm<'_, T>, x: &[T], output: &mut [T]) {
+    T::layer_norm(norm, x, output);
+}
+
+/// Norm and turn of `x`, tokens of `vectors * size` values that begin `stride` apart, into `[tokens, vectors, size]`. The
+/// tokens of a row have the angles in order, and so have those of the next row.
+///
+/// # Panics
+/// If a slice is shorter than the sizes say, or vectors that are to be turned have an odd size.
+pub fn norm_and_turn<T: KernelType>(change: &NormAndTurn<'_, T>, x: &[T], stride: usize, output: &mut [T]) {
+    T::norm_and_turn(change, x, stride, output);
+}
+
+/// Replaces every value by its activation. NaN stays NaN.
+pub fn activate<T: KernelType>(activation: Activation, values: &mut [T]) {
+    T::activate(activation, values);
+}
