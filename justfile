@@ -56,6 +56,10 @@ bench *arguments:
 docs:
     RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --locked
 
+# Every fuzz target for so many seconds; prints a table (needs cargo-fuzz and a C++ compiler)
+fuzz seconds="60" *targets:
+    fuzz/run {{ seconds }} {{ targets }}
+
 # Licences, advisories and sources of the dependencies (needs cargo-deny)
 deny:
     cargo deny --locked check

@@ -119,6 +119,8 @@ pub mod config;
 pub mod decision;
 mod distance;
 pub mod driver;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 pub mod image_cache;
 mod lane;
 mod method;

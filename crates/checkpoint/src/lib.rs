@@ -10,6 +10,8 @@ pub mod component_config;
 mod embedded;
 mod error;
 mod formats;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 pub mod guard;
 mod hub;
 pub mod lenient_json;

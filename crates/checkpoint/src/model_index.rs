@@ -45,7 +45,11 @@ impl ModelIndex {
         Self::parse(format!("{}: {MODEL_INDEX}", folder.id()), &folder.text(MODEL_INDEX)?)
     }
 
-    fn parse(path: String, text: &str) -> Result<Self, CheckpointError> {
+    /// That in a text; `path` stands for it in errors.
+    ///
+    /// # Errors
+    /// The text is not JSON or names no pipeline.
+    pub fn parse(path: String, text: &str) -> Result<Self, CheckpointError> {
         let mut entries = component_config::object(&path, text)?;
         let class_name = match entries.remove(CLASS) {
             Some(class) => component_config::deserialize(&format!("{path}: `{CLASS}`"), class)?,

@@ -10,6 +10,8 @@ mod canvas;
 mod dimension;
 mod error;
 pub mod families;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 #[cfg(test)]
 mod golden_fixture;
 mod latent_shape;

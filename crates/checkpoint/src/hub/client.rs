@@ -160,7 +160,7 @@ impl Answer {
 }
 
 /// Where a redirect from `url` leads.
-fn target(url: &str, location: &str) -> Option<String> {
+pub(super) fn target(url: &str, location: &str) -> Option<String> {
     if location.starts_with("http://") || location.starts_with("https://") {
         return Some(location.to_owned());
     }

@@ -10,6 +10,8 @@ mod address;
 mod cache;
 mod client;
 mod download;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 mod needed;
 mod options;
 mod progress;

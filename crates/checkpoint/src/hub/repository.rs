@@ -27,7 +27,7 @@ pub(super) struct Repository<'a> {
 
 /// What the hub says about a repository at a revision.
 #[derive(Deserialize)]
-struct Info {
+pub(super) struct Info {
     /// The commit.
     sha: String,
     #[serde(default)]
@@ -41,8 +41,17 @@ struct Sibling {
 }
 
 impl Info {
-    fn parse(text: &str) -> Result<Self, serde_json::Error> {
+    pub(super) fn parse(text: &str) -> Result<Self, serde_json::Error> {
         serde_json::from_str(text)
+    }
+
+    pub(super) fn sha(&self) -> &str {
+        &self.sha
+    }
+
+    /// The paths of all files.
+    pub(super) fn into_listing(self) -> BTreeSet<String> {
+        self.siblings.into_iter().map(|file| file.rfilename).collect()
     }
 }
 
@@ -96,18 +105,18 @@ impl<'a> Repository<'a> {
             let odd = FetchError::Odd(format!("its answer is no description of a model ({error})"));
             refusal::explain(odd, self, None)
         })?;
-        if !is_hash_name(&info.sha) {
+        if !is_hash_name(info.sha()) {
             return Err(CheckpointError::hub(format!(
                 "{endpoint} named the commit `{}` for {}, which is none",
-                shortened(&info.sha),
+                shortened(info.sha()),
                 self.id
             )));
         }
         let remote = Remote {
             repository: self,
-            listing: info.siblings.into_iter().map(|file| file.rfilename).collect(),
             folder: self.cache().snapshot(&info.sha),
             downloads: Downloads { repository: self, client, commit: info.sha.clone() },
+            listing: info.into_listing(),
         };
         let selection = self.options.selection();
         let needed = needed_files(&remote, selection)
@@ -118,7 +127,7 @@ impl<'a> Repository<'a> {
         }
         // Only now does the revision stand for this commit in the cache.
         self.cache()
-            .set_commit(&info.sha)
+            .set_commit(&remote.downloads.commit)
             .map_err(|source| CheckpointError::Write { path: self.options.cache_dir.clone(), source })?;
         Ok(remote.folder)
     }

@@ -189,6 +189,14 @@ impl Weights {
         self.lookup(name).map(|(_, entry)| entry.shape.as_slice())
     }
 
+    /// Tensors of one source.
+    #[cfg(any(test, fuzzing))]
+    pub(crate) fn of_source(source: Source, entries: Vec<(String, Entry)>) -> Result<Arc<Self>, CheckpointError> {
+        let mut weights = Self::empty(source.to_string());
+        weights.add(source, entries)?;
+        Ok(Arc::new(weights.complete()))
+    }
+
     fn empty(place: String) -> Self {
         Self {
             place,

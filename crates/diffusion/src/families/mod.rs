@@ -28,5 +28,7 @@ pub use labels::{LabelPolicy, Labels};
 pub use parts::{FamilyParts, check_buckets};
 pub(crate) use patch_shape::PatchShape;
 pub use prompt_encoder::{CheckedPrompt, NearestLabel, PromptEncoder, Unconditional};
+#[cfg(any(test, fuzzing))]
+pub(crate) use registry::FAMILIES;
 pub(crate) use registry::build_transformer;
 pub use registry::{FamilyEntry, entry_of};

@@ -24,7 +24,7 @@ pub struct FamilyEntry {
 }
 
 /// All families. Older repositories name `Transformer2DModel`, of which DiT and PixArt were once variants.
-pub(super) static FAMILIES: [FamilyEntry; 5] = [
+pub(crate) static FAMILIES: [FamilyEntry; 5] = [
     FamilyEntry {
         pipeline: "DiTPipeline",
         transformers: &["DiTTransformer2DModel", "Transformer2DModel"],

@@ -6,6 +6,8 @@ mod clip;
 mod clip_text_encoder;
 mod clip_tokenizer;
 mod encoder_source;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 #[cfg(test)]
 mod goldens;
 #[cfg(test)]

@@ -27,7 +27,7 @@ use super::added_tokens::AddedTokens;
 use super::charsmap;
 use super::sentence_piece::{self, Pieces};
 use super::tokenizer::{self, SENTINEL_START, TextTokenizer};
-use super::tokenizer_files::{TOKENIZER_JSON, TokenizerFiles};
+use super::tokenizer_files::{TOKENIZER_JSON, TokenizerFiles, check_count};
 
 /// transformers' names.
 pub(super) const CLASSES: [&str; 2] = ["T5Tokenizer", "T5TokenizerFast"];
@@ -51,23 +51,37 @@ const MAX_SENTINELS: usize = 1000;
 
 /// The tokenizer in a folder.
 pub(super) fn load(files: &TokenizerFiles<'_>) -> Result<TextTokenizer, CheckpointError> {
-    let sentinels = files.whole_number("extra_ids", SENTINELS, MAX_SENTINELS)?;
-    let mut added = AddedTokens::read(files, &SPECIAL_TOKENS)?;
     let spm = files.path(SENTENCE_PIECE);
     let (file, pieces) = if let Some(json) = &files.tokenizer {
         (TOKENIZER_JSON, pieces_of_json(json))
     } else if files.folder.contains(&spm) {
-        (
-            SENTENCE_PIECE,
-            sentence_piece::pieces(&files.folder.bytes(&spm)?).map(|pieces| with_sentinels(pieces, sentinels)),
-        )
+        (SENTENCE_PIECE, sentence_piece::pieces(&files.folder.bytes(&spm)?))
     } else {
         (TOKENIZER_JSON, Err(format!("there is neither this file nor {SENTENCE_PIECE}")))
     };
+    of_pieces(files, file, pieces)
+}
+
+/// That of the bytes of a SentencePiece model.
+#[cfg(any(test, fuzzing))]
+pub(super) fn load_pieces(files: &TokenizerFiles<'_>, spm: &[u8]) -> Result<TextTokenizer, CheckpointError> {
+    of_pieces(files, SENTENCE_PIECE, sentence_piece::pieces(spm))
+}
+
+/// The tokenizer of the pieces in a file.
+fn of_pieces(
+    files: &TokenizerFiles<'_>,
+    file: &str,
+    pieces: Result<Pieces, String>,
+) -> Result<TextTokenizer, CheckpointError> {
     let broken = |reason: String| tokenizer::broken(files, file, reason);
-    let pieces = pieces.map_err(broken)?;
+    let sentinels = files.whole_number("extra_ids", SENTINELS, MAX_SENTINELS)?;
+    let mut added = AddedTokens::read(files, &SPECIAL_TOKENS)?;
+    let mut pieces = pieces.map_err(broken)?;
     if file == SENTENCE_PIECE {
+        check_count(&files.path(file), "control and user-defined pieces", pieces.special.len())?;
         added.replace_additional(pieces.special.clone());
+        pieces = with_sentinels(pieces, sentinels);
     }
     added.complete_additional(SENTINEL_START, (0..sentinels).map(sentinel));
     let finished = || {

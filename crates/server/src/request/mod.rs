@@ -9,6 +9,8 @@ mod delivery;
 mod fault;
 mod fields;
 mod foreign_fields;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 mod json;
 mod non_finite;
 mod output;

@@ -1,0 +1,55 @@
+//! Tokenizers for fuzzing: from the bytes of one file to the tokens of a few texts.
+
+use afterimage_checkpoint::{ModelFolder, component_config};
+use serde_json::Map;
+
+use super::tokenizer::TextTokenizer;
+use super::tokenizer_files::TokenizerFiles;
+use super::{clip_tokenizer, t5_tokenizer};
+
+/// Tokens of a text that is cut.
+const MAX_TOKENS: usize = 77;
+
+/// `tokenizer.json`, of either kind.
+pub(crate) fn tokenizer(bytes: &[u8]) {
+    let Ok(text) = std::str::from_utf8(bytes) else { return };
+    let Ok(json) = component_config::object("tokenizer.json", text) else { return };
+    let folder = ModelFolder::embedded();
+    let files = TokenizerFiles {
+        folder: &folder,
+        component: "tokenizer",
+        config: Map::new(),
+        special_tokens: Map::new(),
+        added_tokens: Map::new(),
+        tokenizer: Some(json),
+    };
+    for loaded in [clip_tokenizer::load(&files), t5_tokenizer::load(&files)] {
+        loaded.as_ref().ok().into_iter().for_each(tokenise);
+    }
+}
+
+/// `spiece.model`
+pub(crate) fn sentence_piece(bytes: &[u8]) {
+    let folder = ModelFolder::embedded();
+    let files = TokenizerFiles {
+        folder: &folder,
+        component: "tokenizer",
+        config: Map::new(),
+        special_tokens: Map::new(),
+        added_tokens: Map::new(),
+        tokenizer: None,
+    };
+    t5_tokenizer::load_pieces(&files, bytes).as_ref().ok().into_iter().for_each(tokenise);
+}
+
+fn tokenise(tokenizer: &TextTokenizer) {
+    for text in
+        ["", "a photo of <cat>, a\u{301}\u{fdfa} </s>\n<|endoftext|> <extra_id_1>!", "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"]
+    {
+        if let Ok(tokens) = tokenizer.tokens(text, MAX_TOKENS) {
+            assert!(tokens.ids.len() <= MAX_TOKENS, "{} tokens", tokens.ids.len());
+        }
+        let _ = tokenizer.with_all_vectors(text);
+    }
+    let _ = tokenizer.check_embeddings("config.json", 1000);
+}

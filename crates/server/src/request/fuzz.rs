@@ -1,0 +1,46 @@
+//! What the fuzzer calls, and what a test replays: a body as far as it can be read without a model.
+
+use afterimage_cache::CacheBackend;
+use serde_json::Map;
+
+use super::{Accept, CacheDefaults, RequestRules, ResponseFormat, UnknownFields, parse_object};
+
+/// The body of a generation or a job.
+pub(crate) fn request_body(bytes: &[u8]) {
+    let Ok(keys) = parse_object(bytes) else { return };
+    for backend in CacheBackend::ALL {
+        let Ok(cache) = CacheDefaults::new(backend, Map::new()) else { return };
+        for unknown_fields in [UnknownFields::Reject, UnknownFields::Ignore] {
+            let rules = RequestRules {
+                served_models: &["emoji-dit".to_owned()],
+                max_prompt_chars: 4096,
+                max_pixels: 1 << 20,
+                unknown_fields,
+                cache: &cache,
+                has_store: true,
+                default_response_format: ResponseFormat::Base64,
+                accept: Accept::Json,
+            };
+            for parsed in [rules.parse(&keys), rules.parse_job(&keys)] {
+                if let Err(fault) = parsed {
+                    let length = fault.to_string().len();
+                    assert!(length < MAX_FAULT_BYTES, "a message of {length} bytes");
+                }
+            }
+        }
+    }
+}
+
+/// What a message may repeat of a request is cut.
+const MAX_FAULT_BYTES: usize = 2000;
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn seeds_are_read() {
+        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../fuzz/seeds/request_body");
+        let seeds: Vec<_> = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+        assert!(!seeds.is_empty());
+        seeds.iter().for_each(|seed| super::request_body(&std::fs::read(seed).unwrap()));
+    }
+}

@@ -1,0 +1,5 @@
+//! PyTorch files and their pickles.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| afterimage_checkpoint::fuzz::pickle(bytes));
