@@ -158,8 +158,9 @@ mod tests {
         let dropped = usize::try_from(writer.dropped_lines()).unwrap();
         // One may be with the thread.
         assert!((lines - MAX_LINES - 1..=lines - MAX_LINES).contains(&dropped), "{dropped}");
-        let first: Vec<_> = (0..lines - dropped).map(|number| format!("{number}\n")).collect();
-        assert_eq!(read(&reader, lines - dropped), first, "what was taken is written, whole and in order");
+        // If the thread took its line late, a later one has the place that this made.
+        let first: Vec<_> = (0..MAX_LINES).map(|number| format!("{number}\n")).collect();
+        assert_eq!(read(&reader, lines - dropped)[..MAX_LINES], first, "what was taken is written, whole and in order");
         (&writer).write_all(b"after\n").unwrap();
         assert_eq!(read(&reader, 1), ["after\n"]);
         drop(reader);
