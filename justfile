@@ -27,7 +27,7 @@ test *filter:
 e2e:
     cargo test --package afterimage-server --test '*' --locked
 
-# Ten minutes of saturation with clients that come and go; prints a report
+# Ten minutes of saturation with clients that never read, leave or compete, and an unread log; prints a report
 soak seconds="600":
     AFTERIMAGE_SOAK_SECONDS={{ seconds }} cargo test --package afterimage-server --test e2e --locked \
         soak_for_as_long_as_asked -- --ignored --nocapture
