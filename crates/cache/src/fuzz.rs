@@ -54,15 +54,7 @@ fn plan(config: &CacheConfig, fit: Option<&ModelFit>) {
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
-
-    /// Every file below `fuzz/seeds/TARGET`.
-    fn replay(target: &str, read: fn(&[u8])) {
-        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz/seeds").join(target);
-        let seeds: Vec<_> = std::fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path()).collect();
-        assert!(!seeds.is_empty(), "{}", folder.display());
-        seeds.iter().for_each(|seed| read(&std::fs::read(seed).unwrap()));
-    }
+    include!("../../../fuzz/replay.rs");
 
     #[test]
     fn seeds_are_read() {

@@ -1,6 +1,7 @@
 //! Activations of all values, in place.
 
 use crate::gemm::{Activation, Value};
+use crate::map::At;
 use crate::parallel::for_each_part;
 use crate::simd::{Kernel, Simd, dispatch};
 
@@ -19,19 +20,8 @@ impl<T: Value> Kernel for Activate<'_, T> {
 
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
-        let length = self.values.len();
-        let whole = length - length % S::COUNT;
-        let place = self.values.as_mut_ptr();
-        // SAFETY: whole registers of values, and the rest, are in the slice.
-        unsafe {
-            for start in (0..whole).step_by(S::COUNT) {
-                let value = self.activation.apply(simd, T::load(simd, place.add(start)));
-                T::store(simd, value, place.add(start));
-            }
-            if whole < length {
-                let rest = T::load_some(simd, place.add(whole), length - whole);
-                T::store_some(simd, self.activation.apply(simd, rest), place.add(whole), length - whole);
-            }
+        for at in At::all::<S>(self.values.len()) {
+            at.store(simd, self.activation.apply(simd, at.load(simd, self.values)), self.values);
         }
     }
 }

@@ -13,6 +13,7 @@ use rayon::prelude::*;
 
 use crate::buffer::{Aligned, with_scratch};
 use crate::gemm::{F32, TileShape, add_tile, interleave};
+use crate::parallel::SharedOutput;
 use crate::simd::{Isa, Kernel, Simd, dispatch};
 
 /// Side of the kernel.
@@ -33,18 +34,13 @@ pub struct Conv3x3 {
     strips: Aligned<f32>,
 }
 
-/// One thread's way to its own pixels of every output channel.
+/// Where a thread writes its own pixels of every output channel.
 #[derive(Clone, Copy)]
 struct Output {
-    pointer: *mut f32,
+    values: SharedOutput<f32>,
     /// Of a channel.
     pixels: usize,
 }
-
-// SAFETY: tiles are disjoint sets of pixels, and a thread writes its tile's only.
-unsafe impl Sync for Output {}
-// SAFETY: as above.
-unsafe impl Send for Output {}
 
 /// A picture, `[channels, height, width]`.
 #[derive(Debug, Clone, Copy)]
@@ -87,7 +83,7 @@ impl Conv3x3 {
         assert!(rows.end <= height, "rows {rows:?} of {height}");
         assert_eq!(values.len(), self.input_channels * height * width, "length of the input");
         assert_eq!(output.len(), self.output_channels() * pixels, "length of the output");
-        let output = Output { pointer: output.as_mut_ptr(), pixels };
+        let output = Output { values: SharedOutput(output.as_mut_ptr()), pixels };
         (0..pixels.div_ceil(PIXELS)).into_par_iter().with_max_len(1).for_each(|index| {
             let part = index * PIXELS..((index + 1) * PIXELS).min(pixels);
             dispatch(Part { conv: self, picture, first: rows.start * width, part, output });
@@ -216,7 +212,7 @@ impl Part<'_> {
                 let sums = &tiles[(strip * panels + panel) * shape.area() + row * shape.columns..][..length];
                 let place = channel * self.output.pixels + self.part.start + start;
                 // SAFETY: `run` has checked that the output has as many channels of as many pixels; these are this thread's.
-                let output = unsafe { std::slice::from_raw_parts_mut(self.output.pointer.add(place), length) };
+                let output = unsafe { std::slice::from_raw_parts_mut(self.output.values.0.add(place), length) };
                 output.iter_mut().zip(sums).for_each(|(output, sum)| *output = sum + bias);
             }
         }
@@ -298,7 +294,7 @@ mod tests {
             let conv = Conv3x3::packed(isa, inputs, &kernels, &bias);
             let pixels = height * width;
             let mut output = vec![f32::NAN; outputs * pixels];
-            let place = Output { pointer: output.as_mut_ptr(), pixels };
+            let place = Output { values: SharedOutput(output.as_mut_ptr()), pixels };
             for start in (0..pixels).step_by(PIXELS) {
                 let picture = Picture { values: &input, height, width };
                 let part = start..(start + PIXELS).min(pixels);

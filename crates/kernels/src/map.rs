@@ -32,7 +32,7 @@ pub(crate) fn sum<S: Simd, T: Value>(
     rest.remainder().iter().fold(total, |total, value| total + one(value.widen()))
 }
 
-/// Which values of a token are in a register.
+/// Which values of a vector are in a register: all lanes, or the first few at the end of the vector.
 #[derive(Clone, Copy)]
 pub(crate) struct At {
     start: usize,
@@ -40,7 +40,13 @@ pub(crate) struct At {
 }
 
 impl At {
-    /// Those of another vector of the same size.
+    /// The registers of a vector of so many values.
+    #[inline(always)]
+    pub(crate) fn all<S: Simd>(length: usize) -> impl Iterator<Item = Self> {
+        (0..length).step_by(S::COUNT).map(move |start| Self { start, count: S::COUNT.min(length - start) })
+    }
+
+    /// Those of any vector of the same size.
     #[inline(always)]
     pub(crate) fn load<S: Simd, T: Value>(self, simd: S, values: &[T]) -> S::Lanes {
         let values = &values[self.start..][..self.count];
@@ -50,6 +56,20 @@ impl At {
                 T::load(simd, values.as_ptr())
             } else {
                 T::load_some(simd, values.as_ptr(), self.count)
+            }
+        }
+    }
+
+    /// Writes them.
+    #[inline(always)]
+    pub(crate) fn store<S: Simd, T: Value>(self, simd: S, lanes: S::Lanes, values: &mut [T]) {
+        let values = &mut values[self.start..][..self.count];
+        // SAFETY: there is room for as many values.
+        unsafe {
+            if self.count == S::COUNT {
+                T::store(simd, lanes, values.as_mut_ptr());
+            } else {
+                T::store_some(simd, lanes, values.as_mut_ptr(), self.count);
             }
         }
     }
@@ -63,17 +83,8 @@ pub(crate) fn map<S: Simd, T: Value>(
     output: &mut [T],
     function: impl Fn(S, S::Lanes, At) -> S::Lanes,
 ) {
-    for start in (0..x.len()).step_by(S::COUNT) {
-        let at = At { start, count: S::COUNT.min(x.len() - start) };
-        let value = function(simd, at.load(simd, x), at);
-        let output = &mut output[start..][..at.count];
-        // SAFETY: there is room for as many values.
-        unsafe {
-            if at.count == S::COUNT {
-                T::store(simd, value, output.as_mut_ptr());
-            } else {
-                T::store_some(simd, value, output.as_mut_ptr(), at.count);
-            }
-        }
+    assert_eq!(x.len(), output.len(), "length of the output");
+    for at in At::all::<S>(x.len()) {
+        at.store(simd, function(simd, at.load(simd, x), at), output);
     }
 }

@@ -5,10 +5,8 @@ use rayon::prelude::*;
 
 use crate::gemm::Value;
 use crate::map::{map, sum};
+use crate::parallel::units_per_part;
 use crate::simd::{Kernel, Simd, dispatch};
-
-/// Values below which starting other threads costs more than it saves.
-const LEAST_PER_THREAD: usize = 16 * 1024;
 
 /// Layer norm (arXiv 1607.06450) of every token, and the modulation that adaLN puts after it:
 /// `((x - mean) / sqrt(variance + eps) * weight + bias) * (1 + scale) + shift`.
@@ -58,7 +56,7 @@ impl<T: Value> LayerNorm<'_, T> {
 
 /// Calls `work` with the number of the first token, and tokens and their place in the output, on all threads.
 fn each_token<T: Value>(x: &[T], output: &mut [T], size: usize, work: impl Fn(usize, &[T], &mut [T]) + Sync) {
-    let tokens = (x.len() / size).div_ceil(rayon::current_num_threads()).max(LEAST_PER_THREAD.div_ceil(size));
+    let tokens = units_per_part(x.len() / size, size);
     if x.len() <= tokens * size {
         return work(0, x, output);
     }
@@ -153,8 +151,7 @@ impl<T: Value> NormAndTurn<'_, T> {
             assert!(!cosines.is_empty() && cosines.len() == sines.len(), "as many cosines as sines");
             assert!(cosines.len().is_multiple_of(self.size / 2), "length of the angles");
         }
-        let tokens =
-            (output.len() / width).div_ceil(rayon::current_num_threads()).max(LEAST_PER_THREAD.div_ceil(width));
+        let tokens = units_per_part(output.len() / width, width);
         output.par_chunks_mut(tokens * width).enumerate().for_each(|(part, output)| {
             dispatch(Vectors { of: self, first: part * tokens, x, stride, output });
         });

@@ -1,13 +1,27 @@
-//! Splitting a slice over the thread pool.
+//! Sharing work out over the thread pool.
 
 use rayon::prelude::*;
 
-/// Elements below which starting other threads costs more than it saves.
+/// Values below which starting other threads costs more than it saves.
 const LEAST_PER_THREAD: usize = 16 * 1024;
+
+/// One thread's way to its own values of an output that several threads write.
+#[derive(Clone, Copy)]
+pub(crate) struct SharedOutput<T>(pub(crate) *mut T);
+
+// SAFETY: whoever shares one gives every thread values of its own, and a thread writes those only.
+unsafe impl<T: Send> Sync for SharedOutput<T> {}
+// SAFETY: as above.
+unsafe impl<T: Send> Send for SharedOutput<T> {}
+
+/// How many of `units` of `size` values each are one thread's work.
+pub(crate) fn units_per_part(units: usize, size: usize) -> usize {
+    units.div_ceil(rayon::current_num_threads()).max(LEAST_PER_THREAD.div_ceil(size))
+}
 
 /// Applies `f` to disjoint parts of `values`, possibly on several threads.
 pub(crate) fn for_each_part<T: Send>(values: &mut [T], f: impl Fn(&mut [T]) + Send + Sync) {
-    let part = values.len().div_ceil(rayon::current_num_threads()).max(LEAST_PER_THREAD);
+    let part = units_per_part(values.len(), 1);
     if values.len() <= part {
         f(values);
     } else {

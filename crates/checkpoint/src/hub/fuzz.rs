@@ -5,10 +5,9 @@ use std::collections::BTreeSet;
 use super::address::{Address, is_hash_name, is_of_hub};
 use super::client::target;
 use super::needed::{Files, Selection, needed_files};
-use super::repository::Info;
+use super::repository::{Info, names_in};
 use crate::CheckpointError;
 use crate::model_folder::MODEL_INDEX;
-use crate::weights::is_plain_name;
 
 const ENDPOINT: &str = "https://huggingface.co";
 
@@ -39,8 +38,7 @@ impl Files for Listed<'_> {
     }
 
     fn names(&self, folder: &str) -> BTreeSet<String> {
-        let names = self.listing.iter().filter_map(|path| path.strip_prefix(folder)?.strip_prefix('/'));
-        names.filter(|name| is_plain_name(name)).map(str::to_owned).collect()
+        names_in(&self.listing, folder)
     }
 
     fn text(&self, path: &str) -> Result<String, CheckpointError> {

@@ -180,14 +180,19 @@ impl Remote<'_> {
     }
 }
 
+/// The plain names of what is listed right below a folder.
+pub(super) fn names_in(listing: &BTreeSet<String>, folder: &str) -> BTreeSet<String> {
+    let names = listing.iter().filter_map(|path| path.strip_prefix(folder)?.strip_prefix('/'));
+    names.filter(|name| is_plain_name(name)).map(str::to_owned).collect()
+}
+
 impl Files for Remote<'_> {
     fn has(&self, path: &str) -> bool {
         self.listing.contains(path)
     }
 
     fn names(&self, folder: &str) -> BTreeSet<String> {
-        let names = self.listing.iter().filter_map(|path| path.strip_prefix(folder)?.strip_prefix('/'));
-        names.filter(|name| is_plain_name(name)).map(str::to_owned).collect()
+        names_in(&self.listing, folder)
     }
 
     fn text(&self, path: &str) -> Result<String, CheckpointError> {

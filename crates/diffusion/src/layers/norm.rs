@@ -23,13 +23,13 @@ pub(crate) struct PlainLayerNorm(LayerNormParameters);
 impl PlainLayerNorm {
     /// Without weight and bias.
     pub(crate) fn new(size: usize, eps: f64) -> Self {
-        Self(LayerNormParameters { affine: None, size, eps: eps as f32 })
+        Self(LayerNormParameters::new(None, size, eps as f32))
     }
 
     /// With weight and bias, where `affine`.
     pub(crate) fn load(size: usize, eps: f64, affine: bool, parameters: Parameters) -> Result<Self> {
         let affine = if affine { Some((parameters.get(size, "weight")?, parameters.get(size, "bias")?)) } else { None };
-        Ok(Self(LayerNormParameters { affine, size, eps: eps as f32 }))
+        Ok(Self(LayerNormParameters::new(affine, size, eps as f32)))
     }
 
     pub(crate) fn forward(&self, x: &Tensor) -> Result<Tensor> {

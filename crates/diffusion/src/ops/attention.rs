@@ -5,7 +5,7 @@ use afterimage_kernels::{self as kernels, HeadVectors, ScoreBias};
 use candle_core::{CpuStorage, CustomOp3, D, DType, Layout, Result, Shape, Tensor};
 use half::bf16;
 
-use super::cpu::{KernelValue, answer, lock, values};
+use super::cpu::{KernelValue, answer, computed_dtype, lock, values};
 
 /// What becomes of products of queries and keys before the softmax.
 #[derive(Debug, Clone, Copy)]
@@ -58,7 +58,7 @@ pub(crate) fn attention(query: &Tensor, key: &Tensor, value: &Tensor, scores: Sc
 
 fn on_cpu(query: &Tensor, key: &Tensor, value: &Tensor, scores: Scores<'_>) -> Result<Tensor> {
     let dtype = query.dtype();
-    let computed = if dtype == DType::BF16 { DType::BF16 } else { DType::F32 };
+    let computed = computed_dtype(dtype);
     let ready = |heads: &Tensor| match heads.stride()[3] {
         1 => heads.to_dtype(computed),
         _ => heads.to_dtype(computed)?.contiguous(),

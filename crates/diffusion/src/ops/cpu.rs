@@ -3,8 +3,13 @@
 use std::ops::Deref;
 
 use afterimage_kernels::KernelType;
-use candle_core::{CpuStorage, Layout, Result, Shape, Storage, Tensor};
+use candle_core::{CpuStorage, DType, Layout, Result, Shape, Storage, Tensor};
 use half::{bf16, f16};
+
+/// What kernels compute values of a dtype in: bf16 as it is, all else as f32.
+pub(super) fn computed_dtype(dtype: DType) -> DType {
+    if dtype == DType::BF16 { DType::BF16 } else { DType::F32 }
+}
 
 /// A dtype that is read as slices.
 pub(super) trait StoredValue: Copy {

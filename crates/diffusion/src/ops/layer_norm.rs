@@ -1,18 +1,38 @@
 //! Layer norm and its modulation (adaLN). On the CPU both are one kernel of this project, on other devices candle's operators.
 
+use std::sync::OnceLock;
+
 use afterimage_kernels::{self as kernels, Modulation};
-use candle_core::{CpuStorage, CustomOp1, DType, Layout, Result, Shape, Tensor};
+use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor};
 use half::bf16;
 
-use super::cpu::{KernelValue, answer, contiguous, lock};
+use super::cpu::{KernelValue, answer, computed_dtype, contiguous, lock};
 
 /// Of a norm over the last dimension.
 #[derive(Debug)]
 pub(crate) struct LayerNormParameters {
     /// Weight and bias, each of the size of the last dimension.
-    pub(crate) affine: Option<(Tensor, Tensor)>,
+    affine: Option<(Tensor, Tensor)>,
     pub(crate) size: usize,
-    pub(crate) eps: f32,
+    eps: f32,
+    /// What devices multiply by and add where there is no weight and bias: ones and zeros, made at the first norm.
+    unit: OnceLock<(Tensor, Tensor)>,
+}
+
+impl LayerNormParameters {
+    pub(crate) fn new(affine: Option<(Tensor, Tensor)>, size: usize, eps: f32) -> Self {
+        Self { affine, size, eps, unit: OnceLock::new() }
+    }
+
+    /// Weight and bias for a norm of `x`.
+    fn on_device(&self, x: &Tensor) -> Result<&(Tensor, Tensor)> {
+        if let Some(known) = self.affine.as_ref().or_else(|| self.unit.get()) {
+            return Ok(known);
+        }
+        let ones = Tensor::ones(self.size, x.dtype(), x.device())?;
+        let zeros = ones.zeros_like()?;
+        Ok(self.unit.get_or_init(|| (ones, zeros)))
+    }
 }
 
 /// Over the last dimension.
@@ -20,14 +40,8 @@ pub(crate) fn layer_norm(x: &Tensor, parameters: &LayerNormParameters) -> Result
     if x.device().is_cpu() {
         return on_cpu(x, parameters, None);
     }
-    let (weight, bias) = match &parameters.affine {
-        Some((weight, bias)) => (weight.clone(), bias.clone()),
-        None => {
-            let weight = Tensor::ones(parameters.size, x.dtype(), x.device())?;
-            (weight.clone(), weight.zeros_like()?)
-        }
-    };
-    candle_nn::ops::layer_norm(&x.contiguous()?, &weight, &bias, parameters.eps)
+    let (weight, bias) = parameters.on_device(x)?;
+    candle_nn::ops::layer_norm(&x.contiguous()?, weight, bias, parameters.eps)
 }
 
 /// [`layer_norm`] and [`modulate`].
@@ -52,7 +66,7 @@ pub(crate) fn modulate(x: &Tensor, scale: &Tensor, shift: &Tensor) -> Result<Ten
 /// Norm, and modulation by scale and shift.
 fn on_cpu(x: &Tensor, parameters: &LayerNormParameters, modulation: Option<(&Tensor, &Tensor)>) -> Result<Tensor> {
     let dtype = x.dtype();
-    let computed = if dtype == DType::BF16 { DType::BF16 } else { DType::F32 };
+    let computed = computed_dtype(dtype);
     let both = |(first, second): (&Tensor, &Tensor)| -> Result<(Tensor, Tensor)> {
         Ok((first.to_dtype(computed)?, second.to_dtype(computed)?))
     };
@@ -124,8 +138,7 @@ mod tests {
     fn norms_equal_the_definition() {
         let (x, weight, bias) = (sines((2, 3, SIZE), 0.1), sines(SIZE, 0.4), sines(SIZE, 0.7));
         let (weights, biases) = (wide(&weight), wide(&bias));
-        let found =
-            layer_norm(&x, &LayerNormParameters { affine: Some((weight, bias)), size: SIZE, eps: EPS }).unwrap();
+        let found = layer_norm(&x, &LayerNormParameters::new(Some((weight, bias)), SIZE, EPS)).unwrap();
         let defined = wide(&x).chunks(SIZE).map(|x| defined_norm(x, &weights, &biases)).collect::<Vec<_>>().concat();
         assert_close(&found, &defined);
     }
@@ -144,7 +157,7 @@ mod tests {
     #[test]
     fn norm_and_modulation_are_those_of_each() {
         let (x, scale, shift) = (sines((2, 3, SIZE), 0.1), sines((2, SIZE), 0.4), sines((2, SIZE), 0.7));
-        let parameters = LayerNormParameters { affine: None, size: SIZE, eps: EPS };
+        let parameters = LayerNormParameters::new(None, SIZE, EPS);
         let found = modulated_layer_norm(&x, &parameters, &scale, &shift).unwrap();
         let apart = modulate(&layer_norm(&x, &parameters).unwrap(), &scale, &shift).unwrap();
         assert_close(&found, &wide(&apart));

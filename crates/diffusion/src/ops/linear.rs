@@ -4,11 +4,11 @@
 //! f16 is widened. On other devices the product, and each part of the epilogue, is candle's.
 
 use afterimage_kernels::{self as kernels, Gate, Rows};
-use candle_core::{CpuStorage, CustomOp1, DType, Layout, Result, Shape, Tensor};
+use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor};
 use half::bf16;
 
 use super::activation::Activation;
-use super::cpu::{KernelValue, answer, contiguous, lock};
+use super::cpu::{KernelValue, answer, computed_dtype, contiguous, lock};
 use super::matrix::{Matrix, Weights};
 
 /// What is done to a product, in this order.
@@ -77,7 +77,7 @@ impl Epilogue<'_> {
 /// On the CPU, in one pass.
 fn fused(x: &Tensor, weights: &Matrix, epilogue: Epilogue<'_>) -> Result<Tensor> {
     let dtype = x.dtype();
-    let computed = if dtype == DType::BF16 { DType::BF16 } else { DType::F32 };
+    let computed = computed_dtype(dtype);
     let ready = |tensor: Option<&Tensor>| tensor.map(|tensor| tensor.to_dtype(computed)).transpose();
     let onto = epilogue.gate_and_residual;
     let residual = onto.map(|onto| onto.residual.contiguous()).transpose()?;
@@ -162,7 +162,7 @@ fn gate_of<'a, T: KernelValue>(product_rows: usize, values: &'a [T], layout: &La
 #[cfg(test)]
 mod tests {
     use afterimage_checkpoint::StoredMatrix;
-    use candle_core::Device;
+    use candle_core::{DType, Device};
 
     use super::super::definition::{assert_close, sines, wide};
     use super::*;

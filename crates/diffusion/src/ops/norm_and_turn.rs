@@ -1,10 +1,10 @@
 //! The kernel behind [`rms_norm`](super::rms_norm) and [`rotary`](super::rotary) on the CPU.
 
 use afterimage_kernels::{self as kernels, NormAndTurn, Turn};
-use candle_core::{CpuStorage, CustomOp1, DType, Layout, Result, Shape, Tensor};
+use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor};
 use half::bf16;
 
-use super::cpu::{KernelValue, answer, lock, values};
+use super::cpu::{KernelValue, answer, computed_dtype, lock, values};
 
 /// Norms the vectors of the last dimension by a weight and epsilon, and turns their pairs by cosines and sines,
 /// `[tokens, size / 2]`, f32, in which case `x` is `[rows, tokens, heads, size]`. Heads may be a part of longer tokens.
@@ -14,7 +14,7 @@ pub(super) fn norm_and_turn(
     turn: Option<(&Tensor, &Tensor)>,
 ) -> Result<Tensor> {
     let dtype = x.dtype();
-    let computed = if dtype == DType::BF16 { DType::BF16 } else { DType::F32 };
+    let computed = computed_dtype(dtype);
     let x = x.to_dtype(computed)?;
     let x = if token_stride(x.layout()).is_some() { x } else { x.contiguous()? };
     let change = Change {

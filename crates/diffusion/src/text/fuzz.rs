@@ -1,7 +1,7 @@
 //! Tokenizers for fuzzing: from the bytes of one file to the tokens of a few texts.
 
 use afterimage_checkpoint::{ModelFolder, component_config};
-use serde_json::Map;
+use serde_json::{Map, Value};
 
 use super::tokenizer::TextTokenizer;
 use super::tokenizer_files::TokenizerFiles;
@@ -15,14 +15,7 @@ pub(crate) fn tokenizer(bytes: &[u8]) {
     let Ok(text) = std::str::from_utf8(bytes) else { return };
     let Ok(json) = component_config::object("tokenizer.json", text) else { return };
     let folder = ModelFolder::embedded();
-    let files = TokenizerFiles {
-        folder: &folder,
-        component: "tokenizer",
-        config: Map::new(),
-        special_tokens: Map::new(),
-        added_tokens: Map::new(),
-        tokenizer: Some(json),
-    };
+    let files = files(&folder, Some(json));
     for loaded in [clip_tokenizer::load(&files), t5_tokenizer::load(&files)] {
         loaded.as_ref().ok().into_iter().for_each(tokenise);
     }
@@ -30,16 +23,23 @@ pub(crate) fn tokenizer(bytes: &[u8]) {
 
 /// `spiece.model`
 pub(crate) fn sentence_piece(bytes: &[u8]) {
-    let folder = ModelFolder::embedded();
-    let files = TokenizerFiles {
-        folder: &folder,
+    t5_tokenizer::load_pieces(&files(&ModelFolder::embedded(), None), bytes)
+        .as_ref()
+        .ok()
+        .into_iter()
+        .for_each(tokenise);
+}
+
+/// All but the vocabulary is as in a folder without it.
+fn files(folder: &ModelFolder, tokenizer: Option<Map<String, Value>>) -> TokenizerFiles<'_> {
+    TokenizerFiles {
+        folder,
         component: "tokenizer",
         config: Map::new(),
         special_tokens: Map::new(),
         added_tokens: Map::new(),
-        tokenizer: None,
-    };
-    t5_tokenizer::load_pieces(&files, bytes).as_ref().ok().into_iter().for_each(tokenise);
+        tokenizer,
+    }
 }
 
 fn tokenise(tokenizer: &TextTokenizer) {

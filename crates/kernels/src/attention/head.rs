@@ -2,10 +2,11 @@
 
 use std::ops::Range;
 
-use super::{Attention, Output, ScoreBias};
+use super::{Attention, ScoreBias};
 use crate::buffer::with_scratch;
 use crate::functions::Functions;
 use crate::gemm::{F32, TileShape, Value, add_tile};
+use crate::parallel::SharedOutput;
 use crate::simd::{Kernel, Simd};
 
 /// Keys whose scores are held at a time: 32 KiB of scores of 16 queries. Whole strips of every height.
@@ -17,7 +18,7 @@ pub(super) struct Head<'a, T> {
     pub(super) row: usize,
     pub(super) head: usize,
     pub(super) queries: Range<usize>,
-    pub(super) output: Output<T>,
+    pub(super) output: SharedOutput<T>,
 }
 
 impl<T: Value> Kernel for Head<'_, T> {

@@ -20,6 +20,7 @@ use rayon::prelude::*;
 
 use self::head::Head;
 use crate::gemm::Value;
+use crate::parallel::SharedOutput;
 use crate::simd::dispatch;
 
 /// Queries below which packing all keys for them would be a large part of the work.
@@ -78,15 +79,6 @@ pub struct Attention<'a, T> {
     pub bias: Option<ScoreBias<'a>>,
 }
 
-/// One thread's way to its own head's values.
-#[derive(Clone, Copy)]
-struct Output<T>(*mut T);
-
-// SAFETY: heads are disjoint, and a thread writes its head's values only.
-unsafe impl<T: Send> Sync for Output<T> {}
-// SAFETY: as above.
-unsafe impl<T: Send> Send for Output<T> {}
-
 impl<T: Value> Attention<'_, T> {
     /// As [`attend`](crate::attend).
     pub(crate) fn run(&self, output: &mut [T]) {
@@ -100,7 +92,8 @@ impl<T: Value> Attention<'_, T> {
         if output.is_empty() || self.keys == 0 {
             return output.fill(T::ZERO);
         }
-        let output = Output(output.as_mut_ptr());
+        // Every head, and every part of its queries, has values of its own.
+        let output = SharedOutput(output.as_mut_ptr());
         let parts = self.parts();
         (0..self.rows * self.heads * parts).into_par_iter().with_max_len(1).for_each(|index| {
             let (part, head) = (index % parts, index / parts);

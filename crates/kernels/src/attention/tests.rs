@@ -12,7 +12,7 @@ fn values(length: usize, seed: f32) -> Vec<f32> {
 fn run<T: Value>(isa: Isa, attention: &Attention<'_, T>) -> Vec<T> {
     let Attention { rows, heads, queries, head_size, .. } = *attention;
     let mut output = vec![T::of(f32::NAN); rows * queries * heads * head_size];
-    let place = Output(output.as_mut_ptr());
+    let place = SharedOutput(output.as_mut_ptr());
     for index in 0..rows * heads {
         dispatch_on(
             isa,
@@ -70,42 +70,38 @@ fn equals_the_definition_for_odd_sizes() {
     for ([rows, heads, queries, keys, head_size], isa) in
         SIZES.into_iter().flat_map(|sizes| Isa::tested().map(move |isa| (sizes, isa)))
     {
-        // Queries, keys and values of a token lie side by side, with something else between tokens.
-        let (size, tokens) = (heads * head_size, queries.max(keys));
-        let stride = 3 * size + 5;
-        let all = values(rows * tokens * stride, 0.3);
+        let all = values(rows * queries.max(keys) * (3 * heads * head_size + 5), 0.3);
         let narrow: Vec<_> = all.iter().map(|value| bf16::from_f32(*value)).collect();
         let biases = values(rows * queries * keys, 0.8);
         let row_bias = ScoreBias { values: &biases, row: keys, head: 0, query: 0 };
         let full_bias = ScoreBias { values: &biases, row: queries * keys, head: 0, query: keys };
         for bias in [None, Some(row_bias), Some(full_bias)] {
-            let scale = (head_size as f32).powf(-0.5);
-            let of = |start: usize| HeadVectors {
-                values: &all[start..],
-                row: tokens * stride,
-                token: stride,
-                head: head_size,
-            };
-            let [query, key, value] = [of(0), of(size), of(2 * size)];
-            let attention = Attention { rows, heads, queries, keys, head_size, scale, query, key, value, bias };
-            for (found, defined) in run(isa, &attention).into_iter().zip(defined(&attention)) {
-                assert!(
-                    (f64::from(found) - defined).abs() < 1e-5,
-                    "{isa}, {queries} to {keys} of {head_size}: {found} for {defined}"
-                );
-            }
-            let of = |start: usize| HeadVectors {
-                values: &narrow[start..],
-                row: tokens * stride,
-                token: stride,
-                head: head_size,
-            };
-            let [query, key, value] = [of(0), of(size), of(2 * size)];
-            let attention = Attention { rows, heads, queries, keys, head_size, scale, query, key, value, bias };
-            for (found, defined) in run(isa, &attention).into_iter().zip(defined(&attention)) {
-                assert!((found.to_f64() - defined).abs() < 0.01, "{isa} bf16: {found} for {defined}");
-            }
+            let sizes = [rows, heads, queries, keys, head_size];
+            assert_close(isa, &side_by_side(sizes, &all, bias), 1e-5);
+            assert_close(isa, &side_by_side(sizes, &narrow, bias), 0.01);
         }
+    }
+}
+
+/// Of tokens that have queries, keys and values of all heads side by side, and five values more.
+fn side_by_side<'a, T>(
+    [rows, heads, queries, keys, head_size]: [usize; 5],
+    all: &'a [T],
+    bias: Option<ScoreBias<'a>>,
+) -> Attention<'a, T> {
+    let (size, tokens) = (heads * head_size, queries.max(keys));
+    let token = 3 * size + 5;
+    let part = |index: usize| HeadVectors { values: &all[index * size..], row: tokens * token, token, head: head_size };
+    let scale = (head_size as f32).powf(-0.5);
+    Attention { rows, heads, queries, keys, head_size, scale, query: part(0), key: part(1), value: part(2), bias }
+}
+
+fn assert_close<T: Value>(isa: Isa, attention: &Attention<'_, T>, tolerance: f64) {
+    let Attention { queries, keys, head_size, .. } = *attention;
+    for (found, defined) in run(isa, attention).into_iter().zip(defined(attention)) {
+        let found = f64::from(found.widen());
+        let case = format!("{isa}, {queries} to {keys} of {head_size}");
+        assert!((found - defined).abs() < tolerance, "{case}: {found} for {defined}");
     }
 }
 

@@ -40,6 +40,7 @@ pub(crate) use self::tile::{TileShape, add_tile};
 pub(crate) use self::weights::interleave;
 use self::weights::{Panels, pack_widened};
 use crate::buffer::with_scratch;
+use crate::parallel::SharedOutput;
 use crate::simd::{Kernel, Simd, dispatch};
 
 /// Inputs whose products are summed in registers.
@@ -69,7 +70,7 @@ pub(crate) type Widen<'a> = dyn Fn(Range<usize>, &mut [f32]) -> bool + Sync + 'a
 pub(crate) fn multiply<T: Value>(a: Rows<'_, T>, b: &PackedWeights, epilogue: &Epilogue<'_, T>, c: &mut [T]) {
     let sizes = Sizes { rows: a.rows, inputs: b.inputs, outputs: b.outputs };
     sizes.check(a.values, epilogue, c);
-    dispatch(Packed { sizes, a: a.values, b, epilogue, c: Output(c.as_mut_ptr()) });
+    dispatch(Packed { sizes, a: a.values, b, epilogue, c: SharedOutput(c.as_mut_ptr()) });
 }
 
 /// As [`multiply_widened`](crate::multiply_widened); answers whether all rows could be had.
@@ -82,7 +83,7 @@ pub(crate) fn multiply_widened<T: Value>(
 ) -> bool {
     let sizes = Sizes { rows: a.rows, inputs, outputs: c.len() / a.rows.max(1) };
     sizes.check(a.values, epilogue, c);
-    dispatch(Widened { sizes, a: a.values, b, epilogue, c: Output(c.as_mut_ptr()) }).is_some()
+    dispatch(Widened { sizes, a: a.values, b, epilogue, c: SharedOutput(c.as_mut_ptr()) }).is_some()
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -91,15 +92,6 @@ struct Sizes {
     inputs: usize,
     outputs: usize,
 }
-
-/// One thread's way to its own block of C.
-#[derive(Clone, Copy)]
-struct Output<T>(*mut T);
-
-// SAFETY: blocks are disjoint, and a thread writes its block's values only.
-unsafe impl<T: Send> Sync for Output<T> {}
-// SAFETY: as above.
-unsafe impl<T: Send> Send for Output<T> {}
 
 impl Sizes {
     fn check<T: Value>(self, a: &[T], epilogue: &Epilogue<'_, T>, c: &[T]) {
@@ -169,7 +161,8 @@ struct Packed<'a, T> {
     a: &'a [T],
     b: &'a PackedWeights,
     epilogue: &'a Epilogue<'a, T>,
-    c: Output<T>,
+    /// Every block has values of its own.
+    c: SharedOutput<T>,
 }
 
 impl<T: Value> Kernel for Packed<'_, T> {
@@ -207,7 +200,7 @@ struct Widened<'a, T> {
     a: &'a [T],
     b: &'a Widen<'a>,
     epilogue: &'a Epilogue<'a, T>,
-    c: Output<T>,
+    c: SharedOutput<T>,
 }
 
 impl<T: Value> Kernel for Widened<'_, T> {
@@ -237,7 +230,12 @@ impl<T: Value> Kernel for Widened<'_, T> {
 
 /// Sums and finishes a block of C. Both are functions of their own, so that neither is compiled once for every other.
 #[inline(always)]
-fn block<S: Simd, T: Value, P: Product>(simd: S, products: Products<'_, P>, epilogue: &Epilogue<'_, T>, c: Output<T>) {
+fn block<S: Simd, T: Value, P: Product>(
+    simd: S,
+    products: Products<'_, P>,
+    epilogue: &Epilogue<'_, T>,
+    c: SharedOutput<T>,
+) {
     let (sizes, rows, columns) = (products.sizes, products.rows.clone(), products.columns.clone());
     with_scratch::<f32, _>(rows.len() * columns.len() * TileShape::of::<S>().area(), |tiles| {
         simd.run(SumTiles { products, tiles });
@@ -300,7 +298,7 @@ struct FinishTiles<'a, T> {
     columns: Range<usize>,
     tiles: &'a [f32],
     epilogue: &'a Epilogue<'a, T>,
-    c: Output<T>,
+    c: SharedOutput<T>,
 }
 
 impl<T: Value> Kernel for FinishTiles<'_, T> {

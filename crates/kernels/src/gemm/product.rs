@@ -1,55 +1,56 @@
 //! The ways values are stored and multiplied.
 
+use std::marker::PhantomData;
+
 use super::tile::Product;
+use crate::buffer::Plain;
 use crate::simd::Simd;
 
-/// f32 times f32.
+/// f32 times weights that are f32 once they are loaded.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct F32;
+pub(crate) struct Widened<W>(PhantomData<W>);
 
-/// f32 times bf16 that lies in pairs of inputs, widened.
+/// f32 times f32.
+pub(crate) type F32 = Widened<StoredF32>;
+/// f32 times bf16 that lies in pairs of inputs.
+pub(super) type WidenedBf16 = Widened<StoredBf16>;
+/// f32 times f16.
+pub(super) type WidenedF16 = Widened<StoredF16>;
+
+/// How weights are stored in a panel.
+pub(crate) trait StoredWeight: Copy + Send + Sync {
+    type Value: Plain;
+    /// Inputs that lie side by side.
+    const DEPTH: usize;
+
+    /// A register's columns of one of these inputs.
+    ///
+    /// # Safety
+    /// `b` points to as many columns' [`Self::DEPTH`] values.
+    unsafe fn load<S: Simd>(simd: S, b: *const Self::Value, input: usize) -> S::Lanes;
+}
+
+/// As they are.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct WidenedBf16;
+pub(crate) struct StoredF32;
+
+/// In pairs of inputs.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct StoredBf16;
+
+/// IEEE half precision.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct StoredF16;
 
 /// Pairs of bf16 times pairs of bf16, summed in f32.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct PairsOfBf16;
 
-/// f32 times f16, widened.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct WidenedF16;
-
-impl Product for F32 {
+impl<W: StoredWeight> Product for Widened<W> {
     type A = f32;
-    type B = f32;
-    const DEPTH: usize = 1;
-    const PARTS: usize = 1;
-    type Left<S: Simd> = S::Lanes;
-    type Right<S: Simd> = S::Lanes;
-
-    #[inline(always)]
-    unsafe fn spread<S: Simd>(simd: S, a: *const f32, _: usize) -> S::Lanes {
-        // SAFETY: by the conditions of this function.
-        simd.splat(unsafe { *a })
-    }
-
-    #[inline(always)]
-    unsafe fn load<S: Simd>(simd: S, b: *const f32, _: usize) -> S::Lanes {
-        // SAFETY: by the conditions of this function.
-        unsafe { simd.load(b) }
-    }
-
-    #[inline(always)]
-    fn add<S: Simd>(simd: S, a: S::Lanes, b: S::Lanes, c: S::Lanes) -> S::Lanes {
-        simd.mul_add(a, b, c)
-    }
-}
-
-impl Product for WidenedBf16 {
-    type A = f32;
-    type B = u16;
-    const DEPTH: usize = 2;
-    const PARTS: usize = 2;
+    type B = W::Value;
+    const DEPTH: usize = W::DEPTH;
+    const PARTS: usize = W::DEPTH;
     type Left<S: Simd> = S::Lanes;
     type Right<S: Simd> = S::Lanes;
 
@@ -60,15 +61,48 @@ impl Product for WidenedBf16 {
     }
 
     #[inline(always)]
-    unsafe fn load<S: Simd>(simd: S, b: *const u16, part: usize) -> S::Lanes {
-        // SAFETY: by the conditions of this function. Loading twice spares the register that the other half would take.
-        let (early, late) = simd.widen(unsafe { simd.load_pairs(b) });
-        if part == 0 { early } else { late }
+    unsafe fn load<S: Simd>(simd: S, b: *const W::Value, part: usize) -> S::Lanes {
+        // SAFETY: by the conditions of this function.
+        unsafe { W::load(simd, b, part) }
     }
 
     #[inline(always)]
     fn add<S: Simd>(simd: S, a: S::Lanes, b: S::Lanes, c: S::Lanes) -> S::Lanes {
         simd.mul_add(a, b, c)
+    }
+}
+
+impl StoredWeight for StoredF32 {
+    type Value = f32;
+    const DEPTH: usize = 1;
+
+    #[inline(always)]
+    unsafe fn load<S: Simd>(simd: S, b: *const f32, _: usize) -> S::Lanes {
+        // SAFETY: by the conditions of this function.
+        unsafe { simd.load(b) }
+    }
+}
+
+impl StoredWeight for StoredBf16 {
+    type Value = u16;
+    const DEPTH: usize = 2;
+
+    #[inline(always)]
+    unsafe fn load<S: Simd>(simd: S, b: *const u16, input: usize) -> S::Lanes {
+        // SAFETY: by the conditions of this function. Loading twice spares the register that the other half would take.
+        let (early, late) = simd.widen(unsafe { simd.load_pairs(b) });
+        if input == 0 { early } else { late }
+    }
+}
+
+impl StoredWeight for StoredF16 {
+    type Value = u16;
+    const DEPTH: usize = 1;
+
+    #[inline(always)]
+    unsafe fn load<S: Simd>(simd: S, b: *const u16, _: usize) -> S::Lanes {
+        // SAFETY: by the conditions of this function.
+        unsafe { simd.load_f16(b) }
     }
 }
 
@@ -95,31 +129,5 @@ impl Product for PairsOfBf16 {
     #[inline(always)]
     fn add<S: Simd>(simd: S, a: S::Pairs, b: S::Pairs, c: S::Lanes) -> S::Lanes {
         simd.add_pair_products(a, b, c)
-    }
-}
-
-impl Product for WidenedF16 {
-    type A = f32;
-    type B = u16;
-    const DEPTH: usize = 1;
-    const PARTS: usize = 1;
-    type Left<S: Simd> = S::Lanes;
-    type Right<S: Simd> = S::Lanes;
-
-    #[inline(always)]
-    unsafe fn spread<S: Simd>(simd: S, a: *const f32, _: usize) -> S::Lanes {
-        // SAFETY: by the conditions of this function.
-        simd.splat(unsafe { *a })
-    }
-
-    #[inline(always)]
-    unsafe fn load<S: Simd>(simd: S, b: *const u16, _: usize) -> S::Lanes {
-        // SAFETY: by the conditions of this function.
-        unsafe { simd.load_f16(b) }
-    }
-
-    #[inline(always)]
-    fn add<S: Simd>(simd: S, a: S::Lanes, b: S::Lanes, c: S::Lanes) -> S::Lanes {
-        simd.mul_add(a, b, c)
     }
 }

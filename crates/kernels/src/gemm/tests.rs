@@ -20,7 +20,7 @@ fn packed(isa: Isa, outputs: usize, inputs: usize, weights: PlainWeights<'_>) ->
 fn product<T: Value>(isa: Isa, a: &[T], sizes: Sizes, b: &PackedWeights, epilogue: &Epilogue<'_, T>) -> Vec<T> {
     let mut c = vec![T::of(f32::NAN); sizes.rows * sizes.outputs];
     sizes.check(a, epilogue, &c);
-    dispatch_on(isa, Packed { sizes, a, b, epilogue, c: Output(c.as_mut_ptr()) });
+    dispatch_on(isa, Packed { sizes, a, b, epilogue, c: SharedOutput(c.as_mut_ptr()) });
     c
 }
 

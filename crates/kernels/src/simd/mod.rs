@@ -93,9 +93,15 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     /// The sums of both products of a pair, onto `c`.
     #[inline(always)]
     fn add_pair_products(self, a: Self::Pairs, b: Self::Pairs, c: Self::Lanes) -> Self::Lanes {
-        let ((a_early, a_late), (b_early, b_late)) = (self.widen(a), self.widen(b));
-        self.mul_add(a_early, b_early, self.mul_add(a_late, b_late, c))
+        widened_pair_products(self, a, b, c)
     }
+}
+
+/// [`Simd::add_pair_products`] where it is no instruction.
+#[inline(always)]
+fn widened_pair_products<S: Simd>(simd: S, a: S::Pairs, b: S::Pairs, c: S::Lanes) -> S::Lanes {
+    let ((a_early, a_late), (b_early, b_late)) = (simd.widen(a), simd.widen(b));
+    simd.mul_add(a_early, b_early, simd.mul_add(a_late, b_late, c))
 }
 
 /// Work that is compiled for every instruction set.

@@ -9,7 +9,7 @@ use std::arch::x86_64::{
     _mm512_set1_ps, _mm512_slli_epi32, _mm512_srli_epi32, _mm512_storeu_ps, _mm512_sub_ps,
 };
 
-use super::{Kernel, Simd};
+use super::{Kernel, Simd, widened_pair_products};
 
 /// Sixteen lanes.
 #[derive(Debug, Clone, Copy)]
@@ -167,7 +167,6 @@ impl<const BF16: bool> Simd for Avx512<BF16> {
                 )
             };
         }
-        let ((a_early, a_late), (b_early, b_late)) = (self.widen(a), self.widen(b));
-        self.mul_add(a_early, b_early, self.mul_add(a_late, b_late, c))
+        widened_pair_products(self, a, b, c)
     }
 }

@@ -36,11 +36,10 @@ const MAX_FAULT_BYTES: usize = 2000;
 
 #[cfg(test)]
 mod tests {
+    include!("../../../../fuzz/replay.rs");
+
     #[test]
     fn seeds_are_read() {
-        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../fuzz/seeds/request_body");
-        let seeds: Vec<_> = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
-        assert!(!seeds.is_empty());
-        seeds.iter().for_each(|seed| super::request_body(&std::fs::read(seed).unwrap()));
+        replay("request_body", super::request_body);
     }
 }
