@@ -14,7 +14,7 @@ const LINE_BYTES: usize = 64;
 ///
 /// # Safety
 /// All bit patterns are values, and alignment is at most that of a line.
-pub(crate) unsafe trait Plain: Copy + Send + Sync + 'static {}
+pub(crate) unsafe trait Plain: Copy + Default + Send + Sync + 'static {}
 
 // SAFETY: all bit patterns are numbers.
 unsafe impl Plain for f32 {}

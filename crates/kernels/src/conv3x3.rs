@@ -104,7 +104,7 @@ impl Kernel for Pack<'_> {
     fn run<S: Simd>(self, _: S) -> Aligned<f32> {
         let height = TileShape::of::<S>().rows;
         let mut strips = Aligned::zeros(self.rows.next_multiple_of(height) * self.depth);
-        interleave(self.kernels, self.depth, height, 1, |value| value, &mut strips);
+        interleave(self.kernels, self.depth, (height, 1), |value| value, &mut strips);
         strips
     }
 }

@@ -3,9 +3,10 @@
 use std::ops::Range;
 
 use half::{bf16, f16};
+use rayon::prelude::*;
 
 use super::tile::TileShape;
-use crate::buffer::Aligned;
+use crate::buffer::{Aligned, Plain};
 use crate::simd::{Kernel, Simd, dispatch};
 
 /// Weights `[outputs, inputs]` whose rows are stored in a way of their own and can be had as f32.
@@ -99,60 +100,75 @@ impl Kernel for Pack<'_> {
         match weights {
             PlainWeights::F32(values) => {
                 let mut panels = Aligned::zeros(outputs.div_ceil(columns) * columns * inputs);
-                interleave(values, inputs, columns, 1, |value| value, &mut panels);
+                interleave(values, inputs, (columns, 1), |value| value, &mut panels);
                 Panels::F32(panels)
             }
             PlainWeights::F16(values) => {
                 let mut panels = Aligned::zeros(outputs.div_ceil(columns) * columns * inputs);
-                interleave(values, inputs, columns, 1, f16::to_bits, &mut panels);
+                interleave(values, inputs, (columns, 1), f16::to_bits, &mut panels);
                 Panels::F16(panels)
             }
             PlainWeights::Bf16(values) => {
                 let mut panels = Aligned::zeros(outputs.div_ceil(columns) * columns * inputs.next_multiple_of(2));
-                interleave(values, inputs, columns, 2, bf16::to_bits, &mut panels);
+                interleave(values, inputs, (columns, 2), bf16::to_bits, &mut panels);
                 Panels::Bf16(panels)
             }
         }
     }
 }
 
+/// Values below which starting other threads to interleave them costs more than it saves.
+const LEAST_TO_SHARE: usize = 32 * 1024;
+
 /// Puts the rows of `[.., inputs]` side by side, `width` at a time: `[group of rows, step, row of the group, input of the
-/// step]`, steps of `depth` inputs. Rows that are missing in the last group are left as they are, as is the input that an
-/// odd number lacks in pairs.
-pub(crate) fn interleave<T: Copy, P: Copy>(
+/// step]`, steps of `depth` inputs. Rows that are missing in the last group are left as they are; the input that an odd
+/// number lacks in pairs is 0. On all threads, unless it is little.
+pub(crate) fn interleave<T: Copy + Sync, P: Plain>(
     values: &[T],
     inputs: usize,
-    width: usize,
-    depth: usize,
-    convert: impl Fn(T) -> P + Copy,
+    (width, depth): (usize, usize),
+    convert: impl Fn(T) -> P + Copy + Sync,
     packed: &mut [P],
 ) {
-    if inputs == 0 {
+    let (group, rows) = (width * inputs.next_multiple_of(depth), width * inputs);
+    if rows == 0 {
         return;
     }
-    for (group, rows) in
-        packed.chunks_exact_mut(width * inputs.next_multiple_of(depth)).zip(values.chunks(width * inputs))
-    {
-        match (depth, width) {
-            (1, 4) => interleave_group::<4, 1, _, _>(rows, inputs, convert, group),
-            (1, 6) => interleave_group::<6, 1, _, _>(rows, inputs, convert, group),
-            (1, 8) => interleave_group::<8, 1, _, _>(rows, inputs, convert, group),
-            (1, 12) => interleave_group::<12, 1, _, _>(rows, inputs, convert, group),
-            (1, 16) => interleave_group::<16, 1, _, _>(rows, inputs, convert, group),
-            (1, 32) => interleave_group::<32, 1, _, _>(rows, inputs, convert, group),
-            (2, 4) => interleave_group::<4, 2, _, _>(rows, inputs, convert, group),
-            (2, 6) => interleave_group::<6, 2, _, _>(rows, inputs, convert, group),
-            (2, 8) => interleave_group::<8, 2, _, _>(rows, inputs, convert, group),
-            (2, 12) => interleave_group::<12, 2, _, _>(rows, inputs, convert, group),
-            (2, 16) => interleave_group::<16, 2, _, _>(rows, inputs, convert, group),
-            (2, 32) => interleave_group::<32, 2, _, _>(rows, inputs, convert, group),
-            _ => unreachable!("tiles have no other shapes"),
-        }
+    if values.len() < LEAST_TO_SHARE {
+        let groups = packed.chunks_exact_mut(group).zip(values.chunks(rows));
+        groups.for_each(|(group, rows)| interleave_rows(rows, inputs, (width, depth), convert, group));
+    } else {
+        let groups = packed.par_chunks_exact_mut(group).zip(values.par_chunks(rows));
+        groups.for_each(|(group, rows)| interleave_rows(rows, inputs, (width, depth), convert, group));
+    }
+}
+
+fn interleave_rows<T: Copy, P: Plain>(
+    rows: &[T],
+    inputs: usize,
+    (width, depth): (usize, usize),
+    convert: impl Fn(T) -> P,
+    group: &mut [P],
+) {
+    match (depth, width) {
+        (1, 4) => interleave_group::<4, 1, _, _>(rows, inputs, convert, group),
+        (1, 6) => interleave_group::<6, 1, _, _>(rows, inputs, convert, group),
+        (1, 8) => interleave_group::<8, 1, _, _>(rows, inputs, convert, group),
+        (1, 12) => interleave_group::<12, 1, _, _>(rows, inputs, convert, group),
+        (1, 16) => interleave_group::<16, 1, _, _>(rows, inputs, convert, group),
+        (1, 32) => interleave_group::<32, 1, _, _>(rows, inputs, convert, group),
+        (2, 4) => interleave_group::<4, 2, _, _>(rows, inputs, convert, group),
+        (2, 6) => interleave_group::<6, 2, _, _>(rows, inputs, convert, group),
+        (2, 8) => interleave_group::<8, 2, _, _>(rows, inputs, convert, group),
+        (2, 12) => interleave_group::<12, 2, _, _>(rows, inputs, convert, group),
+        (2, 16) => interleave_group::<16, 2, _, _>(rows, inputs, convert, group),
+        (2, 32) => interleave_group::<32, 2, _, _>(rows, inputs, convert, group),
+        _ => unreachable!("tiles have no other shapes"),
     }
 }
 
 /// One group. All its rows are read side by side, so that what is written is written in order.
-fn interleave_group<const WIDTH: usize, const DEPTH: usize, T: Copy, P: Copy>(
+fn interleave_group<const WIDTH: usize, const DEPTH: usize, T: Copy, P: Plain>(
     values: &[T],
     inputs: usize,
     convert: impl Fn(T) -> P,
@@ -172,9 +188,9 @@ fn interleave_group<const WIDTH: usize, const DEPTH: usize, T: Copy, P: Copy>(
             }
         } else {
             for (row, values) in rows.iter().enumerate().take(count) {
-                for input in 0..depth {
-                    step[row * DEPTH + input] = convert(values[index * DEPTH + input]);
-                }
+                let place = &mut step[row * DEPTH..][..DEPTH];
+                place[depth..].fill(P::default());
+                place.iter_mut().zip(&values[index * DEPTH..]).for_each(|(packed, value)| *packed = convert(*value));
             }
         }
     }
@@ -186,5 +202,6 @@ pub(super) fn pack_widened(rows: &[f32], inputs: usize, columns: usize, panels: 
     if !rows.len().is_multiple_of(columns * inputs.max(1)) {
         panels.fill(0.0);
     }
-    interleave(rows, inputs, columns, 1, |value| value, panels);
+    let groups = panels.chunks_exact_mut((columns * inputs).max(1)).zip(rows.chunks((columns * inputs).max(1)));
+    groups.for_each(|(panel, rows)| interleave_rows(rows, inputs, (columns, 1), |value| value, panel));
 }
