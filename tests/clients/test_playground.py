@@ -282,3 +282,4 @@ def test_it_works_behind_a_path_prefix(visit: Callable[..., Visit], server: Serv
         one.page.click("text=API")
         expect(one.page.locator("h1")).to_contain_text("afterimage")
         assert urlsplit(one.page.url).path == "/images/docs"
+        one.page.close()  # or it asks on when the proxy is gone

@@ -25,7 +25,7 @@ def test_every_answer_is_as_documented(
     start_server: Callable[..., AbstractContextManager[Server]], tmp_path: Path
 ) -> None:
     # Nothing shall be refused because there is too much of it, and nobody fetches the jobs that are left.
-    flags = ["--max-jobs", "100000", "--max-queued-requests", "10000", "--drain-timeout", "1"]
+    flags = ["--max-jobs", "65536", "--max-queued-requests", "10000", "--drain-timeout", "1"]
     with start_server(*flags) as server:
         command = ["-m", "schemathesis.cli", "--config-file", str(HERE / "schemathesis.toml"), "run"]
         run = subprocess.run(
