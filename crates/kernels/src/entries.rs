@@ -7,6 +7,7 @@ use std::sync::{Mutex, PoisonError};
 use half::bf16;
 
 use crate::attention::Attention;
+use crate::convolution::{Convolution, Picture};
 use crate::gemm::{self, Activation, Epilogue, PackedWeights, Rows, Value, WeightRows, Widen};
 use crate::norm::{LayerNorm, NormAndTurn};
 
@@ -30,6 +31,8 @@ pub trait KernelType: Value {
     fn norm_and_turn(change: &NormAndTurn<'_, Self>, x: &[Self], stride: usize, output: &mut [Self]);
     #[doc(hidden)]
     fn activate(activation: Activation, values: &mut [Self]);
+    #[doc(hidden)]
+    fn convolve(convolution: &Convolution, rows: Range<usize>, picture: Picture<'_, Self>, output: &mut [Self]);
 }
 
 macro_rules! compile_for {
@@ -69,6 +72,16 @@ macro_rules! compile_for {
             #[inline(never)]
             fn activate(activation: Activation, values: &mut [Self]) {
                 crate::activate::activate(activation, values);
+            }
+
+            #[inline(never)]
+            fn convolve(
+                convolution: &Convolution,
+                rows: Range<usize>,
+                picture: Picture<'_, Self>,
+                output: &mut [Self],
+            ) {
+                convolution.run(rows, picture, output);
             }
         }
     };
@@ -139,4 +152,18 @@ pub fn norm_and_turn<T: KernelType>(change: &NormAndTurn<'_, T>, x: &[T], stride
 /// Replaces every value by its activation. NaN stays NaN.
 pub fn activate<T: KernelType>(activation: Activation, values: &mut [T]) {
     T::activate(activation, values);
+}
+
+/// `rows` of a picture's convolution: `[output channels, rows, width]`, of the doubled picture where the convolution
+/// doubles.
+///
+/// # Panics
+/// If a slice has another length than the sizes say, or rows are beyond the picture.
+pub fn convolve<T: KernelType>(
+    convolution: &Convolution,
+    rows: Range<usize>,
+    picture: Picture<'_, T>,
+    output: &mut [T],
+) {
+    T::convolve(convolution, rows, picture, output);
 }

@@ -7,7 +7,7 @@
 mod activate;
 mod attention;
 mod buffer;
-mod conv3x3;
+mod convolution;
 mod entries;
 mod functions;
 mod gemm;
@@ -22,8 +22,8 @@ mod simd;
 
 pub use self::gemm::{Activation, Epilogue, Gate, PackedWeights, PlainWeights, Rows, Value, WeightRows};
 pub use attention::{Attention, HeadVectors, ScoreBias};
-pub use conv3x3::{Conv3x3, Picture};
-pub use entries::{KernelType, activate, attend, layer_norm, multiply, multiply_widened, norm_and_turn};
+pub use convolution::{Convolution, Neighbourhood, Picture};
+pub use entries::{KernelType, activate, attend, convolve, layer_norm, multiply, multiply_widened, norm_and_turn};
 pub use group_norm::{Sums, group_sums, scale_shift_silu};
 pub use memory::return_freed_memory;
 pub use norm::{LayerNorm, Modulation, NormAndTurn, Turn};

@@ -23,17 +23,17 @@ use super::input::Input;
 use super::resnet::ResnetBlock;
 use super::stripes::Stripes;
 use crate::DiffusionError;
-use crate::ops::convolution::{Conv1x1, Conv3x3};
+use crate::ops::convolution::Convolution;
 
 /// Latents to pixels.
 #[derive(Debug)]
 pub(super) struct VaeDecoder {
-    post_quant_conv: Option<Conv1x1>,
-    conv_in: Conv3x3,
+    post_quant_conv: Option<Convolution>,
+    conv_in: Convolution,
     middle: (ResnetBlock, Option<SpatialAttention>, ResnetBlock),
     up_blocks: Vec<UpBlock>,
     norm_out: GroupNorm,
-    conv_out: Conv3x3,
+    conv_out: Convolution,
     groups: usize,
     dtype: DType,
     stripes: Stripes,
@@ -44,7 +44,7 @@ pub(super) struct VaeDecoder {
 struct UpBlock {
     resnets: Vec<ResnetBlock>,
     attentions: Vec<SpatialAttention>,
-    upsampler: Option<Conv3x3>,
+    upsampler: Option<Convolution>,
 }
 
 impl VaeDecoder {
@@ -54,7 +54,7 @@ impl VaeDecoder {
         let (first, last) = (coarsest_first[0], config.block_out_channels[0]);
         let latents = config.latent_channels;
         let post_quant_conv = if config.use_post_quant_conv {
-            Some(Conv1x1::new(latents, latents, parameters.pp("post_quant_conv"))?)
+            Some(Convolution::pixel(latents, latents, parameters.pp("post_quant_conv"))?)
         } else {
             None
         };
@@ -75,7 +75,7 @@ impl VaeDecoder {
         }
         Ok(Self {
             post_quant_conv,
-            conv_in: Conv3x3::new(latents, first, decoder.pp("conv_in"))?,
+            conv_in: Convolution::three(latents, first, decoder.pp("conv_in"))?,
             middle: (
                 ResnetBlock::new(first, first, groups, middle.pp("resnets").pp(0))?,
                 attention,
@@ -83,7 +83,7 @@ impl VaeDecoder {
             ),
             up_blocks,
             norm_out: GroupNorm::new(last, decoder.pp("conv_norm_out"))?,
-            conv_out: Conv3x3::new(last, config.out_channels, decoder.pp("conv_out"))?,
+            conv_out: Convolution::three(last, config.out_channels, decoder.pp("conv_out"))?,
             groups,
             dtype: parameters.dtype(),
             stripes: Stripes::default(),
@@ -146,7 +146,8 @@ impl UpBlock {
             }
         }
         if doubles {
-            block.upsampler = Some(Conv3x3::new(output, output, parameters.pp("upsamplers").pp(0).pp("conv"))?);
+            block.upsampler =
+                Some(Convolution::three_of_doubled(output, output, parameters.pp("upsamplers").pp(0).pp("conv"))?);
         }
         Ok(block)
     }

@@ -11,7 +11,7 @@ use candle_core::{DType, Device, Result, Tensor};
 
 use super::feature_map::{FeatureMap, MapShape, add_moments};
 use super::stripes::Stripes;
-use crate::ops::convolution::Conv3x3;
+use crate::ops::convolution::Convolution;
 use crate::ops::group_norm::Moments;
 
 #[derive(Debug)]
@@ -20,16 +20,16 @@ pub(super) enum Input<'a> {
     Doubled(Doubled<'a>),
 }
 
-/// Every pixel of a feature map four times, and a convolution.
+/// Every pixel of a feature map four times, and a convolution, which is one operator.
 #[derive(Debug)]
 pub(super) struct Doubled<'a> {
     source: FeatureMap,
-    conv: &'a Conv3x3,
+    conv: &'a Convolution,
 }
 
 impl<'a> Input<'a> {
     /// `source` doubled and convolved; stored if it is small.
-    pub(super) fn doubled(source: FeatureMap, conv: &'a Conv3x3, stripes: Stripes) -> Result<Self> {
+    pub(super) fn doubled(source: FeatureMap, conv: &'a Convolution, stripes: Stripes) -> Result<Self> {
         let doubled = Doubled { source, conv };
         let shape = doubled.shape();
         if shape.values() > stripes.most_stored_values {
@@ -94,10 +94,8 @@ impl Doubled<'_> {
 
     /// Lines of the convolution of the doubled map: it sees a line more on each side.
     fn lines(&self, lines: Range<usize>) -> Result<Tensor> {
-        let MapShape { height, width, .. } = self.source.shape();
+        let height = self.source.shape().height;
         let (first, last) = (lines.start.saturating_sub(1) / 2, (lines.end + 1).div_ceil(2).min(height));
-        let doubled =
-            self.source.lines(first..last)?.contiguous()?.upsample_nearest2d(2 * (last - first), 2 * width)?;
-        self.conv.forward_lines(&doubled, lines.start - 2 * first..lines.end - 2 * first)
+        self.conv.forward_lines(&self.source.lines(first..last)?, lines.start - 2 * first..lines.end - 2 * first)
     }
 }

@@ -10,26 +10,26 @@ use super::feature_map::{FeatureMap, MapShape};
 use super::group_norm::GroupNorm;
 use super::input::Input;
 use super::stripes::Stripes;
-use crate::ops::convolution::{Conv1x1, Conv3x3};
+use crate::ops::convolution::Convolution;
 
 #[derive(Debug)]
 pub(super) struct ResnetBlock {
     norm1: GroupNorm,
-    conv1: Conv3x3,
+    conv1: Convolution,
     norm2: GroupNorm,
-    conv2: Conv3x3,
-    shortcut: Option<Conv1x1>,
+    conv2: Convolution,
+    shortcut: Option<Convolution>,
     groups: usize,
 }
 
 impl ResnetBlock {
     pub(super) fn new(input: usize, output: usize, groups: usize, parameters: Parameters) -> Result<Self> {
-        let shortcut = || Conv1x1::new(input, output, parameters.pp("conv_shortcut"));
+        let shortcut = || Convolution::pixel(input, output, parameters.pp("conv_shortcut"));
         Ok(Self {
             norm1: GroupNorm::new(input, parameters.pp("norm1"))?,
-            conv1: Conv3x3::new(input, output, parameters.pp("conv1"))?,
+            conv1: Convolution::three(input, output, parameters.pp("conv1"))?,
             norm2: GroupNorm::new(output, parameters.pp("norm2"))?,
-            conv2: Conv3x3::new(output, output, parameters.pp("conv2"))?,
+            conv2: Convolution::three(output, output, parameters.pp("conv2"))?,
             shortcut: (input != output).then(shortcut).transpose()?,
             groups,
         })

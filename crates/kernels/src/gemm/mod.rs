@@ -33,10 +33,10 @@ pub use self::value::Value;
 pub use self::weights::{PackedWeights, PlainWeights, WeightRows};
 
 use self::epilogue::Place;
-pub(crate) use self::product::F32;
-use self::product::{PairsOfBf16, WidenedBf16, WidenedF16};
-use self::tile::Product;
-pub(crate) use self::tile::{TileShape, add_tile};
+pub(crate) use self::product::{F32, PairsOfBf16};
+use self::product::{WidenedBf16, WidenedF16};
+pub(crate) use self::strips::StripValue;
+pub(crate) use self::tile::{Product, TileShape, add_tile};
 pub(crate) use self::weights::interleave;
 use self::weights::{Panels, pack_widened};
 use crate::buffer::with_scratch;

@@ -44,7 +44,7 @@ pub(crate) struct StoredF16;
 
 /// Pairs of bf16 times pairs of bf16, summed in f32.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct PairsOfBf16;
+pub(crate) struct PairsOfBf16;
 
 impl<W: StoredWeight> Product for Widened<W> {
     type A = f32;
