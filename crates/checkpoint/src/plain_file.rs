@@ -11,8 +11,8 @@ use std::path::Path;
 /// Most bytes of a configuration or an index. Parsed JSON takes up to 40 times as much; the largest published
 /// index has 400 kB, 21,841 labels take 700 kB.
 const MAX_CONFIG_BYTES: u64 = 4 << 20;
-/// Most bytes of a vocabulary. Those of CLIP and T5 have 1 to 3 MB.
-const MAX_VOCABULARY_BYTES: u64 = 16 << 20;
+/// Most bytes of a vocabulary. Those of CLIP and T5 have 1 to 3 MB, umT5's 17 MB, Gemma's 34 MB.
+const MAX_VOCABULARY_BYTES: u64 = 40 << 20;
 /// Files with vocabularies.
 const VOCABULARIES: [&str; 4] = ["tokenizer.json", "vocab.json", "merges.txt", "spiece.model"];
 

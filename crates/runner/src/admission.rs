@@ -43,6 +43,7 @@ impl Admission {
         Ok(PlannedRequest {
             spec: Arc::new(spec),
             seeds: check_seeds(request.seed, request.images)?,
+            dtype: info.dtype,
             previews: request.previews,
             warnings,
             owner: Owner::default(),
@@ -114,7 +115,7 @@ pub(crate) fn check_rows(planned: &PlannedRequest, max_batch_rows: usize) -> Res
     }
     let message = format!(
         "an image under guidance is {rows} rows, and this server runs at most {max_batch_rows} (--max-batch-rows); \
-         set `guidance_scale` to 1 or less"
+         with a `guidance_scale` up to 1 it is one"
     );
     Err(refuse("guidance_scale", "too_many_rows", message))
 }

@@ -15,6 +15,8 @@ pub struct ModelInfo {
     pub id: String,
     /// diffusers class of the pipeline.
     pub pipeline: &'static str,
+    /// What it is computed in: `f32`, `bf16` or `f16`.
+    pub dtype: &'static str,
     /// Names and numbers of blocks of the block lists.
     pub block_lists: Vec<(&'static str, usize)>,
     /// Sizes served, the default first.

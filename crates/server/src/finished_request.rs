@@ -20,6 +20,7 @@ pub(crate) fn finished_request(first_seed: u64, images: Vec<RgbImage>, cache: Ca
     FinishedRequest {
         spec: Arc::new(spec),
         seeds: Seeds::new(first_seed, images.len()).expect("seeds of tests are small"),
+        dtype: "f32",
         images,
         cache,
         timings: Timings::default(),

@@ -185,11 +185,11 @@ impl<I> RunningRequest<I> {
             _ => None,
         });
         let (images, reports) = done.unzip();
-        let PlannedRequest { spec, seeds, hold, .. } = request;
+        let PlannedRequest { spec, seeds, dtype, hold, .. } = request;
         let cache = CacheReport::new(&spec.cache, spec.steps, reports);
         // Struck out first: a request that is answered is no longer queued work, and keeps nothing from its client.
         drop((entry, hold));
-        outcome.send(Ok(FinishedRequest { spec, seeds, images, cache, timings, warnings }));
+        outcome.send(Ok(FinishedRequest { spec, seeds, dtype, images, cache, timings, warnings }));
     }
 
     /// Sends why there are no images. State and memory of its images are gone by then.

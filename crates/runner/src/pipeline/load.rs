@@ -83,6 +83,7 @@ impl Pipeline {
         let info = ModelInfo {
             id: folder.id().to_owned(),
             pipeline: entry.pipeline,
+            dtype: dtype.as_str(),
             block_lists: denoiser.phases()[0].transformer.block_lists(),
             buckets: buckets.into_iter().map(Size::of).collect(),
             default_steps: facts.default_steps,

@@ -14,6 +14,8 @@ pub struct FinishedRequest {
     pub spec: Arc<ImageSpec>,
     /// Their seeds; each gives its picture alone, too.
     pub seeds: Seeds,
+    /// What they were computed in: `f32`, `bf16` or `f16`.
+    pub dtype: &'static str,
     /// In order of their seeds.
     pub images: Vec<RgbImage>,
     /// What the cache did.

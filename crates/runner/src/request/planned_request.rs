@@ -9,6 +9,8 @@ use super::{Hold, ImageSpec, Owner, PreviewCount, RequestWarning, Seeds};
 pub struct PlannedRequest {
     pub(crate) spec: Arc<ImageSpec>,
     pub(crate) seeds: Seeds,
+    /// What the model is computed in.
+    pub(crate) dtype: &'static str,
     /// Previews of every image.
     pub(crate) previews: PreviewCount,
     /// What of the request is not done as it was asked for.

@@ -9,7 +9,7 @@ use super::access::AccessArgs;
 use super::cache::CacheArgs;
 use super::model::{LabelArg, ModelArgs};
 use super::pictures::PictureArgs;
-use super::within::{MAX_SECONDS, count, positive_seconds};
+use super::within::{count, positive_seconds, seconds};
 use crate::api::{ApiSettings, JobLimits, RootPath};
 use crate::build_info;
 use crate::config::Settings;
@@ -222,10 +222,10 @@ struct LimitArgs {
         env = "AFTERIMAGE_DRAIN_TIMEOUT",
         hide_env_values = true,
         value_name = "SECONDS",
-        value_parser = count::<0, MAX_SECONDS>,
-        default_value_t = 30
+        value_parser = seconds,
+        default_value_t = 30.0
     )]
-    drain_timeout: usize,
+    drain_timeout: f64,
 }
 
 /// How many clients there may be, and how slow.
@@ -312,7 +312,7 @@ impl ServeArgs {
                 write_timeout: Duration::from_secs_f64(self.connections.write_timeout),
                 max_connections: self.connections.max_connections,
             },
-            drain_timeout: Duration::from_secs(self.limits.drain_timeout as u64),
+            drain_timeout: Duration::from_secs_f64(self.limits.drain_timeout),
             has_playground: self.playground,
             access,
             api: ApiSettings {

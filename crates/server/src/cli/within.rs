@@ -10,6 +10,12 @@ pub(super) fn count<const LEAST: usize, const MOST: usize>(text: &str) -> Result
     found.ok_or_else(|| format!("it must be an integer from {LEAST} to {MOST}"))
 }
 
+/// Seconds from 0 to [`MAX_SECONDS`].
+pub(super) fn seconds(text: &str) -> Result<f64, String> {
+    let found = text.parse().ok().filter(|seconds| (0.0..=MAX_SECONDS as f64).contains(seconds));
+    found.ok_or_else(|| format!("it must be a number of seconds from 0 to {MAX_SECONDS}"))
+}
+
 /// Seconds above 0 and up to [`MAX_SECONDS`].
 pub(super) fn positive_seconds(text: &str) -> Result<f64, String> {
     let found = text.parse().ok().filter(|seconds| *seconds >= 1e-9 && *seconds <= MAX_SECONDS as f64);
@@ -41,6 +47,10 @@ mod tests {
         }
         for text in ["0", "-0.0", "-1", "1e-30", "1.1e9", "9.3e18", "inf", "nan", "", "x"] {
             assert!(positive_seconds(text).is_err(), "{text}");
+        }
+        assert_eq!(["0", "1.5"].map(seconds), [Ok(0.0), Ok(1.5)]);
+        for text in ["-1", "1.1e9", "inf", "nan", "", "x"] {
+            assert!(seconds(text).is_err(), "{text}");
         }
     }
 }

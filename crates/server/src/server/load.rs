@@ -28,6 +28,7 @@ pub(super) fn load(
     tracing::info!(
         model = model.id,
         pipeline = model.pipeline,
+        dtype = model.dtype,
         cache = %cache.backend(),
         cpu = %Isa::current(),
         threads = threads(),

@@ -85,7 +85,7 @@ impl Wanted {
     fn planned(&self) -> PlannedRequest {
         let seeds = Seeds::new(self.seed, self.images).unwrap();
         let (previews, owner, hold) = (self.previews, self.owner, self.hold.clone());
-        PlannedRequest { spec: self.spec(), seeds, previews, warnings: Vec::new(), owner, hold }
+        PlannedRequest { spec: self.spec(), seeds, dtype: "f32", previews, warnings: Vec::new(), owner, hold }
     }
 }
 

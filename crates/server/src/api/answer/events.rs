@@ -129,7 +129,7 @@ pub(in crate::api) fn completed(
         let is_last = index + 1 == finished.images.len();
         let summary = is_last.then(|| Summary {
             cache: &finished.cache,
-            timings: StageSeconds::new(finished.timings, arrived.elapsed().as_secs_f64()),
+            timings: StageSeconds::new(finished, arrived.elapsed().as_secs_f64()),
             warnings: warning::of_request(finished),
         });
         let event = Event::Completed { picture, usage: Usage::default(), summary };

@@ -61,7 +61,7 @@ pub(in crate::api) struct InputTokens {
     text_tokens: u64,
 }
 
-/// Where the time went
+/// Where the time went, and in which precision
 #[derive(Debug, Serialize, ToSchema)]
 pub(in crate::api) struct StageSeconds {
     queue_seconds: f64,
@@ -69,12 +69,14 @@ pub(in crate::api) struct StageSeconds {
     denoise_seconds: f64,
     decode_seconds: f64,
     total_seconds: f64,
+    /// Precision of the model: `f32`, `bf16` or `f16`
+    dtype: &'static str,
 }
 
 impl StageSeconds {
-    pub(super) fn new(timings: Timings, total_seconds: f64) -> Self {
-        let Timings { queue_seconds, encode_seconds, denoise_seconds, decode_seconds } = timings;
-        Self { queue_seconds, encode_seconds, denoise_seconds, decode_seconds, total_seconds }
+    pub(super) fn new(finished: &FinishedRequest, total_seconds: f64) -> Self {
+        let Timings { queue_seconds, encode_seconds, denoise_seconds, decode_seconds } = finished.timings;
+        Self { queue_seconds, encode_seconds, denoise_seconds, decode_seconds, total_seconds, dtype: finished.dtype }
     }
 }
 
@@ -120,7 +122,7 @@ fn write(
         background,
         usage: Usage::default(),
         cache: &finished.cache,
-        timings: StageSeconds::new(finished.timings, arrived.elapsed().as_secs_f64()),
+        timings: StageSeconds::new(finished, arrived.elapsed().as_secs_f64()),
         warnings,
     };
     serde_json::to_vec(&response).map_err(|error| ApiError::Internal(error.to_string()))
@@ -195,7 +197,8 @@ mod tests {
             "encode_seconds": 0.0,
             "denoise_seconds": 1.5,
             "decode_seconds": 0.0,
-            "total_seconds": "[seconds]"
+            "total_seconds": "[seconds]",
+            "dtype": "f32"
           },
           "warnings": [
             {

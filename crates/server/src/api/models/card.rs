@@ -21,6 +21,8 @@ pub(in crate::api) struct ModelCard {
     owned_by: &'static str,
     /// The pipeline's class in diffusers
     pipeline: String,
+    /// Precision of weights and activations (`--dtype`): `f32`, `bf16` or `f16`
+    dtype: &'static str,
     /// What a class-conditional model can draw
     labels: Vec<ModelLabel>,
     /// What happens to a prompt that is not a label (`--label-policy`); null for a model without labels
@@ -160,6 +162,7 @@ pub(super) fn card(state: &AppState, engine: &Engine, id: &str) -> ModelCard {
         created: state.created(),
         owned_by: "afterimage",
         pipeline: model.pipeline.to_string(),
+        dtype: model.dtype,
         labels,
         label_policy,
         buckets: model.buckets.iter().map(bucket).collect(),
