@@ -104,7 +104,7 @@ impl AppState {
     /// Brings the counters up to what engine, store and log know.
     pub(super) fn catch_up(&self) {
         if let Some(store) = &self.settings.store {
-            self.metrics.read_store(store.usage(), store.is_stuck());
+            self.metrics.read_store(store);
         }
         self.metrics.read_log(logging::dropped_lines());
         match &*self.phase.borrow() {

@@ -3,6 +3,7 @@
 use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 
+use super::within::positive;
 use crate::api::{Access, AccessSettings, AllowedOrigin, ApiKeys, ClientBounds};
 use crate::error::ProgramError;
 use crate::secret::Secret;
@@ -33,11 +34,13 @@ pub(crate) struct AccessArgs {
     protect_health: bool,
     /// Requests for work (POST below /v1) per minute and key, or per address where there are no keys; one
     /// more is answered 429. After a quiet minute that many may come at once [default: no limit]
-    #[arg(long, env = "AFTERIMAGE_RATE_LIMIT", hide_env_values = true, value_name = "REQUESTS")]
+    #[arg(long, env = "AFTERIMAGE_RATE_LIMIT", hide_env_values = true, value_name = "REQUESTS",
+        value_parser = positive)]
     rate_limit: Option<NonZeroU32>,
     /// Requests for work at a time per key, or per address where there are no keys, streams and jobs
     /// included; one more is answered 429 [default: no limit]
-    #[arg(long, env = "AFTERIMAGE_MAX_CONCURRENT_PER_KEY", hide_env_values = true, value_name = "REQUESTS")]
+    #[arg(long, env = "AFTERIMAGE_MAX_CONCURRENT_PER_KEY", hide_env_values = true, value_name = "REQUESTS",
+        value_parser = positive)]
     max_concurrent_per_key: Option<NonZeroU32>,
     /// Requests of any kind in flight per key, or per address where there is no key, until their answers are taken; one
     /// more is answered 429. Probes and /metrics are not counted
@@ -46,6 +49,7 @@ pub(crate) struct AccessArgs {
         env = "AFTERIMAGE_MAX_OPEN_PER_CLIENT",
         hide_env_values = true,
         value_name = "REQUESTS",
+        value_parser = positive,
         default_value = "512"
     )]
     max_open_per_client: NonZeroU32,

@@ -1,6 +1,8 @@
 //! Numbers within a range, as flags take them. What a setting cannot be is refused at the start, with its range, and
 //! not when it is first used.
 
+use std::num::NonZeroU32;
+
 /// Some 31 years: longer than any time that is meant, and a time that can be added to another.
 pub(super) const MAX_SECONDS: usize = 1_000_000_000;
 
@@ -8,6 +10,11 @@ pub(super) const MAX_SECONDS: usize = 1_000_000_000;
 pub(super) fn count<const LEAST: usize, const MOST: usize>(text: &str) -> Result<usize, String> {
     let found = text.parse().ok().filter(|number| (LEAST..=MOST).contains(number));
     found.ok_or_else(|| format!("it must be an integer from {LEAST} to {MOST}"))
+}
+
+/// A positive integer of 32 bits.
+pub(super) fn positive(text: &str) -> Result<NonZeroU32, String> {
+    text.parse().map_err(|_| format!("it must be an integer from 1 to {}", u32::MAX))
 }
 
 /// Seconds from 0 to [`MAX_SECONDS`].

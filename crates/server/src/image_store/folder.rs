@@ -8,7 +8,7 @@
 //! Everything here blocks but [`PictureFolder::usage`]: the index is locked while files get their names or go, and what
 //! it came to is kept beside it.
 
-use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -28,6 +28,8 @@ pub(super) const TEMPORARY: &str = ".tmp";
 const FOLDER_MODE: u32 = 0o750;
 /// The same for files.
 const FILE_MODE: u32 = 0o640;
+/// Locked by the server that uses the folder.
+const LOCK: &str = ".lock";
 /// Longest pause between two sweeps.
 const MAX_SWEEP_INTERVAL: Duration = Duration::from_secs(60);
 
@@ -49,6 +51,8 @@ pub(super) struct PictureFolder {
     index: Mutex<Index>,
     /// What the index came to, locked for a moment only.
     usage: Mutex<StoreUsage>,
+    /// Of [`LOCK`], for as long as it is open.
+    _lock: Option<File>,
 }
 
 /// A picture that can be read. It stays so if its name is removed.
@@ -72,7 +76,8 @@ impl PictureFolder {
     /// written to.
     pub(super) fn open(folder: PathBuf, limits: StoreLimits) -> io::Result<Self> {
         DirBuilder::new().recursive(true).mode(FOLDER_MODE).create(&folder)?;
-        let folder = Self::unchecked(folder, limits)?;
+        let lock = lock_folder(&folder)?;
+        let folder = Self { _lock: Some(lock), ..Self::unchecked(folder, limits)? };
         let probe = folder.temporary(ImageId::new(ImageFormat::Png));
         File::create_new(&probe)?;
         fs::remove_file(&probe)?;
@@ -84,7 +89,7 @@ impl PictureFolder {
     pub(super) fn unchecked(folder: PathBuf, limits: StoreLimits) -> io::Result<Self> {
         let index = Index::scan(&folder)?;
         let usage = Mutex::new(index.usage());
-        Ok(Self { folder, limits, index: Mutex::new(index), usage })
+        Ok(Self { folder, limits, index: Mutex::new(index), usage, _lock: None })
     }
 
     /// Held while the disk is at work.
@@ -236,6 +241,18 @@ fn is_temporary(path: &Path) -> bool {
     let name = path.file_name().and_then(|name| name.to_str());
     let id = name.and_then(|name| name.strip_prefix('.')?.strip_suffix(TEMPORARY));
     id.is_some_and(|id| id.parse::<ImageId>().is_ok())
+}
+
+/// Refuses a folder that another server uses: each would remove the pictures of the other. A file system without locks
+/// is taken as it is.
+fn lock_folder(folder: &Path) -> io::Result<File> {
+    let file = OpenOptions::new().create(true).append(true).mode(FILE_MODE).open(folder.join(LOCK))?;
+    match file.try_lock() {
+        Err(TryLockError::WouldBlock) => {
+            Err(io::Error::new(io::ErrorKind::ResourceBusy, "another server uses it; each needs a folder of its own"))
+        }
+        Ok(()) | Err(TryLockError::Error(_)) => Ok(file),
+    }
 }
 
 /// Nothing panics while one of these is locked.

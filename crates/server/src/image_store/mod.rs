@@ -12,6 +12,7 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, SystemTime};
 
 use afterimage_runner::Owner;
@@ -34,6 +35,8 @@ pub(crate) struct ImageStore {
     folder: Arc<PictureFolder>,
     disk: Disk,
     readers: Semaphore,
+    /// Requests whose pictures could not be stored.
+    failures: AtomicU64,
 }
 
 /// Why pictures were not stored or cannot be read. A client sees it, so it names no path.
@@ -58,7 +61,7 @@ impl ImageStore {
     /// Blocks. Work on the disk that takes longer than `patience` is given up.
     pub(crate) fn open(folder: PathBuf, limits: StoreLimits, patience: Duration) -> io::Result<Self> {
         let folder = Arc::new(PictureFolder::open(folder, limits)?);
-        Ok(Self { folder, disk: Disk::new(patience)?, readers: Semaphore::new(READERS) })
+        Ok(Self { folder, disk: Disk::new(patience)?, readers: Semaphore::new(READERS), failures: AtomicU64::new(0) })
     }
 
     /// Stores all of `files` or none. The oldest pictures make room, of whoever has the most with these.
@@ -69,7 +72,17 @@ impl ImageStore {
         files: Arc<[Vec<u8>]>,
     ) -> Result<Vec<ImageId>, StoreError> {
         let folder = Arc::clone(&self.folder);
-        self.disk.run(move || folder.save(owner, format, &files, SystemTime::now())).await?
+        let saved = self.disk.run(move || folder.save(owner, format, &files, SystemTime::now())).await;
+        let saved = saved.map_err(StoreError::from).flatten();
+        if saved.is_err() {
+            self.failures.fetch_add(1, Relaxed);
+        }
+        saved
+    }
+
+    /// How often [`Self::save`] has failed.
+    pub(crate) fn failures(&self) -> u64 {
+        self.failures.load(Relaxed)
     }
 
     /// The picture, unless it is gone or has expired.

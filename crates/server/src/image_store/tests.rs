@@ -144,6 +144,16 @@ fn others_on_the_machine_cannot_read_what_is_made_here() {
 }
 
 #[test]
+fn a_folder_has_one_server_at_a_time() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = PictureFolder::open(folder.path().to_owned(), LIMITS).unwrap();
+    let error = PictureFolder::open(folder.path().to_owned(), LIMITS).unwrap_err();
+    assert_eq!(error.to_string(), "another server uses it; each needs a folder of its own");
+    drop(store);
+    PictureFolder::open(folder.path().to_owned(), LIMITS).unwrap();
+}
+
+#[test]
 fn only_plain_files_are_pictures() {
     let parent = tempfile::tempdir().unwrap();
     let (folder, secret) = (parent.path().join("pictures"), parent.path().join("secret"));

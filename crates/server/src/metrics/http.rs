@@ -4,7 +4,7 @@ use prometheus::{HistogramVec, IntCounter, IntGauge};
 
 use super::catalog::{Catalog, Family};
 use super::values::{SECONDS_BUCKETS, gauge_value};
-use crate::image_store::StoreUsage;
+use crate::image_store::ImageStore;
 
 /// The metrics of the HTTP side.
 pub(super) struct HttpMetrics {
@@ -14,6 +14,7 @@ pub(super) struct HttpMetrics {
     stored_images: IntGauge,
     stored_image_bytes: IntGauge,
     is_disk_stuck: IntGauge,
+    storage_failures: IntCounter,
     log_lines_dropped: IntCounter,
 }
 
@@ -59,6 +60,12 @@ impl HttpMetrics {
                 labels: &[],
                 help: "1 while the disk of --output-dir takes longer than --output-timeout",
             }),
+            storage_failures: catalog.counter(Family {
+                name: "afterimage_output_failures_total",
+                unit: "requests",
+                labels: &[],
+                help: "Requests whose pictures could not be stored in --output-dir: a full disk, a missing folder, a disk that hangs",
+            }),
             log_lines_dropped: catalog.counter(Family {
                 name: "afterimage_log_lines_dropped_total",
                 unit: "lines",
@@ -84,7 +91,9 @@ impl HttpMetrics {
         self.log_lines_dropped.inc_by(dropped_lines.saturating_sub(self.log_lines_dropped.get()));
     }
 
-    pub(super) fn read_store(&self, usage: StoreUsage, is_stuck: bool) {
+    pub(super) fn read_store(&self, store: &ImageStore) {
+        let (usage, is_stuck, failures) = (store.usage(), store.is_stuck(), store.failures());
+        self.storage_failures.inc_by(failures.saturating_sub(self.storage_failures.get()));
         self.is_disk_stuck.set(i64::from(is_stuck));
         self.stored_images.set(gauge_value(usage.images));
         self.stored_image_bytes.set(i64::try_from(usage.bytes).unwrap_or(i64::MAX));

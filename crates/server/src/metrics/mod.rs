@@ -17,7 +17,7 @@ use std::time::Duration;
 use afterimage_cache::CacheReport;
 use afterimage_runner::{Engine, FinishedRequest};
 
-use crate::image_store::StoreUsage;
+use crate::image_store::ImageStore;
 use access::AccessMetrics;
 use cache::CacheMetrics;
 use catalog::Catalog;
@@ -104,8 +104,8 @@ impl Metrics {
     }
 
     /// Catches up with what is stored, and whether its disk hangs.
-    pub(crate) fn read_store(&self, usage: StoreUsage, is_stuck: bool) {
-        self.http.read_store(usage, is_stuck);
+    pub(crate) fn read_store(&self, store: &ImageStore) {
+        self.http.read_store(store);
     }
 
     /// Catches up with what the log has lost.

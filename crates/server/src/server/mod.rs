@@ -118,7 +118,13 @@ async fn listen(host: &str, port: u16) -> Result<(TcpListener, SocketAddr), Prog
 
 /// Hands out what was accepted, then what connections have on their way, which `last_answers` waits for.
 async fn end(state: &AppState, timeout: Duration, signals: &mut Signals, last_answers: impl Future<Output = ()>) {
-    tracing::info!(timeout_seconds = timeout.as_secs_f64(), "shutting down");
+    let Remains { requests, unfetched_jobs } = state.remains();
+    tracing::info!(
+        timeout_seconds = timeout.as_secs_f64(),
+        requests,
+        unfetched_jobs,
+        "shutting down; accepted requests are finished, and finished jobs wait to be fetched"
+    );
     let is_drained = AtomicBool::new(false);
     let everything = async {
         state.drain().await;

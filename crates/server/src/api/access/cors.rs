@@ -47,7 +47,10 @@ impl FromStr for AllowedOrigin {
             let allowed = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b".-:[]".contains(&byte);
             !host.is_empty() && host.bytes().all(allowed)
         };
-        let origin = host.filter(|host| is_host(host)).and_then(|_| HeaderValue::from_str(text).ok());
+        // Browsers leave the scheme's own port out.
+        let port = if text.starts_with("https") { ":443" } else { ":80" };
+        let origin = text.strip_suffix(port).unwrap_or(text);
+        let origin = host.filter(|host| is_host(host)).and_then(|_| HeaderValue::from_str(origin).ok());
         origin.map(Self::Origin).ok_or_else(|| wanted.to_owned())
     }
 }
@@ -82,6 +85,9 @@ mod tests {
         for origin in ["https://app.example.com", "http://localhost:3000", "http://[::1]:8000"] {
             assert!(matches!(origin.parse(), Ok(AllowedOrigin::Origin(value)) if value == origin), "{origin}");
         }
+        let with_ports = ["https://app.example.com:443", "http://a.b:80", "http://a.b:443"];
+        let origins = with_ports.map(|origin| origin.parse().map(AllowedOrigin::one).unwrap().unwrap());
+        assert_eq!(origins, ["https://app.example.com", "http://a.b", "http://a.b:443"]);
         for text in ["", "null", "example.com", "https://", "https://a.b/", "https://A.b", "ftp://a.b", "https://*.a.b"]
         {
             assert!(text.parse::<AllowedOrigin>().is_err(), "{text:?}");
