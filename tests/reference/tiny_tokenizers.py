@@ -2,7 +2,8 @@
 
 `train_t5` trains a sentencepiece unigram model as T5's is: NFKC with the nmt rules, a dummy prefix, `<pad>`, `</s>`
 and `<unk>` first. `write_t5` puts it into a folder as `spiece.model`, with or without a `tokenizer.json`.
-`write_clip` trains byte pairs as CLIP's are and writes `vocab.json` and `merges.txt`.
+`write_clip` trains byte pairs as CLIP's are and writes `vocab.json` and `merges.txt`; `write_qwen2` does so for Qwen's,
+or writes `tokenizer.json`, and `write_gemma` trains Gemma's pieces.
 """
 
 import io
@@ -15,7 +16,7 @@ from pathlib import Path
 import sentencepiece
 from tokenizers import Tokenizer
 from tokenizers.pre_tokenizers import ByteLevel
-from transformers import CLIPTokenizer, T5Tokenizer
+from transformers import CLIPTokenizer, GemmaTokenizer, Qwen2Tokenizer, T5Tokenizer
 
 EXTRA_IDS = 100
 """The sentinels `<extra_id_99>` to `<extra_id_0>` that stand behind the pieces of every T5 tokenizer."""
@@ -161,6 +162,16 @@ def train_clip(merges: int = 300) -> tuple[dict[str, int], list[tuple[str, str]]
     for caption in captions():
         for word, _ in backend.pre_tokenizer.pre_tokenize_str(backend.normalizer.normalize_str(caption)):
             counts[(*word[:-1], word[-1] + "</w>")] += 1
+    learnt = learn_merges(counts, merges)
+    alphabet = sorted(ByteLevel.alphabet(), key=lambda symbol: (not symbol.isascii(), symbol))  # "!" is CLIP's first
+    tokens = [*alphabet, *(symbol + "</w>" for symbol in alphabet), *("".join(pair) for pair in learnt)]
+    vocabulary = {token: at for at, token in enumerate([*tokens, CLIP_START, CLIP_END])}
+    assert vocabulary["!"] == 0 and len(vocabulary) == 2 * 256 + merges + 2
+    return vocabulary, learnt
+
+
+def learn_merges(counts: Counter[tuple[str, ...]], merges: int) -> list[tuple[str, str]]:
+    """So many merges of counted words. The most frequent pair is next; among equals the first in the alphabet."""
     learnt: list[tuple[str, str]] = []
     for _ in range(merges):
         pairs: Counter[tuple[str, str]] = Counter()
@@ -170,11 +181,7 @@ def train_clip(merges: int = 300) -> tuple[dict[str, int], list[tuple[str, str]]
         best = min(pairs, key=lambda pair: (-pairs[pair], pair))
         learnt.append(best)
         counts = Counter({merged(word, best): count for word, count in counts.items()})
-    alphabet = sorted(ByteLevel.alphabet(), key=lambda symbol: (not symbol.isascii(), symbol))  # "!" is CLIP's first
-    tokens = [*alphabet, *(symbol + "</w>" for symbol in alphabet), *("".join(pair) for pair in learnt)]
-    vocabulary = {token: at for at, token in enumerate([*tokens, CLIP_START, CLIP_END])}
-    assert vocabulary["!"] == 0 and len(vocabulary) == 2 * 256 + merges + 2
-    return vocabulary, learnt
+    return learnt
 
 
 def merged(word: tuple[str, ...], pair: tuple[str, str]) -> tuple[str, ...]:
@@ -216,6 +223,111 @@ def write_clip(folder: Path, pad_token: str) -> None:
     write_json(folder / "tokenizer_config.json", config)
     special = {name: {"content": config[name], **flags} for name in ("bos_token", "eos_token", "unk_token")}
     write_json(folder / "special_tokens_map.json", special | {"pad_token": {"content": pad_token, **pad_flags}})
+
+
+QWEN_END = "<|endoftext|>"
+QWEN_MARKS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>", "<|image_pad|>")
+QWEN_PLAIN_MARKS = ("<think>", "</think>")
+"""Tokens behind the vocabulary that are not special."""
+QWEN_TEMPLATE = """{%- if messages[0].role == 'system' %}
+    {{- '<|im_start|>system\\n' + messages[0].content + '<|im_end|>\\n' }}
+{%- endif %}
+{%- for message in messages %}
+    {%- if message.role != "system" %}
+        {{- '<|im_start|>' + message.role + '\\n' + message.content + '<|im_end|>' + '\\n' }}
+    {%- endif %}
+{%- endfor %}
+{%- if add_generation_prompt %}
+    {{- '<|im_start|>assistant\\n' }}
+    {%- if enable_thinking is defined and enable_thinking is false %}
+        {{- '<think>\\n\\n</think>\\n\\n' }}
+    {%- endif %}
+{%- endif %}"""
+"""Qwen3's, as far as it concerns a system's and a user's message."""
+
+
+def train_qwen2(merges: int = 300) -> tuple[dict[str, int], list[tuple[str, str]]]:
+    """Qwen's vocabulary and merges: 256 bytes and one token per merge."""
+    backend = Qwen2Tokenizer().backend_tokenizer
+    words: Counter[tuple[str, ...]] = Counter()
+    for caption in captions():
+        for word, _ in backend.pre_tokenizer.pre_tokenize_str(backend.normalizer.normalize_str(caption)):
+            words[tuple(word)] += 1
+    learnt = learn_merges(words, merges)
+    alphabet = sorted(ByteLevel.alphabet(), key=lambda symbol: (not symbol.isascii(), symbol))
+    return {token: at for at, token in enumerate([*alphabet, *("".join(pair) for pair in learnt)])}, learnt
+
+
+def write_qwen2(folder: Path, as_tokenizer_json: bool) -> int:
+    """Write a Qwen tokenizer as repositories publish it, in one file or as `vocab.json` and `merges.txt`.
+
+    Returns how many tokens there are.
+    """
+    folder.mkdir(parents=True)
+    vocabulary, merges = train_qwen2()
+    marks = {mark: len(vocabulary) + at for at, mark in enumerate((*QWEN_MARKS, *QWEN_PLAIN_MARKS))}
+    flags = {"lstrip": False, "normalized": False, "rstrip": False, "single_word": False}
+    added = {str(at): {"content": mark, **flags, "special": mark in QWEN_MARKS} for mark, at in marks.items()}
+    config = {
+        "add_bos_token": False,
+        "add_prefix_space": False,
+        "added_tokens_decoder": added,
+        "additional_special_tokens": list(QWEN_MARKS[1:]),
+        "bos_token": None,
+        "chat_template": QWEN_TEMPLATE,
+        "clean_up_tokenization_spaces": False,
+        "eos_token": "<|im_end|>",
+        "errors": "replace",
+        "model_max_length": 131072,
+        "pad_token": QWEN_END,
+        "split_special_tokens": False,
+        "tokenizer_class": "Qwen2Tokenizer",
+        "unk_token": None,
+    }
+    write_json(folder / "tokenizer_config.json", config)
+    (folder / "vocab.json").write_text(json.dumps(vocabulary, ensure_ascii=False))
+    (folder / "merges.txt").write_text("#version: 0.2\n" + "".join(f"{left} {right}\n" for left, right in merges))
+    if as_tokenizer_json:
+        tokenizer = Qwen2Tokenizer.from_pretrained(folder)
+        tokenizer.backend_tokenizer.save(str(folder / "tokenizer.json"))
+        (folder / "vocab.json").unlink()
+        (folder / "merges.txt").unlink()
+    return len(vocabulary) + len(marks)
+
+
+def write_gemma(folder: Path, merges: int = 300) -> int:
+    """Write a Gemma tokenizer as repositories publish it: bytes, characters, pieces. Returns how many tokens there are."""
+    folder.mkdir(parents=True)
+    texts = [caption.replace(" ", "\u2581") for caption in captions()]
+    words: Counter[tuple[str, ...]] = Counter()
+    for text in texts:
+        words.update(tuple(("\u2581" if at else "") + word) for at, word in enumerate(text.split("\u2581")))
+    learnt = learn_merges(words, merges)
+    special = ["<pad>", "<eos>", "<bos>", "<unk>", "<mask>"]
+    characters = sorted({character for text in texts for character in text})
+    tokens = [*special, *(f"<0x{byte:02X}>" for byte in range(256)), *characters, *("".join(pair) for pair in learnt)]
+    vocabulary = {token: at for at, token in enumerate(dict.fromkeys(tokens))}
+    tokenizer = GemmaTokenizer(vocab=vocabulary, merges=learnt, add_bos_token=True)
+    tokenizer.backend_tokenizer.save(str(folder / "tokenizer.json"))
+    flags = {"lstrip": False, "normalized": False, "rstrip": False, "single_word": False, "special": True}
+    config = {
+        "add_bos_token": True,
+        "add_eos_token": False,
+        "added_tokens_decoder": {str(vocabulary[token]): {"content": token, **flags} for token in special},
+        "bos_token": "<bos>",
+        "clean_up_tokenization_spaces": False,
+        "eos_token": "<eos>",
+        "model_max_length": 1000000000000000019884624838656,
+        "pad_token": "<pad>",
+        "padding_side": "left",
+        "sp_model_kwargs": {},
+        "spaces_between_special_tokens": False,
+        "tokenizer_class": "GemmaTokenizer",
+        "unk_token": "<unk>",
+        "use_default_system_prompt": False,
+    }
+    write_json(folder / "tokenizer_config.json", config)
+    return len(vocabulary)
 
 
 def sorted_by_id(ids: dict[str, int]) -> list[tuple[str, int]]:

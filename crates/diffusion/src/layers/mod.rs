@@ -18,7 +18,7 @@ pub(crate) use joint_attention::{HeadProjections, HeadShape, Heads, ProjectionNa
 pub(crate) use linear::{Linear, Projections};
 pub(crate) use norm::{PlainLayerNorm, RmsNorm};
 pub(crate) use patch_embed::{PatchEmbed, patchify, unpatchify};
-pub(crate) use rope::RotaryPositions;
+pub(crate) use rope::{HalfRotaryPositions, RotaryPositions};
 pub(crate) use row_context::{EncoderStates, RowContext};
 pub(crate) use time_text::TimeTextEmbedding;
 pub(crate) use timestep::{Sinusoids, TimestepEmbedding};

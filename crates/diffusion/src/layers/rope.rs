@@ -10,7 +10,7 @@
 
 use candle_core::{Device, Result, Tensor};
 
-use crate::ops::rotary::rotate_pairs;
+use crate::ops::rotary::{rotate_halves, rotate_pairs};
 
 /// Longest period of the angles.
 const THETA: f64 = 10_000.0;
@@ -52,6 +52,34 @@ impl RotaryPositions {
     /// (interleaved), not the two halves of a head as in most language models.
     pub(crate) fn rotate(&self, x: &Tensor) -> Result<Tensor> {
         rotate_pairs(x, &self.cosines, &self.sines)
+    }
+}
+
+/// The angles of tokens that are counted from 0, for pairs of the two halves of a head, as most language models turn them.
+#[derive(Debug)]
+pub(crate) struct HalfRotaryPositions {
+    /// `[tokens, head size / 2]`, f32.
+    cosines: Tensor,
+    sines: Tensor,
+}
+
+impl HalfRotaryPositions {
+    pub(crate) fn new(tokens: usize, head_size: usize, theta: f64, device: &Device) -> Result<Self> {
+        // Rounded to f32 where transformers rounds.
+        let frequency = |pair: usize| 1.0 / theta.powf(f64::from(2.0 * pair as f32 / head_size as f32)) as f32;
+        let frequencies: Vec<f32> = (0..head_size / 2).map(frequency).collect();
+        let angles = (0..tokens).flat_map(|token| frequencies.iter().map(move |frequency| token as f32 * frequency));
+        let angles: Vec<f32> = angles.collect();
+        let table = |function: fn(f64) -> f64| {
+            let values: Vec<f32> = angles.iter().map(|angle| function(f64::from(*angle)) as f32).collect();
+            Tensor::from_vec(values, (tokens, head_size / 2), device)
+        };
+        Ok(Self { cosines: table(f64::cos)?, sines: table(f64::sin)? })
+    }
+
+    /// Turns `[rows, tokens, heads, head size]`; in f32 whatever the dtype.
+    pub(crate) fn rotate(&self, x: &Tensor) -> Result<Tensor> {
+        rotate_halves(x, &self.cosines, &self.sines)
     }
 }
 

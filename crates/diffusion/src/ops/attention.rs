@@ -1,5 +1,5 @@
 //! Attention proper: weighted sums of values. On the CPU a kernel of this project, which never writes the scores of all
-//! pairs; on other devices candle's operators, with all of them in memory.
+//! pairs; on other devices, and where scores are capped, candle's operators, with all of them in memory.
 
 use afterimage_kernels::{self as kernels, HeadVectors, ScoreBias};
 use candle_core::{CpuStorage, CustomOp3, D, DType, Layout, Result, Shape, Tensor};
@@ -11,20 +11,22 @@ use super::cpu::{KernelValue, answer, computed_dtype, lock, values};
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Scores<'a> {
     /// What they are multiplied by, if anything.
-    scale: Option<f64>,
+    pub(crate) scale: Option<f64>,
+    /// What they come close to but do not exceed then: `cap * tanh(score / cap)`.
+    pub(crate) soft_cap: Option<f64>,
     /// What is added then; it broadcasts to `[rows, heads, queries, keys]`.
-    bias: Option<&'a Tensor>,
+    pub(crate) bias: Option<&'a Tensor>,
 }
 
 impl<'a> Scores<'a> {
     /// Divided by the root of the head size, as in most models.
     pub(crate) fn scaled(head_size: usize, bias: Option<&'a Tensor>) -> Self {
-        Self { scale: Some((head_size as f64).powf(-0.5)), bias }
+        Self { scale: Some((head_size as f64).powf(-0.5)), soft_cap: None, bias }
     }
 
     /// As they are.
     pub(crate) fn unscaled(bias: Option<&'a Tensor>) -> Self {
-        Self { scale: None, bias }
+        Self { scale: None, soft_cap: None, bias }
     }
 }
 
@@ -41,17 +43,28 @@ pub(crate) fn scaled_dot_product(
 /// Over tensors `[rows, tokens, heads, head size]` of any strides; keys and values have the same tokens, queries may have
 /// others. The heads side by side: `[rows, queries, heads * head size]`.
 pub(crate) fn attention(query: &Tensor, key: &Tensor, value: &Tensor, scores: Scores<'_>) -> Result<Tensor> {
-    if query.device().is_cpu() {
-        return on_cpu(query, key, value, scores);
+    match (query.device().is_cpu(), scores.soft_cap) {
+        (true, None) => on_cpu(query, key, value, scores),
+        // candle's products of narrow numbers are slow there.
+        (true, Some(_)) => {
+            let wide = |vectors: &Tensor| vectors.to_dtype(DType::F32);
+            all_scores(&wide(query)?, &wide(key)?, &wide(value)?, scores)?.to_dtype(query.dtype())
+        }
+        (false, _) => all_scores(query, key, value, scores),
     }
+}
+
+/// With the scores of all pairs in memory.
+fn all_scores(query: &Tensor, key: &Tensor, value: &Tensor, scores: Scores<'_>) -> Result<Tensor> {
     let (rows, tokens, heads, head_size) = query.dims4()?;
     let heads_first = |vectors: &Tensor| vectors.transpose(1, 2)?.contiguous();
     let (query, key, value) = (heads_first(query)?, heads_first(key)?, heads_first(value)?);
-    let Scores { scale, bias } = scores;
+    let Scores { scale, soft_cap, bias } = scores;
     // Queries are scaled rather than scores, which are more numbers and can overflow f16.
     let query = scale.map_or(Ok(query.clone()), |scale| query * scale)?;
     let scores = query.matmul(&key.transpose(D::Minus2, D::Minus1)?)?;
-    let scores = bias.map_or(Ok(scores.clone()), |bias| scores.broadcast_add(bias))?;
+    let scores = soft_cap.map_or(Ok(scores.clone()), |cap| (scores / cap)?.tanh()? * cap)?;
+    let scores = bias.map_or(Ok(scores.clone()), |bias| scores.broadcast_add(&bias.to_dtype(scores.dtype())?))?;
     let attended = candle_nn::ops::softmax_last_dim(&scores)?.matmul(&value)?;
     attended.transpose(1, 2)?.reshape((rows, tokens, heads * head_size))
 }
@@ -176,5 +189,18 @@ mod tests {
         let found = scaled_dot_product(&query, &key, &value, None).unwrap();
         let expected = defined([query_values, key_values, value_values, &[0.0; KEYS]], (HEAD_SIZE as f64).powf(-0.5));
         assert_close(&found, &expected);
+    }
+
+    #[test]
+    fn capped_scores_come_close_to_the_cap() {
+        let query = sines((1, QUERIES, HEADS, HEAD_SIZE), 0.1);
+        let [key, value] = [0.4, 0.7].map(|phase| sines((1, KEYS, HEADS, HEAD_SIZE), phase));
+        let of = |cap| attention(&query, &key, &value, Scores { soft_cap: cap, ..Scores::unscaled(None) }).unwrap();
+        let plain = wide(&of(None));
+        assert_close(&of(Some(1e4)), &plain);
+        // All scores are as good as 0, so all keys count alike.
+        let mean = value.mean(1).unwrap().reshape((1, 1, HEADS * HEAD_SIZE)).unwrap();
+        let mean = wide(&mean.broadcast_as((1, QUERIES, HEADS * HEAD_SIZE)).unwrap().contiguous().unwrap());
+        assert_close(&of(Some(1e-9)), &mean);
     }
 }

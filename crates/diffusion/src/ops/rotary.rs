@@ -1,4 +1,5 @@
-//! Turning neighbouring pairs of channels by angles. On the CPU a kernel of this project, on other devices candle's operator.
+//! Turning pairs of channels by angles. Neighbouring ones on the CPU by a kernel of this project; on other devices, and
+//! pairs of the two halves of a head, by candle's operators.
 
 use candle_core::{DType, Result, Tensor};
 
@@ -12,6 +13,12 @@ pub(crate) fn rotate_pairs(x: &Tensor, cosines: &Tensor, sines: &Tensor) -> Resu
     }
     let heads_first = x.transpose(1, 2)?.contiguous()?.to_dtype(DType::F32)?;
     candle_nn::rotary_emb::rope_i(&heads_first, cosines, sines)?.to_dtype(x.dtype())?.transpose(1, 2)
+}
+
+/// The same with pairs of a channel of the first half of a head and one of the second.
+pub(crate) fn rotate_halves(x: &Tensor, cosines: &Tensor, sines: &Tensor) -> Result<Tensor> {
+    let heads_first = x.transpose(1, 2)?.contiguous()?.to_dtype(DType::F32)?;
+    candle_nn::rotary_emb::rope(&heads_first, cosines, sines)?.to_dtype(x.dtype())?.transpose(1, 2)
 }
 
 #[cfg(test)]
@@ -33,5 +40,16 @@ mod tests {
             [pair[0] * cosine - pair[1] * sine, pair[0] * sine + pair[1] * cosine]
         });
         assert_close(&rotate_pairs(&x, &cosine, &sine).unwrap(), &defined.collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn halves_are_turned_like_pairs() {
+        let (x, angles) = (sines((2, 4, 3, 6), 0.1), sines((4, 3), 0.4));
+        let (cosine, sine) = (angles.cos().unwrap(), angles.sin().unwrap());
+        let halves_to_pairs = |x: &Tensor| x.reshape((2, 4, 3, 2, 3)).unwrap().transpose(3, 4).unwrap();
+        let pairs = halves_to_pairs(&x).reshape((2, 4, 3, 6)).unwrap();
+        let expected = wide(&rotate_pairs(&pairs, &cosine, &sine).unwrap());
+        let turned = rotate_halves(&x, &cosine, &sine).unwrap().contiguous().unwrap();
+        assert_close(&halves_to_pairs(&turned).reshape((2, 4, 3, 6)).unwrap(), &expected);
     }
 }

@@ -66,7 +66,7 @@ impl ClipTextEncoder {
             model: source.resident(Recipe {
                 component: encoder.to_owned(),
                 build: move |parameters: &Parameters| ClipTextModel::new(&config, projection_dim, parameters),
-                unused: ClipTextModel::UNUSED_WEIGHTS,
+                unused: ClipTextModel::UNUSED_WEIGHTS.iter().map(|name| (*name).to_owned()).collect(),
             })?,
             source: source.clone(),
         })

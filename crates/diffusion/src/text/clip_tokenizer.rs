@@ -8,13 +8,10 @@
 //! token is special, so that it is found in a text as it is written: where it is "!", as for the larger CLIP
 //! of Stable Diffusion, no "!" is a word.
 
-use std::collections::HashMap;
-
+use afterimage_checkpoint::CheckpointError;
 use afterimage_checkpoint::guard::without_panic;
-use afterimage_checkpoint::{CheckpointError, component_config};
-use serde_json::Value;
 use tokenizers::Tokenizer;
-use tokenizers::models::bpe::{BPE, Merges, Vocab};
+use tokenizers::models::bpe::{BPE, Vocab};
 use tokenizers::normalizers::{Lowercase, NFC, Replace, Sequence as Normalizers};
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
 use tokenizers::pre_tokenizers::sequence::Sequence as PreTokenizers;
@@ -23,16 +20,12 @@ use tokenizers::processors::roberta::RobertaProcessing;
 use tokenizers::tokenizer::normalizer::SplitDelimiterBehavior;
 
 use super::added_tokens::AddedTokens;
+use super::byte_pairs::BytePairs;
 use super::tokenizer::{self, TextTokenizer};
-use super::tokenizer_files::{TOKENIZER_JSON, TokenizerFiles};
+use super::tokenizer_files::TokenizerFiles;
 
 /// transformers' names.
 pub(super) const CLASSES: [&str; 2] = ["CLIPTokenizer", "CLIPTokenizerFast"];
-
-/// The byte pairs as numbers.
-const VOCABULARY: &str = "vocab.json";
-/// Which byte pairs become one, the first ones first.
-const MERGES: &str = "merges.txt";
 
 const START: &str = "<|startoftext|>";
 const END: &str = "<|endoftext|>";
@@ -45,24 +38,10 @@ const END_OF_WORD: &str = "</w>";
 /// (<https://github.com/openai/CLIP/blob/main/clip/simple_tokenizer.py>).
 const WORDS: &str = r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+";
 
-/// Most tokens, and most merges; CLIP has 49,408.
-const MAX_PAIRS: usize = 300_000;
-/// Characters of a line that an error shows.
-const SHOWN_CHARS: usize = 80;
-
-/// Byte pairs and the file they are from.
-struct BytePairs {
-    file: &'static str,
-    vocabulary: HashMap<String, u32>,
-    merges: Merges,
-}
-
 /// The tokenizer in a folder.
 pub(super) fn load(files: &TokenizerFiles<'_>) -> Result<TextTokenizer, CheckpointError> {
-    let pairs = match &files.tokenizer {
-        Some(json) => pairs_of_json(files, json)?,
-        None => pairs_in(files)?,
-    };
+    files.check_padding_side()?;
+    let pairs = BytePairs::read(files)?;
     let added = AddedTokens::read(files, &SPECIAL_TOKENS)?;
     let file = pairs.file;
     let finished = || {
@@ -73,61 +52,6 @@ pub(super) fn load(files: &TokenizerFiles<'_>) -> Result<TextTokenizer, Checkpoi
     without_panic(finished).flatten().map_err(|reason| tokenizer::broken(files, file, reason))
 }
 
-/// The byte pairs of [`TOKENIZER_JSON`].
-fn pairs_of_json(
-    files: &TokenizerFiles<'_>,
-    json: &serde_json::Map<String, Value>,
-) -> Result<BytePairs, CheckpointError> {
-    let path = files.path(TOKENIZER_JSON);
-    let part = |key: &str| json.get("model").and_then(|model| model.get(key)).cloned().unwrap_or_default();
-    let kind = part("type");
-    if !kind.is_null() && kind != "BPE" {
-        return Err(component_config::unsupported(&path, "model.type", &kind.to_string(), "BPE"));
-    }
-    let vocabulary = component_config::deserialize(&format!("{path}: `model.vocab`"), part("vocab"))?;
-    let pair = |pair: &Value| match pair {
-        Value::String(pair) => parse_pair(pair),
-        pair => Some((pair.get(0)?.as_str()?.to_owned(), pair.get(1)?.as_str()?.to_owned())),
-    };
-    let merges = part("merges").as_array().and_then(|pairs| pairs.iter().map(pair).collect());
-    let merges = merges.ok_or_else(|| {
-        component_config::unsupported(&path, "model.merges", "something else", "a list of pairs of tokens")
-    })?;
-    Ok(BytePairs { file: TOKENIZER_JSON, vocabulary, merges })
-}
-
-/// The byte pairs of [`VOCABULARY`] and [`MERGES`].
-fn pairs_in(files: &TokenizerFiles<'_>) -> Result<BytePairs, CheckpointError> {
-    let folder = files.folder;
-    let vocabulary = files.path(VOCABULARY);
-    if !folder.contains(&vocabulary) {
-        let reason = format!("there is neither this file nor {VOCABULARY}");
-        return Err(tokenizer::broken(files, TOKENIZER_JSON, reason));
-    }
-    let vocabulary = component_config::parse(&vocabulary, &folder.text(&vocabulary)?)?;
-    let merges = parse_merges(&folder.text(&files.path(MERGES))?);
-    let merges = merges.map_err(|reason| tokenizer::broken(files, MERGES, reason))?;
-    Ok(BytePairs { file: VOCABULARY, vocabulary, merges })
-}
-
-/// Two tokens with a space between.
-fn parse_pair(text: &str) -> Option<(String, String)> {
-    let (left, right) = text.split_once(' ')?;
-    (!right.contains(' ')).then(|| (left.to_owned(), right.to_owned()))
-}
-
-/// Two tokens a line, after an optional line that names the version.
-fn parse_merges(text: &str) -> Result<Merges, String> {
-    let lines = text.lines().enumerate().filter(|(_, line)| !line.is_empty() && !line.starts_with("#version"));
-    let pair = |(number, line): (usize, &str)| {
-        parse_pair(line).ok_or_else(|| {
-            let shown: String = line.chars().take(SHOWN_CHARS).collect();
-            format!("line {}: `{shown}` is not two tokens with a space between", number + 1)
-        })
-    };
-    lines.map(pair).collect()
-}
-
 fn build(pairs: BytePairs, added: &AddedTokens) -> Result<Tokenizer, String> {
     for name in ["bos_token", "eos_token", "unk_token"] {
         let token = added.named(name);
@@ -135,10 +59,7 @@ fn build(pairs: BytePairs, added: &AddedTokens) -> Result<Tokenizer, String> {
             return Err(format!("it has no token {token}, the {name}"));
         }
     }
-    let pairs_there = pairs.vocabulary.len().max(pairs.merges.len());
-    if pairs_there > MAX_PAIRS {
-        return Err(format!("it has {pairs_there} tokens or merges; at most {MAX_PAIRS} are read"));
-    }
+    pairs.check_count()?;
     let mut tokenizer = byte_pairs(pairs, added.named("unk_token")).map_err(|error| error.to_string())?;
     added.add_to(&mut tokenizer)?;
     let end = |name: &str| {
@@ -170,6 +91,7 @@ fn byte_pairs(pairs: BytePairs, unknown: &str) -> tokenizers::Result<Tokenizer> 
 mod tests {
     use super::*;
     use crate::golden_fixture::{Fixture, ids};
+    use crate::text::tokenizer_files::TOKENIZER_JSON;
     use afterimage_checkpoint::ModelFolder;
 
     /// The fixtures have `vocab.json` and `merges.txt`; what is made of them stands in one file here.
@@ -177,7 +99,8 @@ mod tests {
     fn a_tokenizer_json_gives_the_same() {
         let fixture = Fixture::open("sd3");
         let files = TokenizerFiles::open(&fixture.folder, "tokenizer_2").unwrap();
-        let pairs = build(pairs_in(&files).unwrap(), &AddedTokens::read(&files, &SPECIAL_TOKENS).unwrap()).unwrap();
+        let pairs =
+            build(BytePairs::read(&files).unwrap(), &AddedTokens::read(&files, &SPECIAL_TOKENS).unwrap()).unwrap();
         let place = tempfile::tempdir().unwrap();
         let tokenizer = place.path().join("tokenizer");
         std::fs::create_dir(&tokenizer).unwrap();
@@ -245,13 +168,5 @@ mod tests {
             let error = refusal(&contents);
             assert!(error.contains(message), "{error}");
         }
-    }
-
-    #[test]
-    fn merges_are_pairs_behind_a_version() {
-        let merges = parse_merges("#version: 0.2\ni n\nt h\n#a b\n").unwrap();
-        assert_eq!(merges, [("i", "n"), ("t", "h"), ("#a", "b")].map(|(a, b)| (a.to_owned(), b.to_owned())));
-        let error = parse_merges("#version: 0.2\ni n\na b c\n").unwrap_err();
-        assert_eq!(error, "line 3: `a b c` is not two tokens with a space between");
     }
 }

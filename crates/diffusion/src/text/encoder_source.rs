@@ -33,7 +33,13 @@ pub(super) struct Recipe<B> {
     pub(super) component: String,
     pub(super) build: B,
     /// Prefixes of tensors that the model has no use for.
-    pub(super) unused: &'static [&'static str],
+    pub(super) unused: Vec<String>,
+}
+
+impl<B> Recipe<B> {
+    fn unused(&self) -> Vec<&str> {
+        self.unused.iter().map(String::as_str).collect()
+    }
 }
 
 impl EncoderSource {
@@ -61,7 +67,7 @@ impl EncoderSource {
         let Some(residency) = &self.offloaded_by else { return self.load(&recipe).map(Resident::Always) };
         let weights = self.folder.weights(&recipe.component)?;
         (recipe.build)(&weights.unread_parameters(self.dtype, &self.device))?;
-        weights.finish(recipe.unused)?;
+        weights.finish(&recipe.unused())?;
         let source = self.clone();
         Ok(residency.on_demand(move || source.load(&recipe)))
     }
@@ -73,7 +79,7 @@ impl EncoderSource {
         let started = std::time::Instant::now();
         let weights = self.folder.weights(&recipe.component)?;
         let model = (recipe.build)(&weights.parameters(self.dtype, &self.device))?;
-        weights.finish(recipe.unused)?;
+        weights.finish(&recipe.unused())?;
         let seconds = started.elapsed().as_secs_f64();
         tracing::debug!(component = recipe.component, bytes = weights.bytes(), seconds, "text encoder loaded");
         Ok(model)

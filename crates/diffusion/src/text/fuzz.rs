@@ -5,19 +5,19 @@ use serde_json::{Map, Value};
 
 use super::tokenizer::TextTokenizer;
 use super::tokenizer_files::TokenizerFiles;
-use super::{clip_tokenizer, t5_tokenizer};
+use super::{clip_tokenizer, gemma_tokenizer, qwen_tokenizer, t5_tokenizer};
 
 /// Tokens of a text that is cut.
 const MAX_TOKENS: usize = 77;
 
-/// `tokenizer.json`, of either kind.
+/// `tokenizer.json`, of any kind.
 pub(crate) fn tokenizer(bytes: &[u8]) {
     let Ok(text) = std::str::from_utf8(bytes) else { return };
     let Ok(json) = component_config::object("tokenizer.json", text) else { return };
     let folder = ModelFolder::embedded();
     let files = files(&folder, Some(json));
-    for loaded in [clip_tokenizer::load(&files), t5_tokenizer::load(&files)] {
-        loaded.as_ref().ok().into_iter().for_each(tokenise);
+    for load in [clip_tokenizer::load, t5_tokenizer::load, qwen_tokenizer::load, gemma_tokenizer::load] {
+        load(&files).as_ref().ok().into_iter().for_each(tokenise);
     }
 }
 

@@ -52,7 +52,7 @@ impl T5TextEncoder {
             encoder: source.resident(Recipe {
                 component: encoder.to_owned(),
                 build: move |parameters: &Parameters| T5Encoder::new(&config, parameters),
-                unused: T5Encoder::UNUSED_WEIGHTS,
+                unused: T5Encoder::UNUSED_WEIGHTS.iter().map(|name| (*name).to_owned()).collect(),
             })?,
             source: source.clone(),
             component: encoder.to_owned(),

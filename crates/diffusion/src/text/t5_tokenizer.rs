@@ -51,6 +51,7 @@ const MAX_SENTINELS: usize = 1000;
 
 /// The tokenizer in a folder.
 pub(super) fn load(files: &TokenizerFiles<'_>) -> Result<TextTokenizer, CheckpointError> {
+    files.check_padding_side()?;
     let spm = files.path(SENTENCE_PIECE);
     let (file, pieces) = if let Some(json) = &files.tokenizer {
         (TOKENIZER_JSON, pieces_of_json(json))

@@ -7,7 +7,7 @@
 //! * `TokenizersBackend.convert_to_native_format` (lines 104-270):
 //!   <https://github.com/huggingface/transformers/blob/v5.23.0/src/transformers/tokenization_utils_tokenizers.py#L104>
 //!
-//! Departs from it: `padding_side` and `truncation_side` must be `right`.
+//! Departs from it: `truncation_side` must be `right`, and so must `padding_side`, unless the pipeline sets it.
 
 use afterimage_checkpoint::{CheckpointError, ModelFolder, component_config};
 use serde_json::{Map, Value};
@@ -57,12 +57,20 @@ impl<'a> TokenizerFiles<'a> {
             added_tokens: object(ADDED_TOKENS)?.unwrap_or_default(),
             tokenizer: object(TOKENIZER_JSON)?,
         };
-        for key in ["padding_side", "truncation_side"] {
-            if let Some(side) = files.config.get(key).filter(|side| !side.is_null() && *side != "right") {
-                return Err(component_config::unsupported(&files.config_path(), key, &side.to_string(), "right"));
-            }
-        }
+        files.check_side("truncation_side")?;
         Ok(files)
+    }
+
+    /// Refuses texts that are padded at their beginning, for encoders whose pipelines do not say where.
+    pub(super) fn check_padding_side(&self) -> Result<(), CheckpointError> {
+        self.check_side("padding_side")
+    }
+
+    fn check_side(&self, key: &str) -> Result<(), CheckpointError> {
+        match self.config.get(key).filter(|side| !side.is_null() && *side != "right") {
+            Some(side) => Err(self.unsupported(key, side, "right")),
+            None => Ok(()),
+        }
     }
 
     /// Path of a file of the folder.
@@ -105,7 +113,17 @@ impl<'a> TokenizerFiles<'a> {
 
     /// Whether a text's special tokens are read as plain text.
     pub(super) fn splits_special_tokens(&self) -> bool {
-        self.config.get("split_special_tokens").and_then(component_config::is_true).unwrap_or(false)
+        self.is_on("split_special_tokens")
+    }
+
+    /// Whether a switch of `tokenizer_config.json` is on; those that are absent are off.
+    pub(super) fn is_on(&self, key: &str) -> bool {
+        self.config.get(key).and_then(component_config::is_true).unwrap_or(false)
+    }
+
+    /// Whether `tokenizer_config.json` says that there is no such thing.
+    pub(super) fn is_null(&self, key: &str) -> bool {
+        self.config.get(key).is_some_and(Value::is_null)
     }
 
     /// The class that the configuration names.
