@@ -2,16 +2,16 @@
 
     python tests/reference/decoder_goldens.py [--out tests/fixtures/decoders]
 
-Writes `qwen3/`, `qwen2.5-vl/`, `gemma2/`, `mistral/` and `llama/`: text encoder and tokenizer under `model/`, and beside
-it `golden.json` and `golden.safetensors`.
+Writes `qwen3/`, `qwen2.5-vl/`, `gemma2/`, `mistral/` and `llama/`: text encoder and tokenizer under `model/`, and
+beside it `golden.json` and `golden.safetensors`.
 
 `golden.json` has `texts`, per unusual text `{text, input_ids}`, and `prompts`: `name`, `text` (with its chat template
 applied), `max_length` and the `input_ids`, cut to that length and without padding. `golden.safetensors` has
 `NAME.states`, all hidden states `[layers + 1, length, hidden]` of the prompt padded to `max_length` at its end,
 padding included.
 
-Norms, biases and embeddings are random, heads of keys are shared, heads are not `hidden / heads` wide where the class lets
-them be, and windows are shorter than the prompts.
+Norms, biases and embeddings are random, heads of keys are shared, heads are not `hidden / heads` wide where the class
+lets them be, and windows are shorter than the prompts.
 """
 
 import argparse
@@ -51,7 +51,7 @@ def qwen3(folder: Path):
 
 
 def qwen2_5_vl(folder: Path):
-    """As Qwen-Image stores it: with the half that sees, in shards; `vocab.json` and `merges.txt`; old names and config."""
+    """As Qwen-Image stores it: with the half that sees; `vocab.json` and `merges.txt`; old names and config."""
     tokens = write_qwen2(folder / "tokenizer", as_tokenizer_json=False)
     text = dict(**SIZES, vocab_size=tokens + 3, num_hidden_layers=3, rms_norm_eps=1e-6)
     text["rope_parameters"] = {"rope_type": "default", "rope_theta": 1e6, "mrope_section": [1, 1, 2]}
@@ -117,7 +117,7 @@ def liven(model: torch.nn.Module) -> None:
 
 
 def publish_old_names(folder: Path) -> None:
-    """Names and config of Qwen2.5-VL as repositories had them in 2025: `visual.*`, `model.layers.*`, one flat config."""
+    """Names and config of Qwen2.5-VL as published in 2025: `visual.*`, `model.layers.*`, one flat config."""
     weights = folder / "model.safetensors"
     tensors = load_file(weights)
     renamed = {
@@ -128,7 +128,10 @@ def publish_old_names(folder: Path) -> None:
     config = json.loads((folder / "config.json").read_text())
     text = config.pop("text_config")
     rope = text.pop("rope_parameters")
-    text |= {"rope_theta": rope["rope_theta"], "rope_scaling": {"type": "mrope", "mrope_section": rope["mrope_section"]}}
+    text |= {
+        "rope_theta": rope["rope_theta"],
+        "rope_scaling": {"type": "mrope", "mrope_section": rope["mrope_section"]},
+    }
     text.pop("layer_types", None)
     write_json(folder / "config.json", text | config | {"model_type": "qwen2_5_vl"})
 
@@ -136,14 +139,22 @@ def publish_old_names(folder: Path) -> None:
 @torch.no_grad()
 def expect(model, tokenizer, template: bool) -> tuple[dict, dict[str, torch.Tensor]]:
     """What transformers makes of texts, and of prompts padded at their end."""
-    golden = {"texts": [{"text": text, "input_ids": tokenizer(text).input_ids} for text in UNUSUAL_TEXTS], "prompts": []}
+    golden = {
+        "texts": [{"text": text, "input_ids": tokenizer(text).input_ids} for text in UNUSUAL_TEXTS],
+        "prompts": [],
+    }
     tensors: dict[str, torch.Tensor] = {}
     for name, text in (*PROMPTS.items(), ("unicode", UNUSUAL_TEXTS[-1] + " <think> 漢字 <|im_end|> é e\u0301")):
         if template:
             message = [{"role": "user", "content": text}]
             text = tokenizer.apply_chat_template(message, tokenize=False, add_generation_prompt=True)
         encoded = tokenizer(
-            text, padding="max_length", max_length=MAX_LENGTH, truncation=True, padding_side="right", return_tensors="pt"
+            text,
+            padding="max_length",
+            max_length=MAX_LENGTH,
+            truncation=True,
+            padding_side="right",
+            return_tensors="pt",
         )
         length = int(encoded.attention_mask.sum())
         entry = {"name": name, "text": text, "max_length": MAX_LENGTH}
@@ -174,11 +185,14 @@ def main() -> None:
         tokenizer = AutoTokenizer.from_pretrained(folder / "tokenizer")
         model = type(model).from_pretrained(folder / "text_encoder", dtype=torch.float32).eval()
         golden, tensors = expect(model, tokenizer, template=name != "gemma2")
-        write_json(folder / "model_index.json", {
-            "_class_name": "Unnamed",
-            "text_encoder": ["transformers", class_name],
-            "tokenizer": ["transformers", type(tokenizer).__name__],
-        })
+        write_json(
+            folder / "model_index.json",
+            {
+                "_class_name": "Unnamed",
+                "text_encoder": ["transformers", class_name],
+                "tokenizer": ["transformers", type(tokenizer).__name__],
+            },
+        )
         write_json(out / name / "golden.json", golden)
         save_file(tensors, out / name / "golden.safetensors")
         print(name, {name: tuple(states.shape) for name, states in tensors.items()}, flush=True)

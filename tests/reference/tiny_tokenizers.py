@@ -296,7 +296,7 @@ def write_qwen2(folder: Path, as_tokenizer_json: bool) -> int:
 
 
 def write_gemma(folder: Path, merges: int = 300) -> int:
-    """Write a Gemma tokenizer as repositories publish it: bytes, characters, pieces. Returns how many tokens there are."""
+    """Write a Gemma tokenizer as repositories publish it. Returns how many tokens there are."""
     folder.mkdir(parents=True)
     texts = [caption.replace(" ", "\u2581") for caption in captions()]
     words: Counter[tuple[str, ...]] = Counter()

@@ -4,6 +4,9 @@
 //! of a lane's streams is. The pack's tensor may hold rows that no lane uses any more (of a lane that has
 //! jumped ahead); they are dropped when the pack is made anew, which happens only where the set of lanes
 //! changes.
+//!
+//! In the pack all rows are as long as those that entered the list. A lane whose rows are shorter is parked, and shown to
+//! its cache, without what fills them up.
 
 use std::ops::Range;
 
@@ -16,6 +19,10 @@ pub(crate) struct Batch<'a, L> {
     list: &'a L,
     /// The rows of every lane in the whole batch.
     spans: Vec<Range<usize>>,
+    /// Tokens of the hidden stream that are the lane's own.
+    tokens: Vec<usize>,
+    /// Tokens of the hidden stream in the pack.
+    width: usize,
     /// By lane.
     rows: Vec<Rows>,
     pack: Pack<L>,
@@ -40,18 +47,23 @@ struct Pack<L> {
 }
 
 impl<'a, L: BlockList> Batch<'a, L> {
-    /// All lanes in one pack; `rows` are their numbers of rows.
-    pub(crate) fn new(list: &'a L, streams: Streams, rows: impl Iterator<Item = usize>) -> Self {
+    /// All lanes in one pack; `lanes` are their numbers of rows, and of tokens where not all are their own.
+    pub(crate) fn new(
+        list: &'a L,
+        streams: Streams,
+        lanes: impl Iterator<Item = (usize, Option<usize>)>,
+    ) -> Result<Self> {
+        let width = streams.hidden.dim(1)?;
         let mut end = 0;
-        let spans: Vec<_> = rows
-            .map(|rows| {
+        let (spans, tokens): (Vec<_>, Vec<_>) = lanes
+            .map(|(rows, tokens)| {
                 end += rows;
-                end - rows..end
+                (end - rows..end, tokens.map_or(width, |tokens| tokens.min(width)))
             })
-            .collect();
+            .unzip();
         let rows = spans.iter().map(|span| Rows::Packed { first: span.start }).collect();
         let pack = Pack { lanes: (0..spans.len()).collect(), list: None, streams };
-        Self { list, spans, rows, pack }
+        Ok(Self { list, spans, tokens, width, rows, pack })
     }
 
     /// The streams of a lane, a view.
@@ -60,7 +72,7 @@ impl<'a, L: BlockList> Batch<'a, L> {
             Rows::Parked(streams) => Ok(streams.clone()),
             Rows::Packed { first } => {
                 debug_assert!(self.pack.lanes.contains(&lane), "lane {lane} is neither packed nor parked");
-                self.pack.streams.rows(*first, self.spans[lane].len())
+                self.pack.streams.rows(*first, self.spans[lane].len())?.of_tokens(self.tokens[lane])
             }
         }
     }
@@ -114,7 +126,7 @@ impl<'a, L: BlockList> Batch<'a, L> {
             let rows = lanes.iter().flat_map(|lane| self.spans[*lane].clone());
             Some(self.list.select(&rows.collect::<Vec<_>>())?)
         };
-        self.pack = Pack { lanes, list, streams: Streams::concat(&parts)? };
+        self.pack = Pack { lanes, list, streams: Streams::concat(&parts, self.width)? };
         Ok(())
     }
 }
@@ -125,11 +137,18 @@ impl Streams {
         Ok(Self { hidden: narrow(&self.hidden)?, encoder: self.encoder.as_ref().map(narrow).transpose()? })
     }
 
-    fn concat(parts: &[Self]) -> Result<Self> {
-        if let [only] = parts {
-            return Ok(only.clone());
+    /// The first tokens of the hidden stream.
+    fn of_tokens(self, tokens: usize) -> Result<Self> {
+        Ok(Self { hidden: self.hidden.narrow(1, 0, tokens)?, ..self })
+    }
+
+    /// With hidden streams of `tokens` each.
+    fn concat(parts: &[Self], tokens: usize) -> Result<Self> {
+        let filled = parts.iter().map(|part| part.hidden.pad_with_zeros(1, 0, tokens - part.hidden.dim(1)?));
+        let hidden = filled.collect::<Result<Vec<_>>>()?;
+        if let ([part], [hidden]) = (parts, &hidden[..]) {
+            return Ok(Self { hidden: hidden.clone(), encoder: part.encoder.clone() });
         }
-        let hidden: Vec<_> = parts.iter().map(|part| &part.hidden).collect();
         // A list either carries a text stream for all of its rows or for none.
         let encoder: Vec<_> = parts.iter().filter_map(|part| part.encoder.as_ref()).collect();
         let encoder = if encoder.is_empty() { None } else { Some(Tensor::cat(&encoder, 0)?) };

@@ -44,7 +44,7 @@ pub fn run_blocks<L: BlockList>(list: &L, streams: Streams, lanes: &mut [Lane<'_
     let mut forward = Forward {
         blocks: list.blocks(),
         standing: lanes.iter().map(|_| Standing { at: 0, stage: Stage::Unasked }).collect(),
-        batch: Batch::new(list, streams, lanes.iter().map(|lane| lane.rows)),
+        batch: Batch::new(list, streams, lanes.iter().map(|lane| (lane.rows, lane.tokens)))?,
         lanes,
     };
     loop {
@@ -322,6 +322,53 @@ mod tests {
         assert_eq!(db_cache(prune), [vec![0, 2, 3, 4, 5, 12], vec![0, 2, 3, 4, 5, 12]]);
         assert_eq!(visits(CacheBackend::TeaCache, &json!({})), [vec![0, 12], vec![0, 12]]);
         assert_eq!(visits(CacheBackend::MagCache, &json!({})), [vec![0, 12], vec![0, 12]]);
+    }
+
+    /// What the blocks add depends on what they get.
+    struct Growing;
+
+    impl BlockList for Growing {
+        fn blocks(&self) -> usize {
+            BLOCKS
+        }
+
+        fn run(&self, blocks: Range<usize>, streams: Streams) -> Result<Streams> {
+            Ok(Streams { hidden: (&streams.hidden * 1.1f64.powi(blocks.len() as i32))?, ..streams })
+        }
+
+        fn modulated_input(&self, streams: &Streams) -> Result<Tensor> {
+            Ok(streams.hidden.clone())
+        }
+
+        fn select(&self, _rows: &[usize]) -> Result<Self> {
+            Ok(Self)
+        }
+    }
+
+    #[test]
+    fn what_fills_a_row_up_to_the_length_of_others_is_never_seen() {
+        let keys = json!({"max_warmup_steps": 1, "residual_diff_threshold": 0.1});
+        let config = CacheConfig::parse(CacheBackend::CacheDit, keys.as_object().unwrap()).unwrap();
+        let plan = CachePlan::new(&config, 9, ModelFacts { blocks: &[BLOCKS], ..Default::default() }).unwrap();
+        let cache = || ImageCache::of(method::new(&plan, BLOCKS).unwrap(), BLOCKS);
+        let (mut short, mut long, mut alone) = (cache(), cache(), cache());
+        for step in 0..9 {
+            let own = [1.0 + 0.01 * step as f32, 2.0];
+            let rows = [[own[0], own[1], 100.0 * step as f32], [3.0, 4.0, 5.0 * (step * step) as f32]];
+            let hidden = Tensor::new(&rows, &Device::Cpu).unwrap().unsqueeze(2).unwrap();
+            let mut lanes = [Lane::new(1, &mut short), Lane::new(1, &mut long)];
+            lanes[0].limit_tokens(2);
+            let hidden = run_blocks(&Growing, Streams { hidden, encoder: None }, &mut lanes).unwrap().hidden;
+            assert_eq!(hidden.dims(), [2, 3, 1]);
+            let entered = Tensor::new(&[own], &Device::Cpu).unwrap().unsqueeze(2).unwrap();
+            let lanes = &mut [Lane::new(1, &mut alone)];
+            let expected = run_blocks(&Growing, Streams { hidden: entered, encoder: None }, lanes).unwrap().hidden;
+            let ours = hidden.narrow(0, 0, 1).unwrap().narrow(1, 0, 2).unwrap();
+            let values = |tensor: &Tensor| tensor.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+            assert_eq!(values(&ours), values(&expected), "step {step}");
+        }
+        assert!(alone.cached_forwards() > 0 && long.cached_forwards() < alone.cached_forwards());
+        assert_eq!(short.cached_forwards(), alone.cached_forwards());
     }
 
     #[test]

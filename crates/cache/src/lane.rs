@@ -11,6 +11,8 @@ pub struct Lane<'a> {
     pub(crate) rows: usize,
     pub(crate) cache: &'a mut ImageCache,
     pub(crate) watch: Watch,
+    /// `None`: all.
+    pub(crate) tokens: Option<usize>,
 }
 
 /// A tensor of the image that is looked at for NaN and infinity as part of the forward.
@@ -27,7 +29,18 @@ pub(crate) enum Watch {
 impl<'a> Lane<'a> {
     /// `rows` rows, at least one, of the image with this state.
     pub fn new(rows: usize, cache: &'a mut ImageCache) -> Self {
-        Self { rows, cache, watch: Watch::Nothing }
+        Self { rows, cache, watch: Watch::Nothing, tokens: None }
+    }
+
+    /// Number of its rows.
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// Only the first tokens of the hidden stream are this image's. Those behind them fill its rows up to the length of
+    /// other images: its cache never sees them, and what becomes of them is nobody's business.
+    pub fn limit_tokens(&mut self, tokens: usize) {
+        self.tokens = Some(tokens);
     }
 
     /// The forward also finds out whether this tensor, on the device of the streams, is finite. That costs

@@ -99,8 +99,10 @@ fn guidance(request: &ImageRequest, info: &ModelInfo) -> Result<Guidance, Reques
     if negative_prompt.is_some() && guidance.mixing_scale().is_none() {
         let (field, scale) =
             if takes_true_cfg { ("true_cfg_scale", true_cfg_scale) } else { ("guidance_scale", guidance_scale) };
+        let neutral = info.guidance.neutral_scale();
         let message = format!(
-            "`negative_prompt` has no effect without guidance; leave it out, or set `{field}` (now {scale}) above 1"
+            "`negative_prompt` has no effect without guidance; leave it out, or set `{field}` (now {scale}) above \
+             {neutral}"
         );
         return Err(invalid("negative_prompt", message));
     }
@@ -115,7 +117,8 @@ pub(crate) fn check_rows(planned: &PlannedRequest, max_batch_rows: usize) -> Res
     }
     let message = format!(
         "an image under guidance is {rows} rows, and this server runs at most {max_batch_rows} (--max-batch-rows); \
-         with a `guidance_scale` up to 1 it is one"
+         with a `guidance_scale` up to {} it is one",
+        if matches!(planned.spec.guidance, Guidance::BeyondPrompt(_)) { 0 } else { 1 }
     );
     Err(refuse("guidance_scale", "too_many_rows", message))
 }

@@ -54,7 +54,7 @@ impl ModelInfo {
             blocks,
             separate_cfg: false,
             tea_cache_coefficients: self.fit.as_ref().map(|fit| fit.tea_cache_coefficients),
-            mag_ratios: self.fit.as_ref().map(|fit| &fit.mag_ratios[..]),
+            mag_ratios: self.fit.as_ref().map(|fit| &fit.mag_ratios[..]).filter(|ratios| !ratios.is_empty()),
         }
     }
 

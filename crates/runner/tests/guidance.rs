@@ -1,5 +1,5 @@
-//! What requests for FLUX, whose guidance is distilled, may ask for, and that a second forward needs no larger
-//! batch.
+//! What requests for FLUX, whose guidance is distilled, and for Z-Image, whose scale begins at 0, may ask for, and that a second
+//! forward needs no larger batch.
 
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
@@ -119,4 +119,25 @@ fn the_unconditional_forward_may_come_first() {
     assert_eq!(diffs(&second, 0), diffs(&second, 1));
     assert_ne!(diffs(&first, 0), diffs(&first, 1));
     assert_eq!(diffs(&first, 0)[&2], diffs(&second, 0)[&2]);
+}
+
+#[test]
+fn the_scale_of_z_image_begins_at_0() {
+    let engine = engine("z-image-turbo");
+    let unguided = |negative_prompt: Option<&str>| ImageRequest {
+        guidance_scale: Some(0.0),
+        negative_prompt: negative_prompt.map(str::to_owned),
+        ..request()
+    };
+    let planned = engine.plan(unguided(None)).unwrap();
+    assert_eq!((planned.spec().guidance, planned.spec().guidance.rows()), (Guidance::BeyondPrompt(0.0), 1));
+    let refused = engine.plan(unguided(Some("blurry"))).unwrap_err();
+    assert_eq!(refused.param, "negative_prompt");
+    assert!(refused.message.contains("set `guidance_scale` (now 0) above 0"), "{refused}");
+    for guidance_scale in [None, Some(0.5)] {
+        // Two rows in one forward, for which this engine has no room.
+        let guided = ImageRequest { guidance_scale, negative_prompt: Some("blurry".to_owned()), ..request() };
+        let refused = engine.plan(guided).unwrap_err();
+        assert!(refused.message.contains("with a `guidance_scale` up to 0 it is one"), "{refused}");
+    }
 }

@@ -7,8 +7,10 @@ use super::conditioning::{Conditioning, EncodedText};
 /// What the rows of one forward are conditioned on, gathered. Each part is there for all rows or for none.
 #[derive(Debug, Clone, Default)]
 pub struct ConditioningBatch {
-    /// `[rows, tokens, dim]`: states of texts.
+    /// `[rows, tokens, dim]`: states of texts, with zeros behind those that are shorter than others.
     pub states: Option<Tensor>,
+    /// Tokens of each text.
+    pub lengths: Vec<usize>,
     /// `[rows, tokens]`, f32: what is added to attention scores of text tokens.
     pub bias: Option<Tensor>,
     /// `[rows, dim]`: texts in one vector each.
@@ -35,15 +37,20 @@ impl ConditioningBatch {
             candle_core::bail!("rows conditioned on classes and rows conditioned on texts share no forward");
         }
         Ok(Self {
-            states: of_all(&texts, |text| Some(&text.states))?,
-            bias: of_all(&texts, |text| text.bias.as_ref())?,
-            pooled: of_all(&texts, |text| text.pooled.as_ref())?,
+            states: of_all(&padded(&texts)?)?,
+            lengths: texts.iter().map(|text| text.states.dim(1)).collect::<Result<_>>()?,
+            bias: of_all(&texts.iter().map(|text| text.bias.clone()).collect::<Vec<_>>())?,
+            pooled: of_all(&texts.iter().map(|text| text.pooled.clone()).collect::<Vec<_>>())?,
             classes: (!classes.is_empty()).then_some(classes),
         })
     }
 
     pub(super) fn states(&self) -> Result<&Tensor> {
         present(self.states.as_ref(), "texts")
+    }
+
+    pub(super) fn lengths(&self) -> &[usize] {
+        &self.lengths
     }
 
     pub(super) fn bias(&self) -> Result<&Tensor> {
@@ -59,9 +66,17 @@ impl ConditioningBatch {
     }
 }
 
+/// The states of texts, each `[1, tokens of the longest, dim]`.
+fn padded(texts: &[&EncodedText]) -> Result<Vec<Option<Tensor>>> {
+    let longest =
+        texts.iter().map(|text| text.states.dim(1)).try_fold(0, |longest, tokens| tokens.map(|it| longest.max(it)))?;
+    let padded = texts.iter().map(|text| text.states.pad_with_zeros(1, 0, longest - text.states.dim(1)?).map(Some));
+    padded.collect()
+}
+
 /// A part of all texts, `[1, ..]` each, as one tensor; `None` where no text has it.
-fn of_all(texts: &[&EncodedText], part: impl Fn(&EncodedText) -> Option<&Tensor>) -> Result<Option<Tensor>> {
-    let parts: Vec<_> = texts.iter().filter_map(|text| part(text)).collect();
+fn of_all(texts: &[Option<Tensor>]) -> Result<Option<Tensor>> {
+    let parts: Vec<_> = texts.iter().flatten().collect();
     match parts.len() {
         0 => Ok(None),
         count if count == texts.len() => Tensor::cat(&parts, 0).map(Some),
@@ -93,6 +108,18 @@ mod tests {
         let batch = ConditioningBatch::gather(&[&Conditioning::Class(7), &Conditioning::Class(1000)]).unwrap();
         assert_eq!(batch.classes().unwrap(), [7, 1000]);
         assert!(batch.states().unwrap_err().to_string().contains("conditioned on texts, which its rows lack"));
+    }
+
+    #[test]
+    fn shorter_texts_are_filled_up_with_zeros() {
+        let of = |tokens: usize| {
+            let states = Tensor::ones((1, tokens, 2), DType::F32, &Device::Cpu).unwrap();
+            Conditioning::Text(EncodedText { states, bias: None, pooled: None, cuts: Vec::new() })
+        };
+        let batch = ConditioningBatch::gather(&[&of(1), &of(3)]).unwrap();
+        assert_eq!(batch.lengths(), [1, 3]);
+        let sums = batch.states().unwrap().sum(2).unwrap().to_vec2::<f32>().unwrap();
+        assert_eq!(sums, [[2.0, 0.0, 0.0], [2.0, 2.0, 2.0]]);
     }
 
     #[test]

@@ -8,6 +8,8 @@
 //!   <https://github.com/huggingface/diffusers/tree/v0.42.1/src/diffusers/pipelines/stable_diffusion_3>
 //! * `FluxPipeline.__call__` (lines 600-973):
 //!   <https://github.com/huggingface/diffusers/blob/v0.42.1/src/diffusers/pipelines/flux/pipeline_flux.py#L600>
+//! * `ZImagePipeline.__call__` (lines 300-620):
+//!   <https://github.com/huggingface/diffusers/blob/v0.42.1/src/diffusers/pipelines/z_image/pipeline_z_image.py#L300>
 //!
 //! Classifier-free guidance mixes two predictions: one for the prompt, and one for what is steered away
 //! from. Most models make both in one forward, as two rows. Distilled ones (FLUX) have learned the mixture
@@ -23,6 +25,9 @@ pub enum GuidanceKind {
     Class,
     /// Away from a negative prompt, which may be empty.
     NegativePrompt,
+    /// The same, with a scale that counts from the prompt's own prediction on: 0 is none, and every other is one less
+    /// than elsewhere.
+    BeyondPrompt,
     /// Distilled; away from a negative prompt where a second forward is asked for.
     Distilled {
         /// The model is conditioned on the scale. Otherwise there is none to choose.
@@ -35,6 +40,8 @@ pub enum GuidanceKind {
 pub enum Guidance {
     /// By this scale, with a second row in the same forward; 1 or less: none, and no second row.
     Rows(f64),
+    /// The same, with a scale that counts from the prompt's own prediction on; 0: none, and no second row.
+    BeyondPrompt(f64),
     /// As the model was distilled to.
     Distilled {
         /// The scale the model is conditioned on, if it is on any.
@@ -50,6 +57,7 @@ impl GuidanceKind {
         match self {
             Self::None => Guidance::Rows(1.0),
             Self::Class | Self::NegativePrompt => Guidance::Rows(guidance_scale),
+            Self::BeyondPrompt => Guidance::BeyondPrompt(guidance_scale),
             Self::Distilled { .. } => Guidance::Distilled { scale: guidance_scale, true_cfg_scale },
         }
     }
@@ -61,7 +69,12 @@ impl GuidanceKind {
 
     /// What is steered away from can be a text.
     pub fn takes_negative_prompt(self) -> bool {
-        matches!(self, Self::NegativePrompt | Self::Distilled { .. })
+        matches!(self, Self::NegativePrompt | Self::BeyondPrompt | Self::Distilled { .. })
+    }
+
+    /// The largest scale at which there is no guidance.
+    pub fn neutral_scale(self) -> f64 {
+        if self == Self::BeyondPrompt { 0.0 } else { 1.0 }
     }
 }
 
@@ -69,7 +82,7 @@ impl Guidance {
     /// What the model was asked to be guided by, as `guidance_scale`.
     pub fn scale(self) -> f64 {
         match self {
-            Self::Rows(scale) | Self::Distilled { scale, .. } => scale,
+            Self::Rows(scale) | Self::BeyondPrompt(scale) | Self::Distilled { scale, .. } => scale,
         }
     }
 
@@ -80,7 +93,10 @@ impl Guidance {
 
     /// The strength of classifier-free guidance; `None` where there is only the prompt's prediction.
     pub fn mixing_scale(self) -> Option<f64> {
-        let (Self::Rows(scale) | Self::Distilled { true_cfg_scale: scale, .. }) = self;
+        let scale = match self {
+            Self::Rows(scale) | Self::Distilled { true_cfg_scale: scale, .. } => scale,
+            Self::BeyondPrompt(scale) => 1.0 + scale,
+        };
         (scale > 1.0).then_some(scale)
     }
 
@@ -92,7 +108,7 @@ impl Guidance {
     /// Rows of an image in one forward.
     pub fn rows_per_forward(self) -> usize {
         match self {
-            Self::Rows(_) => self.rows(),
+            Self::Rows(_) | Self::BeyondPrompt(_) => self.rows(),
             Self::Distilled { .. } => 1,
         }
     }
@@ -114,6 +130,8 @@ mod tests {
             (GuidanceKind::Class.with(4.0, 1.0), 2, 2),
             (GuidanceKind::NegativePrompt.with(1.0, 1.0), 1, 1),
             (GuidanceKind::None.with(1.0, 1.0), 1, 1),
+            (GuidanceKind::BeyondPrompt.with(0.5, 1.0), 2, 2),
+            (GuidanceKind::BeyondPrompt.with(0.0, 1.0), 1, 1),
             (distilled.with(3.5, 1.0), 1, 1),
             (distilled.with(0.0, 3.0), 2, 1),
         ] {

@@ -18,6 +18,7 @@ mod pixart;
 mod prompt_encoder;
 mod registry;
 mod sd3;
+mod z_image;
 
 pub use conditioning::{Conditioning, EncodedText};
 pub use conditioning_batch::ConditioningBatch;

@@ -5,7 +5,7 @@ use afterimage_checkpoint::{ModelIndex, Parameters};
 use super::family::LoadedFamily;
 use super::parts::FamilyParts;
 use super::pixart::Variant;
-use super::{dit, flux, pixart, sd3};
+use super::{dit, flux, pixart, sd3, z_image};
 use crate::DiffusionError;
 
 /// A family as `model_index.json` names it.
@@ -24,7 +24,7 @@ pub struct FamilyEntry {
 }
 
 /// All families. Older repositories name `Transformer2DModel`, of which DiT and PixArt were once variants.
-pub(crate) static FAMILIES: [FamilyEntry; 5] = [
+pub(crate) static FAMILIES: [FamilyEntry; 6] = [
     FamilyEntry {
         pipeline: "DiTPipeline",
         transformers: &["DiTTransformer2DModel", "Transformer2DModel"],
@@ -59,6 +59,13 @@ pub(crate) static FAMILIES: [FamilyEntry; 5] = [
         adds_shift: true,
         load: flux::load,
         build: flux::build,
+    },
+    FamilyEntry {
+        pipeline: "ZImagePipeline",
+        transformers: &["ZImageTransformer2DModel"],
+        adds_shift: true,
+        load: z_image::load,
+        build: z_image::build,
     },
 ];
 

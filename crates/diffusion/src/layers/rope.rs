@@ -15,10 +15,10 @@ use crate::ops::rotary::{rotate_halves, rotate_pairs};
 /// Longest period of the angles.
 const THETA: f64 = 10_000.0;
 
-/// The angles of a sequence of tokens, the same in every row.
+/// The angles of a sequence of tokens, the same in every row or each row's own.
 #[derive(Debug, Clone)]
 pub(crate) struct RotaryPositions {
-    /// `[tokens, head size / 2]`, f32.
+    /// `[tokens, head size / 2]` or `[rows, tokens, head size / 2]`, f32.
     cosines: Tensor,
     sines: Tensor,
 }
@@ -48,10 +48,43 @@ impl RotaryPositions {
         Ok(Self { cosines: table(f64::cos)?, sines: table(f64::sin)? })
     }
 
+    /// With angles of which these are cosines and sines, `[rows, tokens, head size / 2]`, f32.
+    pub(crate) fn of_rows(cosines: Tensor, sines: Tensor) -> Self {
+        Self { cosines, sines }
+    }
+
+    /// Of the first tokens of rows that have angles of their own.
+    pub(crate) fn first_tokens(&self, tokens: usize) -> Result<Self> {
+        let first = |table: &Tensor| table.narrow(1, 0, tokens)?.contiguous();
+        Ok(Self { cosines: first(&self.cosines)?, sines: first(&self.sines)? })
+    }
+
+    /// Of some of the rows.
+    pub(super) fn select(&self, rows: &Tensor) -> Result<Self> {
+        if self.cosines.rank() == 2 {
+            return Ok(self.clone());
+        }
+        let select = |table: &Tensor| table.index_select(rows, 0);
+        Ok(Self { cosines: select(&self.cosines)?, sines: select(&self.sines)? })
+    }
+
     /// Turns `[rows, tokens, heads, head size]`; in f32 whatever the dtype. Pairs are neighbours
     /// (interleaved), not the two halves of a head as in most language models.
     pub(crate) fn rotate(&self, x: &Tensor) -> Result<Tensor> {
-        rotate_pairs(x, &self.cosines, &self.sines)
+        if self.cosines.rank() == 2 {
+            return rotate_pairs(x, &self.cosines, &self.sines);
+        }
+        // All rows as one long one, whose tokens have angles one by one.
+        let (rows, tokens, heads, size) = x.dims4()?;
+        let flat = |table: &Tensor| table.reshape((rows * tokens, size / 2));
+        let turned =
+            rotate_pairs(&x.reshape((1, rows * tokens, heads, size))?, &flat(&self.cosines)?, &flat(&self.sines)?)?;
+        turned.reshape((rows, tokens, heads, size))
+    }
+
+    #[cfg(test)]
+    pub(crate) fn tables(&self) -> (&Tensor, &Tensor) {
+        (&self.cosines, &self.sines)
     }
 }
 
@@ -93,6 +126,12 @@ mod tests {
         let x = Tensor::new(&[[[[1f32, 0.0, 1.0, 0.0, 1.0, 0.0]]; 2]], &Device::Cpu).unwrap();
         let turned = positions.rotate(&x).unwrap().squeeze(2).unwrap().squeeze(0).unwrap().to_vec2::<f32>().unwrap();
         assert_eq!(turned[0], [1.0, 0.0, 1.0, 0.0, 1.0, 0.0], "the first position turns nothing");
+        let (cosines, sines) = positions.tables();
+        let twice = |table: &Tensor| Tensor::stack(&[table, table], 0).unwrap();
+        let of_rows = RotaryPositions::of_rows(twice(cosines), twice(sines));
+        let both = of_rows.rotate(&Tensor::cat(&[&x, &x], 0).unwrap()).unwrap();
+        let second = both.get(1).unwrap().squeeze(1).unwrap().to_vec2::<f32>().unwrap();
+        assert_eq!(second, turned, "rows with angles of their own");
         // Axis 0 has one pair, axis 1 two: the second is a hundred times slower.
         let expected = [2f32, 1.0, 0.01].map(|angle| [angle.cos(), angle.sin()]).concat();
         for (found, expected) in turned[1].iter().zip(expected) {

@@ -15,8 +15,9 @@ pub(crate) struct RowContext {
     pub(crate) modulation: Tensor,
     classes: Option<Tensor>,
     encoder: Option<EncoderStates>,
-    /// The same in every row.
     positions: Option<RotaryPositions>,
+    /// `[rows, 1, 1, tokens]`
+    token_bias: Option<Tensor>,
 }
 
 /// What blocks attend to beside their own tokens.
@@ -31,7 +32,7 @@ pub(crate) struct EncoderStates {
 impl RowContext {
     /// Of blocks that take nothing else.
     pub(crate) fn new(modulation: Tensor) -> Self {
-        Self { modulation, classes: None, encoder: None, positions: None }
+        Self { modulation, classes: None, encoder: None, positions: None, token_bias: None }
     }
 
     /// With classes, `[rows]`, u32, for blocks that embed them themselves.
@@ -47,6 +48,17 @@ impl RowContext {
     /// With the positions of all tokens.
     pub(crate) fn with_positions(self, positions: RotaryPositions) -> Self {
         Self { positions: Some(positions), ..self }
+    }
+
+    /// With what is added to the scores of attention to the rows' own tokens, `[rows, 1, 1, tokens]`, where rows are of
+    /// different lengths.
+    pub(crate) fn with_token_bias(self, token_bias: Option<Tensor>) -> Self {
+        Self { token_bias, ..self }
+    }
+
+    /// Added to the scores of attention to the rows' own tokens, if anything.
+    pub(crate) fn token_bias(&self) -> Option<&Tensor> {
+        self.token_bias.as_ref()
     }
 
     /// `[rows]`, u32. An error where the transformer gave none, as with the other parts.
@@ -77,7 +89,8 @@ impl RowContext {
             modulation: self.modulation.index_select(&rows, 0)?,
             classes: optional(&self.classes)?,
             encoder,
-            positions: self.positions.clone(),
+            positions: self.positions.as_ref().map(|positions| positions.select(&rows)).transpose()?,
+            token_bias: optional(&self.token_bias)?,
         })
     }
 }

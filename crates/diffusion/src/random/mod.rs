@@ -10,12 +10,14 @@ mod clip;
 mod dit;
 mod flux;
 mod pixart;
+mod qwen3;
 mod recipe;
 mod schedulers;
 mod sd3;
 mod t5;
 mod tokenizers;
 mod vae;
+mod z_image;
 
 use std::fs;
 use std::path::Path;
@@ -27,10 +29,12 @@ use clip::ClipConfig;
 use dit::DitConfig;
 use flux::FluxConfig;
 use pixart::PixArtConfig;
+use qwen3::Qwen3Config;
 use recipe::Recipe;
 use sd3::Sd3Config;
 use t5::T5Config;
 use vae::VaeConfig;
+use z_image::ZImageConfig;
 
 /// Classes of the published DiT models: ImageNet's.
 const IMAGENET_CLASSES: usize = 1000;
@@ -50,6 +54,10 @@ pub enum RandomModelKind {
     FluxDev,
     /// `black-forest-labs/FLUX.1-schnell`, likewise.
     FluxSchnell,
+    /// `Tongyi-MAI/Z-Image-Turbo`, its transformer of 6 billion parameters as a GGUF file in Q4_K.
+    ZImageTurbo,
+    /// `Tongyi-MAI/Z-Image`, not quantised.
+    ZImage,
     /// A DiT of 4 layers with 32 channels and a VAE of two levels, 16x16 pictures: for tests.
     TinyDit,
     /// The same DiT before the VAE of `DitXl2At256`: decoding at its real size, without gigabytes beside it.
@@ -58,13 +66,15 @@ pub enum RandomModelKind {
 
 impl RandomModelKind {
     /// All kinds.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 10] = [
         Self::DitXl2At256,
         Self::DitXl2At512,
         Self::PixArtSigma,
         Self::Sd3Medium,
         Self::FluxDev,
         Self::FluxSchnell,
+        Self::ZImageTurbo,
+        Self::ZImage,
         Self::TinyDit,
         Self::TinyDitSdVae,
     ];
@@ -78,6 +88,8 @@ impl RandomModelKind {
             Self::Sd3Medium => "sd3-medium",
             Self::FluxDev => "flux-dev",
             Self::FluxSchnell => "flux-schnell",
+            Self::ZImageTurbo => "z-image-turbo",
+            Self::ZImage => "z-image",
             Self::TinyDit => "tiny-dit",
             Self::TinyDitSdVae => "tiny-dit-sd-vae",
         }
@@ -97,6 +109,8 @@ impl RandomModelKind {
             }
             Self::FluxDev => flux(true),
             Self::FluxSchnell => flux(false),
+            Self::ZImageTurbo => ZImageConfig::turbo().model(&Qwen3Config::with_4b(), &VaeConfig::flux()),
+            Self::ZImage => ZImageConfig::base().model(&Qwen3Config::with_4b(), &VaeConfig::flux()),
             Self::TinyDit => DitConfig::tiny().model(&VaeConfig::tiny(), 10),
             Self::TinyDitSdVae => DitConfig::tiny().model(&VaeConfig::sd_vae_ft(), 10),
         }

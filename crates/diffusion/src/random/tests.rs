@@ -76,12 +76,15 @@ fn half_precision_rounds_the_same_values() {
 #[test]
 fn models_have_their_published_sizes() {
     const T5_XXL: usize = 4_762_310_656;
+    const QWEN3_4B: usize = 4_022_468_096;
     for (kind, sizes) in [
         (RandomModelKind::DitXl2At256, vec![749_826_464, 83_653_863]),
         (RandomModelKind::PixArtSigma, vec![610_856_096, 83_653_863, T5_XXL]),
         (RandomModelKind::Sd3Medium, vec![2_084_951_104, 83_819_683, 123_650_304, 694_659_840, T5_XXL]),
         (RandomModelKind::FluxDev, vec![11_901_408_320, 83_819_683, 123_060_480, T5_XXL]),
         (RandomModelKind::FluxSchnell, vec![11_891_178_560, 83_819_683, 123_060_480, T5_XXL]),
+        (RandomModelKind::ZImageTurbo, vec![6_154_908_736, 83_819_683, QWEN3_4B]),
+        (RandomModelKind::ZImage, vec![6_154_908_736, 83_819_683, QWEN3_4B]),
     ] {
         let found: Vec<_> =
             kind.recipe().components.iter().map(|component| component.tensors().unwrap().elements()).collect();
@@ -163,6 +166,30 @@ fn flux_runs_from_its_gguf_file() {
     }
 }
 
+#[test]
+fn z_image_runs_as_diffusers_saves_it_and_from_its_gguf_file() {
+    for is_quantised in [false, true] {
+        let config = ZImageConfig {
+            layers: 2,
+            refiner_layers: 1,
+            heads: 2,
+            axes: [32, 48, 48],
+            is_quantised,
+            ..ZImageConfig::turbo()
+        };
+        let text_encoder = Qwen3Config {
+            size: 64,
+            inner_size: 96,
+            layers: 2,
+            heads: 2,
+            key_value_heads: 1,
+            head_size: 8,
+            tokens: 261,
+        };
+        assert_it_makes_pictures(&config.model(&text_encoder, &VaeConfig::tiny_with_16_channels()));
+    }
+}
+
 /// Quantised weights are spread like others.
 #[test]
 fn blocks_are_spread() {
@@ -189,8 +216,8 @@ fn names_are_parsed_and_typos_answered() {
     let error = "dit-xl".parse::<RandomModelKind>().unwrap_err().to_string();
     assert_eq!(
         error,
-        "no random model `dit-xl`; there are dit-xl-2-256, dit-xl-2-512, pixart-sigma, sd3-medium, flux-dev, flux-schnell, tiny-dit, \
-         tiny-dit-sd-vae"
+        "no random model `dit-xl`; there are dit-xl-2-256, dit-xl-2-512, pixart-sigma, sd3-medium, flux-dev, flux-schnell, z-image-turbo, \
+         z-image, tiny-dit, tiny-dit-sd-vae"
     );
 }
 

@@ -12,6 +12,9 @@ use crate::DiffusionError;
 const CLIP_START: (&str, u32) = ("<|startoftext|>", 49406);
 const CLIP_END: (&str, u32) = ("<|endoftext|>", 49407);
 const CLIP_MAX_LENGTH: usize = 77;
+/// Qwen's tokens behind its vocabulary that chat templates consist of, and whether they are special.
+const QWEN_TOKENS: [(&str, bool); 5] =
+    [("<|endoftext|>", true), ("<|im_start|>", true), ("<|im_end|>", true), ("<think>", false), ("</think>", false)];
 
 pub(super) enum TokenizerKind {
     /// Filled up with the end token.
@@ -19,6 +22,7 @@ pub(super) enum TokenizerKind {
     /// Filled up with "!", as for the larger CLIP.
     ClipPaddedWithBang,
     T5,
+    Qwen2,
 }
 
 impl TokenizerKind {
@@ -26,6 +30,7 @@ impl TokenizerKind {
         match self {
             Self::Clip | Self::ClipPaddedWithBang => "CLIPTokenizer",
             Self::T5 => "T5Tokenizer",
+            Self::Qwen2 => "Qwen2Tokenizer",
         }
     }
 
@@ -34,6 +39,7 @@ impl TokenizerKind {
             Self::Clip => write_clip(folder, CLIP_END.0),
             Self::ClipPaddedWithBang => write_clip(folder, "!"),
             Self::T5 => write_json(&folder.join("tokenizer.json"), &t5()),
+            Self::Qwen2 => write_qwen2(folder),
         }
     }
 }
@@ -60,6 +66,36 @@ fn write_clip(folder: &Path, padding: &str) -> Result<(), DiffusionError> {
             "pad_token": padding,
             "tokenizer_class": "CLIPTokenizer",
             "unk_token": CLIP_END.0,
+        }),
+    )
+}
+
+/// The first 256 tokens of Qwen, which are bytes, and no merges; its special tokens follow.
+fn write_qwen2(folder: &Path) -> Result<(), DiffusionError> {
+    let bytes = byte_characters();
+    let count = bytes.len();
+    let vocabulary: Map<String, Value> =
+        bytes.iter().map(char::to_string).zip(0..).map(|(token, id): (String, u32)| (token, json!(id))).collect();
+    write_json(&folder.join("vocab.json"), &Value::Object(vocabulary))?;
+    write_text(&folder.join("merges.txt"), "#version: 0.2\n")?;
+    let added = QWEN_TOKENS.iter().enumerate().map(|(index, (content, special))| {
+        let token = json!({
+            "content": content, "special": special,
+            "lstrip": false, "normalized": false, "rstrip": false, "single_word": false,
+        });
+        ((count + index).to_string(), token)
+    });
+    write_json(
+        &folder.join("tokenizer_config.json"),
+        &json!({
+            "add_prefix_space": false,
+            "added_tokens_decoder": added.collect::<Map<_, _>>(),
+            "bos_token": null,
+            "eos_token": "<|im_end|>",
+            "model_max_length": 131_072,
+            "pad_token": "<|endoftext|>",
+            "tokenizer_class": "Qwen2Tokenizer",
+            "unk_token": null,
         }),
     )
 }

@@ -5,7 +5,7 @@ use std::fmt;
 /// A text encoder and the longest text it reads.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PromptLimit {
-    /// `CLIP` or `T5`.
+    /// `CLIP`, `T5` or the name of a decoder.
     pub encoder: &'static str,
     /// Its folder in the model.
     pub component: String,

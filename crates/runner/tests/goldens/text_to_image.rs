@@ -334,6 +334,37 @@ fn flux_schnell_mixed_batch() {
 }
 
 #[test]
+fn z_image_turbo_pictures() {
+    check_runs("z-image-turbo");
+}
+
+#[test]
+fn z_image_turbo_caches() {
+    check_caches("z-image-turbo");
+}
+
+#[test]
+fn z_image_turbo_mixed_batch() {
+    check_mixed_batch("z-image-turbo");
+}
+
+#[test]
+fn z_image_pictures() {
+    check_runs("z-image");
+}
+
+/// Both captions of the pair have their own length; what fills the shorter one up counts in the distances.
+#[test]
+fn z_image_caches() {
+    check_caches("z-image");
+}
+
+#[test]
+fn z_image_mixed_batch() {
+    check_mixed_batch("z-image");
+}
+
+#[test]
 fn sd3_pictures() {
     check_runs("sd3");
 }

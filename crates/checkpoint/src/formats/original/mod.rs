@@ -8,6 +8,7 @@
 
 mod flux;
 mod sd3;
+mod z_image;
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -36,7 +37,7 @@ struct Names {
     rules: &'static [(&'static str, Becomes)],
 }
 
-const FAMILIES: [Names; 2] = [flux::NAMES, sd3::NAMES];
+const FAMILIES: [Names; 3] = [flux::NAMES, sd3::NAMES, z_image::NAMES];
 
 /// Models that are often met in single files and not served, by a name in them.
 const OTHERS: [(&str, &str); 4] = [
