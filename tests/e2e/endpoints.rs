@@ -14,7 +14,7 @@ fn the_model_says_what_it_offers() {
     assert_eq!(card["pipeline"], "DiTPipeline");
     assert!(card["created"].as_u64().unwrap() > 1_700_000_000);
     assert_eq!(card["sizes"], json!(["64x64"]));
-    assert_eq!(card["schedulers"], json!(["DDIMScheduler", "DPMSolverMultistepScheduler"]));
+    assert_eq!(card["schedulers"], json!(["DDIMScheduler", "DPMSolverMultistepScheduler", "DDPMScheduler"]));
     assert_eq!(card["defaults"]["size"], "64x64");
     assert_eq!(card["defaults"]["cache_backend"], "none");
     assert_eq!(card["limits"]["num_inference_steps"], 200);

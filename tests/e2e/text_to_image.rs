@@ -42,7 +42,7 @@ impl Family {
             return None;
         }
         let mut request = json!({"size": format!("{}x{}", run["width"], run["height"])});
-        for key in ["prompt", "seed", "num_inference_steps", "guidance_scale", "true_cfg_scale"] {
+        for key in ["prompt", "seed", "num_inference_steps", "guidance_scale", "true_cfg_scale", "scheduler"] {
             if let Some(value) = run.get(key) {
                 request[key] = value.clone();
             }
@@ -129,6 +129,42 @@ fn flux_dev() {
 #[test]
 fn flux_schnell() {
     check_family("flux-schnell");
+}
+
+#[test]
+fn hunyuan_dit_1_2() {
+    check_family("hunyuan-1.2");
+}
+
+#[test]
+fn hunyuan_dit_1_1() {
+    check_family("hunyuan-1.1");
+}
+
+/// Each picture's generator goes on through all of its steps, whatever others draw.
+#[test]
+fn noise_of_every_step_is_the_picture_s_own() {
+    let Family { server, .. } = &Family::serve("hunyuan-1.2", &[]);
+    let both = server.generate(&json!({"prompt": "a red apple", "seed": 1, "n": 2, "num_inference_steps": 6}));
+    for (index, seed) in [1, 2].into_iter().enumerate() {
+        let alone = server.generate(&json!({"prompt": "a red apple", "seed": seed, "num_inference_steps": 6}));
+        let psnr = Picture::of(&both, index).psnr(&Picture::of(&alone, 0));
+        assert!(psnr >= LEAST_PSNR, "{seed}: {psnr} dB");
+    }
+}
+
+#[test]
+fn no_block_runs_without_the_one_that_leaves_it_a_skip() {
+    let Family { server, .. } = &Family::serve("hunyuan-1.2", &[]);
+    let request = |config: Value| json!({"prompt": "a", "cache_backend": "cache_dit", "cache_config": config});
+    for (config, key) in [
+        (json!({"Fn_compute_blocks": 1, "Bn_compute_blocks": 2}), "Bn_compute_blocks"),
+        (json!({"cache_type": "DBPrune"}), "Fn_compute_blocks"),
+    ] {
+        let refused = server.post(request(config).to_string().as_bytes());
+        let param = format!("cache_config.{key}");
+        assert_eq!((refused.status, refused.error().0), (400, Some(param)), "{}", refused.text());
+    }
 }
 
 #[test]

@@ -9,6 +9,7 @@ A scheduler is run on a tiny latent with a made-up model (see `fake_model`) that
 fixture holds the timesteps and the sample after a few of the steps.
 """
 
+import inspect
 import json
 import warnings
 from pathlib import Path
@@ -20,7 +21,7 @@ from diffusers.pipelines.flux.pipeline_flux import calculate_shift
 
 ROOT = Path(__file__).resolve().parents[2]
 FIXTURES = ROOT / "tests" / "fixtures"
-DDIM, DPM = "DDIMScheduler", "DPMSolverMultistepScheduler"
+DDIM, DPM, DDPM = "DDIMScheduler", "DPMSolverMultistepScheduler", "DDPMScheduler"
 FLOW_EULER, FLOW_HEUN = "FlowMatchEulerDiscreteScheduler", "FlowMatchHeunDiscreteScheduler"
 
 EMOJI_DIT = (ROOT / "models/emoji-dit/scheduler/scheduler_config.json").read_text()
@@ -92,15 +93,18 @@ def run(name, scheduler, seed):
         scheduler.set_begin_index(0)
     timesteps = [float(timestep) for timestep in scheduler.timesteps]
     steps = len(timesteps)
-    sample = torch.randn((1, 3, 2, 2), generator=torch.Generator("cpu").manual_seed(seed))
+    generator = torch.Generator("cpu").manual_seed(seed)
+    sample = torch.randn((1, 3, 2, 2), generator=generator)
+    # Noise that a step adds goes on where the first sample ended.
+    noise = {"generator": generator} if "generator" in inspect.signature(scheduler.step).parameters else {}
     initial = numbers(sample)
     kept = {}
     for index, timestep in enumerate(scheduler.timesteps):
-        sample = scheduler.step(fake_model(sample, timestep), timestep, sample, return_dict=False)[0]
+        sample = scheduler.step(fake_model(sample, timestep), timestep, sample, **noise, return_dict=False)[0]
         if index in (0, 1, 2, steps // 2, steps - 1):
             assert bool(torch.isfinite(sample).all()), name
             kept[str(index)] = numbers(sample)
-    return {"timesteps": timesteps, "initial": initial, "samples": kept}
+    return {"timesteps": timesteps, "seed": seed, "initial": initial, "samples": kept}
 
 
 def scheduler_cases():
@@ -116,6 +120,41 @@ def scheduler_cases():
             keys = {"timestep_spacing": spacing, "prediction_type": prediction, "clip_sample": False}
             yield case(f"DDIM {spacing} {prediction}", keys, DDIM, 16)
             yield case(f"DPM-Solver++ {spacing} {prediction}", keys, DPM, 16)
+    # As the published HunyuanDiT 1.2 and 1.1 have it.
+    hunyuan = {
+        "_class_name": DDPM,
+        "beta_schedule": "scaled_linear",
+        "beta_start": 0.00085,
+        "clip_sample": False,
+        "prediction_type": "v_prediction",
+        "steps_offset": 1,
+    }
+    for beta_end in (0.018, 0.03):
+        for steps in (1, 5, 50):
+            keys = hunyuan | {"beta_end": beta_end}
+            yield case(f"DDPM HunyuanDiT {beta_end}, {steps} steps", keys, DDPM, steps)
+        yield case(f"HunyuanDiT {beta_end} as DDIM", hunyuan | {"beta_end": beta_end}, DDIM, 20)
+        yield case(f"HunyuanDiT {beta_end} as DPM-Solver", hunyuan | {"beta_end": beta_end}, DPM, 20)
+    yield case("DiT-XL as DDPM", DIT_XL, DDPM, 25)
+    yield case("emoji-dit as DDPM", EMOJI_DIT, DDPM, 25)
+    ddpm = {
+        "defaults": {},
+        "clip range": {"clip_sample_range": 0.5, "prediction_type": "sample"},
+        "log of the variance": {"variance_type": "fixed_small_log", **LATENT},
+        "large variance": {"variance_type": "fixed_large", "prediction_type": "v_prediction", "clip_sample": False},
+        "no variance type": {"variance_type": None, "clip_sample": False},
+        "zero SNR": {
+            "rescale_betas_zero_snr": True,
+            "timestep_spacing": "trailing",
+            "prediction_type": "v_prediction",
+            "clip_sample": False,
+        },
+        "linspace": {"timestep_spacing": "linspace", "clip_sample": False, **LATENT},
+        "cosine": {"beta_schedule": "squaredcos_cap_v2", "clip_sample": False},
+        "few train timesteps": {"num_train_timesteps": 73, "clip_sample": False},
+    }
+    for name, keys in ddpm.items():
+        yield case(f"DDPM {name}", keys, DDPM, 10)
     ddim = {
         "defaults": {},
         "clip range": {"clip_sample_range": 0.5, "prediction_type": "sample"},

@@ -250,10 +250,10 @@ def recorded_steps(pipeline) -> Iterator[Steps]:
 
 
 def record_inputs(calls: list[dict[str, torch.Tensor]]):
-    """A hook that begins a record with every tensor the transformer is given; the positional one is the latents."""
+    """A hook that begins a record with every tensor the transformer is given, latents and timestep by position."""
 
     def hook(module, args, kwargs):
-        given = dict(zip(("hidden_states",), args, strict=False)) | kwargs
+        given = dict(zip(("hidden_states", "timestep"), args, strict=False)) | kwargs
         for nested in ("added_cond_kwargs", "joint_attention_kwargs"):
             given |= given.pop(nested, None) or {}
         calls.append({name: value.clone() for name, value in given.items() if isinstance(value, torch.Tensor)})

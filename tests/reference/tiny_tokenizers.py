@@ -3,12 +3,14 @@
 `train_t5` trains a sentencepiece unigram model as T5's is: NFKC with the nmt rules, a dummy prefix, `<pad>`, `</s>`
 and `<unk>` first. `write_t5` puts it into a folder as `spiece.model`, with or without a `tokenizer.json`.
 `write_clip` trains byte pairs as CLIP's are and writes `vocab.json` and `merges.txt`; `write_qwen2` does so for Qwen's,
-or writes `tokenizer.json`, and `write_gemma` trains Gemma's pieces.
+or writes `tokenizer.json`, and `write_gemma` trains Gemma's pieces. `write_bert` writes pieces of words as
+BERT's are, as `vocab.txt`.
 """
 
 import io
 import json
 import random
+import re
 from collections import Counter
 from itertools import pairwise
 from pathlib import Path
@@ -328,6 +330,45 @@ def write_gemma(folder: Path, merges: int = 300) -> int:
     }
     write_json(folder / "tokenizer_config.json", config)
     return len(vocabulary)
+
+
+CHINESE = "一只红色的狐狸在咖啡馆里水彩画漢字"
+
+
+def bert_vocabulary() -> list[str]:
+    """A WordPiece vocabulary as BERT's for Chinese and English: special tokens, characters, whole words and endings."""
+    characters = sorted({*"".join(captions()).lower(), *"0123456789abcdefghijklmnopqrstuvwxyz!?<>_½é"} - {" "})
+    words = Counter(word for caption in captions() for word in re.findall("[a-z]+", caption.lower()))
+    frequent = sorted(words, key=lambda word: (-words[word], word))[:120]
+    endings = ("##s", "##ed", "##ing", "##er", "##ly", "##tion", "##house", "##light", "##ible")
+    inside = [f"##{character}" for character in characters if character.isalnum()]
+    special = ["[PAD]", "[unused1]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    return [*special, *dict.fromkeys([*characters, *CHINESE, *inside, *endings, *frequent])]
+
+
+def write_bert(folder: Path, vocabulary: list[str]) -> None:
+    """Write a BERT tokenizer as repositories publish it: `vocab.txt`, a line for each token."""
+    folder.mkdir(parents=True)
+    (folder / "vocab.txt").write_text("".join(f"{token}\n" for token in vocabulary))
+    names = ("cls_token", "mask_token", "pad_token", "sep_token", "unk_token")
+    tokens = {name: f"[{name.split('_')[0].upper()}]" for name in names}
+    config = {
+        "cls_token": "[CLS]",
+        "do_basic_tokenize": True,
+        "do_lower_case": True,
+        "mask_token": "[MASK]",
+        "model_max_length": 77,
+        "name_or_path": "hfl/chinese-roberta-wwm-ext",
+        "never_split": None,
+        "pad_token": "[PAD]",
+        "sep_token": "[SEP]",
+        "strip_accents": None,
+        "tokenize_chinese_chars": True,
+        "tokenizer_class": "BertTokenizer",
+        "unk_token": "[UNK]",
+    }
+    write_json(folder / "tokenizer_config.json", config)
+    write_json(folder / "special_tokens_map.json", tokens)
 
 
 def sorted_by_id(ids: dict[str, int]) -> list[tuple[str, int]]:

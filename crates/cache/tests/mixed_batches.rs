@@ -85,6 +85,7 @@ impl Request {
             separate_cfg: false,
             tea_cache_coefficients: Some([0.0, 0.0, 0.0, 1.0, 0.0]),
             mag_ratios: Some(&[1.0, 0.98, 1.05, 1.01]),
+            ..ModelFacts::default()
         };
         CachePlan::new(&config, self.steps, facts).unwrap()
     }

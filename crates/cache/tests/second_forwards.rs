@@ -63,6 +63,7 @@ fn plan(backend: CacheBackend, keys: &Value, separate_cfg: bool) -> CachePlan {
         separate_cfg,
         tea_cache_coefficients: Some([0.0, 0.0, 0.0, 1.0, 0.0]),
         mag_ratios: Some(&[1.0, 0.98, 1.05, 1.01]),
+        ..ModelFacts::default()
     };
     CachePlan::new(&config, STEPS, facts).unwrap()
 }

@@ -71,6 +71,7 @@ fn cache((_, asked): &Asked) -> ImageCache {
         separate_cfg: false,
         tea_cache_coefficients: Some([0.0, 0.0, 0.0, 1.0, 0.0]),
         mag_ratios: Some(&[1.0, 0.98, 1.05, 1.01]),
+        ..ModelFacts::default()
     };
     let plan = CachePlan::new(&config, STEPS, facts).unwrap();
     ImageCache::new(&plan, &[ListShape { name: "blocks", blocks: BLOCKS, stream_bytes: 0 }], &CacheBudget::unlimited())

@@ -16,9 +16,9 @@ const MAX_LAYERS: u64 = 3;
 /// Keys with numbers of layers.
 const LAYERS: [&str; 4] = ["num_layers", "num_single_layers", "num_hidden_layers", "layers_per_block"];
 /// Names of classes that no family has of its own.
-const ENCODERS: [&str; 3] = ["T5EncoderModel", "CLIPTextModel", "CLIPTextModelWithProjection"];
+const ENCODERS: [&str; 4] = ["BertModel", "T5EncoderModel", "CLIPTextModel", "CLIPTextModelWithProjection"];
 
-/// `tokenizer.json`, of either kind.
+/// `tokenizer.json`, of any kind.
 pub fn tokenizer(bytes: &[u8]) {
     text::tokenizer(bytes);
 }

@@ -19,6 +19,8 @@ pub struct ModelInfo {
     pub dtype: &'static str,
     /// Names and numbers of blocks of the block lists.
     pub block_lists: Vec<(&'static str, usize)>,
+    /// So many of its first blocks leave a skip to one from the end on.
+    pub long_skips: usize,
     /// Sizes served, the default first.
     pub buckets: Vec<Size>,
     /// Denoising steps of a request that does not say.
@@ -55,6 +57,7 @@ impl ModelInfo {
             separate_cfg: false,
             tea_cache_coefficients: self.fit.as_ref().map(|fit| fit.tea_cache_coefficients),
             mag_ratios: self.fit.as_ref().map(|fit| &fit.mag_ratios[..]).filter(|ratios| !ratios.is_empty()),
+            long_skips: self.long_skips,
         }
     }
 

@@ -10,6 +10,7 @@
 
 use std::collections::BTreeMap;
 
+use afterimage_runner::NoiseGenerator;
 use afterimage_runner::schedulers::{FlowSigmas, Schedule, SchedulerConfig, SchedulerKind};
 use candle_core::{Device, Tensor};
 
@@ -29,6 +30,8 @@ struct Case {
     /// What a flow-matching pipeline hands in.
     flow: Option<Flow>,
     timesteps: Vec<f32>,
+    /// Of the generator that the first sample and the noise of all steps are drawn from.
+    seed: u64,
     initial: Vec<f32>,
     /// Samples after some of the steps.
     samples: BTreeMap<usize, Vec<f32>>,
@@ -62,8 +65,14 @@ fn run(case: &Case) -> f32 {
     assert_eq!(scheduler.timesteps(), case.timesteps, "{}", case.name);
 
     let mut sample = Tensor::from_slice(&case.initial, (1, 3, 2, 2), &Device::Cpu).unwrap();
+    let mut generator = NoiseGenerator::from_seed(case.seed);
+    generator.randn(sample.elem_count());
     let mut worst = 0f32;
     for (index, timestep) in case.timesteps.iter().enumerate() {
+        if scheduler.takes_noise() {
+            let noise = generator.randn(sample.elem_count());
+            scheduler.take_noise(Tensor::from_vec(noise, sample.shape(), &Device::Cpu).unwrap());
+        }
         sample = scheduler.step(&fake_model(&sample, *timestep), &sample).unwrap();
         let Some(expected) = case.samples.get(&index) else {
             continue;

@@ -19,6 +19,7 @@ impl CacheDitPlan {
         let blocks = fewest_blocks(config.block_lists, model.blocks);
         check_blocks(config, blocks)?;
         check_prune(config, blocks)?;
+        check_long_skips(config, blocks, model.long_skips)?;
         check_guidance(config, model.separate_cfg)?;
         let mut warnings = Vec::new();
         let repeated = check_steps(config.num_inference_steps, steps, config.inherited, &mut warnings)?;
@@ -101,6 +102,30 @@ fn check_prune(config: &CacheDitConfig, fewest: usize) -> Result<(), ConfigError
     if let Some(block) = prune.non_prune_blocks.iter().find(|block| **block >= fewest) {
         let message = format!("`non_prune_block_ids` names block {block}, but the model has {fewest} blocks");
         return Err(ConfigError::at("non_prune_block_ids", message));
+    }
+    Ok(())
+}
+
+/// Refuses to run a block without the block that leaves it a skip. cache-dit takes whatever skip was left last, which is the
+/// right one only where as many of the last blocks run as of the first.
+fn check_long_skips(config: &CacheDitConfig, blocks: usize, skips: usize) -> Result<(), ConfigError> {
+    let (head, tail) = (config.fn_compute_blocks, config.bn_compute_blocks);
+    if let Some(prune) = &config.prune {
+        let may_be_skipped = |block: &usize| *block < blocks - tail && !prune.non_prune_blocks.contains(block);
+        let Some(block) = (head..skips).find(may_be_skipped) else { return Ok(()) };
+        let message = format!(
+            "DBPrune must not skip block {block}: the first {skips} blocks of this model each leave a skip to a later \
+             block. Set `Fn_compute_blocks` to at least {skips}, or list them in `non_prune_block_ids`"
+        );
+        return Err(ConfigError::at("Fn_compute_blocks", message));
+    }
+    if tail.min(skips) > head && head + tail < blocks {
+        let message = format!(
+            "`Bn_compute_blocks` is {tail} and `Fn_compute_blocks` {head}, but each of the last {skips} blocks of this \
+             model needs the skip that its counterpart among the first {skips} leaves; `Bn_compute_blocks` can be at most \
+             `Fn_compute_blocks`, unless that is at least {skips}"
+        );
+        return Err(ConfigError::at("Bn_compute_blocks", message));
     }
     Ok(())
 }
@@ -211,6 +236,30 @@ mod tests {
         ] {
             let error = plan(keys.clone(), 28, 8).unwrap_err();
             assert_eq!(error.key.as_deref(), Some(key), "{keys}: {error}");
+        }
+    }
+
+    #[test]
+    fn no_block_runs_without_the_one_that_leaves_it_a_skip() {
+        let check = |keys: Value| {
+            let config = CacheConfig::parse(CacheBackend::CacheDit, keys.as_object().unwrap()).unwrap();
+            let facts = ModelFacts { blocks: &[12], long_skips: 5, ..Default::default() };
+            CachePlan::new(&config, 28, facts).map_err(|error| error.key.unwrap())
+        };
+        let blocks = |head: usize, tail: usize| json!({"Fn_compute_blocks": head, "Bn_compute_blocks": tail});
+        for (head, tail) in [(1, 0), (1, 1), (4, 2), (4, 4), (5, 6), (6, 6), (5, 7), (1, 11)] {
+            assert!(check(blocks(head, tail)).is_ok(), "{head}, {tail}");
+        }
+        for (head, tail) in [(1, 2), (4, 5), (4, 6), (1, 10)] {
+            assert_eq!(check(blocks(head, tail)).unwrap_err(), "Bn_compute_blocks", "{head}, {tail}");
+        }
+        for (head, ids) in [(5, json!([])), (2, json!([2, 3, 4])), (1, json!([1, 2, 3, 4, 9]))] {
+            let keys = json!({"cache_type": "DBPrune", "Fn_compute_blocks": head, "non_prune_block_ids": ids});
+            assert!(check(keys).is_ok(), "{head}");
+        }
+        for (head, ids) in [(4, json!([])), (2, json!([2, 4]))] {
+            let keys = json!({"cache_type": "DBPrune", "Fn_compute_blocks": head, "non_prune_block_ids": ids});
+            assert_eq!(check(keys).unwrap_err(), "Fn_compute_blocks", "{head}");
         }
     }
 

@@ -31,6 +31,9 @@ pub struct ModelFacts<'a> {
     pub tea_cache_coefficients: Option<[f64; TEA_CACHE_COEFFICIENTS]>,
     /// The model's own magnitude ratios for MagCache, by step of some run.
     pub mag_ratios: Option<&'a [f64]>,
+    /// So many of the first blocks each leave their output to another block, which needs it in the same forward: the
+    /// first block to the last, the second to the last but one, and so on.
+    pub long_skips: usize,
 }
 
 /// A checked configuration of one request.

@@ -11,7 +11,7 @@ use crate::weights::{Library, Wanted, WeightFiles, is_plain_name};
 use crate::{CheckpointError, lenient_json, plain_file};
 
 /// What tokenizers of the supported text encoders are stored as; those that are there are needed.
-const TOKENIZER_FILES: [&str; 7] = [
+const TOKENIZER_FILES: [&str; 8] = [
     "tokenizer.json",
     "tokenizer_config.json",
     "special_tokens_map.json",
@@ -19,6 +19,7 @@ const TOKENIZER_FILES: [&str; 7] = [
     "vocab.json",
     "merges.txt",
     "spiece.model",
+    "vocab.txt",
 ];
 
 /// Components that no pipeline here uses.

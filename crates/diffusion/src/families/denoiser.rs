@@ -14,6 +14,11 @@ pub trait Transformer: Send + Sync {
     /// Names and numbers of blocks of the block lists, in the order they run.
     fn block_lists(&self) -> Vec<(&'static str, usize)>;
 
+    /// So many of its first blocks each leave a skip to a block from the end on: the first to the last, and so on.
+    fn long_skips(&self) -> usize {
+        0
+    }
+
     /// What one row takes whose latents have this shape.
     fn layout(&self, latents: LatentShape) -> Layout;
 

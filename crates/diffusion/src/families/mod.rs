@@ -11,6 +11,7 @@ mod family;
 mod flux;
 mod guidance;
 mod hidden_blocks;
+mod hunyuan_dit;
 mod labels;
 mod parts;
 mod patch_shape;

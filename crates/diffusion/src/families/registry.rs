@@ -5,7 +5,7 @@ use afterimage_checkpoint::{ModelIndex, Parameters};
 use super::family::LoadedFamily;
 use super::parts::FamilyParts;
 use super::pixart::Variant;
-use super::{dit, flux, pixart, sd3, z_image};
+use super::{dit, flux, hunyuan_dit, pixart, sd3, z_image};
 use crate::DiffusionError;
 
 /// A family as `model_index.json` names it.
@@ -24,7 +24,7 @@ pub struct FamilyEntry {
 }
 
 /// All families. Older repositories name `Transformer2DModel`, of which DiT and PixArt were once variants.
-pub(crate) static FAMILIES: [FamilyEntry; 6] = [
+pub(crate) static FAMILIES: [FamilyEntry; 7] = [
     FamilyEntry {
         pipeline: "DiTPipeline",
         transformers: &["DiTTransformer2DModel", "Transformer2DModel"],
@@ -66,6 +66,13 @@ pub(crate) static FAMILIES: [FamilyEntry; 6] = [
         adds_shift: true,
         load: z_image::load,
         build: z_image::build,
+    },
+    FamilyEntry {
+        pipeline: "HunyuanDiTPipeline",
+        transformers: &["HunyuanDiT2DModel"],
+        adds_shift: false,
+        load: hunyuan_dit::load,
+        build: hunyuan_dit::build,
     },
 ];
 

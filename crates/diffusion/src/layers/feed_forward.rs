@@ -43,7 +43,16 @@ pub(crate) struct FeedForward {
 impl FeedForward {
     /// `parameters` is that of the block's `ff.net`.
     pub(crate) fn new(size: usize, activation: Activation, parameters: Parameters) -> Result<Self> {
-        let width = FEED_FORWARD_FACTOR * size;
+        Self::with_width(size, FEED_FORWARD_FACTOR * size, activation, parameters)
+    }
+
+    /// The same with a width of its own.
+    pub(crate) fn with_width(
+        size: usize,
+        width: usize,
+        activation: Activation,
+        parameters: Parameters,
+    ) -> Result<Self> {
         Ok(Self {
             widen: Linear::new(size, width, parameters.pp(0).pp("proj"))?,
             narrow: Linear::new(width, size, parameters.pp(2))?,

@@ -39,8 +39,31 @@ impl RotaryPositions {
                     .collect::<Vec<_>>()
             })
         });
-        let angles: Vec<f64> = angles.collect();
-        let shape = (places.len(), channels.iter().sum::<usize>() / 2);
+        Self::of_angles(&angles.collect::<Vec<_>>(), places.len(), device)
+    }
+
+    /// For tokens that may stand between whole numbers. The reference computes the angles in f32 here.
+    pub(crate) fn between<const AXES: usize>(
+        places: &[[f32; AXES]],
+        channels: &[usize; AXES],
+        device: &Device,
+    ) -> Result<Self> {
+        let angles = places.iter().flat_map(|place| {
+            place.iter().zip(channels).flat_map(|(coordinate, channels)| {
+                (0..channels / 2)
+                    .map(|pair| {
+                        let exponent = 2.0 * pair as f32 / *channels as f32;
+                        f64::from(coordinate * (1.0 / THETA.powf(f64::from(exponent)) as f32))
+                    })
+                    .collect::<Vec<_>>()
+            })
+        });
+        Self::of_angles(&angles.collect::<Vec<_>>(), places.len(), device)
+    }
+
+    /// Those of all tokens, one token after the other.
+    fn of_angles(angles: &[f64], tokens: usize, device: &Device) -> Result<Self> {
+        let shape = (tokens, angles.len() / tokens.max(1));
         let table = |function: fn(f64) -> f64| {
             let values: Vec<f32> = angles.iter().map(|angle| function(*angle) as f32).collect();
             Tensor::from_vec(values, shape, device)

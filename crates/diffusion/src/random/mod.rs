@@ -6,9 +6,11 @@
 //! A kind is configurations: which tensors a model has is what it asks for while it is built (`Recorder` of
 //! `afterimage_checkpoint`). Only what published files hold beyond that is listed here.
 
+mod bert;
 mod clip;
 mod dit;
 mod flux;
+mod hunyuan;
 mod pixart;
 mod qwen3;
 mod recipe;
@@ -25,9 +27,11 @@ use std::str::FromStr;
 
 use crate::DiffusionError;
 use crate::precision::Precision;
+use bert::BertConfig;
 use clip::ClipConfig;
 use dit::DitConfig;
 use flux::FluxConfig;
+use hunyuan::HunyuanConfig;
 use pixart::PixArtConfig;
 use qwen3::Qwen3Config;
 use recipe::Recipe;
@@ -58,6 +62,8 @@ pub enum RandomModelKind {
     ZImageTurbo,
     /// `Tongyi-MAI/Z-Image`, not quantised.
     ZImage,
+    /// `Tencent-Hunyuan/HunyuanDiT-v1.2-Diffusers` with both of its text encoders.
+    HunyuanDit,
     /// A DiT of 4 layers with 32 channels and a VAE of two levels, 16x16 pictures: for tests.
     TinyDit,
     /// The same DiT before the VAE of `DitXl2At256`: decoding at its real size, without gigabytes beside it.
@@ -66,7 +72,7 @@ pub enum RandomModelKind {
 
 impl RandomModelKind {
     /// All kinds.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::DitXl2At256,
         Self::DitXl2At512,
         Self::PixArtSigma,
@@ -75,6 +81,7 @@ impl RandomModelKind {
         Self::FluxSchnell,
         Self::ZImageTurbo,
         Self::ZImage,
+        Self::HunyuanDit,
         Self::TinyDit,
         Self::TinyDitSdVae,
     ];
@@ -90,6 +97,7 @@ impl RandomModelKind {
             Self::FluxSchnell => "flux-schnell",
             Self::ZImageTurbo => "z-image-turbo",
             Self::ZImage => "z-image",
+            Self::HunyuanDit => "hunyuan-dit",
             Self::TinyDit => "tiny-dit",
             Self::TinyDitSdVae => "tiny-dit-sd-vae",
         }
@@ -111,6 +119,9 @@ impl RandomModelKind {
             Self::FluxSchnell => flux(false),
             Self::ZImageTurbo => ZImageConfig::turbo().model(&Qwen3Config::with_4b(), &VaeConfig::flux()),
             Self::ZImage => ZImageConfig::base().model(&Qwen3Config::with_4b(), &VaeConfig::flux()),
+            Self::HunyuanDit => {
+                HunyuanConfig::version_1_2().model(&BertConfig::hunyuan(), &T5Config::mt5_xl(), &VaeConfig::sdxl())
+            }
             Self::TinyDit => DitConfig::tiny().model(&VaeConfig::tiny(), 10),
             Self::TinyDitSdVae => DitConfig::tiny().model(&VaeConfig::sd_vae_ft(), 10),
         }

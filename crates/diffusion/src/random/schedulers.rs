@@ -21,6 +21,29 @@ pub(super) fn ddim() -> Value {
     })
 }
 
+/// Of HunyuanDiT 1.2.
+pub(super) fn ddpm() -> Value {
+    json!({
+        "_class_name": "DDPMScheduler",
+        "_diffusers_version": DIFFUSERS_VERSION,
+        "beta_end": 0.018,
+        "beta_schedule": "scaled_linear",
+        "beta_start": 0.00085,
+        "clip_sample": false,
+        "clip_sample_range": 1.0,
+        "dynamic_thresholding_ratio": 0.995,
+        "num_train_timesteps": 1000,
+        "prediction_type": "v_prediction",
+        "rescale_betas_zero_snr": false,
+        "sample_max_value": 1.0,
+        "steps_offset": 1,
+        "thresholding": false,
+        "timestep_spacing": "leading",
+        "trained_betas": null,
+        "variance_type": "fixed_small",
+    })
+}
+
 /// Of PixArt.
 pub(super) fn dpm_solver() -> Value {
     json!({

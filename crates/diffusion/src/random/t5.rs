@@ -24,6 +24,11 @@ impl T5Config {
         Self { size: 4096, heads: 64, head_size: 64, inner_size: 10240, layers: 24, tokens: 32128 }
     }
 
+    /// `google/mt5-xl`, its encoder.
+    pub(super) fn mt5_xl() -> Self {
+        Self { size: 2048, heads: 32, head_size: 64, inner_size: 5120, layers: 24, tokens: 250_112 }
+    }
+
     /// In a folder of this name.
     pub(super) fn component(&self, name: &'static str) -> Component {
         let component = Component::new(name, "T5EncoderModel", Storage::Transformers, self.to_json());

@@ -85,6 +85,7 @@ fn models_have_their_published_sizes() {
         (RandomModelKind::FluxSchnell, vec![11_891_178_560, 83_819_683, 123_060_480, T5_XXL]),
         (RandomModelKind::ZImageTurbo, vec![6_154_908_736, 83_819_683, QWEN3_4B]),
         (RandomModelKind::ZImage, vec![6_154_908_736, 83_819_683, QWEN3_4B]),
+        (RandomModelKind::HunyuanDit, vec![1_499_952_032, 83_653_863, 352_035_840, 1_669_958_656]),
     ] {
         let found: Vec<_> =
             kind.recipe().components.iter().map(|component| component.tensors().unwrap().elements()).collect();
@@ -158,6 +159,14 @@ fn sd3_runs() {
 }
 
 #[test]
+fn hunyuan_dit_runs() {
+    let config = HunyuanConfig { layers: 6, heads: 2, head_dim: 16, sample_size: 8, pooled_size: 16 };
+    let bert = BertConfig { size: 32, heads: 2, inner_size: 48, layers: 2, tokens: 256 };
+    // Positions are those of a VAE of four levels.
+    assert_it_makes_pictures(&config.model(&bert, &TINY_T5, &VaeConfig::tiny_of_four_levels()));
+}
+
+#[test]
 fn flux_runs_from_its_gguf_file() {
     for has_guidance in [true, false] {
         let config =
@@ -217,7 +226,7 @@ fn names_are_parsed_and_typos_answered() {
     assert_eq!(
         error,
         "no random model `dit-xl`; there are dit-xl-2-256, dit-xl-2-512, pixart-sigma, sd3-medium, flux-dev, flux-schnell, z-image-turbo, \
-         z-image, tiny-dit, tiny-dit-sd-vae"
+         z-image, hunyuan-dit, tiny-dit, tiny-dit-sd-vae"
     );
 }
 

@@ -23,6 +23,7 @@ pub(super) enum TokenizerKind {
     ClipPaddedWithBang,
     T5,
     Qwen2,
+    Bert,
 }
 
 impl TokenizerKind {
@@ -31,6 +32,7 @@ impl TokenizerKind {
             Self::Clip | Self::ClipPaddedWithBang => "CLIPTokenizer",
             Self::T5 => "T5Tokenizer",
             Self::Qwen2 => "Qwen2Tokenizer",
+            Self::Bert => "BertTokenizer",
         }
     }
 
@@ -40,6 +42,7 @@ impl TokenizerKind {
             Self::ClipPaddedWithBang => write_clip(folder, "!"),
             Self::T5 => write_json(&folder.join("tokenizer.json"), &t5()),
             Self::Qwen2 => write_qwen2(folder),
+            Self::Bert => write_bert(folder),
         }
     }
 }
@@ -107,6 +110,22 @@ fn byte_characters() -> Vec<char> {
     let printable = (0..256).filter(is_printable);
     let others = (0..256).filter(|byte| !is_printable(byte)).zip(0x100..).map(|(_, code)| code);
     printable.chain(others).filter_map(char::from_u32).collect()
+}
+
+/// Printable ASCII characters, alone and inside of words, behind special tokens at their published numbers.
+fn write_bert(folder: &Path) -> Result<(), DiffusionError> {
+    let unused = (1..100).map(|number| format!("[unused{number}]"));
+    let special = ["[UNK]", "[CLS]", "[SEP]", "[MASK]"].map(str::to_owned);
+    let characters = || (b'!'..=b'~').map(char::from).filter(|character| !character.is_ascii_uppercase());
+    let alone = characters().map(String::from);
+    let inside = characters().map(|character| format!("##{character}"));
+    let pieces: Vec<_> =
+        std::iter::once("[PAD]".to_owned()).chain(unused).chain(special).chain(alone).chain(inside).collect();
+    write_text(&folder.join("vocab.txt"), &(pieces.join("\n") + "\n"))?;
+    write_json(
+        &folder.join("tokenizer_config.json"),
+        &json!({"do_lower_case": true, "model_max_length": 77, "tokenizer_class": "BertTokenizer"}),
+    )
 }
 
 /// Pieces of one printable ASCII character each.

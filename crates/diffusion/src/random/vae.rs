@@ -62,6 +62,12 @@ impl VaeConfig {
         Self { channels: vec![8, 16], layers_per_block: 1, norm_groups: 4, sample_size: 16, ..Self::sd_vae_ft() }
     }
 
+    /// As many levels as the published ones have.
+    #[cfg(test)]
+    pub(super) fn tiny_of_four_levels() -> Self {
+        Self { channels: vec![8, 8, 16, 16], ..Self::tiny() }
+    }
+
     /// As many latent channels and levels as Stable Diffusion 3 and FLUX.1 have.
     #[cfg(test)]
     pub(super) fn tiny_with_16_channels() -> Self {

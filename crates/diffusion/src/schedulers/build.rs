@@ -2,6 +2,7 @@
 
 use super::config::{CLASS, SchedulerConfig};
 use super::ddim::Ddim;
+use super::ddpm::Ddpm;
 use super::dpm_solver_multistep::DpmSolverMultistep;
 use super::flow_match::{FlowMatchEuler, FlowMatchHeun};
 use super::kind::SchedulerKind;
@@ -29,6 +30,7 @@ impl SchedulerConfig {
         Ok(match kind {
             SchedulerKind::Ddim => Box::new(Ddim::new(self, steps)?),
             SchedulerKind::DpmSolverMultistep => Box::new(DpmSolverMultistep::new(self, steps)?),
+            SchedulerKind::Ddpm => Box::new(Ddpm::new(self, steps)?),
             SchedulerKind::FlowMatchEuler => Box::new(FlowMatchEuler::new(self, schedule)?),
             SchedulerKind::FlowMatchHeun => Box::new(FlowMatchHeun::new(self, schedule)?),
         })
@@ -136,7 +138,7 @@ mod tests {
     #[test]
     fn a_class_that_is_not_supported_still_says_what_the_model_predicts() {
         let kinds = |text: &str| config(text).kinds().unwrap();
-        let noise = [SchedulerKind::Ddim, SchedulerKind::DpmSolverMultistep];
+        let noise = [SchedulerKind::Ddim, SchedulerKind::DpmSolverMultistep, SchedulerKind::Ddpm];
         let flow = [SchedulerKind::FlowMatchEuler, SchedulerKind::FlowMatchHeun];
         assert_eq!(kinds(r#"{"_class_name": "PNDMScheduler"}"#), noise);
         assert_eq!(kinds(r#"{"_class_name": "FlowMatchLCMScheduler"}"#), flow);
@@ -195,7 +197,7 @@ mod tests {
             ("thresholding", "true"),
             ("steps_offset", "-1"),
         ];
-        for kind in [SchedulerKind::Ddim, SchedulerKind::DpmSolverMultistep] {
+        for kind in [SchedulerKind::Ddim, SchedulerKind::DpmSolverMultistep, SchedulerKind::Ddpm] {
             for (key, value) in wrong {
                 let error = config(&format!("{{{key:?}: {value}}}")).build(kind, &Schedule::new(10)).err().unwrap();
                 assert!(
@@ -220,6 +222,9 @@ mod tests {
                 let sample = candle_core::Tensor::arange(0f32, 24.0, &candle_core::Device::Cpu);
                 let mut sample = sample.unwrap().reshape(shape).unwrap();
                 for _ in 0..kind.forwards(4) {
+                    if scheduler.takes_noise() {
+                        scheduler.take_noise(sample.ones_like().unwrap());
+                    }
                     sample = scheduler.step(&sample.affine(0.1, 0.2).unwrap(), &sample).unwrap();
                 }
                 assert_eq!(sample.dims(), shape, "{kind}");

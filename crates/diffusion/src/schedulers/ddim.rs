@@ -19,7 +19,7 @@ use super::betas;
 use super::config::SchedulerConfig;
 use super::prediction::{Mixture, PredictionType};
 use super::scheduler::{Scheduler, step_at, weighted_sum};
-use super::spacing::{self, TimestepSpacing};
+use super::spacing::training_timesteps;
 use crate::DiffusionError;
 
 /// A running DDIM schedule.
@@ -58,7 +58,7 @@ impl Ddim {
             true => 1.0,
             false => alphas_cumprod[0],
         };
-        let timesteps = timesteps(config, alphas_cumprod.len(), num_inference_steps)?;
+        let timesteps = training_timesteps(config, alphas_cumprod.len(), num_inference_steps)?;
         let stride = alphas_cumprod.len() / num_inference_steps;
 
         let step = |timestep: &usize| {
@@ -88,35 +88,6 @@ impl Ddim {
             clean: None,
         })
     }
-}
-
-/// The timesteps to visit, each an index into the training schedule.
-fn timesteps(
-    config: &SchedulerConfig,
-    train_timesteps: usize,
-    num_inference_steps: usize,
-) -> Result<Vec<usize>, DiffusionError> {
-    let spacing = TimestepSpacing::from_config(config, TimestepSpacing::Leading)?;
-    let offset = spacing.steps_offset(config)?;
-    let timesteps = match spacing {
-        TimestepSpacing::Linspace => spacing::linspace(train_timesteps - 1, num_inference_steps),
-        TimestepSpacing::Leading => {
-            spacing::leading(train_timesteps / num_inference_steps, num_inference_steps, offset)
-        }
-        TimestepSpacing::Trailing => {
-            spacing::trailing(train_timesteps, train_timesteps as f64 / num_inference_steps as f64)
-        }
-    };
-    let in_schedule = |timestep: i64| {
-        usize::try_from(timestep).ok().filter(|index| *index < train_timesteps).ok_or_else(|| {
-            DiffusionError::InferenceSteps(format!(
-                "{num_inference_steps} steps with a steps_offset of {offset} reach timestep {timestep}; \
-                 the model's noise schedule has timesteps 0 to {}",
-                train_timesteps - 1,
-            ))
-        })
-    };
-    spacing::expect_steps(timesteps, num_inference_steps)?.into_iter().map(in_schedule).collect()
 }
 
 impl Scheduler for Ddim {

@@ -12,6 +12,8 @@ pub enum SchedulerKind {
     Ddim,
     /// `DPMSolverMultistepScheduler`, the deterministic algorithms.
     DpmSolverMultistep,
+    /// `DDPMScheduler`, which adds noise at every step.
+    Ddpm,
     /// `FlowMatchEulerDiscreteScheduler`, deterministic.
     FlowMatchEuler,
     /// `FlowMatchHeunDiscreteScheduler`: second order, two forwards per step but for the last.
@@ -20,13 +22,15 @@ pub enum SchedulerKind {
 
 impl SchedulerKind {
     /// Every kind.
-    pub const ALL: [Self; 4] = [Self::Ddim, Self::DpmSolverMultistep, Self::FlowMatchEuler, Self::FlowMatchHeun];
+    pub const ALL: [Self; 5] =
+        [Self::Ddim, Self::DpmSolverMultistep, Self::Ddpm, Self::FlowMatchEuler, Self::FlowMatchHeun];
 
     /// The diffusers class name.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Ddim => "DDIMScheduler",
             Self::DpmSolverMultistep => "DPMSolverMultistepScheduler",
+            Self::Ddpm => "DDPMScheduler",
             Self::FlowMatchEuler => "FlowMatchEulerDiscreteScheduler",
             Self::FlowMatchHeun => "FlowMatchHeunDiscreteScheduler",
         }
@@ -35,7 +39,7 @@ impl SchedulerKind {
     /// Forwards of the model in so many denoising steps.
     pub fn forwards(self, steps: usize) -> usize {
         match self {
-            Self::Ddim | Self::DpmSolverMultistep | Self::FlowMatchEuler => steps,
+            Self::Ddim | Self::DpmSolverMultistep | Self::Ddpm | Self::FlowMatchEuler => steps,
             Self::FlowMatchHeun => (2 * steps).saturating_sub(1),
         }
     }
@@ -48,7 +52,7 @@ impl SchedulerKind {
     /// Forwards of a denoising step, but for the last, which may have fewer.
     pub fn forwards_per_step(self) -> usize {
         match self {
-            Self::Ddim | Self::DpmSolverMultistep | Self::FlowMatchEuler => 1,
+            Self::Ddim | Self::DpmSolverMultistep | Self::Ddpm | Self::FlowMatchEuler => 1,
             Self::FlowMatchHeun => 2,
         }
     }

@@ -3,7 +3,8 @@
 //! A [`Scheduler`] is made for one image and one number of steps. All its coefficients are computed
 //! when it is built, so whatever a config or a number of steps makes impossible is refused before the
 //! first step, and a step is a few weighted sums. The rule: the numbers are those of the diffusers
-//! class of the same name (0.42.1), f32 rounding of the noise schedule included, without a generator.
+//! class of the same name (0.42.1), f32 rounding of the noise schedule included. None has a generator: noise
+//! that a step adds is handed in.
 //!
 //! Follows diffusers 0.42.1:
 //! <https://github.com/huggingface/diffusers/tree/v0.42.1/src/diffusers/schedulers>
@@ -18,6 +19,7 @@ mod betas;
 mod build;
 mod config;
 mod ddim;
+mod ddpm;
 mod dpm_solver_multistep;
 mod flow_match;
 mod kind;

@@ -23,6 +23,14 @@ pub trait Scheduler: Send {
     /// The scheduler then stays where it was.
     fn step(&mut self, model_output: &Tensor, sample: &Tensor) -> Result<Tensor, DiffusionError>;
 
+    /// Whether the next step adds noise of its own, which [`Self::take_noise`] has to bring before it.
+    fn takes_noise(&self) -> bool {
+        false
+    }
+
+    /// The noise of the next step: standard normal, in the sample's shape.
+    fn take_noise(&mut self, _noise: Tensor) {}
+
     /// What the last step took for the clean sample: the picture as far as it is known. `None` before
     /// the first step.
     fn predicted_original(&self) -> Option<&Tensor>;

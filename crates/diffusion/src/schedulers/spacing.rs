@@ -36,6 +36,31 @@ impl TimestepSpacing {
     }
 }
 
+/// The timesteps of the schedulers that visit entries of the training schedule (DDIM, DDPM), each an index into it.
+pub(super) fn training_timesteps(
+    config: &SchedulerConfig,
+    train_timesteps: usize,
+    num_inference_steps: usize,
+) -> Result<Vec<usize>, DiffusionError> {
+    let spacing = TimestepSpacing::from_config(config, TimestepSpacing::Leading)?;
+    let offset = spacing.steps_offset(config)?;
+    let timesteps = match spacing {
+        TimestepSpacing::Linspace => linspace(train_timesteps - 1, num_inference_steps),
+        TimestepSpacing::Leading => leading(train_timesteps / num_inference_steps, num_inference_steps, offset),
+        TimestepSpacing::Trailing => trailing(train_timesteps, train_timesteps as f64 / num_inference_steps as f64),
+    };
+    let in_schedule = |timestep: i64| {
+        usize::try_from(timestep).ok().filter(|index| *index < train_timesteps).ok_or_else(|| {
+            DiffusionError::InferenceSteps(format!(
+                "{num_inference_steps} steps with a steps_offset of {offset} reach timestep {timestep}; \
+                 the model's noise schedule has timesteps 0 to {}",
+                train_timesteps - 1,
+            ))
+        })
+    };
+    expect_steps(timesteps, num_inference_steps)?.into_iter().map(in_schedule).collect()
+}
+
 /// `count` timesteps spread evenly from 0 to `last`, rounded, in falling order.
 pub(super) fn linspace(last: usize, count: usize) -> Vec<i64> {
     let step = last as f64 / (count - 1).max(1) as f64;

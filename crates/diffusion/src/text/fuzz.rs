@@ -5,7 +5,7 @@ use serde_json::{Map, Value};
 
 use super::tokenizer::TextTokenizer;
 use super::tokenizer_files::TokenizerFiles;
-use super::{clip_tokenizer, gemma_tokenizer, qwen_tokenizer, t5_tokenizer};
+use super::{bert_tokenizer, clip_tokenizer, gemma_tokenizer, qwen_tokenizer, t5_tokenizer};
 
 /// Tokens of a text that is cut.
 const MAX_TOKENS: usize = 77;
@@ -16,7 +16,9 @@ pub(crate) fn tokenizer(bytes: &[u8]) {
     let Ok(json) = component_config::object("tokenizer.json", text) else { return };
     let folder = ModelFolder::embedded();
     let files = files(&folder, Some(json));
-    for load in [clip_tokenizer::load, t5_tokenizer::load, qwen_tokenizer::load, gemma_tokenizer::load] {
+    for load in
+        [bert_tokenizer::load, clip_tokenizer::load, t5_tokenizer::load, qwen_tokenizer::load, gemma_tokenizer::load]
+    {
         load(&files).as_ref().ok().into_iter().for_each(tokenise);
     }
 }

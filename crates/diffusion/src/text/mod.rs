@@ -1,6 +1,9 @@
 //! Text encoders and their tokenizers, as transformers lays them out beside a diffusers pipeline.
 
 mod added_tokens;
+mod bert;
+mod bert_text_encoder;
+mod bert_tokenizer;
 mod byte_pairs;
 mod charsmap;
 mod chat_template;
@@ -32,11 +35,13 @@ mod tokenizer_files;
 
 use afterimage_checkpoint::Parameters;
 
+use self::bert::{BertConfig, BertModel};
 use self::clip::{ClipTextConfig, ClipTextModel};
 use self::decoder::{Decoder, DecoderConfig, Taps};
 use self::t5::{T5Config, T5Encoder};
 use crate::DiffusionError;
 
+pub use bert_text_encoder::{BertStates, BertTextEncoder};
 pub use chat_template::ChatTemplate;
 pub use clip::ClipClass;
 pub use clip_text_encoder::ClipTextEncoder;
@@ -62,6 +67,9 @@ pub fn tokenizer_of(source: &EncoderSource, component: &str) -> Result<TextToken
     if let Ok(files) = source.tokenizer(component, &gemma_tokenizer::CLASSES) {
         return Ok(gemma_tokenizer::load(&files)?);
     }
+    if let Ok(files) = source.tokenizer(component, &bert_tokenizer::CLASSES) {
+        return Ok(bert_tokenizer::load(&files)?);
+    }
     Ok(t5_tokenizer::load(&source.tokenizer(component, &t5_tokenizer::CLASSES)?)?)
 }
 
@@ -80,6 +88,10 @@ pub(crate) fn build_encoder(class: &str, config: &str, parameters: &Parameters) 
     if let Some(kind) = DecoderKind::ALL.into_iter().find(|kind| kind.classes().contains(&class)) {
         let config = DecoderConfig::from_json(kind, PATH, config)?;
         Decoder::new(&config, &Taps::all(config.layers()), parameters)?;
+        return Ok(true);
+    }
+    if class == bert::CLASS {
+        BertModel::new(&BertConfig::from_json(PATH, config)?, parameters)?;
         return Ok(true);
     }
     let Some(class) = ClipClass::named(class) else { return Ok(false) };

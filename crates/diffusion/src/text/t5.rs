@@ -9,7 +9,7 @@
 //! * `T5Config` (lines 22-95):
 //!   <https://github.com/huggingface/transformers/blob/v5.23.0/src/transformers/models/t5/configuration_t5.py#L22>
 //!
-//! Departs from it: one text at a time and without a mask.
+//! Departs from it: one text at a time.
 //!
 //! Scores are not scaled (1/sqrt(d_kv) is in the initialisation of the weights), positions are learned biases of the
 //! scores that all blocks share, and norms neither centre nor shift.
@@ -35,6 +35,9 @@ const ACTIVATIONS: &str = "relu, gelu_new or gelu";
 const TOKENS: &str = "shared";
 /// ... and its other name, which is the only one in some files.
 const ENCODER_TOKENS: &str = "encoder.embed_tokens";
+
+/// What is added to the scores of tokens that are hidden: the softmax makes 0 of it in every dtype.
+const PADDING_BIAS: f32 = -10_000.0;
 
 /// `config.json` of the encoder; absent keys take transformers' defaults.
 #[derive(Debug, Clone, Deserialize)]
@@ -234,9 +237,14 @@ impl T5Encoder {
         })
     }
 
-    /// `[1, tokens]` of ids to `[1, tokens, dim]`.
-    pub(super) fn forward(&self, ids: &Tensor) -> Result<Tensor> {
-        let bias = self.position_bias(ids.dim(1)?)?;
+    /// `[1, tokens]` of ids to `[1, tokens, dim]`. No token attends to those from `visible` on.
+    pub(super) fn forward(&self, ids: &Tensor, visible: usize) -> Result<Tensor> {
+        let tokens = ids.dim(1)?;
+        let mut bias = self.position_bias(tokens)?;
+        if visible < tokens {
+            let hidden: Vec<f32> = (0..tokens).map(|key| if key < visible { 0.0 } else { PADDING_BIAS }).collect();
+            bias = bias.broadcast_add(&Tensor::new(hidden, &self.device)?.to_dtype(bias.dtype())?)?;
+        }
         let mut x = self.tokens.forward(ids)?;
         for block in &self.blocks {
             x = block.forward(&x, &bias)?;

@@ -33,6 +33,8 @@ pub struct T5TextEncoder {
 pub struct T5States {
     /// `[1, tokens, dim]`
     pub states: Tensor,
+    /// The text's own tokens, which come first.
+    pub words: usize,
     /// What did not fit.
     pub cut: Option<PromptCut>,
 }
@@ -82,12 +84,21 @@ impl T5TextEncoder {
     /// Padding is left to the caller: tokens do not attend to it, so their states are those of a padded
     /// text under its mask.
     pub fn encode(&self, text: &str, max_tokens: usize) -> Result<T5States, DiffusionError> {
-        self.states(self.tokenizer.tokens(text, max_tokens)?, max_tokens)
+        let tokens = self.tokenizer.tokens(text, max_tokens)?;
+        self.states(tokens, max_tokens, max_tokens)
     }
 
     /// The states of a text padded to `tokens`, which attend to the padding: a padded text without a mask.
     pub fn encode_padded(&self, text: &str, tokens: usize) -> Result<T5States, DiffusionError> {
-        self.states(self.tokenizer.padded_tokens(text, tokens)?, tokens)
+        self.states(self.tokenizer.padded_tokens(text, tokens)?, tokens, tokens)
+    }
+
+    /// The states of a text padded to `tokens`, and of the padding, none of which attend to the padding: a padded text
+    /// under its mask.
+    pub fn encode_padded_under_mask(&self, text: &str, tokens: usize) -> Result<T5States, DiffusionError> {
+        let words = self.tokenizer.tokens(text, tokens)?.ids.len();
+        let padded = self.tokenizer.padded_tokens(text, tokens)?;
+        Ok(T5States { words, ..self.states(padded, words, tokens)? })
     }
 
     /// What is said of texts that are cut at `max_tokens`.
@@ -95,9 +106,12 @@ impl T5TextEncoder {
         PromptLimit { encoder: "T5", component: self.component.clone(), max_tokens }
     }
 
-    fn states(&self, tokens: Tokens, max_tokens: usize) -> Result<T5States, DiffusionError> {
+    /// Of tokens of which the first `visible` are attended to.
+    fn states(&self, tokens: Tokens, visible: usize, max_tokens: usize) -> Result<T5States, DiffusionError> {
+        let words = tokens.ids.len();
         let ids = Tensor::new(tokens.ids, &self.source.device)?.unsqueeze(0)?;
-        let states = self.encoder.with(|encoder| Ok(encoder.forward(&ids)?))?;
-        Ok(T5States { states: self.source.hand_over(&states)?, cut: self.limit(max_tokens).cut(tokens.cut) })
+        let states = self.encoder.with(|encoder| Ok(encoder.forward(&ids, visible)?))?;
+        let cut = self.limit(max_tokens).cut(tokens.cut);
+        Ok(T5States { states: self.source.hand_over(&states)?, words, cut })
     }
 }

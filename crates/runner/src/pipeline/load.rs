@@ -85,6 +85,7 @@ impl Pipeline {
             pipeline: entry.pipeline,
             dtype: dtype.as_str(),
             block_lists: denoiser.phases()[0].transformer.block_lists(),
+            long_skips: denoiser.phases()[0].transformer.long_skips(),
             buckets: buckets.into_iter().map(Size::of).collect(),
             default_steps: facts.default_steps,
             default_guidance_scale: facts.default_guidance_scale,

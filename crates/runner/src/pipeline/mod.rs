@@ -18,7 +18,7 @@ use afterimage_diffusion::LatentShape;
 use afterimage_diffusion::families::{
     CheckedPrompt, Conditioning, Denoiser, LabelPolicy, Phase, PromptEncoder, Unconditional,
 };
-use afterimage_diffusion::noise;
+use afterimage_diffusion::noise::NoiseGenerator;
 use afterimage_diffusion::schedulers::{FlowSigmas, Schedule, Scheduler, SchedulerConfig, SchedulerKind};
 use afterimage_diffusion::text::Residency;
 use afterimage_diffusion::vae::Vae;
@@ -134,12 +134,14 @@ impl Pipeline {
         let (conditioning, prompt_row) = self.conditioning(spec, encode)?;
         let shape = self.vae.latent_shape(spec.size.canvas());
         let dims = shape.dims(1);
-        let latents = Tensor::from_vec(noise::randn(seed, &dims), dims.as_slice(), &self.device)?;
+        let mut generator = NoiseGenerator::from_seed(seed);
+        let latents = Tensor::from_vec(generator.randn(dims.iter().product()), dims.as_slice(), &self.device)?;
         Ok(RunningImage {
             spec: Arc::clone(spec),
             conditioning,
             prompt_row,
             latents,
+            generator,
             scheduler: self.scheduler(spec.scheduler, spec.steps, spec.size)?,
             step: 0,
             caches: self.caches(spec, shape, budget),

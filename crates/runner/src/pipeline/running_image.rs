@@ -5,9 +5,11 @@ use std::sync::Arc;
 
 use afterimage_cache::{ImageCache, ImageReport, ObservedStep};
 use afterimage_diffusion::families::Conditioning;
+use afterimage_diffusion::noise::NoiseGenerator;
 use afterimage_diffusion::schedulers::Scheduler;
 use candle_core::Tensor;
 
+use crate::error::RunnerError;
 use crate::request::{ImageSpec, RequestWarning};
 
 /// An image on its way from noise to latents. A clone is a snapshot: it shares the tensors, the memory
@@ -21,6 +23,8 @@ pub struct RunningImage {
     pub(super) prompt_row: usize,
     /// `[1, channels, height, width]`, f32
     pub(super) latents: Tensor,
+    /// Behind the noise that the image began with.
+    pub(super) generator: NoiseGenerator,
     pub(super) scheduler: Box<dyn Scheduler>,
     pub(super) step: usize,
     /// One per phase of the denoiser.
@@ -38,6 +42,17 @@ impl RunningImage {
         let rows = self.spec.guidance.rows_per_forward();
         let bound = |forward: usize| (forward * rows).min(self.conditioning.len());
         bound(forward)..bound(forward + 1)
+    }
+
+    /// Moves the latents on by a step, with noise from the image's own generator where the scheduler adds some.
+    pub(super) fn advance(&mut self, prediction: &Tensor) -> Result<(), RunnerError> {
+        if self.scheduler.takes_noise() {
+            let noise = self.generator.randn(self.latents.elem_count());
+            self.scheduler.take_noise(Tensor::from_vec(noise, self.latents.shape(), self.latents.device())?);
+        }
+        self.latents = self.scheduler.step(prediction, &self.latents)?;
+        self.step += 1;
+        Ok(())
     }
 
     /// What it is made of.

@@ -45,8 +45,7 @@ impl Pipeline {
         }
         for (image, predictions) in images.into_iter().zip(predictions) {
             let output = self.guide(&predictions, image)?;
-            image.latents = image.scheduler.step(&output, &image.latents)?;
-            image.step += 1;
+            image.advance(&output)?;
         }
         Ok(were_finite)
     }

@@ -40,6 +40,8 @@ pub(crate) struct Run {
     width: usize,
     /// T5 tokens of a prompt, where they are not the family's.
     max_sequence_length: Option<usize>,
+    /// Where it is not the model's own.
+    scheduler: Option<String>,
     /// Folders the pipeline was loaded without.
     #[serde(default)]
     without: Vec<String>,
@@ -93,7 +95,10 @@ impl Fixture {
             size: run.size(),
             steps: run.num_inference_steps,
             guidance: self.pipeline.info().guidance.with(run.guidance_scale, run.true_cfg_scale),
-            scheduler: self.pipeline.info().default_scheduler,
+            scheduler: match &run.scheduler {
+                Some(name) => name.parse().unwrap(),
+                None => self.pipeline.info().default_scheduler,
+            },
             cache: CachePlan::None,
         }
     }
@@ -411,4 +416,34 @@ fn sd3_5_caches() {
 #[test]
 fn sd3_5_mixed_batch() {
     check_mixed_batch("sd3.5");
+}
+
+#[test]
+fn hunyuan_1_2_pictures() {
+    check_runs("hunyuan-1.2");
+}
+
+#[test]
+fn hunyuan_1_2_caches() {
+    check_caches("hunyuan-1.2");
+}
+
+#[test]
+fn hunyuan_1_2_mixed_batch() {
+    check_mixed_batch("hunyuan-1.2");
+}
+
+#[test]
+fn hunyuan_1_1_pictures() {
+    check_runs("hunyuan-1.1");
+}
+
+#[test]
+fn hunyuan_1_1_caches() {
+    check_caches("hunyuan-1.1");
+}
+
+#[test]
+fn hunyuan_1_1_mixed_batch() {
+    check_mixed_batch("hunyuan-1.1");
 }

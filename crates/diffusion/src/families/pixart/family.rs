@@ -99,7 +99,7 @@ impl PromptEncoder for PixArtPrompts {
         // As the pipelines do without their optional cleaning.
         let caption = prompt.to_lowercase();
         let max_tokens = self.caption_tokens;
-        let T5States { states, cut } = self.text_encoder.encode(caption.trim(), max_tokens)?;
+        let T5States { states, cut, .. } = self.text_encoder.encode(caption.trim(), max_tokens)?;
         let captions = self.transformer.project_captions(&states)?;
         let (_, words, _) = captions.dims3()?;
         let padding = max_tokens - words;

@@ -147,7 +147,7 @@ impl TextEncoders {
         let clips = clips.pad_with_zeros(2, 0, padding)?;
         let t5 = match &self.t5 {
             Some(t5) => {
-                let T5States { states, cut } = t5.encode_padded(prompt, self.t5_tokens)?;
+                let T5States { states, cut, .. } = t5.encode_padded(prompt, self.t5_tokens)?;
                 cuts.extend(cut);
                 states
             }

@@ -35,6 +35,8 @@ pub(in crate::api) enum SchedulerName {
     Ddim,
     #[serde(rename = "DPMSolverMultistepScheduler")]
     DpmSolverMultistep,
+    #[serde(rename = "DDPMScheduler")]
+    Ddpm,
     #[serde(rename = "FlowMatchEulerDiscreteScheduler")]
     FlowMatchEuler,
     #[serde(rename = "FlowMatchHeunDiscreteScheduler")]
