@@ -28,5 +28,6 @@ pub use hub::{FetchProgress, HubOptions, LoggedProgress, Token, existing, resolv
 pub use model_folder::{MODEL_FIT_FILE, MODEL_FIT_FILES, MODEL_INDEX, ModelFolder, TRANSFORMER};
 pub use model_index::{ModelIndex, OwnClass};
 pub use random::{RandomTensors, Recorder};
+pub use shown::shortened;
 pub use stored::matrix::{BlockRows, MatrixValues, StoredMatrix};
 pub use weights::{Parameters, Weights, is_variant};

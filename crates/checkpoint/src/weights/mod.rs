@@ -28,7 +28,7 @@ use crate::CheckpointError;
 use crate::formats::lora::ADVICE as LORA_ADVICE;
 use crate::formats::{gguf, lora, original, pickle, prefix, safetensors};
 use crate::random::no_memory;
-use crate::shown::shortened;
+use crate::shown::{check_names, shortened};
 use crate::stored::entry::Entry;
 use crate::stored::matrix::StoredMatrix;
 use crate::stored::source::Source;
@@ -40,8 +40,6 @@ pub(crate) use forms::Library;
 pub use forms::is_variant;
 pub use parameters::Parameters;
 
-/// Longer names are signs of damage, and would make long messages.
-const MAX_NAME_BYTES: usize = 512;
 /// How many times as large as their file tensors may be together: some share what is stored, such as the tables of
 /// tokens of an encoder and its decoder. More of that would let a small file ask for any memory.
 const MAX_SHARING: u64 = 4;
@@ -222,10 +220,7 @@ impl Weights {
                 source.len()
             )));
         }
-        if let Some((name, _)) = entries.iter().find(|(name, _)| name.len() > MAX_NAME_BYTES) {
-            let (shown, bytes) = (shortened(name), name.len());
-            return Err(source.damaged(format!("a tensor has a name of {bytes} bytes: `{shown}`")));
-        }
+        check_names(entries.iter().map(|(name, _)| name.as_str())).map_err(|what| source.damaged(what))?;
         for (name, mut entry) in entries {
             entry.set_source(self.sources.len());
             let name = current_name(prefix::unwrapped(name));
@@ -233,7 +228,7 @@ impl Weights {
                 return Err(CheckpointError::tensor(
                     source,
                     &name,
-                    format!("tensor `{name}` is stored a second time, also in this or an earlier shard"),
+                    format!("tensor `{}` is stored a second time, also in this or an earlier shard", shortened(&name)),
                 ));
             }
         }
@@ -248,7 +243,11 @@ impl Weights {
                 return Err(CheckpointError::tensor(
                     &self.place,
                     name,
-                    format!("the shard index says that tensor `{name}` is in {file}, but it is not there"),
+                    format!(
+                        "the shard index says that tensor `{}` is in {}, but it is not there",
+                        shortened(name),
+                        shortened(file)
+                    ),
                 ));
             }
         }
@@ -358,7 +357,7 @@ impl Weights {
     fn missing(&self, name: &str) -> CheckpointError {
         let closest = self.names().min_by_key(|candidate| strsim::levenshtein(candidate, name));
         let hint = match closest {
-            Some(closest) => format!("the closest name there is `{closest}`"),
+            Some(closest) => format!("the closest name there is `{}`", shortened(closest)),
             None => "it holds no tensor at all".to_string(),
         };
         CheckpointError::tensor(&self.place, name, format!("tensor `{name}` is missing; {hint}"))

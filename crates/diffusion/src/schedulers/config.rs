@@ -11,7 +11,7 @@
 
 use std::fmt::Display;
 
-use afterimage_checkpoint::{MODEL_INDEX, component_config, lenient_json};
+use afterimage_checkpoint::{MODEL_INDEX, component_config, lenient_json, shortened};
 use serde_json::{Map, Value};
 
 use super::kind::SchedulerKind;
@@ -194,5 +194,9 @@ impl SchedulerConfig {
 
 /// The error for a key whose value cannot be used.
 pub(super) fn unsupported(key: &str, found: impl Display, supported: impl Display) -> DiffusionError {
-    DiffusionError::SchedulerKey { key: key.to_owned(), found: found.to_string(), supported: supported.to_string() }
+    DiffusionError::SchedulerKey {
+        key: key.to_owned(),
+        found: shortened(&found.to_string()).into_owned(),
+        supported: supported.to_string(),
+    }
 }

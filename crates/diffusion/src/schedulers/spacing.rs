@@ -11,8 +11,11 @@
 //! 2305.08891. The pieces here repeat NumPy's `linspace` and `arange`, whose rounding decides between
 //! neighbouring timesteps.
 
-use super::config::SchedulerConfig;
+use super::config::{SchedulerConfig, unsupported};
 use crate::DiffusionError;
+
+/// Published schedulers have 0 or 1.
+const MAX_STEPS_OFFSET: usize = 1 << 20;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum TimestepSpacing {
@@ -32,7 +35,11 @@ impl TimestepSpacing {
         if self != Self::Leading && !config.is_set("steps_offset") {
             return Ok(0);
         }
-        config.whole_number("steps_offset", 0)
+        let offset = config.whole_number("steps_offset", 0)?;
+        if offset > MAX_STEPS_OFFSET {
+            return Err(unsupported("steps_offset", offset, format!("a whole number up to {MAX_STEPS_OFFSET}")));
+        }
+        Ok(offset)
     }
 }
 

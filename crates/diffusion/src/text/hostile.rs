@@ -66,6 +66,10 @@ fn a_library_that_panics_is_an_error_that_names_the_file() {
     let many = vec![json!(["x".repeat(1000), 0]); 4000];
     let error = t5(|json| json["model"]["vocab"] = many.into()).map(|_| ()).unwrap_err().to_string();
     assert!(error.contains("its pieces have 4000000 bytes together"), "{error}");
+    // The library's tree of it is as deep as it is long, and would overflow the stack when it is dropped.
+    let long = vec![json!(["x".repeat(60_000), 0])];
+    let error = t5(|json| json["model"]["vocab"] = long.into()).map(|_| ()).unwrap_err().to_string();
+    assert!(error.contains("it has a piece of 60000 bytes; at most 512 are read"), "{error}");
     let error = t5(|json| json["normalizer"] = charsmap(&[0], &[b'x'; 1000])).map(|_| ()).unwrap_err().to_string();
     assert!(
         error.contains("tokenizer/tokenizer.json: its precompiled_charsmap replaces a character by 1000"),

@@ -46,6 +46,8 @@ const SPECIAL_TOKENS: [(&str, &str); 3] = [("eos_token", END), ("unk_token", "<u
 const SENTINELS: usize = 100;
 /// Most bytes of all pieces: T5 has 0.25 MB, the library's tree of them takes up to 300 times as much.
 const MAX_PIECE_BYTES: usize = 3 << 20;
+/// Of one piece: T5's have up to 48. The tree has a node for each, inside the one before, and is dropped by recursion.
+const MAX_BYTES_OF_A_PIECE: usize = 512;
 /// Published models have up to 300.
 const MAX_SENTINELS: usize = 1000;
 
@@ -138,6 +140,9 @@ fn build(pieces: Pieces, added: &AddedTokens) -> Result<Tokenizer, String> {
     let bytes = pieces.vocabulary.iter().fold(0usize, |sum, (piece, _)| sum.saturating_add(piece.len()));
     if bytes > MAX_PIECE_BYTES {
         return Err(format!("its pieces have {bytes} bytes together; at most {MAX_PIECE_BYTES} are read"));
+    }
+    if let Some((piece, _)) = pieces.vocabulary.iter().find(|(piece, _)| piece.len() > MAX_BYTES_OF_A_PIECE) {
+        return Err(format!("it has a piece of {} bytes; at most {MAX_BYTES_OF_A_PIECE} are read", piece.len()));
     }
     let eos = added.named("eos_token").to_owned();
     if !pieces.vocabulary.iter().any(|(piece, _)| *piece == eos) && !added.lists(&eos) {

@@ -17,6 +17,7 @@ mod answer_body;
 mod client;
 mod line;
 mod patience;
+mod places;
 pub(crate) mod receipt;
 mod socket;
 mod start;
@@ -38,7 +39,6 @@ use hyper::{Request, Response};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulConnection;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -48,6 +48,7 @@ use activity::{Activity, InProgress};
 use answer_body::{AnswerBody, Stream};
 use client::{Client, HasLeft};
 use line::{Line, LineState};
+use places::{Place, Places};
 use socket::Socket;
 use start::Protocol;
 use streams::StreamTasks;
@@ -74,7 +75,7 @@ pub(crate) struct ConnectionLimits {
     pub(crate) header_timeout: Duration,
     /// For which a client may take nothing of its answer.
     pub(crate) write_timeout: Duration,
-    /// Open at a time. Further clients wait in the listener's backlog.
+    /// Open at a time. Further clients wait in the listener's backlog. An address that has three quarters gets no more.
     pub(crate) max_connections: usize,
 }
 
@@ -85,7 +86,7 @@ pub(crate) struct Peer(pub(crate) SocketAddr);
 /// Serves until `stop`; then returns once every connection has sent its answers.
 pub(crate) async fn serve(listener: TcpListener, router: Router, limits: ConnectionLimits, stop: CancellationToken) {
     let protocols = Protocols::new(limits);
-    let places = Arc::new(Semaphore::new(limits.max_connections.min(Semaphore::MAX_PERMITS)));
+    let places = Places::new(limits.max_connections);
     let connections = TaskTracker::new();
     loop {
         let (stream, peer, place) = tokio::select! {
@@ -244,11 +245,13 @@ impl Ends<'_> {
 }
 
 /// The next connection, once there is a place for it.
-async fn accept(listener: &TcpListener, places: &Arc<Semaphore>) -> (TcpStream, SocketAddr, OwnedSemaphorePermit) {
-    let place = Arc::clone(places).acquire_owned().await.expect("nobody closes this semaphore");
+async fn accept(listener: &TcpListener, places: &Places) -> (TcpStream, SocketAddr, Place) {
     loop {
+        let place = places.free().await;
         match listener.accept().await {
             Ok((stream, peer)) => {
+                // Closed without a word: an answer would cost what the address has had its share of.
+                let Some(place) = places.give(place, peer.ip()) else { continue };
                 if let Err(error) = stream.set_nodelay(true) {
                     tracing::debug!(%error, "answers on this connection may be delayed");
                 }

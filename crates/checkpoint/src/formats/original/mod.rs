@@ -14,6 +14,7 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 
 use crate::formats::{lora, prefix};
+use crate::shown::check_names;
 use crate::stored::entry::Entry;
 use crate::stored::tensor::StoredTensor;
 
@@ -73,6 +74,7 @@ pub(crate) fn entries(
     class: &str,
     architecture: Option<&str>,
 ) -> Result<Vec<(String, Entry)>, String> {
+    check_names(tensors.iter().map(|(name, _)| name.as_str()))?;
     if let Some(sign) = lora::sign(tensors.iter().map(|(name, _)| name.as_str())) {
         return Err(format!("it holds `{sign}` and so on, {}", lora::ADVICE));
     }

@@ -15,7 +15,7 @@ use zip::{CompressionMethod, ZipArchive};
 use self::machine::{Pickle, Value};
 use self::record::TensorRecord;
 use crate::CheckpointError;
-use crate::shown::shortened;
+use crate::shown::{check_names, shortened};
 use crate::stored::source::{Source, SourceReader};
 use crate::stored::tensor::StoredTensor;
 
@@ -52,6 +52,8 @@ pub(crate) fn tensors(source: &Source) -> Result<Vec<(String, StoredTensor)>, Ch
         })?;
         let tensor = locate(record, &mut archive, &folder, source)
             .map_err(|what| source.damaged(format!("tensor `{}`: {what}", shortened(name))))?;
+        // Before it is copied: thousands of entries may share one name.
+        check_names([name]).map_err(|what| source.damaged(what))?;
         tensors.push((name.to_owned(), tensor));
     }
     Ok(tensors)

@@ -78,6 +78,13 @@ fn impossible_shapes_are_named() {
 }
 
 #[test]
+fn a_name_is_measured_before_it_is_copied() {
+    let name = "x".repeat(1000);
+    let message = error(&dictionary(&[(&name, tensor(&[2], &[2]))]));
+    assert!(message.contains("a tensor has a name of 1000 bytes"), "{message}");
+}
+
+#[test]
 fn names_and_keys_are_cut_in_messages() {
     let long = "x".repeat(100_000);
     let message = error(&dictionary(&[(&long, b"N".to_vec())]));
