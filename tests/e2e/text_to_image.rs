@@ -47,7 +47,9 @@ impl Family {
                 request[key] = value.clone();
             }
         }
-        let guided = if self.golden["pipeline"] == "FluxPipeline" { "true_cfg_scale" } else { "guidance_scale" };
+        let has_second_forward =
+            ["FluxPipeline", "QwenImagePipeline"].map(Value::from).contains(&self.golden["pipeline"]);
+        let guided = if has_second_forward { "true_cfg_scale" } else { "guidance_scale" };
         if run[guided].as_f64().is_some_and(|scale| scale > 1.0) {
             request["negative_prompt"] = run["negative_prompt"].clone();
         }
@@ -114,6 +116,12 @@ fn pixart_alpha() {
 #[test]
 fn stable_diffusion_3_5() {
     check_family("sd3.5");
+}
+
+/// Also a run with an empty negative prompt, which counts.
+#[test]
+fn qwen_image() {
+    check_family("qwen-image");
 }
 
 #[test]

@@ -38,30 +38,39 @@ PROMPTS = {
 
 @dataclass(frozen=True)
 class Run:
-    """One picture that a pipeline is asked for; `prompt` and `negative_prompt` are keys of `PROMPTS`."""
+    """One picture that a pipeline is asked for.
+
+    `prompt` and `negative_prompt` are keys of `PROMPTS`, or texts of their own; without a negative prompt and without
+    a guidance scale the pipeline is not given any.
+    """
 
     name: str
     prompt: str
-    negative_prompt: str
+    negative_prompt: str | None
     seed: int
     steps: int
-    guidance_scale: float
+    guidance_scale: float | None
     height: int
     width: int
     options: dict = field(default_factory=dict)
 
     def arguments(self) -> dict:
         """The pipeline's keyword arguments but for those that are the same in every run of a family."""
+        optional = {"negative_prompt": text_of(self.negative_prompt), "guidance_scale": self.guidance_scale}
         return {
-            "prompt": PROMPTS[self.prompt],
-            "negative_prompt": PROMPTS[self.negative_prompt],
+            "prompt": text_of(self.prompt),
             "num_inference_steps": self.steps,
-            "guidance_scale": self.guidance_scale,
             "height": self.height,
             "width": self.width,
             "generator": torch.Generator("cpu").manual_seed(self.seed),
+            **{name: value for name, value in optional.items() if value is not None},
             **self.options,
         }
+
+
+def text_of(prompt: str | None) -> str | None:
+    """The text that a key of `PROMPTS` stands for, or the text itself."""
+    return PROMPTS.get(prompt, prompt)
 
 
 @dataclass(frozen=True)
@@ -207,8 +216,8 @@ def describe(run: Run) -> dict:
     """A run's entry in `golden.json`, with the texts that the keys of `PROMPTS` stand for."""
     return {
         "name": run.name,
-        "prompt": PROMPTS[run.prompt],
-        "negative_prompt": PROMPTS[run.negative_prompt],
+        "prompt": text_of(run.prompt),
+        "negative_prompt": text_of(run.negative_prompt),
         "seed": run.seed,
         "num_inference_steps": run.steps,
         "guidance_scale": run.guidance_scale,

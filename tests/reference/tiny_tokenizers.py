@@ -248,25 +248,25 @@ QWEN_TEMPLATE = """{%- if messages[0].role == 'system' %}
 """Qwen3's, as far as it concerns a system's and a user's message."""
 
 
-def train_qwen2(merges: int = 300) -> tuple[dict[str, int], list[tuple[str, str]]]:
-    """Qwen's vocabulary and merges: 256 bytes and one token per merge."""
+def train_qwen2(merges: int, template: str) -> tuple[dict[str, int], list[tuple[str, str]]]:
+    """Qwen's vocabulary and merges: 256 bytes and one token per merge. The words of `template` come first."""
     backend = Qwen2Tokenizer().backend_tokenizer
     words: Counter[tuple[str, ...]] = Counter()
-    for caption in captions():
-        for word, _ in backend.pre_tokenizer.pre_tokenize_str(backend.normalizer.normalize_str(caption)):
-            words[tuple(word)] += 1
+    for text, weight in (*((caption, 1) for caption in captions()), (template, 1000)):
+        for word, _ in backend.pre_tokenizer.pre_tokenize_str(backend.normalizer.normalize_str(text)):
+            words[tuple(word)] += weight
     learnt = learn_merges(words, merges)
     alphabet = sorted(ByteLevel.alphabet(), key=lambda symbol: (not symbol.isascii(), symbol))
     return {token: at for at, token in enumerate([*alphabet, *("".join(pair) for pair in learnt)])}, learnt
 
 
-def write_qwen2(folder: Path, as_tokenizer_json: bool) -> int:
+def write_qwen2(folder: Path, as_tokenizer_json: bool, merges: int = 300, template: str = "") -> int:
     """Write a Qwen tokenizer as repositories publish it, in one file or as `vocab.json` and `merges.txt`.
 
     Returns how many tokens there are.
     """
     folder.mkdir(parents=True)
-    vocabulary, merges = train_qwen2()
+    vocabulary, learnt = train_qwen2(merges, template)
     marks = {mark: len(vocabulary) + at for at, mark in enumerate((*QWEN_MARKS, *QWEN_PLAIN_MARKS))}
     flags = {"lstrip": False, "normalized": False, "rstrip": False, "single_word": False}
     added = {str(at): {"content": mark, **flags, "special": mark in QWEN_MARKS} for mark, at in marks.items()}
@@ -288,7 +288,7 @@ def write_qwen2(folder: Path, as_tokenizer_json: bool) -> int:
     }
     write_json(folder / "tokenizer_config.json", config)
     (folder / "vocab.json").write_text(json.dumps(vocabulary, ensure_ascii=False))
-    (folder / "merges.txt").write_text("#version: 0.2\n" + "".join(f"{left} {right}\n" for left, right in merges))
+    (folder / "merges.txt").write_text("#version: 0.2\n" + "".join(f"{left} {right}\n" for left, right in learnt))
     if as_tokenizer_json:
         tokenizer = Qwen2Tokenizer.from_pretrained(folder)
         tokenizer.backend_tokenizer.save(str(folder / "tokenizer.json"))

@@ -29,7 +29,7 @@ const MAX_RATIOS: usize = 10_000;
 pub struct ModelFit {
     /// Rescaling polynomial of TeaCache, highest degree first.
     pub tea_cache_coefficients: [f64; TEA_CACHE_COEFFICIENTS],
-    /// Magnitude ratio of every step of MagCache; the first is 1.
+    /// Magnitude ratio of every step of MagCache; the first is 1. None where only the polynomial was published.
     pub mag_ratios: Vec<f64>,
 }
 

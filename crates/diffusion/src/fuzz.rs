@@ -41,7 +41,9 @@ pub fn model_config(bytes: &[u8]) {
     for class in ENCODERS {
         let _ = build_encoder(class, &config, &Parameters::recording(DType::F32).0);
     }
-    let _ = build_decoder("AutoencoderKL", &config, &Parameters::recording(DType::F32).0);
+    for class in ["AutoencoderKL", "AutoencoderKLQwenImage"] {
+        let _ = build_decoder(class, &config, &Parameters::recording(DType::F32).0);
+    }
 }
 
 /// `model_index.json`, and the labels in it.

@@ -30,16 +30,18 @@ impl Admission {
             .check_prompt(&request.prompt, info.label_policy)
             .map_err(|message| refuse("prompt", "unknown_label", message))?;
         let steps = request.num_inference_steps.unwrap_or(info.default_steps);
-        let guidance = guidance(&request, info)?;
+        let mut warnings: Vec<_> = nearest.iter().map(nearest_label).collect();
+        let negative_prompt = negative_prompt(&request, info);
+        let guidance = guidance(&request, negative_prompt, info, &mut warnings)?;
         let scheduler = request.scheduler.unwrap_or(info.default_scheduler);
         let size = bucket(request.size, &info.buckets, *bucket_policy)?;
         check_scheduler(pipeline, scheduler, steps, size)?;
         let blocks = info.blocks();
         let facts = ModelFacts { separate_cfg: guidance.has_second_forward(), ..info.cache_facts(&blocks) };
         let cache = CachePlan::new(&request.cache, steps, facts).map_err(cache_error)?;
-        let warnings = nearest.iter().map(nearest_label).chain(cache.warnings().iter().map(cache_warning)).collect();
-        let spec =
-            ImageSpec { prompt, negative_prompt: request.negative_prompt, size, steps, guidance, scheduler, cache };
+        warnings.extend(cache.warnings().iter().map(cache_warning));
+        let negative_prompt = negative_prompt.map(str::to_owned);
+        let spec = ImageSpec { prompt, negative_prompt, size, steps, guidance, scheduler, cache };
         Ok(PlannedRequest {
             spec: Arc::new(spec),
             seeds: check_seeds(request.seed, request.images)?,
@@ -65,38 +67,42 @@ fn nearest_label(nearest: &NearestLabel) -> RequestWarning {
     }
 }
 
-/// The guidance asked for. What would have no effect is refused.
-fn guidance(request: &ImageRequest, info: &ModelInfo) -> Result<Guidance, RequestError> {
-    let ImageRequest { guidance_scale, true_cfg_scale, negative_prompt, .. } = request;
-    match (info.guidance, guidance_scale) {
-        (GuidanceKind::None, Some(scale)) if *scale > 1.0 => {
-            let message = format!("`guidance_scale` is {scale}, but this model has no class for \"none\"; at most 1");
-            return Err(invalid("guidance_scale", message));
-        }
-        (GuidanceKind::Distilled { is_told: false }, Some(scale)) if *scale > 1.0 => {
-            let message = format!(
-                "`guidance_scale` is {scale}, but this model was distilled to work without guidance; leave it \
-                 out, or set `true_cfg_scale`"
-            );
-            return Err(invalid("guidance_scale", message));
-        }
-        _ => {}
-    }
+/// What is steered away from. Clients with an input box for it also send it empty, which asks for nothing but where guidance
+/// needs one.
+fn negative_prompt<'a>(request: &'a ImageRequest, info: &ModelInfo) -> Option<&'a str> {
+    let text = request.negative_prompt.as_deref()?;
+    (info.guidance.needs_negative_prompt() || !text.trim().is_empty()).then_some(text)
+}
+
+/// The guidance asked for. What would have no effect is refused, but for `true_cfg_scale` without the negative prompt that it
+/// needs: then there is none, and a warning.
+fn guidance(
+    request: &ImageRequest,
+    negative_prompt: Option<&str>,
+    info: &ModelInfo,
+    warnings: &mut Vec<RequestWarning>,
+) -> Result<Guidance, RequestError> {
+    check_guidance_scale(request.guidance_scale, info)?;
     let takes_true_cfg = info.guidance.takes_true_cfg();
-    if true_cfg_scale.is_some_and(|scale| scale > 1.0) && !takes_true_cfg {
+    let mut true_cfg_scale = request.true_cfg_scale.unwrap_or(1.0);
+    if true_cfg_scale > 1.0 && !takes_true_cfg {
         let message = "`true_cfg_scale` has no effect on this model; leave it out, or set `guidance_scale`";
         return Err(invalid("true_cfg_scale", message));
     }
-    let guidance_scale = guidance_scale.unwrap_or(info.default_guidance().scale());
-    let true_cfg_scale = true_cfg_scale.unwrap_or(1.0);
+    if true_cfg_scale > 1.0 && negative_prompt.is_none() && info.guidance.needs_negative_prompt() {
+        warnings.push(unguided(true_cfg_scale));
+        true_cfg_scale = 1.0;
+    }
+    let guidance_scale = request.guidance_scale.unwrap_or(info.default_guidance_scale);
     let guidance = info.guidance.with(guidance_scale, true_cfg_scale);
-    let negative_prompt = negative_prompt.as_deref().filter(|text| !text.is_empty());
-    if negative_prompt.is_some() && !info.guidance.takes_negative_prompt() {
+    // Where a blank one counts, it still asks for nothing without guidance.
+    let Some(_) = negative_prompt.filter(|text| !text.trim().is_empty()) else { return Ok(guidance) };
+    if !info.guidance.takes_negative_prompt() {
         let message = "`negative_prompt` has no effect on a class-conditional model; leave it out, or set \
                        `guidance_scale` to steer away from the unconditional picture";
         return Err(invalid("negative_prompt", message));
     }
-    if negative_prompt.is_some() && guidance.mixing_scale().is_none() {
+    if guidance.mixing_scale().is_none() {
         let (field, scale) =
             if takes_true_cfg { ("true_cfg_scale", true_cfg_scale) } else { ("guidance_scale", guidance_scale) };
         let neutral = info.guidance.neutral_scale();
@@ -107,6 +113,37 @@ fn guidance(request: &ImageRequest, info: &ModelInfo) -> Result<Guidance, Reques
         return Err(invalid("negative_prompt", message));
     }
     Ok(guidance)
+}
+
+fn check_guidance_scale(scale: Option<f64>, info: &ModelInfo) -> Result<(), RequestError> {
+    let Some(scale) = scale else { return Ok(()) };
+    let message = match info.guidance {
+        GuidanceKind::Rescaled { .. } => format!(
+            "`guidance_scale` is {scale}, but this model does not take it; leave it out, and set `true_cfg_scale` and \
+             `negative_prompt` for guidance"
+        ),
+        GuidanceKind::None if scale > 1.0 => {
+            format!("`guidance_scale` is {scale}, but this model has no class for \"none\"; at most 1")
+        }
+        GuidanceKind::Distilled { is_told: false } if scale > 1.0 => format!(
+            "`guidance_scale` is {scale}, but this model was distilled to work without guidance; leave it \
+             out, or set `true_cfg_scale`"
+        ),
+        _ => return Ok(()),
+    };
+    Err(invalid("guidance_scale", message))
+}
+
+/// The warning about guidance without anything to steer away from.
+fn unguided(scale: f64) -> RequestWarning {
+    RequestWarning {
+        param: "true_cfg_scale".to_owned(),
+        code: "no_negative_prompt",
+        message: format!(
+            "`true_cfg_scale` is {scale}, but there is no `negative_prompt`, so the picture was made without guidance; \
+             a blank one (\" \") is enough"
+        ),
+    }
 }
 
 /// Refuses an image that is larger than a batch.

@@ -1,5 +1,5 @@
-//! What requests for FLUX, whose guidance is distilled, and for Z-Image, whose scale begins at 0, may ask for, and that a second
-//! forward needs no larger batch.
+//! What requests for FLUX, whose guidance is distilled, for Z-Image, whose scale begins at 0, and for Qwen-Image may ask for,
+//! and that a second forward needs no larger batch.
 
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
@@ -140,4 +140,55 @@ fn the_scale_of_z_image_begins_at_0() {
         let refused = engine.plan(guided).unwrap_err();
         assert!(refused.message.contains("with a `guidance_scale` up to 0 it is one"), "{refused}");
     }
+}
+
+#[test]
+fn qwen_image_is_guided_by_two_forwards_where_there_is_a_negative_prompt() {
+    let engine = engine("qwen-image");
+    assert_eq!(engine.model().default_steps, 50);
+    let branches = |request: ImageRequest| {
+        let planned = engine.plan(ImageRequest { cache: cache_dit(json!({})), ..request }).unwrap();
+        let finished = engine.submit(planned).unwrap().wait().unwrap();
+        let contexts = finished.cache.images[0].contexts.iter();
+        let names: Vec<_> = contexts.map(|context| (context.name.clone(), context.branch)).collect();
+        assert!(names.iter().all(|(name, _)| name == "transformer_blocks"), "{names:?}");
+        (names.into_iter().map(|(_, branch)| branch).collect::<Vec<_>>(), finished.warnings)
+    };
+    let guided = |text: &str| {
+        let negative_prompt = Some(text.to_owned());
+        ImageRequest { negative_prompt, true_cfg_scale: Some(4.0), ..request() }
+    };
+    for text in ["", " ", "blurry"] {
+        assert_eq!(branches(guided(text)), (vec!["cond", "uncond"], Vec::new()), "{text:?}");
+        // Blanks are tokens like others.
+        assert_eq!(engine.plan(guided(text)).unwrap().spec().negative_prompt.as_deref(), Some(text));
+    }
+    let (found, warnings) = branches(ImageRequest { negative_prompt: None, ..guided("") });
+    assert_eq!((found, warnings.len()), (vec!["all"], 1));
+    assert_eq!((warnings[0].param.as_str(), warnings[0].code), ("true_cfg_scale", "no_negative_prompt"));
+    for unguided in [request(), ImageRequest { true_cfg_scale: None, ..guided(" ") }] {
+        assert_eq!(branches(unguided), (vec!["all"], Vec::new()));
+    }
+}
+
+#[test]
+fn qwen_image_takes_no_guidance_scale() {
+    let engine = engine("qwen-image");
+    let refusal = |request| -> RequestError { engine.plan(request).unwrap_err() };
+    for scale in [0.0, 1.0, 4.0] {
+        let refused = refusal(ImageRequest { guidance_scale: Some(scale), ..request() });
+        assert_eq!(refused.param, "guidance_scale");
+        assert!(refused.message.contains("set `true_cfg_scale` and `negative_prompt`"), "{refused}");
+    }
+    let refused = refusal(ImageRequest { negative_prompt: Some("blurry".to_owned()), ..request() });
+    assert_eq!(refused.param, "negative_prompt");
+    assert!(refused.message.contains("set `true_cfg_scale` (now 1) above 1"), "{refused}");
+}
+
+/// As clients with an input box for it send it.
+#[test]
+fn a_blank_negative_prompt_asks_flux_for_nothing() {
+    let engine = engine("flux-dev");
+    let blank = ImageRequest { negative_prompt: Some("  ".to_owned()), ..request() };
+    assert_eq!(engine.plan(blank).unwrap().spec().negative_prompt, None);
 }

@@ -10,11 +10,16 @@
 //!   <https://github.com/huggingface/diffusers/blob/v0.42.1/src/diffusers/pipelines/flux/pipeline_flux.py#L600>
 //! * `ZImagePipeline.__call__` (lines 300-620):
 //!   <https://github.com/huggingface/diffusers/blob/v0.42.1/src/diffusers/pipelines/z_image/pipeline_z_image.py#L300>
+//! * `QwenImagePipeline.__call__` (lines 397-766):
+//!   <https://github.com/huggingface/diffusers/blob/v0.42.1/src/diffusers/pipelines/qwenimage/pipeline_qwenimage.py#L397>
 //!
 //! Classifier-free guidance mixes two predictions: one for the prompt, and one for what is steered away
 //! from. Most models make both in one forward, as two rows. Distilled ones (FLUX) have learned the mixture
 //! and are conditioned on its scale; classifier-free guidance on top of that, diffusers' `true_cfg_scale`, is a
-//! second forward of the same step, with decisions of its own about what is computed.
+//! second forward of the same step, with decisions of its own about what is computed. Qwen-Image has nothing else, and
+//! gives the mixture the length that the prompt's prediction had, token by token.
+
+use candle_core::{Result, Tensor};
 
 /// What guidance a model has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,6 +38,11 @@ pub enum GuidanceKind {
         /// The model is conditioned on the scale. Otherwise there is none to choose.
         is_told: bool,
     },
+    /// Away from a negative prompt that the request has, even an empty one, in a second forward (`true_cfg_scale`).
+    Rescaled {
+        /// Side of the square of latents that makes a token.
+        token_side: usize,
+    },
 }
 
 /// The guidance of one image.
@@ -49,6 +59,13 @@ pub enum Guidance {
         /// By this scale, with a second forward; 1 or less: none.
         true_cfg_scale: f64,
     },
+    /// By this scale, with a second forward, and to the length of the prompt's prediction; 1 or less: none.
+    Rescaled {
+        /// The scale.
+        true_cfg_scale: f64,
+        /// Side of the square of latents that makes a token.
+        token_side: usize,
+    },
 }
 
 impl GuidanceKind {
@@ -59,17 +76,28 @@ impl GuidanceKind {
             Self::Class | Self::NegativePrompt => Guidance::Rows(guidance_scale),
             Self::BeyondPrompt => Guidance::BeyondPrompt(guidance_scale),
             Self::Distilled { .. } => Guidance::Distilled { scale: guidance_scale, true_cfg_scale },
+            Self::Rescaled { token_side } => Guidance::Rescaled { true_cfg_scale, token_side },
         }
+    }
+
+    /// `guidance_scale` means something to it, if only that it is off.
+    pub fn takes_guidance_scale(self) -> bool {
+        !matches!(self, Self::Rescaled { .. })
     }
 
     /// It can be guided by a second forward.
     pub fn takes_true_cfg(self) -> bool {
-        matches!(self, Self::Distilled { .. })
+        matches!(self, Self::Distilled { .. } | Self::Rescaled { .. })
+    }
+
+    /// A blank negative prompt is one too, and there is no guidance without one.
+    pub fn needs_negative_prompt(self) -> bool {
+        matches!(self, Self::Rescaled { .. })
     }
 
     /// What is steered away from can be a text.
     pub fn takes_negative_prompt(self) -> bool {
-        matches!(self, Self::NegativePrompt | Self::BeyondPrompt | Self::Distilled { .. })
+        matches!(self, Self::NegativePrompt | Self::BeyondPrompt | Self::Distilled { .. } | Self::Rescaled { .. })
     }
 
     /// The largest scale at which there is no guidance.
@@ -79,10 +107,11 @@ impl GuidanceKind {
 }
 
 impl Guidance {
-    /// What the model was asked to be guided by, as `guidance_scale`.
-    pub fn scale(self) -> f64 {
+    /// What the model was asked to be guided by, as `guidance_scale`; `None` if it takes none.
+    pub fn scale(self) -> Option<f64> {
         match self {
-            Self::Rows(scale) | Self::BeyondPrompt(scale) | Self::Distilled { scale, .. } => scale,
+            Self::Rows(scale) | Self::BeyondPrompt(scale) | Self::Distilled { scale, .. } => Some(scale),
+            Self::Rescaled { .. } => None,
         }
     }
 
@@ -94,7 +123,9 @@ impl Guidance {
     /// The strength of classifier-free guidance; `None` where there is only the prompt's prediction.
     pub fn mixing_scale(self) -> Option<f64> {
         let scale = match self {
-            Self::Rows(scale) | Self::Distilled { true_cfg_scale: scale, .. } => scale,
+            Self::Rows(scale)
+            | Self::Distilled { true_cfg_scale: scale, .. }
+            | Self::Rescaled { true_cfg_scale: scale, .. } => scale,
             Self::BeyondPrompt(scale) => 1.0 + scale,
         };
         (scale > 1.0).then_some(scale)
@@ -109,7 +140,7 @@ impl Guidance {
     pub fn rows_per_forward(self) -> usize {
         match self {
             Self::Rows(_) | Self::BeyondPrompt(_) => self.rows(),
-            Self::Distilled { .. } => 1,
+            Self::Distilled { .. } | Self::Rescaled { .. } => 1,
         }
     }
 
@@ -117,6 +148,30 @@ impl Guidance {
     pub fn has_second_forward(self) -> bool {
         self.rows() > self.rows_per_forward()
     }
+
+    /// What is stepped along, from the predictions for the prompt and for what is steered away from, `[1, channels, height,
+    /// width]` each.
+    ///
+    /// # Errors
+    /// If a tensor operation fails.
+    pub fn mix(self, cond: &Tensor, uncond: &Tensor) -> Result<Tensor> {
+        let Some(scale) = self.mixing_scale() else { return Ok(cond.clone()) };
+        let mixed = (uncond + ((cond - uncond)? * scale)?)?;
+        match self {
+            Self::Rows(_) | Self::BeyondPrompt(_) | Self::Distilled { .. } => Ok(mixed),
+            Self::Rescaled { token_side, .. } => as_long_as(&mixed, cond, token_side),
+        }
+    }
+}
+
+/// `mixed` with every token as long as that of `cond`.
+fn as_long_as(mixed: &Tensor, cond: &Tensor, side: usize) -> Result<Tensor> {
+    let (rows, channels, height, width) = mixed.dims4()?;
+    // Rows and columns of tokens in dimensions of their own.
+    let in_tokens = [rows, channels, height / side, side, width / side, side];
+    let (mixed, cond) = (mixed.reshape(&in_tokens)?, cond.reshape(&in_tokens)?);
+    let lengths = |tokens: &Tensor| tokens.sqr()?.sum_keepdim((1, 3, 5))?.sqrt();
+    mixed.broadcast_mul(&(lengths(&cond)? / lengths(&mixed)?)?)?.reshape((rows, channels, height, width))
 }
 
 #[cfg(test)]
@@ -134,9 +189,32 @@ mod tests {
             (GuidanceKind::BeyondPrompt.with(0.0, 1.0), 1, 1),
             (distilled.with(3.5, 1.0), 1, 1),
             (distilled.with(0.0, 3.0), 2, 1),
+            (GuidanceKind::Rescaled { token_side: 2 }.with(5.0, 1.0), 1, 1),
+            (GuidanceKind::Rescaled { token_side: 2 }.with(1.0, 4.0), 2, 1),
         ] {
             assert_eq!((guidance.rows(), guidance.rows_per_forward()), (rows, rows_per_forward), "{guidance:?}");
             assert_eq!(guidance.has_second_forward(), rows > rows_per_forward, "{guidance:?}");
         }
+    }
+
+    #[test]
+    fn a_rescaled_mixture_is_as_long_as_the_prompts_prediction() {
+        let values = |phase: f64| {
+            let numbers = Tensor::arange(0f32, 3.0 * 4.0 * 6.0, &candle_core::Device::Cpu).unwrap();
+            numbers.affine(0.37, phase).unwrap().sin().unwrap().reshape((1, 3, 4, 6)).unwrap()
+        };
+        let (cond, uncond) = (values(0.0), values(1.3));
+        let mix = |guidance: Guidance| guidance.mix(&cond, &uncond).unwrap();
+        let plain = mix(Guidance::Rows(4.0));
+        let rescaled = mix(GuidanceKind::Rescaled { token_side: 2 }.with(1.0, 4.0));
+        let token = |picture: &Tensor| {
+            let token = picture.narrow(2, 2, 2).unwrap().narrow(3, 4, 2).unwrap();
+            token.flatten_all().unwrap().to_vec1::<f32>().unwrap()
+        };
+        let length = |values: &[f32]| values.iter().map(|value| value * value).sum::<f32>().sqrt();
+        let (cond, plain, rescaled) = (token(&cond), token(&plain), token(&rescaled));
+        assert!((length(&rescaled) - length(&cond)).abs() < 1e-5);
+        let factor = length(&cond) / length(&plain);
+        assert!(plain.iter().zip(&rescaled).all(|(plain, rescaled)| (plain * factor - rescaled).abs() < 1e-5));
     }
 }

@@ -17,6 +17,7 @@ mod parts;
 mod patch_shape;
 mod pixart;
 mod prompt_encoder;
+mod qwen_image;
 mod registry;
 mod sd3;
 mod z_image;

@@ -67,13 +67,22 @@ impl FamilyParts<'_> {
     /// # Errors
     /// The number asked for is not possible.
     pub fn text_tokens(&self, default: usize) -> Result<usize, DiffusionError> {
-        match self.max_sequence_length.unwrap_or(default) {
-            tokens @ 1..=MAX_SEQUENCE_LENGTH => Ok(tokens),
-            other => Err(DiffusionError::Option {
-                option: "max_sequence_length",
-                reason: format!("is {other}; a prompt has 1 to {MAX_SEQUENCE_LENGTH} tokens"),
-            }),
+        self.text_tokens_up_to(MAX_SEQUENCE_LENGTH, default)
+    }
+
+    /// The same where the pipeline takes up to `most`.
+    ///
+    /// # Errors
+    /// The number asked for is not possible.
+    pub fn text_tokens_up_to(&self, most: usize, default: usize) -> Result<usize, DiffusionError> {
+        let tokens = self.max_sequence_length.unwrap_or(default);
+        if (1..=most).contains(&tokens) {
+            return Ok(tokens);
         }
+        Err(DiffusionError::Option {
+            option: "max_sequence_length",
+            reason: format!("is {tokens}; a prompt has 1 to {most} tokens"),
+        })
     }
 }
 

@@ -5,8 +5,9 @@ use afterimage_checkpoint::{ModelIndex, Parameters};
 use super::family::LoadedFamily;
 use super::parts::FamilyParts;
 use super::pixart::Variant;
-use super::{dit, flux, hunyuan_dit, pixart, sd3, z_image};
+use super::{dit, flux, hunyuan_dit, pixart, qwen_image, sd3, z_image};
 use crate::DiffusionError;
+use crate::vae::VaeClass;
 
 /// A family as `model_index.json` names it.
 #[derive(Debug)]
@@ -15,8 +16,8 @@ pub struct FamilyEntry {
     pub pipeline: &'static str,
     /// Classes that the transformer may be registered as.
     pub transformers: &'static [&'static str],
-    /// The pipeline shifts latents before they are decoded.
-    pub adds_shift: bool,
+    /// What its latents are decoded with.
+    pub vae: VaeClass,
     /// Loads it.
     pub load: fn(&FamilyParts<'_>) -> Result<LoadedFamily, DiffusionError>,
     /// Builds the transformer of a configuration for pictures of no size and drops it: it has asked for its parameters.
@@ -24,55 +25,62 @@ pub struct FamilyEntry {
 }
 
 /// All families. Older repositories name `Transformer2DModel`, of which DiT and PixArt were once variants.
-pub(crate) static FAMILIES: [FamilyEntry; 7] = [
+pub(crate) static FAMILIES: [FamilyEntry; 8] = [
     FamilyEntry {
         pipeline: "DiTPipeline",
         transformers: &["DiTTransformer2DModel", "Transformer2DModel"],
-        adds_shift: false,
+        vae: VaeClass::Kl { adds_shift: false },
         load: dit::load,
         build: dit::build,
     },
     FamilyEntry {
         pipeline: "PixArtAlphaPipeline",
         transformers: &["PixArtTransformer2DModel", "Transformer2DModel"],
-        adds_shift: false,
+        vae: VaeClass::Kl { adds_shift: false },
         load: |parts| pixart::load(parts, Variant::Alpha),
         build: pixart::build,
     },
     FamilyEntry {
         pipeline: "PixArtSigmaPipeline",
         transformers: &["PixArtTransformer2DModel", "Transformer2DModel"],
-        adds_shift: false,
+        vae: VaeClass::Kl { adds_shift: false },
         load: |parts| pixart::load(parts, Variant::Sigma),
         build: pixart::build,
     },
     FamilyEntry {
         pipeline: "StableDiffusion3Pipeline",
         transformers: &["SD3Transformer2DModel"],
-        adds_shift: true,
+        vae: VaeClass::Kl { adds_shift: true },
         load: sd3::load,
         build: sd3::build,
     },
     FamilyEntry {
         pipeline: "FluxPipeline",
         transformers: &["FluxTransformer2DModel"],
-        adds_shift: true,
+        vae: VaeClass::Kl { adds_shift: true },
         load: flux::load,
         build: flux::build,
     },
     FamilyEntry {
         pipeline: "ZImagePipeline",
         transformers: &["ZImageTransformer2DModel"],
-        adds_shift: true,
+        vae: VaeClass::Kl { adds_shift: true },
         load: z_image::load,
         build: z_image::build,
     },
     FamilyEntry {
         pipeline: "HunyuanDiTPipeline",
         transformers: &["HunyuanDiT2DModel"],
-        adds_shift: false,
+        vae: VaeClass::Kl { adds_shift: false },
         load: hunyuan_dit::load,
         build: hunyuan_dit::build,
+    },
+    FamilyEntry {
+        pipeline: "QwenImagePipeline",
+        transformers: &["QwenImageTransformer2DModel"],
+        vae: VaeClass::QwenImage,
+        load: qwen_image::load,
+        build: qwen_image::build,
     },
 ];
 

@@ -1,6 +1,7 @@
 //! Building blocks that models of all families share: operators of [`crate::ops`] with their parameters.
 
 mod attention;
+mod double_block;
 mod feed_forward;
 mod joint_attention;
 mod linear;
@@ -13,11 +14,12 @@ mod time_text;
 mod timestep;
 
 pub(crate) use attention::Attention;
+pub(crate) use double_block::{DoubleBlock, DoubleBlockNames, NORM_EPS, attend, clip_to_f16};
 pub(crate) use feed_forward::FeedForward;
 pub(crate) use joint_attention::{HeadProjections, HeadShape, Heads, ProjectionNames};
 pub(crate) use linear::{Linear, Projections};
 pub(crate) use norm::{PlainLayerNorm, RmsNorm};
-pub(crate) use patch_embed::{PatchEmbed, patchify, unpatchify};
+pub(crate) use patch_embed::{PatchEmbed, patchify, unpatchify, unpatchify_channels_first};
 pub(crate) use rope::{HalfRotaryPositions, RotaryPositions};
 pub(crate) use row_context::{EncoderStates, RowContext};
 pub(crate) use time_text::TimeTextEmbedding;

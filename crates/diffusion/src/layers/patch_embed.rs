@@ -186,9 +186,33 @@ pub(crate) fn unpatchify(patches: &Tensor, (height, width): (usize, usize), side
     patches.reshape((rows, channels, height * side, width * side))
 }
 
+/// Tokens that [`patchify`] makes back to a picture: the channel is the slowest in them, as in what FLUX and Qwen-Image
+/// predict.
+pub(crate) fn unpatchify_channels_first(
+    patches: &Tensor,
+    (height, width): (usize, usize),
+    side: usize,
+) -> Result<Tensor> {
+    let (rows, _, values) = patches.dims3()?;
+    let channels = values / (side * side);
+    // [rows, height, width, channels, side, side] -> [rows, channels, height, side, width, side]
+    let patches = patches.reshape(&[rows, height, width, channels, side, side])?.permute([0, 3, 1, 4, 2, 5])?;
+    patches.reshape((rows, channels, height * side, width * side))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn unpatchifying_reverts_patchifying() {
+        let latents = Tensor::arange(0u32, 2 * 4 * 4 * 6, &Device::Cpu).unwrap().reshape((2, 4, 4, 6)).unwrap();
+        let tokens = patchify(&latents, 2).unwrap();
+        assert_eq!(tokens.dims(), [2, 6, 16]);
+        let back = unpatchify_channels_first(&tokens, (2, 3), 2).unwrap();
+        let values = |tensor: &Tensor| tensor.flatten_all().unwrap().to_vec1::<u32>().unwrap();
+        assert_eq!(values(&back), values(&latents));
+    }
 
     #[test]
     fn positions_start_with_the_column() {

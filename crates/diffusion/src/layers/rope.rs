@@ -7,6 +7,8 @@
 //!   <https://github.com/huggingface/diffusers/blob/v0.42.1/src/diffusers/models/embeddings.py#L885>
 //! * `FluxPosEmbed` (lines 500-526):
 //!   <https://github.com/huggingface/diffusers/blob/v0.42.1/src/diffusers/models/transformers/transformer_flux.py#L500>
+//! * `QwenEmbedRope` (lines 199-322):
+//!   <https://github.com/huggingface/diffusers/blob/v0.42.1/src/diffusers/models/transformers/transformer_qwenimage.py#L199>
 
 use candle_core::{Device, Result, Tensor};
 
@@ -42,7 +44,7 @@ impl RotaryPositions {
         Self::of_angles(&angles.collect::<Vec<_>>(), places.len(), device)
     }
 
-    /// For tokens that may stand between whole numbers. The reference computes the angles in f32 here.
+    /// For tokens that may stand between whole numbers, or before 0. The reference computes the angles in f32 here.
     pub(crate) fn between<const AXES: usize>(
         places: &[[f32; AXES]],
         channels: &[usize; AXES],
@@ -159,6 +161,21 @@ mod tests {
         let expected = [2f32, 1.0, 0.01].map(|angle| [angle.cos(), angle.sin()]).concat();
         for (found, expected) in turned[1].iter().zip(expected) {
             assert!((found - expected).abs() < 1e-6, "{found} for {expected}");
+        }
+    }
+
+    #[test]
+    fn negative_positions_turn_the_other_way() {
+        let turned = |positions: RotaryPositions| {
+            let x = Tensor::new(&[[[[1f32, 0.0, 1.0, 0.0, 1.0, 0.0]]; 2]], &Device::Cpu).unwrap();
+            positions.rotate(&x).unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap()
+        };
+        let unsigned = turned(RotaryPositions::new(&[[0, 3], [2, 1]], &[2, 4], &Device::Cpu).unwrap());
+        let whole = turned(RotaryPositions::between(&[[0.0, 3.0], [2.0, 1.0]], &[2, 4], &Device::Cpu).unwrap());
+        let back = turned(RotaryPositions::between(&[[0.0, -3.0], [-2.0, -1.0]], &[2, 4], &Device::Cpu).unwrap());
+        for (index, ((a, b), c)) in unsigned.iter().zip(&whole).zip(&back).enumerate() {
+            let mirrored = if index % 2 == 0 { *c } else { -c };
+            assert!((a - b).abs() < 1e-6 && (b - mirrored).abs() < 1e-6, "{index}: {a}, {b}, {c}");
         }
     }
 }

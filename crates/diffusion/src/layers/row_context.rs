@@ -113,11 +113,13 @@ mod tests {
         };
         let context = RowContext::new(numbers(&[3, 2]))
             .with_classes(numbers(&[3]))
+            .with_token_bias(Some(numbers(&[3, 1, 1, 1])))
             .with_encoder(EncoderStates { states: numbers(&[3, 1, 2]), bias: Some(numbers(&[3, 1, 1, 1])) });
         let chosen = context.select(&[0, 2]).unwrap();
         let values = |tensor: &Tensor| tensor.flatten_all().unwrap().to_vec1::<u32>().unwrap();
         assert_eq!(values(&chosen.modulation), [0, 1, 4, 5]);
         assert_eq!(values(chosen.classes().unwrap()), [0, 2]);
+        assert_eq!(values(chosen.token_bias().unwrap()), [0, 2]);
         let encoder = chosen.encoder().unwrap();
         assert_eq!((values(&encoder.states), values(encoder.bias.as_ref().unwrap())), (vec![0, 1, 4, 5], vec![0, 2]));
     }

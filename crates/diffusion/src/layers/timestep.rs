@@ -27,6 +27,11 @@ pub(crate) enum Sinusoids {
 impl Sinusoids {
     /// Cosines, then sines (`flip_sin_to_cos`) of every value: `[values, 256]`, f32.
     pub(crate) fn project(self, values: &[f32], device: &Device) -> Result<Tensor> {
+        self.project_scaled(values, 1.0, device)
+    }
+
+    /// The same of every value times `scale`, which is multiplied last, as diffusers rounds.
+    pub(crate) fn project_scaled(self, values: &[f32], scale: f32, device: &Device) -> Result<Tensor> {
         let half = TIMESTEP_CHANNELS / 2;
         let divisor = match self {
             Self::ReachLongest => half - 1,
@@ -41,7 +46,7 @@ impl Sinusoids {
             .collect();
         let mut projected = Vec::with_capacity(values.len() * TIMESTEP_CHANNELS);
         for value in values {
-            let angles = || frequencies.iter().map(|frequency| f64::from(value * frequency));
+            let angles = || frequencies.iter().map(|frequency| f64::from(scale * (value * frequency)));
             projected.extend(angles().map(|angle| angle.cos() as f32));
             projected.extend(angles().map(|angle| angle.sin() as f32));
         }

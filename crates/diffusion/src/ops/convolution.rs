@@ -43,6 +43,21 @@ impl Convolution {
         Self::load(Neighbourhood::Pixel, (input, output), &parameters)
     }
 
+    /// Of 3x3 pixels by the last slice of a kernel over time, `[output, input, 3, 3, 3]`, which looks at the frame and two
+    /// before: before a first frame there are zeros, so that it meets no other slice.
+    pub(crate) fn three_of_first_frame(input: usize, output: usize, parameters: Parameters) -> Result<Self> {
+        let weight = parameters.get((output, input, 3, 3, 3), "weight")?;
+        let last = weight.narrow(2, 2, 1)?.squeeze(2)?;
+        let last = if takes_memory(&weight) { last.contiguous()? } else { last };
+        Self::of(Neighbourhood::Three, last, parameters.get(output, "bias")?)
+    }
+
+    /// Of single pixels of single frames, `[output, input, 1, 1, 1]`.
+    pub(crate) fn pixel_of_frames(input: usize, output: usize, parameters: Parameters) -> Result<Self> {
+        let weight = parameters.get((output, input, 1, 1, 1), "weight")?.squeeze(2)?;
+        Self::of(Neighbourhood::Pixel, weight, parameters.get(output, "bias")?)
+    }
+
     fn load(seen: Neighbourhood, (input, output): (usize, usize), parameters: &Parameters) -> Result<Self> {
         let side = if seen == Neighbourhood::Pixel { 1 } else { 3 };
         Self::of(seen, parameters.get((output, input, side, side), "weight")?, parameters.get(output, "bias")?)
@@ -51,8 +66,7 @@ impl Convolution {
     /// Of kernels `[output, input, side, side]`.
     fn of(seen: Neighbourhood, weight: Tensor, bias: Tensor) -> Result<Self> {
         let output_channels = weight.dim(0)?;
-        // Kernels that take no memory are those of models that are only described.
-        let conv = if weight.device().is_cpu() && weight.is_contiguous() {
+        let conv = if weight.device().is_cpu() && takes_memory(&weight) {
             Conv::Packed(packed(seen, &weight, &bias)?)
         } else {
             on_device(seen, weight, bias)?
@@ -90,6 +104,11 @@ impl Convolution {
             }
         }
     }
+}
+
+/// Kernels that take none are those of models that are only described.
+fn takes_memory(weight: &Tensor) -> bool {
+    weight.is_contiguous()
 }
 
 fn packed(seen: Neighbourhood, weight: &Tensor, bias: &Tensor) -> Result<Kernel> {
@@ -165,5 +184,21 @@ mod tests {
             let (ours, theirs) = (conv.forward_lines(&x, 2..7).unwrap(), candle.forward_lines(&x, 2..7).unwrap());
             assert!(largest_difference(&ours, &theirs) < 1e-5, "{seen:?}");
         }
+    }
+
+    #[test]
+    fn a_first_frame_meets_the_last_slice() {
+        let kernel = (sines((4, 2, 3, 3, 3), 0.3) * 0.1).unwrap();
+        let tensors = [("weight".to_owned(), kernel.clone()), ("bias".to_owned(), sines(4, 0.6))];
+        let place = tempfile::tempdir().unwrap();
+        let file = place.path().join("diffusion_pytorch_model.safetensors");
+        candle_core::safetensors::save(&tensors.into_iter().collect(), file).unwrap();
+        let weights = afterimage_checkpoint::Weights::open(place.path()).unwrap();
+        let conv = Convolution::three_of_first_frame(2, 4, weights.parameters(DType::F32, &Device::Cpu)).unwrap();
+        let x = sines((1, 2, 5, 6), 0.2);
+        let slice = kernel.narrow(2, 2, 1).unwrap().squeeze(2).unwrap().contiguous().unwrap();
+        let expected = on_device(Neighbourhood::Three, slice, sines(4, 0.6)).unwrap();
+        let expected = Convolution { conv: expected, output_channels: 4 }.forward(&x).unwrap();
+        assert!(largest_difference(&conv.forward(&x).unwrap(), &expected) < 1e-5);
     }
 }

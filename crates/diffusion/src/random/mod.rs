@@ -7,12 +7,15 @@
 //! `afterimage_checkpoint`). Only what published files hold beyond that is listed here.
 
 mod bert;
+mod causal_vae;
 mod clip;
 mod dit;
 mod flux;
 mod hunyuan;
 mod pixart;
 mod qwen3;
+mod qwen_image;
+mod qwen_vl;
 mod recipe;
 mod schedulers;
 mod sd3;
@@ -28,11 +31,14 @@ use std::str::FromStr;
 use crate::DiffusionError;
 use crate::precision::Precision;
 use bert::BertConfig;
+use causal_vae::CausalVaeConfig;
 use clip::ClipConfig;
 use dit::DitConfig;
 use flux::FluxConfig;
 use hunyuan::HunyuanConfig;
 use pixart::PixArtConfig;
+use qwen_image::QwenImageConfig;
+use qwen_vl::QwenVlConfig;
 use qwen3::Qwen3Config;
 use recipe::Recipe;
 use sd3::Sd3Config;
@@ -64,6 +70,9 @@ pub enum RandomModelKind {
     ZImage,
     /// `Tencent-Hunyuan/HunyuanDiT-v1.2-Diffusers` with both of its text encoders.
     HunyuanDit,
+    /// `Qwen/Qwen-Image`, its transformer of 20 billion parameters as a GGUF file in Q4_K, and of its text encoder what
+    /// reads.
+    QwenImage,
     /// A DiT of 4 layers with 32 channels and a VAE of two levels, 16x16 pictures: for tests.
     TinyDit,
     /// The same DiT before the VAE of `DitXl2At256`: decoding at its real size, without gigabytes beside it.
@@ -72,7 +81,7 @@ pub enum RandomModelKind {
 
 impl RandomModelKind {
     /// All kinds.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::DitXl2At256,
         Self::DitXl2At512,
         Self::PixArtSigma,
@@ -82,6 +91,7 @@ impl RandomModelKind {
         Self::ZImageTurbo,
         Self::ZImage,
         Self::HunyuanDit,
+        Self::QwenImage,
         Self::TinyDit,
         Self::TinyDitSdVae,
     ];
@@ -98,6 +108,7 @@ impl RandomModelKind {
             Self::ZImageTurbo => "z-image-turbo",
             Self::ZImage => "z-image",
             Self::HunyuanDit => "hunyuan-dit",
+            Self::QwenImage => "qwen-image",
             Self::TinyDit => "tiny-dit",
             Self::TinyDitSdVae => "tiny-dit-sd-vae",
         }
@@ -121,6 +132,9 @@ impl RandomModelKind {
             Self::ZImage => ZImageConfig::base().model(&Qwen3Config::with_4b(), &VaeConfig::flux()),
             Self::HunyuanDit => {
                 HunyuanConfig::version_1_2().model(&BertConfig::hunyuan(), &T5Config::mt5_xl(), &VaeConfig::sdxl())
+            }
+            Self::QwenImage => {
+                QwenImageConfig::published().model(&QwenVlConfig::instruct_7b(), &CausalVaeConfig::qwen_image())
             }
             Self::TinyDit => DitConfig::tiny().model(&VaeConfig::tiny(), 10),
             Self::TinyDitSdVae => DitConfig::tiny().model(&VaeConfig::sd_vae_ft(), 10),

@@ -90,3 +90,20 @@ pub(super) fn dynamic_flow_match() -> Value {
         "use_dynamic_shifting": true,
     })
 }
+
+/// Of Qwen-Image: shifted by the number of image tokens, and stretched to a last level.
+pub(super) fn stretched_flow_match() -> Value {
+    json!({
+        "_class_name": "FlowMatchEulerDiscreteScheduler",
+        "_diffusers_version": DIFFUSERS_VERSION,
+        "base_image_seq_len": 256,
+        "base_shift": 0.5,
+        "max_image_seq_len": 8192,
+        "max_shift": 0.9,
+        "num_train_timesteps": 1000,
+        "shift": 1.0,
+        "shift_terminal": 0.02,
+        "time_shift_type": "exponential",
+        "use_dynamic_shifting": true,
+    })
+}

@@ -86,6 +86,8 @@ fn models_have_their_published_sizes() {
         (RandomModelKind::ZImageTurbo, vec![6_154_908_736, 83_819_683, QWEN3_4B]),
         (RandomModelKind::ZImage, vec![6_154_908_736, 83_819_683, QWEN3_4B]),
         (RandomModelKind::HunyuanDit, vec![1_499_952_032, 83_653_863, 352_035_840, 1_669_958_656]),
+        // Of the text encoder without `visual` and `lm_head`.
+        (RandomModelKind::QwenImage, vec![20_430_401_088, 126_892_531, 7_070_619_136]),
     ] {
         let found: Vec<_> =
             kind.recipe().components.iter().map(|component| component.tensors().unwrap().elements()).collect();
@@ -106,7 +108,7 @@ fn assert_it_makes_pictures(recipe: &Recipe) {
     let folder = ModelFolder::open(place.path()).unwrap();
     let index = Arc::new(ModelIndex::read(&folder).unwrap());
     let entry = entry_of(&index).unwrap();
-    let vae = Vae::load(&folder, &index, entry.adds_shift, DType::F32, &Device::Cpu).unwrap();
+    let vae = Vae::load(&folder, &index, entry.vae, DType::F32, &Device::Cpu).unwrap();
     let text_encoders = EncoderSource {
         folder: folder.clone(),
         index: Arc::clone(&index),
@@ -199,6 +201,14 @@ fn z_image_runs_as_diffusers_saves_it_and_from_its_gguf_file() {
     }
 }
 
+#[test]
+fn qwen_image_runs_from_its_gguf_file() {
+    let config = QwenImageConfig { layers: 2, heads: 2, head_dim: 128, axes: [16, 56, 56] };
+    let text = QwenVlConfig { size: 256, inner_size: 64, layers: 2, heads: 2, key_value_heads: 1, tokens: 300 };
+    let vae = CausalVaeConfig { channels: 8, layers_per_stage: 1, ..CausalVaeConfig::qwen_image() };
+    assert_it_makes_pictures(&config.model(&text, &vae));
+}
+
 /// Quantised weights are spread like others.
 #[test]
 fn blocks_are_spread() {
@@ -226,7 +236,7 @@ fn names_are_parsed_and_typos_answered() {
     assert_eq!(
         error,
         "no random model `dit-xl`; there are dit-xl-2-256, dit-xl-2-512, pixart-sigma, sd3-medium, flux-dev, flux-schnell, z-image-turbo, \
-         z-image, hunyuan-dit, tiny-dit, tiny-dit-sd-vae"
+         z-image, hunyuan-dit, qwen-image, tiny-dit, tiny-dit-sd-vae"
     );
 }
 

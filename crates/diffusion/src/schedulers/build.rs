@@ -110,6 +110,7 @@ mod tests {
                 r#""num_train_timesteps": 10, "trained_betas": [0.1,0.1,0.1,0.1,0.1,0.1,0.1,0.1,0.1,0.1], "beta_schedule": null"#,
             ),
             (euler, r#""shift_terminal": null, "use_dynamic_shifting": null, "stochastic_sampling": null"#),
+            (euler, r#""shift_terminal": false"#),
             (euler, r#""use_dynamic_shifting": true, "shift": null"#),
         ] {
             config(keys).build(kind, &Schedule::new(5)).map(|_| ()).unwrap_or_else(|error| panic!("{keys}: {error}"));

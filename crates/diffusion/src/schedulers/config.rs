@@ -186,6 +186,11 @@ impl SchedulerConfig {
         self.keys.get(key).and_then(Value::as_str) == Some(word)
     }
 
+    /// Whether the key holds `false`, which stands for no number in some files.
+    pub(super) fn is_off(&self, key: &str) -> bool {
+        self.keys.get(key) == Some(&Value::Bool(false))
+    }
+
     /// Whether the key is present and not `null`.
     pub(super) fn is_set(&self, key: &str) -> bool {
         self.keys.get(key).is_some_and(|value| !value.is_null())

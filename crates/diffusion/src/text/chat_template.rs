@@ -18,6 +18,12 @@ impl ChatTemplate {
     /// Qwen3's without: the model's turn begins with an empty thought.
     pub const QWEN3_WITHOUT_THINKING: Self =
         Self { before: "<|im_start|>user\n", behind: "<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n" };
+    /// Qwen-Image's: Qwen2.5-VL is told to describe the picture.
+    pub const QWEN_IMAGE: Self = Self {
+        before: "<|im_start|>system\nDescribe the image by detailing the color, shape, size, texture, quantity, text, spatial \
+                 relationships of the objects and background:<|im_end|>\n<|im_start|>user\n",
+        behind: Self::QWEN3.behind,
+    };
 
     /// The whole text.
     pub fn apply(&self, prompt: &str) -> String {

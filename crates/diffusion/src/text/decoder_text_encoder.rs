@@ -13,6 +13,7 @@ use afterimage_checkpoint::{OwnClass, Parameters, component_config};
 use candle_core::Tensor;
 use serde_json::Value;
 
+use super::chat_template::ChatTemplate;
 use super::decoder::{self, Decoder, DecoderConfig, DecoderKind, Taps};
 use super::encoder_source::{EncoderSource, Recipe};
 use super::prompt_limit::{PromptCut, PromptLimit};
@@ -108,6 +109,24 @@ impl DecoderTextEncoder {
         let tokens = self.tokenizer.tokens(text, max_tokens)?;
         let length = tokens.ids.len();
         self.states(tokens.ids, length, self.limit(max_tokens).cut(tokens.cut))
+    }
+
+    /// The states of a prompt in a template, at most `max_tokens` with it. What is cut of the template behind the prompt is no
+    /// loss; `limit` is what is said of the rest.
+    ///
+    /// # Errors
+    /// If the text cannot be tokenised, or a tensor operation fails.
+    pub fn encode_in(
+        &self,
+        template: &ChatTemplate,
+        prompt: &str,
+        max_tokens: usize,
+        limit: &PromptLimit,
+    ) -> Result<DecoderStates, DiffusionError> {
+        let tokens = self.tokenizer.tokens(&template.apply(prompt), max_tokens)?;
+        let behind = self.tokenizer.tokens(template.behind, usize::MAX)?.ids.len();
+        let length = tokens.ids.len();
+        self.states(tokens.ids, length, limit.cut(tokens.cut.saturating_sub(behind)))
     }
 
     /// The states of a text that is padded to `tokens` at its end. Padding is not attended to, but attends to the text.

@@ -13,14 +13,12 @@ use crate::dimension::{MAX_LATENT_CHANNELS, check_dimensions, check_size};
 pub(super) const PATH: &str = "vae/config.json";
 
 /// Most stages, each of which but the last doubles the picture; published VAEs have up to six.
-const MAX_STAGES: usize = 8;
+pub(super) const MAX_STAGES: usize = 8;
 
 /// The keys the decoder depends on; absent ones take diffusers' defaults.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(default)]
 pub(super) struct VaeConfig {
-    #[serde(rename = "_class_name")]
-    class_name: Option<String>,
     pub(super) out_channels: usize,
     up_block_types: Vec<String>,
     pub(super) block_out_channels: Vec<usize>,
@@ -56,7 +54,6 @@ pub(super) enum UpBlockKind {
 impl Default for VaeConfig {
     fn default() -> Self {
         Self {
-            class_name: None,
             out_channels: 3,
             up_block_types: vec!["UpDecoderBlock2D".to_owned()],
             block_out_channels: vec![64],
@@ -118,11 +115,6 @@ impl VaeConfig {
             }
         }
         self.up_blocks().map(|_| ())
-    }
-
-    /// The class that the configuration names.
-    pub(super) fn class_name(&self) -> Option<&str> {
-        self.class_name.as_deref()
     }
 
     /// What is added to latents before decoding, for a pipeline that does so.

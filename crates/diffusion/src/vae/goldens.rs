@@ -3,21 +3,22 @@
 use afterimage_checkpoint::ModelIndex;
 use candle_core::{DType, Device, Tensor};
 
-use super::Vae;
+use super::{Vae, VaeClass};
 use crate::golden_fixture::Fixture;
 
 /// Of values from 0 to 1, where diffusers clips: sums are taken in another order, through twenty layers.
 const TOLERANCE: f32 = 5e-6;
 
-/// Side of the patches that FLUX packs into tokens.
+const SHIFTED: VaeClass = VaeClass::Kl { adds_shift: true };
+
+/// Side of the patches that FLUX and Qwen-Image pack into tokens.
 const PATCH: usize = 2;
 
 /// Decodes `short.latents` of a fixture; `layout` makes `[1, channels, height, width]` of them.
-fn check_picture(name: &str, layout: impl Fn(&Tensor, (usize, usize)) -> Tensor) {
+fn check_picture(name: &str, class: VaeClass, layout: impl Fn(&Tensor, (usize, usize)) -> Tensor) {
     let Fixture { folder, tensors, .. } = Fixture::open(name);
     let index = ModelIndex::read(&folder).unwrap();
-    let vae = Vae::load(&folder, &index, true, DType::F32, &Device::Cpu).unwrap();
-    assert_eq!((vae.scale(), vae.latent_channels()), (8, 16), "{name}");
+    let vae = Vae::load(&folder, &index, class, DType::F32, &Device::Cpu).unwrap();
     let expected = &tensors["short.image"];
     let (_, height, width) = expected.dims3().unwrap();
     let latents = layout(&tensors["short.latents"], (height / vae.scale(), width / vae.scale()));
@@ -37,13 +38,20 @@ fn unpacked(tokens: &Tensor, (height, width): (usize, usize)) -> Tensor {
 #[test]
 fn sd3_pictures_equal_those_of_diffusers() {
     for name in ["sd3", "sd3.5"] {
-        check_picture(name, |latents, _| latents.clone());
+        check_picture(name, SHIFTED, |latents, _| latents.clone());
     }
 }
 
 #[test]
 fn flux_pictures_equal_those_of_diffusers() {
     for name in ["flux-dev", "flux-schnell"] {
-        check_picture(name, unpacked);
+        check_picture(name, SHIFTED, unpacked);
+    }
+}
+
+#[test]
+fn qwen_image_pictures_equal_those_of_diffusers() {
+    for name in ["qwen-image", "qwen-image-wide"] {
+        check_picture(name, VaeClass::QwenImage, unpacked);
     }
 }

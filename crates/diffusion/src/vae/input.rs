@@ -92,10 +92,15 @@ impl Doubled<'_> {
         (self.source.values().dtype(), self.source.values().device())
     }
 
-    /// Lines of the convolution of the doubled map: it sees a line more on each side.
     fn lines(&self, lines: Range<usize>) -> Result<Tensor> {
-        let height = self.source.shape().height;
-        let (first, last) = (lines.start.saturating_sub(1) / 2, (lines.end + 1).div_ceil(2).min(height));
-        self.conv.forward_lines(&self.source.lines(first..last)?, lines.start - 2 * first..lines.end - 2 * first)
+        doubled_lines(self.source.values(), self.conv, lines)
     }
+}
+
+/// Lines of the convolution of the doubled `source` `[1, channels, height, width]`: it sees a line more on each side.
+pub(super) fn doubled_lines(source: &Tensor, conv: &Convolution, lines: Range<usize>) -> Result<Tensor> {
+    let height = source.dim(2)?;
+    let (first, last) = (lines.start.saturating_sub(1) / 2, (lines.end + 1).div_ceil(2).min(height));
+    let seen = source.narrow(2, first, last - first)?;
+    conv.forward_lines(&seen, lines.start - 2 * first..lines.end - 2 * first)
 }

@@ -1,4 +1,4 @@
-//! The decoder of diffusers' `AutoencoderKL`: latents to pixels.
+//! Decoders of VAEs: latents to pixels.
 //!
 //! Follows diffusers 0.42.1, `AutoencoderKL` (lines 36-479):
 //! <https://github.com/huggingface/diffusers/blob/v0.42.1/src/diffusers/models/autoencoders/autoencoder_kl.py#L36>
@@ -6,10 +6,12 @@
 //! Departs from it: weights with `force_upcast`, and all on a CPU, are computed in f32, where the pipelines of these
 //! families decode in the dtype they were loaded in; pictures are decoded one by one, as with `use_slicing`.
 //!
-//! One class serves all families: four latent channels with convolutions around the latents (DiT,
-//! PixArt), or sixteen without them, whose latents are shifted as well as scaled (SD3, FLUX).
+//! `AutoencoderKL` serves most families: four latent channels with convolutions around the latents (DiT,
+//! PixArt), or sixteen without them, whose latents are shifted as well as scaled (SD3, FLUX). Qwen-Image has a VAE of
+//! videos, which is in [`causal`].
 
 mod attention;
+mod causal;
 mod config;
 mod decoder;
 mod feature_map;
@@ -22,21 +24,46 @@ mod stripes;
 
 use afterimage_checkpoint::{ModelFolder, ModelIndex, OwnClass, Parameters, component_config};
 use candle_core::{DType, Device, Result, Tensor};
+use serde_json::Value;
 
+use self::causal::CausalVae;
 use self::config::VaeConfig;
 use self::decoder::VaeDecoder;
 use crate::{Canvas, DiffusionError, LatentShape};
 
-/// Tensors of an `AutoencoderKL` that decoding does not need.
+/// Tensors of a VAE that decoding does not need.
 const UNUSED_WEIGHTS: [&str; 2] = ["encoder.", "quant_conv."];
 
 /// The folder of a model's VAE.
 const COMPONENT: &str = "vae";
-const CLASS: &str = "AutoencoderKL";
+const CLASS_KEY: &str = "_class_name";
+const KL_CLASS: &str = "AutoencoderKL";
+const CAUSAL_CLASS: &str = "AutoencoderKLQwenImage";
+
+/// What VAE a pipeline has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum VaeClass {
+    /// `AutoencoderKL`
+    Kl {
+        /// The pipeline shifts latents before they are decoded.
+        adds_shift: bool,
+    },
+    /// `AutoencoderKLQwenImage`
+    QwenImage,
+}
 
 /// A decoder and what its latents are scaled and shifted by.
 #[derive(Debug)]
-pub struct Vae {
+pub struct Vae(Kind);
+
+#[derive(Debug)]
+enum Kind {
+    Kl(Box<KlVae>),
+    Causal(Box<CausalVae>),
+}
+
+#[derive(Debug)]
+struct KlVae {
     config: VaeConfig,
     shift: f64,
     decoder: VaeDecoder,
@@ -44,31 +71,33 @@ pub struct Vae {
 
 impl Vae {
     /// Loads the decoder of a model folder, in `dtype` unless `force_upcast` says f32; on a CPU, where f32 is
-    /// as fast, in f32. `adds_shift`: the pipeline shifts latents.
+    /// as fast, in f32.
+    ///
+    /// # Errors
+    /// The model's VAE is of another class, or a configuration key or a tensor is not what it needs.
     pub fn load(
         folder: &ModelFolder,
         index: &ModelIndex,
-        adds_shift: bool,
+        class: VaeClass,
         dtype: DType,
         device: &Device,
     ) -> std::result::Result<Self, DiffusionError> {
-        let config = VaeConfig::from_json(&component_config::text(folder, COMPONENT)?)?;
-        let own = OwnClass { path: config::PATH, key: "_class_name", class: config.class_name() };
-        index.class_of(COMPONENT, &[CLASS], &own)?;
-        // Other pipelines ignore the key.
-        let shift = if adds_shift { config.shift_factor()? } else { 0.0 };
-        let weights = folder.weights(COMPONENT)?;
-        // A choice for the model as a whole, not of an operator: convolutions take most of the time, and their kernel of
-        // the CPU computes in f32.
-        let dtype = if config.force_upcast || device.is_cpu() { DType::F32 } else { dtype };
-        let decoder = VaeDecoder::new(&config, &weights.parameters(dtype, device))?;
-        weights.finish(&UNUSED_WEIGHTS)?;
-        Ok(Self { config, shift, decoder })
+        let text = component_config::text(folder, COMPONENT)?;
+        let keys = component_config::object(config::PATH, &text)?;
+        let own = keys.get(CLASS_KEY).and_then(Value::as_str);
+        index.class_of(COMPONENT, &[class.name()], &OwnClass { path: config::PATH, key: CLASS_KEY, class: own })?;
+        Ok(Self(match class {
+            VaeClass::Kl { adds_shift } => Kind::Kl(Box::new(KlVae::load(folder, &text, adds_shift, dtype, device)?)),
+            VaeClass::QwenImage => Kind::Causal(Box::new(CausalVae::load(folder, &text, dtype, device)?)),
+        }))
     }
 
     /// Pixels per latent in each direction.
     pub fn scale(&self) -> usize {
-        self.config.scale()
+        match &self.0 {
+            Kind::Kl(vae) => vae.config.scale(),
+            Kind::Causal(vae) => vae.scale(),
+        }
     }
 
     /// The shape of the latents that are decoded to this canvas.
@@ -78,13 +107,49 @@ impl Vae {
 
     /// Channels of the latents.
     pub fn latent_channels(&self) -> usize {
-        self.config.latent_channels
+        match &self.0 {
+            Kind::Kl(vae) => vae.config.latent_channels,
+            Kind::Causal(vae) => vae.latent_channels(),
+        }
     }
 
     /// `[rows, latent_channels, height, width]` as a transformer makes them to
     /// `[rows, 3, height * scale, width * scale]` in f32, roughly from -1 to 1.
     pub fn decode(&self, latents: &Tensor) -> Result<Tensor> {
-        self.decoder.decode(&latents.affine(1.0 / self.config.scaling_factor, self.shift)?)
+        match &self.0 {
+            Kind::Kl(vae) => vae.decoder.decode(&latents.affine(1.0 / vae.config.scaling_factor, vae.shift)?),
+            Kind::Causal(vae) => vae.decode(latents),
+        }
+    }
+}
+
+impl VaeClass {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Kl { .. } => KL_CLASS,
+            Self::QwenImage => CAUSAL_CLASS,
+        }
+    }
+}
+
+impl KlVae {
+    fn load(
+        folder: &ModelFolder,
+        config: &str,
+        adds_shift: bool,
+        dtype: DType,
+        device: &Device,
+    ) -> std::result::Result<Self, DiffusionError> {
+        let config = VaeConfig::from_json(config)?;
+        // Other pipelines ignore the key.
+        let shift = if adds_shift { config.shift_factor()? } else { 0.0 };
+        let weights = folder.weights(COMPONENT)?;
+        // A choice for the model as a whole, not of an operator: convolutions take most of the time, and their kernel of
+        // the CPU computes in f32.
+        let dtype = if config.force_upcast || device.is_cpu() { DType::F32 } else { dtype };
+        let decoder = VaeDecoder::new(&config, &weights.parameters(dtype, device))?;
+        weights.finish(&UNUSED_WEIGHTS)?;
+        Ok(Self { config, shift, decoder })
     }
 }
 
@@ -98,8 +163,9 @@ pub(crate) fn build_decoder(
     config: &str,
     parameters: &Parameters,
 ) -> std::result::Result<bool, DiffusionError> {
-    if class == CLASS {
-        VaeDecoder::new(&VaeConfig::from_json(config)?, parameters)?;
+    match class {
+        KL_CLASS => VaeDecoder::new(&VaeConfig::from_json(config)?, parameters).map(|_| true),
+        CAUSAL_CLASS => CausalVae::build(config, parameters).map(|()| true),
+        _ => Ok(false),
     }
-    Ok(class == CLASS)
 }

@@ -3,6 +3,8 @@
 
 use std::ops::Range;
 
+use candle_core::{Result, Tensor};
+
 /// How much of a feature map there is at a time.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Stripes {
@@ -44,6 +46,30 @@ impl Stripe {
     pub(super) fn lines_seen(&self) -> Range<usize> {
         self.lines.start - self.seen.start..self.lines.end - self.seen.start
     }
+}
+
+/// A map `[1, channels, height, width]` of which `make` gives the lines of each stripe.
+pub(super) fn in_stripes(
+    height: usize,
+    stripes: impl Iterator<Item = Stripe>,
+    make: impl Fn(&Stripe) -> Result<Tensor>,
+) -> Result<Tensor> {
+    let mut map: Option<Tensor> = None;
+    for stripe in stripes {
+        let lines = make(&stripe)?.contiguous()?;
+        if stripe.lines.len() == height {
+            return Ok(lines);
+        }
+        let map = match &map {
+            Some(map) => map,
+            None => {
+                let (_, channels, _, width) = lines.dims4()?;
+                map.insert(Tensor::zeros((1, channels, height, width), lines.dtype(), lines.device())?)
+            }
+        };
+        map.slice_set(&lines, 2, stripe.lines.start)?;
+    }
+    map.ok_or_else(|| candle_core::Error::Msg("a picture without lines".to_owned()))
 }
 
 #[cfg(test)]

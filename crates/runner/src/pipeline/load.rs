@@ -60,7 +60,7 @@ impl Pipeline {
         let entry = entry_of(&index)?;
         let residency = Arc::<Residency>::default();
         let text_encoders = text_encoders(folder, &index, options, &device, &residency)?;
-        let vae = Vae::load(folder, &index, entry.adds_shift, dtype, &device)?;
+        let vae = Vae::load(folder, &index, entry.vae, dtype, &device)?;
         let schedulers = SchedulerConfig::from_json(&folder.text("scheduler/scheduler_config.json")?)?
             .of_class(index.component("scheduler"));
         let buckets: Vec<Canvas> = options.buckets.iter().map(|size| size.canvas()).collect();

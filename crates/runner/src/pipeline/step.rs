@@ -77,7 +77,7 @@ impl Pipeline {
             for row in &all_rows[rows] {
                 latents.push(sample.clone());
                 timesteps.push(timestep);
-                guidance_scales.push(spec.guidance.scale() as f32);
+                guidance_scales.push(spec.guidance.scale().unwrap_or(1.0) as f32);
                 conditioning.push(row);
             }
         }
@@ -99,8 +99,9 @@ impl Pipeline {
             if self.learns_variance { prediction.narrow(1, 0, self.latent_channels) } else { Ok(prediction.clone()) }
         };
         let cond = row(image.prompt_row)?;
-        let Some(scale) = image.spec.guidance.mixing_scale() else { return Ok(cond) };
-        let uncond = row(1 - image.prompt_row)?;
-        Ok((&uncond + ((cond - &uncond)? * scale)?)?)
+        if predictions.len() == 1 {
+            return Ok(cond);
+        }
+        Ok(image.spec.guidance.mix(&cond, &row(1 - image.prompt_row)?)?)
     }
 }

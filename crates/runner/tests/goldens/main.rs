@@ -8,8 +8,8 @@
 
 mod config_variants;
 mod emoji_dit;
-mod flux_caches;
 mod random_models;
+mod several_contexts;
 mod text_to_image;
 
 use std::collections::HashMap;

@@ -30,10 +30,10 @@ pub(crate) struct Goldens {
 pub(crate) struct Run {
     pub(crate) name: String,
     prompt: String,
-    negative_prompt: String,
+    negative_prompt: Option<String>,
     seed: u64,
     num_inference_steps: usize,
-    guidance_scale: f64,
+    guidance_scale: Option<f64>,
     #[serde(default)]
     true_cfg_scale: f64,
     height: usize,
@@ -91,10 +91,10 @@ impl Fixture {
     pub(crate) fn spec(&self, run: &Run) -> ImageSpec {
         ImageSpec {
             prompt: run.prompt.clone(),
-            negative_prompt: Some(run.negative_prompt.clone()),
+            negative_prompt: run.negative_prompt.clone(),
             size: run.size(),
             steps: run.num_inference_steps,
-            guidance: self.pipeline.info().guidance.with(run.guidance_scale, run.true_cfg_scale),
+            guidance: self.pipeline.info().guidance.with(run.guidance_scale.unwrap_or(1.0), run.true_cfg_scale),
             scheduler: match &run.scheduler {
                 Some(name) => name.parse().unwrap(),
                 None => self.pipeline.info().default_scheduler,
@@ -163,7 +163,7 @@ impl Fixture {
 /// The worst difference between final latents, relative to the standard deviation of those expected.
 pub(crate) fn relative_difference(latents: &Tensor, expected: &Tensor) -> f64 {
     let deviation: f32 = expected.flatten_all().unwrap().var(0).unwrap().to_scalar().unwrap();
-    // diffusers keeps FLUX's latents packed into tokens.
+    // diffusers keeps the latents of FLUX and Qwen-Image packed into tokens.
     let ours = if expected.rank() == 3 { packed(latents) } else { latents.clone() };
     f64::from(max_difference(&ours, expected) / deviation.sqrt())
 }
@@ -253,7 +253,8 @@ fn check_mixed_batch(name: &str) {
     });
     let members: Vec<_> = runs.filter(|(spec, ..)| spec.size == size).chain(caches).collect();
     let (mut running, mut done): (Vec<(usize, RunningImage)>, Vec<_>) = Default::default();
-    for step in 0..3 * members.len() {
+    let last = members.iter().enumerate().map(|(step, (spec, ..))| step + spec.steps).max().unwrap();
+    for step in 0..last {
         if let Some((spec, run, ..)) = members.get(step) {
             running.push((step, fixture.begin(spec.clone(), run)));
         }
@@ -446,4 +447,34 @@ fn hunyuan_1_1_caches() {
 #[test]
 fn hunyuan_1_1_mixed_batch() {
     check_mixed_batch("hunyuan-1.1");
+}
+
+#[test]
+fn qwen_image_pictures() {
+    check_runs("qwen-image");
+}
+
+#[test]
+fn qwen_image_caches() {
+    check_caches("qwen-image");
+}
+
+#[test]
+fn qwen_image_mixed_batch() {
+    check_mixed_batch("qwen-image");
+}
+
+#[test]
+fn qwen_image_wide_pictures() {
+    check_runs("qwen-image-wide");
+}
+
+#[test]
+fn qwen_image_wide_caches() {
+    check_caches("qwen-image-wide");
+}
+
+#[test]
+fn qwen_image_wide_mixed_batch() {
+    check_mixed_batch("qwen-image-wide");
 }

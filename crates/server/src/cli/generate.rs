@@ -60,7 +60,7 @@ pub(super) struct GenerateArgs {
         value_name = "SCALE"
     )]
     guidance_scale: Option<f64>,
-    /// Strength of guidance by a second forward, for FLUX: 0 to 20; up to 1 it is off [default: 1]
+    /// Strength of guidance by a second forward, for FLUX and Qwen-Image: 0 to 20; up to 1 it is off [default: 1]
     #[arg(
         long,
         env = "AFTERIMAGE_TRUE_CFG_SCALE",

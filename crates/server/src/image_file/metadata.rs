@@ -10,8 +10,9 @@ pub(crate) struct ImageMetadata {
     prompt: String,
     negative_prompt: Option<String>,
     num_inference_steps: usize,
-    guidance_scale: f64,
-    /// Where a distilled model was guided by a second forward.
+    /// Where the model takes it.
+    guidance_scale: Option<f64>,
+    /// Where the model was guided by a second forward.
     true_cfg_scale: Option<f64>,
     scheduler: &'static str,
     cache_backend: &'static str,
@@ -73,10 +74,10 @@ impl PictureMetadata<'_> {
             ("prompt", request.prompt.clone()),
             ("seed", seed.to_string()),
             ("num_inference_steps", request.num_inference_steps.to_string()),
-            ("guidance_scale", request.guidance_scale.to_string()),
-            ("scheduler", request.scheduler.to_owned()),
-            ("cache_backend", request.cache_backend.to_owned()),
         ];
+        entries.extend(request.guidance_scale.map(|scale| ("guidance_scale", scale.to_string())));
+        entries
+            .extend([("scheduler", request.scheduler.to_owned()), ("cache_backend", request.cache_backend.to_owned())]);
         entries.extend(request.true_cfg_scale.map(|scale| ("true_cfg_scale", scale.to_string())));
         entries.extend(request.negative_prompt.clone().map(|text| ("negative_prompt", text)));
         entries.extend(request.cache_config.clone().map(|config| ("cache_config", config)));
@@ -93,7 +94,7 @@ impl ImageMetadata {
             prompt: "red apple \u{1f34e}".to_owned(),
             negative_prompt: Some("dog".to_owned()),
             num_inference_steps: 25,
-            guidance_scale: 4.0,
+            guidance_scale: Some(4.0),
             true_cfg_scale: Some(2.5),
             scheduler: "DDIMScheduler",
             cache_backend: "cache_dit",

@@ -74,7 +74,8 @@ impl RequestRules<'_> {
         let output = OutputOptions::read(&mut fields, self.answer_facts(delivery, images))?;
         let image = ImageRequest {
             prompt,
-            negative_prompt: self.negative_prompt(&mut fields)?,
+            // As it is: whether a blank one asks for anything is the model's to say.
+            negative_prompt: self.capped_text(&mut fields, "negative_prompt")?.map(str::to_owned),
             size: size(&mut fields, self.max_pixels)?,
             seed: seed::read(&mut fields, images)?,
             images: to_usize(images),
@@ -108,12 +109,6 @@ impl RequestRules<'_> {
             return Err(RequestFault::invalid_value("prompt", "`prompt` is blank; say what the picture should show"));
         }
         Ok(prompt.to_owned())
-    }
-
-    /// Clients with an input box for it also send it empty, which asks for nothing.
-    fn negative_prompt(&self, fields: &mut Fields<'_>) -> Result<Option<String>, RequestFault> {
-        let text = self.capped_text(fields, "negative_prompt")?;
-        Ok(text.filter(|text| !text.trim().is_empty()).map(str::to_owned))
     }
 
     fn capped_text<'a>(&self, fields: &mut Fields<'a>, field: &'static str) -> Result<Option<&'a str>, RequestFault> {

@@ -124,13 +124,19 @@ fn messages_say_what_would_be_right() {
     );
 }
 
+/// To some models a blank one is a prompt like any other.
+#[test]
+fn a_negative_prompt_is_taken_as_it_is() {
+    for text in ["", " ", "\n", " dog "] {
+        assert_eq!(parse(with("negative_prompt", json!(text))).unwrap().negative_prompt.as_deref(), Some(text));
+    }
+}
+
 #[test]
 fn what_asks_for_nothing_is_absent() {
     let seed = |value: Value| parse(with("seed", value)).unwrap().seed;
     assert!(seed(json!(-1)) <= u64::from(u32::MAX) && (seed(json!(-1)) != seed(json!(-1)) || seed(json!(-1)) != 0));
-    for text in ["", " ", "\n"] {
-        assert_eq!(parse(with("negative_prompt", json!(text))).unwrap().negative_prompt, None);
-    }
+    assert_eq!(parse(with("negative_prompt", Value::Null)).unwrap().negative_prompt, None);
     for model in ["", "emoji-dit", "gpt-image-1"] {
         parse(with("model", json!(model))).unwrap();
     }

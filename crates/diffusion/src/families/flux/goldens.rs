@@ -3,11 +3,12 @@
 use afterimage_cache::{CacheBudget, CachePlan, ImageCache, Lane, ListShape};
 use candle_core::{DType, Device, Tensor};
 
-use super::config::TransformerConfig;
-use super::transformer::{FluxTransformer, unpack};
+use super::config::{PACK_SIDE, TransformerConfig};
+use super::transformer::FluxTransformer;
 use crate::LatentShape;
 use crate::families::{ConditioningBatch, Rows, Transformer};
 use crate::golden_fixture::{Fixture, assert_near};
+use crate::layers::unpatchify_channels_first;
 
 fn check_forward(fixture: &Fixture) {
     let given = |name: &str| &fixture.tensors[&format!("forward.{name}")];
@@ -15,7 +16,7 @@ fn check_forward(fixture: &Fixture) {
     let (tokens, states) = (given("hidden_states"), given("encoder_hidden_states"));
     let (rows, image_tokens, _) = tokens.dims3().unwrap();
     let side = image_tokens.isqrt();
-    let latents = |tokens: &Tensor| unpack(tokens, (side, side), config.latent_channels()).unwrap();
+    let latents = |tokens: &Tensor| unpatchify_channels_first(tokens, (side, side), PACK_SIDE).unwrap();
     let shapes = [LatentShape::picture(config.latent_channels(), 2 * side, 2 * side)];
     let weights = fixture.folder.weights("transformer").unwrap();
     let parameters = weights.parameters(DType::F32, &Device::Cpu);

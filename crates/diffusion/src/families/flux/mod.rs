@@ -12,7 +12,6 @@
 //! `dev` is conditioned on its guidance scale, `schnell` was distilled to do without; both make one forward per
 //! step unless a second one is asked for.
 
-mod block;
 mod config;
 mod family;
 mod single_block;

@@ -19,17 +19,20 @@ use afterimage_cache::{BlockList, Lane, Streams, run_blocks};
 use afterimage_checkpoint::Parameters;
 use candle_core::{DType, Device, Result, Tensor};
 
-use super::block::{DoubleBlock, NORM_EPS};
 use super::config::{AXES, PACK_SIDE, TransformerConfig};
 use super::single_block::SingleBlock;
 use crate::families::{Layout, Rows, Transformer};
-use crate::layers::{Linear, PlainLayerNorm, RotaryPositions, RowContext, TimeTextEmbedding, patchify};
+use crate::layers::{
+    DoubleBlock, DoubleBlockNames, Linear, NORM_EPS, PlainLayerNorm, RotaryPositions, RowContext, TimeTextEmbedding,
+    patchify, unpatchify_channels_first,
+};
 use crate::{DiffusionError, LatentShape};
+
+const BLOCK_NAMES: DoubleBlockNames =
+    DoubleBlockNames { modulations: ["norm1.linear", "norm1_context.linear"], feed_forwards: ["ff", "ff_context"] };
 
 #[derive(Debug)]
 pub(super) struct FluxTransformer {
-    /// Values of a token, in and out.
-    channels: usize,
     hidden_size: usize,
     text_tokens: usize,
     image_embedder: Linear,
@@ -58,7 +61,8 @@ impl FluxTransformer {
     ) -> std::result::Result<Self, DiffusionError> {
         let size = config.hidden_size();
         let [blocks, single_blocks] = Self::BLOCK_LISTS.map(|name| parameters.pp(name));
-        let blocks = (0..config.num_layers).map(|index| DoubleBlock::new(config, blocks.pp(index)));
+        let blocks =
+            (0..config.num_layers).map(|index| DoubleBlock::new(config.heads(), &BLOCK_NAMES, &blocks.pp(index)));
         let single_blocks =
             (0..config.num_single_layers).map(|index| SingleBlock::new(config, single_blocks.pp(index)));
         let positions = shapes.iter().map(|latents| {
@@ -66,7 +70,6 @@ impl FluxTransformer {
             Ok((grid, positions(text_tokens, grid, &config.axes_dims_rope, parameters.device())?))
         });
         Ok(Self {
-            channels: config.in_channels,
             hidden_size: size,
             text_tokens,
             image_embedder: Linear::new(config.in_channels, size, parameters.pp("x_embedder"))?,
@@ -135,7 +138,7 @@ impl Transformer for FluxTransformer {
         let encoder = Some(rows.conditioning.states()?.clone());
         let hidden = run_blocks(&list, Streams { hidden, encoder }, lanes)?.hidden;
         let tokens = self.output(&hidden, &list.context.modulation)?;
-        unpack(&tokens.to_dtype(DType::F32)?, grid, self.channels / (PACK_SIDE * PACK_SIDE))
+        unpatchify_channels_first(&tokens.to_dtype(DType::F32)?, grid, PACK_SIDE)
     }
 }
 
@@ -155,16 +158,6 @@ fn positions(
     // All text is at the origin, so rotations do nothing to it: T5's states carry the order of words.
     let places: Vec<_> = std::iter::repeat_n([0; AXES], text_tokens).chain(image).collect();
     RotaryPositions::new(&places, channels, device)
-}
-
-/// Tokens back to latents: `[rows, height * width, channels * 2 * 2]` to
-/// `[rows, channels, height * 2, width * 2]`. Not `unpatchify`: the channel is the slowest in a token of FLUX, and the
-/// fastest in what other families predict.
-pub(super) fn unpack(tokens: &Tensor, (height, width): (usize, usize), channels: usize) -> Result<Tensor> {
-    let rows = tokens.dim(0)?;
-    // [rows, height, width, channels, 2, 2] -> [rows, channels, height, 2, width, 2]
-    let tokens = tokens.reshape(&[rows, height, width, channels, PACK_SIDE, PACK_SIDE])?;
-    tokens.permute([0, 3, 1, 4, 2, 5])?.reshape((rows, channels, height * PACK_SIDE, width * PACK_SIDE))
 }
 
 /// The blocks of both lists together with the conditioning of the rows of one forward.
@@ -198,20 +191,5 @@ impl BlockList for PreparedBlocks<'_> {
 
     fn select(&self, rows: &[usize]) -> Result<Self> {
         Ok(Self { transformer: self.transformer, context: self.context.select(rows)? })
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn unpacking_reverts_packing() {
-        let latents = Tensor::arange(0u32, 2 * 4 * 4 * 6, &Device::Cpu).unwrap().reshape((2, 4, 4, 6)).unwrap();
-        let tokens = patchify(&latents, PACK_SIDE).unwrap();
-        assert_eq!(tokens.dims(), [2, 6, 16]);
-        let back = unpack(&tokens, (2, 3), 4).unwrap();
-        let values = |tensor: &Tensor| tensor.flatten_all().unwrap().to_vec1::<u32>().unwrap();
-        assert_eq!(values(&back), values(&latents));
     }
 }

@@ -92,7 +92,7 @@ pub(super) fn euler_sigmas(config: &SchedulerConfig, schedule: &Schedule) -> Res
         }
     };
     levels.shift(shift);
-    if config.is_set("shift_terminal") {
+    if config.is_set("shift_terminal") && !config.is_off("shift_terminal") {
         let terminal = config.number("shift_terminal", 0.0)?;
         if !(0.0..1.0).contains(&terminal) {
             return Err(unsupported("shift_terminal", terminal, "null or a number from 0, less than 1"));
@@ -204,6 +204,7 @@ mod tests {
             (r#"{"stochastic_sampling": true}"#, "stochastic_sampling"),
             (r#"{"shift": 0}"#, "shift"),
             (r#"{"shift_terminal": 1}"#, "shift_terminal"),
+            (r#"{"shift_terminal": true}"#, "shift_terminal"),
             (r#"{"use_karras_sigmas": true, "use_exponential_sigmas": true}"#, "use_karras_sigmas"),
             (r#"{"use_dynamic_shifting": true, "time_shift_type": "cubic"}"#, "time_shift_type"),
             (r#"{"use_dynamic_shifting": true, "max_image_seq_len": 256}"#, "max_image_seq_len"),

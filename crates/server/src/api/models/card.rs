@@ -75,7 +75,9 @@ struct ModelDefaults {
     #[schema(required)]
     size: Option<String>,
     num_inference_steps: usize,
-    guidance_scale: f64,
+    /// Null for a model without `guidance_scale`
+    #[schema(required)]
+    guidance_scale: Option<f64>,
     /// Null for a model without `true_cfg_scale`
     #[schema(required)]
     true_cfg_scale: Option<f64>,
@@ -170,7 +172,7 @@ pub(super) fn card(state: &AppState, engine: &Engine, id: &str) -> ModelCard {
         defaults: ModelDefaults {
             size: sizes.first().cloned(),
             num_inference_steps: model.default_steps,
-            guidance_scale: model.default_guidance_scale,
+            guidance_scale: model.guidance.takes_guidance_scale().then_some(model.default_guidance_scale),
             true_cfg_scale: model.guidance.takes_true_cfg().then_some(1.0),
             scheduler: model.default_scheduler.as_str(),
             cache_backend: cache.backend().as_str(),

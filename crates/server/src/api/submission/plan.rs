@@ -88,6 +88,8 @@ impl Planner {
         let (prompt, negative_prompt) = (image.prompt.clone(), image.negative_prompt.clone());
         tracing::debug!(prompt, negative_prompt, seed = image.seed, "asked for");
         let request = self.engine.plan(image)?;
+        // One that asks for nothing made no difference to the picture.
+        let negative_prompt = negative_prompt.filter(|_| request.spec().negative_prompt.is_some());
         // Before the work, which would be for nothing.
         let format = options.encoding.format;
         format.check_size(request.spec().size).map_err(|message| ApiError::invalid_value("output_format", message))?;

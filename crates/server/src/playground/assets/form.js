@@ -22,6 +22,7 @@ export const NAMES = [
 export function offer(card) {
   offerPrompt(card);
   byId("negative-field").hidden = isClassConditional(card);
+  byId("guidance-field").hidden = card.defaults.guidance_scale === null;
   byId("true-cfg-field").hidden = card.defaults.true_cfg_scale === null;
   byId("size").append(...card.sizes.map((size) => element("option", {}, size)));
   byId("scheduler").append(...card.schedulers.map((name) => element("option", {}, name)));
@@ -39,9 +40,9 @@ export function fields() {
   return current();
 }
 
-/** The fields as they stand. `seed` is text, which may name several. */
+/** The fields as they stand. `seed` is text, which may name several; to some models a blank negative prompt is one. */
 export function current() {
-  const text = (name) => control(name).value.trim() || undefined;
+  const text = (name) => (name === "negative_prompt" ? control(name).value : control(name).value.trim()) || undefined;
   const isUsed = (name) => control(name).closest("[hidden]") === null;
   const value = (name) => (["prompt", "negative_prompt", "size", "seed", "scheduler"].includes(name) ? text(name) : number(text(name)));
   const entries = NAMES.filter(isUsed).map((name) => [name, value(name)]);

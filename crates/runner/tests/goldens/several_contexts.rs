@@ -1,5 +1,5 @@
-//! Caches that are FLUX's own: a context per block list, two guidance branches, and TeaCache and MagCache with
-//! the numbers published for it (`tests/reference/flux_caches.py`).
+//! Caches with several contexts: one per block list of FLUX, two guidance branches of FLUX and Qwen-Image; and TeaCache and
+//! MagCache with the numbers published for them (`tests/reference/flux_caches.py`, `qwen_caches.py`).
 
 use std::collections::HashMap;
 
@@ -58,13 +58,23 @@ fn check_decisions(image: &RunningImage, golden: &Golden) {
     }
 }
 
-/// All of one size in one batch, which must not matter.
 #[test]
-fn decisions_and_latents_equal_the_references() {
-    let goldens: Vec<Golden> = serde_json::from_value(read_json(fixtures().join("cache/flux_caches.json"))).unwrap();
-    let latents = read_tensors(fixtures().join("cache/flux_caches.safetensors"));
-    assert_eq!(goldens.len(), 13);
-    let fixture = Fixture::open("flux-dev");
+fn flux_decisions_and_latents_equal_the_references() {
+    check("flux_caches", 13, "flux-dev");
+}
+
+#[test]
+fn qwen_image_decisions_and_latents_equal_the_references() {
+    check("qwen_caches", 9, "qwen-image");
+}
+
+/// All of one size in one batch, which must not matter.
+fn check(name: &str, count: usize, model: &str) {
+    let cache = fixtures().join("cache");
+    let goldens: Vec<Golden> = serde_json::from_value(read_json(cache.join(format!("{name}.json")))).unwrap();
+    let latents = read_tensors(cache.join(format!("{name}.safetensors")));
+    assert_eq!(goldens.len(), count);
+    let fixture = Fixture::open(model);
     let mut by_size: HashMap<Size, Vec<(&Golden, RunningImage)>> = HashMap::new();
     for golden in &goldens {
         let image = begin(&fixture, golden);

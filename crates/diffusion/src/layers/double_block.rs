@@ -6,26 +6,37 @@
 //!   <https://github.com/huggingface/diffusers/blob/v0.42.1/src/diffusers/models/transformers/transformer_flux.py#L415>
 //! * `AdaLayerNormZero` (lines 130-170):
 //!   <https://github.com/huggingface/diffusers/blob/v0.42.1/src/diffusers/models/normalization.py#L130>
+//! * `QwenImageTransformerBlock` (lines 580-735), the same under other names:
+//!   <https://github.com/huggingface/diffusers/blob/v0.42.1/src/diffusers/models/transformers/transformer_qwenimage.py#L580>
 
 use afterimage_cache::Streams;
 use afterimage_checkpoint::Parameters;
 use candle_core::{DType, Result, Tensor};
 
-use super::config::TransformerConfig;
-use crate::layers::{
-    FeedForward, HeadProjections, Heads, Linear, PlainLayerNorm, ProjectionNames, RotaryPositions, RowContext,
-};
+use super::feed_forward::FeedForward;
+use super::joint_attention::{HeadProjections, HeadShape, Heads, ProjectionNames};
+use super::linear::Linear;
+use super::norm::PlainLayerNorm;
+use super::row_context::RowContext;
 use crate::ops::activation::Activation;
 use crate::ops::attention::scaled_dot_product;
 use crate::ops::linear::GateAndResidual;
 
 /// Epsilon of all layer norms; fixed in diffusers.
-pub(super) const NORM_EPS: f64 = 1e-6;
+pub(crate) const NORM_EPS: f64 = 1e-6;
 /// Shift, scale and gate of the attention, then of the feed-forward.
 const MODULATIONS: usize = 6;
 
+/// What the parts of a block are called that are not attention.
+pub(crate) struct DoubleBlockNames {
+    /// The linear layers of shifts, scales and gates: of the image, and of the text.
+    pub modulations: [&'static str; 2],
+    /// Feed-forwards, likewise.
+    pub feed_forwards: [&'static str; 2],
+}
+
 #[derive(Debug)]
-pub(super) struct DoubleBlock {
+pub(crate) struct DoubleBlock {
     image: StreamPart,
     text: StreamPart,
 }
@@ -51,41 +62,38 @@ struct Modulation {
 }
 
 impl DoubleBlock {
-    pub(super) fn new(config: &TransformerConfig, parameters: Parameters) -> Result<Self> {
+    pub(crate) fn new(shape: HeadShape, names: &DoubleBlockNames, parameters: &Parameters) -> Result<Self> {
+        let size = shape.heads * shape.head_size;
         let attention = parameters.pp("attn");
-        let part = |modulation: &str, names: ProjectionNames, to_out: Parameters, feed_forward: &str| {
-            let size = config.hidden_size();
-            Ok::<_, candle_core::Error>(StreamPart {
-                modulation: Linear::new(size, MODULATIONS * size, parameters.pp(modulation).pp("linear"))?,
+        let part = |stream: usize, projections: ProjectionNames, to_out: Parameters| -> Result<StreamPart> {
+            let feed_forward = parameters.pp(names.feed_forwards[stream]).pp("net");
+            Ok(StreamPart {
+                modulation: Linear::new(size, MODULATIONS * size, parameters.pp(names.modulations[stream]))?,
                 norm: PlainLayerNorm::new(size, NORM_EPS),
-                projections: HeadProjections::new(config.heads(), &names, &attention)?,
+                projections: HeadProjections::new(shape, &projections, &attention)?,
                 to_out: Linear::new(size, size, to_out)?,
-                feed_forward: FeedForward::new(
-                    size,
-                    Activation::GeluApproximate,
-                    parameters.pp(feed_forward).pp("net"),
-                )?,
+                feed_forward: FeedForward::new(size, Activation::GeluApproximate, feed_forward)?,
             })
         };
         Ok(Self {
-            image: part("norm1", ProjectionNames::PICTURE, attention.pp("to_out").pp(0), "ff")?,
-            text: part("norm1_context", ProjectionNames::TEXT, attention.pp("to_add_out"), "ff_context")?,
+            image: part(0, ProjectionNames::PICTURE, attention.pp("to_out").pp(0))?,
+            text: part(1, ProjectionNames::TEXT, attention.pp("to_add_out"))?,
         })
     }
 
     /// What the image's part of the attention is given: `[rows, image tokens, hidden]`.
-    pub(super) fn modulated_input(&self, image: &Tensor, context: &RowContext) -> Result<Tensor> {
+    pub(crate) fn modulated_input(&self, image: &Tensor, context: &RowContext) -> Result<Tensor> {
         self.image.attention_input(image, &self.image.modulate(context)?)
     }
 
     /// `image` and `text` are `[rows, tokens, hidden]`.
-    pub(super) fn forward(&self, image: &Tensor, text: &Tensor, context: &RowContext) -> Result<Streams> {
+    pub(crate) fn forward(&self, image: &Tensor, text: &Tensor, context: &RowContext) -> Result<Streams> {
         let text_tokens = text.dim(1)?;
         let (image_modulation, text_modulation) = (self.image.modulate(context)?, self.text.modulate(context)?);
         let image_projected = self.image.projections.forward(&self.image.attention_input(image, &image_modulation)?)?;
         let text_projected = self.text.projections.forward(&self.text.attention_input(text, &text_modulation)?)?;
         // Text comes first, as in the positions.
-        let attended = attend(&text_projected.followed_by(&image_projected)?, context.positions()?)?;
+        let attended = attend(&text_projected.followed_by(&image_projected)?, context)?;
         let of_text = attended.narrow(1, 0, text_tokens)?;
         let of_image = attended.narrow(1, text_tokens, image.dim(1)?)?;
         let text = self.text.finish(text, &of_text, &text_modulation)?;
@@ -125,15 +133,16 @@ impl StreamPart {
     }
 }
 
-/// Every token's attention to all, by their positions: `[rows, tokens, hidden]`.
-pub(super) fn attend(heads: &Heads, positions: &RotaryPositions) -> Result<Tensor> {
+/// Every token's attention to all that are not masked, by their positions: `[rows, tokens, hidden]`.
+pub(crate) fn attend(heads: &Heads, context: &RowContext) -> Result<Tensor> {
+    let positions = context.positions()?;
     let (query, key) = (positions.rotate(&heads.query)?, positions.rotate(&heads.key)?);
-    scaled_dot_product(&query, &key, &heads.value, None)
+    scaled_dot_product(&query, &key, &heads.value, context.token_bias())
 }
 
 /// Keeps a stream in f16 from becoming infinite; as in diffusers, the text's after a double block and both after a
 /// single one.
-pub(super) fn clip_to_f16(x: Tensor) -> Result<Tensor> {
+pub(crate) fn clip_to_f16(x: Tensor) -> Result<Tensor> {
     const LARGEST: f32 = 65_504.0;
     if x.dtype() == DType::F16 { x.clamp(-LARGEST, LARGEST) } else { Ok(x) }
 }
