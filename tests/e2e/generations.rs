@@ -64,7 +64,8 @@ fn the_response_has_every_key_of_the_contract() {
         "encode_seconds": null,
         "denoise_seconds": null,
         "decode_seconds": null,
-        "total_seconds": null
+        "total_seconds": null,
+        "dtype": "f32"
       }
     }
     "#);
