@@ -54,7 +54,7 @@ class Shell:
             command = f"{sys.executable} {Path(__file__).parent / 'stand_in.py'} {name}"
             write_script(programs / name, f'exec {command} "$@"')
         # This repository's own scripts are run by others.
-        for script in ("tests/clients/run", "tests/structure/check", ".ci/run"):
+        for script in ("tests/clients/run", "tests/structure/check", "benches/against_pytorch/run", ".ci/run"):
             write_script(self.folder / script, f"test -x {ROOT / script}")
         (folder / ".curlrc").write_text("fail-with-body\nshow-error\n")
         self.env = {**os.environ, "PATH": f"{programs}:{os.environ['PATH']}", "CURL_HOME": str(folder)}
