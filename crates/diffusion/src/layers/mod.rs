@@ -5,6 +5,7 @@ mod double_block;
 mod feed_forward;
 mod joint_attention;
 mod linear;
+mod modulated_output;
 mod norm;
 mod patch_embed;
 mod rope;
@@ -18,6 +19,7 @@ pub(crate) use double_block::{DoubleBlock, DoubleBlockNames, NORM_EPS, attend, c
 pub(crate) use feed_forward::FeedForward;
 pub(crate) use joint_attention::{HeadProjections, HeadShape, Heads, ProjectionNames};
 pub(crate) use linear::{Linear, Projections};
+pub(crate) use modulated_output::ModulatedOutput;
 pub(crate) use norm::{PlainLayerNorm, RmsNorm};
 pub(crate) use patch_embed::{PatchEmbed, patchify, unpatchify, unpatchify_channels_first};
 pub(crate) use rope::{HalfRotaryPositions, RotaryPositions};

@@ -17,7 +17,7 @@ use candle_core::Tensor;
 
 use super::betas;
 use super::config::SchedulerConfig;
-use super::prediction::{Mixture, PredictionType};
+use super::prediction::{Clip, Mixture, PredictionType, says_nothing};
 use super::scheduler::{Scheduler, step_at, weighted_sum};
 use super::spacing::training_timesteps;
 use crate::DiffusionError;
@@ -29,7 +29,7 @@ pub(super) struct Ddim {
     steps: Arc<[Step]>,
     position: usize,
     /// Largest magnitude of the predicted clean sample, if it is limited.
-    clip: Option<f64>,
+    clip: Clip,
     /// The clean sample the last step predicted.
     clean: Option<Tensor>,
 }
@@ -48,10 +48,7 @@ impl Ddim {
     pub(super) fn new(config: &SchedulerConfig, num_inference_steps: usize) -> Result<Self, DiffusionError> {
         config.must_be_off(&["thresholding"])?;
         let prediction = PredictionType::from_config(config)?;
-        let clip = match config.boolean("clip_sample", true)? {
-            true => Some(config.positive("clip_sample_range", 1.0, f64::INFINITY)?),
-            false => None,
-        };
+        let clip = Clip::from_config(config)?;
         let alphas_cumprod = betas::alphas_cumprod(config)?;
         // The noise level after the last step: none, or that of timestep 0.
         let final_alpha = match config.boolean("set_alpha_to_one", true)? {
@@ -74,11 +71,7 @@ impl Ddim {
             if step.clean.is_finite() && step.noise.is_finite() {
                 return Ok(step);
             }
-            Err(DiffusionError::InferenceSteps(format!(
-                "timestep {timestep} is pure noise or no noise at all (rescale_betas_zero_snr, \
-                 trained_betas), from which a prediction_type of this kind says nothing; use a model \
-                 with v_prediction or another timestep_spacing"
-            )))
+            Err(says_nothing(*timestep))
         };
         Ok(Self {
             steps: timesteps.iter().map(step).collect::<Result<_, _>>()?,
@@ -97,11 +90,7 @@ impl Scheduler for Ddim {
 
     fn step(&mut self, model_output: &Tensor, sample: &Tensor) -> Result<Tensor, DiffusionError> {
         let step = step_at(&self.steps, self.position, model_output, sample)?;
-        let clean = step.clean.of(sample, model_output)?;
-        let clean = match self.clip {
-            Some(limit) => clean.clamp(-limit, limit)?,
-            None => clean,
-        };
+        let clean = self.clip.apply(step.clean.of(sample, model_output)?)?;
         // The noise stays the model's own, also where clipping changed the clean sample.
         let noise = step.noise.of(sample, model_output)?;
         let next = weighted_sum([(step.next_alpha.into(), &clean), (step.next_sigma.into(), &noise)])?;

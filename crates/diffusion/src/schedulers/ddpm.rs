@@ -16,7 +16,7 @@ use candle_core::Tensor;
 
 use super::betas;
 use super::config::SchedulerConfig;
-use super::prediction::{Mixture, PredictionType};
+use super::prediction::{Clip, Mixture, PredictionType, says_nothing};
 use super::scheduler::{Scheduler, step_at, weighted_sum};
 use super::spacing::training_timesteps;
 use crate::DiffusionError;
@@ -31,7 +31,7 @@ pub(super) struct Ddpm {
     steps: Arc<[Step]>,
     position: usize,
     /// Largest magnitude of the predicted clean sample, if it is limited.
-    clip: Option<f64>,
+    clip: Clip,
     /// What the next step adds.
     noise: Option<Tensor>,
     /// The clean sample the last step predicted.
@@ -64,22 +64,13 @@ impl Ddpm {
         config.must_be_off(&["thresholding"])?;
         let prediction = PredictionType::from_config(config)?;
         let variance = Variance::from_config(config)?;
-        let clip = match config.boolean("clip_sample", true)? {
-            true => Some(config.positive("clip_sample_range", 1.0, f64::INFINITY)?),
-            false => None,
-        };
+        let clip = Clip::from_config(config)?;
         let alphas_cumprod = betas::alphas_cumprod(config)?;
         let timesteps = training_timesteps(config, alphas_cumprod.len(), num_inference_steps)?;
         let next = timesteps.iter().skip(1).map(|timestep| alphas_cumprod[*timestep]).chain([1.0]);
         let step = |(timestep, next_alpha): (&usize, f32)| {
             let step = Step::new(*timestep, [alphas_cumprod[*timestep], next_alpha], prediction, variance);
-            step.ok_or_else(|| {
-                DiffusionError::InferenceSteps(format!(
-                    "timestep {timestep} is pure noise or no noise at all (rescale_betas_zero_snr, trained_betas), from \
-                     which a prediction_type of this kind says nothing; use a model with v_prediction or another \
-                     timestep_spacing"
-                ))
-            })
+            step.ok_or_else(|| says_nothing(*timestep))
         };
         Ok(Self {
             steps: timesteps.iter().zip(next).map(step).collect::<Result<_, _>>()?,
@@ -145,11 +136,7 @@ impl Scheduler for Ddpm {
 
     fn step(&mut self, model_output: &Tensor, sample: &Tensor) -> Result<Tensor, DiffusionError> {
         let step = step_at(&self.steps, self.position, model_output, sample)?;
-        let clean = step.clean.of(sample, model_output)?;
-        let clean = match self.clip {
-            Some(limit) => clean.clamp(-limit, limit)?,
-            None => clean,
-        };
+        let clean = self.clip.apply(step.clean.of(sample, model_output)?)?;
         let [of_clean, of_sample] = step.mean.map(f64::from);
         let mean = weighted_sum([(of_clean, &clean), (of_sample, sample)])?;
         let next = match (step.deviation, &self.noise) {

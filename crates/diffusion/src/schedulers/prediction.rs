@@ -68,6 +68,34 @@ impl Mixture {
     }
 }
 
+/// Whether the clean sample is clipped, and to which range around 0.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Clip(Option<f64>);
+
+impl Clip {
+    pub(super) fn from_config(config: &SchedulerConfig) -> Result<Self, DiffusionError> {
+        Ok(Self(match config.boolean("clip_sample", true)? {
+            true => Some(config.positive("clip_sample_range", 1.0, f64::INFINITY)?),
+            false => None,
+        }))
+    }
+
+    pub(super) fn apply(self, clean: Tensor) -> Result<Tensor, DiffusionError> {
+        match self.0 {
+            Some(limit) => Ok(clean.clamp(-limit, limit)?),
+            None => Ok(clean),
+        }
+    }
+}
+
+/// The error for a timestep at which a mixture is not finite.
+pub(super) fn says_nothing(timestep: usize) -> DiffusionError {
+    DiffusionError::InferenceSteps(format!(
+        "timestep {timestep} is pure noise or no noise at all (rescale_betas_zero_snr, trained_betas), from which a \
+         prediction_type of this kind says nothing; use a model with v_prediction or another timestep_spacing"
+    ))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

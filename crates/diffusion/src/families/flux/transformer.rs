@@ -23,7 +23,7 @@ use super::config::{AXES, PACK_SIDE, TransformerConfig};
 use super::single_block::SingleBlock;
 use crate::families::{Layout, Rows, Transformer};
 use crate::layers::{
-    DoubleBlock, DoubleBlockNames, Linear, NORM_EPS, PlainLayerNorm, RotaryPositions, RowContext, TimeTextEmbedding,
+    DoubleBlock, DoubleBlockNames, Linear, ModulatedOutput, NORM_EPS, RotaryPositions, RowContext, TimeTextEmbedding,
     patchify, unpatchify_channels_first,
 };
 use crate::{DiffusionError, LatentShape};
@@ -40,9 +40,7 @@ pub(super) struct FluxTransformer {
     time_text_embed: TimeTextEmbedding,
     blocks: Vec<DoubleBlock>,
     single_blocks: Vec<SingleBlock>,
-    output_modulation: Linear,
-    output_norm: PlainLayerNorm,
-    output_projection: Linear,
+    output: ModulatedOutput,
     /// Of text and image, by rows and columns of image tokens.
     positions: HashMap<(usize, usize), RotaryPositions>,
     dtype: DType,
@@ -82,9 +80,7 @@ impl FluxTransformer {
             )?,
             blocks: blocks.collect::<Result<_>>()?,
             single_blocks: single_blocks.collect::<Result<_>>()?,
-            output_modulation: Linear::new(size, 2 * size, parameters.pp("norm_out").pp("linear"))?,
-            output_norm: PlainLayerNorm::new(size, NORM_EPS),
-            output_projection: Linear::new(size, config.in_channels, parameters.pp("proj_out"))?,
+            output: ModulatedOutput::new(size, config.in_channels, NORM_EPS, &parameters)?,
             positions: positions.collect::<Result<_>>()?,
             dtype: parameters.dtype(),
         })
@@ -98,15 +94,6 @@ impl FluxTransformer {
     /// CLIP's pooled output, `[rows, size]`, to the size of the transformer.
     pub(super) fn project_pooled(&self, pooled: &Tensor) -> Result<Tensor> {
         self.time_text_embed.embed_text(&pooled.to_dtype(self.dtype)?)
-    }
-
-    /// Last norm and projection: `[rows, image tokens, hidden]` to `[rows, image tokens, channels]`.
-    fn output(&self, hidden: &Tensor, embedding: &Tensor) -> Result<Tensor> {
-        let modulation = self.output_modulation.forward(embedding)?;
-        // Scale, then shift (`AdaLayerNormContinuous`); in the modulations of blocks it is the other way round.
-        let scale = modulation.narrow(1, 0, self.hidden_size)?;
-        let shift = modulation.narrow(1, self.hidden_size, self.hidden_size)?;
-        self.output_projection.forward(&self.output_norm.modulated(hidden, &scale, &shift)?)
     }
 }
 
@@ -137,7 +124,7 @@ impl Transformer for FluxTransformer {
         let list = PreparedBlocks { transformer: self, context };
         let encoder = Some(rows.conditioning.states()?.clone());
         let hidden = run_blocks(&list, Streams { hidden, encoder }, lanes)?.hidden;
-        let tokens = self.output(&hidden, &list.context.modulation)?;
+        let tokens = self.output.forward(&hidden, &list.context.modulation)?;
         unpatchify_channels_first(&tokens.to_dtype(DType::F32)?, grid, PACK_SIDE)
     }
 }

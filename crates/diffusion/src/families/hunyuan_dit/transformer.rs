@@ -20,7 +20,7 @@ use super::config::{BERT_TOKENS, T5_TOKENS, TransformerConfig};
 use super::positions::{position_grid, positions};
 use super::text_projection::TextProjection;
 use crate::families::{Layout, Rows, Transformer};
-use crate::layers::{EncoderStates, Linear, PlainLayerNorm, RotaryPositions, RowContext, patchify, unpatchify};
+use crate::layers::{EncoderStates, Linear, ModulatedOutput, RotaryPositions, RowContext, patchify, unpatchify};
 use crate::{DiffusionError, LatentShape};
 
 /// Epsilon of the last norm; fixed in diffusers.
@@ -37,9 +37,7 @@ pub(super) struct HunyuanTransformer {
     /// `[text tokens, size]`: what stands in the place of padding.
     text_padding: Tensor,
     blocks: Vec<HunyuanBlock>,
-    output_modulation: Linear,
-    output_norm: PlainLayerNorm,
-    output_projection: Linear,
+    output: ModulatedOutput,
     positions: HashMap<LatentShape, RotaryPositions>,
     /// Pixels per latent.
     vae_scale: usize,
@@ -79,9 +77,7 @@ impl HunyuanTransformer {
             )?,
             text_padding: parameters.get((BERT_TOKENS + T5_TOKENS, text_size), "text_embedding_padding")?,
             blocks: (0..layers).map(block).collect::<std::result::Result<_, _>>()?,
-            output_modulation: Linear::new(size, 2 * size, parameters.pp("norm_out").pp("linear"))?,
-            output_norm: PlainLayerNorm::new(size, OUTPUT_NORM_EPS),
-            output_projection: Linear::new(size, side * side * config.out_channels(), parameters.pp("proj_out"))?,
+            output: ModulatedOutput::new(size, side * side * config.out_channels(), OUTPUT_NORM_EPS, &parameters)?,
             positions: shapes.iter().map(positions_of).collect::<Result<_>>()?,
             vae_scale,
             dtype: parameters.dtype(),
@@ -107,16 +103,6 @@ impl HunyuanTransformer {
     /// T5's states of a padded text, padding included, to one vector.
     pub(super) fn pool_text(&self, t5: &Tensor) -> Result<Tensor> {
         self.conditions.pool(&t5.to_dtype(self.dtype)?)
-    }
-
-    /// Last norm, projection, and tokens back to a picture.
-    fn output(&self, hidden: &Tensor, activated: &Tensor, grid: (usize, usize)) -> Result<Tensor> {
-        let size = self.config.hidden_size();
-        let modulation = self.output_modulation.forward(activated)?;
-        // Scale, then shift.
-        let (scale, shift) = (modulation.narrow(1, 0, size)?, modulation.narrow(1, size, size)?);
-        let hidden = self.output_norm.modulated(hidden, &scale, &shift)?;
-        unpatchify(&self.output_projection.forward(&hidden)?, grid, self.config.patch_size())
     }
 }
 
@@ -156,6 +142,7 @@ impl Transformer for HunyuanTransformer {
         let context = RowContext::new(activated.clone()).with_encoder(text).with_positions(positions.clone());
         let list = SkippingBlocks::new(&self.blocks, context, rows.timesteps.len());
         let hidden = run_blocks(&list, Streams { hidden, encoder: None }, lanes)?.hidden;
-        self.output(&hidden, &activated, grid)?.to_dtype(DType::F32)
+        let tokens = self.output.forward(&hidden, &activated)?;
+        unpatchify(&tokens, grid, self.config.patch_size())?.to_dtype(DType::F32)
     }
 }

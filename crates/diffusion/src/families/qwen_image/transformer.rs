@@ -22,7 +22,7 @@ use candle_core::{DType, Device, Result, Tensor};
 use super::config::{AXES, PACK_SIDE, TransformerConfig};
 use crate::families::{Layout, Rows, Transformer};
 use crate::layers::{
-    DoubleBlock, DoubleBlockNames, Linear, NORM_EPS, PlainLayerNorm, RmsNorm, RotaryPositions, RowContext, Sinusoids,
+    DoubleBlock, DoubleBlockNames, Linear, ModulatedOutput, NORM_EPS, RmsNorm, RotaryPositions, RowContext, Sinusoids,
     TimestepEmbedding, clip_to_f16, patchify, unpatchify_channels_first,
 };
 use crate::{DiffusionError, LatentShape};
@@ -41,9 +41,7 @@ pub(super) struct QwenImageTransformer {
     text_embedder: Linear,
     timestep_embedder: TimestepEmbedding,
     blocks: Vec<DoubleBlock>,
-    output_modulation: Linear,
-    output_norm: PlainLayerNorm,
-    output_projection: Linear,
+    output: ModulatedOutput,
     /// Of text and image, by rows and columns of image tokens.
     positions: HashMap<(usize, usize), RotaryPositions>,
     dtype: DType,
@@ -77,9 +75,7 @@ impl QwenImageTransformer {
             text_embedder: Linear::new(text_size, size, parameters.pp("txt_in"))?,
             timestep_embedder: TimestepEmbedding::new(size, parameters.pp("time_text_embed.timestep_embedder"))?,
             blocks: blocks.collect::<Result<_>>()?,
-            output_modulation: Linear::new(size, 2 * size, parameters.pp("norm_out").pp("linear"))?,
-            output_norm: PlainLayerNorm::new(size, NORM_EPS),
-            output_projection: Linear::new(size, config.in_channels, parameters.pp("proj_out"))?,
+            output: ModulatedOutput::new(size, config.in_channels, NORM_EPS, parameters)?,
             positions: positions.collect::<Result<_>>()?,
             dtype: parameters.dtype(),
             device: parameters.device().clone(),
@@ -96,15 +92,6 @@ impl QwenImageTransformer {
         let timesteps: Vec<f32> = timesteps.iter().map(|timestep| timestep / TIMESTEPS).collect();
         let sinusoids = Sinusoids::StopShort.project_scaled(&timesteps, TIMESTEPS, &self.device)?;
         self.timestep_embedder.forward(&sinusoids.to_dtype(self.dtype)?)?.silu()
-    }
-
-    /// Last norm and projection: `[rows, image tokens, hidden]` to `[rows, image tokens, channels]`.
-    fn output(&self, hidden: &Tensor, embedding: &Tensor) -> Result<Tensor> {
-        let modulation = self.output_modulation.forward(embedding)?;
-        // Scale, then shift (`AdaLayerNormContinuous`); in the modulations of blocks it is the other way round.
-        let scale = modulation.narrow(1, 0, self.hidden_size)?;
-        let shift = modulation.narrow(1, self.hidden_size, self.hidden_size)?;
-        self.output_projection.forward(&self.output_norm.modulated(hidden, &scale, &shift)?)
     }
 }
 
@@ -134,7 +121,7 @@ impl Transformer for QwenImageTransformer {
         let list = PreparedBlocks { transformer: self, context };
         let encoder = Some(rows.conditioning.states()?.clone());
         let hidden = run_blocks(&list, Streams { hidden, encoder }, lanes)?.hidden;
-        let tokens = self.output(&hidden, &list.context.modulation)?;
+        let tokens = self.output.forward(&hidden, &list.context.modulation)?;
         unpatchify_channels_first(&tokens.to_dtype(DType::F32)?, grid, PACK_SIDE)
     }
 }

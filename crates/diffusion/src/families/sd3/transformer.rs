@@ -17,7 +17,7 @@ use super::block::{JointBlock, NORM_EPS};
 use super::config::TransformerConfig;
 use crate::LatentShape;
 use crate::families::{Layout, Rows, Transformer};
-use crate::layers::{Linear, PatchEmbed, PlainLayerNorm, RowContext, TimeTextEmbedding, unpatchify};
+use crate::layers::{Linear, ModulatedOutput, PatchEmbed, RowContext, TimeTextEmbedding, unpatchify};
 
 #[derive(Debug)]
 pub(super) struct Sd3Transformer {
@@ -25,9 +25,7 @@ pub(super) struct Sd3Transformer {
     time_text_embed: TimeTextEmbedding,
     context_embedder: Linear,
     blocks: Vec<JointBlock>,
-    output_norm: PlainLayerNorm,
-    output_modulation: Linear,
-    output_projection: Linear,
+    output: ModulatedOutput,
     patch_size: usize,
     text_tokens: usize,
     dtype: DType,
@@ -63,9 +61,7 @@ impl Sd3Transformer {
             )?,
             context_embedder: Linear::new(config.joint_attention_dim, size, parameters.pp("context_embedder"))?,
             blocks: blocks.collect::<Result<_>>()?,
-            output_norm: PlainLayerNorm::new(size, NORM_EPS),
-            output_modulation: Linear::new(size, 2 * size, parameters.pp("norm_out").pp("linear"))?,
-            output_projection: Linear::new(size, outputs, parameters.pp("proj_out"))?,
+            output: ModulatedOutput::new(size, outputs, NORM_EPS, parameters)?,
             patch_size: side,
             text_tokens,
             dtype: parameters.dtype(),
@@ -107,11 +103,9 @@ impl Transformer for Sd3Transformer {
         let list = PreparedBlocks { blocks: &self.blocks, context: RowContext::new(embedding) };
         let encoder = Some(rows.conditioning.states()?.clone());
         let hidden = run_blocks(&list, Streams { hidden, encoder }, lanes)?.hidden;
-        let modulation = self.output_modulation.forward(&list.context.modulation)?.chunk(2, 1)?;
-        // Scale, then shift (`AdaLayerNormContinuous`); in the modulations of blocks it is the other way round.
-        let hidden = self.output_norm.modulated(&hidden, &modulation[0], &modulation[1])?;
+        let tokens = self.output.forward(&hidden, &list.context.modulation)?;
         let grid = self.patch_embed.grid(LatentShape::of(rows.latents)?);
-        unpatchify(&self.output_projection.forward(&hidden)?, grid, self.patch_size)?.to_dtype(DType::F32)
+        unpatchify(&tokens, grid, self.patch_size)?.to_dtype(DType::F32)
     }
 }
 
