@@ -1,12 +1,20 @@
-//! Layer norm and its modulation (adaLN). On the CPU both are one kernel of this project, on other devices candle's operators.
+//! Layer norm and its modulation (adaLN). On the CPU and on GPUs both are one kernel of this project, on other devices candle's
+//! operators.
 
 use std::sync::OnceLock;
 
+#[cfg(feature = "cuda")]
+use afterimage_cuda_kernels as gpu;
 use afterimage_kernels::{self as kernels, Modulation};
+#[cfg(feature = "cuda")]
+use candle_core::CudaStorage;
 use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor};
 use half::bf16;
 
 use super::cpu::{KernelValue, answer, computed_dtype, contiguous, lock};
+#[cfg(feature = "cuda")]
+use super::cuda;
+use super::cuda::has_kernels;
 
 /// Of a norm over the last dimension.
 #[derive(Debug)]
@@ -37,8 +45,8 @@ impl LayerNormParameters {
 
 /// Over the last dimension.
 pub(crate) fn layer_norm(x: &Tensor, parameters: &LayerNormParameters) -> Result<Tensor> {
-    if x.device().is_cpu() {
-        return on_cpu(x, parameters, None);
+    if x.device().is_cpu() || has_kernels(x) {
+        return in_one_pass(x, parameters, None);
     }
     let (weight, bias) = parameters.on_device(x)?;
     candle_nn::ops::layer_norm(&x.contiguous()?, weight, bias, parameters.eps)
@@ -51,8 +59,8 @@ pub(crate) fn modulated_layer_norm(
     scale: &Tensor,
     shift: &Tensor,
 ) -> Result<Tensor> {
-    if x.device().is_cpu() {
-        return on_cpu(x, parameters, Some((scale, shift)));
+    if x.device().is_cpu() || has_kernels(x) {
+        return in_one_pass(x, parameters, Some((scale, shift)));
     }
     modulate(&layer_norm(x, parameters)?, scale, shift)
 }
@@ -64,9 +72,9 @@ pub(crate) fn modulate(x: &Tensor, scale: &Tensor, shift: &Tensor) -> Result<Ten
 }
 
 /// Norm, and modulation by scale and shift.
-fn on_cpu(x: &Tensor, parameters: &LayerNormParameters, modulation: Option<(&Tensor, &Tensor)>) -> Result<Tensor> {
+fn in_one_pass(x: &Tensor, parameters: &LayerNormParameters, modulation: Option<(&Tensor, &Tensor)>) -> Result<Tensor> {
     let dtype = x.dtype();
-    let computed = computed_dtype(dtype);
+    let computed = if has_kernels(x) { dtype } else { computed_dtype(dtype) };
     let both = |(first, second): (&Tensor, &Tensor)| -> Result<(Tensor, Tensor)> {
         Ok((first.to_dtype(computed)?, second.to_dtype(computed)?))
     };
@@ -93,6 +101,11 @@ impl CustomOp1 for Norm<'_> {
             _ => self.run::<f32>(x, layout),
         }
     }
+
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(&self, x: &CudaStorage, layout: &Layout) -> Result<(CudaStorage, Shape)> {
+        self.run_on_gpu(x, layout)
+    }
 }
 
 impl Norm<'_> {
@@ -104,18 +117,62 @@ impl Norm<'_> {
             .as_ref()
             .map(|(weight, bias)| -> Result<_> { Ok((weight.contiguous::<T>()?, bias.contiguous::<T>()?)) });
         let modulation = modulation.as_ref().map(|(scale, shift)| -> Result<_> {
-            let (rows, stride) = (scale.layout.dims()[0].max(1), scale.layout.stride());
-            if stride != shift.layout.stride() || stride[1] != 1 {
-                candle_core::bail!("scale and shift lie in the same way, their values side by side");
-            }
-            let tokens = layout.shape().elem_count() / size.max(1) / rows;
-            Ok(Modulation { scale: scale.values::<T>()?, shift: shift.values::<T>()?, stride: stride[0], tokens })
+            let (stride, tokens) = self.modulated(layout, scale.layout, shift.layout)?;
+            Ok(Modulation { scale: scale.values::<T>()?, shift: shift.values::<T>()?, stride, tokens })
         });
         let x = contiguous::<T>(x, layout)?;
         let mut output = vec![T::zero(); x.len()];
         let norm = kernels::LayerNorm { size, eps, affine: affine.transpose()?, modulation: modulation.transpose()? };
         kernels::layer_norm(&norm, x, &mut output);
         Ok(answer(output, layout.shape().clone()))
+    }
+
+    /// Values from one row's scale to the next, and tokens that have the same.
+    fn modulated(&self, x: &Layout, scale: &Layout, shift: &Layout) -> Result<(usize, usize)> {
+        let (rows, stride) = (scale.dims()[0].max(1), scale.stride());
+        if stride != shift.stride() || stride[1] != 1 {
+            candle_core::bail!("scale and shift lie in the same way, their values side by side");
+        }
+        Ok((stride[0], x.shape().elem_count() / self.parameters.size.max(1) / rows))
+    }
+
+    #[cfg(feature = "cuda")]
+    fn run_on_gpu(&self, x: &CudaStorage, layout: &Layout) -> Result<(CudaStorage, Shape)> {
+        let LayerNormParameters { size, eps, .. } = *self.parameters;
+        let (device, value_type) = (x.device.clone(), cuda::value_type(x)?);
+        let (stream, values) = (device.cuda_stream(), layout.shape().elem_count());
+        let affine =
+            self.affine.as_ref().map(|(weight, bias)| (weight.storage_and_layout(), bias.storage_and_layout()));
+        let modulation =
+            self.modulation.as_ref().map(|(scale, shift)| (scale.storage_and_layout(), shift.storage_and_layout()));
+        let mut result = cuda::allocate(&device, value_type, values)?;
+        let mut operands = cuda::Operands::new(&stream, value_type);
+        let norm = gpu::LayerNorm {
+            value_type,
+            rows: values / size.max(1),
+            size,
+            eps,
+            x: operands.contiguous(x, layout)?,
+            affine: match &affine {
+                Some((weight, bias)) => Some((
+                    operands.contiguous(cuda::storage(&weight.0)?, weight.1)?,
+                    operands.contiguous(cuda::storage(&bias.0)?, bias.1)?,
+                )),
+                None => None,
+            },
+            modulation: match &modulation {
+                Some((scale, shift)) => {
+                    let (stride, tokens) = self.modulated(layout, scale.1, shift.1)?;
+                    let scale = operands.read(cuda::storage(&scale.0)?, scale.1)?;
+                    let shift = operands.read(cuda::storage(&shift.0)?, shift.1)?;
+                    Some(gpu::Modulation { scale, shift, stride, tokens })
+                }
+                None => None,
+            },
+            output: operands.written(&mut result, 0)?,
+        };
+        operands.launch(norm.launch())?;
+        Ok((result, layout.shape().clone()))
     }
 }
 

@@ -8,6 +8,7 @@ pub(crate) mod activation;
 pub(crate) mod attention;
 pub(crate) mod convolution;
 mod cpu;
+mod cuda;
 #[cfg(test)]
 mod definition;
 pub(crate) mod group_norm;

@@ -1,0 +1,25 @@
+//! CUDA operators where a tensor library launches many small ones.
+//!
+//! A kernel is CUDA C++ in `cuda/`, one file a family. Beside it stands its operator in Rust ([`LayerNorm`] and others): what it
+//! takes, checked, and how it is launched ([`Launch`]). Two machines run launches: a GPU (feature `cuda`), and an
+//! emulation (feature `emulation`) that compiles the same files as C++ and checks every access to memory. The cases of
+//! [`parity`] compare both with definitions in f64. No tensors, no models.
+
+#[cfg(feature = "cuda")]
+pub mod device;
+#[cfg(feature = "emulation")]
+pub mod emulation;
+mod error;
+mod kernel;
+mod launch;
+mod layer_norm;
+mod machine;
+pub mod parity;
+mod value_type;
+
+pub use error::KernelError;
+pub use kernel::{Family, Kernel};
+pub use launch::{Launch, Parameters, Span};
+pub use layer_norm::{LayerNorm, Modulation};
+pub use machine::{Machine, MemoryOf};
+pub use value_type::ValueType;

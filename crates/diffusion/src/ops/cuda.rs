@@ -1,0 +1,107 @@
+//! Tensors on a GPU as what the kernels of this project take there.
+
+use candle_core::{DType, Tensor};
+
+/// Whether it is where those kernels run, in a dtype that they compute with.
+pub(super) fn has_kernels(x: &Tensor) -> bool {
+    let is_supported = matches!(x.dtype(), DType::F32 | DType::F16 | DType::BF16);
+    cfg!(feature = "cuda") && x.device().is_cuda() && is_supported
+}
+
+#[cfg(feature = "cuda")]
+pub(super) use on_gpu::{Operands, allocate, storage, value_type};
+
+#[cfg(feature = "cuda")]
+mod on_gpu {
+    use afterimage_cuda_kernels::device::{self, Number};
+    use afterimage_cuda_kernels::{KernelError, Launch, Parameters, Span, ValueType};
+    use candle_core::cuda_backend::cudarc::driver::{CudaSlice, CudaStream};
+    use candle_core::cuda_backend::{CudaDevice, CudaStorage, CudaStorageSlice};
+    use candle_core::{Error, Layout, Result, Storage};
+
+    fn kernel_error(error: KernelError) -> Error {
+        Error::Cuda(Box::new(error))
+    }
+
+    /// The storage of a tensor that is on a GPU.
+    pub(in super::super) fn storage(storage: &Storage) -> Result<&CudaStorage> {
+        match storage {
+            Storage::Cuda(storage) => Ok(storage),
+            _ => candle_core::bail!("a kernel wants values on its GPU"),
+        }
+    }
+
+    pub(in super::super) fn value_type(storage: &CudaStorage) -> Result<ValueType> {
+        match &storage.slice {
+            CudaStorageSlice::F32(_) => Ok(ValueType::F32),
+            CudaStorageSlice::F16(_) => Ok(ValueType::F16),
+            CudaStorageSlice::BF16(_) => Ok(ValueType::Bf16),
+            _ => candle_core::bail!("kernels want f32, f16 or bf16"),
+        }
+    }
+
+    /// Room for what a kernel writes.
+    pub(in super::super) fn allocate(device: &CudaDevice, value_type: ValueType, length: usize) -> Result<CudaStorage> {
+        let stream = device.cuda_stream();
+        let slice = match value_type {
+            ValueType::F32 => device::allocate(&stream, length).map(CudaStorageSlice::F32),
+            ValueType::F16 => device::allocate(&stream, length).map(CudaStorageSlice::F16),
+            ValueType::Bf16 => device::allocate(&stream, length).map(CudaStorageSlice::BF16),
+        };
+        Ok(CudaStorage { slice: slice.map_err(kernel_error)?, device: device.clone() })
+    }
+
+    /// What an operator answers.
+    pub(in super::super) type Planned<'a, P> = std::result::Result<Launch<'a, P>, KernelError>;
+
+    /// Operands of one launch, all of one type.
+    pub(in super::super) struct Operands<'a> {
+        operands: device::Operands<'a>,
+        value_type: ValueType,
+    }
+
+    impl<'a> Operands<'a> {
+        pub(in super::super) fn new(stream: &'a CudaStream, value_type: ValueType) -> Self {
+            Self { operands: device::Operands::new(stream), value_type }
+        }
+
+        /// Values of a tensor from its first one on, whatever its strides.
+        pub(in super::super) fn read(&mut self, storage: &'a CudaStorage, layout: &Layout) -> Result<Span<'a>> {
+            let start = layout.start_offset();
+            match (&storage.slice, self.value_type) {
+                (CudaStorageSlice::F32(slice), ValueType::F32) => self.slice(slice, start),
+                (CudaStorageSlice::F16(slice), ValueType::F16) => self.slice(slice, start),
+                (CudaStorageSlice::BF16(slice), ValueType::Bf16) => self.slice(slice, start),
+                _ => candle_core::bail!("a kernel got values of another dtype than {:?}", self.value_type),
+            }
+        }
+
+        fn slice<T: Number>(&mut self, slice: &'a CudaSlice<T>, start: usize) -> Result<Span<'a>> {
+            self.operands.read(slice, start).map_err(kernel_error)
+        }
+
+        /// Values of a contiguous tensor.
+        pub(in super::super) fn contiguous(&mut self, storage: &'a CudaStorage, layout: &Layout) -> Result<Span<'a>> {
+            match layout.contiguous_offsets() {
+                Some((start, end)) => Ok(self.read(storage, layout)?.first(end - start)),
+                None => candle_core::bail!("a kernel wants contiguous values"),
+            }
+        }
+
+        /// Values that the kernel writes, from number `start` on.
+        pub(in super::super) fn written(&mut self, storage: &'a mut CudaStorage, start: usize) -> Result<Span<'a>> {
+            let span = match &mut storage.slice {
+                CudaStorageSlice::F32(slice) => self.operands.write(slice, start),
+                CudaStorageSlice::F16(slice) => self.operands.write(slice, start),
+                CudaStorageSlice::BF16(slice) => self.operands.write(slice, start),
+                _ => candle_core::bail!("kernels write f32, f16 or bf16"),
+            };
+            span.map_err(kernel_error)
+        }
+
+        /// Launches what an operator made of them.
+        pub(in super::super) fn launch<P: Parameters>(self, launch: Planned<'a, P>) -> Result<()> {
+            self.operands.launch(&launch.map_err(kernel_error)?).map_err(kernel_error)
+        }
+    }
+}
