@@ -52,6 +52,10 @@ clients *arguments:
 bench *arguments:
     cargo bench --workspace --locked {{ arguments }}
 
+# The server for NVIDIA GPUs and the bundle of benches/gpu.sh, into target/cuda (needs no GPU; docs/gpu.md)
+cuda-build:
+    deploy/cuda/build
+
 # Build the API documentation; warnings are errors
 docs:
     RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --locked

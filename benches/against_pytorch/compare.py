@@ -1,8 +1,8 @@
 """Runs every case on both sides in turns and prints a table of medians: seconds, and PyTorch's divided by ours.
 
-    compare.py --ours PROGRAM --afterimage PROGRAM --python PYTHON [--repeats N] [--cases forward-f32,...] [--json FILE]
+    compare.py --ours PROGRAM --python PYTHON [--device cuda:0] [--repeats N] [--cases forward-f32,...] [--json FILE]
 
-Both programs have the model loaded and are warm; in every round one does its work while the other waits. Peak memory is
+A case that fails is said to have failed, and the others go on. Both programs have the model loaded and are warm; in every round one does its work while the other waits. Peak memory is
 the largest resident set of each process, loading included.
 """
 
@@ -30,10 +30,15 @@ class Case:
     number: int
     cache: dict | None = None
     operations: float | None = None
+    # Of torch.compile.
+    compile: str | None = None
 
     def arguments(self, model):
         cache = [json.dumps(self.cache)] if self.cache else []
         return [self.what, model, self.dtype, str(self.number), *cache]
+
+    def flags(self):
+        return ["--compile", self.compile] if self.compile else []
 
 
 CASES = [
@@ -47,6 +52,23 @@ CASES = [
 ]
 
 
+XL = "dit-xl-2-256"
+# 25 steps of two rows, and the picture.
+XL_REQUEST = 25 * 475e9 + 622e9
+ON_DEVICE = [
+    Case("forward-bf16", "forward", XL, "bf16", 256, operations=475e9),
+    Case("forward-f32", "forward", XL, "f32", 256, operations=475e9),
+    Case("forward-bf16 compiled", "forward", XL, "bf16", 256, operations=475e9, compile="default"),
+    Case("decode-bf16", "decode", XL, "bf16", 256, operations=622e9),
+    Case("request-bf16", "request", XL, "bf16", 25, operations=XL_REQUEST),
+    Case("cached-request-bf16", "request", XL, "bf16", 25, cache=CACHE),
+    Case("request-bf16 compiled", "request", XL, "bf16", 25, operations=XL_REQUEST, compile="default"),
+    Case("request-bf16 compiled with graphs", "request", XL, "bf16", 25, operations=XL_REQUEST, compile="reduce-overhead"),
+    Case("embedded request-bf16", "request", "embedded", "bf16", 25, operations=36e9),
+    Case("32 requests together, bf16", "together", XL, "bf16", 25, operations=32 * XL_REQUEST),
+]
+
+
 class Side:
     """A process that answers lines."""
 
@@ -55,9 +77,11 @@ class Side:
         self.answers = []
 
     def wait_until_ready(self):
-        line = self.process.stdout.readline()
-        if line.strip() != "ready":
-            raise SystemExit(f"{self.process.args} did not start: {line}")
+        # Libraries talk before it.
+        for line in self.process.stdout:
+            if line.strip() == "ready":
+                return
+        raise RuntimeError(f"{self.process.args[0]} did not start")
 
     def measure(self):
         self.process.stdin.write("\n")
@@ -81,25 +105,44 @@ def folder(name, program, place):
         return "embedded", str(EMBEDDED)
     path = str(Path(place) / name)
     if not os.path.exists(path):
-        subprocess.run([program, "random-model", "--like", name, path], check=True)
+        subprocess.run([program, "random-model", name, path], check=True)
     return path, path
 
 
+def sides(case, options, place):
+    """Ours, and PyTorch's if it can do the case."""
+    own_model, their_model = folder(case.model, options.ours, place)
+    yield Side([options.ours, "--device", options.device, *case.arguments(own_model)])
+    if case.what != "together":
+        their_flags = ["--device", options.device, *case.flags()]
+        yield Side([options.python, str(HERE / "pytorch_side.py"), *their_flags, *case.arguments(their_model)])
+
+
 def compare(case, options, place):
-    own_model, their_model = folder(case.model, options.afterimage, place)
-    ours = Side([options.ours, *case.arguments(own_model)])
-    ours.wait_until_ready()
-    theirs = Side([options.python, str(HERE / "pytorch_side.py"), *case.arguments(their_model)])
-    theirs.wait_until_ready()
-    for _ in range(options.repeats):
-        ours.measure()
-        theirs.measure()
-    row = {"case": case.name, "ours": ours.median(), "pytorch": theirs.median()}
-    row["ratio"] = row["pytorch"] / row["ours"]
+    both = []
+    try:
+        for side in sides(case, options, place):
+            both.append(side)
+            side.wait_until_ready()
+        for _ in range(options.repeats):
+            for side in both:
+                side.measure()
+        return row_of(case, both)
+    finally:
+        for side in both:
+            side.process.kill()
+
+
+def row_of(case, both):
+    ours, theirs = both[0], both[1:]
+    row = {"case": case.name, "ours": ours.median()}
+    if theirs:
+        row["pytorch"] = theirs[0].median()
+        row["ratio"] = row["pytorch"] / row["ours"]
     row["range"] = [min(answer["seconds"] for answer in ours.answers), max(answer["seconds"] for answer in ours.answers)]
     if case.cache:
-        row["cached_steps"] = [ours.answers[-1]["cached_steps"], theirs.answers[-1]["cached_steps"]]
-    row["peak_gb"] = [ours.end(), theirs.end()]
+        row["cached_steps"] = [side.answers[-1]["cached_steps"] for side in both]
+    row["peak_gb"] = [side.end() for side in both]
     row["gflops"] = case.operations / row["ours"] / 1e9 if case.operations else None
     return row
 
@@ -114,35 +157,47 @@ def peak(options, dtype):
     return max(answer["operations"] / answer["seconds"] for answer in side.answers)
 
 
-def main():
+def line(row):
+    cached = f" ({', '.join(map(str, row['cached_steps']))} steps reused)" if "cached_steps" in row else ""
+    theirs = f"{row['pytorch']:.4f} s | {row['ratio']:.2f}" if "pytorch" in row else " | "
+    gflops = f"{row['gflops']:.0f}" if row["gflops"] else ""
+    memory = " / ".join(f"{peak:.2f} GB" for peak in row["peak_gb"])
+    return f"| {row['case']}{cached} | {row['ours']:.4f} s | {theirs} | {gflops} | {memory} |"
+
+
+def parse():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    for name in ("ours", "afterimage", "python"):
+    for name in ("ours", "python"):
         parser.add_argument(f"--{name}", required=True)
+    parser.add_argument("--device", default="cpu")
     parser.add_argument("--repeats", type=int, default=7)
-    parser.add_argument("--cases", default=",".join(case.name for case in CASES))
+    parser.add_argument("--cases")
     parser.add_argument("--json")
-    options = parser.parse_args()
-    wanted = options.cases.split(",")
+    return parser.parse_args()
+
+
+def main():
+    options = parse()
+    known = CASES if options.device == "cpu" else ON_DEVICE
+    wanted = options.cases.split(",") if options.cases else [case.name for case in known]
     rows = []
-    peaks = " and ".join(f"{peak(options, dtype) / 1e9:.0f} in {dtype}" for dtype in ("f32", "bf16"))
-    print(f"multipliers of this machine, GFLOP/s: {peaks}\n", flush=True)
+    if options.device == "cpu":
+        peaks = " and ".join(f"{peak(options, dtype) / 1e9:.0f} in {dtype}" for dtype in ("f32", "bf16"))
+        print(f"multipliers of this machine, GFLOP/s: {peaks}\n", flush=True)
     print("| case | ours | PyTorch | ratio | ours, GFLOP/s | peak memory, ours and PyTorch |")
     print("|---|---|---|---|---|---|", flush=True)
     with tempfile.TemporaryDirectory() as place:
-        for case in CASES:
-            if case.name not in wanted:
+        for case in (case for case in known if case.name in wanted):
+            try:
+                row = compare(case, options, place)
+            except (BrokenPipeError, OSError, RuntimeError, ValueError) as error:
+                print(f"| {case.name} | failed: {error} | | | | |", flush=True)
+                rows.append({"case": case.name, "error": str(error)})
                 continue
-            row = compare(case, options, place)
             rows.append(row)
-            gflops = f"{row['gflops']:.0f}" if row["gflops"] else ""
-            memory = " / ".join(f"{peak:.2f} GB" for peak in row["peak_gb"])
-            cached = f" ({row['cached_steps'][0]}, {row['cached_steps'][1]} steps reused)" if "cached_steps" in row else ""
-            print(
-                f"| {case.name}{cached} | {row['ours']:.3f} s | {row['pytorch']:.3f} s | {row['ratio']:.2f} | {gflops} | {memory} |",
-                flush=True,
-            )
-    if options.json:
-        Path(options.json).write_text(json.dumps(rows, indent=2) + "\n")
+            print(line(row), flush=True)
+            if options.json:
+                Path(options.json).write_text(json.dumps(rows, indent=2) + "\n")
 
 
 if __name__ == "__main__":

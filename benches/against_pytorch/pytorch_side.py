@@ -1,12 +1,14 @@
 """PyTorch's side: does one piece of work each time a line arrives on standard input, and prints what it took as JSON.
 
-    pytorch_side.py forward|decode MODEL DTYPE SIDE
-    pytorch_side.py request MODEL DTYPE STEPS [CACHE_CONFIG]
+    pytorch_side.py [--device cuda:0] [--compile MODE] forward|decode MODEL DTYPE SIDE
+    pytorch_side.py [--device cuda:0] [--compile MODE] request MODEL DTYPE STEPS [CACHE_CONFIG]
 
 The same work as `crates/runner/benches/against_pytorch.rs`: one forward of two rows, one decode of one picture, or one
-whole request of the pipeline (guidance 4, the model's scheduler), with cache-dit where a configuration is given.
+whole request of the pipeline (guidance 4, DPM-Solver++), with cache-dit where a configuration is given. MODE is that of
+`torch.compile`, for the transformer and the decoder.
 """
 
+import argparse
 import json
 import os
 import sys
@@ -16,7 +18,7 @@ os.environ.setdefault("CACHE_DIT_LOG_LEVEL", "error")
 
 import diffusers
 import torch
-from diffusers import DiTPipeline
+from diffusers import DiTPipeline, DPMSolverMultistepScheduler
 
 diffusers.utils.logging.set_verbosity_error()
 diffusers.utils.logging.disable_progress_bar()
@@ -32,24 +34,29 @@ def at_every_line(work):
         print(json.dumps(answer | {"seconds": time.perf_counter() - start}), flush=True)
 
 
-def pipeline(model, dtype):
-    dtype = {"f32": torch.float32, "bf16": torch.bfloat16}[dtype]
-    pipe = DiTPipeline.from_pretrained(model, torch_dtype=dtype)
+def pipeline(options):
+    dtype = {"f32": torch.float32, "bf16": torch.bfloat16}[options.dtype]
+    pipe = DiTPipeline.from_pretrained(options.model, torch_dtype=dtype).to(options.device)
+    pipe.scheduler = DPMSolverMultistepScheduler.from_config(pipe.scheduler.config)
     pipe.set_progress_bar_config(disable=True)
+    if options.compile:
+        pipe.transformer = torch.compile(pipe.transformer, mode=options.compile)
+        pipe.vae.decode = torch.compile(pipe.vae.decode, mode=options.compile)
     return pipe
 
 
 def forward(pipe, side):
     transformer = pipe.transformer
     size = side // 8
-    latents = torch.randn(2, transformer.config.in_channels, size, size).to(transformer.dtype)
-    timesteps = torch.tensor([500, 500])
-    classes = torch.tensor([7, 1000])
+    latents = torch.randn(2, transformer.config.in_channels, size, size).to(pipe.device, transformer.dtype)
+    timesteps = torch.tensor([500, 500], device=pipe.device)
+    classes = torch.tensor([7, 1000], device=pipe.device)
+    # Reading a number waits for the device.
     at_every_line(lambda: transformer(latents, timestep=timesteps, class_labels=classes).sample[0, 0, 0, 0].item() and None)
 
 
 def decode(pipe, side):
-    latents = torch.randn(1, pipe.vae.config.latent_channels, side // 8, side // 8).to(pipe.vae.dtype)
+    latents = torch.randn(1, pipe.vae.config.latent_channels, side // 8, side // 8).to(pipe.device, pipe.vae.dtype)
     at_every_line(lambda: pipe.vae.decode(latents).sample[0, 0, 0, 0].item() and None)
 
 
@@ -71,13 +78,21 @@ def request(pipe, steps, cache):
 
 
 def main():
-    what, model, dtype, number, *cache = sys.argv[1:]
-    pipe = pipeline(model, dtype)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--compile")
+    parser.add_argument("what", choices=["forward", "decode", "request"])
+    parser.add_argument("model")
+    parser.add_argument("dtype", choices=["f32", "bf16"])
+    parser.add_argument("number", type=int)
+    parser.add_argument("cache", nargs="?", type=json.loads)
+    options = parser.parse_args()
+    pipe = pipeline(options)
     with torch.inference_mode():
-        if what == "request":
-            request(pipe, int(number), json.loads(cache[0]) if cache else {})
+        if options.what == "request":
+            request(pipe, options.number, options.cache)
         else:
-            {"forward": forward, "decode": decode}[what](pipe, int(number))
+            {"forward": forward, "decode": decode}[options.what](pipe, options.number)
 
 
 if __name__ == "__main__":

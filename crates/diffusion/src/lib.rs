@@ -14,6 +14,7 @@ pub mod families;
 pub mod fuzz;
 #[cfg(test)]
 mod golden_fixture;
+mod graphs;
 mod latent_shape;
 mod layers;
 pub mod noise;

@@ -5,6 +5,7 @@ use std::ops::Range;
 use afterimage_cache::{BlockList, Streams};
 use candle_core::{Result, Tensor};
 
+use crate::graphs::BlockGraphs;
 use crate::layers::RowContext;
 
 /// A block of such a list.
@@ -19,6 +20,7 @@ pub(super) trait HiddenBlock {
 /// The blocks together with the conditioning of the rows of one forward.
 pub(super) struct HiddenBlocks<'a, B> {
     pub(super) blocks: &'a [B],
+    pub(super) graphs: &'a BlockGraphs,
     pub(super) context: RowContext,
 }
 
@@ -28,11 +30,13 @@ impl<B: HiddenBlock> BlockList for HiddenBlocks<'_, B> {
     }
 
     fn run(&self, blocks: Range<usize>, streams: Streams) -> Result<Streams> {
-        let mut hidden = streams.hidden;
-        for block in &self.blocks[blocks] {
-            hidden = block.forward(&hidden, &self.context)?;
-        }
-        Ok(Streams { hidden, encoder: None })
+        self.graphs.run(blocks.clone(), streams, &self.context, |streams, context| {
+            let mut hidden = streams.hidden;
+            for block in &self.blocks[blocks.clone()] {
+                hidden = block.forward(&hidden, context)?;
+            }
+            Ok(Streams { hidden, encoder: None })
+        })
     }
 
     fn modulated_input(&self, streams: &Streams) -> Result<Tensor> {
@@ -40,6 +44,6 @@ impl<B: HiddenBlock> BlockList for HiddenBlocks<'_, B> {
     }
 
     fn select(&self, rows: &[usize]) -> Result<Self> {
-        Ok(Self { blocks: self.blocks, context: self.context.select(rows)? })
+        Ok(Self { context: self.context.select(rows)?, ..*self })
     }
 }

@@ -73,7 +73,7 @@ impl RotaryPositions {
         Ok(Self { cosines: table(f64::cos)?, sines: table(f64::sin)? })
     }
 
-    /// With angles of which these are cosines and sines, `[rows, tokens, head size / 2]`, f32.
+    /// With angles of which these are cosines and sines, `[tokens, head size / 2]` or `[rows, tokens, head size / 2]`, f32.
     pub(crate) fn of_rows(cosines: Tensor, sines: Tensor) -> Self {
         Self { cosines, sines }
     }
@@ -107,7 +107,7 @@ impl RotaryPositions {
         turned.reshape((rows, tokens, heads, size))
     }
 
-    #[cfg(test)]
+    /// Cosines and sines.
     pub(crate) fn tables(&self) -> (&Tensor, &Tensor) {
         (&self.cosines, &self.sines)
     }

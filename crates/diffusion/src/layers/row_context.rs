@@ -8,6 +8,9 @@ use candle_core::{Result, Tensor};
 use super::rope::RotaryPositions;
 use super::rows::row_indices;
 
+/// Tensors of a [`RowContext`].
+const PARTS: usize = 7;
+
 /// What blocks need of the rows of one forward.
 #[derive(Debug, Clone)]
 pub(crate) struct RowContext {
@@ -93,6 +96,36 @@ impl RowContext {
             token_bias: optional(&self.token_bias)?,
         })
     }
+
+    /// All tensors, in the order in which [`Self::of_parts`] takes them.
+    pub(crate) fn parts(&self) -> [Option<&Tensor>; PARTS] {
+        let (encoder, positions) = (self.encoder.as_ref(), self.positions.as_ref().map(RotaryPositions::tables));
+        [
+            Some(&self.modulation),
+            self.classes.as_ref(),
+            encoder.map(|encoder| &encoder.states),
+            encoder.and_then(|encoder| encoder.bias.as_ref()),
+            positions.map(|(cosines, _)| cosines),
+            positions.map(|(_, sines)| sines),
+            self.token_bias.as_ref(),
+        ]
+    }
+
+    /// Of tensors as [`Self::parts`] gives them.
+    pub(crate) fn of_parts(parts: &[Option<Tensor>]) -> Result<Self> {
+        let [modulation, classes, states, bias, cosines, sines, token_bias] = parts else {
+            candle_core::bail!("{PARTS} parts make what blocks need");
+        };
+        let positions =
+            cosines.clone().zip(sines.clone()).map(|(cosines, sines)| RotaryPositions::of_rows(cosines, sines));
+        Ok(Self {
+            modulation: present(modulation.as_ref(), "a modulation")?.clone(),
+            classes: classes.clone(),
+            encoder: states.clone().map(|states| EncoderStates { states, bias: bias.clone() }),
+            positions,
+            token_bias: token_bias.clone(),
+        })
+    }
 }
 
 fn present<'a, T>(part: Option<&'a T>, name: &str) -> Result<&'a T> {
@@ -120,6 +153,10 @@ mod tests {
         assert_eq!(values(&chosen.modulation), [0, 1, 4, 5]);
         assert_eq!(values(chosen.classes().unwrap()), [0, 2]);
         assert_eq!(values(chosen.token_bias().unwrap()), [0, 2]);
+        let again = RowContext::of_parts(&chosen.parts().map(Option::<&Tensor>::cloned)).unwrap();
+        for (part, same) in chosen.parts().into_iter().zip(again.parts()) {
+            assert_eq!(part.map(Tensor::id), same.map(Tensor::id));
+        }
         let encoder = chosen.encoder().unwrap();
         assert_eq!((values(&encoder.states), values(encoder.bias.as_ref().unwrap())), (vec![0, 1, 4, 5], vec![0, 2]));
     }

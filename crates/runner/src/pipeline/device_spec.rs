@@ -30,13 +30,18 @@ impl DeviceSpec {
             Self::Cpu => return Ok(Device::Cpu),
             Self::Cuda(ordinal) => ordinal,
         };
-        if !cfg!(feature = "cuda") {
-            let reason = "this program was built without CUDA; build it with `--features cuda`".to_owned();
-            return Err(RunnerError::Device { device: self.to_string(), reason });
-        }
-        Device::new_cuda(ordinal)
-            .map_err(|error| RunnerError::Device { device: self.to_string(), reason: error.to_string() })
+        open_cuda(ordinal).map_err(|reason| RunnerError::Device { device: self.to_string(), reason })
     }
+}
+
+#[cfg(feature = "cuda")]
+fn open_cuda(ordinal: usize) -> Result<Device, String> {
+    afterimage_cuda_device::open(ordinal).map_err(|error| error.to_string())
+}
+
+#[cfg(not(feature = "cuda"))]
+fn open_cuda(_ordinal: usize) -> Result<Device, String> {
+    Err("this program was built without CUDA; build it with `--features cuda`".to_owned())
 }
 
 impl FromStr for DeviceSpec {
@@ -78,5 +83,13 @@ mod tests {
     fn a_gpu_wants_a_build_that_has_them() {
         let message = DeviceSpec::Cuda(1).open().unwrap_err().to_string();
         assert!(message.contains("cuda:1") && message.contains("--features cuda"), "{message}");
+    }
+
+    /// There is no such device, and on most machines no driver.
+    #[test]
+    #[cfg(feature = "cuda")]
+    fn a_gpu_that_is_not_there_is_named_with_what_is_missing() {
+        let message = DeviceSpec::Cuda(63).open().unwrap_err().to_string();
+        assert!(message.starts_with("device cuda:63: ") && message.len() > 20, "{message}");
     }
 }

@@ -18,6 +18,7 @@ use super::block::DitBlock;
 use super::config::TransformerConfig;
 use crate::families::hidden_blocks::HiddenBlocks;
 use crate::families::{Layout, Rows, Transformer};
+use crate::graphs::BlockGraphs;
 use crate::layers::{Linear, PatchEmbed, PlainLayerNorm, RowContext, Sinusoids, unpatchify};
 use crate::{DiffusionError, LatentShape};
 
@@ -34,6 +35,7 @@ pub(super) struct DitTransformer {
     output_projection: Linear,
     dtype: DType,
     device: Device,
+    graphs: BlockGraphs,
 }
 
 impl DitTransformer {
@@ -60,6 +62,7 @@ impl DitTransformer {
             output_projection: Linear::new(size, side * side * config.out_channels(), parameters.pp("proj_out_2"))?,
             dtype: parameters.dtype(),
             device: parameters.device().clone(),
+            graphs: BlockGraphs::new(parameters.device()),
             config,
         })
     }
@@ -92,7 +95,7 @@ impl Transformer for DitTransformer {
         let classes = Tensor::new(rows.conditioning.classes()?, &self.device)?;
         let context = RowContext::new(timesteps).with_classes(classes);
         let hidden = self.patch_embed.forward(&rows.latents.to_dtype(self.dtype)?)?;
-        let list = HiddenBlocks { blocks: &self.blocks, context };
+        let list = HiddenBlocks { blocks: &self.blocks, graphs: &self.graphs, context };
         let hidden = run_blocks(&list, Streams { hidden, encoder: None }, lanes)?.hidden;
         self.output(&hidden, &list.context, grid)?.to_dtype(DType::F32)
     }

@@ -22,6 +22,7 @@ use candle_core::{DType, Device, Result, Tensor};
 use super::config::{AXES, PACK_SIDE, TransformerConfig};
 use super::single_block::SingleBlock;
 use crate::families::{Layout, Rows, Transformer};
+use crate::graphs::BlockGraphs;
 use crate::layers::{
     DoubleBlock, DoubleBlockNames, Linear, ModulatedOutput, NORM_EPS, RotaryPositions, RowContext, TimeTextEmbedding,
     patchify, unpatchify_channels_first,
@@ -44,6 +45,7 @@ pub(super) struct FluxTransformer {
     /// Of text and image, by rows and columns of image tokens.
     positions: HashMap<(usize, usize), RotaryPositions>,
     dtype: DType,
+    graphs: BlockGraphs,
 }
 
 impl FluxTransformer {
@@ -83,6 +85,7 @@ impl FluxTransformer {
             output: ModulatedOutput::new(size, config.in_channels, NORM_EPS, &parameters)?,
             positions: positions.collect::<Result<_>>()?,
             dtype: parameters.dtype(),
+            graphs: BlockGraphs::new(parameters.device()),
         })
     }
 
@@ -158,18 +161,20 @@ impl BlockList for PreparedBlocks<'_> {
         self.transformer.blocks.len() + self.transformer.single_blocks.len()
     }
 
-    fn run(&self, blocks: Range<usize>, mut streams: Streams) -> Result<Streams> {
-        let FluxTransformer { blocks: double_blocks, single_blocks, .. } = self.transformer;
-        for index in blocks {
-            let Streams { hidden: image, encoder: Some(text) } = &streams else {
-                candle_core::bail!("FLUX's blocks carry the text along");
-            };
-            streams = match index.checked_sub(double_blocks.len()) {
-                None => double_blocks[index].forward(image, text, &self.context)?,
-                Some(index) => single_blocks[index].forward(image, text, &self.context)?,
-            };
-        }
-        Ok(streams)
+    fn run(&self, blocks: Range<usize>, streams: Streams) -> Result<Streams> {
+        let FluxTransformer { blocks: double_blocks, single_blocks, graphs, .. } = self.transformer;
+        graphs.run(blocks.clone(), streams, &self.context, |mut streams, context| {
+            for index in blocks.clone() {
+                let Streams { hidden: image, encoder: Some(text) } = &streams else {
+                    candle_core::bail!("FLUX's blocks carry the text along");
+                };
+                streams = match index.checked_sub(double_blocks.len()) {
+                    None => double_blocks[index].forward(image, text, context)?,
+                    Some(index) => single_blocks[index].forward(image, text, context)?,
+                };
+            }
+            Ok(streams)
+        })
     }
 
     fn modulated_input(&self, streams: &Streams) -> Result<Tensor> {

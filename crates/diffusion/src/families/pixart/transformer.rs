@@ -20,6 +20,7 @@ use super::block::{MODULATIONS, PixArtBlock};
 use super::config::TransformerConfig;
 use crate::families::hidden_blocks::HiddenBlocks;
 use crate::families::{Layout, Rows, Transformer};
+use crate::graphs::BlockGraphs;
 use crate::layers::{
     EncoderStates, Linear, PatchEmbed, PlainLayerNorm, RowContext, Sinusoids, TimestepEmbedding, unpatchify,
 };
@@ -46,6 +47,7 @@ pub(super) struct PixArtTransformer {
     vae_scale: usize,
     dtype: DType,
     device: Device,
+    graphs: BlockGraphs,
 }
 
 impl PixArtTransformer {
@@ -81,6 +83,7 @@ impl PixArtTransformer {
             vae_scale,
             dtype: parameters.dtype(),
             device: parameters.device().clone(),
+            graphs: BlockGraphs::new(parameters.device()),
             config,
         })
     }
@@ -131,7 +134,7 @@ impl Transformer for PixArtTransformer {
         let bias = rows.conditioning.bias()?.to_dtype(self.dtype)?.unsqueeze(1)?.unsqueeze(1)?;
         let captions = EncoderStates { states: rows.conditioning.states()?.clone(), bias: Some(bias) };
         let context = RowContext::new(modulation).with_encoder(captions);
-        let list = HiddenBlocks { blocks: &self.blocks, context };
+        let list = HiddenBlocks { blocks: &self.blocks, graphs: &self.graphs, context };
         let hidden = run_blocks(&list, Streams { hidden, encoder: None }, lanes)?.hidden;
         self.output(&hidden, &embedding, grid)?.to_dtype(DType::F32)
     }

@@ -21,6 +21,7 @@ use candle_core::{DType, Device, Result, Tensor};
 
 use super::config::{AXES, PACK_SIDE, TransformerConfig};
 use crate::families::{Layout, Rows, Transformer};
+use crate::graphs::BlockGraphs;
 use crate::layers::{
     DoubleBlock, DoubleBlockNames, Linear, ModulatedOutput, NORM_EPS, RmsNorm, RotaryPositions, RowContext, Sinusoids,
     TimestepEmbedding, clip_to_f16, patchify, unpatchify_channels_first,
@@ -46,6 +47,7 @@ pub(super) struct QwenImageTransformer {
     positions: HashMap<(usize, usize), RotaryPositions>,
     dtype: DType,
     device: Device,
+    graphs: BlockGraphs,
 }
 
 impl QwenImageTransformer {
@@ -79,6 +81,7 @@ impl QwenImageTransformer {
             positions: positions.collect::<Result<_>>()?,
             dtype: parameters.dtype(),
             device: parameters.device().clone(),
+            graphs: BlockGraphs::new(parameters.device()),
         })
     }
 
@@ -166,15 +169,17 @@ impl BlockList for PreparedBlocks<'_> {
         self.transformer.blocks.len()
     }
 
-    fn run(&self, blocks: Range<usize>, mut streams: Streams) -> Result<Streams> {
-        for block in &self.transformer.blocks[blocks] {
-            let Streams { hidden: image, encoder: Some(text) } = &streams else {
-                candle_core::bail!("Qwen-Image's blocks carry the text along");
-            };
-            streams = block.forward(image, text, &self.context)?;
-            streams.hidden = clip_to_f16(streams.hidden)?;
-        }
-        Ok(streams)
+    fn run(&self, blocks: Range<usize>, streams: Streams) -> Result<Streams> {
+        self.transformer.graphs.run(blocks.clone(), streams, &self.context, |mut streams, context| {
+            for block in &self.transformer.blocks[blocks.clone()] {
+                let Streams { hidden: image, encoder: Some(text) } = &streams else {
+                    candle_core::bail!("Qwen-Image's blocks carry the text along");
+                };
+                streams = block.forward(image, text, context)?;
+                streams.hidden = clip_to_f16(streams.hidden)?;
+            }
+            Ok(streams)
+        })
     }
 
     fn modulated_input(&self, streams: &Streams) -> Result<Tensor> {

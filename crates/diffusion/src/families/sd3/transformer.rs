@@ -17,6 +17,7 @@ use super::block::{JointBlock, NORM_EPS};
 use super::config::TransformerConfig;
 use crate::LatentShape;
 use crate::families::{Layout, Rows, Transformer};
+use crate::graphs::BlockGraphs;
 use crate::layers::{Linear, ModulatedOutput, PatchEmbed, RowContext, TimeTextEmbedding, unpatchify};
 
 #[derive(Debug)]
@@ -29,6 +30,7 @@ pub(super) struct Sd3Transformer {
     patch_size: usize,
     text_tokens: usize,
     dtype: DType,
+    graphs: BlockGraphs,
 }
 
 impl Sd3Transformer {
@@ -65,6 +67,7 @@ impl Sd3Transformer {
             patch_size: side,
             text_tokens,
             dtype: parameters.dtype(),
+            graphs: BlockGraphs::new(parameters.device()),
         })
     }
 
@@ -100,7 +103,7 @@ impl Transformer for Sd3Transformer {
         let hidden = self.patch_embed.forward(&rows.latents.to_dtype(self.dtype)?)?;
         // Every modulation begins with a SiLU of the same vector, which is taken once here.
         let embedding = self.time_text_embed.forward(rows.timesteps, &[], rows.conditioning.pooled()?)?.silu()?;
-        let list = PreparedBlocks { blocks: &self.blocks, context: RowContext::new(embedding) };
+        let list = PreparedBlocks { blocks: &self.blocks, graphs: &self.graphs, context: RowContext::new(embedding) };
         let encoder = Some(rows.conditioning.states()?.clone());
         let hidden = run_blocks(&list, Streams { hidden, encoder }, lanes)?.hidden;
         let tokens = self.output.forward(&hidden, &list.context.modulation)?;
@@ -112,6 +115,7 @@ impl Transformer for Sd3Transformer {
 /// The blocks together with the conditioning of the rows of one forward.
 struct PreparedBlocks<'a> {
     blocks: &'a [JointBlock],
+    graphs: &'a BlockGraphs,
     context: RowContext,
 }
 
@@ -120,13 +124,15 @@ impl BlockList for PreparedBlocks<'_> {
         self.blocks.len()
     }
 
-    fn run(&self, blocks: Range<usize>, mut streams: Streams) -> Result<Streams> {
-        for index in blocks {
-            let Some(text) = &streams.encoder else { candle_core::bail!("block {index} needs a text stream") };
-            let (hidden, encoder) = self.blocks[index].forward(&streams.hidden, text, &self.context)?;
-            streams = Streams { hidden, encoder };
-        }
-        Ok(streams)
+    fn run(&self, blocks: Range<usize>, streams: Streams) -> Result<Streams> {
+        self.graphs.run(blocks.clone(), streams, &self.context, |mut streams, context| {
+            for index in blocks.clone() {
+                let Some(text) = &streams.encoder else { candle_core::bail!("block {index} needs a text stream") };
+                let (hidden, encoder) = self.blocks[index].forward(&streams.hidden, text, context)?;
+                streams = Streams { hidden, encoder };
+            }
+            Ok(streams)
+        })
     }
 
     fn modulated_input(&self, streams: &Streams) -> Result<Tensor> {
@@ -134,6 +140,6 @@ impl BlockList for PreparedBlocks<'_> {
     }
 
     fn select(&self, rows: &[usize]) -> Result<Self> {
-        Ok(Self { blocks: self.blocks, context: self.context.select(rows)? })
+        Ok(Self { context: self.context.select(rows)?, ..*self })
     }
 }

@@ -17,6 +17,7 @@ use super::positions::{Places, filled};
 use crate::LatentShape;
 use crate::families::hidden_blocks::{HiddenBlock, HiddenBlocks};
 use crate::families::{Layout, Rows, Transformer};
+use crate::graphs::BlockGraphs;
 use crate::layers::{Linear, PlainLayerNorm, RmsNorm, RowContext, Sinusoids, unpatchify};
 use crate::ops::activation::Activation;
 
@@ -52,6 +53,7 @@ pub(super) struct ZImageTransformer {
     caption_tokens: usize,
     dtype: DType,
     device: Device,
+    graphs: BlockGraphs,
 }
 
 impl ZImageTransformer {
@@ -95,6 +97,7 @@ impl ZImageTransformer {
             caption_tokens: filled(caption_tokens),
             dtype: parameters.dtype(),
             device: parameters.device().clone(),
+            graphs: BlockGraphs::new(parameters.device()),
             config,
         })
     }
@@ -163,7 +166,7 @@ impl Transformer for ZImageTransformer {
         limit_lanes(lanes, &lengths);
         let bias = nowhere_bias(&lengths, hidden.dim(1)?, &self.device)?;
         let context = RowContext::new(condition.clone()).with_positions(positions).with_token_bias(bias);
-        let list = HiddenBlocks { blocks: &self.blocks, context };
+        let list = HiddenBlocks { blocks: &self.blocks, graphs: &self.graphs, context };
         let hidden = run_blocks(&list, Streams { hidden, encoder: None }, lanes)?.hidden;
         self.output(&hidden, &condition, grid)
     }

@@ -1,0 +1,27 @@
+#!/usr/bin/env bash
+# Ours on an NVIDIA GPU, in under 8 minutes: kernels and pictures compared with the processor's, then speed against PyTorch
+# with diffusers in turns. Run it in the unpacked bundle that deploy/cuda/build makes, on a machine with a driver, CUDA 13's
+# libraries (those that PyTorch brings will do) and a python3 with torch and diffusers (cache-dit where it is there).
+# Writes gpu-results.json and gpu-results.md; a section that fails is said to have failed, and the others go on.
+set -uo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")"
+
+device="${1:-cuda:0}"
+results="$PWD/gpu-results"
+if [ -z "${CUDA_HOME:-}" ]; then
+    # CUDA's libraries as PyTorch's packages bring them.
+    CUDA_HOME=$(python3 -c 'import importlib.util, os; print(os.path.join(list(importlib.util.find_spec("nvidia").submodule_search_locations)[0], "cu13"))')
+    export CUDA_HOME
+fi
+
+section() {
+    printf '\n## %s\n\n' "$1" | tee -a "$results.md"
+    shift
+    "$@" 2> >(tail -n 30 >&2) | tee -a "$results.md" || printf '\nThis section failed.\n' | tee -a "$results.md"
+}
+
+printf '# %s\n' "$(nvidia-smi --query-gpu=name,driver_version --format=csv,noheader | head -n 1)" >"$results.md"
+section 'Kernels' timeout 120 bin/parity
+section 'Pictures' timeout 120 bin/against_pytorch --device "$device" likeness embedded models/*
+section 'Speed' timeout 420 python3 compare.py --ours bin/against_pytorch --python python3 --device "$device" \
+    --repeats 10 --json "$results.json"

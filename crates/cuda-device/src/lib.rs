@@ -1,0 +1,20 @@
+//! NVIDIA GPUs.
+//!
+//! candle links programs with the driver's and CUDA's shared libraries, and such a program does not start on a machine
+//! that has none. With the feature `link` this crate stands in for them: archives made by the build script define the
+//! functions that are called, each of which looks for the real one at its first call. [`require`] tells what is
+//! missing, and `open`, of the feature `cuda`, opens a device.
+
+#[cfg(feature = "cuda")]
+mod device;
+#[cfg(feature = "cuda")]
+mod graph;
+mod library;
+mod search;
+
+#[cfg(feature = "cuda")]
+pub use device::{OpenError, open};
+#[cfg(feature = "cuda")]
+pub use graph::{Graph, small_uploads_are_kept};
+pub use library::Library;
+pub use search::{MissingLibrary, require};
