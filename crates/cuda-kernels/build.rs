@@ -18,6 +18,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     for source in &sources {
         fatbin(source)?;
     }
+    #[cfg(feature = "tuning")]
+    fatbin(&Path::new(KERNELS).join("tuning/attention_variants.cu"))?;
     Ok(())
 }
 

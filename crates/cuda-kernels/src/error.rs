@@ -28,6 +28,16 @@ pub enum KernelError {
         /// Which sizes are supported.
         supported: &'static str,
     },
+    /// What scores cannot be multiplied by, or come close to.
+    #[error("{operator}: scale {scale} and cap {soft_cap:?} are not finite numbers above 0")]
+    Factor {
+        /// Whose factors they are.
+        operator: &'static str,
+        /// The factor.
+        scale: f32,
+        /// The bound.
+        soft_cap: Option<f32>,
+    },
     /// The emulation found a fault of a kernel.
     #[error("{kernel}: {fault}")]
     Fault {

@@ -61,6 +61,42 @@ macro_rules! kernels {
 }
 
 kernels! {
+    attention_f32 {
+        AttentionF32Values32 = attention_f32_32,
+        AttentionF32Values64 = attention_f32_64,
+        AttentionF32Values80 = attention_f32_80,
+        AttentionF32Values128 = attention_f32_128,
+    }
+    attention_f16 {
+        AttentionF16Size32 = attention_f16_32_1_4_64_1,
+        AttentionF16Size64 = attention_f16_64_2_4_64_1,
+        AttentionF16Size64Short = attention_f16_64_1_4_64_1,
+        AttentionF16Size80 = attention_f16_80_2_4_64_1,
+        AttentionF16Size80Short = attention_f16_80_1_4_64_1,
+        AttentionF16Size96 = attention_f16_96_2_4_64_1,
+        AttentionF16Size96Short = attention_f16_96_1_4_64_1,
+        AttentionF16Size128 = attention_f16_128_2_4_64_1,
+        AttentionF16Size128Short = attention_f16_128_1_4_64_1,
+        AttentionF16Size160 = attention_f16_160_1_4_32_1,
+        AttentionF16Size256 = attention_f16_256_1_4_32_1,
+        AttentionF16Size512 = attention_f16_512_1_4_32_1,
+        AttentionF16Size512Short = attention_f16_512_1_2_32_1,
+    }
+    attention_bf16 {
+        AttentionBf16Size32 = attention_bf16_32_1_4_64_1,
+        AttentionBf16Size64 = attention_bf16_64_2_4_64_1,
+        AttentionBf16Size64Short = attention_bf16_64_1_4_64_1,
+        AttentionBf16Size80 = attention_bf16_80_2_4_64_1,
+        AttentionBf16Size80Short = attention_bf16_80_1_4_64_1,
+        AttentionBf16Size96 = attention_bf16_96_2_4_64_1,
+        AttentionBf16Size96Short = attention_bf16_96_1_4_64_1,
+        AttentionBf16Size128 = attention_bf16_128_2_4_64_1,
+        AttentionBf16Size128Short = attention_bf16_128_1_4_64_1,
+        AttentionBf16Size160 = attention_bf16_160_1_4_32_1,
+        AttentionBf16Size256 = attention_bf16_256_1_4_32_1,
+        AttentionBf16Size512 = attention_bf16_512_1_4_32_1,
+        AttentionBf16Size512Short = attention_bf16_512_1_2_32_1,
+    }
     layer_norm {
         LayerNormF32 = layer_norm_f32,
         LayerNormF16 = layer_norm_f16,

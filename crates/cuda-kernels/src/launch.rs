@@ -30,6 +30,13 @@ impl Span<'_> {
         Self { length: length.min(self.length), ..self }
     }
 
+    /// Without the first `values`.
+    #[must_use]
+    pub(crate) fn after(self, values: usize, value_type: ValueType) -> Self {
+        let values = values.min(self.length);
+        Self { address: self.address + (values * value_type.bytes()) as u64, length: self.length - values, ..self }
+    }
+
     /// Whether accesses of 16 bytes are possible at every multiple of as many values.
     pub(crate) fn is_aligned(self) -> bool {
         self.address.is_multiple_of(16)

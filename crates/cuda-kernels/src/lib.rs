@@ -5,6 +5,7 @@
 //! emulation (feature `emulation`) that compiles the same files as C++ and checks every access to memory. The cases of
 //! [`parity`] compare both with definitions in f64. No tensors, no models.
 
+mod attention;
 #[cfg(feature = "cuda")]
 pub mod device;
 #[cfg(feature = "emulation")]
@@ -13,13 +14,18 @@ mod error;
 mod kernel;
 mod launch;
 mod layer_norm;
+mod limits;
 mod machine;
 pub mod parity;
+#[cfg(feature = "tuning")]
+pub mod tuning;
 mod value_type;
 
+pub use attention::{Attention, AttentionParameters, HeadVectors, ScoreBias};
 pub use error::KernelError;
 pub use kernel::{Family, Kernel};
 pub use launch::{Launch, Parameters, Span};
 pub use layer_norm::{LayerNorm, Modulation};
+pub use limits::Limits;
 pub use machine::{Machine, MemoryOf};
 pub use value_type::ValueType;

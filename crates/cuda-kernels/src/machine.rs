@@ -2,11 +2,18 @@
 
 use crate::error::KernelError;
 use crate::launch::{Launch, Parameters};
+use crate::limits::Limits;
 
 /// A GPU, or its emulation.
 pub trait Machine {
     /// A piece of its memory.
     type Memory: MemoryOf;
+
+    /// What it has.
+    ///
+    /// # Errors
+    /// If the driver does not say.
+    fn limits(&self) -> Result<Limits, KernelError>;
 
     /// Memory with these bytes, as aligned as a GPU's is.
     ///

@@ -7,6 +7,7 @@ use cudarc::driver::{CudaContext, CudaSlice, CudaStream, DevicePtr};
 use super::failed;
 use crate::error::KernelError;
 use crate::launch::{Launch, Parameters};
+use crate::limits::Limits;
 use crate::machine::{Machine, MemoryOf};
 
 /// What unwritten memory holds: not a number in any type.
@@ -53,6 +54,10 @@ unsafe impl MemoryOf for DeviceMemory {
 
 impl Machine for DeviceMachine {
     type Memory = DeviceMemory;
+
+    fn limits(&self) -> Result<Limits, KernelError> {
+        super::limits(&self.stream)
+    }
 
     fn upload(&self, bytes: &[u8]) -> Result<DeviceMemory, KernelError> {
         // Nothing of no size is given, and kernels may be given nothing.

@@ -9,7 +9,9 @@ mod operands;
 use std::ffi::c_void;
 use std::sync::{Mutex, OnceLock, PoisonError};
 
-use cudarc::driver::sys::CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN;
+use cudarc::driver::sys::CUdevice_attribute::{
+    CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN, CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT,
+};
 use cudarc::driver::sys::CUfunction_attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
 use cudarc::driver::{CudaFunction, CudaStream, DriverError, result};
 use cudarc::nvrtc::Ptx;
@@ -19,6 +21,7 @@ pub use self::operands::{Number, Operands, allocate};
 use crate::error::KernelError;
 use crate::kernel::{Family, Kernel};
 use crate::launch::{Launch, Parameters};
+use crate::limits::Limits;
 
 /// More than any machine has.
 const MOST_DEVICES: usize = 64;
@@ -28,14 +31,27 @@ static LOADED: [OnceLock<Functions>; MOST_DEVICES] = [const { OnceLock::new() };
 /// Held while kernels are loaded, so that nobody else loads them as well.
 static LOADING: Mutex<()> = Mutex::new(());
 
-/// By the kernel's number.
-struct Functions(Vec<CudaFunction>);
+/// What a launch needs of a device.
+struct Functions {
+    /// By the kernel's number.
+    kernels: Vec<CudaFunction>,
+    limits: Limits,
+}
 
 fn launch<P: Parameters>(stream: &CudaStream, launch: &Launch<'_, P>) -> Result<(), KernelError> {
     if launch.is_empty() {
         return Ok(());
     }
-    let function = &functions(stream)?.0[launch.kernel as usize];
+    let function = &functions(stream)?.kernels[launch.kernel as usize];
+    run(stream, function, launch)
+}
+
+/// Launches a function that takes the launch's parameters.
+pub(crate) fn run<P: Parameters>(
+    stream: &CudaStream,
+    function: &CudaFunction,
+    launch: &Launch<'_, P>,
+) -> Result<(), KernelError> {
     stream.context().bind_to_thread().map_err(failed("making the device current"))?;
     let [x, y, z] = launch.blocks;
     let mut parameters = [(&raw const launch.parameters).cast_mut().cast::<c_void>()];
@@ -54,7 +70,22 @@ fn launch<P: Parameters>(stream: &CudaStream, launch: &Launch<'_, P>) -> Result<
     launched.map_err(failed("launching a kernel"))
 }
 
-fn failed(action: &'static str) -> impl Fn(DriverError) -> KernelError {
+/// What a stream's device has.
+///
+/// # Errors
+/// If the kernels cannot be loaded.
+pub fn limits(stream: &CudaStream) -> Result<Limits, KernelError> {
+    Ok(functions(stream)?.limits)
+}
+
+/// Lets a function be launched with so many bytes of dynamic shared memory.
+pub(crate) fn allow_shared(function: &CudaFunction, bytes: i32) -> Result<(), KernelError> {
+    function
+        .set_attribute(CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES, bytes)
+        .map_err(failed("allowing a kernel its shared memory"))
+}
+
+pub(crate) fn failed(action: &'static str) -> impl Fn(DriverError) -> KernelError {
     move |source| KernelError::Driver { action, source }
 }
 
@@ -86,18 +117,17 @@ fn load(stream: &CudaStream) -> Result<Functions, KernelError> {
         let image = Ptx::from_binary(family.fatbin().to_vec());
         modules.push(context.load_module(image).map_err(failed("loading kernels"))?);
     }
-    let most = context.attribute(CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN);
-    let most = most.map_err(failed("asking for the size of shared memory"))?;
-    let mut functions = Vec::new();
+    let attribute = |of| context.attribute(of).map_err(failed("asking what the device has"));
+    let most = attribute(CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN)?;
+    let processors = attribute(CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)?;
+    let mut kernels = Vec::new();
     for kernel in Kernel::ALL {
         let module = &modules[kernel.family() as usize];
         let function = module.load_function(kernel.name()).map_err(failed("finding a kernel"))?;
         let fixed = function.shared_size_bytes().map_err(failed("asking for a kernel's shared memory"))?;
         // Whatever a launch asks for is allowed then; what is not asked for is not taken.
-        function
-            .set_attribute(CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES, most - fixed)
-            .map_err(failed("allowing a kernel all shared memory"))?;
-        functions.push(function);
+        allow_shared(&function, most - fixed)?;
+        kernels.push(function);
     }
-    Ok(Functions(functions))
+    Ok(Functions { kernels, limits: Limits { shared_bytes: most as usize, processors: processors as usize } })
 }

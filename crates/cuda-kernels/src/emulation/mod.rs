@@ -13,6 +13,7 @@ use std::rc::Rc;
 use crate::error::KernelError;
 use crate::kernel::EmulatedKernel;
 use crate::launch::{Launch, Parameters};
+use crate::limits::Limits;
 use crate::machine::{Machine, MemoryOf};
 
 const MESSAGE_BYTES: usize = 512;
@@ -114,6 +115,11 @@ impl Emulation {
 
 impl Machine for Emulation {
     type Memory = EmulatedMemory;
+
+    /// Those of an H100, so that every kernel can run.
+    fn limits(&self) -> Result<Limits, KernelError> {
+        Ok(Limits { shared_bytes: 227 * 1024, processors: 132 })
+    }
 
     fn upload(&self, bytes: &[u8]) -> Result<EmulatedMemory, KernelError> {
         let memory = self.allocate(bytes.len())?;

@@ -3,6 +3,7 @@
 //! They run on every [`Machine`]: on the emulation with `cargo test`, and on a GPU with
 //! `cargo run -p afterimage-cuda-kernels --features cuda --example parity`.
 
+mod attention;
 mod layer_norm;
 mod report;
 mod values;
@@ -10,9 +11,13 @@ mod values;
 pub use report::Report;
 
 use crate::machine::Machine;
+use crate::value_type::ValueType;
 
 /// Runs all cases, and calls `done` after those of each kernel.
 pub fn run<M: Machine>(machine: &M, mut done: impl FnMut(&Report)) {
+    for value_type in ValueType::ALL {
+        done(&attention::check(machine, value_type));
+    }
     done(&layer_norm::check(machine));
 }
 
@@ -23,10 +28,25 @@ mod tests {
 
     /// The cases of one kernel on the emulation.
     #[track_caller]
-    fn passes(check: fn(&Emulation) -> Report) {
+    fn passes(check: impl Fn(&Emulation) -> Report) {
         let report = check(&Emulation::default());
         println!("{report}");
         assert!(report.failure().is_none(), "{report}");
+    }
+
+    #[test]
+    fn attention_in_f32() {
+        passes(|machine| attention::check(machine, ValueType::F32));
+    }
+
+    #[test]
+    fn attention_in_f16() {
+        passes(|machine| attention::check(machine, ValueType::F16));
+    }
+
+    #[test]
+    fn attention_in_bf16() {
+        passes(|machine| attention::check(machine, ValueType::Bf16));
     }
 
     #[test]

@@ -115,6 +115,19 @@ impl<M: Machine> Placed<M> {
     }
 }
 
+impl<M: Machine> Placed<M> {
+    /// As [`difference`](Self::difference), where parts of sums are rounded as well: `defined` has values, and the sums of
+    /// their parts without signs.
+    pub(crate) fn difference_within(&self, machine: &M, defined: &[(f64, f64)]) -> Result<f64, KernelError> {
+        let half_unit = half_unit(self.value_type) * 1.05;
+        let part = |(found, (defined, parts)): (f64, &(f64, f64))| {
+            (found - defined).abs() / (half_unit * (defined.abs() + parts) + SUM_ERROR * (1.0 + parts))
+        };
+        let differences = self.read(machine)?.into_iter().zip(defined).map(part);
+        Ok(differences.fold(0.0, |worst: f64, next| if next > worst || next.is_nan() { next } else { worst }))
+    }
+}
+
 /// What sums of thousands of values in f32, and fast functions, may be off by, relative to values around 1.
 const SUM_ERROR: f64 = 1e-5;
 
