@@ -1,6 +1,7 @@
 //! Finding libraries and the functions in them.
 
 use std::env;
+use std::error::Error;
 use std::ffi::{CStr, c_char, c_void};
 use std::path::PathBuf;
 use std::sync::OnceLock;
@@ -45,8 +46,13 @@ fn open(library: Library) -> Result<Handle, MissingLibrary> {
     };
     let in_toolkit = toolkits().into_iter().map(|folder| folder.join(file)).filter(|path| path.is_file());
     let found = in_toolkit.map(open_file).find_map(Result::ok);
-    let missing = || MissingLibrary { file, reason: first.to_string(), source_of_it: library.source() };
+    let missing = || MissingLibrary { file, reason: said(&first), source_of_it: library.source() };
     found.ok_or_else(missing)
+}
+
+/// What the system said, which the error keeps as its source.
+fn said(error: &libloading::Error) -> String {
+    error.source().map_or_else(|| error.to_string(), ToString::to_string)
 }
 
 /// Folders of libraries of CUDA toolkits, best first.

@@ -60,6 +60,10 @@ pub enum KernelError {
         /// Where it should be.
         expected: usize,
     },
+    /// A library of the driver or of CUDA is not there.
+    #[cfg(feature = "cuda")]
+    #[error(transparent)]
+    Missing(#[from] afterimage_cuda_device::MissingLibrary),
     /// The driver refused something.
     #[cfg(feature = "cuda")]
     #[error("{action} failed")]

@@ -105,4 +105,12 @@ kernels! {
         LayerNormAnyF16 = layer_norm_any_f16,
         LayerNormAnyBf16 = layer_norm_any_bf16,
     }
+    unfold {
+        UnfoldF32 = unfold_f32,
+        UnfoldF16 = unfold_f16,
+        UnfoldBf16 = unfold_bf16,
+        UnfoldAnyF32 = unfold_any_f32,
+        UnfoldAnyF16 = unfold_any_f16,
+        UnfoldAnyBf16 = unfold_any_bf16,
+    }
 }

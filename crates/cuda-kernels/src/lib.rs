@@ -19,6 +19,7 @@ mod machine;
 pub mod parity;
 #[cfg(feature = "tuning")]
 pub mod tuning;
+mod unfold;
 mod value_type;
 
 pub use attention::{Attention, AttentionParameters, HeadVectors, ScoreBias};
@@ -28,4 +29,5 @@ pub use launch::{Launch, Parameters, Span};
 pub use layer_norm::{LayerNorm, Modulation};
 pub use limits::Limits;
 pub use machine::{Machine, MemoryOf};
+pub use unfold::Unfold;
 pub use value_type::ValueType;

@@ -25,6 +25,7 @@ impl DeviceMachine {
     /// # Errors
     /// If there is none.
     pub fn new(number: usize) -> Result<Self, KernelError> {
+        afterimage_cuda_device::require()?;
         let context = CudaContext::new(number).map_err(failed("opening the device"))?;
         Ok(Self { stream: context.default_stream() })
     }

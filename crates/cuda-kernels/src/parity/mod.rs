@@ -6,6 +6,7 @@
 mod attention;
 mod layer_norm;
 mod report;
+mod unfold;
 mod values;
 
 pub use report::Report;
@@ -19,6 +20,7 @@ pub fn run<M: Machine>(machine: &M, mut done: impl FnMut(&Report)) {
         done(&attention::check(machine, value_type));
     }
     done(&layer_norm::check(machine));
+    done(&unfold::check(machine));
 }
 
 #[cfg(test)]
@@ -52,5 +54,10 @@ mod tests {
     #[test]
     fn layer_norms() {
         passes(layer_norm::check);
+    }
+
+    #[test]
+    fn unfolded_pictures() {
+        passes(unfold::check);
     }
 }

@@ -1,4 +1,5 @@
-//! The convolutions of VAEs. On the CPU they are kernels of this project; on other devices, candle's.
+//! The convolutions of VAEs. On the CPU they are kernels of this project; on GPUs products of matrices, one of which is the
+//! picture unfolded; on other devices, candle's.
 
 use std::ops::Range;
 
@@ -9,6 +10,8 @@ use candle_nn::{Conv2d, Conv2dConfig};
 use half::bf16;
 
 use super::cpu::{KernelValue, answer, computed_dtype, contiguous, lock};
+#[cfg(feature = "cuda")]
+use super::unfold;
 
 /// A convolution that keeps the picture's size, or doubles it.
 #[derive(Debug)]
@@ -21,6 +24,12 @@ pub(crate) struct Convolution {
 enum Conv {
     /// In main memory.
     Packed(Kernel),
+    /// On a GPU, of 3x3 pixels: [`unfolded_kernels`](unfold::unfolded_kernels).
+    #[cfg(feature = "cuda")]
+    Unfolded {
+        kernels: Tensor,
+        doubles: bool,
+    },
     OnDevice {
         conv: Conv2d,
         doubles: bool,
@@ -86,6 +95,8 @@ impl Convolution {
     fn scale(&self) -> usize {
         match &self.conv {
             Conv::Packed(kernel) => kernel.scale(),
+            #[cfg(feature = "cuda")]
+            Conv::Unfolded { doubles, .. } => 1 + usize::from(*doubles),
             Conv::OnDevice { doubles, .. } => 1 + usize::from(*doubles),
         }
     }
@@ -93,6 +104,15 @@ impl Convolution {
     /// The same for some lines of the result: `[rows, output, lines, width]`, contiguous.
     pub(crate) fn forward_lines(&self, x: &Tensor, lines: Range<usize>) -> Result<Tensor> {
         match &self.conv {
+            #[cfg(feature = "cuda")]
+            Conv::Unfolded { kernels, doubles } => {
+                let width = self.scale() * x.dim(3)?;
+                let rows = (0..x.dim(0)?).map(|row| {
+                    let picture = unfold::unfolded(&x.get(row)?, *doubles, lines.clone())?;
+                    kernels.matmul(&picture)?.reshape((1, self.output_channels, lines.len(), width))
+                });
+                Tensor::cat(&rows.collect::<Result<Vec<_>>>()?, 0)
+            }
             Conv::OnDevice { conv, doubles } => {
                 let (_, _, height, width) = x.dims4()?;
                 let x = if *doubles { &x.contiguous()?.upsample_nearest2d(2 * height, 2 * width)? } else { x };
@@ -119,6 +139,11 @@ fn packed(seen: Neighbourhood, weight: &Tensor, bias: &Tensor) -> Result<Kernel>
 }
 
 fn on_device(seen: Neighbourhood, weight: Tensor, bias: Tensor) -> Result<Conv> {
+    #[cfg(feature = "cuda")]
+    if super::cuda::has_kernels(&weight) && seen != Neighbourhood::Pixel {
+        let kernels = unfold::unfolded_kernels(&weight, &bias)?;
+        return Ok(Conv::Unfolded { kernels, doubles: seen == Neighbourhood::ThreeOfDoubled });
+    }
     let config = Conv2dConfig { padding: weight.dim(2)? / 2, ..Default::default() };
     let doubles = seen == Neighbourhood::ThreeOfDoubled;
     Ok(Conv::OnDevice { conv: Conv2d::new(weight, Some(bias), config), doubles })

@@ -18,3 +18,5 @@ pub(crate) mod matrix;
 mod norm_and_turn;
 pub(crate) mod rms_norm;
 pub(crate) mod rotary;
+#[cfg(feature = "cuda")]
+mod unfold;
