@@ -9,6 +9,8 @@ mod operands;
 use std::ffi::c_void;
 use std::sync::{Mutex, OnceLock, PoisonError};
 
+// Named so that it is linked: it has the driver's functions.
+use afterimage_cuda_device as _;
 use cudarc::driver::sys::CUdevice_attribute::{
     CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN, CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT,
 };

@@ -1,11 +1,21 @@
-//! Attention proper: weighted sums of values. On the CPU a kernel of this project, which never writes the scores of all
-//! pairs; on other devices, and where scores are capped, candle's operators, with all of them in memory.
+//! Attention proper: weighted sums of values. On the CPU and on GPUs kernels of this project, which never write the scores
+//! of all pairs; on other devices, and on the CPU where scores are capped, candle's operators, with all of them in memory.
 
+#[cfg(feature = "cuda")]
+use afterimage_cuda_kernels as gpu;
 use afterimage_kernels::{self as kernels, HeadVectors, ScoreBias};
+#[cfg(feature = "cuda")]
+use candle_core::CudaStorage;
 use candle_core::{CpuStorage, CustomOp3, D, DType, Layout, Result, Shape, Tensor};
 use half::bf16;
 
 use super::cpu::{KernelValue, answer, computed_dtype, lock, values};
+#[cfg(feature = "cuda")]
+use super::cuda;
+use super::cuda::has_kernels;
+
+/// The largest head that kernels for GPUs have tiles for on every device.
+const LARGEST_HEAD: usize = 512;
 
 /// What becomes of products of queries and keys before the softmax.
 #[derive(Debug, Clone, Copy)]
@@ -43,15 +53,24 @@ pub(crate) fn scaled_dot_product(
 /// Over tensors `[rows, tokens, heads, head size]` of any strides; keys and values have the same tokens, queries may have
 /// others. The heads side by side: `[rows, queries, heads * head size]`.
 pub(crate) fn attention(query: &Tensor, key: &Tensor, value: &Tensor, scores: Scores<'_>) -> Result<Tensor> {
-    match (query.device().is_cpu(), scores.soft_cap) {
-        (true, None) => on_cpu(query, key, value, scores),
-        // candle's products of narrow numbers are slow there.
-        (true, Some(_)) => {
-            let wide = |vectors: &Tensor| vectors.to_dtype(DType::F32);
-            all_scores(&wide(query)?, &wide(key)?, &wide(value)?, scores)?.to_dtype(query.dtype())
-        }
-        (false, _) => all_scores(query, key, value, scores),
+    if has_kernel(query, key, value, scores) {
+        return in_one_pass(query, key, value, scores);
     }
+    if query.device().is_cpu() {
+        // candle's products of narrow numbers are slow there.
+        let wide = |vectors: &Tensor| vectors.to_dtype(DType::F32);
+        return all_scores(&wide(query)?, &wide(key)?, &wide(value)?, scores)?.to_dtype(query.dtype());
+    }
+    all_scores(query, key, value, scores)
+}
+
+fn has_kernel(query: &Tensor, key: &Tensor, value: &Tensor, scores: Scores<'_>) -> bool {
+    if query.device().is_cpu() {
+        return scores.soft_cap.is_none();
+    }
+    let is_of_one_dtype = key.dtype() == query.dtype() && value.dtype() == query.dtype();
+    let is_scaled_up = scores.scale.is_none_or(|scale| scale > 0.0);
+    has_kernels(query) && is_of_one_dtype && is_scaled_up && query.dims()[3] <= LARGEST_HEAD && key.dims()[1] > 0
 }
 
 /// With the scores of all pairs in memory.
@@ -69,9 +88,9 @@ fn all_scores(query: &Tensor, key: &Tensor, value: &Tensor, scores: Scores<'_>) 
     attended.transpose(1, 2)?.reshape((rows, tokens, heads * head_size))
 }
 
-fn on_cpu(query: &Tensor, key: &Tensor, value: &Tensor, scores: Scores<'_>) -> Result<Tensor> {
+fn in_one_pass(query: &Tensor, key: &Tensor, value: &Tensor, scores: Scores<'_>) -> Result<Tensor> {
     let dtype = query.dtype();
-    let computed = computed_dtype(dtype);
+    let computed = if has_kernels(query) { dtype } else { computed_dtype(dtype) };
     let ready = |heads: &Tensor| match heads.stride()[3] {
         1 => heads.to_dtype(computed),
         _ => heads.to_dtype(computed)?.contiguous(),
@@ -79,17 +98,28 @@ fn on_cpu(query: &Tensor, key: &Tensor, value: &Tensor, scores: Scores<'_>) -> R
     let ((rows, queries, heads, _), keys) = (query.dims4()?, key.dim(1)?);
     let scores = ScoreChange {
         scale: scores.scale.unwrap_or(1.0) as f32,
-        bias: match scores.bias {
-            Some(bias) => Some(bias.to_dtype(DType::F32)?.contiguous()?.broadcast_as((rows, heads, queries, keys))?),
-            None => None,
-        },
+        soft_cap: scores.soft_cap.map(|cap| cap as f32),
+        bias: scores.bias.map(|bias| spread(bias, (rows, heads, queries, keys))).transpose()?,
     };
     ready(query)?.apply_op3_no_bwd(&ready(key)?, &ready(value)?, &scores)?.to_dtype(dtype)
 }
 
+/// A bias in f32, a query's keys side by side, and strides of 0 where else it is the same.
+fn spread(bias: &Tensor, (rows, heads, queries, keys): (usize, usize, usize, usize)) -> Result<Tensor> {
+    let mut shape = bias.dims().to_vec();
+    if let Some(last) = shape.last_mut() {
+        *last = keys;
+    }
+    let bias = bias.to_dtype(DType::F32)?.broadcast_as(shape)?.contiguous()?;
+    bias.broadcast_as((rows, heads, queries, keys))
+}
+
 struct ScoreChange {
     scale: f32,
-    /// `[rows, heads, queries, keys]`, f32, with strides of 0 where it is the same.
+    /// On GPUs only.
+    #[cfg_attr(not(feature = "cuda"), allow(dead_code, reason = "the CPU's kernel has no cap"))]
+    soft_cap: Option<f32>,
+    /// `[rows, heads, queries, keys]`, as [`spread`].
     bias: Option<Tensor>,
 }
 
@@ -112,6 +142,19 @@ impl CustomOp3 for ScoreChange {
             CpuStorage::BF16(_) => self.run::<bf16>(vectors),
             _ => self.run::<f32>(vectors),
         }
+    }
+
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(
+        &self,
+        query: &CudaStorage,
+        query_layout: &Layout,
+        key: &CudaStorage,
+        key_layout: &Layout,
+        value: &CudaStorage,
+        value_layout: &Layout,
+    ) -> Result<(CudaStorage, Shape)> {
+        self.run_on_gpu([(query, query_layout), (key, key_layout), (value, value_layout)])
     }
 }
 
@@ -138,6 +181,45 @@ impl ScoreChange {
         let mut output = vec![T::zero(); rows * queries * heads * head_size];
         kernels::attend(&attention, &mut output);
         Ok(answer(output, (rows, queries, heads * head_size)))
+    }
+
+    #[cfg(feature = "cuda")]
+    fn run_on_gpu(&self, [query, key, value]: [(&CudaStorage, &Layout); 3]) -> Result<(CudaStorage, Shape)> {
+        let (rows, queries, heads, head_size) = query.1.shape().dims4()?;
+        let (device, value_type) = (query.0.device.clone(), cuda::value_type(query.0)?);
+        let stream = device.cuda_stream();
+        let bias = self.bias.as_ref().map(Tensor::storage_and_layout);
+        let mut result = cuda::allocate(&device, value_type, rows * queries * heads * head_size)?;
+        let mut operands = cuda::Operands::new(&stream, value_type);
+        let mut vectors = |(storage, layout): (_, &Layout)| -> Result<_> {
+            let [row, token, head, _] = *layout.stride() else { candle_core::bail!("heads have four dimensions") };
+            Ok(gpu::HeadVectors { values: operands.read(storage, layout)?, row, token, head })
+        };
+        let [query, key_vectors, value] = [vectors(query)?, vectors(key)?, vectors(value)?];
+        let bias = match &bias {
+            Some((storage, layout)) => {
+                let [row, head, query, _] = *layout.stride() else { candle_core::bail!("biases have four dimensions") };
+                Some(gpu::ScoreBias { values: operands.read_f32(cuda::storage(storage)?, layout)?, row, head, query })
+            }
+            None => None,
+        };
+        let attention = gpu::Attention {
+            value_type,
+            rows,
+            heads,
+            queries,
+            keys: key.1.dims()[1],
+            head_size,
+            scale: self.scale,
+            soft_cap: self.soft_cap,
+            query,
+            key: key_vectors,
+            value,
+            bias,
+            output: operands.written(&mut result, 0)?,
+        };
+        operands.launch(attention.launch(cuda::limits(&stream)?))?;
+        Ok((result, (rows, queries, heads * head_size).into()))
     }
 }
 
@@ -189,6 +271,16 @@ mod tests {
         let found = scaled_dot_product(&query, &key, &value, None).unwrap();
         let expected = defined([query_values, key_values, value_values, &[0.0; KEYS]], (HEAD_SIZE as f64).powf(-0.5));
         assert_close(&found, &expected);
+    }
+
+    #[test]
+    fn a_bias_of_all_keys_is_one_of_each() {
+        let query = sines((1, QUERIES, HEADS, HEAD_SIZE), 0.1);
+        let [key, value] = [0.4, 0.7].map(|phase| sines((1, KEYS, HEADS, HEAD_SIZE), phase));
+        let of = |bias: &Tensor| scaled_dot_product(&query, &key, &value, Some(bias)).unwrap();
+        let common = sines((1, HEADS, QUERIES, 1), 0.9);
+        let each = common.broadcast_as((1, HEADS, QUERIES, KEYS)).unwrap().contiguous().unwrap();
+        assert_close(&of(&common), &wide(&of(&each)));
     }
 
     #[test]

@@ -9,12 +9,12 @@ pub(super) fn has_kernels(x: &Tensor) -> bool {
 }
 
 #[cfg(feature = "cuda")]
-pub(super) use on_gpu::{Operands, allocate, storage, value_type};
+pub(super) use on_gpu::{Operands, allocate, limits, storage, value_type};
 
 #[cfg(feature = "cuda")]
 mod on_gpu {
     use afterimage_cuda_kernels::device::{self, Number};
-    use afterimage_cuda_kernels::{KernelError, Launch, Parameters, Span, ValueType};
+    use afterimage_cuda_kernels::{KernelError, Launch, Limits, Parameters, Span, ValueType};
     use candle_core::cuda_backend::cudarc::driver::{CudaSlice, CudaStream};
     use candle_core::cuda_backend::{CudaDevice, CudaStorage, CudaStorageSlice};
     use candle_core::{Error, Layout, Result, Storage};
@@ -38,6 +38,11 @@ mod on_gpu {
             CudaStorageSlice::BF16(_) => Ok(ValueType::Bf16),
             _ => candle_core::bail!("kernels want f32, f16 or bf16"),
         }
+    }
+
+    /// What the device of a stream has.
+    pub(in super::super) fn limits(stream: &CudaStream) -> Result<Limits> {
+        device::limits(stream).map_err(kernel_error)
     }
 
     /// Room for what a kernel writes.
@@ -78,6 +83,14 @@ mod on_gpu {
 
         fn slice<T: Number>(&mut self, slice: &'a CudaSlice<T>, start: usize) -> Result<Span<'a>> {
             self.operands.read(slice, start).map_err(kernel_error)
+        }
+
+        /// The same of a tensor in f32, whatever the others are.
+        pub(in super::super) fn read_f32(&mut self, storage: &'a CudaStorage, layout: &Layout) -> Result<Span<'a>> {
+            match &storage.slice {
+                CudaStorageSlice::F32(slice) => self.slice(slice, layout.start_offset()),
+                _ => candle_core::bail!("a kernel got values of another dtype than f32"),
+            }
         }
 
         /// Values of a contiguous tensor.
