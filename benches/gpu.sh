@@ -25,3 +25,10 @@ section 'Kernels' timeout 120 bin/parity
 section 'Pictures' timeout 120 bin/against_pytorch --device "$device" likeness embedded models/*
 section 'Speed' timeout 420 python3 compare.py --ours bin/against_pytorch --python python3 --device "$device" \
     --repeats 10 --json "$results.json"
+if command -v ncu >/dev/null; then
+    model=$(mktemp -d)
+    bin/against_pytorch random-model dit-xl-2-256 "$model/dit"
+    section 'Kernels of one forward of DiT-XL/2 in bf16' timeout 120 python3 kernels.py bin/against_pytorch \
+        --device "$device" forward "$model/dit" bf16 256
+    rm -rf "$model"
+fi

@@ -27,5 +27,6 @@ pub mod vae;
 
 pub use canvas::Canvas;
 pub use error::DiffusionError;
+pub use graphs::{BlockRuns, block_runs};
 pub use latent_shape::LatentShape;
 pub use precision::Precision;

@@ -31,7 +31,7 @@ pub use afterimage_diffusion::families::{Guidance, GuidanceKind, LabelPolicy, La
 pub use afterimage_diffusion::noise::{NoiseGenerator, randn};
 pub use afterimage_diffusion::random::{RandomModelKind, write_random_model};
 pub use afterimage_diffusion::text::{Offload, PromptLimit};
-pub use afterimage_diffusion::{Precision, schedulers};
+pub use afterimage_diffusion::{BlockRuns, Precision, block_runs, schedulers};
 pub use batching::{BucketEstimate, EngineStatistics, SubmitError};
 pub use calibrate::calibrate;
 pub use engine::{Engine, EngineOptions};

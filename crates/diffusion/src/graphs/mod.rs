@@ -7,6 +7,7 @@
 
 mod pool;
 mod recorder;
+mod runs;
 
 use std::ops::Range;
 
@@ -16,6 +17,7 @@ use candle_core::{Device, Result, Tensor};
 use crate::layers::RowContext;
 use pool::{Key, Pool};
 use recorder::Recorder;
+pub use runs::{BlockRuns, block_runs};
 
 /// The recordings of one transformer's blocks on one device.
 #[derive(Debug)]

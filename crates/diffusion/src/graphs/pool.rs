@@ -11,6 +11,7 @@ use candle_core::{DType, Result, Tensor};
 use lru::LruCache;
 
 use super::recorder::Records;
+use super::runs::{count_launches, count_recording, count_replay};
 
 /// Keys that are remembered. Batches of up to 16 rows and a handful of ranges come to fewer.
 const KEPT: std::num::NonZeroUsize = std::num::NonZeroUsize::new(128).expect("not zero");
@@ -67,23 +68,29 @@ impl<R: Records> Pool<R> {
         let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
         match entries.get(&key) {
             None => {
+                count_launches();
                 let inputs = contiguous(inputs)?;
                 let outputs = self.recorder.prepare(|| work(&inputs))?;
                 let shapes = outputs.iter().map(|output| (output.dtype(), output.dims().to_vec())).collect();
                 entries.put(key, Entry::Seen(shapes));
                 Ok(outputs)
             }
-            Some(Entry::Plain) => work(inputs),
+            Some(Entry::Plain) => {
+                count_launches();
+                work(inputs)
+            }
             Some(Entry::Recorded(recording)) => recording.replay(&self.recorder, inputs),
             Some(Entry::Seen(shapes)) => {
                 let recorded = Recording::new(&self.recorder, inputs, shapes, &work);
                 let (entry, outputs) = match recorded {
                     Ok(recording) => {
+                        count_recording();
                         let outputs = recording.replay(&self.recorder, inputs)?;
                         (Entry::Recorded(recording), outputs)
                     }
                     Err(error) => {
                         tracing::warn!(blocks = ?key.blocks, %error, "blocks cannot be recorded and run kernel by kernel");
+                        count_launches();
                         (Entry::Plain, work(inputs)?)
                     }
                 };
@@ -120,6 +127,7 @@ impl<G> Recording<G> {
             overwrite(own, input)?;
         }
         recorder.replay(&self.graph)?;
+        count_replay();
         // The next replay writes over them.
         self.outputs.iter().map(Tensor::force_contiguous).collect()
     }

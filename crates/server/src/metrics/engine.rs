@@ -2,7 +2,7 @@
 
 use std::sync::{Mutex, PoisonError};
 
-use afterimage_runner::{Engine, EngineStatistics, PromptCacheStatistics};
+use afterimage_runner::{BlockRuns, Engine, EngineStatistics, PromptCacheStatistics, block_runs};
 use prometheus::{Gauge, IntCounter, IntCounterVec, IntGauge};
 
 use super::catalog::{Catalog, Family};
@@ -48,6 +48,7 @@ pub(super) struct EngineMetrics {
     queued_work_seconds: Gauge,
     running_rows: IntGauge,
     forwards: IntCounterVec,
+    block_ranges: IntCounterVec,
     counters: [IntCounter; COUNTERS.len()],
     /// Hits and misses.
     prompt_cache: [IntCounter; 2],
@@ -89,6 +90,12 @@ impl EngineMetrics {
                 labels: &[("rows", "1 to --max-batch-rows")],
                 help: "Shared forwards by their number of rows",
             }),
+            block_ranges: catalog.counters(Family {
+                name: "afterimage_gpu_block_ranges_total",
+                unit: "ranges",
+                labels: &[("how", "replayed, recorded, launched")],
+                help: "Ranges of blocks on GPUs: given to the device in one call, recorded for that, or kernel by kernel",
+            }),
             counters: COUNTERS.map(|(name, unit, help, _)| catalog.counter(Family { name, unit, labels: &[], help })),
             prompt_cache: [
                 ("afterimage_prompt_cache_hits_total", "Prompts whose conditioning was kept from an earlier request"),
@@ -112,6 +119,14 @@ impl EngineMetrics {
         self.queued_work_seconds.set(engine.queued_seconds());
         self.conditioning(&engine.prompt_cache_statistics());
         self.statistics(&engine.statistics());
+        self.block_runs(block_runs());
+    }
+
+    fn block_runs(&self, runs: BlockRuns) {
+        let _catching_up = self.catching_up.lock().unwrap_or_else(PoisonError::into_inner);
+        for (how, value) in [("replayed", runs.replayed), ("recorded", runs.recorded), ("launched", runs.launched)] {
+            catch_up(&self.block_ranges.with_label_values(&[how]), value);
+        }
     }
 
     fn conditioning(&self, statistics: &PromptCacheStatistics) {
