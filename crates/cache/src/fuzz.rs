@@ -41,6 +41,7 @@ fn plan(config: &CacheConfig, fit: Option<&ModelFit>) {
             tea_cache_coefficients: fit.map(|fit| fit.tea_cache_coefficients),
             mag_ratios: fit.map(|fit| &fit.mag_ratios[..]),
             long_skips: if blocks.len() > 1 { 0 } else { blocks[0] / 3 },
+            streams_join_at: (blocks.len() > 1).then_some(1),
         };
         for steps in STEPS {
             let plan = CachePlan::new(config, steps, facts);

@@ -7,7 +7,7 @@
 
 use std::sync::Arc;
 
-use candle_core::Result;
+use candle_core::{Result, Tensor};
 
 use crate::block_list::{Probe, Streams};
 use crate::budget::{CacheBudget, Reservation};
@@ -63,11 +63,12 @@ impl ImageCache {
         let reservation = budget.reserve(bytes);
         let reason = if reservation.is_some() { Reason::Off } else { Reason::Budget };
         let branches = StepClock::branches(plan.separate_cfg());
-        let lists = shapes.into_iter().map(|DecidedShape { name, first, blocks, .. }| {
+        let joins_streams = |list: usize| plan.streams_join_at().is_some_and(|first| list >= first);
+        let lists = shapes.into_iter().enumerate().map(|(list, DecidedShape { name, first, blocks, .. })| {
             let method = reservation.as_ref().and_then(|_| method::new(plan, blocks));
             let cached = |method| Mode::Cached(method, repeats.then(|| Repeats::new(branches.len(), blocks)));
             let mode = method.map_or(Mode::Computed { reason, branches, forwards: 0 }, cached);
-            ListCache { name, first, blocks, mode }
+            ListCache { name, first, blocks, joins_streams: joins_streams(list), mode }
         });
         Self { lists: lists.collect(), is_second: false, comparing: 0, _reservation: reservation.map(Arc::new) }
     }
@@ -75,7 +76,8 @@ impl ImageCache {
     /// State with a single method, which a test observes.
     #[cfg(test)]
     pub(crate) fn of(method: Box<dyn CachingMethod>, blocks: usize) -> Self {
-        let list = ListCache { name: String::new(), first: 0, blocks, mode: Mode::Cached(method, None) };
+        let list =
+            ListCache { name: String::new(), first: 0, blocks, joins_streams: false, mode: Mode::Cached(method, None) };
         Self { lists: vec![list], is_second: false, comparing: 0, _reservation: None }
     }
 
@@ -171,6 +173,8 @@ struct ListCache {
     /// Index of its first block in the model.
     first: usize,
     blocks: usize,
+    /// Its method sees one stream, the text before the picture.
+    joins_streams: bool,
     mode: Mode,
 }
 
@@ -222,36 +226,51 @@ impl ListCache {
     /// As [`ImageCache::visit`], at a place of this list.
     fn visit(&mut self, index: usize, streams: &Streams, probe: &dyn Probe, is_second: bool) -> Result<Visit> {
         let own = index - self.first;
+        let seen = self.seen(streams)?;
         let visit = match &mut self.mode {
             Mode::Computed { forwards, .. } => {
                 *forwards += usize::from(own == 0 && !is_second);
                 Visit::Run { until: self.blocks, decides: false }
             }
-            Mode::Cached(method, None) => method.visit(own, streams, probe)?,
-            Mode::Cached(_, Some(repeats)) if is_second => repeats.visit_second(own, streams)?,
-            Mode::Cached(method, Some(repeats)) => repeats.visit_first(method.as_mut(), own, streams, probe)?,
+            Mode::Cached(method, None) => method.visit(own, &seen, probe)?,
+            Mode::Cached(_, Some(repeats)) if is_second => repeats.visit_second(own, &seen)?,
+            Mode::Cached(method, Some(repeats)) => repeats.visit_first(method.as_mut(), own, &seen, probe)?,
         };
-        Ok(self.in_the_model(visit))
+        self.in_the_model(visit, streams)
     }
 
     /// As [`ImageCache::decide`], for this list.
     fn decide(&mut self, index: usize, streams: &Streams, numbers: &[f32]) -> Result<Visit> {
         let own = index - self.first;
+        let seen = self.seen(streams)?;
         let visit = match &mut self.mode {
             Mode::Computed { .. } => candle_core::bail!("what is computed in full has nothing to decide"),
-            Mode::Cached(method, None) => method.decide(streams, numbers)?,
-            Mode::Cached(method, Some(repeats)) => repeats.decide_first(method.as_mut(), own, streams, numbers)?,
+            Mode::Cached(method, None) => method.decide(&seen, numbers)?,
+            Mode::Cached(method, Some(repeats)) => repeats.decide_first(method.as_mut(), own, &seen, numbers)?,
         };
-        Ok(self.in_the_model(visit))
+        self.in_the_model(visit, streams)
     }
 
-    /// The same answer, with the model's indices of blocks.
-    fn in_the_model(&self, visit: Visit) -> Visit {
-        match visit {
-            Visit::Run { until, decides } => Visit::Run { until: self.first + until, decides },
-            Visit::Jump { to, streams } => Visit::Jump { to: self.first + to, streams },
-            Visit::Compare { numbers, waits } => Visit::Compare { numbers, waits },
+    /// The streams as the method sees them.
+    fn seen(&self, streams: &Streams) -> Result<Streams> {
+        match (&streams.encoder, &self.mode) {
+            (Some(text), Mode::Cached(..)) if self.joins_streams => {
+                Ok(Streams { hidden: Tensor::cat(&[text, &streams.hidden], 1)?, encoder: None })
+            }
+            _ => Ok(streams.clone()),
         }
+    }
+
+    /// The same answer to a place with these streams, with the model's indices of blocks and the model's streams.
+    fn in_the_model(&self, visit: Visit, streams: &Streams) -> Result<Visit> {
+        Ok(match visit {
+            Visit::Run { until, decides } => Visit::Run { until: self.first + until, decides },
+            Visit::Jump { to, streams: seen } => {
+                let streams = if self.joins_streams { apart(seen, streams)? } else { seen };
+                Visit::Jump { to: self.first + to, streams }
+            }
+            Visit::Compare { numbers, waits } => Visit::Compare { numbers, waits },
+        })
     }
 
     fn bytes(&self) -> usize {
@@ -274,5 +293,75 @@ impl ListCache {
             }
             Mode::Cached(method, _) => method.reports().into_iter().for_each(|context| report.add(&self.name, context)),
         }
+    }
+}
+
+/// Streams that were seen as one, as two again if the model has two.
+fn apart(seen: Streams, model: &Streams) -> Result<Streams> {
+    let Some(text) = &model.encoder else { return Ok(seen) };
+    let text_tokens = text.dim(1)?;
+    let picture_tokens = model.hidden.dim(1)?;
+    Ok(Streams {
+        hidden: seen.hidden.narrow(1, text_tokens, picture_tokens)?,
+        encoder: Some(seen.hidden.narrow(1, 0, text_tokens)?),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::ops::Range;
+
+    use candle_core::Device;
+    use serde_json::json;
+
+    use super::*;
+    use crate::plan::ModelFacts;
+    use crate::{BlockList, CacheBackend, CacheConfig, Lane, run_blocks};
+
+    /// Two lists of two blocks, each of which makes both streams half as large again.
+    struct Growing;
+
+    impl BlockList for Growing {
+        fn blocks(&self) -> usize {
+            4
+        }
+
+        fn run(&self, blocks: Range<usize>, Streams { hidden, encoder }: Streams) -> Result<Streams> {
+            let factor = 1.5f64.powi(blocks.len() as i32);
+            Ok(Streams { hidden: (hidden * factor)?, encoder: encoder.map(|text| text * factor).transpose()? })
+        }
+
+        fn modulated_input(&self, streams: &Streams) -> Result<Tensor> {
+            Ok(streams.hidden.clone())
+        }
+
+        fn select(&self, _rows: &[usize]) -> Result<Self> {
+            Ok(Self)
+        }
+    }
+
+    #[test]
+    fn a_list_that_sees_one_stream_counts_the_text_and_reuses_it() {
+        let keys = json!({"Fn_compute_blocks": 1, "max_warmup_steps": 1, "residual_diff_threshold": 0.5});
+        let config = CacheConfig::parse(CacheBackend::CacheDit, keys.as_object().unwrap()).unwrap();
+        let facts = ModelFacts { blocks: &[2, 2], streams_join_at: Some(1), ..Default::default() };
+        let plan = CachePlan::new(&config, 2, facts).unwrap();
+        let list = |name| ListShape { name, blocks: 2, stream_bytes: 16 };
+        let mut cache = ImageCache::new(&plan, &[list("first"), list("second")], &CacheBudget::unlimited());
+        let constant = |value: f32, tokens| Tensor::full(value, (1, tokens, 1), &Device::Cpu).unwrap();
+        let mut forward = |value| {
+            let streams = Streams { hidden: constant(value, 3), encoder: Some(constant(10.0, 1)) };
+            run_blocks(&Growing, streams, &mut [Lane::new(1, &mut cache)]).unwrap()
+        };
+        forward(1.0);
+        let Streams { hidden, encoder } = forward(2.0);
+        let first = |tensor: Tensor| tensor.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+        // The second list's last block repeats what it added at first: 1.6875 to the picture, 16.875 to the text.
+        assert_eq!((first(hidden), first(encoder.unwrap())), (vec![8.4375; 3], vec![50.625]));
+        let report = cache.report();
+        let distances: Vec<_> = report.contexts.iter().map(|context| context.residual_diffs[&1].values()[0]).collect();
+        // What the head added to the picture has doubled; of picture and text together that is 3.375 of 14.625.
+        assert!((distances[0] - 1.0).abs() < 1e-6 && (distances[1] - 3.375 / 14.625).abs() < 1e-6, "{distances:?}");
+        assert_eq!(report.contexts[1].cached_steps, [1]);
     }
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
 use crate::model_folder::{MODEL_INDEX, ModelFolder, TRANSFORMER};
@@ -90,6 +91,17 @@ impl ModelIndex {
     /// Class of a component; `None` where the model has none.
     pub fn component(&self, name: &str) -> Option<&str> {
         self.entries.get(name)?.get(1)?.as_str()
+    }
+
+    /// What a key of the pipeline's own says.
+    ///
+    /// # Errors
+    /// It is not of this type.
+    pub fn key<T: DeserializeOwned>(&self, key: &str) -> Result<Option<T>, CheckpointError> {
+        match self.entries.get(key) {
+            None | Some(Value::Null) => Ok(None),
+            Some(value) => component_config::deserialize(&format!("{}: `{key}`", self.path), value.clone()).map(Some),
+        }
     }
 
     /// The class of a component, one of `supported`. The index decides; where it does not speak of the

@@ -41,7 +41,7 @@ pub fn model_config(bytes: &[u8]) {
     for class in ENCODERS {
         let _ = build_encoder(class, &config, &Parameters::recording(DType::F32).0);
     }
-    for class in ["AutoencoderKL", "AutoencoderKLQwenImage"] {
+    for class in ["AutoencoderKL", "AutoencoderKLQwenImage", "AutoencoderKLFlux2"] {
         let _ = build_decoder(class, &config, &Parameters::recording(DType::F32).0);
     }
 }

@@ -98,9 +98,7 @@ fn guidance(
     // Where a blank one counts, it still asks for nothing without guidance.
     let Some(_) = negative_prompt.filter(|text| !text.trim().is_empty()) else { return Ok(guidance) };
     if !info.guidance.takes_negative_prompt() {
-        let message = "`negative_prompt` has no effect on a class-conditional model; leave it out, or set \
-                       `guidance_scale` to steer away from the unconditional picture";
-        return Err(invalid("negative_prompt", message));
+        return Err(invalid("negative_prompt", no_negative_prompt(info.guidance)));
     }
     if guidance.mixing_scale().is_none() {
         let (field, scale) =
@@ -115,6 +113,23 @@ fn guidance(
     Ok(guidance)
 }
 
+/// Why a model takes no negative prompt.
+fn no_negative_prompt(guidance: GuidanceKind) -> &'static str {
+    match guidance {
+        GuidanceKind::EmptyPrompt => {
+            "`negative_prompt` has no effect on this model, whose guidance always steers away from the empty prompt; \
+             leave it out"
+        }
+        GuidanceKind::Distilled { .. } => {
+            "`negative_prompt` has no effect on this model, which was distilled to work without one; leave it out"
+        }
+        _ => {
+            "`negative_prompt` has no effect on a class-conditional model; leave it out, or set `guidance_scale` to \
+             steer away from the unconditional picture"
+        }
+    }
+}
+
 fn check_guidance_scale(scale: Option<f64>, info: &ModelInfo) -> Result<(), RequestError> {
     let Some(scale) = scale else { return Ok(()) };
     let message = match info.guidance {
@@ -125,9 +140,9 @@ fn check_guidance_scale(scale: Option<f64>, info: &ModelInfo) -> Result<(), Requ
         GuidanceKind::None if scale > 1.0 => {
             format!("`guidance_scale` is {scale}, but this model has no class for \"none\"; at most 1")
         }
-        GuidanceKind::Distilled { is_told: false } if scale > 1.0 => format!(
-            "`guidance_scale` is {scale}, but this model was distilled to work without guidance; leave it \
-             out, or set `true_cfg_scale`"
+        GuidanceKind::Distilled { is_told: false, takes_true_cfg } if scale > 1.0 => format!(
+            "`guidance_scale` is {scale}, but this model was distilled to work without guidance; leave it out{}",
+            if takes_true_cfg { ", or set `true_cfg_scale`" } else { "" }
         ),
         _ => return Ok(()),
     };

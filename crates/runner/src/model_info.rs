@@ -21,6 +21,8 @@ pub struct ModelInfo {
     pub block_lists: Vec<(&'static str, usize)>,
     /// So many of its first blocks leave a skip to one from the end on.
     pub long_skips: usize,
+    /// From this list on text and picture are one stream to caches that decide about lists one by one.
+    pub streams_join_at: Option<usize>,
     /// Sizes served, the default first.
     pub buckets: Vec<Size>,
     /// Denoising steps of a request that does not say.
@@ -58,6 +60,7 @@ impl ModelInfo {
             tea_cache_coefficients: self.fit.as_ref().map(|fit| fit.tea_cache_coefficients),
             mag_ratios: self.fit.as_ref().map(|fit| &fit.mag_ratios[..]).filter(|ratios| !ratios.is_empty()),
             long_skips: self.long_skips,
+            streams_join_at: self.streams_join_at,
         }
     }
 

@@ -1,5 +1,5 @@
-//! What requests for FLUX, whose guidance is distilled, for Z-Image, whose scale begins at 0, and for Qwen-Image may ask for,
-//! and that a second forward needs no larger batch.
+//! What requests for FLUX and FLUX.2, whose guidance is distilled, for Z-Image, whose scale begins at 0, and for Qwen-Image may
+//! ask for, and that a second forward needs no larger batch.
 
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
@@ -183,6 +183,69 @@ fn qwen_image_takes_no_guidance_scale() {
     let refused = refusal(ImageRequest { negative_prompt: Some("blurry".to_owned()), ..request() });
     assert_eq!(refused.param, "negative_prompt");
     assert!(refused.message.contains("set `true_cfg_scale` (now 1) above 1"), "{refused}");
+}
+
+#[test]
+fn flux2_klein_takes_no_guidance_where_it_is_distilled() {
+    let engine = engine("flux2-klein");
+    let model = engine.model();
+    assert_eq!((model.default_steps, model.default_guidance_scale), (50, 1.0));
+    let refusal = |request| -> RequestError { engine.plan(request).unwrap_err() };
+    let refused = refusal(ImageRequest { guidance_scale: Some(4.0), ..request() });
+    assert_eq!(refused.param, "guidance_scale");
+    assert!(refused.message.ends_with("distilled to work without guidance; leave it out"), "{refused}");
+    assert_eq!(refusal(ImageRequest { true_cfg_scale: Some(2.0), ..request() }).param, "true_cfg_scale");
+    let refused = refusal(ImageRequest { negative_prompt: Some("blurry".to_owned()), ..request() });
+    assert_eq!(refused.param, "negative_prompt");
+    assert!(refused.message.contains("distilled to work without one"), "{refused}");
+    for scale in [0.0, 1.0] {
+        let planned = engine.plan(ImageRequest { guidance_scale: Some(scale), ..request() }).unwrap();
+        assert_eq!(planned.spec().guidance.rows(), 1);
+    }
+}
+
+#[test]
+fn flux2_klein_base_is_guided_by_a_second_forward_for_the_empty_prompt() {
+    let engine = engine("flux2-klein-base");
+    let guided = ImageRequest { guidance_scale: Some(4.0), ..request() };
+    let refused = engine.plan(ImageRequest { negative_prompt: Some("blurry".to_owned()), ..guided.clone() });
+    let refused: RequestError = refused.unwrap_err();
+    assert_eq!(refused.param, "negative_prompt");
+    assert!(refused.message.contains("always steers away from the empty prompt"), "{refused}");
+    let refused = engine.plan(ImageRequest { true_cfg_scale: Some(2.0), ..request() }).unwrap_err();
+    assert_eq!(refused.param, "true_cfg_scale");
+    let contexts = |request: ImageRequest| {
+        let planned = engine.plan(ImageRequest { cache: cache_dit(json!({})), ..request }).unwrap();
+        assert_eq!(planned.spec().guidance.true_cfg_scale(), None);
+        let finished = engine.submit(planned).unwrap().wait().unwrap();
+        let contexts = finished.cache.images[0].contexts.iter();
+        contexts.map(|context| (context.name.clone(), context.branch)).collect::<Vec<_>>()
+    };
+    let [double, single] = ["transformer_blocks", "single_transformer_blocks"].map(str::to_owned);
+    let both =
+        [(double.clone(), "cond"), (double.clone(), "uncond"), (single.clone(), "cond"), (single.clone(), "uncond")];
+    assert_eq!(contexts(guided), both);
+    // The default is guided too.
+    assert_eq!(contexts(request()), both);
+    let all = [(double, "all"), (single, "all")];
+    assert_eq!(contexts(ImageRequest { guidance_scale: Some(1.0), ..request() }), all);
+}
+
+/// Blocks are counted in each list.
+#[test]
+fn a_cache_must_fit_the_smaller_list_of_flux2() {
+    let engine = engine("flux2-klein");
+    let planned = |keys| engine.plan(ImageRequest { cache: cache_dit(keys), ..request() });
+    let planned_whole = planned(json!({"Fn_compute_blocks": 4, "Bn_compute_blocks": 2})).unwrap();
+    assert_eq!(planned_whole.spec().cache.effective_config()["block_lists"], "separate");
+    for (keys, key) in [
+        (json!({"Fn_compute_blocks": 7}), "cache_config.Fn_compute_blocks"),
+        (json!({"Fn_compute_blocks": 4, "Bn_compute_blocks": 3}), "cache_config.Bn_compute_blocks"),
+    ] {
+        let refused: RequestError = planned(keys).unwrap_err();
+        assert_eq!(refused.param, key);
+        assert!(refused.message.ends_with("the model has 6 blocks"), "{refused}");
+    }
 }
 
 /// As clients with an input box for it send it.

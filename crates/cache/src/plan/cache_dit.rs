@@ -11,19 +11,22 @@ pub struct CacheDitPlan {
     pub(crate) config: CacheDitConfig,
     pub(crate) mask: Option<Vec<bool>>,
     pub(crate) separate_cfg: bool,
+    /// See [`ModelFacts::streams_join_at`].
+    pub(super) streams_join_at: Option<usize>,
     pub(super) warnings: Vec<PlanWarning>,
 }
 
 impl CacheDitPlan {
     pub(super) fn new(config: &CacheDitConfig, steps: usize, model: ModelFacts<'_>) -> Result<Self, ConfigError> {
-        let blocks = fewest_blocks(config.block_lists, model.blocks);
+        let block_lists = if model.streams_join_at.is_some() { BlockLists::Separate } else { config.block_lists };
+        let blocks = fewest_blocks(block_lists, model.blocks);
         check_blocks(config, blocks)?;
         check_prune(config, blocks)?;
         check_long_skips(config, blocks, model.long_skips)?;
         check_guidance(config, model.separate_cfg)?;
         let mut warnings = Vec::new();
         let repeated = check_steps(config.num_inference_steps, steps, config.inherited, &mut warnings)?;
-        let mut config = CacheDitConfig { num_inference_steps: repeated, ..config.clone() };
+        let mut config = CacheDitConfig { num_inference_steps: repeated, block_lists, ..config.clone() };
         if let Some(MisfitMask { key, reason }) = mask_misfit(&config, steps) {
             if !config.inherited.steps_mask {
                 return Err(ConfigError::at(key, reason));
@@ -39,7 +42,8 @@ impl CacheDitPlan {
             let message = "the steps mask starts with 0 under a static policy, but the first step has nothing to reuse";
             return Err(ConfigError::at("steps_computation_mask", message));
         }
-        Ok(Self { config, mask, separate_cfg: model.separate_cfg, warnings })
+        let ModelFacts { separate_cfg, streams_join_at, .. } = model;
+        Ok(Self { config, mask, separate_cfg, streams_join_at, warnings })
     }
 
     /// Warm-up steps in force: a mask shortens them to its leading run.

@@ -34,6 +34,9 @@ pub struct ModelFacts<'a> {
     /// So many of the first blocks each leave their output to another block, which needs it in the same forward: the
     /// first block to the last, the second to the last but one, and so on.
     pub long_skips: usize,
+    /// From this list on cache-dit sees text and picture as one stream, where it saw two before. It then decides about every
+    /// list by itself.
+    pub streams_join_at: Option<usize>,
 }
 
 /// A checked configuration of one request.
@@ -121,6 +124,14 @@ impl CachePlan {
     /// All block lists of the model share one context.
     pub(crate) fn joins_lists(&self) -> bool {
         !matches!(self, Self::CacheDit(plan) if plan.config.block_lists == BlockLists::Separate)
+    }
+
+    /// The first list whose streams are looked at as one.
+    pub(crate) fn streams_join_at(&self) -> Option<usize> {
+        match self {
+            Self::CacheDit(plan) => plan.streams_join_at,
+            Self::None | Self::Calibrate | Self::TeaCache(_) | Self::MagCache(_) => None,
+        }
     }
 
     /// The most bytes of state one image can come to hold for a context of `blocks` blocks, whose steps may have

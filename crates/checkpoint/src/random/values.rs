@@ -16,8 +16,8 @@ impl Init {
     /// and biases change nothing.
     pub(super) fn of(name: &str, shape: &[usize]) -> Self {
         let fan_in = match (name.rsplit('.').next(), shape) {
-            (Some("bias"), _) => return Self::Zeros,
-            (Some("weight" | "scale"), [] | [_]) | (Some("gamma"), _) => return Self::Ones,
+            (Some("bias" | "running_mean"), _) => return Self::Zeros,
+            (Some("weight" | "scale"), [] | [_]) | (Some("gamma" | "running_var"), _) => return Self::Ones,
             (Some("weight"), [_, kernel @ ..]) => kernel.iter().product(),
             // A table of positions or modulations.
             (_, shape) => shape.last().copied().unwrap_or(1),

@@ -19,6 +19,11 @@ pub trait Transformer: Send + Sync {
         0
     }
 
+    /// From this list on text and picture are one stream in the reference, which then decides about every list by itself.
+    fn streams_join_at(&self) -> Option<usize> {
+        None
+    }
+
     /// What one row takes whose latents have this shape.
     fn layout(&self, latents: LatentShape) -> Layout;
 

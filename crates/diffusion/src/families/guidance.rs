@@ -12,12 +12,15 @@
 //!   <https://github.com/huggingface/diffusers/blob/v0.42.1/src/diffusers/pipelines/z_image/pipeline_z_image.py#L300>
 //! * `QwenImagePipeline.__call__` (lines 397-766):
 //!   <https://github.com/huggingface/diffusers/blob/v0.42.1/src/diffusers/pipelines/qwenimage/pipeline_qwenimage.py#L397>
+//! * `Flux2KleinPipeline.__call__` (lines 607-917):
+//!   <https://github.com/huggingface/diffusers/blob/v0.42.1/src/diffusers/pipelines/flux2/pipeline_flux2_klein.py#L607>
 //!
 //! Classifier-free guidance mixes two predictions: one for the prompt, and one for what is steered away
 //! from. Most models make both in one forward, as two rows. Distilled ones (FLUX) have learned the mixture
 //! and are conditioned on its scale; classifier-free guidance on top of that, diffusers' `true_cfg_scale`, is a
 //! second forward of the same step, with decisions of its own about what is computed. Qwen-Image has nothing else, and
-//! gives the mixture the length that the prompt's prediction had, token by token.
+//! gives the mixture the length that the prompt's prediction had, token by token. FLUX.2 klein's base models make that second
+//! forward too, always for the empty prompt.
 
 use candle_core::{Result, Tensor};
 
@@ -33,10 +36,14 @@ pub enum GuidanceKind {
     /// The same, with a scale that counts from the prompt's own prediction on: 0 is none, and every other is one less
     /// than elsewhere.
     BeyondPrompt,
-    /// Distilled; away from a negative prompt where a second forward is asked for.
+    /// Away from the empty prompt, in a second forward.
+    EmptyPrompt,
+    /// Distilled.
     Distilled {
         /// The model is conditioned on the scale. Otherwise there is none to choose.
         is_told: bool,
+        /// Away from a negative prompt where a second forward is asked for.
+        takes_true_cfg: bool,
     },
     /// Away from a negative prompt that the request has, even an empty one, in a second forward (`true_cfg_scale`).
     Rescaled {
@@ -52,6 +59,8 @@ pub enum Guidance {
     Rows(f64),
     /// The same, with a scale that counts from the prompt's own prediction on; 0: none, and no second row.
     BeyondPrompt(f64),
+    /// By this scale, with a second forward; 1 or less: none.
+    Forwards(f64),
     /// As the model was distilled to.
     Distilled {
         /// The scale the model is conditioned on, if it is on any.
@@ -75,6 +84,7 @@ impl GuidanceKind {
             Self::None => Guidance::Rows(1.0),
             Self::Class | Self::NegativePrompt => Guidance::Rows(guidance_scale),
             Self::BeyondPrompt => Guidance::BeyondPrompt(guidance_scale),
+            Self::EmptyPrompt => Guidance::Forwards(guidance_scale),
             Self::Distilled { .. } => Guidance::Distilled { scale: guidance_scale, true_cfg_scale },
             Self::Rescaled { token_side } => Guidance::Rescaled { true_cfg_scale, token_side },
         }
@@ -87,7 +97,7 @@ impl GuidanceKind {
 
     /// It can be guided by a second forward.
     pub fn takes_true_cfg(self) -> bool {
-        matches!(self, Self::Distilled { .. } | Self::Rescaled { .. })
+        matches!(self, Self::Distilled { takes_true_cfg: true, .. } | Self::Rescaled { .. })
     }
 
     /// A blank negative prompt is one too, and there is no guidance without one.
@@ -97,7 +107,7 @@ impl GuidanceKind {
 
     /// What is steered away from can be a text.
     pub fn takes_negative_prompt(self) -> bool {
-        matches!(self, Self::NegativePrompt | Self::BeyondPrompt | Self::Distilled { .. } | Self::Rescaled { .. })
+        matches!(self, Self::NegativePrompt | Self::BeyondPrompt) || self.takes_true_cfg()
     }
 
     /// The largest scale at which there is no guidance.
@@ -110,20 +120,23 @@ impl Guidance {
     /// What the model was asked to be guided by, as `guidance_scale`; `None` if it takes none.
     pub fn scale(self) -> Option<f64> {
         match self {
-            Self::Rows(scale) | Self::BeyondPrompt(scale) | Self::Distilled { scale, .. } => Some(scale),
+            Self::Rows(scale) | Self::BeyondPrompt(scale) | Self::Forwards(scale) | Self::Distilled { scale, .. } => {
+                Some(scale)
+            }
             Self::Rescaled { .. } => None,
         }
     }
 
-    /// By what a distilled model is guided with a second forward; `None` without one.
+    /// What was asked for as `true_cfg_scale`; `None` without a second forward for it.
     pub fn true_cfg_scale(self) -> Option<f64> {
-        self.mixing_scale().filter(|_| self.has_second_forward())
+        self.mixing_scale().filter(|_| matches!(self, Self::Distilled { .. } | Self::Rescaled { .. }))
     }
 
     /// The strength of classifier-free guidance; `None` where there is only the prompt's prediction.
     pub fn mixing_scale(self) -> Option<f64> {
         let scale = match self {
             Self::Rows(scale)
+            | Self::Forwards(scale)
             | Self::Distilled { true_cfg_scale: scale, .. }
             | Self::Rescaled { true_cfg_scale: scale, .. } => scale,
             Self::BeyondPrompt(scale) => 1.0 + scale,
@@ -140,7 +153,7 @@ impl Guidance {
     pub fn rows_per_forward(self) -> usize {
         match self {
             Self::Rows(_) | Self::BeyondPrompt(_) => self.rows(),
-            Self::Distilled { .. } | Self::Rescaled { .. } => 1,
+            Self::Forwards(_) | Self::Distilled { .. } | Self::Rescaled { .. } => 1,
         }
     }
 
@@ -158,7 +171,7 @@ impl Guidance {
         let Some(scale) = self.mixing_scale() else { return Ok(cond.clone()) };
         let mixed = (uncond + ((cond - uncond)? * scale)?)?;
         match self {
-            Self::Rows(_) | Self::BeyondPrompt(_) | Self::Distilled { .. } => Ok(mixed),
+            Self::Rows(_) | Self::BeyondPrompt(_) | Self::Forwards(_) | Self::Distilled { .. } => Ok(mixed),
             Self::Rescaled { token_side, .. } => as_long_as(&mixed, cond, token_side),
         }
     }
@@ -179,14 +192,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_true_guidance_of_distilled_models_makes_a_second_forward() {
-        let distilled = GuidanceKind::Distilled { is_told: true };
+    fn some_kinds_of_guidance_make_a_second_forward() {
+        let distilled = GuidanceKind::Distilled { is_told: true, takes_true_cfg: true };
         for (guidance, rows, rows_per_forward) in [
             (GuidanceKind::Class.with(4.0, 1.0), 2, 2),
             (GuidanceKind::NegativePrompt.with(1.0, 1.0), 1, 1),
             (GuidanceKind::None.with(1.0, 1.0), 1, 1),
             (GuidanceKind::BeyondPrompt.with(0.5, 1.0), 2, 2),
             (GuidanceKind::BeyondPrompt.with(0.0, 1.0), 1, 1),
+            (GuidanceKind::EmptyPrompt.with(4.0, 1.0), 2, 1),
+            (GuidanceKind::EmptyPrompt.with(1.0, 1.0), 1, 1),
             (distilled.with(3.5, 1.0), 1, 1),
             (distilled.with(0.0, 3.0), 2, 1),
             (GuidanceKind::Rescaled { token_side: 2 }.with(5.0, 1.0), 1, 1),

@@ -9,6 +9,7 @@ mod denoiser;
 mod dit;
 mod family;
 mod flux;
+mod flux2;
 mod guidance;
 mod hidden_blocks;
 mod hunyuan_dit;

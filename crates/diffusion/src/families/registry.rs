@@ -5,7 +5,7 @@ use afterimage_checkpoint::{ModelIndex, Parameters};
 use super::family::LoadedFamily;
 use super::parts::FamilyParts;
 use super::pixart::Variant;
-use super::{dit, flux, hunyuan_dit, pixart, qwen_image, sd3, z_image};
+use super::{dit, flux, flux2, hunyuan_dit, pixart, qwen_image, sd3, z_image};
 use crate::DiffusionError;
 use crate::vae::VaeClass;
 
@@ -25,7 +25,7 @@ pub struct FamilyEntry {
 }
 
 /// All families. Older repositories name `Transformer2DModel`, of which DiT and PixArt were once variants.
-pub(crate) static FAMILIES: [FamilyEntry; 8] = [
+pub(crate) static FAMILIES: [FamilyEntry; 9] = [
     FamilyEntry {
         pipeline: "DiTPipeline",
         transformers: &["DiTTransformer2DModel", "Transformer2DModel"],
@@ -81,6 +81,13 @@ pub(crate) static FAMILIES: [FamilyEntry; 8] = [
         vae: VaeClass::QwenImage,
         load: qwen_image::load,
         build: qwen_image::build,
+    },
+    FamilyEntry {
+        pipeline: "Flux2KleinPipeline",
+        transformers: &["Flux2Transformer2DModel"],
+        vae: VaeClass::Flux2,
+        load: flux2::load,
+        build: flux2::build,
     },
 ];
 

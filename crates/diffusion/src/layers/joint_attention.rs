@@ -14,7 +14,7 @@ use candle_core::{Result, Tensor};
 use super::linear::Projections;
 use super::norm::RmsNorm;
 
-/// Epsilon of the norms of queries and keys; fixed in diffusers.
+/// Epsilon of the norms of queries and keys in most models; fixed in diffusers there.
 const NORM_EPS: f64 = 1e-6;
 
 /// What the parameters of one stream's projections are called.
@@ -58,15 +58,26 @@ pub(crate) struct Heads {
 }
 
 impl HeadProjections {
-    /// `parameters` is that of the block's `attn`.
+    /// With biases. `parameters` is that of the block's `attn`.
     pub(crate) fn new(shape: HeadShape, names: &ProjectionNames, parameters: &Parameters) -> Result<Self> {
+        Self::load(shape, names, true, NORM_EPS, parameters)
+    }
+
+    /// With biases, where `bias`; `eps` is that of the norms.
+    pub(crate) fn load(
+        shape: HeadShape,
+        names: &ProjectionNames,
+        bias: bool,
+        eps: f64,
+        parameters: &Parameters,
+    ) -> Result<Self> {
         let size = shape.heads * shape.head_size;
         let projections = names.projections.map(|name| (size, parameters.pp(name)));
         let norm = |name: &str| -> Result<RmsNorm> {
-            Ok(RmsNorm::new(parameters.pp(name).get(shape.head_size, "weight")?, NORM_EPS))
+            Ok(RmsNorm::new(parameters.pp(name).get(shape.head_size, "weight")?, eps))
         };
         let norms = if shape.is_normed { Some((norm(names.norms[0])?, norm(names.norms[1])?)) } else { None };
-        Ok(Self { projections: Projections::load(size, projections, true)?, norms, head_size: shape.head_size })
+        Ok(Self { projections: Projections::load(size, projections, bias)?, norms, head_size: shape.head_size })
     }
 
     /// `x` is `[rows, tokens, hidden]`.

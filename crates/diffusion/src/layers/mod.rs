@@ -22,7 +22,7 @@ pub(crate) use linear::{Linear, Projections};
 pub(crate) use modulated_output::ModulatedOutput;
 pub(crate) use norm::{PlainLayerNorm, RmsNorm};
 pub(crate) use patch_embed::{PatchEmbed, patchify, unpatchify, unpatchify_channels_first};
-pub(crate) use rope::{HalfRotaryPositions, RotaryPositions};
+pub(crate) use rope::{HalfRotaryPositions, ROPE_THETA, RotaryPositions};
 pub(crate) use row_context::{EncoderStates, RowContext};
 pub(crate) use time_text::TimeTextEmbedding;
 pub(crate) use timestep::{Sinusoids, TimestepEmbedding};

@@ -18,13 +18,24 @@ pub(crate) struct ModulatedOutput {
 }
 
 impl ModulatedOutput {
-    /// `norm_out.linear` and `proj_out` of a model, which gives `outputs` values per token.
+    /// `norm_out.linear` and `proj_out` of a model, which gives `outputs` values per token; with biases.
     pub(crate) fn new(hidden_size: usize, outputs: usize, eps: f64, parameters: &Parameters) -> Result<Self> {
+        Self::load(hidden_size, outputs, true, eps, parameters)
+    }
+
+    /// With biases, where `bias`.
+    pub(crate) fn load(
+        hidden_size: usize,
+        outputs: usize,
+        bias: bool,
+        eps: f64,
+        parameters: &Parameters,
+    ) -> Result<Self> {
         Ok(Self {
             hidden_size,
-            modulation: Linear::new(hidden_size, 2 * hidden_size, parameters.pp("norm_out").pp("linear"))?,
+            modulation: Linear::load(hidden_size, 2 * hidden_size, bias, parameters.pp("norm_out").pp("linear"))?,
             norm: PlainLayerNorm::new(hidden_size, eps),
-            projection: Linear::new(hidden_size, outputs, parameters.pp("proj_out"))?,
+            projection: Linear::load(hidden_size, outputs, bias, parameters.pp("proj_out"))?,
         })
     }
 

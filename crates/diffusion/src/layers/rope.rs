@@ -14,8 +14,8 @@ use candle_core::{Device, Result, Tensor};
 
 use crate::ops::rotary::{rotate_halves, rotate_pairs};
 
-/// Longest period of the angles.
-const THETA: f64 = 10_000.0;
+/// Longest period of the angles in most models.
+pub(crate) const ROPE_THETA: f64 = 10_000.0;
 
 /// The angles of a sequence of tokens, the same in every row or each row's own.
 #[derive(Debug, Clone)]
@@ -27,17 +27,18 @@ pub(crate) struct RotaryPositions {
 
 impl RotaryPositions {
     /// For tokens at these places, one coordinate per axis; `channels` are those of a head that each axis
-    /// has.
+    /// has, `theta` their longest period.
     pub(crate) fn new<const AXES: usize>(
         places: &[[usize; AXES]],
         channels: &[usize; AXES],
+        theta: f64,
         device: &Device,
     ) -> Result<Self> {
         // As the reference: f64 until sine and cosine are taken.
         let angles = places.iter().flat_map(|place| {
             place.iter().zip(channels).flat_map(|(coordinate, channels)| {
                 (0..channels / 2)
-                    .map(|pair| *coordinate as f64 / THETA.powf(2.0 * pair as f64 / *channels as f64))
+                    .map(|pair| *coordinate as f64 / theta.powf(2.0 * pair as f64 / *channels as f64))
                     .collect::<Vec<_>>()
             })
         });
@@ -55,7 +56,7 @@ impl RotaryPositions {
                 (0..channels / 2)
                     .map(|pair| {
                         let exponent = 2.0 * pair as f32 / *channels as f32;
-                        f64::from(coordinate * (1.0 / THETA.powf(f64::from(exponent)) as f32))
+                        f64::from(coordinate * (1.0 / ROPE_THETA.powf(f64::from(exponent)) as f32))
                     })
                     .collect::<Vec<_>>()
             })
@@ -147,7 +148,7 @@ mod tests {
 
     #[test]
     fn pairs_are_turned_by_the_position_on_their_axis() {
-        let positions = RotaryPositions::new(&[[0, 0], [2, 1]], &[2, 4], &Device::Cpu).unwrap();
+        let positions = RotaryPositions::new(&[[0, 0], [2, 1]], &[2, 4], ROPE_THETA, &Device::Cpu).unwrap();
         let x = Tensor::new(&[[[[1f32, 0.0, 1.0, 0.0, 1.0, 0.0]]; 2]], &Device::Cpu).unwrap();
         let turned = positions.rotate(&x).unwrap().squeeze(2).unwrap().squeeze(0).unwrap().to_vec2::<f32>().unwrap();
         assert_eq!(turned[0], [1.0, 0.0, 1.0, 0.0, 1.0, 0.0], "the first position turns nothing");
@@ -170,7 +171,7 @@ mod tests {
             let x = Tensor::new(&[[[[1f32, 0.0, 1.0, 0.0, 1.0, 0.0]]; 2]], &Device::Cpu).unwrap();
             positions.rotate(&x).unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap()
         };
-        let unsigned = turned(RotaryPositions::new(&[[0, 3], [2, 1]], &[2, 4], &Device::Cpu).unwrap());
+        let unsigned = turned(RotaryPositions::new(&[[0, 3], [2, 1]], &[2, 4], ROPE_THETA, &Device::Cpu).unwrap());
         let whole = turned(RotaryPositions::between(&[[0.0, 3.0], [2.0, 1.0]], &[2, 4], &Device::Cpu).unwrap());
         let back = turned(RotaryPositions::between(&[[0.0, -3.0], [-2.0, -1.0]], &[2, 4], &Device::Cpu).unwrap());
         for (index, ((a, b), c)) in unsigned.iter().zip(&whole).zip(&back).enumerate() {

@@ -10,7 +10,7 @@ use candle_core::{Device, Result, Tensor};
 use super::linear::Linear;
 use crate::ops::activation::Activation;
 
-/// Size of the sinusoidal projection; fixed in diffusers.
+/// Size of the sinusoidal projection in most models; fixed in diffusers there.
 const TIMESTEP_CHANNELS: usize = 256;
 /// Longest period of the sinusoids.
 const MAX_PERIOD: f64 = 10_000.0;
@@ -32,7 +32,12 @@ impl Sinusoids {
 
     /// The same of every value times `scale`, which is multiplied last, as diffusers rounds.
     pub(crate) fn project_scaled(self, values: &[f32], scale: f32, device: &Device) -> Result<Tensor> {
-        let half = TIMESTEP_CHANNELS / 2;
+        self.project_to(TIMESTEP_CHANNELS, values, scale, device)
+    }
+
+    /// The same in so many channels, an even number: `[values, channels]`.
+    pub(crate) fn project_to(self, channels: usize, values: &[f32], scale: f32, device: &Device) -> Result<Tensor> {
+        let half = channels / 2;
         let divisor = match self {
             Self::ReachLongest => half - 1,
             Self::StopShort => half,
@@ -44,13 +49,13 @@ impl Sinusoids {
                 f64::from(exponent).exp() as f32
             })
             .collect();
-        let mut projected = Vec::with_capacity(values.len() * TIMESTEP_CHANNELS);
+        let mut projected = Vec::with_capacity(values.len() * channels);
         for value in values {
             let angles = || frequencies.iter().map(|frequency| f64::from(scale * (value * frequency)));
             projected.extend(angles().map(|angle| angle.cos() as f32));
             projected.extend(angles().map(|angle| angle.sin() as f32));
         }
-        Tensor::from_vec(projected, (values.len(), TIMESTEP_CHANNELS), device)
+        Tensor::from_vec(projected, (values.len(), channels), device)
     }
 }
 
@@ -62,14 +67,20 @@ pub(crate) struct TimestepEmbedding {
 }
 
 impl TimestepEmbedding {
+    /// Of numbers in 256 channels, with biases.
     pub(crate) fn new(size: usize, parameters: Parameters) -> Result<Self> {
+        Self::load(TIMESTEP_CHANNELS, size, true, &parameters)
+    }
+
+    /// With biases, where `bias`.
+    pub(crate) fn load(channels: usize, size: usize, bias: bool, parameters: &Parameters) -> Result<Self> {
         Ok(Self {
-            linear_1: Linear::new(TIMESTEP_CHANNELS, size, parameters.pp("linear_1"))?,
-            linear_2: Linear::new(size, size, parameters.pp("linear_2"))?,
+            linear_1: Linear::load(channels, size, bias, parameters.pp("linear_1"))?,
+            linear_2: Linear::load(size, size, bias, parameters.pp("linear_2"))?,
         })
     }
 
-    /// `[values, 256]` to `[values, size]`
+    /// `[values, channels]` to `[values, size]`
     pub(crate) fn forward(&self, projected: &Tensor) -> Result<Tensor> {
         self.linear_2.forward(&self.linear_1.forward_activated(projected, Activation::Silu)?)
     }

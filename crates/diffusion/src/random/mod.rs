@@ -11,6 +11,7 @@ mod causal_vae;
 mod clip;
 mod dit;
 mod flux;
+mod flux2;
 mod hunyuan;
 mod pixart;
 mod qwen3;
@@ -35,6 +36,7 @@ use causal_vae::CausalVaeConfig;
 use clip::ClipConfig;
 use dit::DitConfig;
 use flux::FluxConfig;
+use flux2::Flux2Config;
 use hunyuan::HunyuanConfig;
 use pixart::PixArtConfig;
 use qwen_image::QwenImageConfig;
@@ -64,6 +66,10 @@ pub enum RandomModelKind {
     FluxDev,
     /// `black-forest-labs/FLUX.1-schnell`, likewise.
     FluxSchnell,
+    /// `black-forest-labs/FLUX.2-klein-4B` with its Qwen3 encoder.
+    Flux2Klein4b,
+    /// `black-forest-labs/FLUX.2-klein-9B`, likewise.
+    Flux2Klein9b,
     /// `Tongyi-MAI/Z-Image-Turbo`, its transformer of 6 billion parameters as a GGUF file in Q4_K.
     ZImageTurbo,
     /// `Tongyi-MAI/Z-Image`, not quantised.
@@ -81,13 +87,15 @@ pub enum RandomModelKind {
 
 impl RandomModelKind {
     /// All kinds.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 14] = [
         Self::DitXl2At256,
         Self::DitXl2At512,
         Self::PixArtSigma,
         Self::Sd3Medium,
         Self::FluxDev,
         Self::FluxSchnell,
+        Self::Flux2Klein4b,
+        Self::Flux2Klein9b,
         Self::ZImageTurbo,
         Self::ZImage,
         Self::HunyuanDit,
@@ -105,6 +113,8 @@ impl RandomModelKind {
             Self::Sd3Medium => "sd3-medium",
             Self::FluxDev => "flux-dev",
             Self::FluxSchnell => "flux-schnell",
+            Self::Flux2Klein4b => "flux2-klein-4b",
+            Self::Flux2Klein9b => "flux2-klein-9b",
             Self::ZImageTurbo => "z-image-turbo",
             Self::ZImage => "z-image",
             Self::HunyuanDit => "hunyuan-dit",
@@ -128,6 +138,8 @@ impl RandomModelKind {
             }
             Self::FluxDev => flux(true),
             Self::FluxSchnell => flux(false),
+            Self::Flux2Klein4b => Flux2Config::klein_4b().model(&Qwen3Config::with_4b(), &VaeConfig::flux2()),
+            Self::Flux2Klein9b => Flux2Config::klein_9b().model(&Qwen3Config::with_8b(), &VaeConfig::flux2()),
             Self::ZImageTurbo => ZImageConfig::turbo().model(&Qwen3Config::with_4b(), &VaeConfig::flux()),
             Self::ZImage => ZImageConfig::base().model(&Qwen3Config::with_4b(), &VaeConfig::flux()),
             Self::HunyuanDit => {

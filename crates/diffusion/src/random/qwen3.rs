@@ -12,6 +12,8 @@ pub(super) struct Qwen3Config {
     pub(super) key_value_heads: usize,
     pub(super) head_size: usize,
     pub(super) tokens: usize,
+    /// What gives tokens has weights of its own.
+    pub(super) has_head: bool,
 }
 
 impl Qwen3Config {
@@ -25,12 +27,20 @@ impl Qwen3Config {
             key_value_heads: 8,
             head_size: 128,
             tokens: 151_936,
+            has_head: false,
         }
+    }
+
+    /// `Qwen/Qwen3-8B`.
+    pub(super) fn with_8b() -> Self {
+        Self { size: 4096, inner_size: 12288, has_head: true, ..Self::with_4b() }
     }
 
     /// In a folder `text_encoder`, under this class.
     pub(super) fn component(&self, class: &'static str) -> Component {
-        Component::new("text_encoder", class, Storage::Transformers, self.to_json())
+        let component = Component::new("text_encoder", class, Storage::Transformers, self.to_json());
+        let head = self.has_head.then(|| ("lm_head.weight".to_owned(), vec![self.tokens, self.size]));
+        Component { unread: head.into_iter().collect(), ..component }
     }
 
     fn to_json(&self) -> Value {
@@ -51,7 +61,7 @@ impl Qwen3Config {
             "rope_scaling": null,
             "rope_theta": 1_000_000,
             "sliding_window": null,
-            "tie_word_embeddings": true,
+            "tie_word_embeddings": !self.has_head,
             "use_sliding_window": false,
             "vocab_size": self.tokens,
         })

@@ -83,6 +83,8 @@ fn models_have_their_published_sizes() {
         (RandomModelKind::Sd3Medium, vec![2_084_951_104, 83_819_683, 123_650_304, 694_659_840, T5_XXL]),
         (RandomModelKind::FluxDev, vec![11_901_408_320, 83_819_683, 123_060_480, T5_XXL]),
         (RandomModelKind::FluxSchnell, vec![11_891_178_560, 83_819_683, 123_060_480, T5_XXL]),
+        (RandomModelKind::Flux2Klein4b, vec![3_875_544_576, 84_046_372, QWEN3_4B]),
+        (RandomModelKind::Flux2Klein9b, vec![9_078_581_248, 84_046_372, 8_190_735_360]),
         (RandomModelKind::ZImageTurbo, vec![6_154_908_736, 83_819_683, QWEN3_4B]),
         (RandomModelKind::ZImage, vec![6_154_908_736, 83_819_683, QWEN3_4B]),
         (RandomModelKind::HunyuanDit, vec![1_499_952_032, 83_653_863, 352_035_840, 1_669_958_656]),
@@ -196,8 +198,27 @@ fn z_image_runs_as_diffusers_saves_it_and_from_its_gguf_file() {
             key_value_heads: 1,
             head_size: 8,
             tokens: 261,
+            has_head: false,
         };
         assert_it_makes_pictures(&config.model(&text_encoder, &VaeConfig::tiny_with_16_channels()));
+    }
+}
+
+#[test]
+fn flux2_klein_runs() {
+    for (is_distilled, has_head) in [(true, false), (false, true)] {
+        let config = Flux2Config { layers: 1, single_layers: 2, heads: 2, is_distilled };
+        let text_encoder = Qwen3Config {
+            size: 64,
+            inner_size: 96,
+            layers: 4,
+            heads: 2,
+            key_value_heads: 1,
+            head_size: 8,
+            tokens: 261,
+            has_head,
+        };
+        assert_it_makes_pictures(&config.model(&text_encoder, &VaeConfig::tiny_flux2()));
     }
 }
 
@@ -235,8 +256,8 @@ fn names_are_parsed_and_typos_answered() {
     let error = "dit-xl".parse::<RandomModelKind>().unwrap_err().to_string();
     assert_eq!(
         error,
-        "no random model `dit-xl`; there are dit-xl-2-256, dit-xl-2-512, pixart-sigma, sd3-medium, flux-dev, flux-schnell, z-image-turbo, \
-         z-image, hunyuan-dit, qwen-image, tiny-dit, tiny-dit-sd-vae"
+        "no random model `dit-xl`; there are dit-xl-2-256, dit-xl-2-512, pixart-sigma, sd3-medium, flux-dev, flux-schnell, \
+         flux2-klein-4b, flux2-klein-9b, z-image-turbo, z-image, hunyuan-dit, qwen-image, tiny-dit, tiny-dit-sd-vae"
     );
 }
 

@@ -1,4 +1,4 @@
-//! Configurations of diffusers' `AutoencoderKL`, and the tensors of its encoder, which no model here reads.
+//! Configurations of diffusers' `AutoencoderKL` and `AutoencoderKLFlux2`, and the tensors of its encoder, which no model here reads.
 
 use serde_json::{Value, json};
 
@@ -19,6 +19,8 @@ pub(super) struct VaeConfig {
     /// 1x1 convolutions next to the latents.
     has_quant_convs: bool,
     force_upcast: bool,
+    /// Squares of latents are normalised, as `AutoencoderKLFlux2` does it; there is no factor then.
+    is_normed: bool,
 }
 
 impl VaeConfig {
@@ -34,6 +36,7 @@ impl VaeConfig {
             shift_factor: None,
             has_quant_convs: true,
             force_upcast: false,
+            is_normed: false,
         }
     }
 
@@ -58,6 +61,11 @@ impl VaeConfig {
         Self { scaling_factor: 0.3611, shift_factor: Some(0.1159), ..Self::sd3() }
     }
 
+    /// That of FLUX.2.
+    pub(super) fn flux2() -> Self {
+        Self { latent_channels: 32, is_normed: true, ..Self::sdxl() }
+    }
+
     pub(super) fn tiny() -> Self {
         Self { channels: vec![8, 16], layers_per_block: 1, norm_groups: 4, sample_size: 16, ..Self::sd_vae_ft() }
     }
@@ -74,15 +82,29 @@ impl VaeConfig {
         Self { channels: vec![8, 8, 16, 16], layers_per_block: 1, norm_groups: 4, sample_size: 16, ..Self::flux() }
     }
 
+    /// As many latent channels and levels as FLUX.2 has.
+    #[cfg(test)]
+    pub(super) fn tiny_flux2() -> Self {
+        Self { channels: vec![8, 8, 16, 16], layers_per_block: 1, norm_groups: 4, sample_size: 16, ..Self::flux2() }
+    }
+
+    fn class(&self) -> &'static str {
+        if self.is_normed { "AutoencoderKLFlux2" } else { "AutoencoderKL" }
+    }
+
     pub(super) fn component(&self) -> Component {
-        let component = Component::new("vae", "AutoencoderKL", Storage::Diffusers, self.to_json());
-        Component { unread: self.encoder().0, ..component }
+        let component = Component::new("vae", self.class(), Storage::Diffusers, self.to_json());
+        let mut unread = self.encoder();
+        if self.is_normed {
+            unread.0.push(("bn.num_batches_tracked".to_owned(), Vec::new()));
+        }
+        Component { unread: unread.0, ..component }
     }
 
     fn to_json(&self) -> Value {
         let levels = self.channels.len();
-        json!({
-            "_class_name": "AutoencoderKL",
+        let mut config = json!({
+            "_class_name": self.class(),
             "_diffusers_version": DIFFUSERS_VERSION,
             "act_fn": "silu",
             "block_out_channels": self.channels,
@@ -99,7 +121,13 @@ impl VaeConfig {
             "up_block_types": vec!["UpDecoderBlock2D"; levels],
             "use_post_quant_conv": self.has_quant_convs,
             "use_quant_conv": self.has_quant_convs,
-        })
+        });
+        if let (true, Some(keys)) = (self.is_normed, config.as_object_mut()) {
+            keys.retain(|key, _| !matches!(key.as_str(), "scaling_factor" | "shift_factor"));
+            keys.insert("batch_norm_eps".to_owned(), json!(1e-4));
+            keys.insert("patch_size".to_owned(), json!([2, 2]));
+        }
+        config
     }
 
     /// The half that makes latents.

@@ -26,4 +26,6 @@ pub enum FlowSigmas {
     Scheduler,
     /// The pipeline gives them: evenly from 1 to 1 / steps.
     Even,
+    /// The same, and how far they are shifted depends on the number of steps too, by a rule of the pipeline's.
+    EvenWithOwnShift,
 }

@@ -89,6 +89,20 @@ impl DecoderTextEncoder {
         })
     }
 
+    /// Layers of the decoder in a component and the size of one hidden state, which can be known before it is loaded.
+    ///
+    /// # Errors
+    /// Its configuration is damaged.
+    pub fn layers_and_size(
+        source: &EncoderSource,
+        kind: DecoderKind,
+        encoder: &str,
+    ) -> Result<(usize, usize), DiffusionError> {
+        let text = component_config::text(&source.folder, encoder)?;
+        let config = DecoderConfig::from_json(kind, &format!("{encoder}/config.json"), &text)?;
+        Ok((config.layers(), config.hidden_size()))
+    }
+
     /// Size of a token's vector: of all hidden states that are read together.
     pub fn dim(&self) -> usize {
         self.dim

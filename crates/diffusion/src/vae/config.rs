@@ -20,19 +20,19 @@ pub(super) const MAX_STAGES: usize = 8;
 #[serde(default)]
 pub(super) struct VaeConfig {
     pub(super) out_channels: usize,
-    up_block_types: Vec<String>,
+    pub(super) up_block_types: Vec<String>,
     pub(super) block_out_channels: Vec<usize>,
     pub(super) layers_per_block: usize,
-    act_fn: String,
+    pub(super) act_fn: String,
     pub(super) latent_channels: usize,
     pub(super) norm_num_groups: usize,
     /// Latents are divided by this before decoding ...
     pub(super) scaling_factor: f64,
     /// ... and this is added to them, in pipelines that do so.
-    shift_factor: Option<f64>,
+    pub(super) shift_factor: Option<f64>,
     /// Statistics per channel, which no supported pipeline applies; set in VAEs of other pipelines.
-    latents_mean: Option<Value>,
-    latents_std: Option<Value>,
+    pub(super) latents_mean: Option<Value>,
+    pub(super) latents_std: Option<Value>,
     /// The weights may overflow in half precision.
     #[serde(deserialize_with = "component_config::truth")]
     pub(super) force_upcast: bool,
@@ -74,9 +74,13 @@ impl Default for VaeConfig {
 
 impl VaeConfig {
     pub(super) fn from_json(text: &str) -> Result<Self, CheckpointError> {
-        let config: Self = component_config::parse(PATH, text)?;
-        config.check()?;
-        Ok(config)
+        component_config::parse::<Self>(PATH, text)?.checked()
+    }
+
+    /// The same if such a decoder can be.
+    pub(super) fn checked(self) -> Result<Self, CheckpointError> {
+        self.check()?;
+        Ok(self)
     }
 
     fn check(&self) -> Result<(), CheckpointError> {

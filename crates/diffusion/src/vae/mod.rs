@@ -8,7 +8,7 @@
 //!
 //! `AutoencoderKL` serves most families: four latent channels with convolutions around the latents (DiT,
 //! PixArt), or sixteen without them, whose latents are shifted as well as scaled (SD3, FLUX). Qwen-Image has a VAE of
-//! videos, which is in [`causal`].
+//! videos, which is in [`causal`]. FLUX.2 normalises squares of latents, in [`normed`].
 
 mod attention;
 mod causal;
@@ -19,6 +19,7 @@ mod feature_map;
 mod goldens;
 mod group_norm;
 mod input;
+mod normed;
 mod resnet;
 mod stripes;
 
@@ -29,6 +30,7 @@ use serde_json::Value;
 use self::causal::CausalVae;
 use self::config::VaeConfig;
 use self::decoder::VaeDecoder;
+use self::normed::NormedVae;
 use crate::{Canvas, DiffusionError, LatentShape};
 
 /// Tensors of a VAE that decoding does not need.
@@ -39,6 +41,7 @@ const COMPONENT: &str = "vae";
 const CLASS_KEY: &str = "_class_name";
 const KL_CLASS: &str = "AutoencoderKL";
 const CAUSAL_CLASS: &str = "AutoencoderKLQwenImage";
+const NORMED_CLASS: &str = "AutoencoderKLFlux2";
 
 /// What VAE a pipeline has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,6 +53,8 @@ pub enum VaeClass {
     },
     /// `AutoencoderKLQwenImage`
     QwenImage,
+    /// `AutoencoderKLFlux2`
+    Flux2,
 }
 
 /// A decoder and what its latents are scaled and shifted by.
@@ -60,6 +65,7 @@ pub struct Vae(Kind);
 enum Kind {
     Kl(Box<KlVae>),
     Causal(Box<CausalVae>),
+    Normed(Box<NormedVae>),
 }
 
 #[derive(Debug)]
@@ -89,6 +95,7 @@ impl Vae {
         Ok(Self(match class {
             VaeClass::Kl { adds_shift } => Kind::Kl(Box::new(KlVae::load(folder, &text, adds_shift, dtype, device)?)),
             VaeClass::QwenImage => Kind::Causal(Box::new(CausalVae::load(folder, &text, dtype, device)?)),
+            VaeClass::Flux2 => Kind::Normed(Box::new(NormedVae::load(folder, &text, dtype, device)?)),
         }))
     }
 
@@ -97,6 +104,7 @@ impl Vae {
         match &self.0 {
             Kind::Kl(vae) => vae.config.scale(),
             Kind::Causal(vae) => vae.scale(),
+            Kind::Normed(vae) => vae.scale(),
         }
     }
 
@@ -110,6 +118,7 @@ impl Vae {
         match &self.0 {
             Kind::Kl(vae) => vae.config.latent_channels,
             Kind::Causal(vae) => vae.latent_channels(),
+            Kind::Normed(vae) => vae.latent_channels(),
         }
     }
 
@@ -119,6 +128,7 @@ impl Vae {
         match &self.0 {
             Kind::Kl(vae) => vae.decoder.decode(&latents.affine(1.0 / vae.config.scaling_factor, vae.shift)?),
             Kind::Causal(vae) => vae.decode(latents),
+            Kind::Normed(vae) => vae.decode(latents),
         }
     }
 }
@@ -128,6 +138,7 @@ impl VaeClass {
         match self {
             Self::Kl { .. } => KL_CLASS,
             Self::QwenImage => CAUSAL_CLASS,
+            Self::Flux2 => NORMED_CLASS,
         }
     }
 }
@@ -166,6 +177,7 @@ pub(crate) fn build_decoder(
     match class {
         KL_CLASS => VaeDecoder::new(&VaeConfig::from_json(config)?, parameters).map(|_| true),
         CAUSAL_CLASS => CausalVae::build(config, parameters).map(|()| true),
+        NORMED_CLASS => NormedVae::new(config, parameters, parameters).map(|_| true),
         _ => Ok(false),
     }
 }

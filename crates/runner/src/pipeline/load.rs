@@ -86,6 +86,7 @@ impl Pipeline {
             dtype: dtype.as_str(),
             block_lists: denoiser.phases()[0].transformer.block_lists(),
             long_skips: denoiser.phases()[0].transformer.long_skips(),
+            streams_join_at: denoiser.phases()[0].transformer.streams_join_at(),
             buckets: buckets.into_iter().map(Size::of).collect(),
             default_steps: facts.default_steps,
             default_guidance_scale: facts.default_guidance_scale,

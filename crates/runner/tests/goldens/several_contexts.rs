@@ -1,5 +1,6 @@
-//! Caches with several contexts: one per block list of FLUX, two guidance branches of FLUX and Qwen-Image; and TeaCache and
-//! MagCache with the numbers published for them (`tests/reference/flux_caches.py`, `qwen_caches.py`).
+//! Caches with several contexts: one per block list of FLUX, two guidance branches of FLUX, FLUX.2 and Qwen-Image; and
+//! TeaCache and MagCache with the numbers published for them (`tests/reference/flux_caches.py`, `flux2_caches.py`,
+//! `qwen_caches.py`).
 
 use std::collections::HashMap;
 
@@ -61,6 +62,17 @@ fn check_decisions(image: &RunningImage, golden: &Golden) {
 #[test]
 fn flux_decisions_and_latents_equal_the_references() {
     check("flux_caches", 13, "flux-dev");
+}
+
+/// cache-dit sees text and picture as one stream in the second list.
+#[test]
+fn flux2_decisions_and_latents_equal_the_references() {
+    check("flux2_caches", 10, "flux2-klein");
+}
+
+#[test]
+fn flux2_decisions_about_two_forwards_equal_the_references() {
+    check("flux2_base_caches", 11, "flux2-klein-base");
 }
 
 #[test]

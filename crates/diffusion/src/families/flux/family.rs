@@ -79,7 +79,7 @@ pub(crate) fn load(parts: &FamilyParts<'_>) -> Result<LoadedFamily, DiffusionErr
         // diffusers hands its default to schnell too, which ignores it.
         default_guidance_scale: if config.guidance_embeds { DEFAULT_GUIDANCE_SCALE } else { 0.0 },
         labels: Labels::default(),
-        guidance: GuidanceKind::Distilled { is_told: config.guidance_embeds },
+        guidance: GuidanceKind::Distilled { is_told: config.guidance_embeds, takes_true_cfg: true },
         fit: Some(ModelFit { tea_cache_coefficients: TEA_CACHE_COEFFICIENTS, mag_ratios: MAG_RATIOS.to_vec() }),
         prompt_limits: vec![clip.limit().clone(), t5.limit(text_tokens)],
     };

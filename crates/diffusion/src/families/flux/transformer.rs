@@ -24,8 +24,8 @@ use super::single_block::SingleBlock;
 use crate::families::{Layout, Rows, Transformer};
 use crate::graphs::BlockGraphs;
 use crate::layers::{
-    DoubleBlock, DoubleBlockNames, Linear, ModulatedOutput, NORM_EPS, RotaryPositions, RowContext, TimeTextEmbedding,
-    patchify, unpatchify_channels_first,
+    DoubleBlock, DoubleBlockNames, Linear, ModulatedOutput, NORM_EPS, ROPE_THETA, RotaryPositions, RowContext,
+    TimeTextEmbedding, patchify, unpatchify_channels_first,
 };
 use crate::{DiffusionError, LatentShape};
 
@@ -147,7 +147,7 @@ fn positions(
     let image = (0..height).flat_map(|row| (0..width).map(move |column| [0, row, column]));
     // All text is at the origin, so rotations do nothing to it: T5's states carry the order of words.
     let places: Vec<_> = std::iter::repeat_n([0; AXES], text_tokens).chain(image).collect();
-    RotaryPositions::new(&places, channels, device)
+    RotaryPositions::new(&places, channels, ROPE_THETA, device)
 }
 
 /// The blocks of both lists together with the conditioning of the rows of one forward.

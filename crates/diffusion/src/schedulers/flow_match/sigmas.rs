@@ -10,6 +10,8 @@
 //!   <https://github.com/huggingface/diffusers/tree/v0.42.1/src/diffusers/schedulers>
 //! * `calculate_shift` (lines 73-83):
 //!   <https://github.com/huggingface/diffusers/blob/v0.42.1/src/diffusers/pipelines/flux/pipeline_flux.py#L73>
+//! * `compute_empirical_mu` (lines 62-77):
+//!   <https://github.com/huggingface/diffusers/blob/v0.42.1/src/diffusers/pipelines/flux2/pipeline_flux2_klein.py#L62>
 //!
 //! f32 and f64 are where NumPy and PyTorch have them in diffusers: levels that the scheduler spreads itself
 //! are f64 until the end, levels that the pipeline hands in are f32 from the start.
@@ -86,7 +88,7 @@ pub(super) fn euler_sigmas(config: &SchedulerConfig, schedule: &Schedule) -> Res
     let shift = shift(config, schedule)?;
     let mut levels = match schedule.sigmas {
         FlowSigmas::Scheduler => trained_levels(config, fixed_part(shift), schedule.steps)?,
-        FlowSigmas::Even => {
+        FlowSigmas::Even | FlowSigmas::EvenWithOwnShift => {
             let values = linspace(1.0, 1.0 / schedule.steps as f64, schedule.steps);
             Levels { values: values.into_iter().map(|value| f64::from(value as f32)).collect(), single: true }
         }
@@ -130,6 +132,16 @@ fn shift(config: &SchedulerConfig, schedule: &Schedule) -> Result<Shift, Diffusi
     if !config.boolean("use_dynamic_shifting", false)? {
         return Ok(Shift::Fixed(config.positive("shift", 1.0, f64::INFINITY)?));
     }
+    let mu = match schedule.sigmas {
+        FlowSigmas::EvenWithOwnShift => empirical_shift(schedule),
+        FlowSigmas::Scheduler | FlowSigmas::Even => shift_by_tokens(config, schedule)?,
+    };
+    let exponential = Shift::Dynamic(mu.exp());
+    config.choice("time_shift_type", &[("exponential", exponential), ("linear", Shift::Dynamic(mu))], exponential)
+}
+
+/// On the line through the configuration's two numbers of tokens.
+fn shift_by_tokens(config: &SchedulerConfig, schedule: &Schedule) -> Result<f64, DiffusionError> {
     let (base_shift, max_shift) = (config.number("base_shift", 0.5)?, config.number("max_shift", 1.15)?);
     let base_tokens = config.whole_number("base_image_seq_len", 256)?;
     let max_tokens = config.whole_number("max_image_seq_len", 4096)?;
@@ -137,9 +149,20 @@ fn shift(config: &SchedulerConfig, schedule: &Schedule) -> Result<Shift, Diffusi
         return Err(unsupported("max_image_seq_len", max_tokens, "more than base_image_seq_len"));
     }
     let slope = (max_shift - base_shift) / (max_tokens - base_tokens) as f64;
-    let mu = schedule.image_tokens as f64 * slope + (base_shift - slope * base_tokens as f64);
-    let exponential = Shift::Dynamic(mu.exp());
-    config.choice("time_shift_type", &[("exponential", exponential), ("linear", Shift::Dynamic(mu))], exponential)
+    Ok(schedule.image_tokens as f64 * slope + (base_shift - slope * base_tokens as f64))
+}
+
+/// As FLUX.2's pipelines have it: lines that were fitted to runs of 10 and of 200 steps, and a line between them. Large
+/// pictures take that of 200 steps whatever theirs are.
+fn empirical_shift(schedule: &Schedule) -> f64 {
+    const MOST_TOKENS: usize = 4300;
+    let line = |slope: f64, start: f64| slope * schedule.image_tokens as f64 + start;
+    let of_200 = line(0.00016927, 0.45666666);
+    if schedule.image_tokens > MOST_TOKENS {
+        return of_200;
+    }
+    let slope = (of_200 - line(8.73809524e-05, 1.89833333)) / 190.0;
+    slope * schedule.steps as f64 + (of_200 - 200.0 * slope)
 }
 
 /// What the ends of the training schedule are shifted by: dynamic shifting leaves them alone.
@@ -193,6 +216,25 @@ mod tests {
         assert_eq!(linspace(1.0, 0.25, 4), [1.0, 0.75, 0.5, 0.25]);
         assert_eq!(linspace(0.3, 0.1, 1), [0.3]);
         assert_eq!(linspace(0.7, 0.1, 8).last(), Some(&0.1));
+    }
+
+    /// Values of diffusers' `compute_empirical_mu`, and of its scheduler.
+    #[test]
+    fn a_shift_of_the_pipelines_own_depends_on_tokens_and_steps() {
+        let schedule = |image_tokens, steps| Schedule { steps, image_tokens, sigmas: FlowSigmas::EvenWithOwnShift };
+        for (image_tokens, steps, mu) in
+            [(4096, 4, 2.291180), (4096, 50, 2.023351), (1024, 4, 2.030690), (8100, 50, 1.827754)]
+        {
+            let found = empirical_shift(&schedule(image_tokens, steps));
+            assert!((found - mu).abs() < 1e-6, "{found} for {mu}");
+        }
+        let config = SchedulerConfig::from_json(r#"{"use_dynamic_shifting": true, "shift": 3.0}"#).unwrap();
+        let sigmas = euler_sigmas(&config, &schedule(1024, 4)).unwrap();
+        for (sigma, expected) in sigmas.iter().zip([1.0, 0.958085, 0.883982, 0.717497, 0.0]) {
+            assert!((sigma - expected).abs() < 1e-6, "{sigma} for {expected}");
+        }
+        let fixed = SchedulerConfig::from_json(r#"{"shift": 3.0}"#).unwrap();
+        assert_eq!(euler_sigmas(&fixed, &schedule(1024, 2)).unwrap(), [1.0, 0.75, 0.0]);
     }
 
     #[test]
