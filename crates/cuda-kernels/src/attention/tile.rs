@@ -96,32 +96,32 @@ macro_rules! tiles {
 }
 
 const F16: &[Tile] = tiles![
-    AttentionF16Size32 [32, 32] [1, 4, 64, 1],
-    AttentionF16Size64 [64, 64] [2, 4, 64, 1],
-    AttentionF16Size64Short [64, 64] [1, 4, 64, 1],
-    AttentionF16Size80 [80, 80] [2, 4, 64, 1],
-    AttentionF16Size80Short [80, 80] [1, 4, 64, 1],
-    AttentionF16Size96 [96, 96] [2, 4, 64, 1],
-    AttentionF16Size96Short [96, 96] [1, 4, 64, 1],
-    AttentionF16Size128 [128, 128] [2, 4, 64, 1],
-    AttentionF16Size128Short [128, 128] [1, 4, 64, 1],
-    AttentionF16Size160 [160, 160] [1, 4, 32, 1],
+    AttentionF16Size32 [32, 32] [1, 4, 64, 2],
+    AttentionF16Size64 [64, 64] [2, 4, 64, 2],
+    AttentionF16Size64Short [64, 64] [1, 4, 64, 2],
+    AttentionF16Size80 [80, 80] [2, 4, 64, 2],
+    AttentionF16Size80Short [80, 80] [1, 4, 64, 2],
+    AttentionF16Size96 [96, 96] [2, 4, 64, 2],
+    AttentionF16Size96Short [96, 96] [1, 4, 64, 2],
+    AttentionF16Size128 [128, 128] [2, 4, 64, 2],
+    AttentionF16Size128Short [128, 128] [1, 4, 64, 2],
+    AttentionF16Size160 [160, 160] [1, 4, 32, 2],
     AttentionF16Size256 [256, 256] [1, 4, 32, 1],
     AttentionF16Size512 [512, 256] [1, 4, 32, 1],
     AttentionF16Size512Short [512, 256] [1, 2, 32, 1],
 ];
 
 const BF16: &[Tile] = tiles![
-    AttentionBf16Size32 [32, 32] [1, 4, 64, 1],
-    AttentionBf16Size64 [64, 64] [2, 4, 64, 1],
-    AttentionBf16Size64Short [64, 64] [1, 4, 64, 1],
-    AttentionBf16Size80 [80, 80] [2, 4, 64, 1],
-    AttentionBf16Size80Short [80, 80] [1, 4, 64, 1],
-    AttentionBf16Size96 [96, 96] [2, 4, 64, 1],
-    AttentionBf16Size96Short [96, 96] [1, 4, 64, 1],
-    AttentionBf16Size128 [128, 128] [2, 4, 64, 1],
-    AttentionBf16Size128Short [128, 128] [1, 4, 64, 1],
-    AttentionBf16Size160 [160, 160] [1, 4, 32, 1],
+    AttentionBf16Size32 [32, 32] [1, 4, 64, 2],
+    AttentionBf16Size64 [64, 64] [2, 4, 64, 2],
+    AttentionBf16Size64Short [64, 64] [1, 4, 64, 2],
+    AttentionBf16Size80 [80, 80] [2, 4, 64, 2],
+    AttentionBf16Size80Short [80, 80] [1, 4, 64, 2],
+    AttentionBf16Size96 [96, 96] [2, 4, 64, 2],
+    AttentionBf16Size96Short [96, 96] [1, 4, 64, 2],
+    AttentionBf16Size128 [128, 128] [2, 4, 64, 2],
+    AttentionBf16Size128Short [128, 128] [1, 4, 64, 2],
+    AttentionBf16Size160 [160, 160] [1, 4, 32, 2],
     AttentionBf16Size256 [256, 256] [1, 4, 32, 1],
     AttentionBf16Size512 [512, 256] [1, 4, 32, 1],
     AttentionBf16Size512Short [512, 256] [1, 2, 32, 1],
@@ -148,6 +148,20 @@ mod tests {
     }
 
     #[test]
+    fn numbers_are_those_of_the_names() {
+        for (tile, value_type) in
+            F16.iter().zip(std::iter::repeat("f16")).chain(BF16.iter().zip(std::iter::repeat("bf16")))
+        {
+            let name = tile.kernel.name();
+            let numbers = name.strip_prefix(&format!("attention_{value_type}_")).unwrap();
+            let numbers: Vec<usize> = numbers.split('_').map(|number| number.parse().unwrap()).collect();
+            let [size, row_tiles, warps, keys, buffers] = numbers[..] else { panic!("{name}") };
+            let named = TileShape::narrow([size, size.min(256)], [row_tiles, warps, keys, buffers]);
+            assert_eq!(format!("{:?}", tile.shape), format!("{named:?}"), "{name}");
+        }
+    }
+
+    #[test]
     fn there_is_a_tile_for_every_size_on_every_device() {
         for (value_type, head_size) in ValueType::ALL.into_iter().flat_map(|of| (1..=512).map(move |size| (of, size))) {
             assert!(Tile::choose(value_type, head_size, (1, 1), SMALL).is_some(), "{value_type:?} {head_size}");
@@ -155,5 +169,6 @@ mod tests {
         assert!(Tile::choose(ValueType::F32, 1000, (1, 1), SMALL).is_some());
         assert!(Tile::choose(ValueType::F16, 513, (1, 1), H100).is_none());
         assert_eq!(chosen(512, 1, 1 << 20, SMALL), Kernel::AttentionBf16Size512Short);
+        assert_eq!(chosen(128, 24, 4608, SMALL), Kernel::AttentionBf16Size128Short);
     }
 }
