@@ -4,7 +4,7 @@
 and `<unk>` first. `write_t5` puts it into a folder as `spiece.model`, with or without a `tokenizer.json`.
 `write_clip` trains byte pairs as CLIP's are and writes `vocab.json` and `merges.txt`; `write_qwen2` does so for Qwen's,
 or writes `tokenizer.json`, and `write_gemma` trains Gemma's pieces. `write_bert` writes pieces of words as
-BERT's are, as `vocab.txt`.
+BERT's are, as `vocab.txt`, and `write_mistral` byte pairs as Mistral's, as `tokenizer.json`.
 """
 
 import io
@@ -16,7 +16,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import sentencepiece
-from tokenizers import Tokenizer
+from tokenizers import AddedToken, Regex, Tokenizer, models, pre_tokenizers, processors
 from tokenizers.pre_tokenizers import ByteLevel
 from transformers import CLIPTokenizer, GemmaTokenizer, Qwen2Tokenizer, T5Tokenizer
 
@@ -327,6 +327,58 @@ def write_gemma(folder: Path, merges: int = 300) -> int:
         "tokenizer_class": "GemmaTokenizer",
         "unk_token": "<unk>",
         "use_default_system_prompt": False,
+    }
+    write_json(folder / "tokenizer_config.json", config)
+    return len(vocabulary)
+
+
+MISTRAL_WORDS = (
+    r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+"
+    r"|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*"
+    r"|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+"""What becomes a word in Mistral's tokenizers since Nemo."""
+
+
+def write_mistral(folder: Path, merges: int = 300) -> int:
+    """Write a tokenizer of Mistral Small as repositories publish it. Returns how many tokens there are."""
+    folder.mkdir(parents=True)
+    special = ["<unk>", "<s>", "</s>", "[INST]", "[/INST]", "[IMG]", "<pad>", "[IMG_BREAK]", "[IMG_END]"]
+    special += ["[SYSTEM_PROMPT]", "[/SYSTEM_PROMPT]", *(f"<SPECIAL_{at}>" for at in range(11, 20))]
+    splitter = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(MISTRAL_WORDS), "isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    words: Counter[tuple[str, ...]] = Counter()
+    for text in captions():
+        words.update(tuple(word) for word, _ in splitter.pre_tokenize_str(text))
+    learnt = learn_merges(words, merges)
+    alphabet = sorted(ByteLevel.alphabet(), key=lambda symbol: (not symbol.isascii(), symbol))
+    pieces = [*special, *alphabet, *("".join(pair) for pair in learnt)]
+    vocabulary = {piece: at for at, piece in enumerate(pieces)}
+    tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=learnt, ignore_merges=True))
+    tokenizer.pre_tokenizer = splitter
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="<s> $A", pair="<s> $A <s> $B", special_tokens=[("<s>", vocabulary["<s>"])]
+    )
+    tokenizer.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in special])
+    tokenizer.save(str(folder / "tokenizer.json"))
+    flags = {"lstrip": False, "normalized": False, "rstrip": False, "single_word": False, "special": True}
+    config = {
+        "add_bos_token": True,
+        "add_eos_token": False,
+        "added_tokens_decoder": {str(at): {"content": token, **flags} for at, token in enumerate(special)},
+        "bos_token": "<s>",
+        "clean_up_tokenization_spaces": False,
+        "eos_token": "</s>",
+        "model_max_length": 1000000000000000019884624838656,
+        "pad_token": "<pad>",
+        "padding_side": "left",
+        "processor_class": "PixtralProcessor",
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "unk_token": "<unk>",
     }
     write_json(folder / "tokenizer_config.json", config)
     return len(vocabulary)

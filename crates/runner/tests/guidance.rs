@@ -231,6 +231,20 @@ fn flux2_klein_base_is_guided_by_a_second_forward_for_the_empty_prompt() {
     assert_eq!(contexts(ImageRequest { guidance_scale: Some(1.0), ..request() }), all);
 }
 
+#[test]
+fn flux2_dev_receives_its_guidance_scale_and_nothing_else() {
+    let engine = engine("flux2-dev");
+    let planned = engine.plan(request()).unwrap();
+    assert_eq!(planned.spec().guidance, Guidance::Distilled { scale: 4.0, true_cfg_scale: 1.0 });
+    assert_eq!(engine.model().default_steps, 50);
+    for (request, param) in [
+        (ImageRequest { true_cfg_scale: Some(2.0), ..request() }, "true_cfg_scale"),
+        (ImageRequest { negative_prompt: Some("blurry".to_owned()), ..request() }, "negative_prompt"),
+    ] {
+        assert_eq!(engine.plan(request).unwrap_err().param, param);
+    }
+}
+
 /// Blocks are counted in each list.
 #[test]
 fn a_cache_must_fit_the_smaller_list_of_flux2() {

@@ -25,7 +25,7 @@ pub struct FamilyEntry {
 }
 
 /// All families. Older repositories name `Transformer2DModel`, of which DiT and PixArt were once variants.
-pub(crate) static FAMILIES: [FamilyEntry; 9] = [
+pub(crate) static FAMILIES: [FamilyEntry; 10] = [
     FamilyEntry {
         pipeline: "DiTPipeline",
         transformers: &["DiTTransformer2DModel", "Transformer2DModel"],
@@ -86,7 +86,14 @@ pub(crate) static FAMILIES: [FamilyEntry; 9] = [
         pipeline: "Flux2KleinPipeline",
         transformers: &["Flux2Transformer2DModel"],
         vae: VaeClass::Flux2,
-        load: flux2::load,
+        load: |parts| flux2::load(parts, flux2::Variant::Klein),
+        build: flux2::build,
+    },
+    FamilyEntry {
+        pipeline: "Flux2Pipeline",
+        transformers: &["Flux2Transformer2DModel"],
+        vae: VaeClass::Flux2,
+        load: |parts| flux2::load(parts, flux2::Variant::Dev),
         build: flux2::build,
     },
 ];

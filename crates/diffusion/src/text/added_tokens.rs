@@ -135,7 +135,7 @@ impl AddedTokens {
         }
     }
 
-    /// Gives a tokenizer without added tokens all of them.
+    /// Gives a tokenizer all of them.
     ///
     /// # Errors
     /// What the tokenizers library says.

@@ -25,6 +25,14 @@ impl ChatTemplate {
         behind: Self::QWEN3.behind,
     };
 
+    /// FLUX.2-dev's: Mistral's with a system prompt. The line break stands where its makers have it.
+    pub const FLUX2_DEV: Self = Self {
+        before: "<s>[SYSTEM_PROMPT]You are an AI that reasons about image descriptions. You give structured responses \
+                 focusing on object relationships, object\nattribution and actions without \
+                 speculation.[/SYSTEM_PROMPT][INST]",
+        behind: "[/INST]",
+    };
+
     /// The whole text.
     pub fn apply(&self, prompt: &str) -> String {
         format!("{}{prompt}{}", self.before, self.behind)

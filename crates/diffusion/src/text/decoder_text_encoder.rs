@@ -9,6 +9,8 @@
 //! * `SanaPipeline._get_gemma_prompt_embeds`:
 //!   <https://github.com/huggingface/diffusers/blob/v0.42.1/src/diffusers/pipelines/sana/pipeline_sana.py>
 
+use std::ops::Range;
+
 use afterimage_checkpoint::{OwnClass, Parameters, component_config};
 use candle_core::Tensor;
 use serde_json::Value;
@@ -19,7 +21,8 @@ use super::encoder_source::{EncoderSource, Recipe};
 use super::prompt_limit::{PromptCut, PromptLimit};
 use super::residency::Resident;
 use super::tokenizer::TextTokenizer;
-use super::{gemma_tokenizer, qwen_tokenizer};
+use super::tokenizer_files::TokenizerFiles;
+use super::{gemma_tokenizer, mistral_tokenizer, qwen_tokenizer};
 use crate::DiffusionError;
 
 /// What a decoder is loaded as.
@@ -50,7 +53,7 @@ pub struct DecoderTextEncoder {
 pub struct DecoderStates {
     /// `[1, tokens, dim]`
     pub states: Tensor,
-    /// Of these so many are the text's; what follows is padding.
+    /// Of these so many are the text's; the others are padding.
     pub length: usize,
     /// What did not fit.
     pub cut: Option<PromptCut>,
@@ -121,8 +124,8 @@ impl DecoderTextEncoder {
     /// The states of a text, at most `max_tokens`, without padding, on which no token before it depends.
     pub fn encode(&self, text: &str, max_tokens: usize) -> Result<DecoderStates, DiffusionError> {
         let tokens = self.tokenizer.tokens(text, max_tokens)?;
-        let length = tokens.ids.len();
-        self.states(tokens.ids, length, self.limit(max_tokens).cut(tokens.cut))
+        let text = 0..tokens.ids.len();
+        self.states(tokens.ids, text, self.limit(max_tokens).cut(tokens.cut))
     }
 
     /// The states of a prompt in a template, at most `max_tokens` with it. What is cut of the template behind the prompt is no
@@ -139,21 +142,28 @@ impl DecoderTextEncoder {
     ) -> Result<DecoderStates, DiffusionError> {
         let tokens = self.tokenizer.tokens(&template.apply(prompt), max_tokens)?;
         let behind = self.tokenizer.tokens(template.behind, usize::MAX)?.ids.len();
-        let length = tokens.ids.len();
-        self.states(tokens.ids, length, limit.cut(tokens.cut.saturating_sub(behind)))
+        let text = 0..tokens.ids.len();
+        self.states(tokens.ids, text, limit.cut(tokens.cut.saturating_sub(behind)))
     }
 
-    /// The states of a text that is padded to `tokens` at its end. Padding is not attended to, but attends to the text.
+    /// The states of a text that is padded to `tokens`, at its end or its beginning as its tokenizer does it. Padding is not
+    /// attended to; behind a text it attends to that, before one to nothing.
     pub fn encode_padded(&self, text: &str, tokens: usize) -> Result<DecoderStates, DiffusionError> {
         let padded = self.tokenizer.padded_tokens(text, tokens)?;
         let length = self.tokenizer.tokens(text, tokens)?.ids.len();
-        self.states(padded.ids, length, self.limit(tokens).cut(padded.cut))
+        let text = self.tokenizer.place_of_text(length, tokens);
+        self.states(padded.ids, text, self.limit(tokens).cut(padded.cut))
     }
 
-    fn states(&self, ids: Vec<u32>, length: usize, cut: Option<PromptCut>) -> Result<DecoderStates, DiffusionError> {
+    fn states(
+        &self,
+        ids: Vec<u32>,
+        text: Range<usize>,
+        cut: Option<PromptCut>,
+    ) -> Result<DecoderStates, DiffusionError> {
         let ids = Tensor::new(ids, &self.source.device)?.unsqueeze(0)?;
-        let states = self.decoder.with(|decoder| Ok(decoder.forward(&ids, &[length])?))?;
-        Ok(DecoderStates { states: self.source.hand_over(&states)?, length, cut })
+        let states = self.decoder.with(|decoder| Ok(decoder.forward(&ids, std::slice::from_ref(&text))?))?;
+        Ok(DecoderStates { states: self.source.hand_over(&states)?, length: text.len(), cut })
     }
 }
 
@@ -164,7 +174,16 @@ fn own_class(path: &str, text: &str) -> Result<Option<String>, DiffusionError> {
 }
 
 fn tokenizer(source: &EncoderSource, parts: &DecoderParts<'_>) -> Result<TextTokenizer, DiffusionError> {
+    let class = source.index.component(parts.tokenizer).map(str::to_owned);
+    let class = match class {
+        Some(class) => Some(class),
+        None => TokenizerFiles::open(&source.folder, parts.tokenizer)?.class().map(str::to_owned),
+    };
+    let is_mistral = class.is_some_and(|class| mistral_tokenizer::CLASSES.contains(&class.as_str()));
     Ok(match parts.kind {
+        DecoderKind::Mistral if is_mistral => {
+            mistral_tokenizer::load(&source.tokenizer(parts.tokenizer, &mistral_tokenizer::CLASSES)?)?
+        }
         DecoderKind::Gemma2 => gemma_tokenizer::load(&source.tokenizer(parts.tokenizer, &gemma_tokenizer::CLASSES)?)?,
         _ => qwen_tokenizer::load(&source.tokenizer(parts.tokenizer, &qwen_tokenizer::CLASSES)?)?,
     })

@@ -23,6 +23,7 @@ mod gemma_tokenizer;
 mod goldens;
 #[cfg(test)]
 mod hostile;
+mod mistral_tokenizer;
 mod prompt_limit;
 mod qwen_tokenizer;
 mod residency;

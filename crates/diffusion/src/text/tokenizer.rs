@@ -10,6 +10,8 @@
 //! * `TokenizersBackend.set_truncation_and_padding` (lines 897-970):
 //!   <https://github.com/huggingface/transformers/blob/v5.23.0/src/transformers/tokenization_utils_tokenizers.py#L897>
 
+use std::ops::Range;
+
 use afterimage_checkpoint::guard::without_panic;
 use afterimage_checkpoint::{CheckpointError, component_config};
 use tokenizers::{Tokenizer, TruncationDirection};
@@ -33,6 +35,8 @@ pub struct TextTokenizer {
     /// Tokens of an empty text.
     specials: usize,
     padding: u32,
+    /// It stands before a text.
+    pads_first: bool,
 }
 
 /// A text as token ids.
@@ -55,7 +59,17 @@ impl TextTokenizer {
         let specials = tokenizer.encode_fast("", true).map_err(|error| error.to_string())?.len();
         let id = tokenizer.token_to_id(padding);
         let padding = id.ok_or_else(|| format!("the padding token `{padding}` is not in the vocabulary"))?;
-        Ok(Self { tokenizer, place, specials, padding })
+        Ok(Self { tokenizer, place, specials, padding, pads_first: false })
+    }
+
+    /// With padding before a text, where `pads_first`.
+    pub(super) fn padding_first(self, pads_first: bool) -> Self {
+        Self { pads_first, ..self }
+    }
+
+    /// Where a text of so many tokens stands among as many as it is padded to.
+    pub(super) fn place_of_text(&self, length: usize, padded: usize) -> Range<usize> {
+        if self.pads_first { padded - length..padded } else { 0..length }
     }
 
     /// The ids of a text with its special tokens, at most `max_tokens` of them.
@@ -89,7 +103,11 @@ impl TextTokenizer {
     /// As [`Self::tokens`].
     pub(crate) fn padded_tokens(&self, text: &str, tokens: usize) -> Result<Tokens, DiffusionError> {
         let Tokens { mut ids, cut } = self.tokens(text, tokens)?;
+        let padding = tokens - ids.len();
         ids.resize(tokens, self.padding);
+        if self.pads_first {
+            ids.rotate_right(padding);
+        }
         Ok(Tokens { ids, cut })
     }
 

@@ -66,6 +66,21 @@ impl<'a> TokenizerFiles<'a> {
         self.check_side("padding_side")
     }
 
+    /// Whether texts are padded at their beginning: `tokenizer_config.json` decides, then `tokenizer.json`, then the class.
+    pub(super) fn pads_first(&self) -> Result<bool, CheckpointError> {
+        const KEY: &str = "padding_side";
+        match self.config.get(KEY).filter(|side| !side.is_null()) {
+            Some(side) if side == "left" => return Ok(true),
+            Some(side) if side == "right" => return Ok(false),
+            Some(side) => return Err(self.unsupported(KEY, side, "left or right")),
+            None => {}
+        }
+        let padding = self.tokenizer.as_ref().and_then(|json| json.get("padding"));
+        let direction = padding.and_then(|padding| padding.get("direction"));
+        let by_class = || self.class().is_some_and(|class| class.starts_with("Llama"));
+        Ok(direction.and_then(Value::as_str).map_or_else(by_class, |side| side == "Left"))
+    }
+
     fn check_side(&self, key: &str) -> Result<(), CheckpointError> {
         match self.config.get(key).filter(|side| !side.is_null() && *side != "right") {
             Some(side) => Err(self.unsupported(key, side, "right")),

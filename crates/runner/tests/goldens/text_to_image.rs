@@ -373,6 +373,21 @@ fn flux2_klein_base_mixed_batch() {
 }
 
 #[test]
+fn flux2_dev_pictures() {
+    check_runs("flux2-dev");
+}
+
+#[test]
+fn flux2_dev_caches() {
+    check_caches("flux2-dev");
+}
+
+#[test]
+fn flux2_dev_mixed_batch() {
+    check_mixed_batch("flux2-dev");
+}
+
+#[test]
 fn z_image_turbo_pictures() {
     check_runs("z-image-turbo");
 }

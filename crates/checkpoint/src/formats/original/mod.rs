@@ -7,6 +7,7 @@
 //! stored, quantised or not.
 
 mod flux;
+mod flux2;
 mod sd3;
 mod z_image;
 
@@ -38,7 +39,8 @@ struct Names {
     rules: &'static [(&'static str, Becomes)],
 }
 
-const FAMILIES: [Names; 3] = [flux::NAMES, sd3::NAMES, z_image::NAMES];
+/// FLUX.2 has the signs of FLUX, too.
+const FAMILIES: [Names; 4] = [flux2::NAMES, flux::NAMES, sd3::NAMES, z_image::NAMES];
 
 /// Models that are often met in single files and not served, by a name in them.
 const OTHERS: [(&str, &str); 4] = [

@@ -38,6 +38,9 @@ pub(super) struct TransformerConfig {
     mlp_ratio: f64,
     /// Channels of a head that each axis turns.
     pub(super) axes_dims_rope: [usize; AXES],
+    /// The model may be conditioned on the guidance scale, of which klein's pipeline tells it none.
+    #[serde(deserialize_with = "component_config::truth")]
+    pub(super) guidance_embeds: bool,
     /// Longest period of the angles.
     pub(super) rope_theta: f64,
     /// Of all norms.
@@ -58,6 +61,7 @@ impl Default for TransformerConfig {
             timestep_guidance_channels: 256,
             mlp_ratio: 3.0,
             axes_dims_rope: [32; AXES],
+            guidance_embeds: true,
             rope_theta: 2000.0,
             eps: 1e-6,
         }
@@ -150,6 +154,7 @@ mod tests {
             "num_single_layers": 20, "out_channels": null, "patch_size": 1, "rope_theta": 2000,
             "timestep_guidance_channels": 256}"#;
         let klein = TransformerConfig::from_json(klein).unwrap();
+        assert!(!klein.guidance_embeds && TransformerConfig::from_json("{}").unwrap().guidance_embeds);
         assert_eq!((klein.hidden_size(), klein.inner_size(), klein.num_single_layers), (3072, 9216, 20));
         let default = TransformerConfig::from_json("{}").unwrap();
         assert_eq!((default.hidden_size(), default.joint_attention_dim, default.num_layers), (6144, 15360, 8));

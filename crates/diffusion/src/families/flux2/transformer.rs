@@ -8,8 +8,8 @@
 //! * `Flux2KleinPipeline._prepare_text_ids` (lines 270-288), `_prepare_latent_ids` (292-323) and `_pack_latents` (393-401):
 //!   <https://github.com/huggingface/diffusers/blob/v0.42.1/src/diffusers/pipelines/flux2/pipeline_flux2_klein.py#L270>
 //!
-//! Departs from it: timesteps stay f32 until their sinusoids are taken, where diffusers rounds them to the dtype of the
-//! model.
+//! Departs from it: timesteps and guidance scales stay f32 until their sinusoids are taken, where diffusers rounds them to
+//! the dtype of the model.
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -38,6 +38,8 @@ pub(super) struct Flux2Transformer {
     text_embedder: Linear,
     timestep_channels: usize,
     timestep_embedder: TimestepEmbedding,
+    /// Where the model is conditioned on guidance scales.
+    guidance_embedder: Option<TimestepEmbedding>,
     modulations: Modulations,
     blocks: Vec<DoubleBlock>,
     single_blocks: Vec<SingleBlock>,
@@ -52,14 +54,16 @@ pub(super) struct Flux2Transformer {
 impl Flux2Transformer {
     /// The names of the block lists in diffusers, in the order they run.
     pub(super) const BLOCK_LISTS: [&'static str; 2] = ["transformer_blocks", "single_transformer_blocks"];
-    /// What is there for guidance scales, of which klein's pipelines tell their models none.
-    pub(super) const UNUSED_WEIGHTS: [&'static str; 1] = ["time_guidance_embed.guidance_embedder."];
+    /// What is there for guidance scales.
+    pub(super) const GUIDANCE_WEIGHTS: [&'static str; 1] = ["time_guidance_embed.guidance_embedder."];
 
-    /// `shapes` are those of the latents that will be asked for, `text_tokens` is the length of every text.
+    /// `shapes` are those of the latents that will be asked for, `text_tokens` is the length of every text; with
+    /// `takes_guidance` the model is conditioned on guidance scales.
     pub(super) fn new(
         config: &TransformerConfig,
         shapes: &[LatentShape],
         text_tokens: usize,
+        takes_guidance: bool,
         parameters: &Parameters,
     ) -> std::result::Result<Self, DiffusionError> {
         let size = config.hidden_size();
@@ -71,14 +75,18 @@ impl Flux2Transformer {
             let grid = (latents.height, latents.width);
             Ok((grid, positions(text_tokens, grid, config, parameters.device())?))
         });
-        let timesteps = parameters.pp("time_guidance_embed").pp("timestep_embedder");
+        let embedder = |name: &str| {
+            let parameters = parameters.pp("time_guidance_embed").pp(name);
+            TimestepEmbedding::load(config.timestep_guidance_channels, size, false, &parameters)
+        };
         Ok(Self {
             hidden_size: size,
             text_tokens,
             image_embedder: Linear::load(config.in_channels, size, false, parameters.pp("x_embedder"))?,
             text_embedder: Linear::load(config.joint_attention_dim, size, false, parameters.pp("context_embedder"))?,
             timestep_channels: config.timestep_guidance_channels,
-            timestep_embedder: TimestepEmbedding::load(config.timestep_guidance_channels, size, false, &timesteps)?,
+            timestep_embedder: embedder("timestep_embedder")?,
+            guidance_embedder: if takes_guidance { Some(embedder("guidance_embedder")?) } else { None },
             modulations: Modulations::new(size, parameters)?,
             blocks: blocks.collect::<Result<_>>()?,
             single_blocks: single_blocks.collect::<Result<_>>()?,
@@ -111,10 +119,19 @@ impl Flux2Transformer {
     }
 
     /// The one vector that conditions all of a row, behind the SiLU that every modulation begins with.
-    fn embed_timesteps(&self, timesteps: &[f32]) -> Result<Tensor> {
-        let timesteps: Vec<f32> = timesteps.iter().map(|timestep| timestep / TIMESTEPS * TIMESTEPS).collect();
-        let sinusoids = Sinusoids::StopShort.project_to(self.timestep_channels, &timesteps, 1.0, &self.device)?;
-        self.timestep_embedder.forward(&sinusoids.to_dtype(self.dtype)?)?.silu()
+    fn embed_condition(&self, timesteps: &[f32], guidance_scales: &[f32]) -> Result<Tensor> {
+        let project = |values: Vec<f32>| {
+            let sinusoids = Sinusoids::StopShort.project_to(self.timestep_channels, &values, 1.0, &self.device)?;
+            sinusoids.to_dtype(self.dtype)
+        };
+        let timesteps = timesteps.iter().map(|timestep| timestep / TIMESTEPS * TIMESTEPS).collect();
+        let mut embedding = self.timestep_embedder.forward(&project(timesteps)?)?;
+        if let Some(guidance) = &self.guidance_embedder {
+            // They span what timesteps do.
+            let scales = guidance_scales.iter().map(|scale| scale * TIMESTEPS).collect();
+            embedding = (embedding + guidance.forward(&project(scales)?)?)?;
+        }
+        embedding.silu()
     }
 }
 
@@ -142,7 +159,7 @@ impl Transformer for Flux2Transformer {
         // [rows, channels, height, width] -> [rows, height * width, channels]
         let tokens = rows.latents.to_dtype(self.dtype)?.flatten_from(2)?.transpose(1, 2)?.contiguous()?;
         let hidden = self.image_embedder.forward(&tokens)?;
-        let embedding = self.embed_timesteps(rows.timesteps)?;
+        let embedding = self.embed_condition(rows.timesteps, rows.guidance_scales)?;
         let context = RowContext::new(self.modulations.forward(&embedding)?).with_positions(positions.clone());
         let list = PreparedBlocks { transformer: self, context };
         let encoder = Some(rows.conditioning.states()?.clone());

@@ -8,6 +8,7 @@ use candle_core::{Result, Tensor};
 
 use super::config::DecoderConfig;
 use super::kind::DecoderKind;
+use super::mask::Mask;
 use super::norm::Norm;
 use crate::layers::{HalfRotaryPositions, Linear, Projections};
 use crate::ops::attention::{Scores, attention};
@@ -47,14 +48,17 @@ impl Attention {
     }
 
     /// `[rows, tokens, hidden]` to the same.
-    pub(super) fn forward(&self, x: &Tensor, positions: &HalfRotaryPositions, mask: &Tensor) -> Result<Tensor> {
+    pub(super) fn forward(&self, x: &Tensor, positions: &HalfRotaryPositions, mask: &Mask) -> Result<Tensor> {
         let [mut query, mut key, value] = self.projections.forward_heads(x, self.head_size)?;
         if let Some((query_norm, key_norm)) = &self.norms {
             (query, key) = (query_norm.forward(&query)?, key_norm.forward(&key)?);
         }
         let (query, key) = (positions.rotate(&query)?, positions.rotate(&key)?);
-        let scores = Scores { scale: Some(self.scale), soft_cap: self.soft_cap, bias: Some(mask) };
-        let attended = attention(&query, &self.shared(&key)?, &self.shared(&value)?, scores)?;
+        let scores = Scores { scale: Some(self.scale), soft_cap: self.soft_cap, bias: Some(&mask.bias) };
+        let mut attended = attention(&query, &self.shared(&key)?, &self.shared(&value)?, scores)?;
+        if let Some(sees_any) = &mask.sees_any {
+            attended = attended.broadcast_mul(&sees_any.to_dtype(attended.dtype())?)?;
+        }
         self.to_out.forward(&attended)
     }
 

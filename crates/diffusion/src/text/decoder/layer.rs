@@ -9,6 +9,7 @@ use candle_core::{Result, Tensor};
 use super::attention::Attention;
 use super::config::DecoderConfig;
 use super::kind::DecoderKind;
+use super::mask::Mask;
 use super::norm::Norm;
 use crate::layers::{HalfRotaryPositions, Linear};
 use crate::ops::activation::Activation;
@@ -45,7 +46,7 @@ impl Layer {
     }
 
     /// `[rows, tokens, hidden]` to the same.
-    pub(super) fn forward(&self, x: &Tensor, positions: &HalfRotaryPositions, mask: &Tensor) -> Result<Tensor> {
+    pub(super) fn forward(&self, x: &Tensor, positions: &HalfRotaryPositions, mask: &Mask) -> Result<Tensor> {
         let mut attended = self.attention.forward(&self.attention_norm.forward(x)?, positions, mask)?;
         if let Some((norm, _)) = &self.output_norms {
             attended = norm.forward(&attended)?;

@@ -1,5 +1,7 @@
 //! A decoder, from token ids to the hidden states that somebody reads.
 
+use std::ops::Range;
+
 use afterimage_checkpoint::Parameters;
 use candle_core::{Device, Result, Tensor};
 use candle_nn::{Embedding, Module};
@@ -45,11 +47,11 @@ impl Decoder {
         })
     }
 
-    /// `[rows, tokens]` of ids, of which the first of each row's `lengths` count and the others are padding, to
-    /// `[rows, tokens, taps * hidden]`. Rows do not depend on each other, nor tokens on padding behind them.
-    pub(in crate::text) fn forward(&self, ids: &Tensor, lengths: &[usize]) -> Result<Tensor> {
+    /// `[rows, tokens]` of ids, of which each row's text counts and the others are padding, to
+    /// `[rows, tokens, taps * hidden]`. Rows do not depend on each other, nor texts on padding.
+    pub(in crate::text) fn forward(&self, ids: &Tensor, texts: &[Range<usize>]) -> Result<Tensor> {
         let tokens = ids.dim(1)?;
-        let masks = Masks::new(lengths, tokens, self.config.window, &self.device)?;
+        let masks = Masks::new(texts, tokens, self.config.window, &self.device)?;
         let positions = HalfRotaryPositions::new(tokens, self.config.head_size, self.config.theta, &self.device)?;
         let mut x = self.embed(ids)?;
         let mut states = vec![None; self.config.layers + 1];
@@ -101,10 +103,10 @@ mod tests {
             };
             let ids: Vec<u32> = rows.iter().flat_map(|row| ids(*row)).collect();
             let ids = Tensor::from_vec(ids, (3, 17), &Device::Cpu).unwrap();
-            let together = decoder.forward(&ids, &rows.map(|(_, length)| length)).unwrap();
+            let together = decoder.forward(&ids, &rows.map(|(_, length)| 0..length)).unwrap();
             for (row, (_, length)) in rows.iter().enumerate() {
                 let part = |tensor: &Tensor, dim| tensor.narrow(0, row, 1).unwrap().narrow(dim, 0, *length).unwrap();
-                let alone = decoder.forward(&part(&ids, 1), &[*length]).unwrap();
+                let alone = decoder.forward(&part(&ids, 1), std::slice::from_ref(&(0..*length))).unwrap();
                 assert_near(&part(&together, 1), &alone, &format!("{name}, row {row}"));
             }
         }
