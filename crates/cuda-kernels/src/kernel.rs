@@ -97,6 +97,28 @@ kernels! {
         AttentionBf16Size512 = attention_bf16_512_1_4_32_1,
         AttentionBf16Size512Short = attention_bf16_512_1_2_32_1,
     }
+    epilogue {
+        EpilogueF32 = epilogue_f32,
+        EpilogueF16 = epilogue_f16,
+        EpilogueBf16 = epilogue_bf16,
+        EpilogueAnyF32 = epilogue_any_f32,
+        EpilogueAnyF16 = epilogue_any_f16,
+        EpilogueAnyBf16 = epilogue_any_bf16,
+    }
+    group_norm {
+        GroupMomentsF32 = group_moments_f32,
+        GroupMomentsF16 = group_moments_f16,
+        GroupMomentsBf16 = group_moments_bf16,
+        GroupMomentsAnyF32 = group_moments_any_f32,
+        GroupMomentsAnyF16 = group_moments_any_f16,
+        GroupMomentsAnyBf16 = group_moments_any_bf16,
+        ScaleShiftF32 = scale_shift_f32,
+        ScaleShiftF16 = scale_shift_f16,
+        ScaleShiftBf16 = scale_shift_bf16,
+        ScaleShiftAnyF32 = scale_shift_any_f32,
+        ScaleShiftAnyF16 = scale_shift_any_f16,
+        ScaleShiftAnyBf16 = scale_shift_any_bf16,
+    }
     layer_norm {
         LayerNormF32 = layer_norm_f32,
         LayerNormF16 = layer_norm_f16,
@@ -104,6 +126,22 @@ kernels! {
         LayerNormAnyF32 = layer_norm_any_f32,
         LayerNormAnyF16 = layer_norm_any_f16,
         LayerNormAnyBf16 = layer_norm_any_bf16,
+    }
+    norm_and_turn {
+        NormAndTurnF32 = norm_and_turn_f32,
+        NormAndTurnF16 = norm_and_turn_f16,
+        NormAndTurnBf16 = norm_and_turn_bf16,
+        NormAndTurnAnyF32 = norm_and_turn_any_f32,
+        NormAndTurnAnyF16 = norm_and_turn_any_f16,
+        NormAndTurnAnyBf16 = norm_and_turn_any_bf16,
+        RmsNormF32 = rms_norm_f32,
+        RmsNormF16 = rms_norm_f16,
+        RmsNormBf16 = rms_norm_bf16,
+    }
+    reduction {
+        ReduceF32 = reduce_f32,
+        ReduceF16 = reduce_f16,
+        ReduceBf16 = reduce_bf16,
     }
     unfold {
         UnfoldF32 = unfold_f32,

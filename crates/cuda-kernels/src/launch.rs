@@ -42,6 +42,10 @@ impl Span<'_> {
         self.address.is_multiple_of(16)
     }
 
+    pub(crate) fn length(self) -> usize {
+        self.length
+    }
+
     /// The address, if there are enough values.
     pub(crate) fn at_least(
         self,
@@ -54,6 +58,16 @@ impl Span<'_> {
         }
         Ok(self.address)
     }
+}
+
+/// The same of an operand that may be none, with the address of none.
+pub(crate) fn at_least(
+    span: Option<Span<'_>>,
+    needed: usize,
+    operator: &'static str,
+    operand: &'static str,
+) -> Result<u64, KernelError> {
+    span.map_or(Ok(0), |span| span.at_least(needed, operator, operand))
 }
 
 /// What a kernel takes.

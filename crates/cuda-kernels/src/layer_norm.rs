@@ -4,7 +4,7 @@ use std::marker::PhantomData;
 
 use crate::error::KernelError;
 use crate::kernel::Kernel;
-use crate::launch::{Launch, Parameters, Span, are_wide, count, threads_for};
+use crate::launch::{Launch, Parameters, Span, are_wide, at_least, count, threads_for};
 use crate::value_type::ValueType;
 
 const OPERATOR: &str = "layer norm";
@@ -77,16 +77,13 @@ impl<'a> LayerNorm<'a> {
         let (scale, shift) = modulation.map(|modulation| (modulation.scale, modulation.shift)).unzip();
         let (stride, tokens) = modulation.map_or((0, 1), |modulation| (modulation.stride, modulation.tokens.max(1)));
         let modulated = if rows == 0 { 0 } else { (rows.div_ceil(tokens) - 1) * stride + size };
-        let at = |span: Option<Span<'a>>, needed, operand| {
-            span.map_or(Ok(0), |span| span.at_least(needed, OPERATOR, operand))
-        };
         let parameters = LayerNormParameters {
-            x: x.at_least(rows * size, OPERATOR, "x")?,
-            weight: at(affine.0, size, "weight")?,
-            bias: at(affine.1, size, "bias")?,
-            scale: at(scale, modulated, "scale")?,
-            shift: at(shift, modulated, "shift")?,
-            output: output.at_least(rows * size, OPERATOR, "output")?,
+            x: at_least(Some(x), rows * size, OPERATOR, "x")?,
+            weight: at_least(affine.0, size, OPERATOR, "weight")?,
+            bias: at_least(affine.1, size, OPERATOR, "bias")?,
+            scale: at_least(scale, modulated, OPERATOR, "scale")?,
+            shift: at_least(shift, modulated, OPERATOR, "shift")?,
+            output: at_least(Some(output), rows * size, OPERATOR, "output")?,
             size: count(size, OPERATOR, "a row")?,
             tokens: count(tokens, OPERATOR, "rows of a modulation")?,
             stride: count(stride, OPERATOR, "stride of the modulation")?,

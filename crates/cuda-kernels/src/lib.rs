@@ -5,29 +5,39 @@
 //! emulation (feature `emulation`) that compiles the same files as C++ and checks every access to memory. The cases of
 //! [`parity`] compare both with definitions in f64. No tensors, no models.
 
+mod activation;
 mod attention;
 #[cfg(feature = "cuda")]
 pub mod device;
 #[cfg(feature = "emulation")]
 pub mod emulation;
+mod epilogue;
 mod error;
+mod group_norm;
 mod kernel;
 mod launch;
 mod layer_norm;
 mod limits;
 mod machine;
+mod norm_and_turn;
 pub mod parity;
+mod reduction;
 #[cfg(feature = "tuning")]
 pub mod tuning;
 mod unfold;
 mod value_type;
 
+pub use activation::Activation;
 pub use attention::{Attention, AttentionParameters, HeadVectors, ScoreBias};
+pub use epilogue::{Epilogue, Gate};
 pub use error::KernelError;
+pub use group_norm::{GroupMoments, ScaleShift};
 pub use kernel::{Family, Kernel};
 pub use launch::{Launch, Parameters, Span};
 pub use layer_norm::{LayerNorm, Modulation};
 pub use limits::Limits;
 pub use machine::{Machine, MemoryOf};
+pub use norm_and_turn::{NormAndTurn, Pairs, Turn};
+pub use reduction::{Magnitudes, Reduction};
 pub use unfold::Unfold;
 pub use value_type::ValueType;

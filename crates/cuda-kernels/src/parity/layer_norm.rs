@@ -1,7 +1,7 @@
 //! Cases of layer norms.
 
 use super::report::Report;
-use super::values::{Placed, Random, Values};
+use super::values::{Placed, Random};
 use crate::error::KernelError;
 use crate::layer_norm::{LayerNorm, Modulation};
 use crate::machine::Machine;
@@ -44,11 +44,7 @@ pub(super) fn check<M: Machine>(machine: &M) -> Report {
 fn run<M: Machine>(machine: &M, case: Case) -> Result<f64, KernelError> {
     let Case { value_type, rows, size, is_affine, modulation, offset } = case;
     let mut random = Random::new(size as u64);
-    let mut operand = |count, spread| -> Result<_, KernelError> {
-        let values = Values::random(value_type, count, spread, &mut random);
-        let placed = values.place(machine, offset)?;
-        Ok((values.wide, placed))
-    };
+    let mut operand = |count, spread| random.operand(machine, value_type, (count, spread, offset));
     let x = operand(rows * size, 2.0)?;
     let [weight, bias] = [operand(size, 1.0)?, operand(size, 1.0)?];
     let (tokens, between) = modulation.unwrap_or((1, 0));

@@ -4,7 +4,12 @@
 //! `cargo run -p afterimage-cuda-kernels --features cuda --example parity`.
 
 mod attention;
+mod epilogue;
+mod functions;
+mod group_norm;
 mod layer_norm;
+mod norm_and_turn;
+mod reduction;
 mod report;
 mod unfold;
 mod values;
@@ -20,6 +25,11 @@ pub fn run<M: Machine>(machine: &M, mut done: impl FnMut(&Report)) {
         done(&attention::check(machine, value_type));
     }
     done(&layer_norm::check(machine));
+    done(&epilogue::check(machine));
+    done(&norm_and_turn::check(machine));
+    done(&group_norm::check_moments(machine));
+    done(&group_norm::check_scale_shift(machine));
+    done(&reduction::check(machine));
     done(&unfold::check(machine));
 }
 
@@ -54,6 +64,27 @@ mod tests {
     #[test]
     fn layer_norms() {
         passes(layer_norm::check);
+    }
+
+    #[test]
+    fn epilogues() {
+        passes(epilogue::check);
+    }
+
+    #[test]
+    fn norms_and_turns() {
+        passes(norm_and_turn::check);
+    }
+
+    #[test]
+    fn group_norms() {
+        passes(group_norm::check_moments);
+        passes(group_norm::check_scale_shift);
+    }
+
+    #[test]
+    fn reductions() {
+        passes(reduction::check);
     }
 
     #[test]

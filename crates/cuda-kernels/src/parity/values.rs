@@ -31,6 +31,23 @@ impl Random {
     }
 }
 
+/// What a kernel reads: the values, and where they are.
+pub(crate) type Operand<M> = (Vec<f64>, Placed<M>);
+
+impl Random {
+    /// An operand between `-spread` and `spread`, `offset` values after an aligned place.
+    pub(crate) fn operand<M: Machine>(
+        &mut self,
+        machine: &M,
+        value_type: ValueType,
+        (count, spread, offset): (usize, f32, usize),
+    ) -> Result<Operand<M>, KernelError> {
+        let values = Values::random(value_type, count, spread, self);
+        let placed = values.place(machine, offset)?;
+        Ok((values.wide, placed))
+    }
+}
+
 /// Numbers as a type has them.
 #[derive(Debug, Clone)]
 pub(crate) struct Values {
@@ -100,15 +117,25 @@ impl<M: Machine> Placed<M> {
     /// The largest difference from what is defined, as a part of what `roundings` to the type explain beside the errors of
     /// sums in f32. NaN where one of the two is, infinite where one of the two is; equal ones differ by nothing.
     pub(crate) fn difference(&self, machine: &M, defined: &[f64], roundings: f64) -> Result<f64, KernelError> {
+        let defined: Vec<_> = defined.iter().map(|value| (*value, value.abs())).collect();
+        self.difference_of_terms(machine, &defined, roundings)
+    }
+
+    /// The same for values that are sums, beside which stands how large the rounded terms are.
+    pub(crate) fn difference_of_terms(
+        &self,
+        machine: &M,
+        defined: &[(f64, f64)],
+        roundings: f64,
+    ) -> Result<f64, KernelError> {
         let found = self.read(machine)?;
+        if found.len() != defined.len() {
+            return Ok(f64::NAN);
+        }
         let tolerance = half_unit(self.value_type) * roundings * 1.05;
-        let differences = found.iter().zip(defined).map(|(found, defined)| {
+        let differences = found.iter().zip(defined).map(|(found, (defined, terms))| {
             let same = found == defined || (found.is_nan() && defined.is_nan());
-            if same {
-                0.0
-            } else {
-                (found - defined).abs() / (tolerance * defined.abs() + SUM_ERROR * (1.0 + defined.abs()))
-            }
+            if same { 0.0 } else { (found - defined).abs() / (tolerance * terms + SUM_ERROR * (1.0 + terms)) }
         });
         // `max` of f64 would drop what is not a number.
         Ok(differences.fold(0.0, |worst: f64, next| if next > worst || next.is_nan() { next } else { worst }))
@@ -134,6 +161,15 @@ const SUM_ERROR: f64 = 1e-5;
 /// The largest relative error of a rounding.
 fn half_unit(value_type: ValueType) -> f64 {
     value_type.of([2f64.powi(-24), 2f64.powi(-11), 2f64.powi(-8)])
+}
+
+/// A number as a type has it.
+pub(crate) fn rounded(value_type: ValueType, value: f64) -> f64 {
+    match value_type {
+        ValueType::F32 => f64::from(value as f32),
+        ValueType::F16 => f16::from_f64(value).to_f64(),
+        ValueType::Bf16 => bf16::from_f64(value).to_f64(),
+    }
 }
 
 fn push(value_type: ValueType, value: f32, bytes: &mut Vec<u8>) {

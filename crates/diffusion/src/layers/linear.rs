@@ -7,7 +7,7 @@ use afterimage_checkpoint::{Parameters, StoredMatrix};
 use candle_core::{Result, Tensor};
 
 use crate::ops::activation::Activation;
-use crate::ops::linear::{Epilogue, GateAndResidual, linear};
+use crate::ops::linear::{Epilogue, GateAndResidual, gated, linear};
 use crate::ops::matrix::{Matrix, Stack, stack};
 
 /// `x * weight^T + bias`
@@ -47,6 +47,11 @@ impl Linear {
     /// The same, followed by an activation.
     pub(crate) fn forward_activated(&self, x: &Tensor, activation: Activation) -> Result<Tensor> {
         linear(x, &self.weight, Epilogue { activation: Some(activation), ..self.epilogue() })
+    }
+
+    /// The same, times what another layer and an activation make of `x`: the wide half of a GEGLU or SwiGLU.
+    pub(crate) fn forward_gated(&self, x: &Tensor, gate: &Self, activation: Activation) -> Result<Tensor> {
+        gated(x, [gate, self].map(|layer| (&layer.weight, layer.bias.as_ref())), activation)
     }
 
     /// `[rows, tokens, input]` to `[rows, tokens, output]`, through a gate and onto a residual.

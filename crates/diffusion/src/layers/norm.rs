@@ -61,4 +61,9 @@ impl RmsNorm {
     pub(crate) fn forward(&self, x: &Tensor) -> Result<Tensor> {
         rms_norm(x, &self.weight, self.eps)
     }
+
+    /// Weight and epsilon.
+    pub(super) fn parameters(&self) -> (&Tensor, f64) {
+        (&self.weight, self.eps)
+    }
 }

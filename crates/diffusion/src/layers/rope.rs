@@ -12,7 +12,8 @@
 
 use candle_core::{Device, Result, Tensor};
 
-use crate::ops::rotary::{rotate_halves, rotate_pairs};
+use super::norm::RmsNorm;
+use crate::ops::rotary::{norm_and_rotate_pairs, rotate_halves, rotate_pairs};
 
 /// Longest period of the angles in most models.
 pub(crate) const ROPE_THETA: f64 = 10_000.0;
@@ -106,6 +107,14 @@ impl RotaryPositions {
         let turned =
             rotate_pairs(&x.reshape((1, rows * tokens, heads, size))?, &flat(&self.cosines)?, &flat(&self.sines)?)?;
         turned.reshape((rows, tokens, heads, size))
+    }
+
+    /// The norm of `[rows, tokens, heads, head size]`, and [`Self::rotate`].
+    pub(crate) fn norm_and_rotate(&self, x: &Tensor, norm: &RmsNorm) -> Result<Tensor> {
+        if self.cosines.rank() == 2 {
+            return norm_and_rotate_pairs(x, norm.parameters(), &self.cosines, &self.sines);
+        }
+        self.rotate(&norm.forward(x)?)
     }
 
     /// Cosines and sines.

@@ -1,8 +1,11 @@
-//! Activations. On the CPU all but the exact GELU are kernels of this project, in place; that one, and all of them on other
-//! devices, are candle's.
+//! Activations. On the CPU all but the exact GELU, and on GPUs all of them, are kernels of this project, in place; the others
+//! are candle's.
 
 use afterimage_kernels as kernels;
 use candle_core::{CpuStorage, DType, InplaceOp1, Layout, Result, Tensor};
+
+use super::cuda::has_kernels;
+use super::epilogue::activate_in_place;
 
 /// What is applied to every value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,6 +34,9 @@ impl Activation {
 
     /// Takes the tensor over; its storage must not be shared.
     pub(crate) fn apply(self, x: Tensor) -> Result<Tensor> {
+        if has_kernels(&x) && x.is_contiguous() {
+            return activate_in_place(x, self);
+        }
         let is_computed = matches!(x.dtype(), DType::F32 | DType::BF16);
         match self.kernel() {
             Some(kernel) if x.device().is_cpu() && is_computed && x.is_contiguous() => {

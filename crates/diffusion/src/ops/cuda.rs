@@ -9,7 +9,7 @@ pub(super) fn has_kernels(x: &Tensor) -> bool {
 }
 
 #[cfg(feature = "cuda")]
-pub(super) use on_gpu::{Operands, allocate, limits, storage, value_type};
+pub(super) use on_gpu::{Operands, allocate, kernel_error, limits, storage, value_type};
 
 #[cfg(feature = "cuda")]
 mod on_gpu {
@@ -19,7 +19,7 @@ mod on_gpu {
     use candle_core::cuda_backend::{CudaDevice, CudaStorage, CudaStorageSlice};
     use candle_core::{Error, Layout, Result, Storage};
 
-    fn kernel_error(error: KernelError) -> Error {
+    pub(in super::super) fn kernel_error(error: KernelError) -> Error {
         Error::Cuda(Box::new(error))
     }
 
@@ -59,7 +59,7 @@ mod on_gpu {
     /// What an operator answers.
     pub(in super::super) type Planned<'a, P> = std::result::Result<Launch<'a, P>, KernelError>;
 
-    /// Operands of one launch, all of one type.
+    /// Operands of one launch, all of one type where nothing else is said.
     pub(in super::super) struct Operands<'a> {
         operands: device::Operands<'a>,
         value_type: ValueType,
@@ -79,6 +79,28 @@ mod on_gpu {
                 (CudaStorageSlice::BF16(slice), ValueType::Bf16) => self.slice(slice, start),
                 _ => candle_core::bail!("a kernel got values of another dtype than {:?}", self.value_type),
             }
+        }
+
+        /// The same for a tensor that is f32 whatever the others are.
+        pub(in super::super) fn contiguous_f32(
+            &mut self,
+            storage: &'a CudaStorage,
+            layout: &Layout,
+        ) -> Result<Span<'a>> {
+            match (&storage.slice, layout.contiguous_offsets()) {
+                (CudaStorageSlice::F32(slice), Some((start, end))) => Ok(self.slice(slice, start)?.first(end - start)),
+                _ => candle_core::bail!("a kernel wants contiguous values of f32"),
+            }
+        }
+
+        /// All of a slice.
+        pub(in super::super) fn whole(&mut self, slice: &'a CudaSlice<f32>) -> Result<Span<'a>> {
+            self.slice(slice, 0)
+        }
+
+        /// All of a slice that the kernel writes.
+        pub(in super::super) fn whole_written(&mut self, slice: &'a mut CudaSlice<f32>) -> Result<Span<'a>> {
+            self.operands.write(slice, 0).map_err(kernel_error)
         }
 
         fn slice<T: Number>(&mut self, slice: &'a CudaSlice<T>, start: usize) -> Result<Span<'a>> {

@@ -1,10 +1,17 @@
 //! Group norm in two parts: the moments of each group of channels, of which those of stripes can be merged, and the
 //! norm that they make of every channel, with SiLU after it.
 //!
-//! On the CPU sums, and norm and SiLU together, are kernels of this project; the rest, and all on other devices, is candle's.
+//! On the CPU sums, and norm and SiLU together, are kernels of this project, on GPUs both halves; the rest, and all on other
+//! devices, is candle's.
 
 use afterimage_kernels::{group_sums, scale_shift_silu};
+#[cfg(feature = "cuda")]
+use candle_core::CudaStorage;
 use candle_core::{CpuStorage, CustomOp1, DType, Layout, Result, Shape, Storage, Tensor};
+
+#[cfg(feature = "cuda")]
+use super::cuda;
+use super::cuda::has_kernels;
 
 /// Number, mean and spread of some values. Those of two parts give those of the whole (Chan et al., 1979).
 #[derive(Debug, Clone, Copy, Default)]
@@ -48,12 +55,47 @@ pub(crate) fn group_moments(values: &Tensor, groups: usize) -> Result<Vec<Moment
         });
         return Ok(moments.collect());
     }
+    #[cfg(feature = "cuda")]
+    if let Storage::Cuda(storage) = &*storage
+        && has_kernels(values)
+        && layout.is_contiguous()
+    {
+        return moments_on_gpu(storage, layout, groups);
+    }
+    drop(storage);
     let values = values.reshape((groups, ()))?.to_dtype(DType::F32)?;
     let means = values.mean_keepdim(1)?;
     let squares = values.broadcast_sub(&means)?.sqr()?.sum(1)?.to_vec1::<f32>()?;
     let means = means.flatten_all()?.to_vec1::<f32>()?;
     let moments = means.into_iter().zip(squares);
     Ok(moments.map(|(mean, squares)| Moments { count, mean: mean.into(), squares: squares.into() }).collect())
+}
+
+/// In parts, whose moments come in one copy.
+#[cfg(feature = "cuda")]
+fn moments_on_gpu(values: &CudaStorage, layout: &Layout, groups: usize) -> Result<Vec<Moments>> {
+    use afterimage_cuda_kernels::{GroupMoments, device};
+
+    let (stream, value_type) = (values.device.cuda_stream(), cuda::value_type(values)?);
+    let length = layout.shape().elem_count() / groups.max(1);
+    let parts = GroupMoments::parts(length);
+    let mut moments = device::allocate::<f32>(&stream, groups * parts.len() * 2).map_err(cuda::kernel_error)?;
+    let mut operands = cuda::Operands::new(&stream, value_type);
+    let x = operands.contiguous(values, layout)?;
+    let launch =
+        GroupMoments { value_type, groups, length, x, moments: operands.whole_written(&mut moments)? }.launch();
+    operands.launch(launch)?;
+    let moments = values.device.clone_dtoh(&moments)?;
+    let of_group = |moments: &[f32]| {
+        let parts = moments.chunks_exact(2).zip(parts.clone());
+        let parts = parts.map(|(part, count)| Moments {
+            count: count as f64,
+            mean: f64::from(part[0]),
+            squares: f64::from(part[1]),
+        });
+        parts.fold(Moments::default(), Moments::merge)
+    };
+    Ok(moments.chunks_exact((2 * parts.len()).max(1)).map(of_group).collect())
 }
 
 /// The norm of one feature map.
@@ -68,14 +110,17 @@ pub(crate) struct ChannelNorm {
 impl ChannelNorm {
     /// The norm of `[1, channels, lines, width]`.
     pub(crate) fn apply(&self, x: &Tensor) -> Result<Tensor> {
+        if has_kernels(x) && lines_are_whole(x)? {
+            return x.apply_op1_no_bwd(&Norm { channels: self, has_silu: false });
+        }
         self.apply_f32(x)?.to_dtype(x.dtype())
     }
 
     /// The norm and SiLU of `[1, channels, lines, width]`.
     pub(crate) fn apply_silu(&self, x: &Tensor) -> Result<Tensor> {
-        let lines_are_whole = x.stride()[3] == 1 && x.stride()[2] == x.dim(3)?;
-        if x.device().is_cpu() && x.dtype() == DType::F32 && lines_are_whole {
-            return x.apply_op1_no_bwd(&NormSilu(self));
+        let has_kernel = has_kernels(x) || (x.device().is_cpu() && x.dtype() == DType::F32);
+        if has_kernel && lines_are_whole(x)? {
+            return x.apply_op1_no_bwd(&Norm { channels: self, has_silu: true });
         }
         self.apply_f32(x)?.silu()?.to_dtype(x.dtype())
     }
@@ -87,18 +132,53 @@ impl ChannelNorm {
     }
 }
 
-struct NormSilu<'a>(&'a ChannelNorm);
+/// Whether the lines of `[1, channels, lines, width]` follow each other.
+fn lines_are_whole(x: &Tensor) -> Result<bool> {
+    Ok(x.stride()[3] == 1 && x.stride()[2] == x.dim(3)?)
+}
 
-impl CustomOp1 for NormSilu<'_> {
+struct Norm<'a> {
+    channels: &'a ChannelNorm,
+    has_silu: bool,
+}
+
+impl CustomOp1 for Norm<'_> {
     fn name(&self) -> &'static str {
         "group-norm-silu"
     }
 
     fn cpu_fwd(&self, input: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
-        let CpuStorage::F32(input) = input else { candle_core::bail!("group-norm-silu wants f32 values") };
+        let (CpuStorage::F32(input), true) = (input, self.has_silu) else {
+            candle_core::bail!("group-norm-silu wants f32 values")
+        };
         let mut output = vec![0f32; layout.shape().elem_count()];
-        let ChannelNorm { scale, shift } = self.0;
+        let ChannelNorm { scale, shift } = self.channels;
         scale_shift_silu(&input[layout.start_offset()..], layout.stride()[1], scale, shift, &mut output);
         Ok((CpuStorage::F32(output), layout.shape().clone()))
+    }
+
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(&self, x: &CudaStorage, layout: &Layout) -> Result<(CudaStorage, Shape)> {
+        use afterimage_cuda_kernels::{Activation, ScaleShift};
+
+        let (stream, value_type) = (x.device.cuda_stream(), cuda::value_type(x)?);
+        let (_, channels, lines, width) = layout.shape().dims4()?;
+        let ChannelNorm { scale, shift } = self.channels;
+        let (scale, shift) = (x.device.clone_htod(scale)?, x.device.clone_htod(shift)?);
+        let mut result = cuda::allocate(&x.device, value_type, layout.shape().elem_count())?;
+        let mut operands = cuda::Operands::new(&stream, value_type);
+        let change = ScaleShift {
+            value_type,
+            channels,
+            pixels: lines * width,
+            x: operands.read(x, layout)?,
+            stride: layout.stride()[1],
+            scale: operands.whole(&scale)?,
+            shift: operands.whole(&shift)?,
+            activation: self.has_silu.then_some(Activation::Silu),
+            output: operands.written(&mut result, 0)?,
+        };
+        operands.launch(change.launch())?;
+        Ok((result, layout.shape().clone()))
     }
 }

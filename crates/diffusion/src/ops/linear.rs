@@ -1,7 +1,8 @@
 //! The product with the weight matrix of a linear layer, and what is done to it before anything else reads it.
 //!
 //! On the CPU both are one kernel of this project, in f32 or, where the values are bf16, over pairs of bf16 summed in f32;
-//! f16 is widened. On other devices the product, and each part of the epilogue, is candle's.
+//! f16 is widened. On GPUs the product is candle's and the epilogue a kernel in place; on other devices each part of it is
+//! candle's as well.
 
 use afterimage_kernels::{self as kernels, Gate, Rows};
 use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor};
@@ -9,6 +10,8 @@ use half::bf16;
 
 use super::activation::Activation;
 use super::cpu::{KernelValue, answer, computed_dtype, contiguous, lock};
+use super::cuda::has_kernels;
+use super::epilogue::{in_place, in_place_gated};
 use super::matrix::{Matrix, Weights};
 
 /// What is done to a product, in this order.
@@ -24,9 +27,9 @@ pub(crate) struct Epilogue<'a> {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct GateAndResidual<'a> {
     /// `[rows, outputs]`
-    gate: Option<&'a Tensor>,
+    pub(super) gate: Option<&'a Tensor>,
     /// `[rows, tokens, outputs]`
-    residual: &'a Tensor,
+    pub(super) residual: &'a Tensor,
 }
 
 impl<'a> GateAndResidual<'a> {
@@ -44,7 +47,8 @@ impl<'a> GateAndResidual<'a> {
 /// `x * weights^T`, then the epilogue: `[.., inputs]` to `[.., outputs]`, in the dtype of `x`.
 pub(crate) fn linear(x: &Tensor, weights: &Matrix, epilogue: Epilogue<'_>) -> Result<Tensor> {
     if !x.device().is_cpu() {
-        return epilogue.apply(weights.product_on_device(x)?);
+        let product = weights.product_on_device(x)?;
+        return if has_kernels(&product) { in_place(product, epilogue) } else { epilogue.apply(product) };
     }
     let Epilogue { bias, activation, gate_and_residual } = epilogue;
     match activation.map(Activation::kernel) {
@@ -55,6 +59,16 @@ pub(crate) fn linear(x: &Tensor, weights: &Matrix, epilogue: Epilogue<'_>) -> Re
         }
         _ => fused(x, weights, epilogue),
     }
+}
+
+/// `activation(x * gate^T) * (x * up^T)`, each product with its bias: the wide half of a GEGLU or SwiGLU.
+pub(crate) fn gated(x: &Tensor, [gate, up]: [(&Matrix, Option<&Tensor>); 2], activation: Activation) -> Result<Tensor> {
+    let product =
+        |(weights, bias), activation| linear(x, weights, Epilogue { bias, activation, gate_and_residual: None });
+    if has_kernels(x) {
+        return in_place_gated(product(gate, None)?, up.0.product_on_device(x)?, up.1, activation);
+    }
+    product(gate, Some(activation))? * product(up, None)?
 }
 
 impl Epilogue<'_> {
@@ -129,7 +143,7 @@ impl Operands<'_> {
                 Ok(())
             }
             Weights::Blocks(blocks) => kernels::multiply_widened(rows, blocks, inputs, epilogue, &mut output),
-            Weights::Plain(_) | Weights::OnDevice { .. } => candle_core::bail!("the weights are not packed"),
+            Weights::Plain(_) | Weights::OnDevice(_) => candle_core::bail!("the weights are not packed"),
         })?;
         Ok(answer(output, shape))
     }
@@ -166,6 +180,17 @@ mod tests {
 
     use super::super::definition::{assert_close, sines, wide};
     use super::*;
+
+    #[test]
+    fn gated_products_are_those_of_each() {
+        let (x, weights, bias) = (sines((2, 3, 5), 0.1), sines((4, 5), 0.4), sines(4, 0.7));
+        let matrix = |weights| Matrix::new(StoredMatrix::dense(weights), DType::F32, &Device::Cpu).unwrap();
+        let (gate, up) = (matrix(weights.clone()), matrix(sines((4, 5), 0.9)));
+        let found = gated(&x, [(&gate, Some(&bias)), (&up, None)], Activation::Silu).unwrap();
+        let of = |matrix, bias, activation| linear(&x, matrix, Epilogue { bias, activation, gate_and_residual: None });
+        let gates = of(&gate, Some(&bias), Some(Activation::Silu)).unwrap();
+        assert_close(&found, &wide(&(gates * of(&up, None, None).unwrap()).unwrap()));
+    }
 
     #[test]
     fn epilogues_equal_the_definition() {

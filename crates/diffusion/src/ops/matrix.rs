@@ -31,7 +31,16 @@ pub(super) enum Weights {
     /// Quantised, in main memory.
     Blocks(Blocks),
     /// Quantised, on another device.
-    OnDevice { weights: QTensor, device: Device, dtype: DType },
+    OnDevice(Box<DeviceBlocks>),
+}
+
+/// Quantised rows on another device than the CPU.
+#[derive(Debug)]
+pub(super) struct DeviceBlocks {
+    weights: QTensor,
+    device: Device,
+    /// Of the products.
+    dtype: DType,
 }
 
 /// Quantised rows in main memory.
@@ -50,7 +59,8 @@ impl Matrix {
             MatrixValues::Blocks(rows) if device.is_cpu() => Weights::Blocks(Blocks(rows)),
             MatrixValues::Blocks(rows) => {
                 let storage = QStorage::from_data(rows.bytes().into(), device, rows.dtype())?;
-                Weights::OnDevice { weights: QTensor::new(storage, (outputs, inputs))?, device: device.clone(), dtype }
+                let weights = QTensor::new(storage, (outputs, inputs))?;
+                Weights::OnDevice(Box::new(DeviceBlocks { weights, device: device.clone(), dtype }))
             }
         };
         Ok(Self { outputs, inputs, weights })
@@ -71,7 +81,7 @@ impl Matrix {
     /// `x * weights^T` on a device where whole products are fast.
     pub(super) fn product_on_device(&self, x: &Tensor) -> Result<Tensor> {
         let weights = match &self.weights {
-            Weights::OnDevice { weights, device, dtype } => weights.dequantize(device)?.to_dtype(*dtype)?,
+            Weights::OnDevice(blocks) => blocks.weights.dequantize(&blocks.device)?.to_dtype(blocks.dtype)?,
             Weights::Plain(weights) => weights.clone(),
             Weights::Packed(_) | Weights::Blocks(_) => candle_core::bail!("the weights are in main memory"),
         };

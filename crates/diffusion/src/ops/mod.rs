@@ -11,6 +11,7 @@ mod cpu;
 mod cuda;
 #[cfg(test)]
 mod definition;
+mod epilogue;
 pub(crate) mod group_norm;
 pub(crate) mod layer_norm;
 pub(crate) mod linear;

@@ -1,13 +1,15 @@
-//! Root mean square norm, taken in f32. On the CPU a kernel of this project, on other devices candle's operators.
+//! Root mean square norm, taken in f32. On the CPU and on GPUs a kernel of this project, on other devices
+//! candle's operators.
 
 use candle_core::{D, DType, Result, Tensor};
 
+use super::cuda::has_kernels;
 use super::norm_and_turn::norm_and_turn;
 
 /// Over the last dimension, which `weight` has the size of. What is normed is rounded to the dtype of `x` before
 /// it is weighted, as transformers and diffusers do.
 pub(crate) fn rms_norm(x: &Tensor, weight: &Tensor, eps: f64) -> Result<Tensor> {
-    if x.device().is_cpu() {
+    if x.device().is_cpu() || has_kernels(x) {
         return norm_and_turn(x, Some((weight, eps)), None);
     }
     let wide = x.to_dtype(DType::F32)?;

@@ -1,15 +1,18 @@
-//! Turning pairs of channels by angles. Neighbouring ones on the CPU by a kernel of this project; on other devices, and
-//! pairs of the two halves of a head, by candle's operators.
+//! Turning pairs of channels by angles: on GPUs, and neighbouring ones on the CPU, by a kernel of this project; on other devices,
+//! and pairs of the two halves of a head on the CPU, by candle's operators.
 
+use afterimage_cuda_kernels::Pairs;
 use candle_core::{DType, Result, Tensor};
 
+use super::cuda::has_kernels;
 use super::norm_and_turn::norm_and_turn;
+use super::rms_norm::rms_norm;
 
 /// Turns `[rows, tokens, heads, head size]` by angles of which `cosines` and `sines` are `[tokens, head size / 2]`, f32. In
 /// f32 whatever the dtype.
 pub(crate) fn rotate_pairs(x: &Tensor, cosines: &Tensor, sines: &Tensor) -> Result<Tensor> {
-    if x.device().is_cpu() {
-        return norm_and_turn(x, None, Some((cosines, sines)));
+    if x.device().is_cpu() || has_kernels(x) {
+        return norm_and_turn(x, None, Some((cosines, sines, Pairs::Neighbours)));
     }
     let heads_first = x.transpose(1, 2)?.contiguous()?.to_dtype(DType::F32)?;
     candle_nn::rotary_emb::rope_i(&heads_first, cosines, sines)?.to_dtype(x.dtype())?.transpose(1, 2)
@@ -17,8 +20,24 @@ pub(crate) fn rotate_pairs(x: &Tensor, cosines: &Tensor, sines: &Tensor) -> Resu
 
 /// The same with pairs of a channel of the first half of a head and one of the second.
 pub(crate) fn rotate_halves(x: &Tensor, cosines: &Tensor, sines: &Tensor) -> Result<Tensor> {
+    if has_kernels(x) {
+        return norm_and_turn(x, None, Some((cosines, sines, Pairs::Halves)));
+    }
     let heads_first = x.transpose(1, 2)?.contiguous()?.to_dtype(DType::F32)?;
     candle_nn::rotary_emb::rope(&heads_first, cosines, sines)?.to_dtype(x.dtype())?.transpose(1, 2)
+}
+
+/// [`rms_norm`] and [`rotate_pairs`], in one pass where there is a kernel.
+pub(crate) fn norm_and_rotate_pairs(
+    x: &Tensor,
+    (weight, eps): (&Tensor, f64),
+    cosines: &Tensor,
+    sines: &Tensor,
+) -> Result<Tensor> {
+    if x.device().is_cpu() || has_kernels(x) {
+        return norm_and_turn(x, Some((weight, eps)), Some((cosines, sines, Pairs::Neighbours)));
+    }
+    rotate_pairs(&rms_norm(x, weight, eps)?, cosines, sines)
 }
 
 #[cfg(test)]
@@ -40,6 +59,15 @@ mod tests {
             [pair[0] * cosine - pair[1] * sine, pair[0] * sine + pair[1] * cosine]
         });
         assert_close(&rotate_pairs(&x, &cosine, &sine).unwrap(), &defined.collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn norm_and_turn_are_those_of_each() {
+        let (x, weight, angles) = (sines((2, 4, 3, 6), 0.1), sines(6, 0.7), sines((4, 3), 0.4));
+        let (cosine, sine) = (angles.cos().unwrap(), angles.sin().unwrap());
+        let normed = rms_norm(&x, &weight, 1e-6).unwrap();
+        let found = norm_and_rotate_pairs(&x, (&weight, 1e-6), &cosine, &sine).unwrap();
+        assert_eq!(wide(&found), wide(&rotate_pairs(&normed, &cosine, &sine).unwrap()));
     }
 
     #[test]

@@ -321,10 +321,9 @@ impl FeedForward {
 
     /// Added to `residual`.
     fn forward(&self, x: &Tensor, residual: &Tensor) -> Result<Tensor> {
-        let activated = self.activated.forward_activated(x, self.activation)?;
         let inner = match &self.factor {
-            Some(factor) => (activated * factor.forward(x)?)?,
-            None => activated,
+            Some(factor) => factor.forward_gated(x, &self.activated, self.activation)?,
+            None => self.activated.forward_activated(x, self.activation)?,
         };
         self.narrow.forward_onto(&inner, GateAndResidual::residual(residual))
     }

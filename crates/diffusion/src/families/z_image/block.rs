@@ -125,12 +125,14 @@ impl Attention {
     }
 
     fn forward(&self, x: &Tensor, context: &RowContext) -> Result<Tensor> {
-        let [mut query, mut key, value] = self.projections.forward_heads(x, self.head_size)?;
-        if let Some((query_norm, key_norm)) = &self.norms {
-            (query, key) = (query_norm.forward(&query)?, key_norm.forward(&key)?);
-        }
+        let [query, key, value] = self.projections.forward_heads(x, self.head_size)?;
         let positions = context.positions()?;
-        let (query, key) = (positions.rotate(&query)?, positions.rotate(&key)?);
+        let (query, key) = match &self.norms {
+            Some((of_query, of_key)) => {
+                (positions.norm_and_rotate(&query, of_query)?, positions.norm_and_rotate(&key, of_key)?)
+            }
+            None => (positions.rotate(&query)?, positions.rotate(&key)?),
+        };
         self.to_out.forward(&scaled_dot_product(&query, &key, &value, context.token_bias())?)
     }
 }
@@ -153,7 +155,6 @@ impl FeedForward {
     }
 
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        let gate = self.gate.forward_activated(x, Activation::Silu)?;
-        self.down.forward(&(gate * self.up.forward(x)?)?)
+        self.down.forward(&self.up.forward_gated(x, &self.gate, Activation::Silu)?)
     }
 }

@@ -80,7 +80,6 @@ impl FeedForward {
     }
 
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        let gate = self.gate.forward_activated(x, self.activation)?;
-        self.down.forward(&(gate * self.up.forward(x)?)?)
+        self.down.forward(&self.up.forward_gated(x, &self.gate, self.activation)?)
     }
 }
