@@ -27,13 +27,14 @@
 
 use std::ops::Range;
 
-use candle_core::{Result, Tensor};
+use candle_core::Result;
 
 use crate::batch::Batch;
 use crate::block_list::{BlockList, Streams};
 use crate::lane::{Lane, Watch};
+use crate::magnitudes::Number;
 use crate::method::Visit;
-use crate::read_back::{read_back, sum_of_magnitudes};
+use crate::read_back::read_back;
 
 /// Runs `list` on `streams`, whose rows belong to `lanes` in order, and returns the streams after
 /// the last block.
@@ -78,7 +79,7 @@ enum Stage {
     /// It runs up to block `until`; see [`Visit::Run`].
     Runs { until: usize, decides: bool },
     /// It is held until its cache has got these numbers; see [`Visit::Compare`].
-    Held { numbers: Vec<Tensor>, waits: bool },
+    Held { numbers: Vec<Number>, waits: bool },
     /// It stands after the last block and its cache has been asked there.
     Done,
 }
@@ -182,22 +183,22 @@ impl<L: BlockList> Forward<'_, '_, L> {
 
     /// Brings to the host what held lanes and watched tensors wait for, and lets the held lanes decide.
     fn read_back(&mut self) -> Result<()> {
-        let mut scalars = Vec::new();
+        let mut wanted = Vec::new();
         let mut watching = Vec::new();
         for (lane, Lane { watch, .. }) in self.lanes.iter().enumerate() {
             if let Watch::Due(tensor) = watch {
                 watching.push(lane);
-                scalars.push(sum_of_magnitudes(tensor)?);
+                wanted.push(Number::sum(tensor));
             }
         }
         let mut held = Vec::new();
         for (lane, Standing { stage, .. }) in self.standing.iter_mut().enumerate() {
             if let Stage::Held { numbers, .. } = stage {
                 held.push((lane, numbers.len()));
-                scalars.append(numbers);
+                wanted.append(numbers);
             }
         }
-        let mut values = read_back(&scalars)?.into_iter();
+        let mut values = read_back(&wanted)?.into_iter();
         for (lane, sum) in watching.into_iter().zip(values.by_ref()) {
             self.lanes[lane].watch = Watch::Known { is_finite: sum.is_finite() };
         }
@@ -222,7 +223,7 @@ impl<L: BlockList> Forward<'_, '_, L> {
 mod tests {
     use std::sync::{Arc, Mutex};
 
-    use candle_core::Device;
+    use candle_core::{Device, Tensor};
     use serde_json::{Value, json};
 
     use super::*;

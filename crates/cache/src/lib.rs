@@ -123,6 +123,7 @@ pub mod driver;
 pub mod fuzz;
 pub mod image_cache;
 mod lane;
+mod magnitudes;
 mod method;
 pub mod model_fit;
 pub mod plan;

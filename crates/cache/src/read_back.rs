@@ -8,7 +8,9 @@
 
 use std::cell::Cell;
 
-use candle_core::{DType, Result, Tensor};
+use candle_core::{Result, Tensor};
+
+use crate::magnitudes::{Number, read_from_gpu};
 
 thread_local! {
     static COPIES: Cell<usize> = const { Cell::new(0) };
@@ -24,25 +26,22 @@ pub fn copies() -> usize {
 /// # Errors
 /// If a tensor operation fails.
 pub fn all_finite(tensors: &[&Tensor]) -> Result<Vec<bool>> {
-    let sums = tensors.iter().map(|tensor| sum_of_magnitudes(tensor)).collect::<Result<Vec<_>>>()?;
+    let sums: Vec<_> = tensors.iter().map(|tensor| Number::sum(tensor)).collect();
     Ok(read_back(&sums)?.into_iter().map(f32::is_finite).collect())
 }
 
-/// A scalar that is finite only if all values are. One reduction finds both NaN and infinity, and is
-/// no slower than two comparisons per value.
-pub(crate) fn sum_of_magnitudes(tensor: &Tensor) -> Result<Tensor> {
-    tensor.abs()?.sum_all()?.to_dtype(DType::F32)
-}
-
-/// The values of f32 scalars, all on one device, in one copy; without scalars there is none.
+/// Numbers that are all on one device, in one copy; without numbers there is none.
 #[allow(clippy::disallowed_methods, reason = "this is the place that counts them")]
-pub(crate) fn read_back(scalars: &[Tensor]) -> Result<Vec<f32>> {
-    if scalars.is_empty() {
+pub(crate) fn read_back(numbers: &[Number]) -> Result<Vec<f32>> {
+    if numbers.is_empty() {
         return Ok(Vec::new());
     }
-    let together = Tensor::stack(scalars, 0)?;
     COPIES.set(COPIES.get() + 1);
-    together.to_vec1()
+    if let Some(values) = read_from_gpu(numbers)? {
+        return Ok(values);
+    }
+    let scalars = numbers.iter().map(Number::scalar).collect::<Result<Vec<_>>>()?;
+    Tensor::stack(&scalars, 0)?.to_vec1()
 }
 
 #[cfg(test)]
@@ -54,7 +53,8 @@ mod tests {
     #[test]
     fn all_numbers_come_in_one_copy_and_none_in_no_copy() {
         let before = copies();
-        let scalars = [1.5f32, -0.0, f32::INFINITY].map(|value| Tensor::new(value, &Device::Cpu).unwrap());
+        let scalars =
+            [1.5f32, -0.0, f32::INFINITY].map(|value| Number::Scalar(Tensor::new(value, &Device::Cpu).unwrap()));
         assert_eq!(read_back(&scalars).unwrap(), [1.5, -0.0, f32::INFINITY]);
         assert_eq!(copies() - before, 1);
         assert!(read_back(&[]).unwrap().is_empty());

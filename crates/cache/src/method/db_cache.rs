@@ -159,7 +159,7 @@ impl DbCache {
         }
         match &self.branches[self.pass.branch].memory.reference {
             Some(reference) if reference.shape() == residual.shape() => {
-                let (distance, means) = ProposedDistance::new(reference, &residual, 0.0)?;
+                let (distance, means) = ProposedDistance::new(reference, &residual, 0.0);
                 self.proposal = Some(Proposal { residual, distance });
                 Ok(Visit::Compare { numbers: means.into(), waits: true })
             }

@@ -150,7 +150,7 @@ impl DbPrune {
         }
         match reference {
             Some(reference) if reference.shape() == streams.hidden.shape() => {
-                let (distance, means) = ProposedDistance::new(reference, &streams.hidden, 0.0)?;
+                let (distance, means) = ProposedDistance::new(reference, &streams.hidden, 0.0);
                 self.proposal = Some(Proposal { block: index, distance, threshold });
                 Ok(Visit::Compare { numbers: means.into(), waits: false })
             }

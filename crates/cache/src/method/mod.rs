@@ -14,12 +14,13 @@ mod stored;
 mod tea_cache;
 mod whole_stack;
 
-use candle_core::{Result, Tensor};
+use candle_core::Result;
 use mag_cache::MagCache;
 use tea_cache::TeaCache;
 use whole_stack::WholeStack;
 
 use crate::block_list::{Probe, Streams};
+use crate::magnitudes::Number;
 use crate::model_fit::ObservedStep;
 use crate::plan::CachePlan;
 use crate::report::ContextReport;
@@ -33,10 +34,10 @@ pub(crate) enum Visit {
     Run { until: usize, decides: bool },
     /// Go on before block `to`, with these streams, and ask there.
     Jump { to: usize, streams: Streams },
-    /// The first beat: the decision needs these numbers, f32 scalars on the device, and is made by
+    /// The first beat: the decision needs these numbers and is made by
     /// [`CachingMethod::decide`]. `waits`: it is the only one of this forward, and may be held back until
     /// other images have come to theirs.
-    Compare { numbers: Vec<Tensor>, waits: bool },
+    Compare { numbers: Vec<Number>, waits: bool },
 }
 
 /// One image's caching of one block list.

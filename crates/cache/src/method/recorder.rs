@@ -11,6 +11,7 @@ use super::{CachingMethod, Visit};
 use crate::block_list::{Probe, Streams};
 use crate::decision::Reason;
 use crate::distance::ProposedDistance;
+use crate::magnitudes::Number;
 use crate::model_fit::ObservedStep;
 use crate::report::ContextReport;
 use crate::step_log::StepLog;
@@ -43,14 +44,14 @@ impl Recorder {
     }
 
     /// Compares a forward with the one before.
-    fn observe(&mut self, now: Observed) -> Result<Vec<Tensor>> {
+    fn observe(&mut self, now: Observed) -> Result<Vec<Number>> {
         let mut numbers = Vec::new();
         if let Some(before) = self.before.take() {
-            let (input, means) = ProposedDistance::new(&before.modulated, &now.modulated, EPSILON)?;
+            let (input, means) = ProposedDistance::new(&before.modulated, &now.modulated, EPSILON);
             numbers.extend(means);
-            let (output, means) = ProposedDistance::new(&before.output, &now.output, EPSILON)?;
+            let (output, means) = ProposedDistance::new(&before.output, &now.output, EPSILON);
             numbers.extend(means);
-            numbers.push(magnitude_ratio(&before.residual, &now.residual)?);
+            numbers.push(Number::Scalar(magnitude_ratio(&before.residual, &now.residual)?));
             self.proposal = Some([input, output]);
         }
         self.before = Some(now);

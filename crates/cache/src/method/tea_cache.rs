@@ -55,7 +55,7 @@ impl StackRule for TeaCache {
             None => Reason::NoReference,
             Some(before) if before.shape() != modulated.shape() => Reason::ShapeChanged,
             Some(before) => {
-                let (change, means) = ProposedDistance::new(before, &modulated, EPSILON)?;
+                let (change, means) = ProposedDistance::new(before, &modulated, EPSILON);
                 self.change = Some(change);
                 self.modulated = Some(modulated);
                 return Ok(Proposal::Compare(means.into()));

@@ -10,6 +10,7 @@ use super::{CachingMethod, Visit};
 use crate::block_list::{Probe, Streams};
 use crate::clock::{Pass, StepClock};
 use crate::decision::Reason;
+use crate::magnitudes::Number;
 use crate::report::ContextReport;
 use crate::step_log::StepLog;
 
@@ -33,7 +34,7 @@ pub(super) enum Proposal {
     /// There is no second.
     Decided(StackDecision),
     /// These numbers are needed.
-    Compare(Vec<Tensor>),
+    Compare(Vec<Number>),
 }
 
 /// The outcome, and the number that was compared with a threshold, if one was.
