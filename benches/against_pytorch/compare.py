@@ -115,7 +115,8 @@ def sides(case, options, place):
     """Ours, and PyTorch's if it can do the case."""
     own_model, their_model = folder(case.model, options.ours, place)
     yield Side([options.ours, "--device", options.device, *case.arguments(own_model)])
-    if case.what != "together":
+    # The bundle for GPUs has no copy of the embedded model's folder.
+    if case.what != "together" and os.path.exists(their_model):
         their_flags = ["--device", options.device, *case.flags()]
         yield Side([options.python, str(HERE / "pytorch_side.py"), *their_flags, *case.arguments(their_model)])
 

@@ -20,6 +20,7 @@ pub(crate) struct Attention {
 
 /// What queries, and keys and values, are made from.
 #[derive(Debug)]
+#[allow(clippy::large_enum_variant, reason = "a block has one, and with GPUs' tensors both are large")]
 enum AttentionProjections {
     /// The same tokens.
     Own(Projections),

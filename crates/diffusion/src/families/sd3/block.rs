@@ -42,6 +42,7 @@ struct Stream {
 }
 
 #[derive(Debug)]
+#[allow(clippy::large_enum_variant, reason = "a block has one, and with GPUs' tensors both are large")]
 enum TextStream {
     Full(Box<Stream>),
     /// That of the last block is only attended to. Its modulation is scale, then shift.
