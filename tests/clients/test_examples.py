@@ -56,6 +56,7 @@ class Shell:
         # This repository's own scripts are run by others.
         for script in ("tests/clients/run", "tests/structure/check", "benches/against_pytorch/run", ".ci/run"):
             write_script(self.folder / script, f"test -x {ROOT / script}")
+        write_script(self.folder / "deploy/cuda/toolkit", f"test -f {ROOT / 'deploy/cuda/toolkit'}")
         (folder / ".curlrc").write_text("fail-with-body\nshow-error\n")
         self.env = {**os.environ, "PATH": f"{programs}:{os.environ['PATH']}", "CURL_HOME": str(folder)}
         self.env |= {"EXAMPLES_ROOT": str(ROOT), "EXAMPLES_AFTERIMAGE": str(PROGRAM.resolve())}
