@@ -23,3 +23,22 @@ pub(crate) fn check_size(path: &str, key: &str, size: usize, most: usize) -> Res
     }
     Err(unsupported(path, key, &size.to_string(), &format!("a positive number up to {most}")))
 }
+
+/// Refuses channels of a head that axes turn, `axes_dims_rope` of the file at `path`, unless each axis has pairs and all
+/// together have the head.
+pub(crate) fn check_axes(path: &str, axes: &[usize], head_size: usize) -> Result<(), CheckpointError> {
+    let sum = axes.iter().fold(0usize, |sum, axis| sum.saturating_add(*axis));
+    if sum == head_size && axes.iter().all(|axis| axis.is_multiple_of(2)) {
+        return Ok(());
+    }
+    let right = format!("even numbers that add up to attention_head_dim {head_size}");
+    Err(unsupported(path, "axes_dims_rope", &format!("{axes:?}"), &right))
+}
+
+/// Refuses factors and periods that are not finite numbers above 0, by their keys in the file at `path`.
+pub(crate) fn check_positive(path: &str, values: &[(&str, f64)]) -> Result<(), CheckpointError> {
+    match values.iter().find(|(_, value)| !(*value > 0.0 && value.is_finite())) {
+        Some((key, value)) => Err(unsupported(path, key, &value.to_string(), "a positive number")),
+        None => Ok(()),
+    }
+}

@@ -7,7 +7,7 @@
 use afterimage_checkpoint::{CheckpointError, component_config};
 use serde::Deserialize;
 
-use crate::dimension::{MAX_LATENT_CHANNELS, check_dimensions, check_size};
+use crate::dimension::{MAX_LATENT_CHANNELS, check_axes, check_dimensions, check_size};
 use crate::layers::HeadShape;
 
 /// The path inside a model folder.
@@ -91,13 +91,7 @@ impl TransformerConfig {
             let found = self.out_channels.unwrap_or_default().to_string();
             return Err(unsupported("out_channels", &found, &format!("in_channels {}", self.in_channels)));
         }
-        let axes = &self.axes_dims_rope;
-        let sum = axes.iter().fold(0usize, |sum, axis| sum.saturating_add(*axis));
-        if sum != self.attention_head_dim || axes.iter().any(|axis| !axis.is_multiple_of(2)) {
-            let right = format!("even numbers that add up to attention_head_dim {}", self.attention_head_dim);
-            return Err(unsupported("axes_dims_rope", &format!("{axes:?}"), &right));
-        }
-        Ok(())
+        check_axes(PATH, &self.axes_dims_rope, self.attention_head_dim)
     }
 
     pub(super) fn hidden_size(&self) -> usize {

@@ -7,7 +7,7 @@
 use afterimage_checkpoint::{CheckpointError, component_config};
 use serde::Deserialize;
 
-use crate::dimension::{MAX_DIMENSION, MAX_LATENT_CHANNELS, check_dimensions, check_size};
+use crate::dimension::{MAX_DIMENSION, MAX_LATENT_CHANNELS, check_axes, check_dimensions, check_positive, check_size};
 use crate::layers::HeadShape;
 
 /// The path inside a model folder.
@@ -94,17 +94,8 @@ impl TransformerConfig {
             let found = self.timestep_guidance_channels.to_string();
             return Err(unsupported("timestep_guidance_channels", &found, "an even number"));
         }
-        let axes = &self.axes_dims_rope;
-        let sum = axes.iter().fold(0usize, |sum, axis| sum.saturating_add(*axis));
-        if sum != self.attention_head_dim || axes.iter().any(|axis| !axis.is_multiple_of(2)) {
-            let right = format!("even numbers that add up to attention_head_dim {}", self.attention_head_dim);
-            return Err(unsupported("axes_dims_rope", &format!("{axes:?}"), &right));
-        }
-        for (key, value) in [("mlp_ratio", self.mlp_ratio), ("rope_theta", self.rope_theta), ("eps", self.eps)] {
-            if !(value > 0.0 && value.is_finite()) {
-                return Err(unsupported(key, &value.to_string(), "a positive number"));
-            }
-        }
+        check_axes(PATH, &self.axes_dims_rope, self.attention_head_dim)?;
+        check_positive(PATH, &[("mlp_ratio", self.mlp_ratio), ("rope_theta", self.rope_theta), ("eps", self.eps)])?;
         check_size(PATH, "mlp_ratio * hidden size", self.inner_size(), MAX_DIMENSION)
     }
 

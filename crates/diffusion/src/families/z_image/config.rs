@@ -8,7 +8,7 @@
 use afterimage_checkpoint::{CheckpointError, component_config};
 use serde::Deserialize;
 
-use crate::dimension::{MAX_DIMENSION, MAX_LATENT_CHANNELS, check_dimensions, check_size};
+use crate::dimension::{MAX_DIMENSION, MAX_LATENT_CHANNELS, check_dimensions, check_positive, check_size};
 
 /// The path inside a model folder.
 pub(super) const PATH: &str = "transformer/config.json";
@@ -103,12 +103,7 @@ impl TransformerConfig {
             let right = format!("even numbers that add up to dim / n_heads, {} / {}", self.dim, self.n_heads);
             return Err(unsupported("axes_dims", &format!("{axes:?}"), &right));
         }
-        for (key, value) in [("rope_theta", self.rope_theta), ("t_scale", self.t_scale)] {
-            if !(value > 0.0 && value.is_finite()) {
-                return Err(unsupported(key, &value.to_string(), "a positive number"));
-            }
-        }
-        Ok(())
+        check_positive(PATH, &[("rope_theta", self.rope_theta), ("t_scale", self.t_scale)])
     }
 
     pub(super) fn head_size(&self) -> usize {
