@@ -78,6 +78,7 @@ pub unsafe trait Parameters: Copy {}
 
 /// A kernel, its threads and its parameters. Only operators make it, which have compared the lengths of all spans with what
 /// the kernel reads and writes.
+#[cfg_attr(not(any(feature = "cuda", feature = "emulation")), allow(dead_code, reason = "no machine runs launches"))]
 #[derive(Debug, Clone, Copy)]
 pub struct Launch<'a, P> {
     /// What is run.
@@ -93,6 +94,7 @@ pub struct Launch<'a, P> {
     pub(crate) operands: PhantomData<&'a ()>,
 }
 
+#[cfg_attr(not(any(feature = "cuda", feature = "emulation")), allow(dead_code, reason = "no machine runs launches"))]
 impl<P> Launch<'_, P> {
     /// Without blocks there is nothing to do, and no driver accepts it.
     pub(crate) fn is_empty(&self) -> bool {
