@@ -173,6 +173,7 @@ impl<L: BlockList> Forward<'_, '_, L> {
         for lane in &lanes {
             let Standing { at, stage } = &mut self.standing[*lane];
             *at = blocks.end;
+            self.lanes[*lane].cache.count_blocks(blocks.len());
             if matches!(stage, Stage::Runs { until, .. } if *until == blocks.end) {
                 *stage = Stage::Unasked;
             }

@@ -43,7 +43,9 @@ pub struct ImageCache {
     is_second: bool,
     /// The list that waits for numbers to decide by.
     comparing: usize,
-    _reservation: Option<Arc<Reservation>>,
+    /// Blocks that ran so far.
+    executed_blocks: usize,
+    reservation: Option<Arc<Reservation>>,
 }
 
 impl ImageCache {
@@ -70,7 +72,13 @@ impl ImageCache {
             let mode = method.map_or(Mode::Computed { reason, branches, forwards: 0 }, cached);
             ListCache { name, first, blocks, joins_streams: joins_streams(list), mode }
         });
-        Self { lists: lists.collect(), is_second: false, comparing: 0, _reservation: reservation.map(Arc::new) }
+        Self {
+            lists: lists.collect(),
+            is_second: false,
+            comparing: 0,
+            executed_blocks: 0,
+            reservation: reservation.map(Arc::new),
+        }
     }
 
     /// State with a single method, which a test observes.
@@ -78,12 +86,17 @@ impl ImageCache {
     pub(crate) fn of(method: Box<dyn CachingMethod>, blocks: usize) -> Self {
         let list =
             ListCache { name: String::new(), first: 0, blocks, joins_streams: false, mode: Mode::Cached(method, None) };
-        Self { lists: vec![list], is_second: false, comparing: 0, _reservation: None }
+        Self { lists: vec![list], is_second: false, comparing: 0, executed_blocks: 0, reservation: None }
     }
 
     /// A forward is about to begin; it may be the second of its step.
     pub fn begin_forward(&mut self, is_second: bool) {
         self.is_second = is_second;
+    }
+
+    /// So many blocks are about to run.
+    pub(crate) fn count_blocks(&mut self, blocks: usize) {
+        self.executed_blocks += blocks;
     }
 
     /// As [`CachingMethod::visit`], with the model's own index of the block.
@@ -158,7 +171,8 @@ impl ImageCache {
 
     /// What was decided so far.
     pub fn report(&self) -> ImageReport {
-        let mut report = ImageReport::default();
+        let state_bytes = self.reservation.as_ref().map_or(0, |reservation| reservation.bytes());
+        let mut report = ImageReport { executed_blocks: self.executed_blocks, state_bytes, ..ImageReport::default() };
         for list in &self.lists {
             list.add_to(&mut report);
         }

@@ -33,6 +33,12 @@ pub struct ImageReport {
     /// Passes through a block list by outcome, uncached images included.
     #[serde(skip)]
     pub passes: BTreeMap<Reason, usize>,
+    /// Blocks that ran, a block of a forward counted once for all rows of the image; uncached images included.
+    #[serde(skip)]
+    pub executed_blocks: usize,
+    /// The most bytes that the image's cache state could come to hold: what was reserved for it.
+    #[serde(skip)]
+    pub state_bytes: usize,
     /// cache-dit's name for this image's run, set by [`CacheReport::new`].
     #[serde(skip)]
     pub tag: Option<String>,

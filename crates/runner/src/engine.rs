@@ -152,6 +152,11 @@ impl Engine {
         self.shared.admission.pipeline.info()
     }
 
+    /// Where it computes, each device once.
+    pub fn devices(&self) -> Vec<DeviceSpec> {
+        self.shared.devices.iter().map(|device| device.pipeline.device_spec()).collect()
+    }
+
     /// Checks a request against the model and the engine's bounds.
     ///
     /// # Errors

@@ -1,11 +1,11 @@
-//! Likeness of pictures against scikit-image's; `tests/reference/likeness.py` made the fixtures.
+//! Likeness of pictures against scikit-image's, and FLIP against NVIDIA's; `tests/reference/likeness.py` made the fixtures.
 
 use std::fs::File;
 use std::io::BufReader;
 use std::path::{Path, PathBuf};
 
 use afterimage_runner::{RgbImage, Size};
-use afterimage_study::likeness::{LikenessError, MAX_PSNR_DB, psnr_db, ssim};
+use afterimage_study::likeness::{LikenessError, MAX_PSNR_DB, flip, psnr_db, ssim};
 use serde_json::Value;
 
 const TOLERANCE: f64 = 1e-4;
@@ -28,7 +28,7 @@ fn pairs() -> Vec<Value> {
 }
 
 #[test]
-fn figures_are_scikit_images() {
+fn figures_are_those_of_the_references() {
     let pairs = pairs();
     assert_eq!(pairs.len(), 11);
     for pair in &pairs {
@@ -38,6 +38,8 @@ fn figures_are_scikit_images() {
         assert!((psnr - expected).abs() <= TOLERANCE, "{pair}: {psnr}");
         let similarity = ssim(&reference, &other).unwrap();
         assert!((similarity - pair["ssim"].as_f64().unwrap()).abs() <= TOLERANCE, "{pair}: {similarity}");
+        let difference = flip(&reference, &other).unwrap();
+        assert!((difference - pair["flip"].as_f64().unwrap()).abs() <= TOLERANCE, "{pair}: {difference}");
     }
 }
 
@@ -46,7 +48,8 @@ fn pictures_that_cannot_be_compared_are_refused() {
     let blank = |width, height| RgbImage { size: Size { width, height }, data: vec![0; width * height * 3] };
     let (square, wide, small) = (blank(8, 8), blank(9, 8), blank(8, 6));
     assert_eq!(psnr_db(&square, &wide), Err(LikenessError::Sizes(square.size, wide.size)));
+    assert_eq!(flip(&square, &wide), Err(LikenessError::Sizes(square.size, wide.size)));
     assert_eq!(ssim(&square, &wide), Err(LikenessError::Sizes(square.size, wide.size)));
     assert_eq!(ssim(&small, &small), Err(LikenessError::TooSmall(small.size)));
-    assert_eq!(psnr_db(&small, &small), Ok(MAX_PSNR_DB));
+    assert_eq!((psnr_db(&small, &small), flip(&small, &small)), (Ok(MAX_PSNR_DB), Ok(0.0)));
 }

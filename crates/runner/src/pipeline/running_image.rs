@@ -101,6 +101,8 @@ impl RunningImage {
         let mut report = ImageReport::default();
         for phase in self.caches.iter().map(ImageCache::report) {
             report.contexts.extend(phase.contexts);
+            report.executed_blocks += phase.executed_blocks;
+            report.state_bytes += phase.state_bytes;
             for (reason, passes) in phase.passes {
                 *report.passes.entry(reason).or_default() += passes;
             }

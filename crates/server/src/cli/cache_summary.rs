@@ -95,8 +95,8 @@ mod tests {
         };
         let silent = ContextReport { residual_diffs: BTreeMap::new(), ..context.clone() };
         let passes = BTreeMap::from([(Reason::Cached, 1), (Reason::Warmup, 3)]);
-        let images =
-            [context, silent].map(|context| ImageReport { contexts: vec![context], passes: passes.clone(), tag: None });
+        let image = |context| ImageReport { contexts: vec![context], passes: passes.clone(), ..ImageReport::default() };
+        let images = [context, silent].map(image);
         insta::assert_snapshot!(render(&finished(images.into())), @r#"
         cache    none: 4 steps, hit rate 25.0 %
         image    blocks                       branch   cached hit rate      P00      P25      P50      P75      P95

@@ -172,7 +172,7 @@ mod tests {
             pruned_blocks: None,
         };
         let passes = BTreeMap::from([(Reason::Warmup, 2), (Reason::Cached, 1)]);
-        let mut finished = finished(vec![ImageReport { contexts: vec![context], passes, tag: None }]);
+        let mut finished = finished(vec![ImageReport { contexts: vec![context], passes, ..ImageReport::default() }]);
         finished.cache.backend = CacheBackend::CacheDit.as_str();
         metrics.request_finished(&finished);
         let text = metrics.text().unwrap();
@@ -186,7 +186,7 @@ mod tests {
     fn an_uncached_job_counts_steps_but_no_hit_rate() {
         let metrics = Metrics::new();
         let passes = BTreeMap::from([(Reason::Off, 3)]);
-        metrics.request_finished(&finished(vec![ImageReport { contexts: Vec::new(), passes, tag: None }]));
+        metrics.request_finished(&finished(vec![ImageReport { passes, ..ImageReport::default() }]));
         let text = metrics.text().unwrap();
         assert!(text.contains("afterimage_steps_total{decision=\"computed\",reason=\"off\"} 3\n"), "{text}");
         assert!(text.contains("afterimage_cache_hit_rate_count 0\n"), "{text}");

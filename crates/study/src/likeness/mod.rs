@@ -1,11 +1,15 @@
 //! How alike two pictures of one size are.
 //!
 //! The figures are those of scikit-image 0.26 on the same 8-bit pictures: `peak_signal_noise_ratio` and
-//! `structural_similarity` with `channel_axis=-1` and their defaults.
+//! `structural_similarity` with `channel_axis=-1` and their defaults; and the mean of NVIDIA's LDR-FLIP.
 
+mod colour;
+mod flip;
+mod plane;
 mod psnr;
 mod ssim;
 
+pub use flip::flip;
 pub use psnr::{MAX_PSNR_DB, psnr_db};
 pub use ssim::ssim;
 
