@@ -38,6 +38,17 @@ fn unusable_cache_settings_keep_a_server_from_starting() {
     serve("none", "{}", &["--cache-backend"]);
 }
 
+#[test]
+fn options_of_loading_that_do_not_fit_the_model_name_their_flag() {
+    let text_model = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/fixtures/pixart-sigma/model");
+    let generate = |flags: &[&str], named: &[&str]| {
+        assert_fails(&[&["generate", "red apple", "--output", "-"], flags].concat(), 2, named);
+    };
+    generate(&["--buckets", "63x64"], &["--buckets: 63x64", "multiples of"]);
+    generate(&["--max-sequence-length", "5"], &["--max-sequence-length: it has no effect"]);
+    generate(&["--model", text_model, "--max-sequence-length", "0"], &["--max-sequence-length: it is 0", "1 to"]);
+}
+
 const SCHEDULER: &str = "scheduler/scheduler_config.json";
 
 /// A model folder that differs from the embedded model in one file, and in the class of its scheduler where that is
@@ -103,7 +114,7 @@ fn a_server_whose_default_requests_would_fail_does_not_start() {
         &["--cache-config", "28", "12 blocks"],
     );
     assert_never_listens(&["--max-batch-rows", "1"], 2, &["--max-batch-rows", "2 rows"]);
-    assert_never_listens(&["--buckets", "64x64,60x60"], 1, &["60x60"]);
+    assert_never_listens(&["--buckets", "64x64,60x60"], 2, &["--buckets: 60x60"]);
     assert_never_listens(&["--buckets", "128x128", "--max-pixels", "4096"], 2, &["128x128"]);
     assert_never_listens(&["--devices", "cuda:0"], 1, &["cuda:0"]);
     assert_never_listens(&["--scheduler", "FlowMatchEulerDiscreteScheduler"], 2, &["--scheduler", "DDIMScheduler"]);

@@ -76,6 +76,18 @@ fn every_request_has_one_line_that_says_what_became_of_it() {
 }
 
 #[test]
+fn what_is_refused_before_it_is_read_has_a_line_too() {
+    let logged = Logged::start("info");
+    let headers = [("x-request-id", "foreign-1"), ("origin", "http://elsewhere.example")];
+    let answer = http::request(&logged.server.address, "POST", "/v1/images/generations", &headers, b"{}");
+    let find = || logged.lines_of("foreign-1").into_iter().find(|line| line["message"] == "answered");
+    logged.server.wait_until("the refused request has its line", || find().is_some());
+    assert_eq!(find().unwrap()["status"], answer.status);
+    assert!((400..500).contains(&answer.status), "{}", answer.status);
+    assert_eq!(logged.lines_of("foreign-1").len(), 1);
+}
+
+#[test]
 fn lines_of_the_worker_have_the_requests_id() {
     let logged = Logged::start("info");
     let body = json!({"prompt": "rocket", "n": 4, "num_inference_steps": 200}).to_string();

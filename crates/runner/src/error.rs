@@ -16,6 +16,15 @@ pub enum RunnerError {
     #[error("{0}; `--scheduler CLASS` puts one of these in its place")]
     OwnScheduler(#[source] DiffusionError),
 
+    /// An option of loading does not fit the model.
+    #[error("{option}: {message}")]
+    LoadOption {
+        /// The field of [`LoadOptions`](crate::LoadOptions).
+        option: &'static str,
+        /// What was found and what would be right.
+        message: String,
+    },
+
     /// An option of the engine makes no sense.
     #[error("{0}")]
     Options(String),

@@ -29,7 +29,7 @@ pub(crate) enum ProgramError {
     Usage(String),
     /// The model cannot be loaded or written.
     #[error("{0}")]
-    Model(#[from] RunnerError),
+    Model(#[source] RunnerError),
     /// The port is taken, or the address is not this machine's.
     #[error("cannot listen on {address}: {source}")]
     Listen {
@@ -97,6 +97,18 @@ impl ProgramError {
                 terminal::error(self);
                 ExitCode::FAILURE
             }
+        }
+    }
+}
+
+impl From<RunnerError> for ProgramError {
+    fn from(error: RunnerError) -> Self {
+        match error {
+            RunnerError::LoadOption { option: "max_sequence_length", message } => {
+                Self::setting("max-sequence-length", message)
+            }
+            RunnerError::LoadOption { option, message } => Self::setting(option, message),
+            other => Self::Model(other),
         }
     }
 }

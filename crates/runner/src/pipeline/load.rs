@@ -75,7 +75,8 @@ impl Pipeline {
             device: &device,
             text_encoders,
         };
-        let LoadedFamily { prompts, denoiser, facts, buckets } = (entry.load)(&parts)?;
+        let LoadedFamily { prompts, denoiser, facts, buckets } =
+            (entry.load)(&parts).map_err(|error| of_options(error, options))?;
         check_latent_channels(folder, facts.latent_channels, vae.latent_channels())?;
         if facts.prompt_limits.is_empty() && (options.offload, options.text_encoder_device) != (Offload::None, None) {
             tracing::warn!("the model has no text encoder to be offloaded or put on another device");
@@ -111,6 +112,19 @@ impl Pipeline {
             device_spec: options.device,
             device,
         })
+    }
+}
+
+/// Names the option at fault, where it is not the model's.
+fn of_options(error: DiffusionError, options: &LoadOptions) -> RunnerError {
+    match error {
+        DiffusionError::Option { option, reason } => {
+            RunnerError::LoadOption { option, message: format!("it {reason}") }
+        }
+        DiffusionError::Bucket { canvas, reason } if !options.buckets.is_empty() => {
+            RunnerError::LoadOption { option: "buckets", message: format!("{canvas}: {reason}") }
+        }
+        other => other.into(),
     }
 }
 

@@ -3,15 +3,15 @@
 use std::sync::Arc;
 
 use axum::extract::State;
-use axum::response::Response;
+use axum::response::{IntoResponse, Response};
 
 use super::answer::events::ServerSentEvent;
 use super::answer::response::GenerationResponse;
-use super::error::ApiError;
 use super::openapi::{
     BadRequest, BodyTimedOut, BodyTooLarge, GenerationBody, ModelNotFound, ServerFault, TooManyRequests, Unavailable,
     UnsupportedBody,
 };
+use super::request_log::answered::OwnLine;
 use super::state::AppState;
 use super::submission::{self, Endpoint, Incoming};
 
@@ -45,6 +45,8 @@ use super::submission::{self, Endpoint, Incoming};
         (status = 503, response = Unavailable)
     )
 )]
-pub(super) async fn create(State(state): State<Arc<AppState>>, incoming: Incoming) -> Result<Response, ApiError> {
-    submission::create(&state, Endpoint::Generations, incoming).await
+pub(super) async fn create(State(state): State<Arc<AppState>>, incoming: Incoming) -> Response {
+    let mut response = submission::create(&state, Endpoint::Generations, incoming).await.into_response();
+    response.extensions_mut().insert(OwnLine);
+    response
 }

@@ -1,7 +1,6 @@
 //! Paths that are named in more than one place. Each path also stands at its handler, which puts it into the router and
 //! into the API's description.
 
-pub(super) const GENERATIONS: &str = "/v1/images/generations";
 pub(super) const JOBS: &str = "/v1/images/jobs";
 /// Under it stored pictures are served.
 pub(super) const FILES: &str = "/v1/images/files";

@@ -192,11 +192,11 @@ struct LimitArgs {
     /// Memory on each device for the cache state of all images running there, in bytes; an image for which
     /// none is left is computed without a cache
     #[arg(long, env = "AFTERIMAGE_CACHE_MEMORY_BYTES", hide_env_values = true, value_name = "BYTES",
-        default_value_t = EngineOptions::default().cache_memory_bytes)]
+        value_parser = count::<0, { usize::MAX }>, default_value_t = EngineOptions::default().cache_memory_bytes)]
     cache_memory_bytes: usize,
     /// Memory for the encoded prompts of recent requests, in bytes; 0 keeps none
     #[arg(long, env = "AFTERIMAGE_PROMPT_CACHE_BYTES", hide_env_values = true, value_name = "BYTES",
-        default_value_t = EngineOptions::default().prompt_cache_bytes)]
+        value_parser = count::<0, { usize::MAX }>, default_value_t = EngineOptions::default().prompt_cache_bytes)]
     prompt_cache_bytes: usize,
     /// Jobs of /v1/images/jobs that are kept, in any state; one more is answered 429 unless a finished one
     /// has been fetched. Clients share them as they share --max-queued-requests
@@ -210,7 +210,7 @@ struct LimitArgs {
     /// Memory for the previews and results of jobs, in bytes; beyond it, fetched jobs are removed, and old ones of
     /// clients that use more than their share, the newest never
     #[arg(long, env = "AFTERIMAGE_JOB_MEMORY_BYTES", hide_env_values = true, value_name = "BYTES",
-        default_value_t = 256 << 20)]
+        value_parser = count::<0, { usize::MAX }>, default_value_t = 256 << 20)]
     job_memory_bytes: usize,
     /// What happens to a request with an unknown field
     #[arg(long, env = "AFTERIMAGE_UNKNOWN_FIELDS", hide_env_values = true, value_enum, default_value = "reject")]

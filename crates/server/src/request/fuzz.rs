@@ -42,4 +42,25 @@ mod tests {
     fn seeds_are_read() {
         replay("request_body", super::request_body);
     }
+
+    /// Names in a manifest's dependencies, as code writes them.
+    fn dependencies(manifest: &str) -> Vec<String> {
+        let text = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/").to_owned() + manifest).unwrap();
+        let manifest: toml::Table = toml::from_str(&text).unwrap();
+        manifest["dependencies"].as_table().unwrap().keys().map(|name| name.replace('-', "_")).collect()
+    }
+
+    #[test]
+    fn the_fuzzers_have_what_this_room_is_written_with() {
+        let (own, fuzzers) = (dependencies("Cargo.toml"), dependencies("../../fuzz/Cargo.toml"));
+        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/src/request");
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            let code = std::fs::read_to_string(&path).unwrap();
+            let code = code.split("#[cfg(test)]\nmod tests").next().unwrap();
+            for name in own.iter().filter(|name| code.contains(&format!("{name}::"))) {
+                assert!(fuzzers.contains(name), "{} uses {name}: add it to fuzz/Cargo.toml", path.display());
+            }
+        }
+    }
 }

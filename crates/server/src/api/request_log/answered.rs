@@ -12,12 +12,15 @@ use axum::middleware::Next;
 use axum::response::Response;
 use tracing::Span;
 
-use crate::api::paths;
 use crate::api::state::AppState;
 use crate::connections::receipt;
 
 /// Requests to paths that do not exist share one label.
 const UNMATCHED: &str = "unmatched";
+
+/// Marks an answer that the log has a line for already, with more to say.
+#[derive(Clone, Copy)]
+pub(in crate::api) struct OwnLine;
 
 /// Middleware: the latency of every request by route and status, and a line in the log.
 pub(in crate::api) async fn observe(State(state): State<Arc<AppState>>, request: Request, next: Next) -> Response {
@@ -28,8 +31,8 @@ pub(in crate::api) async fn observe(State(state): State<Arc<AppState>>, request:
     let seconds = started.elapsed().as_secs_f64();
     let status = response.status().as_u16();
     state.metrics.http_request(route, status, seconds);
-    // A generation has its own line, with more to say.
-    if route.starts_with("/v1/") && route != paths::GENERATIONS {
+    // What is refused on its way to its handler (keys, limits, pages) has no other line.
+    if route.starts_with("/v1/") && response.extensions().get::<OwnLine>().is_none() {
         tracing::info!(status, seconds, "answered");
     } else {
         tracing::debug!(status, seconds, "answered");

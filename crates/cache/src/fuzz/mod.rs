@@ -2,6 +2,9 @@
 //!
 //! Whatever comes, the outcome is a value or an error. `fuzz/` has the targets and their seeds.
 
+mod decision_trace;
+
+pub use decision_trace::decision_trace;
 use serde_json::{Map, Value};
 
 use crate::plan::ModelFacts;
@@ -56,11 +59,12 @@ fn plan(config: &CacheConfig, fit: Option<&ModelFit>) {
 
 #[cfg(test)]
 mod tests {
-    include!("../../../fuzz/replay.rs");
+    include!("../../../../fuzz/replay.rs");
 
     #[test]
     fn seeds_are_read() {
         replay("cache_config", super::cache_config);
         replay("model_fit", super::model_fit);
+        replay("decision_trace", super::decision_trace);
     }
 }
