@@ -8,13 +8,14 @@ use afterimage_checkpoint::guard::without_panic;
 
 use crate::admission::{self, Admission};
 use crate::batching::pipeline_model::PipelineStepModel;
-use crate::batching::{BucketEstimate, EngineStatistics, PoolLimits, SubmitError, SystemClock, WorkerPool};
+use crate::batching::{BucketEstimate, EngineStatistics, PoolLimits, SubmitError, SystemClock, WorkerPool, WorkerSeat};
 use crate::error::RunnerError;
 use crate::model_info::ModelInfo;
 use crate::pipeline::{DeviceSpec, PromptCache, PromptCacheStatistics};
 use crate::replicas::Replicas;
 use crate::request::{
-    BucketPolicy, ImageRequest, ImageSpec, Owner, PlannedRequest, RequestError, RequestWarning, Ticket,
+    BucketPolicy, ImageRequest, ImageSpec, Owner, PlannedRequest, RequestError, RequestWarning, SampleSink, Ticket,
+    UncachedImage,
 };
 
 /// 2 GiB: some forty FLUX images of 1024 x 1024 with plain reuse.
@@ -72,7 +73,7 @@ pub struct Engine {
 
 struct Shared {
     admission: Admission,
-    pool: WorkerPool,
+    pool: WorkerPool<PipelineStepModel>,
     /// One per device.
     devices: Vec<PipelineStepModel>,
     max_batch_rows: usize,
@@ -114,19 +115,20 @@ impl Engine {
         check(&options)?;
         let replicas = model.into();
         let mut devices: Vec<(DeviceSpec, PipelineStepModel)> = Vec::new();
-        let mut models = Vec::new();
+        let mut seats = Vec::new();
         for (index, (device, pipeline)) in replicas.workers().iter().enumerate() {
-            let known = devices.iter().find(|(other, _)| other == device).map(|(_, model)| model.clone());
-            let model = known.unwrap_or_else(|| {
+            let known = devices.iter().position(|(other, _)| other == device);
+            let number = known.unwrap_or_else(|| {
                 let model = PipelineStepModel {
                     pipeline: Arc::clone(pipeline),
                     budget: CacheBudget::new(options.cache_memory_bytes),
                     prompts: Arc::new(PromptCache::new(options.prompt_cache_bytes)),
                 };
-                devices.push((*device, model.clone()));
-                model
+                devices.push((*device, model));
+                devices.len() - 1
             });
-            models.push((format!("worker-{device}-{index}"), Arc::new(model)));
+            let (name, model) = (format!("worker-{device}-{index}"), Arc::new(devices[number].1.clone()));
+            seats.push(WorkerSeat { name, device: number, model });
         }
         let pipeline = Arc::clone(&replicas.workers()[0].1);
         let limits = PoolLimits {
@@ -136,7 +138,7 @@ impl Engine {
             request_timeout: options.request_timeout,
         };
         let warm_up = if options.warmup { warm_up(pipeline.info(), options.max_batch_rows) } else { Vec::new() };
-        let pool = WorkerPool::start(models, limits, Arc::new(SystemClock::new()), &warm_up)?;
+        let pool = WorkerPool::start(seats, limits, Arc::new(SystemClock::new()), &warm_up)?;
         let shared = Shared {
             admission: Admission { pipeline, bucket_policy: options.bucket_policy },
             pool,
@@ -174,6 +176,13 @@ impl Engine {
     /// [`SubmitError`] if it cannot be accepted now.
     pub fn submit(&self, planned: PlannedRequest) -> Result<Ticket, SubmitError> {
         self.shared.pool.submit(planned)
+    }
+
+    /// Has a picture of a finished request made again without a cache, by the device that made it, with the lowest
+    /// priority: a piece at a time, whenever none of the device's workers has a request. `sink` gets the picture, or why
+    /// there is none.
+    pub fn sample(&self, image: UncachedImage, sink: SampleSink) {
+        self.shared.pool.sample(image, sink);
     }
 
     /// Requests accepted and not yet begun.
@@ -231,7 +240,7 @@ impl Engine {
         self.shared.pool.is_open()
     }
 
-    /// Accepts nothing more; what was accepted is still finished, then the threads end.
+    /// Accepts nothing more and gives samples up; what was accepted is still finished, then the threads end.
     pub fn drain(&self) {
         self.shared.pool.drain();
     }

@@ -43,5 +43,5 @@ pub use replicas::Replicas;
 pub use request::{
     BucketChoice, BucketPolicy, FinishedRequest, Hold, ImageRequest, ImageSpec, Owner, ParseBucketChoiceError,
     ParseSizeError, PlannedRequest, Preview, PreviewCount, Progress, RequestError, RequestFailure, RequestWarning,
-    RgbImage, Seeds, Size, Ticket, Timings,
+    RgbImage, SampleFailure, SampleSink, Seeds, Size, Ticket, Timings, UncachedImage,
 };

@@ -5,7 +5,7 @@
 use afterimage_cache::{CacheBackend, CacheBudget, CacheConfig, CachePlan, read_back};
 use afterimage_runner::{
     BucketPolicy, DeviceSpec, Engine, EngineOptions, FinishedRequest, ImageRequest, ImageSpec, LoadOptions,
-    ModelFolder, Pipeline, PreviewCount, Replicas, RequestFailure, RunnerError, Size, SubmitError,
+    ModelFolder, Pipeline, PreviewCount, Replicas, RequestFailure, RunnerError, Size, SubmitError, UncachedImage,
 };
 use serde_json::{Value, json};
 
@@ -217,4 +217,24 @@ fn a_prompt_is_encoded_once() {
 fn an_engine_wants_a_device() {
     let replicas = Replicas::load(&ModelFolder::embedded(), &LoadOptions::default(), &[]);
     assert!(matches!(replicas, Err(RunnerError::Options(_))));
+}
+
+#[test]
+fn a_sample_is_the_picture_that_the_same_request_gets_without_a_cache() {
+    let engine = engine(EngineOptions::default());
+    let make = |request| engine.submit(engine.plan(request).unwrap()).unwrap().wait().unwrap();
+    let reuse = cache(CacheBackend::CacheDit, json!({"max_warmup_steps": 3, "residual_diff_threshold": 0.4}));
+    let cached = ImageRequest { images: 2, cache: reuse, ..request("red apple", 11, 12) };
+    let (finished, uncached) = (make(cached.clone()), make(ImageRequest { cache: CacheConfig::None, ..cached }));
+    assert!(finished.cache.hit_rate > 0.0 && finished.images != uncached.images);
+    let before = (engine.statistics(), engine.prompt_cache_statistics());
+    for index in 0..2 {
+        let (sender, receiver) = std::sync::mpsc::channel();
+        let sink = move |made| sender.send(made).unwrap();
+        engine.sample(UncachedImage::of(&finished, index), Box::new(sink));
+        let made = receiver.recv().unwrap().unwrap();
+        let psnr = psnr(&made.data, &uncached.images[index].data);
+        assert!(psnr >= LEAST_PSNR, "image {index}: {psnr} dB");
+    }
+    assert_eq!((engine.statistics(), engine.prompt_cache_statistics()), before);
 }

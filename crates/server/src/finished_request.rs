@@ -25,5 +25,6 @@ pub(crate) fn finished_request(first_seed: u64, images: Vec<RgbImage>, cache: Ca
         cache,
         timings: Timings::default(),
         warnings: Vec::new(),
+        device: 0,
     }
 }

@@ -1,6 +1,7 @@
 //! What a step loop works with and outlives it.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use super::clock::Clock;
 use super::statistics::Counters;
@@ -10,6 +11,10 @@ use super::work_ledger::WorkLedger;
 pub(super) struct WorkerShared {
     pub(super) ledger: Arc<WorkLedger>,
     pub(super) counters: Counters,
+    /// The worker was sent a message that a sample may be there, and has not taken it yet.
+    pub(super) is_being_woken: AtomicBool,
+    /// The worker's device, counted from 0.
+    pub(super) device: usize,
 }
 
 /// What a loop is made from; makes the same loop again after a worker's death.

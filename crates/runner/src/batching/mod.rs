@@ -27,6 +27,7 @@
 //! * A request whose client has left keeps its place in the queue, and what it holds from its client
 //!   ([`Hold`](crate::request::Hold)), until the loop has let it go.
 //! * An image that fails, fails its own request and no other.
+//! * A device makes samples ([`sample_queue`]) only while none of its workers has a request.
 //!
 //! The loop knows neither a model ([`StepModel`]) nor the time of day ([`Clock`]), so its tests run on
 //! a fake model in virtual time.
@@ -40,6 +41,7 @@ pub(crate) mod pipeline_model;
 mod pool;
 mod request_spans;
 mod running_request;
+mod sample_queue;
 mod shared_step;
 mod statistics;
 mod step_loop;
@@ -47,6 +49,7 @@ mod step_model;
 mod turns;
 mod work_estimate;
 mod work_ledger;
+mod work_loop;
 mod worker;
 
 #[cfg(test)]
@@ -55,7 +58,7 @@ mod tests;
 pub(crate) use batch_key::BatchKey;
 pub(crate) use clock::SystemClock;
 pub use pool::SubmitError;
-pub(crate) use pool::{PoolLimits, WorkerPool};
+pub(crate) use pool::{PoolLimits, WorkerPool, WorkerSeat};
 pub use statistics::EngineStatistics;
 pub(crate) use step_model::StepModel;
 pub use work_estimate::BucketEstimate;

@@ -33,6 +33,14 @@ impl StepModel for PipelineStepModel {
         on_pool(|| self.pipeline.begin_with(spec, seed, &self.budget, encode))
     }
 
+    fn begin_sample(&self, spec: &Arc<ImageSpec>, seed: u64) -> Result<RunningImage, RunnerError> {
+        let encode = |prompt: &str| match self.prompts.kept_for(prompt) {
+            Some(conditioning) => Ok(conditioning),
+            None => self.pipeline.encode(prompt),
+        };
+        on_pool(|| self.pipeline.begin_with(spec, seed, &self.budget, encode))
+    }
+
     fn batch_key(&self, image: &RunningImage) -> BatchKey {
         BatchKey { canvas: image.spec().size.canvas(), phase: self.pipeline.phase(image) }
     }

@@ -10,6 +10,7 @@ use std::time::Duration;
 use super::clock::Clock;
 use super::request_spans::RequestSpans;
 use super::running_request::AcceptedRequest;
+use super::sample_queue::SampleQueue;
 use super::statistics::EngineStatistics;
 use super::step_model::StepModel;
 use super::work_estimate::{BucketEstimate, Work};
@@ -17,7 +18,7 @@ use super::work_ledger::Totals;
 use super::worker::{NotSent, Worker, WorkerOptions};
 use crate::error::RunnerError;
 use crate::fair_share::SharedUse;
-use crate::request::{ImageSpec, Owner, PlannedRequest, Ticket, ticket};
+use crate::request::{ImageSpec, Owner, PlannedRequest, SampleFailure, SampleSink, Ticket, UncachedImage, ticket};
 
 /// Why a request was not accepted.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
@@ -44,36 +45,49 @@ pub(crate) struct PoolLimits {
     pub(crate) request_timeout: Option<Duration>,
 }
 
+/// What a worker is started for.
+pub(crate) struct WorkerSeat<M> {
+    pub(crate) name: String,
+    /// Devices are counted from 0; workers on one share it.
+    pub(crate) device: usize,
+    pub(crate) model: Arc<M>,
+}
+
 /// Workers with one queue each.
-pub(crate) struct WorkerPool {
+pub(crate) struct WorkerPool<M: StepModel> {
     workers: Vec<Worker>,
+    /// Of each device.
+    samples: Vec<Arc<SampleQueue<M::Image>>>,
     limits: PoolLimits,
     clock: Arc<dyn Clock>,
     /// Held while a request is weighed and handed over, so that two never take the same last place.
     is_open: Mutex<bool>,
 }
 
-impl WorkerPool {
-    /// Starts a worker per model and makes `warm_up`'s images on each.
-    pub(crate) fn start<M: StepModel>(
-        models: Vec<(String, Arc<M>)>,
+impl<M: StepModel> WorkerPool<M> {
+    /// Starts a worker per seat and makes `warm_up`'s images on each.
+    pub(crate) fn start(
+        seats: Vec<WorkerSeat<M>>,
         limits: PoolLimits,
         clock: Arc<dyn Clock>,
         warm_up: &[Arc<ImageSpec>],
     ) -> Result<Self, RunnerError> {
-        let start = |(name, model): (String, Arc<M>)| {
+        let devices = seats.iter().map(|seat| seat.device + 1).max().unwrap_or(0);
+        let samples: Vec<Arc<SampleQueue<M::Image>>> = (0..devices).map(|_| Arc::default()).collect();
+        let start = |WorkerSeat { name, device, model }: WorkerSeat<M>| {
             let options = WorkerOptions {
                 name,
+                device,
                 max_batch_rows: limits.max_batch_rows,
                 // All clients together come up to twice the bound.
                 max_requests_on_their_way: limits.max_queued_requests.saturating_mul(2),
                 warm_up: warm_up.to_vec(),
                 clock: Arc::clone(&clock),
             };
-            Worker::start(model, options)
+            Worker::start(model, Arc::clone(&samples[device]), options)
         };
-        let workers = models.into_iter().map(start).collect::<Result<_, _>>()?;
-        Ok(Self { workers, limits, clock, is_open: Mutex::new(true) })
+        let workers = seats.into_iter().map(start).collect::<Result<_, _>>()?;
+        Ok(Self { workers, samples, limits, clock, is_open: Mutex::new(true) })
     }
 
     /// Accepts a request or says why not.
@@ -118,6 +132,16 @@ impl WorkerPool {
             }
         }
         Err(refusal)
+    }
+
+    /// Has the image's device make it once that has nothing else to do.
+    pub(crate) fn sample(&self, image: UncachedImage, sink: SampleSink) {
+        let device = image.device;
+        // All requests were made by one of this pool's devices.
+        let Some(samples) = self.samples.get(device) else { return sink(Err(SampleFailure::Closed)) };
+        if samples.offer(image, sink) {
+            self.workers.iter().filter(|worker| worker.device() == device).for_each(Worker::wake);
+        }
     }
 
     /// Refuses an owner that has its share of the places while all are taken.
@@ -192,9 +216,10 @@ impl WorkerPool {
         *self.is_open.lock().unwrap_or_else(PoisonError::into_inner) && self.workers.iter().all(Worker::is_alive)
     }
 
-    /// Accepts nothing more; threads end when what was accepted is finished.
+    /// Accepts nothing more and gives samples up; threads end when what was accepted is finished.
     pub(crate) fn drain(&self) {
         *self.is_open.lock().unwrap_or_else(PoisonError::into_inner) = false;
+        self.samples.iter().for_each(|samples| samples.close());
         self.workers.iter().for_each(Worker::drain);
     }
 

@@ -177,8 +177,8 @@ impl<I> RunningRequest<I> {
         self.accepted.outcome.progress.send_if_modified(|shown| std::mem::replace(shown, progress) != progress);
     }
 
-    /// Sends the images, all of which are done.
-    pub(super) fn finish(self) {
+    /// Sends the images, all of which are done, and were made on this device.
+    pub(super) fn finish(self, device: usize) {
         let Self { accepted: AcceptedRequest { request, outcome, entry, .. }, images, timings, warnings, .. } = self;
         let done = images.into_iter().filter_map(|image| match image.state {
             ImageState::Done(pixels, report) => Some((pixels, report)),
@@ -189,7 +189,7 @@ impl<I> RunningRequest<I> {
         let cache = CacheReport::new(&spec.cache, spec.steps, reports);
         // Struck out first: a request that is answered is no longer queued work, and keeps nothing from its client.
         drop((entry, hold));
-        outcome.send(Ok(FinishedRequest { spec, seeds, dtype, images, cache, timings, warnings }));
+        outcome.send(Ok(FinishedRequest { spec, seeds, dtype, images, cache, timings, warnings, device }));
     }
 
     /// Sends why there are no images. State and memory of its images are gone by then.

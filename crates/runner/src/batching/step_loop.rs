@@ -287,7 +287,7 @@ impl<M: StepModel> StepLoop<M> {
         {
             record.report_progress(0);
             count(&self.parts.shared.counters.finished);
-            record.finish();
+            record.finish(self.parts.shared.device);
         }
     }
 

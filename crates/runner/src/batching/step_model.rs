@@ -14,13 +14,17 @@ use crate::request::{ImageSpec, RequestWarning, RgbImage};
 pub(crate) trait StepModel: Send + Sync + 'static {
     /// An image on its way. A clone is a snapshot that is cheap to take: tensors are shared, all that a
     /// step changes is not.
-    type Image: Clone;
+    type Image: Clone + Send;
 
     /// Whether setting the image up encodes texts, which is slow.
     fn must_encode(&self, spec: &ImageSpec) -> bool;
 
     /// Sets an image up.
     fn begin(&self, spec: &Arc<ImageSpec>, seed: u64) -> Result<Self::Image, RunnerError>;
+
+    /// Sets an image up that is no client's: what is kept for clients (texts that were encoded) is used, but neither
+    /// changed nor counted.
+    fn begin_sample(&self, spec: &Arc<ImageSpec>, seed: u64) -> Result<Self::Image, RunnerError>;
 
     /// What the image must have in common with others to share its next step.
     fn batch_key(&self, image: &Self::Image) -> BatchKey;

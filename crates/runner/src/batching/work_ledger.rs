@@ -1,7 +1,7 @@
 //! What a worker still has to do, written by the worker and read by those who hand it work.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::work_estimate::{BucketEstimate, Work, WorkEstimates};
@@ -10,6 +10,8 @@ use crate::request::Owner;
 /// The accepted requests of one worker and the estimates they are weighed with.
 #[derive(Debug, Default)]
 pub(super) struct WorkLedger {
+    /// Requests in the ledgers of all workers on the device.
+    on_device: Arc<AtomicUsize>,
     state: Mutex<State>,
 }
 
@@ -71,6 +73,11 @@ pub(crate) struct Totals {
 }
 
 impl WorkLedger {
+    /// An empty one, whose requests are counted in `on_device` as well.
+    pub(super) fn new(on_device: Arc<AtomicUsize>) -> Self {
+        Self { on_device, ..Self::default() }
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         // Estimates and counts: after a panic they are at worst imprecise, so the ledger goes on with them.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
@@ -79,6 +86,7 @@ impl WorkLedger {
     /// Writes down a request that waits, until it `is_given_up`.
     pub(super) fn enter(self: &Arc<Self>, work: Work, owner: Owner, is_given_up: Arc<AtomicBool>) -> LedgerEntry {
         let mut state = self.state();
+        self.on_device.fetch_add(1, Ordering::SeqCst);
         let id = state.next;
         state.next += 1;
         let remaining = Remaining { work, has_begun: false, running_rows: 0 };
@@ -154,5 +162,6 @@ impl State {
 impl Drop for LedgerEntry {
     fn drop(&mut self) {
         self.ledger.state().requests.remove(&self.id);
+        self.ledger.on_device.fetch_sub(1, Ordering::SeqCst);
     }
 }

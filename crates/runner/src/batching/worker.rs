@@ -15,11 +15,13 @@ use afterimage_checkpoint::guard::panic_text;
 use super::clock::Clock;
 use super::loop_parts::{LoopParts, WorkerShared};
 use super::running_request::AcceptedRequest;
+use super::sample_queue::SampleQueue;
 use super::statistics::{Counters, EngineStatistics, count};
 use super::step_loop::StepLoop;
 use super::step_model::StepModel;
 use super::work_estimate::{BucketEstimate, Work};
 use super::work_ledger::{Totals, Use, WorkLedger};
+use super::work_loop::{Message, WorkLoop};
 use crate::error::RunnerError;
 use crate::request::ImageSpec;
 
@@ -31,7 +33,7 @@ pub(super) struct Worker {
     shared: Arc<WorkerShared>,
     is_alive: Arc<AtomicBool>,
     /// `None` once the worker drains.
-    queue: Mutex<Option<SyncSender<Box<AcceptedRequest>>>>,
+    queue: Mutex<Option<SyncSender<Message>>>,
     thread: JoinHandle<()>,
 }
 
@@ -45,6 +47,8 @@ pub(super) struct NotSent {
 /// What a worker is started with.
 pub(super) struct WorkerOptions {
     pub(super) name: String,
+    /// Its device, counted from 0.
+    pub(super) device: usize,
     pub(super) max_batch_rows: usize,
     /// Requests that may be on their way to the loop.
     pub(super) max_requests_on_their_way: usize,
@@ -55,10 +59,16 @@ pub(super) struct WorkerOptions {
 
 impl Worker {
     /// Starts the thread and waits until it is warm.
-    pub(super) fn start<M: StepModel>(model: Arc<M>, options: WorkerOptions) -> Result<Self, RunnerError> {
+    pub(super) fn start<M: StepModel>(
+        model: Arc<M>,
+        samples: Arc<SampleQueue<M::Image>>,
+        options: WorkerOptions,
+    ) -> Result<Self, RunnerError> {
         let shared = Arc::new(WorkerShared {
-            ledger: Arc::new(WorkLedger::default()),
+            ledger: Arc::new(WorkLedger::new(Arc::clone(samples.requests()))),
             counters: Counters::new(options.max_batch_rows),
+            is_being_woken: AtomicBool::new(false),
+            device: options.device,
         });
         let parts = LoopParts {
             model,
@@ -66,7 +76,8 @@ impl Worker {
             clock: options.clock,
             shared: Arc::clone(&shared),
         };
-        let (queue, requests) = sync_channel(options.max_requests_on_their_way);
+        // One place more, for the message that wakes it: requests lose none to samples.
+        let (queue, messages) = sync_channel(options.max_requests_on_their_way.saturating_add(1));
         let (warm_sender, warm) = sync_channel(1);
         let is_alive = Arc::new(AtomicBool::new(true));
         let thread = {
@@ -77,7 +88,7 @@ impl Worker {
                 // The starter waits for this.
                 let _ = warm_sender.send(warmed_up);
                 if is_warm {
-                    run(&parts, &requests, &is_alive);
+                    run(&parts, &samples, &messages, &is_alive);
                 }
             }
         };
@@ -100,10 +111,31 @@ impl Worker {
     pub(super) fn send(&self, request: Box<AcceptedRequest>) -> Result<(), NotSent> {
         let queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(queue) = queue.as_ref() else { return Err(NotSent { request, is_full: false }) };
-        queue.try_send(request).map_err(|error| match error {
-            TrySendError::Full(request) => NotSent { request, is_full: true },
-            TrySendError::Disconnected(request) => NotSent { request, is_full: false },
-        })
+        let (message, is_full) = match queue.try_send(Message::Request(request)) {
+            Ok(()) => return Ok(()),
+            Err(TrySendError::Full(message)) => (message, true),
+            Err(TrySendError::Disconnected(message)) => (message, false),
+        };
+        match message {
+            Message::Request(request) => Err(NotSent { request, is_full }),
+            Message::Wake => Ok(()),
+        }
+    }
+
+    /// Has it look for samples, if it does nothing else. One such message is on its way at most.
+    pub(super) fn wake(&self) {
+        let queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(queue) = queue.as_ref() else { return };
+        let is_being_woken = &self.shared.is_being_woken;
+        // A worker with a full queue is not asleep.
+        if !is_being_woken.swap(true, Ordering::SeqCst) && queue.try_send(Message::Wake).is_err() {
+            is_being_woken.store(false, Ordering::SeqCst);
+        }
+    }
+
+    /// Its device, counted from 0.
+    pub(super) fn device(&self) -> usize {
+        self.shared.device
     }
 
     /// Ends once everything accepted is finished.
@@ -136,10 +168,15 @@ impl Worker {
     }
 }
 
-fn run<M: StepModel>(parts: &LoopParts<M>, requests: &Receiver<Box<AcceptedRequest>>, is_alive: &AtomicBool) {
+fn run<M: StepModel>(
+    parts: &LoopParts<M>,
+    samples: &Arc<SampleQueue<M::Image>>,
+    messages: &Receiver<Message>,
+    is_alive: &AtomicBool,
+) {
     for life in 0..=RESTARTS {
-        let mut steps = StepLoop::new(parts.clone());
-        let Err(panic) = catch_unwind(AssertUnwindSafe(|| serve(&mut steps, requests))) else { return };
+        let mut work = WorkLoop::new(parts.clone(), Arc::clone(samples), messages);
+        let Err(panic) = catch_unwind(AssertUnwindSafe(|| work.run())) else { return };
         let reason = panic_text(panic.as_ref());
         if life < RESTARTS {
             count(&parts.shared.counters.restarts);
@@ -149,17 +186,5 @@ fn run<M: StepModel>(parts: &LoopParts<M>, requests: &Receiver<Box<AcceptedReque
             is_alive.store(false, Ordering::Release);
             tracing::error!(reason, "a worker died again and stays dead");
         }
-    }
-}
-
-/// Serves until the channel is hung up and everything is finished.
-fn serve<M: StepModel>(steps: &mut StepLoop<M>, requests: &Receiver<Box<AcceptedRequest>>) {
-    loop {
-        if steps.is_idle() {
-            let Ok(request) = requests.recv() else { return };
-            steps.submit(*request);
-        }
-        requests.try_iter().for_each(|request| steps.submit(*request));
-        steps.iterate();
     }
 }

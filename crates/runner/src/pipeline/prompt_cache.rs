@@ -87,6 +87,13 @@ impl<C: Keep> PromptCache<C> {
         self.kept().slots.peek(prompt).is_some_and(|slot| slot.bytes > 0)
     }
 
+    /// What was kept for the prompt. Does not count as asking for it.
+    pub(crate) fn kept_for(&self, prompt: &str) -> Option<C> {
+        let slot = Arc::clone(&self.kept().slots.peek(prompt)?.conditioning);
+        // One that is being computed is not there yet.
+        slot.try_lock().ok()?.clone()
+    }
+
     pub(crate) fn statistics(&self) -> PromptCacheStatistics {
         PromptCacheStatistics {
             hits: self.hits.load(Ordering::Relaxed),
@@ -156,6 +163,7 @@ mod tests {
         assert!(!cache.keeps("a"));
         assert_eq!((get(&cache, "a", 1), get(&cache, "a", 2), get(&cache, "b", 3)), (1, 1, 3));
         assert!(cache.keeps("a") && !cache.keeps("c"));
+        assert_eq!((cache.kept_for("a"), cache.kept_for("c")), (Some(1), None));
         let PromptCacheStatistics { hits, misses, bytes } = cache.statistics();
         assert_eq!((hits, misses, bytes), (1, 2, 1 + 3 + 2 * (1 + ENTRY_BYTES)));
     }
@@ -166,6 +174,7 @@ mod tests {
         get(&cache, "a", 50);
         get(&cache, "b", 50);
         get(&cache, "a", 0);
+        assert_eq!(cache.kept_for("b"), Some(50), "which does not count as asking for it");
         get(&cache, "c", 50);
         assert_eq!((get(&cache, "a", 7), get(&cache, "c", 7)), (50, 50));
         assert_eq!(get(&cache, "b", 7), 7);

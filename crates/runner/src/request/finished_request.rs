@@ -24,6 +24,8 @@ pub struct FinishedRequest {
     pub timings: Timings,
     /// What of the request was not done as it was asked for.
     pub warnings: Vec<RequestWarning>,
+    /// The device that made them, counted from 0.
+    pub device: usize,
 }
 
 /// Seconds a request spent in each stage.

@@ -67,6 +67,7 @@ pub(super) struct Forward {
     pub(super) phase: usize,
     pub(super) rows: usize,
     pub(super) images: Vec<(u64, usize)>,
+    pub(super) is_sample: bool,
 }
 
 pub(super) struct FakeModel {
@@ -80,6 +81,7 @@ pub(super) struct FakeModel {
 
 /// An image on its way. Every change of `state` depends on what it was, so a step made twice shows.
 pub(super) struct FakeImage {
+    is_sample: bool,
     spec: Arc<ImageSpec>,
     seed: u64,
     step: usize,
@@ -91,6 +93,7 @@ impl Clone for FakeImage {
     fn clone(&self) -> Self {
         self.living.fetch_add(1, Ordering::SeqCst);
         Self {
+            is_sample: self.is_sample,
             spec: Arc::clone(&self.spec),
             seed: self.seed,
             step: self.step,
@@ -161,7 +164,17 @@ impl StepModel for FakeModel {
             return Err(failure("cannot begin"));
         }
         self.living.fetch_add(1, Ordering::SeqCst);
-        Ok(FakeImage { spec: Arc::clone(spec), seed, step: 0, state: seed, living: Arc::clone(&self.living) })
+        let living = Arc::clone(&self.living);
+        Ok(FakeImage { is_sample: false, spec: Arc::clone(spec), seed, step: 0, state: seed, living })
+    }
+
+    fn begin_sample(&self, spec: &Arc<ImageSpec>, seed: u64) -> Result<FakeImage, RunnerError> {
+        if self.faults.lock().unwrap().get(&seed) == Some(&Fault::Begin) {
+            return Err(failure("cannot begin"));
+        }
+        self.living.fetch_add(1, Ordering::SeqCst);
+        let living = Arc::clone(&self.living);
+        Ok(FakeImage { is_sample: true, spec: Arc::clone(spec), seed, step: 0, state: seed, living })
     }
 
     fn batch_key(&self, image: &FakeImage) -> BatchKey {
@@ -176,7 +189,13 @@ impl StepModel for FakeModel {
         assert!(images.iter().all(|image| self.batch_key(image) == key), "a batch has one key");
         let members = images.iter().map(|image| (image.seed, image.step + 1)).collect();
         let (size, phase) = (images[0].spec.size, key.phase);
-        self.forwards.lock().unwrap().push(Forward { size, phase, rows, images: members });
+        self.forwards.lock().unwrap().push(Forward {
+            size,
+            phase,
+            rows,
+            images: members,
+            is_sample: images[0].is_sample,
+        });
         self.clock.advance(rows as u64 * ROW_STEP_MILLIS);
         let were_finite = images.iter().map(|image| self.is_finite(image)).collect::<Result<_, _>>()?;
         for image in images.iter_mut() {

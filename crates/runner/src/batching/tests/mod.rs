@@ -6,9 +6,11 @@ mod isolation;
 mod leaving;
 mod pool;
 mod real_model;
+mod samples;
 mod stalls;
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use afterimage_cache::CachePlan;
@@ -89,6 +91,12 @@ impl Wanted {
     }
 }
 
+/// What a worker with an empty ledger writes to.
+fn worker_shared(max_batch_rows: usize, ledger: WorkLedger) -> Arc<WorkerShared> {
+    let counters = Counters::new(max_batch_rows);
+    Arc::new(WorkerShared { ledger: Arc::new(ledger), counters, is_being_woken: AtomicBool::new(false), device: 0 })
+}
+
 /// A loop with what it writes to.
 struct Bench {
     steps: StepLoop<FakeModel>,
@@ -102,8 +110,7 @@ impl Bench {
     fn new(max_batch_rows: usize) -> Self {
         let clock = Arc::new(VirtualClock::default());
         let model = Arc::new(FakeModel::new(Arc::clone(&clock)));
-        let shared =
-            Arc::new(WorkerShared { ledger: Arc::new(WorkLedger::default()), counters: Counters::new(max_batch_rows) });
+        let shared = worker_shared(max_batch_rows, WorkLedger::default());
         let parts = LoopParts {
             model: Arc::clone(&model),
             max_batch_rows,

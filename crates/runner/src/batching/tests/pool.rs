@@ -1,18 +1,24 @@
 //! The door in front of the workers: bounds, distribution, death and drain. The threads are real; the
 //! tests wait for answers, never for a time.
 
-use super::super::pool::{PoolLimits, SubmitError, WorkerPool};
+use super::super::pool::{PoolLimits, SubmitError, WorkerPool, WorkerSeat};
 use super::fake_model::{Fault, Forward};
 use super::*;
+use crate::request::{RgbImage, SampleFailure, SampleSink, UncachedImage};
 
 const LIMITS: PoolLimits =
     PoolLimits { max_batch_rows: 4, max_queued_requests: 64, max_queued_seconds: 600.0, request_timeout: None };
 
-fn pool(workers: usize, limits: PoolLimits) -> (WorkerPool, Arc<FakeModel>) {
+fn pool(workers: usize, limits: PoolLimits) -> (WorkerPool<FakeModel>, Arc<FakeModel>) {
     let clock = Arc::new(VirtualClock::default());
     let model = Arc::new(FakeModel::new(Arc::clone(&clock)));
-    let models = (0..workers).map(|index| (format!("worker-{index}"), Arc::clone(&model))).collect();
-    (WorkerPool::start(models, limits, clock, &[request(0).spec()]).unwrap(), model)
+    let seats = (0..workers).map(|index| seat(index, &model)).collect();
+    (WorkerPool::start(seats, limits, clock, &[request(0).spec()]).unwrap(), model)
+}
+
+/// A worker on a device of its own.
+fn seat(index: usize, model: &Arc<FakeModel>) -> WorkerSeat<FakeModel> {
+    WorkerSeat { name: format!("worker-{index}"), device: index, model: Arc::clone(model) }
 }
 
 /// Longer than any test: 16 GiB of steps would take the fake model days, and a dropped ticket ends it.
@@ -213,11 +219,63 @@ fn the_others_go_on_when_a_worker_is_dead() {
     }
 }
 
+/// Hands the picture to the receiver.
+fn sink() -> (SampleSink, std::sync::mpsc::Receiver<Result<RgbImage, SampleFailure>>) {
+    let (sender, receiver) = std::sync::mpsc::channel();
+    let sink = move |made| {
+        let _ = sender.send(made);
+    };
+    (Box::new(sink), receiver)
+}
+
+fn uncached(device: usize, seed: u64) -> UncachedImage {
+    UncachedImage { spec: request(seed).spec(), seed, device }
+}
+
+#[test]
+fn samples_wait_for_their_device_and_for_no_other() {
+    let clock = Arc::new(VirtualClock::default());
+    let model = Arc::new(FakeModel::new(Arc::clone(&clock)));
+    let on = |device, index| WorkerSeat { device, ..seat(index, &model) };
+    let limits = PoolLimits { max_queued_seconds: f64::INFINITY, ..LIMITS };
+    let pool = WorkerPool::start(vec![on(0, 0), on(0, 1), on(1, 2)], limits, clock, &[]).unwrap();
+    let runs = pool.submit(endless(1).planned()).unwrap();
+    wait_until(|| pool.totals().running_rows == 1);
+    let ((waits, waiting), (goes, going)) = (sink(), sink());
+    pool.sample(uncached(0, 8), waits);
+    pool.sample(uncached(1, 9), goes);
+    assert_eq!(going.recv().unwrap().unwrap().data[..2], [9, 4]);
+    assert!(waiting.try_recv().is_err());
+    drop(runs);
+    assert_eq!(waiting.recv().unwrap().unwrap().data[..2], [8, 4]);
+    let forwards = model.forwards();
+    let last_of_the_request = forwards.iter().rposition(|forward| forward.images[0].0 == 1).unwrap();
+    let first_of_the_sample = forwards.iter().position(|forward| forward.images[0].0 == 8).unwrap();
+    assert!(last_of_the_request < first_of_the_sample);
+}
+
+#[test]
+fn a_pool_that_drains_gives_samples_up_at_once() {
+    let (pool, model) = pool(1, PoolLimits { max_queued_seconds: f64::INFINITY, ..LIMITS });
+    let runs = pool.submit(endless(1).planned()).unwrap();
+    wait_until(|| pool.totals().running_rows == 1);
+    let (waits, waiting) = sink();
+    pool.sample(uncached(0, 8), waits);
+    pool.drain();
+    assert_eq!(waiting.recv(), Ok(Err(SampleFailure::Closed)), "while the request still runs");
+    let (late, refused) = sink();
+    pool.sample(uncached(0, 9), late);
+    assert_eq!(refused.recv(), Ok(Err(SampleFailure::Closed)));
+    drop(runs);
+    wait_until(|| pool.has_ended());
+    assert_eq!(model.living_images(), 0);
+}
+
 #[test]
 fn a_warm_up_that_fails_is_an_error_of_the_start() {
     let clock = Arc::new(VirtualClock::default());
     let model = Arc::new(FakeModel::new(Arc::clone(&clock)));
     model.break_image(0, Fault::Begin);
-    let started = WorkerPool::start(vec![("worker".to_owned(), model)], LIMITS, clock, &[request(0).spec()]);
+    let started = WorkerPool::start(vec![seat(0, &model)], LIMITS, clock, &[request(0).spec()]);
     assert!(started.err().unwrap().to_string().contains("cannot begin"));
 }

@@ -38,6 +38,10 @@ impl StepModel for Faulty {
         Ok(Seeded(seed, self.0.begin(spec, seed)?))
     }
 
+    fn begin_sample(&self, spec: &Arc<ImageSpec>, seed: u64) -> Result<Self::Image, RunnerError> {
+        self.begin(spec, seed)
+    }
+
     fn batch_key(&self, image: &Seeded) -> BatchKey {
         self.0.batch_key(&image.1)
     }
