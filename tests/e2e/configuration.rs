@@ -93,6 +93,8 @@ fn a_number_that_would_fail_later_is_refused_with_its_range() {
         ("max-prompt-chars", "0", "from 1 to"),
         ("max-body-bytes", "0", "from 1 to 1073741824"),
         ("max-pixels", "0", "from 1 to"),
+        ("quality-sample-rate", "1.01", "from 0 to 1"),
+        ("quality-sample-rate", "-0.5", "from 0 to 1"),
     ] {
         let flag = format!("--{key}");
         let output = Command::new(PROGRAM).args(["serve", "--print-config", &flag, value]).output().unwrap();

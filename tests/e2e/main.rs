@@ -36,6 +36,7 @@ mod mixed_requests;
 mod otlp;
 mod picture;
 mod prompts;
+mod quality_samples;
 mod random;
 mod random_bodies;
 mod root_path;

@@ -3,7 +3,7 @@
 //! [`cli`] has the flags, [`config`] puts file, environment and flags together, [`server`] owns the life
 //! of a server from binding its port to the last answer, [`connections`] its connections, [`request`] reads what
 //! is asked for, [`api`] is the HTTP side of one request, [`playground`] the page for people, [`metrics`] what is
-//! counted, [`logging`] what is logged. Pictures are made by `afterimage-runner`; nothing here knows a tensor.
+//! counted, [`sampling`] measures what caches cost, [`logging`] what is logged. Pictures are made by `afterimage-runner`; nothing here knows a tensor.
 
 mod api;
 mod backtrace;
@@ -25,6 +25,7 @@ mod model_source;
 mod page_file;
 mod playground;
 mod request;
+mod sampling;
 mod secret;
 mod server;
 mod terminal;

@@ -21,6 +21,8 @@ pub(crate) struct ApiSettings {
     pub(crate) request_timeout: Option<Duration>,
     pub(crate) unknown_fields: UnknownFields,
     pub(crate) cache: CacheDefaults,
+    /// The share of cached requests that are made again without a cache.
+    pub(crate) quality_sample_rate: f64,
     pub(crate) jobs: JobLimits,
     pub(crate) max_pixels: usize,
     /// Whether PNG files say what made them.
@@ -48,6 +50,7 @@ impl ApiSettings {
             request_timeout: None,
             unknown_fields: UnknownFields::Reject,
             cache: CacheDefaults::new(CacheBackend::None, serde_json::Map::new()).unwrap(),
+            quality_sample_rate: 0.0,
             jobs: JobLimits { max_jobs: 4, retention: Duration::from_secs(60), memory_bytes: 1000 },
             max_pixels: usize::MAX,
             image_metadata: true,

@@ -12,6 +12,7 @@ use crate::clock::unix_seconds;
 use crate::logging::{self, CacheWarnings};
 use crate::metrics::Metrics;
 use crate::request::{Accept, RequestRules};
+use crate::sampling::{QualitySampler, Samples};
 
 /// Where the server stands.
 pub(crate) enum Phase {
@@ -36,6 +37,7 @@ pub(crate) struct AppState {
     pub(crate) metrics: Metrics,
     pub(super) jobs: JobStore,
     cache_warnings: CacheWarnings,
+    sampler: QualitySampler,
     phase: watch::Sender<Phase>,
     generations: TaskTracker,
     started_unix_seconds: u64,
@@ -43,10 +45,12 @@ pub(crate) struct AppState {
 
 impl AppState {
     pub(crate) fn new(settings: ApiSettings) -> Self {
+        let metrics = Metrics::new();
         Self {
             jobs: JobStore::new(settings.jobs),
+            sampler: QualitySampler::new(settings.quality_sample_rate, metrics.quality().clone()),
             settings,
-            metrics: Metrics::new(),
+            metrics,
             cache_warnings: CacheWarnings::default(),
             phase: watch::Sender::new(Phase::Loading),
             generations: TaskTracker::new(),
@@ -113,11 +117,20 @@ impl AppState {
         }
     }
 
-    /// A request has its pictures.
-    pub(super) fn count_finished(&self, job: &FinishedRequest) {
+    /// A request has its pictures. What is returned of them is for [`Self::sample`], once the answer is made.
+    pub(super) fn count_finished(&self, job: &FinishedRequest) -> Samples {
         self.metrics.request_finished(job);
         if self.cache_warnings.check(&job.cache) {
             self.metrics.cache_never_engaged(&job.cache);
+        }
+        self.sampler.choose(job)
+    }
+
+    /// Has pictures made again without a cache when there is nothing else to do, and compared.
+    pub(super) fn sample(&self, samples: Samples) {
+        // One that drains counts them as dropped.
+        if let Phase::Serving(engine) | Phase::Draining(Some(engine)) = &*self.phase.borrow() {
+            samples.start(engine);
         }
     }
 

@@ -9,7 +9,7 @@ use super::access::AccessArgs;
 use super::cache::CacheArgs;
 use super::model::{LabelArg, ModelArgs};
 use super::pictures::PictureArgs;
-use super::within::{count, positive_seconds, seconds};
+use super::within::{count, positive_seconds, seconds, share};
 use crate::api::{ApiSettings, JobLimits, RootPath};
 use crate::build_info;
 use crate::config::Settings;
@@ -87,6 +87,19 @@ pub(crate) struct ServeArgs {
     bucket_policy: BucketPolicyArg,
     #[command(flatten)]
     cache: CacheArgs,
+    /// Share of the cached requests, from 0 to 1, whose pictures are made again without a cache when there is nothing
+    /// else to do, to measure what the cache costs: the metrics `afterimage_cache_quality_*`. No request waits for them
+    #[arg(
+        long,
+        env = "AFTERIMAGE_QUALITY_SAMPLE_RATE",
+        hide_env_values = true,
+        value_name = "SHARE",
+        value_parser = share,
+        allow_negative_numbers = true,
+        default_value_t = 0.0,
+        help_heading = "Cache"
+    )]
+    quality_sample_rate: f64,
     #[command(flatten)]
     workers: WorkerArgs,
     #[command(flatten)]
@@ -323,6 +336,7 @@ impl ServeArgs {
                 request_timeout,
                 unknown_fields: self.limits.unknown_fields,
                 cache,
+                quality_sample_rate: self.quality_sample_rate,
                 jobs: JobLimits {
                     max_jobs: self.limits.max_jobs,
                     retention: Duration::from_secs_f64(self.limits.job_retention),

@@ -29,6 +29,12 @@ pub(super) fn positive_seconds(text: &str) -> Result<f64, String> {
     found.ok_or_else(|| format!("it must be a number of seconds above 0 and at most {MAX_SECONDS}"))
 }
 
+/// A share, from 0 to 1.
+pub(super) fn share(text: &str) -> Result<f64, String> {
+    let found = text.parse().ok().filter(|share| (0.0..=1.0).contains(share));
+    found.ok_or_else(|| "it must be a number from 0 to 1".to_owned())
+}
+
 #[cfg(test)]
 mod tests {
     use std::time::{Duration, Instant, SystemTime};
@@ -40,6 +46,14 @@ mod tests {
         assert_eq!([count::<1, 8>("1"), count::<1, 8>("8"), count::<0, 8>("0")], [Ok(1), Ok(8), Ok(0)]);
         for text in ["0", "9", "-1", "1.0", "1e1", "", "x", "18446744073709551615", "18446744073709551616"] {
             assert_eq!(count::<1, 8>(text), Err("it must be an integer from 1 to 8".to_owned()), "{text}");
+        }
+    }
+
+    #[test]
+    fn shares_are_from_none_to_all() {
+        assert_eq!(["0", "0.01", "1", "1e-3"].map(share), [Ok(0.0), Ok(0.01), Ok(1.0), Ok(0.001)]);
+        for text in ["-0.1", "1.01", "inf", "nan", "1%", "", "x"] {
+            assert_eq!(share(text), Err("it must be a number from 0 to 1".to_owned()), "{text}");
         }
     }
 

@@ -10,6 +10,7 @@ mod engine;
 mod generations;
 mod http;
 mod process;
+mod quality;
 mod values;
 
 use std::time::Duration;
@@ -27,6 +28,7 @@ use http::HttpMetrics;
 
 pub(crate) use access::RefusalReason;
 pub(crate) use generations::{GenerationRecord, InFlight, Outcome};
+pub(crate) use quality::{DropReason, QualityMetrics};
 
 /// All metrics of the server.
 pub(crate) struct Metrics {
@@ -34,6 +36,7 @@ pub(crate) struct Metrics {
     access: AccessMetrics,
     generations: GenerationMetrics,
     cache: CacheMetrics,
+    quality: QualityMetrics,
     engine: EngineMetrics,
     http: HttpMetrics,
 }
@@ -46,6 +49,7 @@ impl Metrics {
             access: AccessMetrics::new(&mut catalog),
             generations: GenerationMetrics::new(&mut catalog),
             cache: CacheMetrics::new(&mut catalog),
+            quality: QualityMetrics::new(&mut catalog),
             engine: EngineMetrics::new(&mut catalog),
             http: HttpMetrics::new(&mut catalog),
             catalog,
@@ -96,6 +100,11 @@ impl Metrics {
     /// A finished request had a cache and reused no step.
     pub(crate) fn cache_never_engaged(&self, report: &CacheReport) {
         self.cache.never_engaged(report);
+    }
+
+    /// Those of quality samples.
+    pub(crate) fn quality(&self) -> &QualityMetrics {
+        &self.quality
     }
 
     /// Catches up with what the engine knows.

@@ -95,10 +95,11 @@ impl Making<'_> {
                 }
             }
         };
-        self.state.count_finished(&finished);
+        let samples = self.state.count_finished(&finished);
         record.has_finished(&finished);
         let answer = response::body(finished, Arc::clone(&self.output), self.arrived).await?;
         self.state.metrics.generation_answered(self.arrived.elapsed());
+        self.state.sample(samples);
         Ok(answer.into())
     }
 }

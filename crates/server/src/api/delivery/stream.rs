@@ -133,13 +133,14 @@ impl EventStream {
             let progress = *progress.borrow_and_update();
             self.tell(progress).await?;
         }
-        self.state.count_finished(&finished);
+        let samples = self.state.count_finished(&finished);
         record.into_iter().for_each(|record| record.has_finished(&finished));
         let (arrived, output) = (self.arrived, Arc::clone(&self.output));
         for event in blocking::run(move || events::completed(&finished, &output, arrived)).await?? {
             self.send(event).await?;
         }
         self.state.metrics.generation_answered(arrived.elapsed());
+        self.state.sample(samples);
         Ok(())
     }
 

@@ -43,7 +43,7 @@ async fn answer(
     record: Option<&mut GenerationRecord>,
 ) -> Result<Response, ApiError> {
     let finished = ticket.finished().await?;
-    state.count_finished(&finished);
+    let samples = state.count_finished(&finished);
     record.into_iter().for_each(|record| record.has_finished(&finished));
     let response = match output.options.response_format {
         ResponseFormat::File => blocking::run(move || picture_file::respond(&finished, &output, arrived)).await??,
@@ -53,5 +53,6 @@ async fn answer(
         }
     };
     state.metrics.generation_answered(arrived.elapsed());
+    state.sample(samples);
     Ok(response)
 }
