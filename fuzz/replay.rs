@@ -1,4 +1,4 @@
-// Included by the tests that replay the seeds: in four crates, none of which the others could test with.
+// Included by the tests that replay the seeds: in five crates, none of which the others could test with.
 
 /// Every file below `fuzz/seeds/TARGET`.
 fn replay(target: &str, read: fn(&[u8])) {

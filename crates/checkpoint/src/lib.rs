@@ -25,7 +25,7 @@ mod weights;
 
 pub use error::CheckpointError;
 pub use hub::{FetchProgress, HubOptions, LoggedProgress, Token, existing, resolve};
-pub use model_folder::{MODEL_FIT_FILE, MODEL_FIT_FILES, MODEL_INDEX, ModelFolder, TRANSFORMER};
+pub use model_folder::{CACHE_PROFILE_FILE, MODEL_FIT_FILE, MODEL_FIT_FILES, MODEL_INDEX, ModelFolder, TRANSFORMER};
 pub use model_index::{ModelIndex, OwnClass};
 pub use random::{RandomTensors, Recorder};
 pub use shown::shortened;

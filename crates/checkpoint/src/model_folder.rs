@@ -22,6 +22,9 @@ const OLD_MODEL_FIT_FILE: &str = "cache_calibration.json";
 /// Names of that file; the first that is there counts.
 pub const MODEL_FIT_FILES: [&str; 2] = [MODEL_FIT_FILE, OLD_MODEL_FIT_FILE];
 
+/// The file that cache settings measured on the model are kept in.
+pub const CACHE_PROFILE_FILE: &str = "cache_profile.json";
+
 /// The component whose weights may come from elsewhere.
 pub const TRANSFORMER: &str = "transformer";
 

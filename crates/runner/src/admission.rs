@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use afterimage_cache::plan::{ModelFacts, PlanWarning};
-use afterimage_cache::{CachePlan, ConfigError};
+use afterimage_cache::{CacheConfig, CachePlan, ConfigError};
 use afterimage_diffusion::DiffusionError;
 use afterimage_diffusion::families::{CheckedPrompt, Guidance, GuidanceKind, NearestLabel};
 use afterimage_diffusion::schedulers::SchedulerKind;
@@ -24,6 +24,28 @@ pub(crate) struct Admission {
 impl Admission {
     /// Fills in the model's defaults and refuses what it cannot do.
     pub(crate) fn plan(&self, request: ImageRequest) -> Result<PlannedRequest, RequestError> {
+        let cache = request.cache.clone();
+        self.with_cache(self.plan_uncached(request)?, &cache)
+    }
+
+    /// The same request with this cache, if it fits.
+    pub(crate) fn with_cache(
+        &self,
+        mut planned: PlannedRequest,
+        cache: &CacheConfig,
+    ) -> Result<PlannedRequest, RequestError> {
+        let info = self.pipeline.info();
+        let blocks = info.blocks();
+        let ImageSpec { steps, guidance, .. } = *planned.spec;
+        let facts = ModelFacts { separate_cfg: guidance.has_second_forward(), ..info.cache_facts(&blocks) };
+        let plan = CachePlan::new(cache, steps, facts).map_err(cache_error)?;
+        planned.warnings.extend(plan.warnings().iter().map(cache_warning));
+        Arc::make_mut(&mut planned.spec).cache = plan;
+        Ok(planned)
+    }
+
+    /// All but the cache.
+    pub(crate) fn plan_uncached(&self, request: ImageRequest) -> Result<PlannedRequest, RequestError> {
         let Self { pipeline, bucket_policy } = self;
         let info = pipeline.info();
         let CheckedPrompt { prompt, nearest } = pipeline
@@ -36,12 +58,8 @@ impl Admission {
         let scheduler = request.scheduler.unwrap_or(info.default_scheduler);
         let size = bucket(request.size, &info.buckets, *bucket_policy)?;
         check_scheduler(pipeline, scheduler, steps, size)?;
-        let blocks = info.blocks();
-        let facts = ModelFacts { separate_cfg: guidance.has_second_forward(), ..info.cache_facts(&blocks) };
-        let cache = CachePlan::new(&request.cache, steps, facts).map_err(cache_error)?;
-        warnings.extend(cache.warnings().iter().map(cache_warning));
         let negative_prompt = negative_prompt.map(str::to_owned);
-        let spec = ImageSpec { prompt, negative_prompt, size, steps, guidance, scheduler, cache };
+        let spec = ImageSpec { prompt, negative_prompt, size, steps, guidance, scheduler, cache: CachePlan::None };
         Ok(PlannedRequest {
             spec: Arc::new(spec),
             seeds: check_seeds(request.seed, request.images)?,

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use afterimage_cache::{CacheBudget, CachePlan};
+use afterimage_cache::{CacheBudget, CacheConfig, CachePlan};
 use afterimage_checkpoint::guard::without_panic;
 
 use crate::admission::{self, Admission};
@@ -164,7 +164,25 @@ impl Engine {
     /// # Errors
     /// [`RequestError`] naming the field that cannot be served.
     pub fn plan(&self, request: ImageRequest) -> Result<PlannedRequest, RequestError> {
-        let planned = self.shared.admission.plan(request)?;
+        self.within_bounds(self.shared.admission.plan(request)?)
+    }
+
+    /// The same with the cache that is chosen for the image that it turns out to be, whatever the request says of
+    /// caching.
+    ///
+    /// # Errors
+    /// As [`Self::plan`].
+    pub fn plan_choosing(
+        &self,
+        request: ImageRequest,
+        choose: impl FnOnce(&ImageSpec) -> CacheConfig,
+    ) -> Result<PlannedRequest, RequestError> {
+        let planned = self.shared.admission.plan_uncached(request)?;
+        let cache = choose(planned.spec());
+        self.within_bounds(self.shared.admission.with_cache(planned, &cache)?)
+    }
+
+    fn within_bounds(&self, planned: PlannedRequest) -> Result<PlannedRequest, RequestError> {
         admission::check_rows(&planned, self.shared.max_batch_rows)?;
         admission::check_work(self.shared.pool.estimate(&planned), self.shared.max_queued_seconds)?;
         Ok(planned)

@@ -1,5 +1,7 @@
 //! What a loaded model offers, for the API that serves it.
 
+use std::sync::Arc;
+
 use afterimage_cache::ModelFit;
 use afterimage_cache::plan::ModelFacts;
 use afterimage_diffusion::families::{Guidance, GuidanceKind, LabelPolicy, Labels};
@@ -39,6 +41,8 @@ pub struct ModelInfo {
     pub label_policy: LabelPolicy,
     /// Measured facts that TeaCache and MagCache need.
     pub fit: Option<ModelFit>,
+    /// The text of the file with cache settings that were measured on it.
+    pub cache_profile: Option<Arc<str>>,
     /// How it can be steered towards prompts.
     pub guidance: GuidanceKind,
     /// What its text encoders read of a prompt; none for a class-conditional model.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use afterimage_checkpoint::ModelFolder;
 
 use crate::error::RunnerError;
+use crate::model_info::ModelInfo;
 use crate::pipeline::{DeviceSpec, LoadOptions, Pipeline};
 use crate::request::Size;
 
@@ -36,7 +37,12 @@ impl Replicas {
 
     /// Sizes served, the default first.
     pub fn buckets(&self) -> &[Size] {
-        &self.workers[0].1.info().buckets
+        &self.info().buckets
+    }
+
+    /// What the model offers.
+    pub fn info(&self) -> &ModelInfo {
+        self.workers[0].1.info()
     }
 
     /// Device and pipeline of every worker.

@@ -6,11 +6,14 @@
 
 mod cancellation;
 mod error;
+#[cfg(any(test, fuzzing))]
+pub mod fuzz;
 mod grid;
 pub mod likeness;
 mod maker;
 mod measurement;
 mod presets;
+pub mod profile;
 mod row;
 mod setting;
 mod study;

@@ -164,6 +164,13 @@ impl CacheConfig {
         self
     }
 
+    /// Whether `keys` are all that a response shows of such a configuration: then they say everything by themselves, and a
+    /// `null` among them is the default.
+    pub fn is_whole(backend: CacheBackend, keys: &Map<String, Value>) -> bool {
+        let shown = keys::of(backend).iter().filter(|key| key.scope != keys::Scope::DbPrune);
+        !keys.is_empty() && shown.into_iter().all(|key| keys.contains_key(key.name))
+    }
+
     /// The keys of `base` with those of `over` on top. `null` leaves the base's value; where several
     /// keys are alternatives to each other, one in `over` replaces all in `base`.
     pub fn merge(base: &Map<String, Value>, over: &Map<String, Value>) -> Map<String, Value> {

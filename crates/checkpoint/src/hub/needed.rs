@@ -5,7 +5,7 @@ use std::path::Path;
 
 use serde_json::{Map, Value};
 
-use crate::model_folder::{MODEL_FIT_FILES, MODEL_INDEX, TRANSFORMER, component_entry};
+use crate::model_folder::{CACHE_PROFILE_FILE, MODEL_FIT_FILES, MODEL_INDEX, TRANSFORMER, component_entry};
 use crate::shown::shortened;
 use crate::weights::{Library, Wanted, WeightFiles, is_plain_name};
 use crate::{CheckpointError, lenient_json, plain_file};
@@ -108,6 +108,7 @@ pub(super) fn needed_files(files: &impl Files, selection: Selection<'_>) -> Resu
         .map_err(|error| CheckpointError::hub(format!("{MODEL_INDEX} is damaged: {error}")))?;
     let mut needed = Needed { paths: vec![MODEL_INDEX.to_string()], ..Needed::default() };
     needed.paths.extend(MODEL_FIT_FILES.into_iter().find(|file| files.has(file)).map(str::to_owned));
+    needed.paths.extend(Some(CACHE_PROFILE_FILE).filter(|file| files.has(file)).map(str::to_owned));
     needed.has_variant = selection.variant.is_none();
     for (component, value) in &index {
         let Some((library, class)) = component_entry(value) else {
@@ -275,6 +276,7 @@ mod tests {
             "transformer": ["diffusers", "SD3Transformer2DModel"]}"#;
         let needed = [
             "cache_fit.json",
+            "cache_profile.json",
             "text_encoder/model.safetensors",
             "text_encoder_3/model-00001-of-00002.safetensors",
             "text_encoder_3/model-00002-of-00002.safetensors",

@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use afterimage_cache::ModelFit;
 use afterimage_checkpoint::guard::without_panic;
-use afterimage_checkpoint::{CheckpointError, MODEL_FIT_FILES, ModelFolder, ModelIndex};
+use afterimage_checkpoint::{CACHE_PROFILE_FILE, CheckpointError, MODEL_FIT_FILES, ModelFolder, ModelIndex};
 use afterimage_diffusion::families::{FamilyParts, LabelPolicy, LoadedFamily, entry_of};
 use afterimage_diffusion::schedulers::{SchedulerConfig, SchedulerKind};
-use afterimage_diffusion::text::{EncoderSource, Offload, Residency};
+use afterimage_diffusion::text::{EncoderSource, Offload, PromptLimit, Residency};
 use afterimage_diffusion::vae::Vae;
 use afterimage_diffusion::{Canvas, DiffusionError, Precision};
 use candle_core::Device;
@@ -78,9 +78,7 @@ impl Pipeline {
         let LoadedFamily { prompts, denoiser, facts, buckets } =
             (entry.load)(&parts).map_err(|error| of_options(error, options))?;
         check_latent_channels(folder, facts.latent_channels, vae.latent_channels())?;
-        if facts.prompt_limits.is_empty() && (options.offload, options.text_encoder_device) != (Offload::None, None) {
-            tracing::warn!("the model has no text encoder to be offloaded or put on another device");
-        }
+        warn_of_what_is_not_there(&facts.prompt_limits, options);
         let info = ModelInfo {
             id: folder.id().to_owned(),
             pipeline: entry.pipeline,
@@ -96,6 +94,7 @@ impl Pipeline {
             labels: facts.labels,
             label_policy: options.label_policy.unwrap_or_else(|| default_label_policy(folder)),
             fit: read_fit(folder)?.or(facts.fit),
+            cache_profile: read_profile(folder)?,
             guidance: facts.guidance,
             prompt_limits: facts.prompt_limits,
         };
@@ -159,6 +158,13 @@ fn check_latent_channels(folder: &ModelFolder, transformer: usize, vae: usize) -
     Err(DiffusionError::Mismatch { model: folder.id().to_owned(), reason })
 }
 
+/// A model without text encoders has none that options could be about.
+fn warn_of_what_is_not_there(prompt_limits: &[PromptLimit], options: &LoadOptions) {
+    if prompt_limits.is_empty() && (options.offload, options.text_encoder_device) != (Offload::None, None) {
+        tracing::warn!("the model has no text encoder to be offloaded or put on another device");
+    }
+}
+
 /// Strangers try the embedded model first.
 fn default_label_policy(folder: &ModelFolder) -> LabelPolicy {
     match folder.path() {
@@ -183,6 +189,15 @@ fn read_fit(folder: &ModelFolder) -> Result<Option<ModelFit>, RunnerError> {
     let parsed = ModelFit::from_json(&folder.text(name)?);
     let file = || format!("{}: {name}", folder.id());
     parsed.map(Some).map_err(|error| CheckpointError::config(file(), error).into())
+}
+
+/// Settings that were measured on the model, if the folder has some. What the text means is for those to read who choose
+/// among them.
+fn read_profile(folder: &ModelFolder) -> Result<Option<Arc<str>>, RunnerError> {
+    if !folder.contains(CACHE_PROFILE_FILE) {
+        return Ok(None);
+    }
+    Ok(Some(folder.text(CACHE_PROFILE_FILE)?.into()))
 }
 
 #[cfg(test)]

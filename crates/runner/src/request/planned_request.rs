@@ -28,6 +28,13 @@ impl PlannedRequest {
         Self { owner, hold: Some(hold), ..self }
     }
 
+    /// The same request with one more thing that is not done as it was asked for.
+    #[must_use]
+    pub fn warned(mut self, warning: RequestWarning) -> Self {
+        self.warnings.push(warning);
+        self
+    }
+
     /// What its images are made of.
     pub fn spec(&self) -> &ImageSpec {
         &self.spec

@@ -1,0 +1,141 @@
+//! What was measured of a model's cache settings, as kept beside its weights: `cache_profile.json`.
+//!
+//! A profile has a case for a scheduler and a number of steps, with guidance or without; a case has settings, each with how
+//! much faster it made pictures there and how alike they were to the uncached ones. Who wants pictures that are alike
+//! to some degree, a [`Floor`], gets the fastest setting of the case that was never measured below it.
+//!
+//! A file may come from strangers: it is read within bounds, nothing in it is ignored, and what is wrong is named by its
+//! key.
+
+mod case;
+mod choice;
+mod error;
+mod floor;
+mod scheduler_name;
+mod setting;
+
+use afterimage_cache::CachePlan;
+use afterimage_cache::plan::ModelFacts;
+use afterimage_runner::ModelInfo;
+use serde::{Deserialize, Serialize};
+
+pub use case::{CaseKey, MeasuredOn, ProfileCase};
+pub use choice::NoSetting;
+pub use error::ProfileError;
+pub use floor::{Floor, FloorError};
+pub use setting::{LeastAndMean, Measured, ProfileSetting};
+
+/// The form of the file that is written, and the only one that is read.
+const VERSION: u32 = 1;
+/// Cases of a profile: more than anyone has the time to measure.
+const MAX_CASES: usize = 256;
+
+/// The settings that were measured on a model.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CacheProfile {
+    version: u32,
+    cases: Vec<ProfileCase>,
+}
+
+/// What is read first: a file of another version may have any other keys.
+#[derive(Deserialize)]
+struct Version {
+    version: Option<serde_json::Value>,
+}
+
+impl Default for CacheProfile {
+    fn default() -> Self {
+        Self { version: VERSION, cases: Vec::new() }
+    }
+}
+
+impl CacheProfile {
+    /// That of a file.
+    ///
+    /// # Errors
+    /// What is wrong with it, and where.
+    pub fn from_json(text: &str) -> Result<Self, ProfileError> {
+        let Version { version } = serde_json::from_str(text).map_err(ProfileError::not_json)?;
+        match version {
+            None => return Err(ProfileError::at("version", "it is missing")),
+            Some(version) if version != VERSION => {
+                return Err(ProfileError::at("version", format!("it is {version}; this program reads {VERSION}")));
+            }
+            Some(_) => {}
+        }
+        let mut json = serde_json::Deserializer::from_str(text);
+        let profile: Self = serde_path_to_error::deserialize(&mut json).map_err(ProfileError::of_path)?;
+        profile.check_cases()?;
+        Ok(profile)
+    }
+
+    /// The text of a file, with lines that a reader and a diff can follow.
+    ///
+    /// # Errors
+    /// If a number is not finite, which nothing measured is.
+    pub fn to_json(&self) -> Result<String, ProfileError> {
+        let text = serde_json::to_string_pretty(self).map_err(ProfileError::not_json)?;
+        Ok(text + "\n")
+    }
+
+    /// The cases, as they stand in the file.
+    pub fn cases(&self) -> &[ProfileCase] {
+        &self.cases
+    }
+
+    /// The case of a request.
+    pub fn case(&self, key: CaseKey) -> Option<&ProfileCase> {
+        self.cases.iter().find(|case| case.key() == key)
+    }
+
+    /// Puts a newly measured case in the place of an older one.
+    pub fn put(&mut self, case: ProfileCase) {
+        match self.cases.iter_mut().find(|old| old.key() == case.key()) {
+            Some(old) => *old = case,
+            None => self.cases.push(case),
+        }
+    }
+
+    /// Whether the model can run every setting.
+    ///
+    /// # Errors
+    /// The first that it cannot, and why.
+    pub fn check(&self, model: &ModelInfo) -> Result<(), ProfileError> {
+        let blocks = model.blocks();
+        for (index, case) in self.cases.iter().enumerate() {
+            let separate_cfg = case.guidance && model.guidance.with(2.0, 2.0).has_second_forward();
+            let facts = ModelFacts { separate_cfg, ..model.cache_facts(&blocks) };
+            for (number, setting) in case.settings.iter().enumerate() {
+                CachePlan::new(setting.config(), case.num_inference_steps, facts).map_err(|error| {
+                    ProfileError::at(format!("cases[{index}].settings[{number}].{}", keyed(&error)), error.message)
+                })?;
+            }
+        }
+        Ok(())
+    }
+
+    fn check_cases(&self) -> Result<(), ProfileError> {
+        if self.cases.len() > MAX_CASES {
+            let message = format!("there are {}; at most {MAX_CASES} are read", self.cases.len());
+            return Err(ProfileError::at("cases", message));
+        }
+        for (index, case) in self.cases.iter().enumerate() {
+            let at = |key: &str, message: String| ProfileError::at(format!("cases[{index}].{key}"), message);
+            case.check().map_err(|(key, message)| at(key, message))?;
+            if let Some(first) = self.cases[..index].iter().position(|other| other.key() == case.key()) {
+                let message = format!("{} is also that of cases[{first}]; a case comes once", case.key());
+                return Err(at("scheduler", message));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Where a configuration is at fault.
+fn keyed(error: &afterimage_cache::ConfigError) -> String {
+    error.key.as_ref().map_or_else(|| "cache_config".to_owned(), |key| format!("cache_config.{key}"))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,153 @@
+//! One cache setting and what it was measured to give.
+
+use afterimage_cache::{CacheBackend, CacheConfig};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use crate::likeness::MAX_PSNR_DB;
+
+/// No setting is further from uncached than by this factor.
+const MAX_SPEEDUP: f64 = 1e6;
+
+/// A setting that was measured in a case. Its configuration can be parsed; whether a model can run it is checked with
+/// the [whole profile](super::CacheProfile::check).
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(try_from = "File", into = "File")]
+pub struct ProfileSetting {
+    keys: Map<String, Value>,
+    config: CacheConfig,
+    speedup: f64,
+    psnr_db: LeastAndMean,
+    ssim: LeastAndMean,
+    hit_rate: f64,
+}
+
+/// The least and the mean over all pictures.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LeastAndMean {
+    /// Of the picture that is least alike.
+    pub min: f64,
+    /// Of all pictures.
+    pub mean: f64,
+}
+
+/// As it is in JSON.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    cache_backend: String,
+    cache_config: Map<String, Value>,
+    speedup: f64,
+    psnr_db: LeastAndMean,
+    ssim: LeastAndMean,
+    hit_rate: f64,
+}
+
+/// What a setting gave, from which [`ProfileSetting::new`] makes an entry.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Measured {
+    /// Seconds of uncached pictures by those of cached ones.
+    pub speedup: f64,
+    /// Against the uncached pictures.
+    pub psnr_db: LeastAndMean,
+    /// Against the uncached pictures.
+    pub ssim: LeastAndMean,
+    /// Reused share of all passes through a block list.
+    pub hit_rate: f64,
+}
+
+impl ProfileSetting {
+    /// A setting and what was measured of it.
+    ///
+    /// # Errors
+    /// The key at fault and why: the configuration is none, or a number is out of its range.
+    pub fn new(backend: CacheBackend, keys: Map<String, Value>, measured: Measured) -> Result<Self, String> {
+        let Measured { speedup, psnr_db, ssim, hit_rate } = measured;
+        let config = CacheConfig::parse(backend, &keys).map_err(|error| match error.key {
+            Some(key) => format!("`cache_config.{key}`: {}", error.message),
+            None => format!("`cache_config`: {}", error.message),
+        })?;
+        if config == CacheConfig::None {
+            return Err("`cache_backend` is `none`, of which nothing needs to be measured".to_owned());
+        }
+        check("speedup", speedup, f64::MIN_POSITIVE..=MAX_SPEEDUP)?;
+        check("hit_rate", hit_rate, 0.0..=1.0)?;
+        for (name, LeastAndMean { min, mean }, range) in
+            [("psnr_db", psnr_db, 0.0..=MAX_PSNR_DB), ("ssim", ssim, -1.0..=1.0)]
+        {
+            check(&format!("{name}.mean"), mean, range.clone())?;
+            check(&format!("{name}.min"), min, range)?;
+            // The mean of equal numbers may be rounded to below them.
+            if min > mean + 1e-6 {
+                return Err(format!("`{name}.min` is {min}, more than `{name}.mean`, {mean}"));
+            }
+        }
+        Ok(Self { keys, config, speedup, psnr_db, ssim, hit_rate })
+    }
+
+    /// The backend.
+    pub fn backend(&self) -> CacheBackend {
+        self.config.backend()
+    }
+
+    /// The configuration.
+    pub fn config(&self) -> &CacheConfig {
+        &self.config
+    }
+
+    /// The keys of the configuration, as a request has them.
+    pub fn keys(&self) -> &Map<String, Value> {
+        &self.keys
+    }
+
+    /// Seconds of uncached pictures by those of cached ones.
+    pub fn speedup(&self) -> f64 {
+        self.speedup
+    }
+
+    /// Against the uncached pictures.
+    pub fn psnr_db(&self) -> LeastAndMean {
+        self.psnr_db
+    }
+
+    /// Reused share of all passes through a block list.
+    pub fn hit_rate(&self) -> f64 {
+        self.hit_rate
+    }
+
+    /// Against the uncached pictures.
+    pub fn ssim(&self) -> LeastAndMean {
+        self.ssim
+    }
+}
+
+impl TryFrom<File> for ProfileSetting {
+    type Error = String;
+
+    fn try_from(file: File) -> Result<Self, String> {
+        let File { cache_backend, cache_config, speedup, psnr_db, ssim, hit_rate } = file;
+        let backend = cache_backend.parse().map_err(|error| format!("`cache_backend`: {error}"))?;
+        Self::new(backend, cache_config, Measured { speedup, psnr_db, ssim, hit_rate })
+    }
+}
+
+impl From<ProfileSetting> for File {
+    fn from(setting: ProfileSetting) -> Self {
+        let cache_backend = setting.backend().as_str().to_owned();
+        let ProfileSetting { keys: cache_config, config: _, speedup, psnr_db, ssim, hit_rate } = setting;
+        Self { cache_backend, cache_config, speedup, psnr_db, ssim, hit_rate }
+    }
+}
+
+fn check(key: &str, value: f64, range: std::ops::RangeInclusive<f64>) -> Result<(), String> {
+    if range.contains(&value) {
+        return Ok(());
+    }
+    match (*range.start(), *range.end()) {
+        (least, most) if least == f64::MIN_POSITIVE => {
+            Err(format!("`{key}` is {value}; it must be above 0, and at most {most}"))
+        }
+        (least, most) => Err(format!("`{key}` is {value}; it must be from {least} to {most}")),
+    }
+}

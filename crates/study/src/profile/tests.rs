@@ -1,0 +1,142 @@
+use afterimage_runner::schedulers::SchedulerKind;
+use serde_json::{Value, json};
+
+use super::*;
+
+const DDIM: CaseKey = CaseKey { scheduler: SchedulerKind::Ddim, num_inference_steps: 50, guidance: true };
+
+fn setting(threshold: f64, speedup: f64, psnr: f64, ssim: f64) -> Value {
+    json!({
+        "cache_backend": "cache_dit", "cache_config": {"residual_diff_threshold": threshold}, "speedup": speedup,
+        "psnr_db": {"min": psnr, "mean": psnr + 4.0}, "ssim": {"min": ssim, "mean": ssim}, "hit_rate": 0.5
+    })
+}
+
+fn file() -> Value {
+    json!({
+        "version": 1,
+        "cases": [{
+            "scheduler": "DDIMScheduler", "num_inference_steps": 50, "guidance": true,
+            "measured_on": {
+                "program": "afterimage 0.1.0", "model": "emoji-dit", "device": "cpu", "dtype": "f32", "size": "64x64",
+                "guidance_scale": 4.0, "true_cfg_scale": null, "uncached_seconds": 0.5, "pictures": 28,
+                "prompts": ["apple", "dog"], "seeds": [0, 1], "held_out_prompts": ["cat"], "held_out_seeds": [2]
+            },
+            "settings": [
+                setting(0.1, 1.5, 40.0, 0.99), setting(0.24, 2.4, 31.0, 0.95), setting(0.3, 2.6, 28.0, 0.96),
+                setting(0.05, 0.9, 60.0, 0.999)
+            ]
+        }]
+    })
+}
+
+fn read(file: &Value) -> Result<CacheProfile, ProfileError> {
+    CacheProfile::from_json(&file.to_string())
+}
+
+#[test]
+fn what_is_written_is_read() {
+    let profile = read(&file()).unwrap();
+    let text = profile.to_json().unwrap();
+    assert_eq!(CacheProfile::from_json(&text).unwrap(), profile);
+    assert_eq!(serde_json::from_str::<Value>(&text).unwrap(), file());
+}
+
+#[test]
+fn the_fastest_setting_that_holds_the_floor_is_chosen() {
+    let profile = read(&file()).unwrap();
+    let speedup = |floor: Floor| profile.choose(DDIM, floor).map(|(_, setting)| setting.speedup());
+    assert_eq!(speedup(Floor::of_psnr(30.0)), Ok(2.4));
+    assert_eq!(speedup(Floor::of_psnr(31.0)), Ok(2.4));
+    assert_eq!(speedup(Floor::of_psnr(0.0)), Ok(2.6));
+    assert_eq!(speedup(Floor::of_ssim(0.955)), Ok(2.6));
+    let both = Floor::parse(json!({"min_psnr": 30, "min_ssim": 0.955}).as_object().unwrap()).unwrap().unwrap();
+    assert_eq!(speedup(both), Ok(1.5));
+    assert_eq!(speedup(Floor::of_psnr(50.0)), Err(NoSetting::FloorNotHeld), "slower than no cache");
+    for other in [
+        CaseKey { num_inference_steps: 49, ..DDIM },
+        CaseKey { guidance: false, ..DDIM },
+        CaseKey { scheduler: SchedulerKind::Ddpm, ..DDIM },
+    ] {
+        assert_eq!(profile.choose(other, Floor::of_psnr(0.0)).map(drop), Err(NoSetting::NoCase));
+    }
+}
+
+#[test]
+fn a_case_that_is_measured_again_replaces_the_old_one() {
+    let mut profile = read(&file()).unwrap();
+    let mut case = profile.cases()[0].clone();
+    case.settings.truncate(1);
+    profile.put(case.clone());
+    assert_eq!(profile.cases(), [case.clone()]);
+    profile.put(ProfileCase { num_inference_steps: 25, ..case });
+    assert_eq!(profile.cases().len(), 2);
+}
+
+#[test]
+fn what_is_wrong_is_named_by_its_key() {
+    let wrong = |path: &str, value: Value| {
+        let mut file = file();
+        *file.pointer_mut(path).unwrap() = value;
+        read(&file).unwrap_err().to_string()
+    };
+    for (path, value, expected) in [
+        ("/version", json!(2), "`version`: it is 2; this program reads 1"),
+        ("/cases", json!({}), "`cases`: "),
+        ("/cases/0/scheduler", json!("Ddim"), "`cases[0].scheduler`: scheduler \"Ddim\" is not supported"),
+        ("/cases/0/num_inference_steps", json!(0), "`cases[0].num_inference_steps`: it is 0"),
+        ("/cases/0/measured_on/seeds/1", json!(-1), "`cases[0].measured_on.seeds[1]`: "),
+        ("/cases/0/measured_on/seeds", json!(vec![0; 5000]), "`cases[0].measured_on.seeds`: there are 5000"),
+        ("/cases/0/settings/1/speedup", json!(0), "`cases[0].settings[1]`: `speedup` is 0; it must be above 0"),
+        ("/cases/0/settings/1/hit_rate", json!(1.5), "`cases[0].settings[1]`: `hit_rate` is 1.5"),
+        ("/cases/0/settings/1/psnr_db/min", json!(36), "`cases[0].settings[1]`: `psnr_db.min` is 36, more than"),
+        ("/cases/0/settings/1/ssim/mean", json!("a"), "`cases[0].settings[1]"),
+        ("/cases/0/settings/1/cache_backend", json!("deep"), "`cases[0].settings[1]`: `cache_backend`: unknown"),
+        ("/cases/0/settings/1/cache_backend", json!("auto"), "`cases[0].settings[1]`: `cache_backend`: unknown"),
+        (
+            "/cases/0/settings/1/cache_config",
+            json!({"residual_dif_threshold": 1}),
+            "`cases[0].settings[1]`: `cache_config.residual_dif_threshold`: ",
+        ),
+    ] {
+        let message = wrong(path, value);
+        assert!(message.starts_with(expected), "{path}: {message}");
+    }
+}
+
+#[test]
+fn nothing_is_missing_doubled_or_unknown() {
+    let mut none = file();
+    none["cases"][0]["settings"][0] = json!({"cache_backend": "none", "cache_config": {}, "speedup": 1, "hit_rate": 0,
+        "psnr_db": {"min": 99, "mean": 99}, "ssim": {"min": 1, "mean": 1}});
+    assert!(read(&none).unwrap_err().to_string().contains("`cache_backend` is `none`"));
+    assert_eq!(read(&json!({"cases": []})).unwrap_err().to_string(), "`version`: it is missing");
+    let message = CacheProfile::from_json("[1").unwrap_err().to_string();
+    assert!(!message.starts_with('`'), "{message}");
+    let mut unknown = file();
+    unknown["cases"][0]["notes"] = json!(1);
+    assert!(read(&unknown).unwrap_err().to_string().contains("unknown field `notes`"));
+    let mut doubled = file();
+    let case = doubled["cases"][0].clone();
+    doubled["cases"].as_array_mut().unwrap().push(case);
+    let message = read(&doubled).unwrap_err().to_string();
+    assert!(message.starts_with("`cases[1].scheduler`: DDIMScheduler at 50 steps with guidance is also"), "{message}");
+}
+
+#[test]
+fn floors_are_numbers_in_their_range() {
+    let parse = |keys: Value| Floor::parse(keys.as_object().unwrap());
+    assert_eq!(parse(json!({})), Ok(None));
+    assert_eq!(parse(json!({"min_psnr": null})), Ok(None));
+    let both = parse(json!({"min_ssim": 0.9, "min_psnr": 30})).unwrap().unwrap();
+    assert_eq!(Value::Object(both.keys()), json!({"min_psnr": 30.0, "min_ssim": 0.9}));
+    assert_eq!(both.to_string(), "30 dB and SSIM 0.9");
+    for (keys, key) in [
+        (json!({"min_psnr": -1}), "min_psnr"),
+        (json!({"min_psnr": "30"}), "min_psnr"),
+        (json!({"min_ssim": 1.5}), "min_ssim"),
+        (json!({"Fn_compute_blocks": 1}), "Fn_compute_blocks"),
+    ] {
+        assert_eq!(parse(keys).unwrap_err().key, key);
+    }
+}
