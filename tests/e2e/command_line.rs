@@ -8,7 +8,7 @@ use crate::picture::Picture;
 use crate::server::{PROGRAM, Server, shared};
 
 /// Exit code, standard output and standard error of a run.
-fn run(arguments: &[&str]) -> (i32, String, String) {
+pub(crate) fn run(arguments: &[&str]) -> (i32, String, String) {
     let output = Command::new(PROGRAM).args(arguments).output().unwrap();
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
     (output.status.code().unwrap(), text(output.stdout), text(output.stderr))

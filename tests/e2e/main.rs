@@ -7,6 +7,7 @@
 #![allow(clippy::print_stdout, reason = "what was measured is worth seeing under --nocapture")]
 
 mod access;
+mod auto_cache;
 mod bad_requests;
 mod bodies;
 mod cache;

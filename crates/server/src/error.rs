@@ -3,7 +3,8 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use afterimage_runner::{RequestFailure, RunnerError, SubmitError};
+use afterimage_runner::{CACHE_PROFILE_FILE, RequestFailure, RunnerError, SubmitError};
+use afterimage_study::profile::ProfileError;
 
 use crate::config::{ConfigError, Origin, Settings};
 use crate::terminal;
@@ -37,6 +38,14 @@ pub(crate) enum ProgramError {
         address: String,
         #[source]
         source: std::io::Error,
+    },
+    /// What was measured of the model's caches cannot be used.
+    #[error("{model}: {CACHE_PROFILE_FILE}: {source}")]
+    Profile {
+        /// The model's id.
+        model: String,
+        #[source]
+        source: ProfileError,
     },
     /// A file cannot be written.
     #[error("cannot write {}: {reason}", path.display())]

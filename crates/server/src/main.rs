@@ -6,6 +6,7 @@
 //! counted, [`sampling`] measures what caches cost, [`logging`] what is logged. Pictures are made by `afterimage-runner`; nothing here knows a tensor.
 
 mod api;
+mod auto_cache;
 mod backtrace;
 mod build_info;
 #[cfg(test)]

@@ -40,7 +40,7 @@ pub(crate) struct ApiSettings {
 #[cfg(test)]
 impl ApiSettings {
     pub(super) fn for_tests() -> Self {
-        use afterimage_cache::CacheBackend;
+        use crate::request::BackendName;
 
         Self {
             served_model_names: Vec::new(),
@@ -49,7 +49,7 @@ impl ApiSettings {
             body_timeout: Duration::from_secs(1000),
             request_timeout: None,
             unknown_fields: UnknownFields::Reject,
-            cache: CacheDefaults::new(CacheBackend::None, serde_json::Map::new()).unwrap(),
+            cache: CacheDefaults::new(BackendName::NONE, serde_json::Map::new()).unwrap(),
             quality_sample_rate: 0.0,
             jobs: JobLimits { max_jobs: 4, retention: Duration::from_secs(60), memory_bytes: 1000 },
             max_pixels: usize::MAX,

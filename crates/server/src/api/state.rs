@@ -1,6 +1,9 @@
 //! What the handlers share, and where the server stands in its life.
 
+use std::sync::OnceLock;
+
 use afterimage_runner::{Engine, FinishedRequest};
+use afterimage_study::profile::CacheProfile;
 use tokio::sync::watch;
 use tokio_util::task::TaskTracker;
 use tokio_util::task::task_tracker::TaskTrackerToken;
@@ -39,6 +42,8 @@ pub(crate) struct AppState {
     cache_warnings: CacheWarnings,
     sampler: QualitySampler,
     phase: watch::Sender<Phase>,
+    /// What was measured of the model's caches; set once it is there.
+    profile: OnceLock<CacheProfile>,
     generations: TaskTracker,
     started_unix_seconds: u64,
 }
@@ -53,13 +58,18 @@ impl AppState {
             metrics,
             cache_warnings: CacheWarnings::default(),
             phase: watch::Sender::new(Phase::Loading),
+            profile: OnceLock::new(),
             generations: TaskTracker::new(),
             started_unix_seconds: unix_seconds(),
         }
     }
 
     /// The model is there.
-    pub(crate) fn start_serving(&self, engine: Engine) {
+    pub(crate) fn start_serving(&self, engine: Engine, profile: Option<CacheProfile>) {
+        // Before the phase, so that no request is served without it. A server loads once, so that there is none yet.
+        if let Some(profile) = profile {
+            let _ = self.profile.set(profile);
+        }
         self.phase.send_replace(Phase::Serving(engine));
     }
 
@@ -98,6 +108,11 @@ impl AppState {
             Phase::Serving(engine) if engine.is_open() => Ok(engine.clone()),
             Phase::Serving(_) => Err(ApiError::WorkerStopped),
         }
+    }
+
+    /// What was measured of the model's caches, if anything was.
+    pub(super) fn profile(&self) -> Option<&CacheProfile> {
+        self.profile.get()
     }
 
     /// Whether everything works: requests are served, and every worker lives.

@@ -6,14 +6,17 @@ use afterimage_cache::ContextReport;
 use afterimage_cache::report::Recorded;
 use afterimage_runner::FinishedRequest;
 
+use crate::auto_cache::AutoChoice;
+
 /// The columns of distances.
 const QUANTILES: [(&str, f64); 5] = [("P00", 0.0), ("P25", 0.25), ("P50", 0.5), ("P75", 0.75), ("P95", 0.95)];
 
 /// Several lines, without a line break at the end.
-pub(super) fn render(finished: &FinishedRequest) -> String {
+pub(super) fn render(finished: &FinishedRequest, choice: Option<&AutoChoice>) -> String {
     let report = &finished.cache;
     let tag = report.tag.as_deref().unwrap_or(report.backend);
-    let mut text = format!("cache    {tag}: {} steps, hit rate {:.1} %\n", report.steps, 100.0 * report.hit_rate);
+    let mut text = choice.map_or_else(String::new, |choice| format!("auto     {}\n", choice.words()));
+    text += &format!("cache    {tag}: {} steps, hit rate {:.1} %\n", report.steps, 100.0 * report.hit_rate);
     if report.images.iter().any(|image| !image.contexts.is_empty()) {
         let quantiles: String = QUANTILES.iter().map(|(name, _)| format!(" {name:>8}")).collect();
         text +=
@@ -97,7 +100,7 @@ mod tests {
         let passes = BTreeMap::from([(Reason::Cached, 1), (Reason::Warmup, 3)]);
         let image = |context| ImageReport { contexts: vec![context], passes: passes.clone(), ..ImageReport::default() };
         let images = [context, silent].map(image);
-        insta::assert_snapshot!(render(&finished(images.into())), @r#"
+        insta::assert_snapshot!(render(&finished(images.into()), None), @r#"
         cache    none: 4 steps, hit rate 25.0 %
         image    blocks                       branch   cached hit rate      P00      P25      P50      P75      P95
         0        transformer_blocks           all         1/4   25.0 %   0.1000   0.1500   0.2000   0.2500   0.2900
@@ -108,7 +111,7 @@ mod tests {
 
     #[test]
     fn without_a_cache_there_is_no_table() {
-        insta::assert_snapshot!(render(&finished(vec![ImageReport::default()])), @r#"
+        insta::assert_snapshot!(render(&finished(vec![ImageReport::default()]), None), @r#"
         cache    none: 4 steps, hit rate 0.0 %
         seconds  queue 0.000, encode 0.001, denoise 1.500, decode 0.250
         "#);

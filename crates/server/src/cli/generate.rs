@@ -4,8 +4,10 @@ use std::io::{IsTerminal, Write};
 use std::path::Path;
 
 use afterimage_runner::{
-    Engine, EngineOptions, FinishedRequest, RequestError, RequestFailure, RunnerError, Seeds, Ticket,
+    Engine, EngineOptions, FinishedRequest, ImageRequest, PlannedRequest, RequestError, RequestFailure, RunnerError,
+    Seeds, Ticket,
 };
+use afterimage_study::profile::Floor;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Map, Value, json};
 
@@ -16,6 +18,7 @@ use super::output_file::{Existing, OutputFile, cannot_write};
 use super::output_pattern::OutputPattern;
 use super::pictures::MetadataArgs;
 use super::serve::DEFAULT_MAX_PROMPT_CHARS;
+use crate::auto_cache::{self, AutoChoice};
 use crate::error::ProgramError;
 use crate::image_file::{ImageEncoding, ImageMetadata, MAX_COMPRESSION, picture_files};
 use crate::logging::{self, LogArgs};
@@ -109,14 +112,15 @@ impl GenerateArgs {
         let cache = self.cache.defaults()?;
         let _logging = logging::start(&self.log, "warn")?;
         let output = OutputPattern::parse(&self.output).map_err(|message| ProgramError::setting("output", message))?;
-        let GenerationRequest { image: request, output: OutputOptions { encoding, .. }, .. } = self.request(&cache)?;
+        let GenerationRequest { image: request, auto, output: OutputOptions { encoding, .. }, .. } =
+            self.request(&cache)?;
         let encoding = ImageEncoding { format: output.format(), ..encoding };
         let files = self.files(&output, request.seed, request.images)?;
         let engine = Engine::start(
             self.model.source(Some(&self.labels))?.load(self.device.device)?,
             EngineOptions { max_queued_requests: 1, ..Default::default() },
         )?;
-        let planned = engine.plan(request).map_err(|error| self.refusal(&error))?;
+        let (planned, choice) = plan(&engine, request, auto, |error| self.refusal(error))?;
         encoding.format.check_size(planned.spec().size).map_err(|message| ProgramError::setting("output", message))?;
         planned.warnings().iter().for_each(|warning| tracing::warn!(code = warning.code, "{}", warning.message));
         let metadata = self.metadata.image_metadata.then(|| {
@@ -127,7 +131,7 @@ impl GenerateArgs {
         for (bytes, file) in picture_files(&finished, encoding, metadata).zip(&files) {
             file.write(&bytes.map_err(|error| cannot_write(file.path(), error))?)?;
         }
-        let summary = cache_summary::render(&finished);
+        let summary = cache_summary::render(&finished, choice.as_ref());
         match output {
             OutputPattern::StandardOutput => terminal::note(summary),
             OutputPattern::Folder(_) | OutputPattern::File(..) => terminal::line(summary),
@@ -136,11 +140,9 @@ impl GenerateArgs {
     }
 
     /// Names the flag behind a request that cannot be made, or else the model.
-    fn refusal(&self, error: &RequestError) -> ProgramError {
+    fn refusal(&self, error: RequestError) -> ProgramError {
         match &*error.param {
-            "scheduler" if !self.model.chooses_scheduler() => {
-                ProgramError::Model(RunnerError::Options(error.message.clone()))
-            }
+            "scheduler" if !self.model.chooses_scheduler() => ProgramError::Model(RunnerError::Options(error.message)),
             param => usage_of_field(param, &error.message),
         }
     }
@@ -202,6 +204,23 @@ impl GenerateArgs {
             ("output_compression", json!(self.output_compression)),
         ];
         fields.into_iter().map(|(field, value)| (field.to_owned(), value)).collect()
+    }
+}
+
+/// Checks the request against the model, and chooses its cache if that is left to what was measured.
+fn plan(
+    engine: &Engine,
+    request: ImageRequest,
+    auto: Option<Floor>,
+    refusal: impl Fn(RequestError) -> ProgramError,
+) -> Result<(PlannedRequest, Option<AutoChoice>), ProgramError> {
+    let profile = auto_cache::profile_of(engine.model())?;
+    match auto {
+        None => Ok((engine.plan(request).map_err(refusal)?, None)),
+        Some(floor) => {
+            let planned = auto_cache::plan(engine, profile.as_ref(), request, floor);
+            planned.map(|(planned, choice)| (planned, Some(choice))).map_err(refusal)
+        }
     }
 }
 
@@ -286,7 +305,6 @@ impl Target {
 
 #[cfg(test)]
 mod tests {
-    use afterimage_runner::ImageRequest;
     use clap::Parser;
 
     use super::*;

@@ -9,6 +9,7 @@ use prometheus::{Histogram, IntCounterVec};
 
 use super::catalog::{Catalog, Family};
 use super::values::count;
+use crate::auto_cache::AutoOutcome;
 
 const HIT_RATE_BUCKETS: [f64; 11] = [0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0];
 /// Thresholds in use lie between 0.02 and 0.5.
@@ -27,6 +28,7 @@ pub(super) struct CacheMetrics {
     hit_rate: Histogram,
     residual_distance: Histogram,
     fallbacks: IntCounterVec,
+    auto: IntCounterVec,
 }
 
 impl CacheMetrics {
@@ -65,7 +67,16 @@ impl CacheMetrics {
                 labels: &[("reason", "unused, budget")],
                 help: "Requests with a cache that reused no step: none came to it (unused), or no memory was left (budget)",
             }),
+            auto: catalog.counters(Family {
+                name: "afterimage_cache_auto_total",
+                unit: "requests",
+                labels: &[("outcome", "chosen, no_profile, no_case, floor_not_held")],
+                help: "Accepted requests with cache_backend auto, by what was found in the model's cache_profile.json; all but chosen run without a cache",
+            }),
         };
+        for outcome in AutoOutcome::ALL {
+            metrics.auto.with_label_values(&[outcome.as_str()]);
+        }
         for reason in Reason::ALL {
             metrics.steps.with_label_values(&[decision(reason), reason.as_str()]);
         }
@@ -92,6 +103,10 @@ impl CacheMetrics {
                 .filter(is_distance)
                 .for_each(|value| self.residual_distance.observe(*value));
         }
+    }
+
+    pub(super) fn auto(&self, outcome: AutoOutcome) {
+        self.auto.with_label_values(&[outcome.as_str()]).inc();
     }
 
     pub(super) fn never_engaged(&self, report: &CacheReport) {

@@ -18,6 +18,7 @@ use std::time::Duration;
 use afterimage_cache::CacheReport;
 use afterimage_runner::{Engine, FinishedRequest};
 
+use crate::auto_cache::AutoOutcome;
 use crate::image_store::ImageStore;
 use access::AccessMetrics;
 use cache::CacheMetrics;
@@ -105,6 +106,11 @@ impl Metrics {
     /// Those of quality samples.
     pub(crate) fn quality(&self) -> &QualityMetrics {
         &self.quality
+    }
+
+    /// The cache of an accepted request was left to what was measured.
+    pub(crate) fn auto_cache(&self, outcome: AutoOutcome) {
+        self.cache.auto(outcome);
     }
 
     /// Catches up with what the engine knows.

@@ -10,6 +10,7 @@ use crate::page_file::PageFile;
 
 static TEXT: LazyLock<String> = LazyLock::new(|| {
     let tables = CacheBackend::ALL.map(|backend| (backend.as_str().to_owned(), table(backend)));
+    let tables = tables.into_iter().chain([("auto".to_owned(), floors())]);
     let tables = Value::Object(Map::from_iter(tables));
     format!("// Made by the server from its tables of cache keys.\n\nexport const CACHE_KEYS = {tables:#};\n")
 });
@@ -19,6 +20,15 @@ pub(super) static FILE: LazyLock<PageFile> = LazyLock::new(|| PageFile::script("
 
 fn table(backend: CacheBackend) -> Value {
     Value::Object(keys::of(backend).iter().map(|key| (key.name.to_owned(), control(key))).collect())
+}
+
+/// Those of `auto`.
+fn floors() -> Value {
+    let floor =
+        |most: usize, help: &str| json!({"kind": "number", "min": 0, "max": most, "default": null, "help": help});
+    json!({
+        "min_psnr": floor(99, "The least PSNR, in decibels"), "min_ssim": floor(1, "The least structural similarity")
+    })
 }
 
 /// What a control has to know.
@@ -77,7 +87,8 @@ mod tests {
         let rows = layout.lines().filter_map(|line| line.split_once("[\"")?.1.split_once("\", \""));
         let mut count = 0;
         for (name, _) in rows {
-            assert!(CacheBackend::ALL.iter().any(|backend| table(*backend)[name].is_object()), "{name}");
+            let known = CacheBackend::ALL.iter().any(|backend| table(*backend)[name].is_object());
+            assert!(known || floors()[name].is_object(), "{name}");
             count += 1;
         }
         assert!(count > 30, "{count} rows were found");

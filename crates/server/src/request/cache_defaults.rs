@@ -3,16 +3,33 @@
 //! A request that names the server's backend (or none at all) changes single keys of the server's
 //! configuration; a request that names another backend starts from that backend's defaults. As
 //! everywhere in a request, `null` counts as absent. What a request has from the server and cannot have with
-//! its number of steps is left out of it, with a warning: it did not ask for it.
+//! its number of steps is left out of it, with a warning: it did not ask for it. A configuration with every key, as responses
+//! show it, is taken as it is. Under `auto` there is nothing to combine: of the floors that a request and its server name,
+//! the request's counts.
 
 use afterimage_cache::{CacheBackend, CacheConfig, ConfigError};
+use afterimage_study::profile::{Floor, FloorError};
 use serde_json::{Map, Value};
+
+use super::backend_name::BackendName;
+
+/// What `auto` holds where nobody says: hardly a difference is seen at that likeness.
+pub(crate) const DEFAULT_FLOOR: Floor = Floor::of_psnr(30.0);
 
 /// What a request gets that says nothing about caching.
 #[derive(Debug, Clone)]
 pub(crate) struct CacheDefaults {
     keys: Map<String, Value>,
-    config: CacheConfig,
+    choice: CacheChoice,
+}
+
+/// How a request is cached.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum CacheChoice {
+    /// As it is configured here.
+    Config(CacheConfig),
+    /// By the fastest measured setting that holds this.
+    Auto(Floor),
 }
 
 /// The cache settings of a request that cannot be used.
@@ -26,13 +43,25 @@ pub(crate) struct CacheFault {
 
 impl CacheDefaults {
     /// Parses the configuration once, so that a server with a broken one never starts.
-    pub(crate) fn new(backend: CacheBackend, keys: Map<String, Value>) -> Result<Self, ConfigError> {
-        let config = CacheConfig::parse(backend, &keys)?.inherited_but(&Map::new());
-        Ok(Self { keys, config })
+    pub(crate) fn new(backend: BackendName, keys: Map<String, Value>) -> Result<Self, ConfigError> {
+        let choice = match backend {
+            BackendName::Method(backend) => {
+                CacheChoice::Config(CacheConfig::parse(backend, &keys)?.inherited_but(&Map::new()))
+            }
+            BackendName::Auto => {
+                let floor = Floor::parse(&keys);
+                let floor = floor.map_err(|FloorError { key, message }| ConfigError { key: Some(key), message })?;
+                CacheChoice::Auto(floor.unwrap_or(DEFAULT_FLOOR))
+            }
+        };
+        Ok(Self { keys, choice })
     }
 
-    pub(crate) fn backend(&self) -> CacheBackend {
-        self.config.backend()
+    pub(crate) fn backend(&self) -> BackendName {
+        match &self.choice {
+            CacheChoice::Config(config) => BackendName::Method(config.backend()),
+            CacheChoice::Auto(_) => BackendName::Auto,
+        }
     }
 
     /// The keys as they were given.
@@ -40,34 +69,75 @@ impl CacheDefaults {
         &self.keys
     }
 
-    /// The configuration for a request that leaves everything to the server, also its steps: where the settings
+    /// What a request gets that leaves everything to the server, also its steps: where the settings
     /// repeat their number, that is what they have to be.
-    pub(crate) fn for_defaults(&self) -> CacheConfig {
+    pub(crate) fn for_defaults(&self) -> CacheChoice {
         let steps = self.keys.get_key_value("num_inference_steps").map(|(key, value)| (key.clone(), value.clone()));
-        self.config.clone().inherited_but(&steps.into_iter().collect())
+        match &self.choice {
+            CacheChoice::Config(config) => {
+                CacheChoice::Config(config.clone().inherited_but(&steps.into_iter().collect()))
+            }
+            CacheChoice::Auto(floor) => CacheChoice::Auto(*floor),
+        }
     }
 
-    /// The configuration of a request with these `cache_backend` and `cache_config` fields.
+    /// What a request gets with these `cache_backend` and `cache_config` fields.
     pub(crate) fn for_request(
         &self,
         backend: Option<&str>,
         keys: Option<&Map<String, Value>>,
-    ) -> Result<CacheConfig, CacheFault> {
-        let named = backend.map(str::parse::<CacheBackend>).transpose();
-        let named = named.map_err(|error| CacheFault { param: "cache_backend".to_owned(), message: error.message })?;
-        let backend = named.unwrap_or(self.backend());
-        let is_own = backend == self.backend();
-        let Some(keys) = keys else {
-            return if is_own { Ok(self.config.clone()) } else { parse(backend, &Map::new()) };
+    ) -> Result<CacheChoice, CacheFault> {
+        let named = named(backend)?;
+        match named.unwrap_or(self.backend()) {
+            BackendName::Auto => Ok(CacheChoice::Auto(self.floor(keys, None)?)),
+            BackendName::Method(backend) => self.method(backend, named.is_some(), keys).map(CacheChoice::Config),
+        }
+    }
+
+    /// Whether a request that names this backend, or none, gets what was measured to be the fastest.
+    pub(crate) fn is_auto_for(&self, backend: Option<&str>) -> Result<bool, CacheFault> {
+        Ok(named(backend)?.unwrap_or(self.backend()) == BackendName::Auto)
+    }
+
+    /// The floor of a request under `auto`: its own, that of its `quality`, the server's, or the usual one.
+    pub(crate) fn floor(&self, keys: Option<&Map<String, Value>>, quality: Option<Floor>) -> Result<Floor, CacheFault> {
+        let own = keys
+            .map(Floor::parse)
+            .transpose()
+            .map_err(|FloorError { key, message }| CacheFault { param: format!("cache_config.{key}"), message })?;
+        let servers = match self.choice {
+            CacheChoice::Auto(floor) => Some(floor),
+            CacheChoice::Config(_) => None,
         };
-        if named.is_none() && backend == CacheBackend::None {
+        Ok(own.flatten().or(quality).or(servers).unwrap_or(DEFAULT_FLOOR))
+    }
+
+    fn method(
+        &self,
+        backend: CacheBackend,
+        is_named: bool,
+        keys: Option<&Map<String, Value>>,
+    ) -> Result<CacheConfig, CacheFault> {
+        let own = match &self.choice {
+            CacheChoice::Config(config) if config.backend() == backend => Some(config),
+            CacheChoice::Config(_) | CacheChoice::Auto(_) => None,
+        };
+        let Some(keys) = keys else {
+            return own.map_or_else(|| parse(backend, &Map::new()), |config| Ok(config.clone()));
+        };
+        if !is_named && backend == CacheBackend::None {
             return Err(needs_backend());
         }
-        if !is_own {
+        if own.is_none() || CacheConfig::is_whole(backend, keys) {
             return parse(backend, keys);
         }
         Ok(parse(backend, &CacheConfig::merge(&self.keys, keys))?.inherited_but(keys))
     }
+}
+
+fn named(backend: Option<&str>) -> Result<Option<BackendName>, CacheFault> {
+    let fault = |message| CacheFault { param: "cache_backend".to_owned(), message };
+    backend.map(str::parse).transpose().map_err(fault)
 }
 
 fn parse(backend: CacheBackend, keys: &Map<String, Value>) -> Result<CacheConfig, CacheFault> {
@@ -84,8 +154,8 @@ impl From<ConfigError> for CacheFault {
 }
 
 fn needs_backend() -> CacheFault {
-    let backends = CacheBackend::ALL.into_iter().filter(|backend| *backend != CacheBackend::None);
-    let backends: Vec<_> = backends.map(CacheBackend::as_str).collect();
+    let backends = BackendName::ALL.into_iter().filter(|backend| *backend != BackendName::NONE);
+    let backends: Vec<_> = backends.map(BackendName::as_str).collect();
     CacheFault {
         param: "cache_backend".to_owned(),
         message: format!(
@@ -107,22 +177,29 @@ mod tests {
 
     fn caching_server() -> CacheDefaults {
         let own = keys(json!({"Fn_compute_blocks": 2, "residual_diff_threshold": 0.12}));
-        CacheDefaults::new(CacheBackend::CacheDit, own).unwrap()
+        CacheDefaults::new(BackendName::Method(CacheBackend::CacheDit), own).unwrap()
     }
 
     fn plain_server() -> CacheDefaults {
-        CacheDefaults::new(CacheBackend::None, Map::new()).unwrap()
+        CacheDefaults::new(BackendName::NONE, Map::new()).unwrap()
     }
 
     fn cache_dit(settings: Value) -> CacheConfig {
         CacheConfig::parse(CacheBackend::CacheDit, &keys(settings)).unwrap()
     }
 
+    fn config(server: &CacheDefaults, backend: Option<&str>, keys: Option<&Map<String, Value>>) -> CacheConfig {
+        match server.for_request(backend, keys).unwrap() {
+            CacheChoice::Config(config) => config,
+            CacheChoice::Auto(floor) => panic!("{floor}"),
+        }
+    }
+
     #[test]
     fn a_request_that_says_nothing_gets_the_servers_settings() {
         let server = caching_server();
-        assert_eq!(server.for_request(None, None).unwrap(), server.config);
-        assert_eq!(server.for_request(Some("cache_dit"), None).unwrap(), server.config);
+        assert_eq!(server.for_request(None, None).unwrap(), server.choice);
+        assert_eq!(server.for_request(Some("cache_dit"), None).unwrap(), server.choice);
     }
 
     #[test]
@@ -130,17 +207,17 @@ mod tests {
         let merged = cache_dit(json!({"Fn_compute_blocks": 3, "residual_diff_threshold": 0.12}));
         let request = keys(json!({"Fn_compute_blocks": 3, "residual_diff_threshold": null}));
         let merged = merged.inherited_but(&request);
-        assert_eq!(caching_server().for_request(None, Some(&request)).unwrap(), merged);
-        assert_eq!(caching_server().for_request(Some("cache_dit"), Some(&request)).unwrap(), merged);
+        assert_eq!(config(&caching_server(), None, Some(&request)), merged);
+        assert_eq!(config(&caching_server(), Some("cache_dit"), Some(&request)), merged);
     }
 
     #[test]
     fn only_what_a_request_did_not_ask_for_may_be_left_out_of_it() {
         let own = keys(json!({"steps_computation_mask": [1, 0], "num_inference_steps": 2}));
-        let server = CacheDefaults::new(CacheBackend::CacheDit, own).unwrap();
+        let server = CacheDefaults::new(BackendName::Method(CacheBackend::CacheDit), own).unwrap();
         let inherited = |request: Option<Value>| {
             let request = request.map(keys);
-            match server.for_request(None, request.as_ref()).unwrap() {
+            match config(&server, None, request.as_ref()) {
                 CacheConfig::CacheDit(config) => (config.inherited.steps_mask, config.inherited.num_inference_steps),
                 other => panic!("{other:?}"),
             }
@@ -155,11 +232,46 @@ mod tests {
     fn another_backend_starts_from_its_own_defaults() {
         let request = keys(json!({"Bn_compute_blocks": 1}));
         assert_eq!(
-            plain_server().for_request(Some("cache_dit"), Some(&request)).unwrap(),
+            config(&plain_server(), Some("cache_dit"), Some(&request)),
             cache_dit(json!({"Bn_compute_blocks": 1}))
         );
-        assert_eq!(plain_server().for_request(Some("cache_dit"), None).unwrap(), cache_dit(json!({})));
-        assert_eq!(caching_server().for_request(Some("none"), None).unwrap(), CacheConfig::None);
+        assert_eq!(config(&plain_server(), Some("cache_dit"), None), cache_dit(json!({})));
+        assert_eq!(config(&caching_server(), Some("none"), None), CacheConfig::None);
+    }
+
+    #[test]
+    fn a_configuration_that_says_everything_is_not_merged() {
+        let own = keys(json!({"steps_computation_mask": [1, 0], "max_cached_steps": 3}));
+        let server = CacheDefaults::new(BackendName::Method(CacheBackend::CacheDit), own).unwrap();
+        let shown = |config: &CacheConfig| {
+            let facts = afterimage_cache::plan::ModelFacts { blocks: &[4], ..Default::default() };
+            afterimage_cache::CachePlan::new(config, 2, facts).unwrap().effective_config()
+        };
+        let whole = shown(&cache_dit(json!({"residual_diff_threshold": 0.3})));
+        assert_eq!(whole["steps_computation_mask"], Value::Null);
+        for backend in [None, Some("cache_dit")] {
+            assert_eq!(shown(&config(&server, backend, Some(&whole))), whole);
+        }
+        let part = keys(json!({"steps_computation_mask": null}));
+        assert_eq!(shown(&config(&server, None, Some(&part)))["steps_computation_mask"], json!([1, 0]));
+    }
+
+    #[test]
+    fn under_auto_the_nearest_floor_counts() {
+        let server = CacheDefaults::new(BackendName::Auto, keys(json!({"min_psnr": 25}))).unwrap();
+        let own = keys(json!({"min_ssim": 0.95}));
+        let quality = Some(Floor::of_psnr(35.0));
+        assert_eq!(server.for_request(None, None).unwrap(), CacheChoice::Auto(Floor::of_psnr(25.0)));
+        assert_eq!(server.for_request(Some("auto"), Some(&own)).unwrap(), CacheChoice::Auto(Floor::of_ssim(0.95)));
+        assert_eq!(server.floor(None, quality).unwrap(), Floor::of_psnr(35.0));
+        assert_eq!(server.floor(Some(&own), quality).unwrap(), Floor::of_ssim(0.95));
+        assert_eq!(server.floor(Some(&Map::new()), None).unwrap(), Floor::of_psnr(25.0));
+        assert_eq!(plain_server().for_request(Some("auto"), None).unwrap(), CacheChoice::Auto(DEFAULT_FLOOR));
+        assert_eq!(config(&server, Some("cache_dit"), None), cache_dit(json!({})));
+        assert_eq!(config(&server, Some("none"), Some(&Map::new())), CacheConfig::None);
+        let fault = server.for_request(None, Some(&keys(json!({"Fn_compute_blocks": 1})))).unwrap_err();
+        assert_eq!(fault.param, "cache_config.Fn_compute_blocks");
+        assert!(CacheDefaults::new(BackendName::Auto, keys(json!({"min_psnr": "30"}))).is_err());
     }
 
     #[test]

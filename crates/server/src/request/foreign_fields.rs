@@ -180,7 +180,7 @@ pub(super) fn note(field: &str, asked: &str) -> &'static str {
     match (field, &*folded(asked)) {
         ("size", _) => " (\"WIDTHxHEIGHT\", such as \"512x512\")",
         ("cache_backend", "enableteacache" | "teacache") => " (\"tea_cache\")",
-        ("cache_backend", _) => " (\"cache_dit\", \"tea_cache\", \"mag_cache\" or \"none\")",
+        ("cache_backend", _) => " (\"cache_dit\", \"tea_cache\", \"mag_cache\", \"auto\" or \"none\")",
         ("scheduler", _) => " (a class of diffusers, such as \"DPMSolverMultistepScheduler\")",
         _ => "",
     }

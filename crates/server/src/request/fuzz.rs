@@ -1,14 +1,13 @@
 //! What the fuzzer calls, and what a test replays: a body as far as it can be read without a model.
 
-use afterimage_cache::CacheBackend;
 use serde_json::Map;
 
-use super::{Accept, CacheDefaults, RequestRules, ResponseFormat, UnknownFields, parse_object};
+use super::{Accept, BackendName, CacheDefaults, RequestRules, ResponseFormat, UnknownFields, parse_object};
 
 /// The body of a generation or a job.
 pub(crate) fn request_body(bytes: &[u8]) {
     let Ok(keys) = parse_object(bytes) else { return };
-    for backend in CacheBackend::ALL {
+    for backend in BackendName::ALL {
         let Ok(cache) = CacheDefaults::new(backend, Map::new()) else { return };
         for unknown_fields in [UnknownFields::Reject, UnknownFields::Ignore] {
             let rules = RequestRules {

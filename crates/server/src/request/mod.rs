@@ -4,6 +4,7 @@
 //! terminal: what is wrong is a [`RequestFault`], and each edge says it in its own way.
 
 mod accept;
+mod backend_name;
 mod cache_defaults;
 mod delivery;
 mod fault;
@@ -21,7 +22,8 @@ mod seed;
 mod tests;
 
 pub(crate) use accept::Accept;
-pub(crate) use cache_defaults::{CacheDefaults, CacheFault};
+pub(crate) use backend_name::BackendName;
+pub(crate) use cache_defaults::{CacheChoice, CacheDefaults, CacheFault};
 pub(crate) use delivery::Delivery;
 pub(crate) use fault::RequestFault;
 pub(crate) use fields::{UnknownFields, quoted};

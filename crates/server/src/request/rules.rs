@@ -7,10 +7,11 @@
 use afterimage_cache::CacheConfig;
 use afterimage_runner::schedulers::SchedulerKind;
 use afterimage_runner::{ImageRequest, Size};
+use afterimage_study::profile::Floor;
 use serde_json::{Map, Value};
 
 use super::accept::Accept;
-use super::cache_defaults::CacheDefaults;
+use super::cache_defaults::{CacheChoice, CacheDefaults};
 use super::delivery::{Delivery, DeliveryFields};
 use super::fault::RequestFault;
 use super::fields::{Fields, UnknownFields, to_usize};
@@ -28,6 +29,8 @@ const HARMLESS_FIELDS: [&str; 4] = ["user", "moderation", "style", "safety_ident
 #[derive(Debug)]
 pub(crate) struct GenerationRequest {
     pub(crate) image: ImageRequest,
+    /// The cache is chosen by what was measured, and holds this; what `image` says of it does not count.
+    pub(crate) auto: Option<Floor>,
     pub(crate) output: OutputOptions,
     pub(crate) delivery: Delivery,
 }
@@ -72,6 +75,10 @@ impl RequestRules<'_> {
         let images = fields.integer("n", 1..=MAX_IMAGES)?.unwrap_or(1);
         let DeliveryFields { previews, delivery } = read_delivery(&mut fields)?;
         let output = OutputOptions::read(&mut fields, self.answer_facts(delivery, images))?;
+        let (cache, auto) = match self.cache(&mut fields, output.quality)? {
+            CacheChoice::Config(config) => (config, None),
+            CacheChoice::Auto(floor) => (CacheConfig::None, Some(floor)),
+        };
         let image = ImageRequest {
             prompt,
             // As it is: whether a blank one asks for anything is the model's to say.
@@ -83,13 +90,13 @@ impl RequestRules<'_> {
             guidance_scale: fields.number("guidance_scale", 0.0..=MAX_GUIDANCE_SCALE)?,
             true_cfg_scale: fields.number("true_cfg_scale", 0.0..=MAX_GUIDANCE_SCALE)?,
             scheduler: fields.choice("scheduler", &SchedulerKind::ALL.map(|kind| (kind.as_str(), kind)))?,
-            cache: self.cache(&mut fields, output.quality)?,
+            cache,
             previews,
         };
         HARMLESS_FIELDS.into_iter().for_each(|field| fields.accept(field));
         // Last, when every reader has said which fields there are.
         fields.finish(self.unknown_fields)?;
-        Ok(GenerationRequest { image, output, delivery })
+        Ok(GenerationRequest { image, auto, output, delivery })
     }
 
     fn answer_facts(&self, delivery: Delivery, images: u64) -> AnswerFacts {
@@ -124,10 +131,14 @@ impl RequestRules<'_> {
     }
 
     /// The cache of the server or of the quality, with what the request says over it.
-    fn cache(&self, fields: &mut Fields<'_>, quality: Quality) -> Result<CacheConfig, RequestFault> {
+    fn cache(&self, fields: &mut Fields<'_>, quality: Quality) -> Result<CacheChoice, RequestFault> {
+        let (backend, keys) = (fields.text("cache_backend")?, fields.object("cache_config")?);
+        if self.cache.is_auto_for(backend)? {
+            return Ok(CacheChoice::Auto(self.cache.floor(keys, quality.floor())?));
+        }
         let preset = quality.cache().map_err(RequestFault::Preset)?;
         let defaults = preset.as_ref().unwrap_or(self.cache);
-        Ok(defaults.for_request(fields.text("cache_backend")?, fields.object("cache_config")?)?)
+        Ok(defaults.for_request(backend, keys)?)
     }
 
     fn check_model(&self, fields: &mut Fields<'_>) -> Result<(), RequestFault> {

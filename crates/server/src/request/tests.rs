@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 use super::*;
 
 fn parse(request: Value) -> Result<ImageRequest, RequestFault> {
-    let cache = CacheDefaults::new(CacheBackend::None, Map::new()).unwrap();
+    let cache = CacheDefaults::new(BackendName::NONE, Map::new()).unwrap();
     let rules = RequestRules {
         served_models: &["emoji-dit".to_owned(), "gpt-image-1".to_owned()],
         max_prompt_chars: 50,
@@ -117,7 +117,7 @@ fn messages_say_what_would_be_right() {
         `size` is "1024x"; it must be "auto" or WIDTHxHEIGHT, such as "256x256"
         `scheduler` is "EulerDiscreteScheduler"; it must be one of "DDIMScheduler", "DPMSolverMultistepScheduler", "DDPMScheduler", "FlowMatchEulerDiscreteScheduler", "FlowMatchHeunDiscreteScheduler"
         `output_format` is "gif"; it must be one of "png", "jpeg", "webp"
-        `cache_config` has no effect: no cache backend is in force; set `cache_backend` too (cache_dit, tea_cache, mag_cache)
+        `cache_config` has no effect: no cache backend is in force; set `cache_backend` too (cache_dit, tea_cache, mag_cache, auto)
         there is no model `dall-e-3` here; this server has `emoji-dit`, `gpt-image-1`
         unknown field `seeds`; did you mean `seed`?
         "#

@@ -2,15 +2,18 @@
 
 use std::time::Instant;
 
+use afterimage_cache::CacheConfig;
 use afterimage_runner::cpu::{Isa, threads};
 use afterimage_runner::{
     DeviceSpec, Engine, EngineOptions, ImageRequest, PreviewCount, Replicas, RequestError, RequestWarning, RunnerError,
     Size,
 };
+use afterimage_study::profile::CacheProfile;
 
+use crate::auto_cache::{self, AutoOutcome};
 use crate::error::ProgramError;
 use crate::model_source::ModelSource;
-use crate::request::CacheDefaults;
+use crate::request::{CacheChoice, CacheDefaults};
 
 /// Loads the model and starts its workers, if they can serve what the settings promise. Blocks.
 pub(super) fn load(
@@ -18,12 +21,13 @@ pub(super) fn load(
     devices: &[DeviceSpec],
     options: EngineOptions,
     cache: &CacheDefaults,
-) -> Result<Engine, ProgramError> {
+) -> Result<(Engine, Option<CacheProfile>), ProgramError> {
     let started = Instant::now();
     let replicas = model.load_onto(devices).map_err(too_many_pixels)?;
+    let profile = auto_cache::profile_of(replicas.info())?;
     check_defaults(&replicas, &options, cache, model)?;
     let engine = Engine::start(replicas, options)?;
-    check_work(&engine, cache)?;
+    check_work(&engine, cache, profile.as_ref())?;
     let model = engine.model();
     tracing::info!(
         model = model.id,
@@ -35,7 +39,7 @@ pub(super) fn load(
         seconds = started.elapsed().as_secs_f64(),
         "ready"
     );
-    Ok(engine)
+    Ok((engine, profile))
 }
 
 /// A server does not offer what it would refuse.
@@ -71,17 +75,33 @@ fn check_defaults(
     Ok(())
 }
 
-/// The same for the time that requests are estimated to take, which a warm-up measures.
-fn check_work(engine: &Engine, cache: &CacheDefaults) -> Result<(), ProgramError> {
+/// The same for the time that requests are estimated to take, which a warm-up measures, and for the cache that is chosen for
+/// them.
+fn check_work(engine: &Engine, cache: &CacheDefaults, profile: Option<&CacheProfile>) -> Result<(), ProgramError> {
     for size in engine.model().buckets.clone() {
         let request = ImageRequest { size: Some(size), ..default_request(cache) };
-        engine.plan(request).map_err(|error| unusable_default(error, false))?;
+        let planned = match cache.for_defaults() {
+            CacheChoice::Config(_) => engine.plan(request),
+            CacheChoice::Auto(floor) => auto_cache::plan(engine, profile, request, floor).map(|(planned, choice)| {
+                if choice.outcome() != AutoOutcome::Chosen {
+                    let warnings: Vec<_> = planned.warnings().iter().map(|warning| warning.message.as_str()).collect();
+                    tracing::warn!("default requests of {size}: {}", warnings.join("; "));
+                }
+                planned
+            }),
+        };
+        planned.map_err(|error| unusable_default(error, false))?;
     }
     Ok(())
 }
 
 /// What a client sends that leaves everything to the server.
 fn default_request(cache: &CacheDefaults) -> ImageRequest {
+    let cache = match cache.for_defaults() {
+        CacheChoice::Config(config) => config,
+        // It is chosen when the request is planned.
+        CacheChoice::Auto(_) => CacheConfig::None,
+    };
     ImageRequest {
         // Class 0 of a class-conditional model, and a text like any other elsewhere.
         prompt: "class:0".to_owned(),
@@ -93,7 +113,7 @@ fn default_request(cache: &CacheDefaults) -> ImageRequest {
         guidance_scale: None,
         true_cfg_scale: None,
         scheduler: None,
-        cache: cache.for_defaults(),
+        cache,
         previews: PreviewCount::default(),
     }
 }

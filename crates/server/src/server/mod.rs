@@ -83,7 +83,10 @@ async fn serve(mut options: ServerOptions) -> Result<(), ProgramError> {
     let http = tokio::spawn(connections::serve(listener, router, options.connections, stop.clone()));
 
     tokio::select! {
-        engine = loading => state.start_serving(engine??),
+        loaded = loading => {
+            let (engine, profile) = loaded??;
+            state.start_serving(engine, profile);
+        }
         () = signals.next() => return Ok(()),
     }
     terminal::line(format_args!("listening on http://{address}"));

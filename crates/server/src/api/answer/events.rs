@@ -5,7 +5,6 @@
 
 use std::time::Instant;
 
-use afterimage_cache::CacheReport;
 use afterimage_runner::{FinishedRequest, Preview, Progress};
 use axum::response::sse;
 use serde::Serialize;
@@ -13,6 +12,7 @@ use utoipa::ToSchema;
 use utoipa::openapi::Ref;
 use utoipa::openapi::schema::{ObjectBuilder, OneOfBuilder, Schema, Type};
 
+use super::cache::CacheAnswer;
 use super::output::{Kept, Output, PictureData, PictureFacts};
 use super::response::{StageSeconds, Usage};
 use super::warning::{self, Warning};
@@ -87,7 +87,7 @@ pub(in crate::api) struct Picture {
 #[derive(Debug, Serialize, ToSchema)]
 pub(in crate::api) struct Summary<'a> {
     #[schema(value_type = CacheReportSchema)]
-    cache: &'a CacheReport,
+    cache: CacheAnswer<'a>,
     timings: StageSeconds,
     /// Parts of the request that were not done as asked; absent if there are none
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -128,7 +128,7 @@ pub(in crate::api) fn completed(
         let picture = Picture::new(data, facts.clone(), index, finished.seeds.of(index));
         let is_last = index + 1 == finished.images.len();
         let summary = is_last.then(|| Summary {
-            cache: &finished.cache,
+            cache: CacheAnswer::new(finished, output),
             timings: StageSeconds::new(finished, arrived.elapsed().as_secs_f64()),
             warnings: warning::of_request(finished),
         });
@@ -166,7 +166,7 @@ fn named(name: &str, event: &Event<'_>) -> Result<sse::Event, ApiError> {
 
 #[cfg(test)]
 mod tests {
-    use afterimage_cache::CachePlan;
+    use afterimage_cache::{CachePlan, CacheReport};
     use afterimage_runner::{RequestWarning, RgbImage, Size};
     use axum::response::IntoResponse;
     use serde_json::{Value, json};

@@ -4,6 +4,7 @@
 //! Nothing here asks the engine for anything: it is made from a finished request. What many clients may ask for is never
 //! copied for each: [`pieces`] are shared, and a [`stored_file`] is read as it is taken.
 
+mod cache;
 pub(super) mod events;
 pub(super) mod output;
 pub(super) mod picture_file;

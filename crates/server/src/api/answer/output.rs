@@ -10,6 +10,7 @@ use base64::engine::general_purpose::STANDARD;
 
 use crate::api::error::ApiError;
 use crate::api::paths;
+use crate::auto_cache::AutoChoice;
 use crate::image_file::{self, ImageMetadata};
 use crate::image_store::ImageStore;
 use crate::request::{OutputOptions, ResponseFormat};
@@ -19,6 +20,8 @@ use crate::request::{OutputOptions, ResponseFormat};
 pub(in crate::api) struct Output {
     pub(in crate::api) options: OutputOptions,
     pub(in crate::api) seeds: Seeds,
+    /// How the cache was chosen, where the request left that to what was measured.
+    pub(in crate::api) auto: Option<AutoChoice>,
     /// What all pictures have in common; `None` if nothing should be written into the files.
     pub(in crate::api) metadata: Option<ImageMetadata>,
     /// Where pictures are kept that are answered as URLs.
@@ -131,6 +134,6 @@ impl Output {
     /// Plain PNG files as base64.
     pub(super) fn for_tests() -> Self {
         let seeds = Seeds::new(42, 2).expect("they are small");
-        Self { options: OutputOptions::default(), seeds, metadata: None, store: None }
+        Self { options: OutputOptions::default(), seeds, auto: None, metadata: None, store: None }
     }
 }

@@ -4,11 +4,11 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use afterimage_cache::CacheReport;
 use afterimage_runner::{FinishedRequest, Timings};
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use super::cache::CacheAnswer;
 use super::output::{Kept, Output, PictureData, PictureFacts};
 use super::warning::{self, Warning};
 use crate::api::blocking;
@@ -29,7 +29,7 @@ pub(in crate::api) struct GenerationResponse<'a> {
     background: &'static str,
     usage: Usage,
     #[schema(value_type = CacheReportSchema)]
-    cache: &'a CacheReport,
+    cache: CacheAnswer<'a>,
     timings: StageSeconds,
     /// Parts of the request that were not done as asked; absent if there are none
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -121,7 +121,7 @@ fn write(
         quality,
         background,
         usage: Usage::default(),
-        cache: &finished.cache,
+        cache: CacheAnswer::new(finished, output),
         timings: StageSeconds::new(finished, arrived.elapsed().as_secs_f64()),
         warnings,
     };
@@ -130,7 +130,7 @@ fn write(
 
 #[cfg(test)]
 mod tests {
-    use afterimage_cache::CachePlan;
+    use afterimage_cache::{CachePlan, CacheReport};
     use afterimage_runner::{RequestWarning, RgbImage, Size};
     use serde_json::Value;
 

@@ -14,7 +14,8 @@ pub(in crate::api) struct Warning<'a> {
     /// `prompt_truncated`: a text encoder takes fewer tokens; `not_stored`: pictures have no URLs; `nearest_label`:
     /// the prompt is no label, and the nearest one was drawn; `mask_shorter_than_steps`: the steps past its end are
     /// decided without it; `cache_key_left_out`: a key of the server's own cache configuration does not fit the
-    /// request's steps
+    /// request's steps; `auto_uncached`: there is no measured setting to choose, so there was no cache;
+    /// `auto_measured_otherwise`: the chosen setting was measured at another size, precision or guidance
     code: &'static str,
     message: Cow<'a, str>,
 }

@@ -1,15 +1,16 @@
 //! What an entry of `/v1/models` says: what can be asked of the model, and what a request gets that does not ask.
 
-use afterimage_cache::{CacheBackend, CacheConfig, CachePlan};
+use afterimage_cache::CachePlan;
 use afterimage_runner::schedulers::SchedulerKind;
-use afterimage_runner::{Engine, LabelPolicy, ModelInfo, PreviewCount, PromptLimit, Size};
+use afterimage_runner::{CACHE_PROFILE_FILE, Engine, LabelPolicy, ModelInfo, PreviewCount, PromptLimit, Size};
 use serde::Serialize;
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
-use crate::api::openapi::{CacheBackendName, SchedulerName};
+use crate::api::openapi::{CacheBackendChoice, SchedulerName};
 use crate::api::state::AppState;
-use crate::request::{CacheDefaults, CacheFault, MAX_GUIDANCE_SCALE, MAX_IMAGES, MAX_STEPS};
+use crate::auto_cache::ProfileCard;
+use crate::request::{BackendName, CacheChoice, CacheDefaults, CacheFault, MAX_GUIDANCE_SCALE, MAX_IMAGES, MAX_STEPS};
 
 /// What can be asked of the model
 #[derive(Debug, Serialize, ToSchema)]
@@ -37,6 +38,9 @@ pub(in crate::api) struct ModelCard {
     limits: ModelLimits,
     block_lists: Vec<BlockListCard>,
     caches: Vec<CacheCard>,
+    /// Null for a model without a cache_profile.json
+    #[schema(required)]
+    cache_profile: Option<ProfileCard>,
 }
 
 /// A class and its name
@@ -83,7 +87,7 @@ struct ModelDefaults {
     true_cfg_scale: Option<f64>,
     #[schema(value_type = SchedulerName)]
     scheduler: &'static str,
-    #[schema(value_type = CacheBackendName)]
+    #[schema(value_type = CacheBackendChoice)]
     cache_backend: &'static str,
     #[schema(value_type = Object)]
     cache_config: Map<String, Value>,
@@ -121,10 +125,11 @@ struct BlockListCard {
     blocks: usize,
 }
 
-/// Settings of a request that names this backend and no keys: every key in force, or why it is refused
+/// Settings of a request that names this backend and no keys: every key in force, or why it is refused. `auto` has its floor,
+/// and where the model has no cache_profile.json also a fault: it then runs without a cache
 #[derive(Debug, Serialize, ToSchema)]
 struct CacheCard {
-    #[schema(value_type = CacheBackendName)]
+    #[schema(value_type = CacheBackendChoice)]
     backend: &'static str,
     #[schema(required, value_type = Option<Object>)]
     config: Option<Map<String, Value>>,
@@ -187,7 +192,8 @@ pub(super) fn card(state: &AppState, engine: &Engine, id: &str) -> ModelCard {
             prompt_tokens: model.prompt_limits.iter().map(PromptTokens::from).collect(),
         },
         block_lists: model.block_lists.iter().map(|&(name, blocks)| BlockListCard { name, blocks }).collect(),
-        caches: CacheBackend::ALL.map(|backend| cache_card(cache, backend, model)).into(),
+        caches: BackendName::ALL.map(|backend| cache_card(cache, backend, model)).into(),
+        cache_profile: state.profile().map(ProfileCard::from),
         sizes,
     }
 }
@@ -207,14 +213,28 @@ impl From<&PromptLimit> for PromptTokens {
     }
 }
 
-fn cache_card(defaults: &CacheDefaults, backend: CacheBackend, model: &ModelInfo) -> CacheCard {
+fn cache_card(defaults: &CacheDefaults, backend: BackendName, model: &ModelInfo) -> CacheCard {
     let blocks = model.blocks();
-    let plan = |config: CacheConfig| {
-        CachePlan::new(&config, model.default_steps, model.cache_facts(&blocks)).map_err(CacheFault::from)
+    let settings = |choice: CacheChoice| match choice {
+        CacheChoice::Auto(floor) => Ok(floor.keys()),
+        CacheChoice::Config(config) => CachePlan::new(&config, model.default_steps, model.cache_facts(&blocks))
+            .map(|plan| plan.effective_config())
+            .map_err(CacheFault::from),
     };
-    let (config, fault) = match defaults.for_request(Some(backend.as_str()), None).and_then(plan) {
-        Ok(plan) => (Some(plan.effective_config()), None),
-        Err(CacheFault { param, message }) => (None, Some(CacheFaultCard { param, message })),
+    let (config, fault) = match defaults.for_request(Some(backend.as_str()), None).and_then(settings) {
+        Ok(config) => (Some(config), no_profile(backend, model)),
+        Err(fault) => (None, Some(fault)),
     };
+    let fault = fault.map(|CacheFault { param, message }| CacheFaultCard { param, message });
     CacheCard { backend: backend.as_str(), config, fault }
+}
+
+/// That nothing was measured among which `auto` could choose.
+fn no_profile(backend: BackendName, model: &ModelInfo) -> Option<CacheFault> {
+    (backend == BackendName::Auto && model.cache_profile.is_none()).then(|| CacheFault {
+        param: "cache_backend".to_owned(),
+        message: format!(
+            "the model has no {CACHE_PROFILE_FILE}, which `afterimage tune` writes; nothing would be reused"
+        ),
+    })
 }

@@ -1,9 +1,10 @@
 //! The documented fields are the parsed fields: the parser's messages are predicted from the schema.
 
 use afterimage_cache::{CacheBackend, CacheConfig};
+use afterimage_study::profile::Floor;
 use serde_json::{Map, Value, json};
 
-use crate::request::{Accept, CacheDefaults, RequestFault, RequestRules, ResponseFormat, UnknownFields};
+use crate::request::{Accept, BackendName, CacheDefaults, RequestFault, RequestRules, ResponseFormat, UnknownFields};
 
 /// No field is called anything like it.
 const UNKNOWN: &str = "zzzzzzzzzz";
@@ -54,7 +55,7 @@ fn property_names(schema: &Value) -> Vec<&str> {
 }
 
 fn parse_request(field: &str, value: &Value, as_job: bool) -> Result<(), String> {
-    let cache = CacheDefaults::new(CacheBackend::None, Map::new()).unwrap();
+    let cache = CacheDefaults::new(BackendName::NONE, Map::new()).unwrap();
     let rules = RequestRules {
         served_models: &["emoji-dit".to_owned()],
         max_prompt_chars: 50,
@@ -135,6 +136,23 @@ fn a_cache_config_has_the_parsers_keys() {
         assert_eq!(schema["additionalProperties"], false);
         let message = parse_cache(backend, UNKNOWN, json!(1)).unwrap_err();
         assert_eq!(property_names(&schema), known_names(&message, "known keys: "));
+    }
+}
+
+#[test]
+fn the_floors_of_auto_are_the_parsers() {
+    let schema = schema("AutoConfig");
+    let mut names = Floor::KEYS;
+    names.sort_unstable();
+    assert_eq!((&schema["additionalProperties"], property_names(&schema)), (&json!(false), names.to_vec()));
+    for (key, property) in schema["properties"].as_object().unwrap() {
+        let parse = |value: &Value| Floor::parse(&Map::from_iter([(key.clone(), value.clone())]));
+        let right = format!("it must be a number from {} to {}", property["minimum"], property["maximum"]);
+        for wrong in [json!(-1), json!(100), json!("1")] {
+            let message = parse(&wrong).unwrap_err().message;
+            assert!(message.ends_with(&right), "{message}");
+        }
+        assert!(parse(&property["maximum"]).unwrap().is_some());
     }
 }
 

@@ -9,6 +9,7 @@ use serde_json::Value;
 use utoipa::ToSchema;
 
 use super::cache_settings::CacheBackendName;
+use crate::auto_cache::AutoChoice;
 
 /// What the cache did
 #[derive(Serialize, ToSchema)]
@@ -28,6 +29,9 @@ pub(in crate::api) struct CacheReportSchema {
     hit_rate: f64,
     /// One entry per image
     images: Vec<CacheImage>,
+    /// Only of requests with the backend `auto`
+    #[schema(required = false, nullable = false)]
+    auto: Option<AutoChoice>,
 }
 
 /// Decisions of one image
@@ -115,6 +119,7 @@ enum StepReason {
 mod tests {
     use afterimage_cache::report::PrunedBlocks;
     use afterimage_cache::{CachePlan, CacheReport, ContextReport, ImageReport, Reason};
+    use serde_json::json;
     use utoipa::PartialSchema;
 
     use super::*;
@@ -140,7 +145,9 @@ mod tests {
             pruned_blocks: Some(PrunedBlocks::default()),
         };
         let image = ImageReport { contexts: vec![context], ..ImageReport::default() };
-        let report = serde_json::to_value(CacheReport::new(&CachePlan::None, 3, vec![image])).unwrap();
+        let mut report = serde_json::to_value(CacheReport::new(&CachePlan::None, 3, vec![image])).unwrap();
+        // An answer adds it.
+        report["auto"] = json!({});
         assert_eq!(keys(&report), keys(&properties::<CacheReportSchema>()));
         assert_eq!(keys(&report["images"][0]["contexts"][0]), keys(&properties::<CacheContext>()));
     }

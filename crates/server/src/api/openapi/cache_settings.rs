@@ -27,6 +27,18 @@ pub(in crate::api) enum CacheBackendName {
     MagCache,
 }
 
+/// A caching method, or `auto`: the fastest setting that was measured on the model to hold a floor
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+#[schema(as = CacheBackendChoice)]
+pub(in crate::api) enum CacheBackendChoice {
+    None,
+    CacheDit,
+    TeaCache,
+    MagCache,
+    Auto,
+}
+
 /// A noise scheduler, by its class in diffusers
 #[derive(Serialize, ToSchema)]
 #[schema(as = Scheduler)]
@@ -93,9 +105,22 @@ impl PartialSchema for MagCacheSettings {
     }
 }
 
+/// `cache_config` of the backend `auto`: how alike pictures have to be to the uncached ones; of two, both. Default: 30 dB
+#[derive(Serialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(as = AutoConfig, examples(json!({"min_psnr": 30}), json!({"min_ssim": 0.95})))]
+pub(super) struct AutoSettings {
+    /// The least PSNR, in decibels
+    #[schema(minimum = 0, maximum = 99)]
+    min_psnr: Option<f64>,
+    /// The least structural similarity
+    #[schema(minimum = 0, maximum = 1)]
+    min_ssim: Option<f64>,
+}
+
 /// Settings of one of the backends, or null.
 pub(super) fn cache_config() -> Schema {
-    let settings = [CacheDitSettings::name(), TeaCacheSettings::name(), MagCacheSettings::name()];
+    let settings = [CacheDitSettings::name(), TeaCacheSettings::name(), MagCacheSettings::name(), AutoSettings::name()];
     let none = ObjectBuilder::new().schema_type(Type::Null);
     let any = AnyOfBuilder::new().description(Some(
         "Settings of the backend `cache_backend`, or of the server's own, over whose settings they are laid",

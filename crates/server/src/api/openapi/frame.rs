@@ -29,7 +29,8 @@ use crate::api::error::answer::ErrorBody;
             ErrorBody,
             cache_settings::CacheDitSettings,
             cache_settings::TeaCacheSettings,
-            cache_settings::MagCacheSettings
+            cache_settings::MagCacheSettings,
+            cache_settings::AutoSettings
         ),
         responses(
             BadRequest,

@@ -33,7 +33,7 @@ use super::error::ApiError;
 use crate::page_file;
 
 pub(super) use cache_report::CacheReportSchema;
-pub(super) use cache_settings::{CacheBackendName, SchedulerName};
+pub(super) use cache_settings::{CacheBackendChoice, SchedulerName};
 pub(super) use description::Description;
 pub(super) use errors::{
     BadRequest, BodyTimedOut, BodyTooLarge, ImageNotFound, JobNotFound, ModelNotFound, ServerFault, TooManyRequests,

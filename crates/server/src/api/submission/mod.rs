@@ -64,6 +64,9 @@ fn submit(state: &Arc<AppState>, engine: &Engine, planned: Planned) -> Result<Ac
     // Taken before the request is submitted, so that a server that shuts down never overlooks an accepted one.
     let unanswered = state.generation_accepted();
     let ticket = engine.submit(request)?;
+    if let Some(choice) = &output.auto {
+        state.metrics.auto_cache(choice.outcome());
+    }
     let deadline = Deadline::of_timeout(state.settings.request_timeout);
     let guards = Guards { unanswered, in_flight: state.metrics.request_accepted(), admitted };
     Ok(Accepted { state: Arc::clone(state), ticket, arrived, deadline, output: Arc::new(output), guards })

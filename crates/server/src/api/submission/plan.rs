@@ -12,6 +12,7 @@ use crate::api::answer::output::{Output, StoredOutput, no_address};
 use crate::api::error::ApiError;
 use crate::api::state::AppState;
 use crate::api::{blocking, body};
+use crate::auto_cache;
 use crate::image_file::ImageMetadata;
 use crate::request::{Accept, Delivery, GenerationRequest, RequestFault, RequestRules, ResponseFormat, parse_object};
 
@@ -80,14 +81,20 @@ impl Planner {
 
     /// Checks the request against the model, which may tokenise it: not for the async runtime.
     fn plan(self, request: GenerationRequest, arrived: Instant) -> Result<Planned, ApiError> {
-        let GenerationRequest { mut image, output: options, delivery } = request;
+        let GenerationRequest { mut image, auto, output: options, delivery } = request;
         // Here and not with the other fields, because a preset's steps are a share of the model's own.
-        if image.num_inference_steps.is_none() {
+        if image.num_inference_steps.is_none() && auto.is_none() {
             image.num_inference_steps = options.quality.steps(self.engine.model().default_steps);
         }
         let (prompt, negative_prompt) = (image.prompt.clone(), image.negative_prompt.clone());
         tracing::debug!(prompt, negative_prompt, seed = image.seed, "asked for");
-        let request = self.engine.plan(image)?;
+        let (request, auto) = match auto {
+            None => (self.engine.plan(image)?, None),
+            Some(floor) => {
+                let (request, choice) = auto_cache::plan(&self.engine, self.state.profile(), image, floor)?;
+                (request, Some(choice))
+            }
+        };
         // One that asks for nothing made no difference to the picture.
         let negative_prompt = negative_prompt.filter(|_| request.spec().negative_prompt.is_some());
         // Before the work, which would be for nothing.
@@ -111,7 +118,7 @@ impl Planner {
         if store.is_none() && options.response_format == ResponseFormat::Url {
             return Err(no_address());
         }
-        let output = Output { options, seeds: request.seeds(), metadata, store };
+        let output = Output { options, seeds: request.seeds(), auto, metadata, store };
         let Self { client, admitted, .. } = self;
         // Also held by the engine, until it has let a request go whose client has left.
         let request = request.of_client(client.owner(), Hold::new(admitted.clone()));

@@ -10,6 +10,18 @@ import { CACHE_KEYS } from "./cache_keys.js";
 /** A key, its title, and the ends and the step of its slider if it has one. */
 const LAYOUT = {
   none: { title: "none: compute every step", groups: [], presets: {} },
+  auto: {
+    title: "auto: the fastest that was measured",
+    groups: [
+      {
+        keys: [
+          ["min_psnr", "PSNR in dB, at least"],
+          ["min_ssim", "SSIM, at least"],
+        ],
+      },
+    ],
+    presets: { Quality: { min_psnr: 35 }, Balanced: { min_psnr: 30 }, Fast: { min_psnr: 25 } },
+  },
   cache_dit: {
     title: "cache_dit: reuse blocks",
     groups: [

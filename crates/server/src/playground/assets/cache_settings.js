@@ -193,7 +193,7 @@ export class CacheSettings {
 
 /** Only what cannot work with any setting of the form is closed. */
 function lacksCalibration(fault) {
-  return ["cache_config.coefficients", "cache_config.mag_ratios"].includes(fault?.param);
+  return ["cache_config.coefficients", "cache_config.mag_ratios", "cache_backend"].includes(fault?.param);
 }
 
 function parsed(text) {
