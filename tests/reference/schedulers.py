@@ -22,6 +22,7 @@ from diffusers.pipelines.flux.pipeline_flux import calculate_shift
 ROOT = Path(__file__).resolve().parents[2]
 FIXTURES = ROOT / "tests" / "fixtures"
 DDIM, DPM, DDPM = "DDIMScheduler", "DPMSolverMultistepScheduler", "DDPMScheduler"
+SCM = "SCMScheduler"
 FLOW_EULER, FLOW_HEUN = "FlowMatchEulerDiscreteScheduler", "FlowMatchHeunDiscreteScheduler"
 
 EMOJI_DIT = (ROOT / "models/emoji-dit/scheduler/scheduler_config.json").read_text()
@@ -74,6 +75,44 @@ def flow_case(name, config, kind, steps, image_tokens=256, even_sigmas=False):
     scheduler.set_timesteps(**arguments)
     flow = {"steps": steps, "image_tokens": image_tokens, "even_sigmas": even_sigmas}
     return {"name": name, "config": text, "class": kind, "flow": flow} | run(name, scheduler, steps)
+
+
+def solver_case(name, config, kind, steps, image_tokens=256):
+    """A solver on flow sigmas for a model that comes with FLOW_EULER: with the keys that it lacks, and `mu` if it is
+    shifted by the picture's tokens."""
+    text = json.dumps(config)
+    own = getattr(diffusers, FLOW_EULER).from_config(json.loads(text)).config
+    keys = {"use_flow_sigmas": True, "prediction_type": "flow_prediction", "flow_shift": own["shift"]}
+    scheduler = getattr(diffusers, kind).from_config(own, **keys)
+    shifts = ("base_image_seq_len", "max_image_seq_len", "base_shift", "max_shift")
+    mu = calculate_shift(image_tokens, *(own[key] for key in shifts)) if own["use_dynamic_shifting"] else None
+    scheduler.set_timesteps(steps, mu=mu)
+    flow = {"steps": steps, "image_tokens": image_tokens, "even_sigmas": False}
+    return {"name": name, "config": text, "class": kind, "flow": flow} | run(name, scheduler, steps)
+
+
+def scm_case(name, config, steps):
+    """A run of SCM as SanaSprintPipeline makes it, in units of `sigma_data`."""
+    scheduler, text = build(config, SCM)
+    scheduler.set_timesteps(steps, **({} if steps == 2 else {"intermediate_timesteps": None}))
+    assert scheduler.timesteps[-1] == 0 and len(scheduler.timesteps) == steps + 1, name
+    timesteps, unit = scheduler.timesteps[:-1], scheduler.config.sigma_data
+    scheduler.set_begin_index(0)
+    generator = torch.Generator("cpu").manual_seed(steps)
+    sample = torch.randn((1, 3, 2, 2), generator=generator)
+    initial, kept = numbers(sample), {}
+    for index, timestep in enumerate(timesteps):
+        output = fake_model(sample, timestep)
+        sample = scheduler.step(output * unit, timestep, sample * unit, generator, return_dict=False)[0] / unit
+        if index in (0, 1, 2, steps // 2, steps - 1):
+            kept[str(index)] = numbers(sample)
+    result = {
+        "timesteps": [float(timestep) for timestep in timesteps],
+        "seed": steps,
+        "initial": initial,
+        "samples": kept,
+    }
+    return {"name": name, "config": text, "class": SCM} | result
 
 
 def build(config, kind):
@@ -214,6 +253,38 @@ def scheduler_cases():
         for steps in (8, 20):
             yield case(f"DPM-Solver++ {name}, {steps} steps", keys, DPM, steps)
     yield case("DPM-Solver++ Karras, 50 steps", {"use_karras_sigmas": True}, DPM, 50)
+    # As the published Sana has it, `-Infinity` included.
+    sana = {
+        "_class_name": DPM,
+        "lambda_min_clipped": -float("inf"),
+        "prediction_type": "flow_prediction",
+        "use_flow_sigmas": True,
+        "flow_shift": 3.0,
+    }
+    for steps in (1, 2, 5, 14, 15, 20, 50, 100):
+        yield case(f"Sana, {steps} steps", sana, DPM, steps)
+    flow = {
+        "shift 6": {"flow_shift": 6.0},
+        "shift 1, order 3": {"flow_shift": 1.0, "solver_order": 3},
+        "Heun": {"solver_type": "heun"},
+        "order 1": {"solver_order": 1},
+        "order 3, full to the end": {"solver_order": 3, "lower_order_final": False},
+        "last level": {"final_sigmas_type": "sigma_min", "lower_order_final": False},
+        "euler at final": {"euler_at_final": True, "final_sigmas_type": "sigma_min"},
+        "noise": {"prediction_type": "epsilon"},
+        "velocity": {"prediction_type": "v_prediction"},
+        "clean": {"prediction_type": "sample"},
+        "few train timesteps": {"num_train_timesteps": 73},
+        "clipped, which says nothing": {"lambda_min_clipped": -5.1, "timestep_spacing": "trailing"},
+    }
+    for name, keys in flow.items():
+        for steps in (8, 20):
+            yield case(f"DPM-Solver++ flow {name}, {steps} steps", sana | keys, DPM, steps)
+    yield case("Sana as flow Euler", sana, FLOW_EULER, 10)
+    sprint = {"_class_name": SCM, "num_train_timesteps": 1000, "prediction_type": "trigflow", "sigma_data": 0.5}
+    for steps in (1, 2, 3, 4, 7, 20, 33):
+        yield scm_case(f"Sana-Sprint, {steps} steps", sprint, steps)
+    yield scm_case("SCM with other data", {"sigma_data": 0.7}, 4)
     unset = {"_class_name": DDIM, "timestep_spacing": "leading", "_use_default_values": ["timestep_spacing"]}
     yield case("values left to defaults", unset, DPM, 10)
 
@@ -230,6 +301,9 @@ def flow_cases():
     for tokens in (16, 256, 1000, 6144):
         yield flow_case(f"FLUX dev, {tokens} tokens", dev, FLOW_EULER, 16, tokens, even_sigmas=True)
         yield flow_case(f"SD3, dynamic, {tokens} tokens", dev, FLOW_EULER, 16, tokens)
+    for steps in (1, 8, 20):
+        yield solver_case(f"SD3 with DPM-Solver++, {steps} steps", sd3, DPM, steps)
+        yield solver_case(f"FLUX dev with DPM-Solver++, {steps} steps", dev, DPM, steps, 4096)
     others = {
         "linear shift": {"use_dynamic_shifting": True, "time_shift_type": "linear"},
         "other bounds": {

@@ -4,10 +4,11 @@ use super::config::{CLASS, SchedulerConfig};
 use super::ddim::Ddim;
 use super::ddpm::Ddpm;
 use super::dpm_solver_multistep::DpmSolverMultistep;
-use super::flow_match::{FlowMatchEuler, FlowMatchHeun};
-use super::kind::SchedulerKind;
+use super::flow_match::{FlowMatchEuler, FlowMatchHeun, flow_shift};
+use super::kind::{Predicted, SchedulerKind};
 use super::schedule::Schedule;
 use super::scheduler::Scheduler;
+use super::scm::Scm;
 use crate::DiffusionError;
 
 impl SchedulerConfig {
@@ -29,11 +30,21 @@ impl SchedulerConfig {
         }
         Ok(match kind {
             SchedulerKind::Ddim => Box::new(Ddim::new(self, steps)?),
+            SchedulerKind::DpmSolverMultistep if self.is_of_other_flow_class() => {
+                let config = self.for_flow_solver(flow_shift(self, schedule)?);
+                Box::new(DpmSolverMultistep::new(&config, steps)?)
+            }
             SchedulerKind::DpmSolverMultistep => Box::new(DpmSolverMultistep::new(self, steps)?),
             SchedulerKind::Ddpm => Box::new(Ddpm::new(self, steps)?),
             SchedulerKind::FlowMatchEuler => Box::new(FlowMatchEuler::new(self, schedule)?),
             SchedulerKind::FlowMatchHeun => Box::new(FlowMatchHeun::new(self, schedule)?),
+            SchedulerKind::Scm => Box::new(Scm::new(self, steps)?),
         })
+    }
+
+    /// The model is one of flow matching and its own class no solver, whose keys it lacks.
+    fn is_of_other_flow_class(&self) -> bool {
+        self.predicted().is_ok_and(|predicted| predicted == Predicted::Flow) && !self.says_true("use_flow_sigmas")
     }
 
     /// A model that predicts noise cannot be sampled as one that predicts a velocity, nor the other way
@@ -140,7 +151,7 @@ mod tests {
     fn a_class_that_is_not_supported_still_says_what_the_model_predicts() {
         let kinds = |text: &str| config(text).kinds().unwrap();
         let noise = [SchedulerKind::Ddim, SchedulerKind::DpmSolverMultistep, SchedulerKind::Ddpm];
-        let flow = [SchedulerKind::FlowMatchEuler, SchedulerKind::FlowMatchHeun];
+        let flow = [SchedulerKind::DpmSolverMultistep, SchedulerKind::FlowMatchEuler, SchedulerKind::FlowMatchHeun];
         assert_eq!(kinds(r#"{"_class_name": "PNDMScheduler"}"#), noise);
         assert_eq!(kinds(r#"{"_class_name": "FlowMatchLCMScheduler"}"#), flow);
         assert_eq!(kinds(r#"{"_class_name": "UniPCMultistepScheduler", "use_flow_sigmas": true}"#), flow);
@@ -216,9 +227,11 @@ mod tests {
         let flow = config(r#"{"_class_name": "FlowMatchEulerDiscreteScheduler", "num_train_timesteps": 1000}"#);
         let diffusion =
             config(r#"{"_class_name": "DDIMScheduler", "clip_sample": false, "num_train_timesteps": 1000}"#);
+        let consistency = config(r#"{"_class_name": "SCMScheduler"}"#);
         for kind in SchedulerKind::ALL {
             let run = |shape: &[usize]| {
-                let config = if kind.is_flow_match() { &flow } else { &diffusion };
+                let configs = [&flow, &diffusion, &consistency];
+                let config = configs.into_iter().find(|config| config.kinds().unwrap().contains(&kind)).unwrap();
                 let mut scheduler = config.build(kind, &Schedule::new(4)).unwrap();
                 let sample = candle_core::Tensor::arange(0f32, 24.0, &candle_core::Device::Cpu);
                 let mut sample = sample.unwrap().reshape(shape).unwrap();

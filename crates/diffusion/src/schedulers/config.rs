@@ -14,7 +14,7 @@ use std::fmt::Display;
 use afterimage_checkpoint::{MODEL_INDEX, component_config, lenient_json, shortened};
 use serde_json::{Map, Value};
 
-use super::kind::SchedulerKind;
+use super::kind::{Predicted, SchedulerKind};
 use crate::DiffusionError;
 
 /// Where the class stands.
@@ -83,22 +83,37 @@ impl SchedulerConfig {
     /// # Errors
     /// As [`Self::kind`].
     pub fn kinds(&self) -> Result<Vec<SchedulerKind>, DiffusionError> {
-        let is_flow_match = self.is_flow_match()?;
-        Ok(SchedulerKind::ALL.into_iter().filter(|kind| kind.is_flow_match() == is_flow_match).collect())
+        let predicted = self.predicted()?;
+        Ok(SchedulerKind::ALL.into_iter().filter(|kind| kind.samples(predicted)).collect())
     }
 
-    /// Whether the model predicts the velocity from picture to noise, as its own class says, also one that is not
-    /// supported.
-    fn is_flow_match(&self) -> Result<bool, DiffusionError> {
-        let error = match self.kind() {
-            Ok(kind) => return Ok(kind.is_flow_match()),
-            Err(error) => error,
-        };
+    /// What the model predicts, as its own class says, also one that is not supported.
+    pub(super) fn predicted(&self) -> Result<Predicted, DiffusionError> {
         let text = |key: &str| self.keys.get(key).and_then(Value::as_str);
-        let class = self.class.as_deref().or(text(CLASS)).ok_or(error)?;
-        let is_on = |key: &str| self.keys.get(key) == Some(&Value::Bool(true));
-        let predicts_flow = text("prediction_type") == Some("flow_prediction");
-        Ok(class.contains("FlowMatch") || predicts_flow || is_on("use_flow_sigmas"))
+        let own = match self.kind() {
+            Ok(kind) => Some(kind),
+            Err(error) if self.class.as_deref().or(text(CLASS)).is_none() => return Err(error),
+            Err(_) => None,
+        };
+        let is_flow_match = self.class.as_deref().or(text(CLASS)).is_some_and(|class| class.contains("FlowMatch"));
+        let predicts_flow = text("prediction_type") == Some("flow_prediction") || self.says_true("use_flow_sigmas");
+        Ok(match own {
+            Some(SchedulerKind::Scm) => Predicted::TrigFlow,
+            Some(SchedulerKind::Ddim | SchedulerKind::Ddpm) => Predicted::Noise,
+            _ if is_flow_match || predicts_flow => Predicted::Flow,
+            _ => Predicted::Noise,
+        })
+    }
+
+    /// The configuration of a solver for a flow-matching model that comes with another class, whose levels are shifted by
+    /// this factor.
+    pub(super) fn for_flow_solver(&self, flow_shift: f64) -> Self {
+        let mut config = self.clone();
+        config.keys.remove("use_dynamic_shifting");
+        config.keys.insert("use_flow_sigmas".to_owned(), true.into());
+        config.keys.insert("prediction_type".to_owned(), "flow_prediction".into());
+        config.keys.insert("flow_shift".to_owned(), flow_shift.into());
+        config
     }
 
     pub(super) fn num_train_timesteps(&self) -> Result<usize, DiffusionError> {
@@ -184,6 +199,11 @@ impl SchedulerConfig {
     /// Whether the key holds this word.
     pub(super) fn says(&self, key: &str, word: &str) -> bool {
         self.keys.get(key).and_then(Value::as_str) == Some(word)
+    }
+
+    /// Whether the key holds `true`.
+    pub(super) fn says_true(&self, key: &str) -> bool {
+        self.keys.get(key) == Some(&Value::Bool(true))
     }
 
     /// Whether the key holds `false`, which stands for no number in some files.

@@ -10,7 +10,7 @@ use crate::DiffusionError;
 pub enum SchedulerKind {
     /// `DDIMScheduler`, deterministic (eta 0).
     Ddim,
-    /// `DPMSolverMultistepScheduler`, the deterministic algorithms.
+    /// `DPMSolverMultistepScheduler`, the deterministic algorithms, also of flow matching.
     DpmSolverMultistep,
     /// `DDPMScheduler`, which adds noise at every step.
     Ddpm,
@@ -18,12 +18,25 @@ pub enum SchedulerKind {
     FlowMatchEuler,
     /// `FlowMatchHeunDiscreteScheduler`: second order, two forwards per step but for the last.
     FlowMatchHeun,
+    /// `SCMScheduler`, which adds noise at every step but the last.
+    Scm,
+}
+
+/// What models predict, and so what they can be sampled with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Predicted {
+    /// The noise, or what it follows from in a diffusion of constant variance.
+    Noise,
+    /// The velocity from picture to noise.
+    Flow,
+    /// The velocity on the arc between picture and noise.
+    TrigFlow,
 }
 
 impl SchedulerKind {
     /// Every kind.
-    pub const ALL: [Self; 5] =
-        [Self::Ddim, Self::DpmSolverMultistep, Self::Ddpm, Self::FlowMatchEuler, Self::FlowMatchHeun];
+    pub const ALL: [Self; 6] =
+        [Self::Ddim, Self::DpmSolverMultistep, Self::Ddpm, Self::FlowMatchEuler, Self::FlowMatchHeun, Self::Scm];
 
     /// The diffusers class name.
     pub fn as_str(self) -> &'static str {
@@ -33,14 +46,15 @@ impl SchedulerKind {
             Self::Ddpm => "DDPMScheduler",
             Self::FlowMatchEuler => "FlowMatchEulerDiscreteScheduler",
             Self::FlowMatchHeun => "FlowMatchHeunDiscreteScheduler",
+            Self::Scm => "SCMScheduler",
         }
     }
 
     /// Forwards of the model in so many denoising steps.
     pub fn forwards(self, steps: usize) -> usize {
         match self {
-            Self::Ddim | Self::DpmSolverMultistep | Self::Ddpm | Self::FlowMatchEuler => steps,
             Self::FlowMatchHeun => (2 * steps).saturating_sub(1),
+            _ => steps,
         }
     }
 
@@ -52,8 +66,8 @@ impl SchedulerKind {
     /// Forwards of a denoising step, but for the last, which may have fewer.
     pub fn forwards_per_step(self) -> usize {
         match self {
-            Self::Ddim | Self::DpmSolverMultistep | Self::Ddpm | Self::FlowMatchEuler => 1,
             Self::FlowMatchHeun => 2,
+            _ => 1,
         }
     }
 
@@ -62,9 +76,14 @@ impl SchedulerKind {
         forward.is_multiple_of(self.forwards_per_step())
     }
 
-    /// For models that predict the velocity from picture to noise, not the noise.
-    pub(super) fn is_flow_match(self) -> bool {
-        matches!(self, Self::FlowMatchEuler | Self::FlowMatchHeun)
+    /// Whether it is for models that predict this.
+    pub(super) fn samples(self, predicted: Predicted) -> bool {
+        match self {
+            Self::Ddim | Self::Ddpm => predicted == Predicted::Noise,
+            Self::DpmSolverMultistep => predicted != Predicted::TrigFlow,
+            Self::FlowMatchEuler | Self::FlowMatchHeun => predicted == Predicted::Flow,
+            Self::Scm => predicted == Predicted::TrigFlow,
+        }
     }
 
     /// Whether it runs at noise levels that are chosen in this way.

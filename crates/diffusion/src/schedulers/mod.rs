@@ -26,6 +26,7 @@ mod kind;
 mod prediction;
 mod schedule;
 mod scheduler;
+mod scm;
 mod spacing;
 
 pub use config::SchedulerConfig;

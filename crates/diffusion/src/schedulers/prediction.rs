@@ -22,6 +22,8 @@ pub(super) enum PredictionType {
     Epsilon,
     Sample,
     Velocity,
+    /// Of flow matching, where a noisy sample is `(1 - sigma) * clean + sigma * noise`: `noise - clean`.
+    Flow,
 }
 
 /// A weighted sum of the noisy sample and the model's output.
@@ -32,8 +34,17 @@ pub(super) struct Mixture {
 }
 
 impl PredictionType {
+    const OF_DIFFUSION: [(&str, Self); 3] =
+        [("epsilon", Self::Epsilon), ("sample", Self::Sample), ("v_prediction", Self::Velocity)];
+
     pub(super) fn from_config(config: &SchedulerConfig) -> Result<Self, DiffusionError> {
-        let choices = [("epsilon", Self::Epsilon), ("sample", Self::Sample), ("v_prediction", Self::Velocity)];
+        config.choice("prediction_type", &Self::OF_DIFFUSION, Self::Epsilon)
+    }
+
+    /// The same for schedulers that also sample models of flow matching.
+    pub(super) fn at_flow_sigmas(config: &SchedulerConfig) -> Result<Self, DiffusionError> {
+        let [epsilon, sample, velocity] = Self::OF_DIFFUSION;
+        let choices = [("flow_prediction", Self::Flow), epsilon, sample, velocity];
         config.choice("prediction_type", &choices, Self::Epsilon)
     }
 
@@ -44,6 +55,7 @@ impl PredictionType {
             Self::Epsilon => Mixture { sample: 1.0 / alpha, model_output: -sigma / alpha },
             Self::Sample => Mixture { sample: 0.0, model_output: 1.0 },
             Self::Velocity => Mixture { sample: alpha, model_output: -sigma },
+            Self::Flow => Mixture { sample: 1.0, model_output: -sigma },
         }
     }
 
@@ -54,6 +66,7 @@ impl PredictionType {
             Self::Epsilon => Mixture { sample: 0.0, model_output: 1.0 },
             Self::Sample => Mixture { sample: 1.0 / sigma, model_output: -alpha / sigma },
             Self::Velocity => Mixture { sample: sigma, model_output: alpha },
+            Self::Flow => Mixture { sample: 1.0, model_output: alpha },
         }
     }
 }

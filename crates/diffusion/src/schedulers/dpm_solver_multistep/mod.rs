@@ -146,7 +146,7 @@ mod tests {
             ("solver_order", "4"),
             ("solver_type", "\"rk4\""),
             ("use_beta_sigmas", "true"),
-            ("use_flow_sigmas", "true"),
+            ("prediction_type", "\"flow_prediction\""), // without use_flow_sigmas
             ("use_dynamic_shifting", "true"),
             ("use_karras_sigmas", "1"),
             ("final_sigmas_type", "\"one\""),
@@ -163,8 +163,12 @@ mod tests {
 
     #[test]
     fn two_sigma_schedules_at_once_are_refused() {
-        let error = error(r#"{"use_karras_sigmas": true, "use_lu_lambdas": true}"#, 10).to_string();
+        let error = self::error(r#"{"use_karras_sigmas": true, "use_lu_lambdas": true}"#, 10).to_string();
         assert!(error.contains("use_lu_lambdas") && error.contains("use_karras_sigmas"), "{error}");
+        let error = self::error(r#"{"use_flow_sigmas": true, "flow_shift": 0}"#, 10).to_string();
+        assert!(error.contains("flow_shift is 0"), "{error}");
+        let error = self::error(r#"{"use_flow_sigmas": true, "use_karras_sigmas": true}"#, 10).to_string();
+        assert!(error.contains("use_flow_sigmas") && error.contains("use_karras_sigmas"), "{error}");
     }
 
     #[test]

@@ -38,6 +38,8 @@ pub(super) enum SigmaSchedule {
     Exponential,
     /// Lu et al., arXiv 2206.00927: evenly in the log signal-to-noise ratio.
     Lu,
+    /// Of flow matching: shares of noise, evenly before they are shifted.
+    Flow,
 }
 
 /// The noise level after the last step.
@@ -55,6 +57,8 @@ pub(super) struct Settings {
     pub(super) solver_type: SolverType,
     pub(super) prediction: PredictionType,
     pub(super) sigma_schedule: SigmaSchedule,
+    /// How far levels of flow matching are shifted towards noise.
+    pub(super) flow_shift: f64,
     pub(super) final_sigma: FinalSigma,
     pub(super) lower_order_final: bool,
     pub(super) euler_at_final: bool,
@@ -70,7 +74,7 @@ pub(super) struct Settings {
 
 impl Settings {
     pub(super) fn from_config(config: &SchedulerConfig) -> Result<Self, DiffusionError> {
-        config.must_be_off(&["thresholding", "use_beta_sigmas", "use_flow_sigmas", "use_dynamic_shifting"])?;
+        config.must_be_off(&["thresholding", "use_beta_sigmas", "use_dynamic_shifting"])?;
         // Whatever the variance, the step is handed the mean alone (see `Scheduler::step`). diffusers
         // then takes the first three channels of what it gets, and so fails with latents of four.
         if config.is_set("variance_type") {
@@ -93,12 +97,20 @@ impl Settings {
             let supported = format_args!("at most num_train_timesteps, {most}");
             return Err(unsupported("steps_offset", steps_offset, supported));
         }
+        let sigma_schedule = sigma_schedule(config)?;
         Ok(Self {
             algorithm,
             order,
             solver_type: solver_type(config)?,
-            prediction: PredictionType::from_config(config)?,
-            sigma_schedule: sigma_schedule(config)?,
+            prediction: match (sigma_schedule, algorithm) {
+                (SigmaSchedule::Flow, Algorithm::Clean) => PredictionType::at_flow_sigmas(config)?,
+                _ => PredictionType::from_config(config)?,
+            },
+            sigma_schedule,
+            flow_shift: match sigma_schedule {
+                SigmaSchedule::Flow => config.positive("flow_shift", 1.0, f64::INFINITY)?,
+                _ => 1.0,
+            },
             final_sigma,
             lower_order_final: config.boolean("lower_order_final", true)?,
             euler_at_final: config.boolean("euler_at_final", false)?,
@@ -145,6 +157,7 @@ fn sigma_schedule(config: &SchedulerConfig) -> Result<SigmaSchedule, DiffusionEr
         ("use_karras_sigmas", SigmaSchedule::Karras),
         ("use_exponential_sigmas", SigmaSchedule::Exponential),
         ("use_lu_lambdas", SigmaSchedule::Lu),
+        ("use_flow_sigmas", SigmaSchedule::Flow),
     ] {
         if !config.boolean(key, false)? {
             continue;

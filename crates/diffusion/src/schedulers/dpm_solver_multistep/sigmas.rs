@@ -5,9 +5,9 @@
 //! `_convert_to_exponential` (667-698):
 //! <https://github.com/huggingface/diffusers/tree/v0.42.1/src/diffusers/schedulers>
 //!
-//! A noise level is a sigma: the noise's amplitude in units of the picture's. It comes from the spaced
-//! timesteps, or, for the Karras, exponential and Lu schedules, from the range of all training
-//! sigmas; then the timestep follows from the sigma. f32 and f64 are where NumPy has them in diffusers.
+//! A noise level is a sigma: the noise's amplitude in units of the picture's, or with `use_flow_sigmas` its share. It comes
+//! from the spaced timesteps, or, for the Karras, exponential and Lu schedules, from the range of all training
+//! sigmas; then the timestep follows from the sigma, as in flow matching. f32 and f64 are where NumPy has them in diffusers.
 
 use super::settings::{FinalSigma, Settings, SigmaSchedule};
 use crate::DiffusionError;
@@ -39,6 +39,7 @@ pub(super) fn noise_levels(
             let sigmas = sigmas.collect();
             (timesteps, sigmas)
         }
+        SigmaSchedule::Flow => flow_sigmas(settings.flow_shift, train_sigmas.len(), steps),
         _ => spread_sigmas(settings, &train_sigmas, steps),
     };
     sigmas.push(match settings.final_sigma {
@@ -70,6 +71,19 @@ fn spaced_timesteps(settings: &Settings, alphas_cumprod: &[f32], steps: usize) -
     Ok(timesteps[..steps].to_vec())
 }
 
+/// Shares of noise, from almost all on, and the timesteps they are at, cut off.
+fn flow_sigmas(shift: f64, train_timesteps: usize, steps: usize) -> (Vec<i64>, Vec<f32>) {
+    let least = 1.0 / train_timesteps as f64;
+    let sigma = |index: usize| {
+        let even = 1.0 - (1.0 + index as f64 * ((least - 1.0) / steps as f64));
+        shift * even / (1.0 + (shift - 1.0) * even)
+    };
+    let last = (shift * (1.0 - least)) / (1.0 + (shift - 1.0) * (1.0 - least));
+    let sigmas: Vec<f64> = std::iter::once(last).chain((1..steps).rev().map(sigma)).collect();
+    let timesteps = sigmas.iter().map(|sigma| (sigma * train_timesteps as f64) as i64);
+    (timesteps.collect(), sigmas.iter().map(|sigma| *sigma as f32).collect())
+}
+
 /// Half the log signal-to-noise ratio.
 fn lambda(alpha_cumprod: f32) -> f32 {
     alpha_cumprod.sqrt().ln() - (1.0 - alpha_cumprod).sqrt().ln()
@@ -90,7 +104,9 @@ fn spread_sigmas(settings: &Settings, train_sigmas: &[f32], steps: usize) -> (Ve
             let (least, most) = (log_sigmas[0], log_sigmas[log_sigmas.len() - 1]);
             between(most.into(), least.into(), index).exp()
         }
-        SigmaSchedule::Exponential | SigmaSchedule::Timesteps => between(most.ln(), least.ln(), index).exp(),
+        SigmaSchedule::Exponential | SigmaSchedule::Timesteps | SigmaSchedule::Flow => {
+            between(most.ln(), least.ln(), index).exp()
+        }
     };
     // diffusers never rounds the timesteps of the exponential schedule, only cuts them off.
     let round = settings.round_timesteps && settings.sigma_schedule != SigmaSchedule::Exponential;

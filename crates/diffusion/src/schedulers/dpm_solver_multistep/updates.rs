@@ -11,7 +11,7 @@
 //! start from round visibly. Divided differences of the predictions are then multiplied out, so a
 //! step only needs one weight per tensor.
 
-use super::settings::{Algorithm, FinalSigma, Settings, SolverType};
+use super::settings::{Algorithm, FinalSigma, Settings, SigmaSchedule, SolverType};
 use crate::schedulers::prediction::Mixture;
 
 /// Steps from which on the last ones keep their order (`lower_order_final` is for short runs only).
@@ -41,7 +41,7 @@ struct Terms {
 
 /// How the prediction that `algorithm` integrates follows from the model's output at `sigma`.
 pub(super) fn prediction(settings: &Settings, algorithm: Algorithm, sigma: f32) -> Mixture {
-    let level = Level::new(sigma);
+    let level = Level::new(settings, sigma);
     match algorithm {
         Algorithm::Clean => settings.prediction.clean(level.alpha, level.sigma),
         Algorithm::Noise => settings.prediction.noise(level.alpha, level.sigma),
@@ -52,13 +52,13 @@ impl Update {
     /// The step from `sigmas[index]` to `sigmas[index + 1]`.
     pub(super) fn new(settings: &Settings, sigmas: &[f32], index: usize) -> Self {
         let order = order(settings, sigmas.len() - 1, index);
-        let (now, next) = (Level::new(sigmas[index]), Level::new(sigmas[index + 1]));
+        let (now, next) = (Level::new(settings, sigmas[index]), Level::new(settings, sigmas[index + 1]));
         let terms = Terms::new(settings, order, &now, &next);
         let step = next.lambda - now.lambda;
         // Length of the n-th step before this one, in units of this one.
         let ratio = |back: usize| {
-            let (from, to) = (Level::new(sigmas[index - back]), Level::new(sigmas[index - back + 1]));
-            f64::from((to.lambda - from.lambda) / step)
+            let lambda = |index: usize| Level::new(settings, sigmas[index]).lambda;
+            f64::from((lambda(index - back + 1) - lambda(index - back)) / step)
         };
         let value = f64::from(terms.value);
         let predictions = match order {
@@ -98,9 +98,14 @@ fn order(settings: &Settings, steps: usize, index: usize) -> usize {
 }
 
 impl Level {
-    fn new(ratio: f32) -> Self {
-        let alpha = 1.0 / (ratio * ratio + 1.0).sqrt();
-        let sigma = ratio * alpha;
+    fn new(settings: &Settings, sigma: f32) -> Self {
+        let (alpha, sigma) = match settings.sigma_schedule {
+            SigmaSchedule::Flow => (1.0 - sigma, sigma),
+            _ => {
+                let alpha = 1.0 / (sigma * sigma + 1.0).sqrt();
+                (alpha, sigma * alpha)
+            }
+        };
         Self { alpha, sigma, lambda: alpha.ln() - sigma.ln() }
     }
 }

@@ -16,3 +16,4 @@ mod sigmas;
 
 pub(super) use euler::FlowMatchEuler;
 pub(super) use heun::FlowMatchHeun;
+pub(super) use sigmas::flow_shift;

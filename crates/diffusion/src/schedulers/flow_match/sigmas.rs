@@ -128,6 +128,17 @@ pub(super) fn heun_sigmas(config: &SchedulerConfig, schedule: &Schedule) -> Resu
     finish(levels)
 }
 
+/// What levels of a solver are shifted by, in the place of this configuration's own class. diffusers' pipelines hand it the
+/// exponent that they compute, which such a solver takes only where shifting is exponential.
+pub(in crate::schedulers) fn flow_shift(config: &SchedulerConfig, schedule: &Schedule) -> Result<f64, DiffusionError> {
+    if config.boolean("use_dynamic_shifting", false)? {
+        config.choice("time_shift_type", &[("exponential", ())], ())?;
+    }
+    Ok(match shift(config, schedule)? {
+        Shift::Fixed(shift) | Shift::Dynamic(shift) => shift,
+    })
+}
+
 fn shift(config: &SchedulerConfig, schedule: &Schedule) -> Result<Shift, DiffusionError> {
     if !config.boolean("use_dynamic_shifting", false)? {
         return Ok(Shift::Fixed(config.positive("shift", 1.0, f64::INFINITY)?));

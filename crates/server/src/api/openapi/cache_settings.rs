@@ -53,6 +53,8 @@ pub(in crate::api) enum SchedulerName {
     FlowMatchEuler,
     #[serde(rename = "FlowMatchHeunDiscreteScheduler")]
     FlowMatchHeun,
+    #[serde(rename = "SCMScheduler")]
+    Scm,
 }
 
 /// The settings of backend `cache_dit`.
