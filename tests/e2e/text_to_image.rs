@@ -124,6 +124,12 @@ fn qwen_image() {
     check_family("qwen-image");
 }
 
+/// A negative prompt is encoded without the instruction that prompts stand behind.
+#[test]
+fn sana() {
+    check_family("sana");
+}
+
 #[test]
 fn z_image_turbo() {
     check_family("z-image-turbo");
@@ -188,7 +194,7 @@ fn a_length_of_prompts_that_is_not_the_pipeline_s() {
 fn a_model_offers_no_scheduler_that_it_refuses() {
     let Family { server, .. } = &Family::serve("flux-dev", &[]);
     let card = server.get("/v1/models").json()["data"][0].take();
-    assert_eq!(card["schedulers"], json!(["FlowMatchEulerDiscreteScheduler"]));
+    assert_eq!(card["schedulers"], json!(["DPMSolverMultistepScheduler", "FlowMatchEulerDiscreteScheduler"]));
     let request = json!({"prompt": "a cat", "num_inference_steps": 1, "scheduler": "FlowMatchHeunDiscreteScheduler"});
     let refused = server.post(request.to_string().as_bytes());
     assert_eq!((refused.status, refused.error().0.as_deref()), (400, Some("scheduler")), "{}", refused.text());
@@ -198,8 +204,8 @@ fn a_model_offers_no_scheduler_that_it_refuses() {
 fn schedulers_of_flow_matching() {
     let Family { server, .. } = &Family::serve("sd3", &[]);
     let card = server.get("/v1/models").json()["data"][0].take();
-    let flow = ["FlowMatchEulerDiscreteScheduler", "FlowMatchHeunDiscreteScheduler"];
-    assert_eq!((&card["defaults"]["scheduler"], &card["schedulers"]), (&json!(flow[0]), &json!(flow)));
+    let flow = ["DPMSolverMultistepScheduler", "FlowMatchEulerDiscreteScheduler", "FlowMatchHeunDiscreteScheduler"];
+    assert_eq!((&card["defaults"]["scheduler"], &card["schedulers"]), (&json!(flow[1]), &json!(flow)));
     let request =
         |scheduler: &str| json!({"prompt": "a cat", "seed": 1, "num_inference_steps": 6, "scheduler": scheduler});
     // Heun makes two forwards per step but for the last; requests speak in steps.

@@ -20,6 +20,7 @@ mod pixart;
 mod prompt_encoder;
 mod qwen_image;
 mod registry;
+mod sana;
 mod sd3;
 mod z_image;
 

@@ -22,6 +22,19 @@ pub trait PromptEncoder: Send + Sync {
     /// If the prompt means nothing, or a tensor operation fails.
     fn encode(&self, prompt: &str) -> Result<Conditioning, DiffusionError>;
 
+    /// The same for a negative prompt.
+    ///
+    /// # Errors
+    /// As [`Self::encode`].
+    fn encode_negative(&self, prompt: &str) -> Result<Conditioning, DiffusionError> {
+        self.encode(prompt)
+    }
+
+    /// A negative prompt is encoded in another way than a prompt of the same words.
+    fn tells_negative_prompts_apart(&self) -> bool {
+        false
+    }
+
     /// The conditioning that guidance steers away from, where the request has none.
     fn unconditional(&self) -> Unconditional {
         Unconditional::FirstFromNegativePrompt

@@ -5,7 +5,7 @@ use afterimage_checkpoint::{ModelIndex, Parameters};
 use super::family::LoadedFamily;
 use super::parts::FamilyParts;
 use super::pixart::Variant;
-use super::{dit, flux, flux2, hunyuan_dit, pixart, qwen_image, sd3, z_image};
+use super::{dit, flux, flux2, hunyuan_dit, pixart, qwen_image, sana, sd3, z_image};
 use crate::DiffusionError;
 use crate::vae::VaeClass;
 
@@ -25,7 +25,7 @@ pub struct FamilyEntry {
 }
 
 /// All families. Older repositories name `Transformer2DModel`, of which DiT and PixArt were once variants.
-pub(crate) static FAMILIES: [FamilyEntry; 10] = [
+pub(crate) static FAMILIES: [FamilyEntry; 12] = [
     FamilyEntry {
         pipeline: "DiTPipeline",
         transformers: &["DiTTransformer2DModel", "Transformer2DModel"],
@@ -95,6 +95,20 @@ pub(crate) static FAMILIES: [FamilyEntry; 10] = [
         vae: VaeClass::Flux2,
         load: |parts| flux2::load(parts, flux2::Variant::Dev),
         build: flux2::build,
+    },
+    FamilyEntry {
+        pipeline: "SanaPipeline",
+        transformers: &["SanaTransformer2DModel"],
+        vae: VaeClass::DeepCompression,
+        load: |parts| sana::load(parts, sana::Variant::Guided),
+        build: sana::build,
+    },
+    FamilyEntry {
+        pipeline: "SanaSprintPipeline",
+        transformers: &["SanaTransformer2DModel"],
+        vae: VaeClass::DeepCompression,
+        load: |parts| sana::load(parts, sana::Variant::Sprint),
+        build: sana::build,
     },
 ];
 

@@ -34,9 +34,23 @@ impl Linear {
     /// A convolution whose kernel `[output, channels, side, side]` equals its stride, over patches that are laid out as
     /// the kernel is.
     pub(crate) fn of_patches(channels: usize, side: usize, output: usize, parameters: Parameters) -> Result<Self> {
+        Self::of_kernels((channels, side, output), true, &parameters)
+    }
+
+    /// A convolution of single pixels, over maps whose channels stand side by side; with a bias, where `bias`.
+    pub(crate) fn of_pixels(input: usize, output: usize, bias: bool, parameters: &Parameters) -> Result<Self> {
+        Self::of_kernels((input, 1, output), bias, parameters)
+    }
+
+    fn of_kernels(
+        (channels, side, output): (usize, usize, usize),
+        bias: bool,
+        parameters: &Parameters,
+    ) -> Result<Self> {
         let kernel = StoredMatrix::dense(parameters.get((output, channels, side, side), "weight")?);
         let weight = Matrix::new(kernel, parameters.dtype(), parameters.device())?;
-        Ok(Self { weight, bias: Some(parameters.get(output, "bias")?) })
+        let bias = if bias { Some(parameters.get(output, "bias")?) } else { None };
+        Ok(Self { weight, bias })
     }
 
     /// `[.., input]` to `[.., output]`

@@ -119,9 +119,14 @@ impl PatchEmbed {
         let Some(positions) = self.positions.get(&self.grid(shape)) else {
             candle_core::bail!("the model was not prepared for {} x {} latents", shape.height, shape.width);
         };
-        let tokens = self.projection.forward(&patchify(latents, self.patch_size)?)?;
+        let tokens = self.forward_without_positions(latents)?;
         // Positions are added in f32 whatever the model's dtype, as diffusers adds those it computes.
         tokens.to_dtype(DType::F32)?.broadcast_add(positions)?.to_dtype(latents.dtype())
+    }
+
+    /// The same in models whose tokens are told nothing about where they are.
+    pub(crate) fn forward_without_positions(&self, latents: &Tensor) -> Result<Tensor> {
+        self.projection.forward(&patchify(latents, self.patch_size)?)
     }
 }
 

@@ -42,6 +42,12 @@ impl Convolution {
         Self::load(Neighbourhood::Three, (input, output), &parameters)
     }
 
+    /// Of 3x3 pixels, without a bias.
+    pub(crate) fn three_without_bias(input: usize, output: usize, parameters: &Parameters) -> Result<Self> {
+        let bias = Tensor::zeros(output, parameters.dtype(), parameters.device())?;
+        Self::of(Neighbourhood::Three, parameters.get((output, input, 3, 3), "weight")?, bias)
+    }
+
     /// Of 3x3 pixels of the picture with every pixel four times.
     pub(crate) fn three_of_doubled(input: usize, output: usize, parameters: Parameters) -> Result<Self> {
         Self::load(Neighbourhood::ThreeOfDoubled, (input, output), &parameters)

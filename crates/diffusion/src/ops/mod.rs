@@ -11,6 +11,7 @@ mod cpu;
 mod cuda;
 #[cfg(test)]
 mod definition;
+pub(crate) mod depthwise;
 mod epilogue;
 pub(crate) mod group_norm;
 pub(crate) mod layer_norm;

@@ -9,15 +9,18 @@
 mod bert;
 mod causal_vae;
 mod clip;
+mod deep_vae;
 mod dit;
 mod flux;
 mod flux2;
+mod gemma;
 mod hunyuan;
 mod pixart;
 mod qwen3;
 mod qwen_image;
 mod qwen_vl;
 mod recipe;
+mod sana;
 mod schedulers;
 mod sd3;
 mod t5;
@@ -34,15 +37,18 @@ use crate::precision::Precision;
 use bert::BertConfig;
 use causal_vae::CausalVaeConfig;
 use clip::ClipConfig;
+use deep_vae::DeepVaeConfig;
 use dit::DitConfig;
 use flux::FluxConfig;
 use flux2::Flux2Config;
+use gemma::GemmaConfig;
 use hunyuan::HunyuanConfig;
 use pixart::PixArtConfig;
 use qwen_image::QwenImageConfig;
 use qwen_vl::QwenVlConfig;
 use qwen3::Qwen3Config;
 use recipe::Recipe;
+use sana::SanaConfig;
 use sd3::Sd3Config;
 use t5::T5Config;
 use vae::VaeConfig;
@@ -79,6 +85,10 @@ pub enum RandomModelKind {
     /// `Qwen/Qwen-Image`, its transformer of 20 billion parameters as a GGUF file in Q4_K, and of its text encoder what
     /// reads.
     QwenImage,
+    /// `Efficient-Large-Model/SANA1.5_1.6B_1024px_diffusers` with its Gemma 2 encoder.
+    Sana15,
+    /// `Efficient-Large-Model/Sana_Sprint_1.6B_1024px_diffusers`, likewise.
+    SanaSprint,
     /// A DiT of 4 layers with 32 channels and a VAE of two levels, 16x16 pictures: for tests.
     TinyDit,
     /// The same DiT before the VAE of `DitXl2At256`: decoding at its real size, without gigabytes beside it.
@@ -87,7 +97,7 @@ pub enum RandomModelKind {
 
 impl RandomModelKind {
     /// All kinds.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 16] = [
         Self::DitXl2At256,
         Self::DitXl2At512,
         Self::PixArtSigma,
@@ -100,6 +110,8 @@ impl RandomModelKind {
         Self::ZImage,
         Self::HunyuanDit,
         Self::QwenImage,
+        Self::Sana15,
+        Self::SanaSprint,
         Self::TinyDit,
         Self::TinyDitSdVae,
     ];
@@ -119,6 +131,8 @@ impl RandomModelKind {
             Self::ZImage => "z-image",
             Self::HunyuanDit => "hunyuan-dit",
             Self::QwenImage => "qwen-image",
+            Self::Sana15 => "sana-1.5",
+            Self::SanaSprint => "sana-sprint",
             Self::TinyDit => "tiny-dit",
             Self::TinyDitSdVae => "tiny-dit-sd-vae",
         }
@@ -148,6 +162,8 @@ impl RandomModelKind {
             Self::QwenImage => {
                 QwenImageConfig::published().model(&QwenVlConfig::instruct_7b(), &CausalVaeConfig::qwen_image())
             }
+            Self::Sana15 => SanaConfig::version_1_5().model(&GemmaConfig::with_2b(), &DeepVaeConfig::sana()),
+            Self::SanaSprint => SanaConfig::sprint().model(&GemmaConfig::with_2b(), &DeepVaeConfig::sana()),
             Self::TinyDit => DitConfig::tiny().model(&VaeConfig::tiny(), 10),
             Self::TinyDitSdVae => DitConfig::tiny().model(&VaeConfig::sd_vae_ft(), 10),
         }

@@ -107,3 +107,41 @@ pub(super) fn stretched_flow_match() -> Value {
         "use_dynamic_shifting": true,
     })
 }
+
+/// Of Sana: DPM-Solver++ on the levels of flow matching. The published file also has `-Infinity` as `lambda_min_clipped`, which
+/// is the default and no JSON.
+pub(super) fn flow_solver() -> Value {
+    json!({
+        "_class_name": "DPMSolverMultistepScheduler",
+        "_diffusers_version": DIFFUSERS_VERSION,
+        "algorithm_type": "dpmsolver++",
+        "beta_end": 0.02,
+        "beta_schedule": "linear",
+        "beta_start": 0.0001,
+        "euler_at_final": false,
+        "final_sigmas_type": "zero",
+        "flow_shift": 3.0,
+        "lower_order_final": true,
+        "num_train_timesteps": 1000,
+        "prediction_type": "flow_prediction",
+        "solver_order": 2,
+        "solver_type": "midpoint",
+        "steps_offset": 0,
+        "thresholding": false,
+        "timestep_spacing": "linspace",
+        "trained_betas": null,
+        "use_flow_sigmas": true,
+        "use_karras_sigmas": false,
+    })
+}
+
+/// Of Sana-Sprint.
+pub(super) fn consistency() -> Value {
+    json!({
+        "_class_name": "SCMScheduler",
+        "_diffusers_version": DIFFUSERS_VERSION,
+        "num_train_timesteps": 1000,
+        "prediction_type": "trigflow",
+        "sigma_data": 0.5,
+    })
+}

@@ -77,6 +77,8 @@ fn half_precision_rounds_the_same_values() {
 fn models_have_their_published_sizes() {
     const T5_XXL: usize = 4_762_310_656;
     const QWEN3_4B: usize = 4_022_468_096;
+    const GEMMA2_2B: usize = 2_614_341_888;
+    const DC_AE: usize = 312_250_275;
     for (kind, sizes) in [
         (RandomModelKind::DitXl2At256, vec![749_826_464, 83_653_863]),
         (RandomModelKind::PixArtSigma, vec![610_856_096, 83_653_863, T5_XXL]),
@@ -90,6 +92,8 @@ fn models_have_their_published_sizes() {
         (RandomModelKind::HunyuanDit, vec![1_499_952_032, 83_653_863, 352_035_840, 1_669_958_656]),
         // Of the text encoder without `visual` and `lm_head`.
         (RandomModelKind::QwenImage, vec![20_430_401_088, 126_892_531, 7_070_619_136]),
+        (RandomModelKind::Sana15, vec![1_604_641_952, DC_AE, GEMMA2_2B]),
+        (RandomModelKind::SanaSprint, vec![1_610_237_472, DC_AE, GEMMA2_2B]),
     ] {
         let found: Vec<_> =
             kind.recipe().components.iter().map(|component| component.tensors().unwrap().elements()).collect();
@@ -230,6 +234,32 @@ fn qwen_image_runs_from_its_gguf_file() {
     assert_it_makes_pictures(&config.model(&text, &vae));
 }
 
+#[test]
+fn sana_runs() {
+    for is_sprint in [false, true] {
+        let config =
+            SanaConfig { layers: 2, heads: 4, head_dim: 8, cross_heads: 2, sample_size: 8, ..SanaConfig::sprint() };
+        let text_encoder = GemmaConfig {
+            size: 32,
+            inner_size: 48,
+            layers: 2,
+            heads: 2,
+            key_value_heads: 1,
+            head_size: 8,
+            tokens: 300,
+        };
+        let vae = DeepVaeConfig {
+            channels: vec![8, 8, 16, 32],
+            attends_from: 2,
+            encoder_layers: vec![1, 2, 1, 1],
+            decoder_layers: 1,
+            latent_channels: 32,
+            head_dim: 8,
+        };
+        assert_it_makes_pictures(&SanaConfig { is_sprint, ..config }.model(&text_encoder, &vae));
+    }
+}
+
 /// Quantised weights are spread like others.
 #[test]
 fn blocks_are_spread() {
@@ -257,7 +287,8 @@ fn names_are_parsed_and_typos_answered() {
     assert_eq!(
         error,
         "no random model `dit-xl`; there are dit-xl-2-256, dit-xl-2-512, pixart-sigma, sd3-medium, flux-dev, flux-schnell, \
-         flux2-klein-4b, flux2-klein-9b, z-image-turbo, z-image, hunyuan-dit, qwen-image, tiny-dit, tiny-dit-sd-vae"
+         flux2-klein-4b, flux2-klein-9b, z-image-turbo, z-image, hunyuan-dit, qwen-image, sana-1.5, sana-sprint, \
+         tiny-dit, tiny-dit-sd-vae"
     );
 }
 

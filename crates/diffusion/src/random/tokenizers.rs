@@ -24,6 +24,7 @@ pub(super) enum TokenizerKind {
     T5,
     Qwen2,
     Bert,
+    Gemma,
 }
 
 impl TokenizerKind {
@@ -33,6 +34,7 @@ impl TokenizerKind {
             Self::T5 => "T5Tokenizer",
             Self::Qwen2 => "Qwen2Tokenizer",
             Self::Bert => "BertTokenizer",
+            Self::Gemma => "GemmaTokenizerFast",
         }
     }
 
@@ -43,6 +45,7 @@ impl TokenizerKind {
             Self::T5 => write_json(&folder.join("tokenizer.json"), &t5()),
             Self::Qwen2 => write_qwen2(folder),
             Self::Bert => write_bert(folder),
+            Self::Gemma => write_gemma(folder),
         }
     }
 }
@@ -125,6 +128,37 @@ fn write_bert(folder: &Path) -> Result<(), DiffusionError> {
     write_json(
         &folder.join("tokenizer_config.json"),
         &json!({"do_lower_case": true, "model_max_length": 77, "tokenizer_class": "BertTokenizer"}),
+    )
+}
+
+/// Bytes, which all texts fall back to, and the space; special tokens are at their published numbers.
+fn write_gemma(folder: &Path) -> Result<(), DiffusionError> {
+    let special = ["<pad>", "<eos>", "<bos>", "<unk>", "<mask>"];
+    let bytes = (0..=u8::MAX).map(|byte| format!("<0x{byte:02X}>"));
+    let tokens = special.map(str::to_owned).into_iter().chain(bytes).chain([SPACE.to_string()]);
+    let vocabulary: Map<String, Value> = tokens.zip(0..).map(|(token, id): (String, u32)| (token, json!(id))).collect();
+    let model = json!({"type": "BPE", "vocab": vocabulary, "merges": [], "byte_fallback": true, "unk_token": "<unk>"});
+    write_json(&folder.join("tokenizer.json"), &json!({"version": "1.0", "added_tokens": [], "model": model}))?;
+    let added = special.iter().enumerate().map(|(id, content)| {
+        let token = json!({
+            "content": content, "special": true,
+            "lstrip": false, "normalized": false, "rstrip": false, "single_word": false,
+        });
+        (id.to_string(), token)
+    });
+    write_json(
+        &folder.join("tokenizer_config.json"),
+        &json!({
+            "add_bos_token": true,
+            "add_eos_token": false,
+            "added_tokens_decoder": added.collect::<Map<_, _>>(),
+            "bos_token": "<bos>",
+            "eos_token": "<eos>",
+            "pad_token": "<pad>",
+            "padding_side": "left",
+            "tokenizer_class": "GemmaTokenizer",
+            "unk_token": "<unk>",
+        }),
     )
 }
 

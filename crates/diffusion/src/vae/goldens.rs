@@ -55,3 +55,10 @@ fn qwen_image_pictures_equal_those_of_diffusers() {
         check_picture(name, VaeClass::QwenImage, unpacked);
     }
 }
+
+#[test]
+fn sana_pictures_equal_those_of_diffusers() {
+    for name in ["sana", "sana-1.5", "sana-sprint"] {
+        check_picture(name, VaeClass::DeepCompression, |latents, _| latents.clone());
+    }
+}

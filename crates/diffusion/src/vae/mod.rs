@@ -8,12 +8,14 @@
 //!
 //! `AutoencoderKL` serves most families: four latent channels with convolutions around the latents (DiT,
 //! PixArt), or sixteen without them, whose latents are shifted as well as scaled (SD3, FLUX). Qwen-Image has a VAE of
-//! videos, which is in [`causal`]. FLUX.2 normalises squares of latents, in [`normed`].
+//! videos, which is in [`causal`]. FLUX.2 normalises squares of latents, in [`normed`]. Sana has latents of 32 x 32 pixels, in
+//! [`deep_compression`].
 
 mod attention;
 mod causal;
 mod config;
 mod decoder;
+mod deep_compression;
 mod feature_map;
 #[cfg(test)]
 mod goldens;
@@ -30,6 +32,7 @@ use serde_json::Value;
 use self::causal::CausalVae;
 use self::config::VaeConfig;
 use self::decoder::VaeDecoder;
+use self::deep_compression::DeepCompressionVae;
 use self::normed::NormedVae;
 use crate::{Canvas, DiffusionError, LatentShape};
 
@@ -42,6 +45,7 @@ const CLASS_KEY: &str = "_class_name";
 const KL_CLASS: &str = "AutoencoderKL";
 const CAUSAL_CLASS: &str = "AutoencoderKLQwenImage";
 const NORMED_CLASS: &str = "AutoencoderKLFlux2";
+const DEEP_CLASS: &str = "AutoencoderDC";
 
 /// What VAE a pipeline has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,6 +59,8 @@ pub enum VaeClass {
     QwenImage,
     /// `AutoencoderKLFlux2`
     Flux2,
+    /// `AutoencoderDC`
+    DeepCompression,
 }
 
 /// A decoder and what its latents are scaled and shifted by.
@@ -66,6 +72,7 @@ enum Kind {
     Kl(Box<KlVae>),
     Causal(Box<CausalVae>),
     Normed(Box<NormedVae>),
+    DeepCompression(Box<DeepCompressionVae>),
 }
 
 #[derive(Debug)]
@@ -96,6 +103,9 @@ impl Vae {
             VaeClass::Kl { adds_shift } => Kind::Kl(Box::new(KlVae::load(folder, &text, adds_shift, dtype, device)?)),
             VaeClass::QwenImage => Kind::Causal(Box::new(CausalVae::load(folder, &text, dtype, device)?)),
             VaeClass::Flux2 => Kind::Normed(Box::new(NormedVae::load(folder, &text, dtype, device)?)),
+            VaeClass::DeepCompression => {
+                Kind::DeepCompression(Box::new(DeepCompressionVae::load(folder, &text, dtype, device)?))
+            }
         }))
     }
 
@@ -105,6 +115,7 @@ impl Vae {
             Kind::Kl(vae) => vae.config.scale(),
             Kind::Causal(vae) => vae.scale(),
             Kind::Normed(vae) => vae.scale(),
+            Kind::DeepCompression(vae) => vae.scale(),
         }
     }
 
@@ -119,6 +130,7 @@ impl Vae {
             Kind::Kl(vae) => vae.config.latent_channels,
             Kind::Causal(vae) => vae.latent_channels(),
             Kind::Normed(vae) => vae.latent_channels(),
+            Kind::DeepCompression(vae) => vae.latent_channels(),
         }
     }
 
@@ -129,6 +141,7 @@ impl Vae {
             Kind::Kl(vae) => vae.decoder.decode(&latents.affine(1.0 / vae.config.scaling_factor, vae.shift)?),
             Kind::Causal(vae) => vae.decode(latents),
             Kind::Normed(vae) => vae.decode(latents),
+            Kind::DeepCompression(vae) => vae.decode(latents),
         }
     }
 }
@@ -139,6 +152,7 @@ impl VaeClass {
             Self::Kl { .. } => KL_CLASS,
             Self::QwenImage => CAUSAL_CLASS,
             Self::Flux2 => NORMED_CLASS,
+            Self::DeepCompression => DEEP_CLASS,
         }
     }
 }
@@ -177,6 +191,7 @@ pub(crate) fn build_decoder(
     match class {
         KL_CLASS => VaeDecoder::new(&VaeConfig::from_json(config)?, parameters).map(|_| true),
         CAUSAL_CLASS => CausalVae::build(config, parameters).map(|()| true),
+        DEEP_CLASS => DeepCompressionVae::build(config, parameters).map(|()| true),
         NORMED_CLASS => NormedVae::new(config, parameters, parameters).map(|_| true),
         _ => Ok(false),
     }

@@ -8,7 +8,7 @@ use afterimage_kernels::on_pool;
 
 use super::{BatchKey, StepModel};
 use crate::error::RunnerError;
-use crate::pipeline::{Pipeline, PromptCache, RunningImage};
+use crate::pipeline::{Pipeline, PromptCache, PromptText, RunningImage};
 use crate::request::{ImageSpec, RequestWarning, RgbImage};
 
 /// A pipeline and the memory its images may use. Workers on one device share all of it.
@@ -29,12 +29,12 @@ impl StepModel for PipelineStepModel {
     }
 
     fn begin(&self, spec: &Arc<ImageSpec>, seed: u64) -> Result<RunningImage, RunnerError> {
-        let encode = |prompt: &str| self.prompts.get_or_compute(prompt, || self.pipeline.encode(prompt));
+        let encode = |prompt: &PromptText| self.prompts.get_or_compute(prompt, || self.pipeline.encode(prompt));
         on_pool(|| self.pipeline.begin_with(spec, seed, &self.budget, encode))
     }
 
     fn begin_sample(&self, spec: &Arc<ImageSpec>, seed: u64) -> Result<RunningImage, RunnerError> {
-        let encode = |prompt: &str| match self.prompts.kept_for(prompt) {
+        let encode = |prompt: &PromptText| match self.prompts.kept_for(prompt) {
             Some(conditioning) => Ok(conditioning),
             None => self.pipeline.encode(prompt),
         };

@@ -30,8 +30,8 @@ use crate::request::{ImageSpec, RgbImage, Size};
 
 pub use device_spec::{DeviceSpec, ParseDeviceError};
 pub use load::LoadOptions;
-pub(crate) use prompt_cache::PromptCache;
 pub use prompt_cache::PromptCacheStatistics;
+pub(crate) use prompt_cache::{PromptCache, PromptText};
 pub use running_image::RunningImage;
 
 /// A loaded model.
@@ -78,12 +78,15 @@ impl Pipeline {
         Ok(self.schedulers.build(kind, &Schedule { steps, image_tokens, sigmas: self.flow_sigmas })?)
     }
 
-    /// What a row with this prompt is conditioned on. Slow: text encoders run.
+    /// What a row with this text is conditioned on. Slow: text encoders run.
     ///
     /// # Errors
-    /// If the prompt means nothing to the model, or a tensor operation fails.
-    pub(crate) fn encode(&self, prompt: &str) -> Result<Conditioning, RunnerError> {
-        let conditioning = self.prompts.encode(prompt)?;
+    /// If the text means nothing to the model, or a tensor operation fails.
+    pub(crate) fn encode(&self, prompt: &PromptText) -> Result<Conditioning, RunnerError> {
+        let conditioning = match prompt.is_negative {
+            true => self.prompts.encode_negative(&prompt.text)?,
+            false => self.prompts.encode(&prompt.text)?,
+        };
         for cut in conditioning.cuts() {
             tracing::warn!("a prompt is too long: {cut}");
         }
@@ -99,15 +102,19 @@ impl Pipeline {
     }
 
     /// The texts of an image that are slow to encode.
-    pub(crate) fn texts<'a>(&self, spec: &'a ImageSpec) -> Vec<&'a str> {
+    pub(crate) fn texts(&self, spec: &ImageSpec) -> Vec<PromptText> {
+        let prompt = spec.prompt.as_str().into();
         match self.prompts.unconditional() {
             // Classes take none.
             Unconditional::Last(_) => Vec::new(),
-            Unconditional::FirstFromNegativePrompt if spec.guidance.mixing_scale().is_none() => vec![&spec.prompt],
-            Unconditional::FirstFromNegativePrompt => {
-                vec![&spec.prompt, spec.negative_prompt.as_deref().unwrap_or_default()]
-            }
+            Unconditional::FirstFromNegativePrompt if spec.guidance.mixing_scale().is_none() => vec![prompt],
+            Unconditional::FirstFromNegativePrompt => vec![prompt, self.negative_text(spec)],
         }
+    }
+
+    fn negative_text(&self, spec: &ImageSpec) -> PromptText {
+        let text = spec.negative_prompt.clone().unwrap_or_default();
+        PromptText { text, is_negative: self.prompts.tells_negative_prompts_apart() }
     }
 
     /// Sets an image up: noise, conditioning, scheduler, fresh cache state within `budget`.
@@ -129,7 +136,7 @@ impl Pipeline {
         spec: &Arc<ImageSpec>,
         seed: u64,
         budget: &CacheBudget,
-        encode: impl Fn(&str) -> Result<Conditioning, RunnerError>,
+        encode: impl Fn(&PromptText) -> Result<Conditioning, RunnerError>,
     ) -> Result<RunningImage, RunnerError> {
         let (conditioning, prompt_row) = self.conditioning(spec, encode)?;
         let shape = self.vae.latent_shape(spec.size.canvas());
@@ -152,17 +159,17 @@ impl Pipeline {
     fn conditioning(
         &self,
         spec: &ImageSpec,
-        encode: impl Fn(&str) -> Result<Conditioning, RunnerError>,
+        encode: impl Fn(&PromptText) -> Result<Conditioning, RunnerError>,
     ) -> Result<(Vec<Conditioning>, usize), RunnerError> {
         // The negative prompt finds the encoders that the prompt had loaded.
         let _stay = self.residency.stay();
-        let mut conditioning = vec![encode(&spec.prompt)?];
+        let mut conditioning = vec![encode(&spec.prompt.as_str().into())?];
         let mut prompt_row = 0;
         if spec.guidance.mixing_scale().is_some() {
             let (unconditional, comes_first) = match self.prompts.unconditional() {
                 Unconditional::Last(unconditional) => (unconditional, false),
                 Unconditional::FirstFromNegativePrompt => (
-                    encode(spec.negative_prompt.as_deref().unwrap_or_default())?,
+                    encode(&self.negative_text(spec))?,
                     !spec.guidance.has_second_forward() || spec.cache.uncond_comes_first(),
                 ),
             };

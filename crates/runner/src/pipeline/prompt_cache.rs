@@ -36,6 +36,20 @@ impl Keep for Conditioning {
     }
 }
 
+/// A text that is encoded.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) struct PromptText {
+    pub(crate) text: String,
+    /// It is encoded as a negative prompt, where that makes a difference.
+    pub(crate) is_negative: bool,
+}
+
+impl From<&str> for PromptText {
+    fn from(text: &str) -> Self {
+        Self { text: text.to_owned(), is_negative: false }
+    }
+}
+
 /// The conditioning of recent prompts.
 pub(crate) struct PromptCache<C> {
     kept: Mutex<Kept<C>>,
@@ -45,7 +59,7 @@ pub(crate) struct PromptCache<C> {
 }
 
 struct Kept<C> {
-    slots: LruCache<String, Slot<C>>,
+    slots: LruCache<PromptText, Slot<C>>,
     bytes: usize,
 }
 
@@ -67,7 +81,11 @@ impl<C: Keep> PromptCache<C> {
     ///
     /// # Errors
     /// What `compute` returns.
-    pub(crate) fn get_or_compute<E>(&self, prompt: &str, compute: impl FnOnce() -> Result<C, E>) -> Result<C, E> {
+    pub(crate) fn get_or_compute<E>(
+        &self,
+        prompt: &PromptText,
+        compute: impl FnOnce() -> Result<C, E>,
+    ) -> Result<C, E> {
         let slot = self.slot(prompt);
         let mut conditioning = slot.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(kept) = &*conditioning {
@@ -83,12 +101,12 @@ impl<C: Keep> PromptCache<C> {
     }
 
     /// Whether the prompt's conditioning is there already. Does not count as asking for it.
-    pub(crate) fn keeps(&self, prompt: &str) -> bool {
+    pub(crate) fn keeps(&self, prompt: &PromptText) -> bool {
         self.kept().slots.peek(prompt).is_some_and(|slot| slot.bytes > 0)
     }
 
     /// What was kept for the prompt. Does not count as asking for it.
-    pub(crate) fn kept_for(&self, prompt: &str) -> Option<C> {
+    pub(crate) fn kept_for(&self, prompt: &PromptText) -> Option<C> {
         let slot = Arc::clone(&self.kept().slots.peek(prompt)?.conditioning);
         // One that is being computed is not there yet.
         slot.try_lock().ok()?.clone()
@@ -106,18 +124,18 @@ impl<C: Keep> PromptCache<C> {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn slot(&self, prompt: &str) -> Arc<Mutex<Option<C>>> {
+    fn slot(&self, prompt: &PromptText) -> Arc<Mutex<Option<C>>> {
         let mut kept = self.kept();
         if let Some(slot) = kept.slots.get(prompt) {
             return Arc::clone(&slot.conditioning);
         }
         let conditioning = Arc::new(Mutex::new(None));
-        kept.slots.put(prompt.to_owned(), Slot { conditioning: Arc::clone(&conditioning), bytes: 0 });
+        kept.slots.put(prompt.clone(), Slot { conditioning: Arc::clone(&conditioning), bytes: 0 });
         conditioning
     }
 
     /// Drops a prompt that could not be computed.
-    fn forget(&self, prompt: &str) {
+    fn forget(&self, prompt: &PromptText) {
         let mut kept = self.kept();
         if kept.slots.peek(prompt).is_some_and(|slot| slot.bytes == 0) {
             kept.slots.pop(prompt);
@@ -125,8 +143,8 @@ impl<C: Keep> PromptCache<C> {
     }
 
     /// Counts a computed entry, and drops the ones asked for longest ago until all fit.
-    fn settle(&self, prompt: &str, computed: &Arc<Mutex<Option<C>>>, bytes: usize) {
-        let bytes = bytes + prompt.len() + ENTRY_BYTES;
+    fn settle(&self, prompt: &PromptText, computed: &Arc<Mutex<Option<C>>>, bytes: usize) {
+        let bytes = bytes + prompt.text.len() + ENTRY_BYTES;
         let mut kept = self.kept();
         // It may have been dropped meanwhile, or be another one.
         if let Some(slot) = kept.slots.peek_mut(prompt).filter(|slot| Arc::ptr_eq(&slot.conditioning, computed)) {
@@ -154,18 +172,28 @@ mod tests {
     }
 
     fn get(cache: &PromptCache<usize>, prompt: &str, value: usize) -> usize {
-        cache.get_or_compute(prompt, || Ok::<_, ()>(value)).unwrap()
+        cache.get_or_compute(&prompt.into(), || Ok::<_, ()>(value)).unwrap()
     }
 
     #[test]
     fn a_prompt_is_computed_once() {
         let cache = PromptCache::new(10_000);
-        assert!(!cache.keeps("a"));
+        assert!(!cache.keeps(&"a".into()));
         assert_eq!((get(&cache, "a", 1), get(&cache, "a", 2), get(&cache, "b", 3)), (1, 1, 3));
-        assert!(cache.keeps("a") && !cache.keeps("c"));
-        assert_eq!((cache.kept_for("a"), cache.kept_for("c")), (Some(1), None));
+        assert!(cache.keeps(&"a".into()) && !cache.keeps(&"c".into()));
+        assert_eq!((cache.kept_for(&"a".into()), cache.kept_for(&"c".into())), (Some(1), None));
         let PromptCacheStatistics { hits, misses, bytes } = cache.statistics();
         assert_eq!((hits, misses, bytes), (1, 2, 1 + 3 + 2 * (1 + ENTRY_BYTES)));
+    }
+
+    #[test]
+    fn a_negative_prompt_is_another_text() {
+        let cache = PromptCache::new(10_000);
+        let negative = PromptText { is_negative: true, ..PromptText::from("a") };
+        assert_eq!(get(&cache, "a", 1), 1);
+        assert!(!cache.keeps(&negative));
+        assert_eq!(cache.get_or_compute(&negative, || Ok::<_, ()>(2)), Ok(2));
+        assert_eq!(get(&cache, "a", 3), 1);
     }
 
     #[test]
@@ -174,7 +202,7 @@ mod tests {
         get(&cache, "a", 50);
         get(&cache, "b", 50);
         get(&cache, "a", 0);
-        assert_eq!(cache.kept_for("b"), Some(50), "which does not count as asking for it");
+        assert_eq!(cache.kept_for(&"b".into()), Some(50), "which does not count as asking for it");
         get(&cache, "c", 50);
         assert_eq!((get(&cache, "a", 7), get(&cache, "c", 7)), (50, 50));
         assert_eq!(get(&cache, "b", 7), 7);
@@ -193,7 +221,7 @@ mod tests {
     #[test]
     fn a_failure_is_not_kept() {
         let cache = PromptCache::new(10_000);
-        assert_eq!(cache.get_or_compute("a", || Err::<usize, _>("no")), Err("no"));
+        assert_eq!(cache.get_or_compute(&"a".into(), || Err::<usize, _>("no")), Err("no"));
         assert_eq!(cache.statistics().bytes, 0);
         assert_eq!(get(&cache, "a", 5), 5);
     }

@@ -468,6 +468,51 @@ fn sd3_5_mixed_batch() {
 }
 
 #[test]
+fn sana_pictures() {
+    check_runs("sana");
+}
+
+#[test]
+fn sana_caches() {
+    check_caches("sana");
+}
+
+#[test]
+fn sana_mixed_batch() {
+    check_mixed_batch("sana");
+}
+
+#[test]
+fn sana_1_5_pictures() {
+    check_runs("sana-1.5");
+}
+
+#[test]
+fn sana_1_5_caches() {
+    check_caches("sana-1.5");
+}
+
+#[test]
+fn sana_1_5_mixed_batch() {
+    check_mixed_batch("sana-1.5");
+}
+
+#[test]
+fn sana_sprint_pictures() {
+    check_runs("sana-sprint");
+}
+
+#[test]
+fn sana_sprint_caches() {
+    check_caches("sana-sprint");
+}
+
+#[test]
+fn sana_sprint_mixed_batch() {
+    check_mixed_batch("sana-sprint");
+}
+
+#[test]
 fn hunyuan_1_2_pictures() {
     check_runs("hunyuan-1.2");
 }

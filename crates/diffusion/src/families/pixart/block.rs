@@ -14,7 +14,7 @@ use candle_core::{Result, Tensor};
 use super::config::TransformerConfig;
 use crate::DiffusionError;
 use crate::families::hidden_blocks::HiddenBlock;
-use crate::layers::{Attention, EncoderStates, FeedForward, PlainLayerNorm, RowContext};
+use crate::layers::{Attention, EncoderStates, FeedForward, ModulationTable, PlainLayerNorm, RowContext};
 use crate::ops::linear::GateAndResidual;
 
 /// Shift, scale and gate of the self-attention, then of the feed-forward.
@@ -22,8 +22,7 @@ pub(super) const MODULATIONS: usize = 6;
 
 #[derive(Debug)]
 pub(super) struct PixArtBlock {
-    /// `[6, hidden]`
-    scale_shift_table: Tensor,
+    modulation: ModulationTable<MODULATIONS>,
     attention_norm: PlainLayerNorm,
     attention: Attention,
     caption_attention: Attention,
@@ -39,7 +38,7 @@ impl PixArtBlock {
         };
         let (heads, bias) = (config.num_attention_heads, config.attention_bias);
         Ok(Self {
-            scale_shift_table: parameters.get((MODULATIONS, size), "scale_shift_table")?,
+            modulation: ModulationTable::new(size, &parameters)?,
             attention_norm: norm("norm1")?,
             attention: Attention::to_itself(size, heads, bias, parameters.pp("attn1"))?,
             caption_attention: Attention::to_context(size, size, heads, bias, parameters.pp("attn2"))?,
@@ -51,10 +50,7 @@ impl PixArtBlock {
     /// Shift, scale and gate of the attention, then of the feed-forward: `[rows, hidden]` each. The model's are
     /// `[rows, 6, hidden]`.
     fn modulation(&self, context: &RowContext) -> Result<[Tensor; MODULATIONS]> {
-        let modulation = context.modulation.broadcast_add(&self.scale_shift_table)?;
-        let parts = (0..MODULATIONS).map(|index| modulation.narrow(1, index, 1)?.squeeze(1));
-        let parts: Vec<_> = parts.collect::<Result<_>>()?;
-        parts.try_into().map_err(|_| candle_core::Error::Msg("six parts were taken".to_owned()))
+        self.modulation.moved(&context.modulation)
     }
 }
 

@@ -6,7 +6,7 @@
 //!   <https://github.com/huggingface/diffusers/tree/v0.42.1/src/diffusers/models/transformers>
 //! * `AdaLayerNormSingle` (lines 235-266):
 //!   <https://github.com/huggingface/diffusers/blob/v0.42.1/src/diffusers/models/normalization.py#L235>
-//! * `PixArtAlphaCombinedTimestepSizeEmbeddings` (lines 1920-1954) and `PixArtAlphaTextProjection` (1957-1983):
+//! * `PixArtAlphaCombinedTimestepSizeEmbeddings` (lines 1920-1954):
 //!   <https://github.com/huggingface/diffusers/blob/v0.42.1/src/diffusers/models/embeddings.py#L1920>
 //!
 //! Departs from it: height, width and their ratio stay f32 until their sinusoids are taken; diffusers rounds them to
@@ -22,9 +22,9 @@ use crate::families::hidden_blocks::HiddenBlocks;
 use crate::families::{Layout, Rows, Transformer};
 use crate::graphs::BlockGraphs;
 use crate::layers::{
-    EncoderStates, Linear, PatchEmbed, PlainLayerNorm, RowContext, Sinusoids, TimestepEmbedding, unpatchify,
+    CaptionProjection, EncoderStates, Linear, ModulationTable, PatchEmbed, PlainLayerNorm, RowContext, Sinusoids,
+    TimestepEmbedding, unpatchify,
 };
-use crate::ops::activation::Activation;
 use crate::{DiffusionError, LatentShape};
 
 /// Epsilon of the last norm; fixed in diffusers.
@@ -40,8 +40,8 @@ pub(super) struct PixArtTransformer {
     captions: CaptionProjection,
     blocks: Vec<PixArtBlock>,
     output_norm: PlainLayerNorm,
-    /// `[2, hidden]`: shift and scale.
-    output_table: Tensor,
+    /// Shift and scale.
+    output_table: ModulationTable<2>,
     output_projection: Linear,
     /// Pixels per latent.
     vae_scale: usize,
@@ -78,7 +78,7 @@ impl PixArtTransformer {
             // After the blocks, whose weights are there only if the hidden size is true.
             patch_embed: patch_embed.with_positions(shapes, config.sample_size, config.interpolation_scale())?,
             output_norm: PlainLayerNorm::new(size, OUTPUT_NORM_EPS),
-            output_table: parameters.get((2, size), "scale_shift_table")?,
+            output_table: ModulationTable::new(size, &parameters)?,
             output_projection: Linear::new(size, side * side * config.out_channels(), parameters.pp("proj_out"))?,
             vae_scale,
             dtype: parameters.dtype(),
@@ -107,8 +107,7 @@ impl PixArtTransformer {
     /// Last norm, projection, and tokens back to a picture.
     fn output(&self, hidden: &Tensor, embedding: &Tensor, grid: (usize, usize)) -> Result<Tensor> {
         // The table is added to the embedding itself, which for blocks goes through SiLU and a projection first.
-        let moved = |index: usize| embedding.broadcast_add(&self.output_table.narrow(0, index, 1)?);
-        let (shift, scale) = (moved(0)?, moved(1)?);
+        let [shift, scale] = self.output_table.moved(&embedding.unsqueeze(1)?)?;
         let hidden = self.output_norm.modulated(hidden, &scale, &shift)?;
         unpatchify(&self.output_projection.forward(&hidden)?, grid, self.config.patch_size)
     }
@@ -161,25 +160,5 @@ impl SizeEmbedding {
         let resolution = self.resolution.forward(&project(&[height as f32, width as f32])?)?;
         let aspect_ratio = self.aspect_ratio.forward(&project(&[(height as f64 / width as f64) as f32])?)?;
         Tensor::cat(&[resolution.reshape((1, ()))?, aspect_ratio], 1)
-    }
-}
-
-/// The text encoder's states to the size of the transformer.
-#[derive(Debug)]
-struct CaptionProjection {
-    linear_1: Linear,
-    linear_2: Linear,
-}
-
-impl CaptionProjection {
-    fn new(channels: usize, size: usize, parameters: Parameters) -> Result<Self> {
-        Ok(Self {
-            linear_1: Linear::new(channels, size, parameters.pp("linear_1"))?,
-            linear_2: Linear::new(size, size, parameters.pp("linear_2"))?,
-        })
-    }
-
-    fn forward(&self, states: &Tensor) -> Result<Tensor> {
-        self.linear_2.forward(&self.linear_1.forward_activated(states, Activation::GeluApproximate)?)
     }
 }
