@@ -9,6 +9,7 @@
 mod access;
 mod auto_cache;
 mod bad_requests;
+mod bench;
 mod bodies;
 mod cache;
 mod cancellation;

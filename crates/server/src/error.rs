@@ -69,6 +69,14 @@ pub(crate) enum ProgramError {
         #[source]
         source: std::io::Error,
     },
+    /// A study ended early; what was done is kept.
+    #[error("{reason}; {kept}")]
+    Unfinished {
+        /// Why.
+        reason: String,
+        /// What is left.
+        kept: String,
+    },
     /// A server is not well, or does not answer.
     #[error("{0}")]
     Unhealthy(String),

@@ -24,6 +24,11 @@ pub(crate) fn text(text: &[u8]) {
     let _ = std::io::stdout().write_all(text);
 }
 
+/// Columns of the terminal that results go to; none where they go to a file or another program.
+pub(crate) fn width() -> Option<usize> {
+    console::Term::stdout().size_checked().map(|(_, columns)| usize::from(columns))
+}
+
 /// A line beside the result.
 pub(crate) fn note(text: impl Display) {
     let _ = writeln!(std::io::stderr(), "{text}");

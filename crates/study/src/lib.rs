@@ -14,6 +14,7 @@ mod maker;
 mod measurement;
 mod presets;
 pub mod profile;
+pub mod report;
 mod row;
 mod setting;
 mod study;

@@ -8,6 +8,7 @@ use indicatif::ProgressBar;
 
 use super::model::{DeviceArg, ModelArgs};
 use super::output_file::{Existing, OutputFile};
+use super::prompts;
 use super::within::count;
 use crate::error::ProgramError;
 use crate::logging::{self, LogArgs};
@@ -52,7 +53,7 @@ impl CalibrateArgs {
         if self.steps == Some(0) {
             return Err(ProgramError::setting("steps", "it is 0; a picture needs at least one"));
         }
-        let prompts = self.prompts_of_file()?;
+        let prompts = self.prompts.as_deref().map(prompts::of_file).transpose()?;
         let file = self.file()?;
         let pipeline = self.model.source(None)?.load(self.device.device)?;
         let images = self.images(&pipeline, prompts)?;
@@ -97,18 +98,6 @@ impl CalibrateArgs {
             cache: CachePlan::Calibrate,
         };
         Ok((0..self.images).map(|index| (spec(index), index as u64)).collect())
-    }
-
-    /// The prompts of the file, if there is one; at least one.
-    fn prompts_of_file(&self) -> Result<Option<Vec<String>>, ProgramError> {
-        let Some(path) = &self.prompts else { return Ok(None) };
-        let text = std::fs::read_to_string(path);
-        let text = text.map_err(|error| ProgramError::setting("prompts", format!("{}: {error}", path.display())))?;
-        let lines: Vec<_> = text.lines().map(str::trim).filter(|line| !line.is_empty()).map(str::to_owned).collect();
-        if lines.is_empty() {
-            return Err(ProgramError::setting("prompts", format!("{} has no line with a prompt", path.display())));
-        }
-        Ok(Some(lines))
     }
 
     /// Classes spread evenly over the model's.

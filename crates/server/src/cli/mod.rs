@@ -5,6 +5,7 @@
 //! the server is well, 1 it is not or does not answer, 2 the command line is at fault.
 
 mod access;
+mod bench;
 mod cache;
 mod cache_summary;
 mod calibrate;
@@ -16,6 +17,7 @@ mod model;
 mod output_file;
 mod output_pattern;
 mod pictures;
+mod prompts;
 mod random_model;
 mod running_server;
 mod serve;
@@ -47,6 +49,8 @@ enum Command {
     Generate(Box<generate::GenerateArgs>),
     /// Measure the coefficients that TeaCache and MagCache need for a model, and print them as JSON
     Calibrate(Box<calibrate::CalibrateArgs>),
+    /// Compare cache settings on a model: seconds, speed-up and likeness to the uncached pictures
+    Bench(Box<bench::BenchArgs>),
     /// Ask a running server whether it is well; exit code 0 if it is, 1 if not
     Health(health::HealthArgs),
     /// Write a model folder with random weights, for measuring without a real model
@@ -62,6 +66,7 @@ impl Command {
             Self::Serve(args) => Some(&mut args.log),
             Self::Generate(args) => Some(&mut args.log),
             Self::Calibrate(args) => Some(&mut args.log),
+            Self::Bench(args) => Some(&mut args.log),
             Self::RandomModel(args) => Some(&mut args.log),
             Self::Health(_) | Self::Completions(_) => None,
         }
@@ -99,6 +104,7 @@ impl Cli {
             Command::Serve(args) => args.run(),
             Command::Generate(args) => args.run(),
             Command::Calibrate(args) => args.run(),
+            Command::Bench(args) => args.run(),
             Command::Health(args) => args.run(),
             Command::RandomModel(args) => args.run(),
             Command::Completions(args) => args.run(),
@@ -130,6 +136,7 @@ mod tests {
         insta::assert_snapshot!("help_serve", help("serve"));
         insta::assert_snapshot!("help_generate", help("generate"));
         insta::assert_snapshot!("help_calibrate", help("calibrate"));
+        insta::assert_snapshot!("help_bench", help("bench"));
         insta::assert_snapshot!("help_health", help("health"));
         insta::assert_snapshot!("help_random_model", help("random-model"));
         insta::assert_snapshot!("help_completions", help("completions"));

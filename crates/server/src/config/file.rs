@@ -4,17 +4,15 @@
 //! its group, which is the heading it has in `--help`, in lower case. Errors never quote a value, which
 //! may be an API key.
 
-use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use clap::{Arg, Command};
-use serde_json::Value;
-use toml::Spanned;
-use toml::de::{DeArray, DeString, DeTable, DeValue};
+use toml::de::{DeTable, DeValue};
 
 use super::error::ConfigError;
 use super::flags::{group_of, settings_of, takes_a_list, takes_json, takes_secrets};
 use super::origin::Origin;
+use super::toml_value::{Found, Key, in_order, json, line_of};
 
 /// What a file says.
 #[derive(Debug)]
@@ -60,9 +58,6 @@ impl ConfigFile {
         Ok(Self { settings: reader.settings })
     }
 }
-
-type Key<'a> = Spanned<DeString<'a>>;
-type Found<'a> = Spanned<DeValue<'a>>;
 
 struct Reader<'a> {
     path: &'a Path,
@@ -163,41 +158,4 @@ fn scalar(found: &DeValue<'_>) -> Result<String, String> {
 
 fn article(found: &DeValue<'_>) -> &'static str {
     if found.is_array() { "an" } else { "a" }
-}
-
-fn json(found: &DeValue<'_>) -> Result<Value, String> {
-    Ok(match found {
-        DeValue::String(text) => Value::from(text.as_ref()),
-        DeValue::Boolean(value) => Value::from(*value),
-        DeValue::Integer(digits) => {
-            let number = i64::from_str_radix(digits.as_str(), digits.radix());
-            Value::from(number.map_err(|_| "it is not a 64-bit integer")?)
-        }
-        DeValue::Float(digits) => {
-            let number = digits.as_str().parse::<f64>().ok().filter(|number| number.is_finite());
-            Value::from(number.ok_or("it is not a finite number")?)
-        }
-        DeValue::Datetime(_) => return Err("it is a date; no setting takes one".to_owned()),
-        DeValue::Array(array) => array_json(array)?,
-        DeValue::Table(table) => {
-            let entry = |(key, value): (&Key<'_>, &Found<'_>)| Ok((key.get_ref().to_string(), json(value.get_ref())?));
-            Value::Object(in_order(table).into_iter().map(entry).collect::<Result<_, String>>()?)
-        }
-    })
-}
-
-fn array_json(array: &DeArray<'_>) -> Result<Value, String> {
-    array.iter().map(|item| json(item.get_ref())).collect::<Result<_, _>>().map(Value::Array)
-}
-
-/// The parser sorts keys by name; people read files from the top.
-fn in_order<'a, 'i>(table: &'a DeTable<'i>) -> Vec<(&'a Key<'i>, &'a Found<'i>)> {
-    let mut entries: Vec<_> = table.iter().collect();
-    entries.sort_by_key(|(key, _)| key.span().start);
-    entries
-}
-
-fn line_of(text: &str, span: &Range<usize>) -> usize {
-    let before = text.get(..span.start).unwrap_or(text);
-    before.bytes().filter(|byte| *byte == b'\n').count() + 1
 }

@@ -14,6 +14,7 @@ mod reference;
 mod settings;
 #[cfg(test)]
 mod tests;
+pub(crate) mod toml_value;
 
 use std::ffi::OsString;
 use std::path::PathBuf;

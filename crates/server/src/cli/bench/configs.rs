@@ -1,0 +1,217 @@
+//! `--configs`: settings in a TOML file, each at fault with its line.
+//!
+//! ```toml
+//! [[setting]]
+//! name = "careful"
+//! cache_backend = "cache_dit"
+//! cache_config = { residual_diff_threshold = 0.08 }
+//! ```
+
+use std::path::{Path, PathBuf};
+
+use afterimage_cache::CacheBackend;
+use afterimage_study::Setting;
+use serde_json::{Map, Value};
+use toml::de::{DeTable, DeValue};
+
+use crate::config::toml_value::{Found, Key, in_order, json, line_of};
+use crate::error::ProgramError;
+
+const TABLES: &str = "setting";
+const KEYS: [&str; 3] = ["name", "cache_backend", "cache_config"];
+const LONGEST_NAME: usize = 60;
+
+/// Settings of a file and where they stand in it.
+#[derive(Debug)]
+pub(super) struct ConfigsFile {
+    path: PathBuf,
+    /// With the line that each begins in.
+    pub(super) settings: Vec<(Setting, usize)>,
+}
+
+impl ConfigsFile {
+    pub(super) fn read(path: &Path) -> Result<Self, ProgramError> {
+        let text = std::fs::read(path).map_err(|error| error.to_string());
+        let text = text.and_then(|bytes| String::from_utf8(bytes).map_err(|error| error.to_string()));
+        let text = text.map_err(|reason| ProgramError::setting("configs", format!("{}: {reason}", path.display())))?;
+        let reader = Reader { path, text: &text };
+        let settings = reader.settings()?;
+        Ok(Self { path: path.to_owned(), settings })
+    }
+
+    /// What is wrong with a setting of the file.
+    pub(super) fn fault(&self, name: &str, message: &str) -> Option<ProgramError> {
+        let (_, line) = self.settings.iter().find(|(setting, _)| setting.name == name)?;
+        Some(at_line(&self.path, *line, &format!("{name}: {message}")))
+    }
+}
+
+fn at_line(path: &Path, line: usize, message: &str) -> ProgramError {
+    ProgramError::setting("configs", format!("{}, line {line}: {message}", path.display()))
+}
+
+struct Reader<'a> {
+    path: &'a Path,
+    text: &'a str,
+}
+
+/// One table, its values as JSON with their lines.
+struct Entry {
+    line: usize,
+    values: Vec<(String, Value, usize)>,
+    /// Lines of the keys of `cache_config`.
+    key_lines: Vec<(String, usize)>,
+}
+
+impl Entry {
+    fn value(&self, key: &str) -> Option<(&Value, usize)> {
+        self.values.iter().find(|(name, ..)| name == key).map(|(_, value, line)| (value, *line))
+    }
+}
+
+impl Reader<'_> {
+    fn settings(&self) -> Result<Vec<(Setting, usize)>, ProgramError> {
+        let document = DeTable::parse(self.text).map_err(|error| {
+            let line = error.span().map_or(1, |span| line_of(self.text, &span));
+            at_line(self.path, line, error.message())
+        })?;
+        let mut settings: Vec<(Setting, usize)> = Vec::new();
+        for (key, value) in in_order(document.get_ref()) {
+            let DeValue::Array(tables) = value.get_ref() else { return Err(self.unknown(key, &[TABLES])) };
+            if key.get_ref().as_ref() != TABLES {
+                return Err(self.unknown(key, &[TABLES]));
+            }
+            for table in tables.iter() {
+                let entry = self.entry(table)?;
+                let setting = self.setting(&entry)?;
+                if let Some((_, first)) = settings.iter().find(|(other, _)| other.name == setting.name) {
+                    let line = entry.value("name").map_or(entry.line, |(_, line)| line);
+                    let message = format!("`{}` is the name of the setting in line {first} already", setting.name);
+                    return Err(at_line(self.path, line, &message));
+                }
+                settings.push((setting, entry.line));
+            }
+        }
+        if settings.is_empty() {
+            return Err(at_line(self.path, 1, "there is no setting; write one under [[setting]]"));
+        }
+        Ok(settings)
+    }
+
+    fn entry(&self, table: &Found<'_>) -> Result<Entry, ProgramError> {
+        let line = line_of(self.text, &table.span());
+        let DeValue::Table(keys) = table.get_ref() else {
+            return Err(at_line(self.path, line, "this is no table; write settings under [[setting]]"));
+        };
+        let mut entry = Entry { line, values: Vec::new(), key_lines: Vec::new() };
+        for (key, value) in in_order(keys) {
+            let line = line_of(self.text, &key.span());
+            if !KEYS.contains(&key.get_ref().as_ref()) {
+                return Err(self.unknown(key, &KEYS));
+            }
+            if let DeValue::Table(keys) = value.get_ref() {
+                let lines = in_order(keys).into_iter();
+                entry.key_lines =
+                    lines.map(|(key, _)| (key.get_ref().to_string(), line_of(self.text, &key.span()))).collect();
+            }
+            let value = json(value.get_ref());
+            let value =
+                value.map_err(|message| at_line(self.path, line, &format!("`{}`: {message}", key.get_ref())))?;
+            entry.values.push((key.get_ref().to_string(), value, line));
+        }
+        Ok(entry)
+    }
+
+    fn setting(&self, entry: &Entry) -> Result<Setting, ProgramError> {
+        let (name, line) = self.word(entry, "name")?;
+        let length = name.chars().count();
+        if length == 0 || length > LONGEST_NAME || name.chars().any(char::is_control) {
+            let message = format!("`name` must have 1 to {LONGEST_NAME} characters, all printable");
+            return Err(at_line(self.path, line, &message));
+        }
+        let (backend, line) = self.word(entry, "cache_backend")?;
+        let backend: CacheBackend =
+            backend.parse().map_err(|error: afterimage_cache::ConfigError| at_line(self.path, line, &error.message))?;
+        let keys = match entry.value("cache_config") {
+            None => Map::new(),
+            Some((Value::Object(keys), _)) => keys.clone(),
+            Some((_, line)) => {
+                return Err(at_line(self.path, line, "`cache_config` must be a table, with the keys of a request's"));
+            }
+        };
+        Setting::parse(name, backend, &keys).map_err(|error| {
+            let of_key = error.key.as_ref().and_then(|key| entry.key_lines.iter().find(|(name, _)| name == key));
+            let line = of_key.map(|(_, line)| *line).or(entry.value("cache_config").map(|(_, line)| line));
+            at_line(self.path, line.unwrap_or(entry.line), &error.message)
+        })
+    }
+
+    fn word<'e>(&self, entry: &'e Entry, key: &str) -> Result<(&'e str, usize), ProgramError> {
+        match entry.value(key) {
+            Some((Value::String(text), line)) => Ok((text.trim(), line)),
+            Some((_, line)) => Err(at_line(self.path, line, &format!("`{key}` must be a text"))),
+            None => Err(at_line(self.path, entry.line, &format!("the setting has no `{key}`"))),
+        }
+    }
+
+    fn unknown(&self, key: &Key<'_>, known: &[&str]) -> ProgramError {
+        let line = line_of(self.text, &key.span());
+        let known: Vec<_> = known.iter().map(|key| format!("`{key}`")).collect();
+        let message = match known.len() {
+            1 => format!("`{}` cannot stand here; settings are tables under [[{TABLES}]]", key.get_ref()),
+            _ => format!("there is no key `{}`; a setting has {}", key.get_ref(), known.join(", ")),
+        };
+        at_line(self.path, line, &message)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GOOD: &str = "# Two settings.\n[[setting]]\nname = \"careful\"\ncache_backend = \"cache_dit\"\n\
+        cache_config = { residual_diff_threshold = 0.08 }\n\n[[setting]]\nname = \"tea\"\ncache_backend = \"tea_cache\"\n";
+
+    fn read(text: &str) -> Result<ConfigsFile, String> {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), text).unwrap();
+        let prefix = format!("--configs: {}, ", file.path().display());
+        ConfigsFile::read(file.path()).map_err(|error| {
+            let message = error.to_string();
+            message.strip_prefix(&prefix).map(str::to_owned).unwrap_or(message)
+        })
+    }
+
+    #[test]
+    fn settings_know_their_lines() {
+        let file = read(GOOD).unwrap();
+        let found: Vec<_> = file.settings.iter().map(|(setting, line)| (&*setting.name, *line)).collect();
+        assert_eq!(found, [("careful", 2), ("tea", 7)]);
+        let fault = file.fault("tea", "it has no coefficients").unwrap().to_string();
+        assert!(fault.ends_with(", line 7: tea: it has no coefficients"), "{fault}");
+    }
+
+    #[test]
+    fn bad_lines_are_named() {
+        for (text, start) in [
+            ("", "line 1: there is no setting"),
+            ("setting = 3\n", "line 1: `setting` cannot stand here"),
+            ("\n[[settings]]\nname = \"a\"\n", "line 2: `settings` cannot stand here"),
+            ("[[setting]]\nname = \"a\n", "line 2: "),
+            ("[[setting]]\ncache_backend = \"none\"\n", "line 1: the setting has no `name`"),
+            ("[[setting]]\nname = 4\n", "line 2: `name` must be a text"),
+            ("[[setting]]\nname = \"a\"\nbackend = \"none\"\n", "line 3: there is no key `backend`"),
+            ("[[setting]]\nname = \"a\"\ncache_backend = \"cachedit\"\n", "line 3: unknown cache backend `cachedit`"),
+            (&GOOD.replace("0.08", "\"x\""), "line 5: `residual_diff_threshold`"),
+            (&GOOD.replace("residual_diff", "residual"), "line 5: "),
+            (&GOOD.replace("\"tea\"", "\"careful\""), "line 8: `careful` is the name of the setting in line 2"),
+            (
+                "[[setting]]\nname = \"a\"\ncache_backend = \"cache_dit\"\n[setting.cache_config]\nFn_compute_blocks = 1\nmax_warmup_steps = -2\n",
+                "line 6: `max_warmup_steps` is -2",
+            ),
+        ] {
+            let message = read(text).unwrap_err();
+            assert!(message.starts_with(start), "{text}\n{message}");
+        }
+    }
+}
