@@ -26,6 +26,10 @@ pub fn decision_trace(bytes: &[u8]) {
     let Ok(keys) = serde_json::from_slice::<Map<String, Value>>(&bytes[..end]) else { return };
     let values = bytes[end + 1..].as_chunks().0.iter().map(|bytes| f32::from_le_bytes(*bytes));
     let there: Vec<_> = values.take(MAX_STEPS).collect();
+    // No request has none.
+    if there.is_empty() {
+        return;
+    }
     let back: Vec<_> = there.iter().rev().copied().collect();
     for backend in CacheBackend::ALL {
         let Ok(config) = CacheConfig::parse(backend, &keys) else { continue };
@@ -64,7 +68,7 @@ fn check(plan: &CachePlan, report: &ImageReport, steps: usize) {
         let reused = |step: &usize| context.reasons[step] == Reason::Cached;
         assert!(context.reasons.keys().copied().eq(0..steps), "every step has a reason");
         assert!(context.cached_steps.iter().copied().eq((0..steps).filter(reused)));
-        assert!(steps == 0 || !reused(&0), "there is nothing to reuse at first");
+        assert!(!reused(&0), "there is nothing to reuse at first");
         if let CachePlan::CacheDit(plan) = plan {
             check_limits(plan, context);
         }
