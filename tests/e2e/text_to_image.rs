@@ -194,7 +194,8 @@ fn a_length_of_prompts_that_is_not_the_pipeline_s() {
 fn a_model_offers_no_scheduler_that_it_refuses() {
     let Family { server, .. } = &Family::serve("flux-dev", &[]);
     let card = server.get("/v1/models").json()["data"][0].take();
-    assert_eq!(card["schedulers"], json!(["DPMSolverMultistepScheduler", "FlowMatchEulerDiscreteScheduler"]));
+    let possible = ["DPMSolverMultistepScheduler", "FlowMatchEulerDiscreteScheduler", "UniPCMultistepScheduler"];
+    assert_eq!(card["schedulers"], json!(possible));
     let request = json!({"prompt": "a cat", "num_inference_steps": 1, "scheduler": "FlowMatchHeunDiscreteScheduler"});
     let refused = server.post(request.to_string().as_bytes());
     assert_eq!((refused.status, refused.error().0.as_deref()), (400, Some("scheduler")), "{}", refused.text());
@@ -204,7 +205,12 @@ fn a_model_offers_no_scheduler_that_it_refuses() {
 fn schedulers_of_flow_matching() {
     let Family { server, .. } = &Family::serve("sd3", &[]);
     let card = server.get("/v1/models").json()["data"][0].take();
-    let flow = ["DPMSolverMultistepScheduler", "FlowMatchEulerDiscreteScheduler", "FlowMatchHeunDiscreteScheduler"];
+    let flow = [
+        "DPMSolverMultistepScheduler",
+        "FlowMatchEulerDiscreteScheduler",
+        "FlowMatchHeunDiscreteScheduler",
+        "UniPCMultistepScheduler",
+    ];
     assert_eq!((&card["defaults"]["scheduler"], &card["schedulers"]), (&json!(flow[1]), &json!(flow)));
     let request =
         |scheduler: &str| json!({"prompt": "a cat", "seed": 1, "num_inference_steps": 6, "scheduler": scheduler});

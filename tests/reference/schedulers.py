@@ -22,7 +22,7 @@ from diffusers.pipelines.flux.pipeline_flux import calculate_shift
 ROOT = Path(__file__).resolve().parents[2]
 FIXTURES = ROOT / "tests" / "fixtures"
 DDIM, DPM, DDPM = "DDIMScheduler", "DPMSolverMultistepScheduler", "DDPMScheduler"
-SCM = "SCMScheduler"
+SCM, UNIPC = "SCMScheduler", "UniPCMultistepScheduler"
 FLOW_EULER, FLOW_HEUN = "FlowMatchEulerDiscreteScheduler", "FlowMatchHeunDiscreteScheduler"
 
 EMOJI_DIT = (ROOT / "models/emoji-dit/scheduler/scheduler_config.json").read_text()
@@ -77,7 +77,7 @@ def flow_case(name, config, kind, steps, image_tokens=256, even_sigmas=False):
     return {"name": name, "config": text, "class": kind, "flow": flow} | run(name, scheduler, steps)
 
 
-def solver_case(name, config, kind, steps, image_tokens=256):
+def solver_case(name, config, kind, steps, image_tokens=256, even_sigmas=False):
     """A solver on flow sigmas for a model that comes with FLOW_EULER: with the keys that it lacks, and `mu` if it is
     shifted by the picture's tokens."""
     text = json.dumps(config)
@@ -86,8 +86,11 @@ def solver_case(name, config, kind, steps, image_tokens=256):
     scheduler = getattr(diffusers, kind).from_config(own, **keys)
     shifts = ("base_image_seq_len", "max_image_seq_len", "base_shift", "max_shift")
     mu = calculate_shift(image_tokens, *(own[key] for key in shifts)) if own["use_dynamic_shifting"] else None
-    scheduler.set_timesteps(steps, mu=mu)
-    flow = {"steps": steps, "image_tokens": image_tokens, "even_sigmas": False}
+    if even_sigmas:
+        scheduler.set_timesteps(sigmas=np.linspace(1.0, 1 / steps, steps), mu=mu)
+    else:
+        scheduler.set_timesteps(steps, mu=mu)
+    flow = {"steps": steps, "image_tokens": image_tokens, "even_sigmas": even_sigmas}
     return {"name": name, "config": text, "class": kind, "flow": flow} | run(name, scheduler, steps)
 
 
@@ -281,6 +284,31 @@ def scheduler_cases():
         for steps in (8, 20):
             yield case(f"DPM-Solver++ flow {name}, {steps} steps", sana | keys, DPM, steps)
     yield case("Sana as flow Euler", sana, FLOW_EULER, 10)
+    # As the published Wan has it.
+    wan = {"_class_name": UNIPC, "prediction_type": "flow_prediction", "use_flow_sigmas": True, "flow_shift": 3.0}
+    for steps in (1, 2, 3, 5, 20, 50):
+        yield case(f"Wan, {steps} steps", wan, UNIPC, steps)
+    uni = {
+        "order 1": {"solver_order": 1},
+        "order 3": {"solver_order": 3},
+        "bh1": {"solver_type": "bh1", "final_sigmas_type": "sigma_min"},
+        "bh1, order 3": {"solver_type": "bh1", "solver_order": 3, "final_sigmas_type": "sigma_min"},
+        "other solver's type": {"solver_type": "midpoint"},
+        "no shift": {"flow_shift": 1.0},
+        "full to the end": {"lower_order_final": False, "final_sigmas_type": "sigma_min", "solver_order": 1},
+        "uncorrected": {"disable_corrector": [0, 3]},
+        "terminal": {"shift_terminal": 0.1},
+        "noise": {"prediction_type": "epsilon"},
+        "velocity": {"prediction_type": "v_prediction"},
+        "clean": {"prediction_type": "sample"},
+        "few train timesteps": {"num_train_timesteps": 73},
+        "other spacing, which says nothing": {"timestep_spacing": "trailing", "rescale_betas_zero_snr": True},
+    }
+    for name, keys in uni.items():
+        for steps in (8, 20):
+            yield case(f"UniPC {name}, {steps} steps", wan | keys, UNIPC, steps)
+    yield case("Sana as UniPC", sana, UNIPC, 20)
+    yield case("Wan as DPM-Solver", wan, DPM, 20)
     sprint = {"_class_name": SCM, "num_train_timesteps": 1000, "prediction_type": "trigflow", "sigma_data": 0.5}
     for steps in (1, 2, 3, 4, 7, 20, 33):
         yield scm_case(f"Sana-Sprint, {steps} steps", sprint, steps)
@@ -304,6 +332,11 @@ def flow_cases():
     for steps in (1, 8, 20):
         yield solver_case(f"SD3 with DPM-Solver++, {steps} steps", sd3, DPM, steps)
         yield solver_case(f"FLUX dev with DPM-Solver++, {steps} steps", dev, DPM, steps, 4096)
+        yield solver_case(f"SD3 with UniPC, {steps} steps", sd3, UNIPC, steps)
+        yield solver_case(f"FLUX dev with UniPC, {steps} steps", dev, UNIPC, steps, 4096)
+        yield solver_case(f"Z-Image with UniPC, {steps} steps", sd3, UNIPC, steps, even_sigmas=True)
+    qwen = dev | {"shift_terminal": 0.02, "shift": 1.0, "max_image_seq_len": 8192, "max_shift": 0.9}
+    yield solver_case("Qwen-Image with UniPC", qwen, UNIPC, 20, 4096, even_sigmas=True)
     others = {
         "linear shift": {"use_dynamic_shifting": True, "time_shift_type": "linear"},
         "other bounds": {

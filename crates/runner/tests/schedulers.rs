@@ -57,7 +57,11 @@ fn run(case: &Case) -> f32 {
     let schedule = match case.flow {
         None => Schedule::new(case.timesteps.len()),
         Some(Flow { steps, image_tokens, even_sigmas }) => {
-            let sigmas = if even_sigmas { FlowSigmas::Even } else { FlowSigmas::Scheduler };
+            let sigmas = match even_sigmas {
+                true if kind == SchedulerKind::UniPc => FlowSigmas::EvenForSolvers,
+                true => FlowSigmas::Even,
+                false => FlowSigmas::Scheduler,
+            };
             Schedule { steps, image_tokens, sigmas }
         }
     };

@@ -1,14 +1,17 @@
 //! Building a scheduler from a model's configuration.
 
+use std::borrow::Cow;
+
 use super::config::{CLASS, SchedulerConfig};
 use super::ddim::Ddim;
 use super::ddpm::Ddpm;
 use super::dpm_solver_multistep::DpmSolverMultistep;
 use super::flow_match::{FlowMatchEuler, FlowMatchHeun, flow_shift};
-use super::kind::{Predicted, SchedulerKind};
+use super::kind::SchedulerKind;
 use super::schedule::Schedule;
 use super::scheduler::Scheduler;
 use super::scm::Scm;
+use super::unipc::UniPc;
 use crate::DiffusionError;
 
 impl SchedulerConfig {
@@ -30,21 +33,23 @@ impl SchedulerConfig {
         }
         Ok(match kind {
             SchedulerKind::Ddim => Box::new(Ddim::new(self, steps)?),
-            SchedulerKind::DpmSolverMultistep if self.is_of_other_flow_class() => {
-                let config = self.for_flow_solver(flow_shift(self, schedule)?);
-                Box::new(DpmSolverMultistep::new(&config, steps)?)
+            SchedulerKind::DpmSolverMultistep => {
+                Box::new(DpmSolverMultistep::new(self.for_solver(schedule)?.as_ref(), steps)?)
             }
-            SchedulerKind::DpmSolverMultistep => Box::new(DpmSolverMultistep::new(self, steps)?),
             SchedulerKind::Ddpm => Box::new(Ddpm::new(self, steps)?),
             SchedulerKind::FlowMatchEuler => Box::new(FlowMatchEuler::new(self, schedule)?),
             SchedulerKind::FlowMatchHeun => Box::new(FlowMatchHeun::new(self, schedule)?),
             SchedulerKind::Scm => Box::new(Scm::new(self, steps)?),
+            SchedulerKind::UniPc => Box::new(UniPc::new(self.for_solver(schedule)?.as_ref(), schedule)?),
         })
     }
 
-    /// The model is one of flow matching and its own class no solver, whose keys it lacks.
-    fn is_of_other_flow_class(&self) -> bool {
-        self.predicted().is_ok_and(|predicted| predicted == Predicted::Flow) && !self.says_true("use_flow_sigmas")
+    /// What a solver is built from: a flow-matching model whose own class is none lacks its keys.
+    fn for_solver(&self, schedule: &Schedule) -> Result<Cow<'_, Self>, DiffusionError> {
+        Ok(match self.is_of_flow_match_class() {
+            true => Cow::Owned(self.for_flow_solver(flow_shift(self, schedule)?)),
+            false => Cow::Borrowed(self),
+        })
     }
 
     /// A model that predicts noise cannot be sampled as one that predicts a velocity, nor the other way
@@ -151,7 +156,12 @@ mod tests {
     fn a_class_that_is_not_supported_still_says_what_the_model_predicts() {
         let kinds = |text: &str| config(text).kinds().unwrap();
         let noise = [SchedulerKind::Ddim, SchedulerKind::DpmSolverMultistep, SchedulerKind::Ddpm];
-        let flow = [SchedulerKind::DpmSolverMultistep, SchedulerKind::FlowMatchEuler, SchedulerKind::FlowMatchHeun];
+        let flow = [
+            SchedulerKind::DpmSolverMultistep,
+            SchedulerKind::FlowMatchEuler,
+            SchedulerKind::FlowMatchHeun,
+            SchedulerKind::UniPc,
+        ];
         assert_eq!(kinds(r#"{"_class_name": "PNDMScheduler"}"#), noise);
         assert_eq!(kinds(r#"{"_class_name": "FlowMatchLCMScheduler"}"#), flow);
         assert_eq!(kinds(r#"{"_class_name": "UniPCMultistepScheduler", "use_flow_sigmas": true}"#), flow);

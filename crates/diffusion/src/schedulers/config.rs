@@ -64,17 +64,20 @@ impl SchedulerConfig {
     ///
     /// [`DiffusionError::Scheduler`] when neither names one, or one that is not supported.
     pub fn kind(&self) -> Result<SchedulerKind, DiffusionError> {
+        let supported =
+            || SchedulerKind::ALL.into_iter().filter(|kind| *kind != SchedulerKind::UniPc || self.says_flow());
         if let Some(class) = &self.class {
-            let found = SchedulerKind::ALL.into_iter().find(|kind| kind.as_str() == class);
-            let supported = SchedulerKind::ALL.map(SchedulerKind::as_str).join(", ");
-            return found
-                .ok_or_else(|| component_config::unsupported(MODEL_INDEX, "scheduler", class, &supported).into());
+            let found = supported().find(|kind| kind.as_str() == class);
+            let supported: Vec<_> = supported().map(SchedulerKind::as_str).collect();
+            return found.ok_or_else(|| {
+                component_config::unsupported(MODEL_INDEX, "scheduler", class, &supported.join(", ")).into()
+            });
         }
         if !self.is_set(CLASS) {
             let problem = "there is no _class_name, and model_index.json names no scheduler either";
             return Err(DiffusionError::Scheduler(format!("{FILE}: {problem}")));
         }
-        let choices = SchedulerKind::ALL.map(|kind| (kind.as_str(), kind));
+        let choices: Vec<_> = supported().map(|kind| (kind.as_str(), kind)).collect();
         self.choice(CLASS, &choices, SchedulerKind::Ddim)
     }
 
@@ -95,14 +98,23 @@ impl SchedulerConfig {
             Err(error) if self.class.as_deref().or(text(CLASS)).is_none() => return Err(error),
             Err(_) => None,
         };
-        let is_flow_match = self.class.as_deref().or(text(CLASS)).is_some_and(|class| class.contains("FlowMatch"));
-        let predicts_flow = text("prediction_type") == Some("flow_prediction") || self.says_true("use_flow_sigmas");
         Ok(match own {
             Some(SchedulerKind::Scm) => Predicted::TrigFlow,
             Some(SchedulerKind::Ddim | SchedulerKind::Ddpm) => Predicted::Noise,
-            _ if is_flow_match || predicts_flow => Predicted::Flow,
+            _ if self.is_of_flow_match_class() || self.says_flow() => Predicted::Flow,
             _ => Predicted::Noise,
         })
+    }
+
+    /// Its keys say that the model is one of flow matching, whatever the class.
+    fn says_flow(&self) -> bool {
+        self.says("prediction_type", "flow_prediction") || self.says_true("use_flow_sigmas")
+    }
+
+    /// The class is one of flow matching, also one that is not supported.
+    pub(super) fn is_of_flow_match_class(&self) -> bool {
+        let own = || self.keys.get(CLASS).and_then(Value::as_str);
+        self.class.as_deref().or_else(own).is_some_and(|class| class.contains("FlowMatch"))
     }
 
     /// The configuration of a solver for a flow-matching model that comes with another class, whose levels are shifted by

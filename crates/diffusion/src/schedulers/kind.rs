@@ -20,6 +20,8 @@ pub enum SchedulerKind {
     FlowMatchHeun,
     /// `SCMScheduler`, which adds noise at every step but the last.
     Scm,
+    /// `UniPCMultistepScheduler`, for flow matching.
+    UniPc,
 }
 
 /// What models predict, and so what they can be sampled with.
@@ -35,8 +37,15 @@ pub(super) enum Predicted {
 
 impl SchedulerKind {
     /// Every kind.
-    pub const ALL: [Self; 6] =
-        [Self::Ddim, Self::DpmSolverMultistep, Self::Ddpm, Self::FlowMatchEuler, Self::FlowMatchHeun, Self::Scm];
+    pub const ALL: [Self; 7] = [
+        Self::Ddim,
+        Self::DpmSolverMultistep,
+        Self::Ddpm,
+        Self::FlowMatchEuler,
+        Self::FlowMatchHeun,
+        Self::Scm,
+        Self::UniPc,
+    ];
 
     /// The diffusers class name.
     pub fn as_str(self) -> &'static str {
@@ -47,6 +56,7 @@ impl SchedulerKind {
             Self::FlowMatchEuler => "FlowMatchEulerDiscreteScheduler",
             Self::FlowMatchHeun => "FlowMatchHeunDiscreteScheduler",
             Self::Scm => "SCMScheduler",
+            Self::UniPc => "UniPCMultistepScheduler",
         }
     }
 
@@ -81,7 +91,7 @@ impl SchedulerKind {
         match self {
             Self::Ddim | Self::Ddpm => predicted == Predicted::Noise,
             Self::DpmSolverMultistep => predicted != Predicted::TrigFlow,
-            Self::FlowMatchEuler | Self::FlowMatchHeun => predicted == Predicted::Flow,
+            Self::FlowMatchEuler | Self::FlowMatchHeun | Self::UniPc => predicted == Predicted::Flow,
             Self::Scm => predicted == Predicted::TrigFlow,
         }
     }

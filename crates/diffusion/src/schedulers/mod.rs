@@ -28,6 +28,7 @@ mod schedule;
 mod scheduler;
 mod scm;
 mod spacing;
+mod unipc;
 
 pub use config::SchedulerConfig;
 pub use kind::SchedulerKind;

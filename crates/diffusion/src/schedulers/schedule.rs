@@ -24,8 +24,10 @@ pub enum FlowSigmas {
     /// The scheduler spreads them over its training schedule.
     #[default]
     Scheduler,
-    /// The pipeline gives them: evenly from 1 to 1 / steps.
+    /// The pipeline gives them: evenly from 1 to 1 / steps. Solvers have levels of their own.
     Even,
+    /// The same, also for solvers that take any.
+    EvenForSolvers,
     /// The same, and how far they are shifted depends on the number of steps too, by a rule of the pipeline's.
     EvenWithOwnShift,
 }

@@ -69,7 +69,7 @@ pub(crate) fn load(parts: &FamilyParts<'_>) -> Result<LoadedFamily, DiffusionErr
     let facts = FamilyFacts {
         latent_channels: config.latent_channels(),
         out_channels: config.latent_channels(),
-        flow_sigmas: FlowSigmas::Even,
+        flow_sigmas: FlowSigmas::EvenForSolvers,
         default_steps: DEFAULT_STEPS,
         // It takes none.
         default_guidance_scale: 1.0,

@@ -68,7 +68,7 @@ pub(crate) fn load(parts: &FamilyParts<'_>) -> Result<LoadedFamily, DiffusionErr
     let facts = FamilyFacts {
         latent_channels: config.in_channels,
         out_channels: config.in_channels,
-        flow_sigmas: FlowSigmas::Even,
+        flow_sigmas: FlowSigmas::EvenForSolvers,
         default_steps: DEFAULT_STEPS,
         default_guidance_scale: DEFAULT_GUIDANCE_SCALE,
         labels: Labels::default(),

@@ -88,7 +88,7 @@ pub(super) fn euler_sigmas(config: &SchedulerConfig, schedule: &Schedule) -> Res
     let shift = shift(config, schedule)?;
     let mut levels = match schedule.sigmas {
         FlowSigmas::Scheduler => trained_levels(config, fixed_part(shift), schedule.steps)?,
-        FlowSigmas::Even | FlowSigmas::EvenWithOwnShift => {
+        FlowSigmas::Even | FlowSigmas::EvenForSolvers | FlowSigmas::EvenWithOwnShift => {
             let values = linspace(1.0, 1.0 / schedule.steps as f64, schedule.steps);
             Levels { values: values.into_iter().map(|value| f64::from(value as f32)).collect(), single: true }
         }
@@ -145,7 +145,7 @@ fn shift(config: &SchedulerConfig, schedule: &Schedule) -> Result<Shift, Diffusi
     }
     let mu = match schedule.sigmas {
         FlowSigmas::EvenWithOwnShift => empirical_shift(schedule),
-        FlowSigmas::Scheduler | FlowSigmas::Even => shift_by_tokens(config, schedule)?,
+        FlowSigmas::Scheduler | FlowSigmas::Even | FlowSigmas::EvenForSolvers => shift_by_tokens(config, schedule)?,
     };
     let exponential = Shift::Dynamic(mu.exp());
     config.choice("time_shift_type", &[("exponential", exponential), ("linear", Shift::Dynamic(mu))], exponential)

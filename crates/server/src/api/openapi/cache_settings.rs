@@ -55,6 +55,8 @@ pub(in crate::api) enum SchedulerName {
     FlowMatchHeun,
     #[serde(rename = "SCMScheduler")]
     Scm,
+    #[serde(rename = "UniPCMultistepScheduler")]
+    UniPc,
 }
 
 /// The settings of backend `cache_dit`.
