@@ -47,5 +47,6 @@ mod server;
 mod sharing;
 mod soak;
 mod streaming;
+mod sweeps;
 mod text_encoder_memory;
 mod text_to_image;

@@ -32,6 +32,7 @@ mod security_headers;
 mod settings;
 mod state;
 mod submission;
+mod sweeps;
 #[cfg(test)]
 mod tests;
 

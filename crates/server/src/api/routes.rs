@@ -12,7 +12,7 @@ use utoipa_axum::routes;
 use super::answer::events::Event;
 use super::body::encoding::name_encodings;
 use super::state::AppState;
-use super::{files, generations, health, jobs, metrics, models, openapi};
+use super::{files, generations, health, jobs, metrics, models, openapi, sweeps};
 
 /// Schemas that only appear inside others, so that no handler names them.
 #[derive(OpenApi)]
@@ -26,6 +26,7 @@ pub(super) fn routes() -> OpenApiRouter<Arc<AppState>> {
     OpenApiRouter::with_openapi(description)
         .merge(with_bodies())
         .routes(routes!(jobs::retrieve, jobs::delete))
+        .routes(routes!(sweeps::retrieve, sweeps::delete))
         .routes(routes!(files::serve))
         .routes(routes!(models::list))
         .routes(routes!(models::retrieve))
@@ -42,6 +43,7 @@ fn with_bodies() -> OpenApiRouter<Arc<AppState>> {
     OpenApiRouter::new()
         .routes(routes!(generations::create))
         .routes(routes!(jobs::create, jobs::list))
+        .routes(routes!(sweeps::create))
         // What is packed otherwise passes, for the body's reader to refuse in the usual shape.
         .route_layer(RequestDecompressionLayer::new().pass_through_unaccepted(true))
         .route_layer(MapRequestLayer::new(name_encodings::<Body>))
@@ -64,7 +66,7 @@ mod tests {
     #[test]
     fn bodies_are_unpacked_where_there_are_some_and_nowhere_else() {
         let with_a_body = paths(routes(), |operation| !operation["requestBody"].is_null());
-        assert_eq!(with_a_body.len(), 2, "{with_a_body:?}");
+        assert_eq!(with_a_body.len(), 3, "{with_a_body:?}");
         assert_eq!(paths(with_bodies(), |_| true), with_a_body);
     }
 }

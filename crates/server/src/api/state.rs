@@ -1,10 +1,10 @@
 //! What the handlers share, and where the server stands in its life.
 
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 use afterimage_runner::{Engine, FinishedRequest};
 use afterimage_study::profile::CacheProfile;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio_util::task::TaskTracker;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
@@ -39,6 +39,8 @@ pub(crate) struct AppState {
     pub(crate) settings: ApiSettings,
     pub(crate) metrics: Metrics,
     pub(super) jobs: JobStore,
+    /// One sweep at a time: two would be in each other's seconds.
+    pub(super) sweep_turn: Arc<Semaphore>,
     cache_warnings: CacheWarnings,
     sampler: QualitySampler,
     phase: watch::Sender<Phase>,
@@ -53,6 +55,7 @@ impl AppState {
         let metrics = Metrics::new();
         Self {
             jobs: JobStore::new(settings.jobs),
+            sweep_turn: Arc::new(Semaphore::new(1)),
             sampler: QualitySampler::new(settings.quality_sample_rate, metrics.quality().clone()),
             settings,
             metrics,

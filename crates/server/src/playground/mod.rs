@@ -18,7 +18,7 @@ use crate::page_file::PageFile;
 
 const PAGE: PageFile = PageFile::html(include_str!("assets/index.html"));
 /// What the page refers to, by its name under `/playground/`, and is not made by the program itself.
-const FILES: [PageFile; 27] = [
+const FILES: [PageFile; 29] = [
     PageFile::css("style.css", include_str!("assets/style.css")),
     PageFile::svg("icon.svg", include_str!("assets/icon.svg")),
     PageFile::script("api.js", include_str!("assets/api.js")),
@@ -41,9 +41,11 @@ const FILES: [PageFile; 27] = [
     PageFile::script("png_text.js", include_str!("assets/png_text.js")),
     PageFile::script("prompt.js", include_str!("assets/prompt.js")),
     PageFile::script("run_store.js", include_str!("assets/run_store.js")),
+    PageFile::script("scatter.js", include_str!("assets/scatter.js")),
     PageFile::script("settings_panel.js", include_str!("assets/settings_panel.js")),
     PageFile::script("shots.js", include_str!("assets/shots.js")),
     PageFile::script("stage.js", include_str!("assets/stage.js")),
+    PageFile::script("sweep.js", include_str!("assets/sweep.js")),
     PageFile::script("timeline.js", include_str!("assets/timeline.js")),
     PageFile::script("viewer.js", include_str!("assets/viewer.js")),
 ];

@@ -29,4 +29,4 @@ pub(crate) use fault::RequestFault;
 pub(crate) use fields::{UnknownFields, quoted};
 pub(crate) use json::{kind_of, parse_json, parse_object};
 pub(crate) use output::{OutputOptions, ResponseFormat};
-pub(crate) use rules::{GenerationRequest, MAX_GUIDANCE_SCALE, MAX_IMAGES, MAX_STEPS, RequestRules};
+pub(crate) use rules::{GenerationRequest, MAX_GUIDANCE_SCALE, MAX_IMAGES, MAX_STEPS, RequestRules, SweepRequest};

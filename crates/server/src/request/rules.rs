@@ -6,7 +6,7 @@
 
 use afterimage_cache::CacheConfig;
 use afterimage_runner::schedulers::SchedulerKind;
-use afterimage_runner::{ImageRequest, Size};
+use afterimage_runner::{ImageRequest, PreviewCount, Size};
 use afterimage_study::profile::Floor;
 use serde_json::{Map, Value};
 
@@ -21,6 +21,8 @@ use super::seed;
 
 pub(crate) const MAX_IMAGES: u64 = 10;
 pub(crate) const MAX_STEPS: u64 = 200;
+/// Rounds of a sweep: more make its seconds no better.
+pub(crate) const MAX_REPEATS: u64 = 5;
 pub(crate) const MAX_GUIDANCE_SCALE: f64 = 20.0;
 /// OpenAI's fields that say nothing about the picture this server would make.
 const HARMLESS_FIELDS: [&str; 4] = ["user", "moderation", "style", "safety_identifier"];
@@ -33,6 +35,15 @@ pub(crate) struct GenerationRequest {
     pub(crate) auto: Option<Floor>,
     pub(crate) output: OutputOptions,
     pub(crate) delivery: Delivery,
+}
+
+/// A picture that is to be made with many caches.
+#[derive(Debug)]
+pub(crate) struct SweepRequest {
+    /// Without a cache.
+    pub(crate) image: ImageRequest,
+    /// How often every setting is timed.
+    pub(crate) repeats: usize,
 }
 
 /// What a request is measured against.
@@ -64,6 +75,17 @@ impl RequestRules<'_> {
         self.parse_fields(Fields::new(keys), DeliveryFields::of_request)
     }
 
+    /// A sweep over cache settings, which has none of its own.
+    pub(crate) fn parse_sweep(&self, keys: &Map<String, Value>) -> Result<SweepRequest, RequestFault> {
+        let mut fields = Fields::new(keys);
+        let prompt = self.prompt(&mut fields)?;
+        self.check_model(&mut fields)?;
+        let repeats = fields.integer("repeats", 1..=MAX_REPEATS)?.unwrap_or(1);
+        let image = self.image(&mut fields, prompt, 1)?;
+        fields.finish(self.unknown_fields)?;
+        Ok(SweepRequest { image, repeats: to_usize(repeats) })
+    }
+
     /// Of several faults the first is reported, so the order of the fields is part of the answers.
     fn parse_fields(
         &self,
@@ -79,24 +101,29 @@ impl RequestRules<'_> {
             CacheChoice::Config(config) => (config, None),
             CacheChoice::Auto(floor) => (CacheConfig::None, Some(floor)),
         };
-        let image = ImageRequest {
+        let image = ImageRequest { cache, previews, ..self.image(&mut fields, prompt, images)? };
+        HARMLESS_FIELDS.into_iter().for_each(|field| fields.accept(field));
+        // Last, when every reader has said which fields there are.
+        fields.finish(self.unknown_fields)?;
+        Ok(GenerationRequest { image, auto, output, delivery })
+    }
+
+    /// What pictures are made of, without cache and previews.
+    fn image(&self, fields: &mut Fields<'_>, prompt: String, images: u64) -> Result<ImageRequest, RequestFault> {
+        Ok(ImageRequest {
             prompt,
             // As it is: whether a blank one asks for anything is the model's to say.
-            negative_prompt: self.capped_text(&mut fields, "negative_prompt")?.map(str::to_owned),
-            size: size(&mut fields, self.max_pixels)?,
-            seed: seed::read(&mut fields, images)?,
+            negative_prompt: self.capped_text(fields, "negative_prompt")?.map(str::to_owned),
+            size: size(fields, self.max_pixels)?,
+            seed: seed::read(fields, images)?,
             images: to_usize(images),
             num_inference_steps: fields.integer("num_inference_steps", 1..=MAX_STEPS)?.map(to_usize),
             guidance_scale: fields.number("guidance_scale", 0.0..=MAX_GUIDANCE_SCALE)?,
             true_cfg_scale: fields.number("true_cfg_scale", 0.0..=MAX_GUIDANCE_SCALE)?,
             scheduler: fields.choice("scheduler", &SchedulerKind::ALL.map(|kind| (kind.as_str(), kind)))?,
-            cache,
-            previews,
-        };
-        HARMLESS_FIELDS.into_iter().for_each(|field| fields.accept(field));
-        // Last, when every reader has said which fields there are.
-        fields.finish(self.unknown_fields)?;
-        Ok(GenerationRequest { image, auto, output, delivery })
+            cache: CacheConfig::None,
+            previews: PreviewCount::default(),
+        })
     }
 
     fn answer_facts(&self, delivery: Delivery, images: u64) -> AnswerFacts {

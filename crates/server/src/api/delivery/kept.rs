@@ -59,16 +59,7 @@ async fn run(accepted: Accepted, job: RunningJob, mut record: GenerationRecord) 
     }
     // The work is done: the client may ask for more, even if the outcome has not been fetched yet.
     drop((in_flight, admitted));
-    let mut retention = pin!(tokio::time::sleep(state.jobs.retention()));
-    tokio::select! {
-        () = &mut retention => {}
-        () = job.settled() => {}
-    }
-    drop(unanswered);
-    tokio::select! {
-        () = retention => state.jobs.forget(&job.id),
-        () = job.forgotten() => {}
-    }
+    state.jobs.keep_ended(&job, unanswered).await;
 }
 
 /// What the pictures of a job are made with.

@@ -3,14 +3,14 @@
 use axum::body::Bytes;
 use tokio_util::sync::CancellationToken;
 
-use super::object::JobObject;
+use super::object::{JobKind, JobObject};
 use crate::api::answer::pieces::Pieces;
 
-/// What [`JobWithPictures`](super::JobWithPictures) describes.
+/// What [`JobWithPictures`](super::JobWithPictures) and [`SweepWithRows`](super::SweepWithRows) describe.
 pub(in crate::api) struct FetchedJob {
     pub(super) job: JobObject,
     /// Each an object, until the job has ended.
-    pub(super) partial_images: Vec<Bytes>,
+    pub(super) parts: Vec<Bytes>,
     /// An object, once it has succeeded.
     pub(super) result: Option<Bytes>,
     /// To be cancelled when the client has all of it, if the job has ended: then its place may be another's.
@@ -23,13 +23,17 @@ impl FetchedJob {
         let mut head = serde_json::to_string(&self.job)?;
         // The closing brace comes last.
         head.pop();
+        let (parts, result) = match self.job.object {
+            JobKind::ImageJob => (",\"partial_images\":[", "],\"result\":"),
+            JobKind::CacheSweep => (",\"rows\":[", "],\"report\":"),
+        };
         let mut pieces = Pieces::default();
-        pieces.push(head + ",\"partial_images\":[");
-        for (index, preview) in self.partial_images.iter().enumerate() {
+        pieces.push(head + parts);
+        for (index, part) in self.parts.iter().enumerate() {
             pieces.push(if index == 0 { "" } else { "," });
-            pieces.push(preview.clone());
+            pieces.push(part.clone());
         }
-        pieces.push("],\"result\":");
+        pieces.push(result);
         pieces.push(self.result.clone().unwrap_or(Bytes::from_static(b"null")));
         pieces.push("}");
         Ok(pieces)

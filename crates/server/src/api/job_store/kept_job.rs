@@ -14,6 +14,7 @@ use crate::clock::unix_seconds;
 
 #[derive(Debug)]
 pub(in crate::api) struct KeptJob {
+    pub(in crate::api) kind: JobKind,
     pub(in crate::api) id: String,
     /// The key that asked for it; all clients are one where there are no keys.
     pub(in crate::api) owner: Option<usize>,
@@ -29,7 +30,7 @@ pub(in crate::api) struct KeptJob {
 
 #[derive(Debug)]
 pub(in crate::api) enum Phase {
-    /// With the latest preview of every image, by its index.
+    /// With the latest preview of every image, or the latest row of every setting, by its index.
     Unfinished(BTreeMap<usize, Bytes>),
     Ended {
         at: u64,
@@ -80,7 +81,7 @@ impl KeptJob {
         };
         JobObject {
             id: self.id.clone(),
-            object: JobKind::ImageJob,
+            object: self.kind,
             status,
             created_at: self.created_at,
             finished_at,

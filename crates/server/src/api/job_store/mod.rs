@@ -8,6 +8,7 @@
 mod fetched_job;
 mod kept_job;
 mod object;
+mod retention;
 mod sharing;
 #[cfg(test)]
 mod tests;
@@ -27,7 +28,7 @@ use kept_job::{KeptJob, Phase, Signals};
 
 pub(super) use fetched_job::FetchedJob;
 pub(super) use kept_job::{Ending, RunningJob};
-pub(super) use object::{JobList, JobObject, JobWithPictures};
+pub(super) use object::{JobKind, JobList, JobObject, JobWithPictures, SweepWithRows};
 
 /// Bounds of what is kept.
 #[derive(Debug, Clone, Copy)]
@@ -69,7 +70,7 @@ impl JobStore {
         Self { limits, kept: Mutex::default() }
     }
 
-    pub(in crate::api) fn retention(&self) -> Duration {
+    fn retention(&self) -> Duration {
         self.limits.retention
     }
 
@@ -89,7 +90,7 @@ impl JobStore {
         Ok(Place { store: self, client })
     }
 
-    /// Up to `limit` of the owner's jobs from the newest on, or those after the job `after`, and whether
+    /// Up to `limit` of the owner's image jobs from the newest on, or those after the job `after`, and whether
     /// there are more. `None` if the owner has no such job.
     pub(in crate::api) fn list(
         &self,
@@ -98,7 +99,8 @@ impl JobStore {
         after: Option<&str>,
     ) -> Option<(Vec<JobObject>, bool)> {
         let kept = self.kept();
-        let owned: Vec<_> = kept.jobs.iter().filter(|job| job.owner == owner).collect();
+        let owned: Vec<_> =
+            kept.jobs.iter().filter(|job| job.owner == owner && job.kind == JobKind::ImageJob).collect();
         let end = match after {
             None => owned.len(),
             Some(id) => owned.iter().position(|job| job.id == id)?,
@@ -108,12 +110,12 @@ impl JobStore {
         Some((page.collect(), start > 0))
     }
 
-    /// The owner's job with its previews or its result.
-    pub(in crate::api) fn with_pictures(&self, owner: Owner, id: &str) -> Option<FetchedJob> {
+    /// The owner's job of this kind with its previews or rows, or its result.
+    pub(in crate::api) fn fetch(&self, kind: JobKind, owner: Owner, id: &str) -> Option<FetchedJob> {
         let kept = self.kept();
-        let job = &kept.jobs[kept.owned_position(owner, id)?];
-        let (partial_images, result, settled) = match &job.phase {
-            Phase::Unfinished(previews) => (previews.values().cloned().collect(), None, None),
+        let job = &kept.jobs[kept.owned_position(kind, owner, id)?];
+        let (parts, result, settled) = match &job.phase {
+            Phase::Unfinished(parts) => (parts.values().cloned().collect(), None, None),
             Phase::Ended { ending, .. } => {
                 let result = match ending {
                     Ending::Succeeded(result) => Some(result.clone()),
@@ -122,13 +124,13 @@ impl JobStore {
                 (Vec::new(), result, Some(job.signals.settled.clone()))
             }
         };
-        Some(FetchedJob { job: job.object(self.limits.retention), partial_images, result, settled })
+        Some(FetchedJob { job: job.object(self.limits.retention), parts, result, settled })
     }
 
-    /// Cancels an unfinished job of the owner or forgets one that has ended; how it stands afterwards.
-    pub(in crate::api) fn delete(&self, owner: Owner, id: &str) -> Option<JobObject> {
+    /// Cancels an unfinished job of this kind and the owner or forgets one that has ended; how it stands afterwards.
+    pub(in crate::api) fn delete(&self, kind: JobKind, owner: Owner, id: &str) -> Option<JobObject> {
         let mut kept = self.kept();
-        let index = kept.owned_position(owner, id)?;
+        let index = kept.owned_position(kind, owner, id)?;
         let job = &mut kept.jobs[index];
         if !matches!(job.phase, Phase::Unfinished(_)) {
             let object = job.object(self.limits.retention);
@@ -141,7 +143,7 @@ impl JobStore {
         Some(job.object(self.limits.retention))
     }
 
-    /// Keeps a preview of image `index` instead of the one before.
+    /// Keeps a preview of image `index`, or the row of setting `index`, instead of the one before.
     pub(in crate::api) fn show(&self, id: &str, index: usize, preview: Bytes) {
         let mut kept = self.kept();
         let Some(position) = kept.position(id) else { return };
@@ -166,7 +168,7 @@ impl JobStore {
     }
 
     /// Forgets a job.
-    pub(in crate::api) fn forget(&self, id: &str) {
+    fn forget(&self, id: &str) {
         let mut kept = self.kept();
         if let Some(index) = kept.position(id) {
             kept.forget(index);
@@ -188,8 +190,8 @@ impl Kept {
         self.jobs.iter().position(|job| job.id == id)
     }
 
-    fn owned_position(&self, owner: Owner, id: &str) -> Option<usize> {
-        self.position(id).filter(|index| self.jobs[*index].owner == owner)
+    fn owned_position(&self, kind: JobKind, owner: Owner, id: &str) -> Option<usize> {
+        self.position(id).filter(|index| self.jobs[*index].owner == owner && self.jobs[*index].kind == kind)
     }
 
     fn forget(&mut self, index: usize) {
@@ -203,16 +205,18 @@ impl Place<'_> {
     /// Fills the place with a job that the engine has accepted.
     pub(in crate::api) fn take(
         self,
+        kind: JobKind,
         owner: Owner,
         model: &str,
         seed: u64,
         progress: watch::Receiver<Progress>,
     ) -> (RunningJob, JobObject) {
         let job = KeptJob {
+            kind,
             owner,
             client: self.client,
             // Random, because the id is all that a client needs to see the pictures.
-            id: format!("job_{}", Uuid::new_v4().simple()),
+            id: format!("{}_{}", kind.id_prefix(), Uuid::new_v4().simple()),
             created_at: unix_seconds(),
             model: model.to_owned(),
             seed,

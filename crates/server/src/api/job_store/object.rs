@@ -7,6 +7,7 @@ use utoipa::ToSchema;
 use crate::api::answer::events::PartialImage;
 use crate::api::answer::response::GenerationResponse;
 use crate::api::error::answer::ErrorObject;
+use crate::api::openapi::{SweepReport, SweepRow};
 
 /// A job without its pictures
 #[derive(Debug, Clone, Serialize, ToSchema)]
@@ -44,6 +45,19 @@ pub(in crate::api) struct JobWithPictures {
     result: Option<GenerationResponse<'static>>,
 }
 
+/// A sweep with what it has measured
+#[derive(Serialize, ToSchema)]
+#[allow(dead_code, reason = "documentation: the type is never built")]
+pub(in crate::api) struct SweepWithRows {
+    #[serde(flatten)]
+    job: JobObject,
+    /// The settings measured so far, until it has ended
+    rows: Vec<SweepRow>,
+    /// All of them, once it has succeeded
+    #[schema(required)]
+    report: Option<SweepReport>,
+}
+
 /// A page of jobs
 #[derive(Debug, Serialize, ToSchema)]
 pub(in crate::api) struct JobList {
@@ -57,10 +71,12 @@ pub(in crate::api) struct JobList {
 }
 
 /// Says what the object is
-#[derive(Debug, Clone, Copy, Serialize, ToSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
 pub(in crate::api) enum JobKind {
     #[serde(rename = "image.job")]
     ImageJob,
+    #[serde(rename = "cache.sweep")]
+    CacheSweep,
 }
 
 /// Where a job is in its life
@@ -74,13 +90,23 @@ pub(in crate::api) enum JobStatus {
     Cancelled,
 }
 
-/// How far a job is, all images together
+/// How far a job is, all images together: in steps, a sweep in pictures
 #[derive(Debug, Clone, Copy, Serialize, ToSchema)]
 pub(in crate::api) struct JobProgress {
     step: usize,
     total: usize,
     cached: usize,
     queue_position: usize,
+}
+
+impl JobKind {
+    /// What the ids of such jobs begin with.
+    pub(super) fn id_prefix(self) -> &'static str {
+        match self {
+            Self::ImageJob => "job",
+            Self::CacheSweep => "sweep",
+        }
+    }
 }
 
 impl JobList {

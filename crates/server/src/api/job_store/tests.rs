@@ -21,21 +21,21 @@ fn store(max_jobs: usize, memory_bytes: usize) -> JobStore {
 fn add(store: &JobStore) -> (RunningJob, watch::Sender<Progress>) {
     let (sender, progress) = watch::channel(Progress { steps: 9, queue_position: 1, ..Progress::default() });
     let place = store.reserve(Client::default(), Duration::default).unwrap();
-    (place.take(None, "a-model", 7, progress).0, sender)
+    (place.take(JobKind::ImageJob, None, "a-model", 7, progress).0, sender)
 }
 
 /// The id of a job of the client, which has ended with this answer.
 fn ended(store: &JobStore, client: Client, answer: Ending) -> Result<String, ApiError> {
     let (_, progress) = watch::channel(Progress::default());
     let place = store.reserve(client, Duration::default)?;
-    let job = place.take(None, "a-model", 7, progress).0;
+    let job = place.take(JobKind::ImageJob, None, "a-model", 7, progress).0;
     store.end(&job.id, answer);
     Ok(job.id)
 }
 
 /// The job as a client reads it that takes all of it.
 fn fetched(store: &JobStore, id: &str) -> Value {
-    let job = store.with_pictures(None, id).unwrap();
+    let job = store.fetch(JobKind::ImageJob, None, id).unwrap();
     let mut text = Vec::new();
     let mut pieces = std::pin::pin!(job.json().unwrap());
     let mut context = std::task::Context::from_waker(std::task::Waker::noop());
@@ -96,13 +96,16 @@ fn a_job_shows_its_progress_its_previews_and_its_result() {
 fn an_unfinished_job_is_cancelled_and_an_ended_one_forgotten() {
     let store = store(4, 1000);
     let (job, _sender) = add(&store);
-    store.delete(None, &job.id).unwrap();
+    store.delete(JobKind::ImageJob, None, &job.id).unwrap();
     assert!(job.signals.cancelled.is_cancelled() && !job.signals.forgotten.is_cancelled());
     assert!(!store.end(&job.id, answer()), "it stays cancelled");
     assert_eq!(fetched(&store, &job.id)["status"], "cancelled");
-    store.delete(None, &job.id).unwrap();
+    store.delete(JobKind::ImageJob, None, &job.id).unwrap();
     assert!(job.signals.forgotten.is_cancelled());
-    assert!(store.with_pictures(None, &job.id).is_none() && store.delete(None, &job.id).is_none());
+    assert!(
+        store.fetch(JobKind::ImageJob, None, &job.id).is_none()
+            && store.delete(JobKind::ImageJob, None, &job.id).is_none()
+    );
 }
 
 #[test]
@@ -112,11 +115,11 @@ fn a_full_store_takes_the_place_of_a_fetched_job_only() {
     let ((first, _a), (second, _b)) = (add(&store), add(&store));
     store.end(&first.id, Ending::Failed(ApiError::JobFailed("no memory".to_owned()).tell()));
     store.end(&second.id, answer());
-    assert!(store.with_pictures(None, &second.id).is_some() && store.unfetched() == 2, "it is on its way");
+    assert!(store.fetch(JobKind::ImageJob, None, &second.id).is_some() && store.unfetched() == 2, "it is on its way");
     assert!(matches!(reserve(), Err(ApiError::TooManyJobs { kept: 2, .. })));
     fetched(&store, &second.id);
     let place = reserve().unwrap();
-    assert!(store.with_pictures(None, &second.id).is_none());
+    assert!(store.fetch(JobKind::ImageJob, None, &second.id).is_none());
     assert!(reserve().is_err(), "the place is taken");
     drop(place);
     add(&store);
@@ -132,9 +135,13 @@ fn pictures_over_the_bound_go_fetched_ones_first() {
     store.end(second, answer());
     fetched(&store, second);
     store.end(third, answer());
-    assert!(store.with_pictures(None, second).is_none() && store.with_pictures(None, first).is_some());
+    assert!(
+        store.fetch(JobKind::ImageJob, None, second).is_none() && store.fetch(JobKind::ImageJob, None, first).is_some()
+    );
     store.end(fourth, Ending::Succeeded(text(&"x".repeat(100))));
-    assert!(store.with_pictures(None, first).is_none() && store.with_pictures(None, third).is_none());
+    assert!(
+        store.fetch(JobKind::ImageJob, None, first).is_none() && store.fetch(JobKind::ImageJob, None, third).is_none()
+    );
     assert_eq!(fetched(&store, fourth)["status"], "succeeded");
 }
 
@@ -188,7 +195,8 @@ fn the_wait_for_a_place_is_that_until_enough_jobs_are_forgotten() {
         };
     assert!((9..=10).contains(&wait(1, 0)), "until the first is forgotten");
     let (_, progress) = watch::channel(Progress::default());
-    let _unfinished = store.reserve(Client::new(2), Duration::default).unwrap().take(None, "a-model", 7, progress);
+    let _unfinished =
+        store.reserve(Client::new(2), Duration::default).unwrap().take(JobKind::ImageJob, None, "a-model", 7, progress);
     assert!((39..=40).contains(&wait(1, 0)), "until two are: there is one more than places");
     assert!((39..=40).contains(&wait(2, 0)), "two are more than half of three");
 }
@@ -242,12 +250,38 @@ fn a_job_is_its_keys_alone() {
     let store = store(9, 1000);
     let add = |owner| {
         let (_, progress) = watch::channel(Progress::default());
-        store.reserve(Client::default(), Duration::default).unwrap().take(owner, "a-model", 7, progress).0.id
+        store
+            .reserve(Client::default(), Duration::default)
+            .unwrap()
+            .take(JobKind::ImageJob, owner, "a-model", 7, progress)
+            .0
+            .id
     };
     let (first, second) = (add(Some(0)), add(Some(1)));
-    assert!(store.with_pictures(Some(1), &first).is_none() && store.delete(Some(1), &first).is_none());
+    assert!(
+        store.fetch(JobKind::ImageJob, Some(1), &first).is_none()
+            && store.delete(JobKind::ImageJob, Some(1), &first).is_none()
+    );
     assert!(store.list(Some(1), 9, Some(&first)).is_none());
     let (jobs, has_more) = store.list(Some(1), 9, None).unwrap();
     assert_eq!((jobs.len(), &jobs[0].id, has_more), (1, &second, false));
-    assert!(store.with_pictures(Some(0), &first).is_some() && store.delete(Some(0), &first).is_some());
+    assert!(
+        store.fetch(JobKind::ImageJob, Some(0), &first).is_some()
+            && store.delete(JobKind::ImageJob, Some(0), &first).is_some()
+    );
+}
+
+#[test]
+fn a_sweep_is_no_image_job_but_shares_their_places() {
+    let store = store(1, 1000);
+    let (_sender, progress) = watch::channel(Progress::default());
+    let place = store.reserve(Client::default(), Duration::default).unwrap();
+    let sweep = place.take(JobKind::CacheSweep, None, "a-model", 7, progress).0.id;
+    assert!(sweep.starts_with("sweep_") && store.reserve(Client::default(), Duration::default).is_err());
+    store.show(&sweep, 0, text("a row"));
+    assert!(store.fetch(JobKind::ImageJob, None, &sweep).is_none());
+    assert!(store.delete(JobKind::ImageJob, None, &sweep).is_none());
+    assert!(store.list(None, 9, None).unwrap().0.is_empty());
+    assert_eq!(store.fetch(JobKind::CacheSweep, None, &sweep).unwrap().parts, [text("a row")]);
+    assert!(store.delete(JobKind::CacheSweep, None, &sweep).is_some());
 }

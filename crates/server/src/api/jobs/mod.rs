@@ -17,7 +17,7 @@ use axum::response::{IntoResponse, Response};
 
 use super::access::Client;
 use super::error::ApiError;
-use super::job_store::{JobList, JobObject, JobWithPictures};
+use super::job_store::{JobKind, JobList, JobObject, JobWithPictures};
 use super::openapi::{
     BadRequest, BodyTimedOut, BodyTooLarge, JobBody, JobNotFound, ModelNotFound, ServerFault, TooManyRequests,
     Unavailable, UnsupportedBody,
@@ -106,7 +106,7 @@ pub(super) async fn retrieve(
     PathId(id): PathId,
     method: Method,
 ) -> Result<Response, ApiError> {
-    let job = state.jobs.with_pictures(client.key(), &id).ok_or_else(|| not_found(&id))?;
+    let job = state.jobs.fetch(JobKind::ImageJob, client.key(), &id).ok_or_else(|| not_found(&id))?;
     let text = job.json().map_err(|error| ApiError::Internal(error.to_string()))?;
     let mut response = ([(CONTENT_TYPE, "application/json")], Body::from(text)).into_response();
     // An answer to HEAD brings nothing.
@@ -132,7 +132,7 @@ pub(super) async fn delete(
     Extension(client): Extension<Client>,
     PathId(id): PathId,
 ) -> Result<Json<JobObject>, ApiError> {
-    state.jobs.delete(client.key(), &id).map(Json).ok_or_else(|| not_found(&id))
+    state.jobs.delete(JobKind::ImageJob, client.key(), &id).map(Json).ok_or_else(|| not_found(&id))
 }
 
 fn not_found(id: &str) -> ApiError {

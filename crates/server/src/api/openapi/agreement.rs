@@ -54,7 +54,18 @@ fn property_names(schema: &Value) -> Vec<&str> {
     names
 }
 
-fn parse_request(field: &str, value: &Value, as_job: bool) -> Result<(), String> {
+/// The bodies that the parser reads.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Body {
+    Generation,
+    Job,
+    Sweep,
+}
+
+const BODIES: [(&str, Body); 3] =
+    [("GenerationRequest", Body::Generation), ("JobRequest", Body::Job), ("SweepRequest", Body::Sweep)];
+
+fn parse_request(field: &str, value: &Value, body: Body) -> Result<(), String> {
     let cache = CacheDefaults::new(BackendName::NONE, Map::new()).unwrap();
     let rules = RequestRules {
         served_models: &["emoji-dit".to_owned()],
@@ -67,33 +78,40 @@ fn parse_request(field: &str, value: &Value, as_job: bool) -> Result<(), String>
         accept: Accept::Json,
     };
     let mut request = json!({"prompt": "red apple", "cache_backend": "cache_dit"});
+    if body == Body::Sweep {
+        request = json!({"prompt": "red apple"});
+    }
     request[field] = value.clone();
     let keys = request.as_object().unwrap();
-    let parsed = if as_job { rules.parse_job(keys).map(drop) } else { rules.parse(keys).map(drop) };
+    let parsed = match body {
+        Body::Generation => rules.parse(keys).map(drop),
+        Body::Job => rules.parse_job(keys).map(drop),
+        Body::Sweep => rules.parse_sweep(keys).map(drop),
+    };
     parsed.map_err(|error: RequestFault| error.to_string())
 }
 
 #[test]
 fn a_body_has_the_parsers_fields() {
-    for (name, as_job) in [("GenerationRequest", false), ("JobRequest", true)] {
+    for (name, body) in BODIES {
         let schema = schema(name);
         let expected = (&json!({"type": "null"}), &json!(["prompt"]));
         assert_eq!((&schema["additionalProperties"], &schema["required"]), expected);
-        parse_request(UNKNOWN, &Value::Null, as_job).unwrap();
-        let message = parse_request(UNKNOWN, &json!(1), as_job).unwrap_err();
+        parse_request(UNKNOWN, &Value::Null, body).unwrap();
+        let message = parse_request(UNKNOWN, &json!(1), body).unwrap_err();
         assert_eq!(property_names(&schema), known_names(&message, "known fields: "));
     }
 }
 
 #[test]
 fn a_bodys_types_ranges_and_names_are_the_parsers() {
-    for (name, as_job) in [("GenerationRequest", false), ("JobRequest", true)] {
+    for (name, body) in BODIES {
         for (field, property) in schema(name)["properties"].as_object().unwrap() {
             let facts = not_null(property);
             let wrong = json!({"no": "such value"});
             let (value, right) = match type_of(&facts) {
                 "any" => {
-                    parse_request(field, &wrong, as_job).unwrap();
+                    parse_request(field, &wrong, body).unwrap();
                     continue;
                 }
                 "string" if field == "cache_backend" => {
@@ -112,7 +130,7 @@ fn a_bodys_types_ranges_and_names_are_the_parsers() {
                 "object" => (json!("{}"), "a JSON object".to_owned()),
                 other => panic!("{field}: {other}"),
             };
-            let message = parse_request(field, &value, as_job).unwrap_err();
+            let message = parse_request(field, &value, body).unwrap_err();
             assert!(message.ends_with(&right), "{name}.{field}: `{message}` does not end with `{right}`");
         }
     }

@@ -13,7 +13,7 @@ use crate::api::access::rules::may_need_key;
 use crate::api::address::RootPath;
 
 /// The schemas of request bodies.
-const BODIES: [&str; 2] = ["GenerationRequest", "JobRequest"];
+const BODIES: [&str; 3] = ["GenerationRequest", "JobRequest", "SweepRequest"];
 
 /// Both texts are made when somebody first asks for them.
 pub(in crate::api) struct Description {

@@ -37,6 +37,9 @@ fn examples(path: &str) -> Vec<(&'static str, &'static str, Value)> {
             ("one_picture", "One picture", json!({"prompt": "red apple", "seed": 1})),
             ("several", "Several pictures with previews", json!({"prompt": "red apple", "n": 4, "partial_images": 2})),
         ],
+        "/v1/cache/sweeps" => {
+            vec![("short", "Few steps", json!({"prompt": "red apple", "seed": 1, "num_inference_steps": 12}))]
+        }
         _ => Vec::new(),
     }
 }

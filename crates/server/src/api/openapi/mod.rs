@@ -16,6 +16,7 @@ mod frame;
 mod generation_body;
 mod html;
 mod page;
+mod sweep;
 #[cfg(test)]
 mod tests;
 mod try_form;
@@ -41,6 +42,7 @@ pub(super) use errors::{
 };
 pub(super) use frame::Frame;
 pub(super) use generation_body::{GenerationBody, JobBody};
+pub(super) use sweep::{SweepBody, SweepReport, SweepRow};
 #[cfg(test)]
 use tests::text;
 

@@ -19,15 +19,15 @@ pub(in crate::api) enum Endpoint {
 
 /// A request whose body is still on its way.
 pub(in crate::api) struct Incoming {
-    pub(super) client: Client,
-    pub(super) admitted: Admitted,
-    pub(super) head: Head,
-    pub(super) body: Body,
+    pub(in crate::api) client: Client,
+    pub(in crate::api) admitted: Admitted,
+    pub(in crate::api) head: Head,
+    pub(in crate::api) body: Body,
 }
 
 /// What comes before a request's body.
-pub(super) struct Head {
-    pub(super) headers: HeaderMap,
+pub(in crate::api) struct Head {
+    pub(in crate::api) headers: HeaderMap,
     pub(super) uri: Uri,
 }
 

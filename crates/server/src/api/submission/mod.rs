@@ -15,13 +15,14 @@ use axum::response::Response;
 
 use super::delivery::{self, Accepted, Deadline, Guards, Way};
 use super::error::ApiError;
+use super::job_store::JobKind;
 use super::request_log::generation::GenerationRecord;
 use super::state::AppState;
 use crate::clock::seconds;
 use crate::request::Delivery;
 use plan::Planned;
 
-pub(super) use incoming::{Endpoint, Incoming};
+pub(super) use incoming::{Endpoint, Head, Incoming};
 
 /// Makes what a request asks for, and counts it, even if its client leaves before the answer.
 pub(super) async fn create(
@@ -52,7 +53,8 @@ async fn accept(state: &Arc<AppState>, endpoint: Endpoint, incoming: Incoming) -
             let place = state.jobs.reserve(client.owner(), || seconds(engine.queued_seconds()))?;
             let accepted = submit(state, &engine, planned)?;
             let (model, progress) = (state.served_model(&engine), accepted.ticket.progress());
-            let (job, object) = place.take(client.key(), model, accepted.output.seeds.first(), progress);
+            let (job, object) =
+                place.take(JobKind::ImageJob, client.key(), model, accepted.output.seeds.first(), progress);
             Ok((accepted, Way::Kept(job, Box::new(object))))
         }
     }

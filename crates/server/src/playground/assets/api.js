@@ -46,6 +46,22 @@ export async function* generationEvents(body, signal) {
   }
 }
 
+/** A sweep over cache settings with the server's own study, as a job. */
+export async function startSweep(body) {
+  const headers = { "content-type": "application/json" };
+  return (await request("v1/cache/sweeps", { method: "POST", body: JSON.stringify(body), headers })).json();
+}
+
+/** How far it is, and what it has measured. */
+export async function sweep(id, signal) {
+  return (await request(`v1/cache/sweeps/${id}`, { signal })).json();
+}
+
+/** Cancels it. One that is gone already needs no end. */
+export async function endSweep(id) {
+  await request(`v1/cache/sweeps/${id}`, { method: "DELETE", keepalive: true }).catch(() => null);
+}
+
 /** Whatever the server answers by default, this page needs the bytes. */
 function post(body, signal) {
   const headers = { "content-type": "application/json" };

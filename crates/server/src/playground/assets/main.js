@@ -16,6 +16,7 @@ import { firstSettings, whyNotDrawn } from "./opening.js";
 import { acceptPngs } from "./png_settings.js";
 import { foldSettings } from "./settings_panel.js";
 import { Stage } from "./stage.js";
+import { Sweep } from "./sweep.js";
 import { Viewer } from "./viewer.js";
 
 const DEFAULT_RETRY_SECONDS = 5;
@@ -82,6 +83,7 @@ function listen() {
     byId("stage").focus();
   });
   acceptPngs({ onSettings: usePng, onFault: say });
+  new Sweep({ bodyOf: sweepBody, onChoose: useRow, onFault: sweepFailed });
   addEventListener("hashchange", () => {
     const linked = fromFragment(location.hash);
     if (linked) say(`Settings of the link${leftOut(use(linked))}. Press Compare to draw.`);
@@ -238,6 +240,28 @@ function usePng({ name, model, settings, refused }) {
   const other = model && model !== card.id ? ` It was made by ${model}, this server has ${card.id}.` : "";
   say(`Settings of ${name} loaded${leftOut(unfit)}.${other} Press Compare to draw.`);
   share();
+}
+
+/** What a sweep is made of: the first picture that the form asks for, with any cache. Nothing if the form is at fault. */
+function sweepBody() {
+  clearFaults(form);
+  const base = fields();
+  const fault = faultOf(form, base, card.limits);
+  if (fault) return void showFault(form, fault);
+  const [{ n, ...body }] = requestsOf(base);
+  return body;
+}
+
+/** Puts the cache of a sweep's row into the form; says so. */
+function useRow({ cache_backend, cache_config }) {
+  const refused = use({ settings: { cache_backend, cache_config } });
+  share();
+  return `Its settings are in the form${leftOut(refused)}.`;
+}
+
+function sweepFailed(failure) {
+  if (failure.status === 401) askForKey();
+  if (failure.param) showFault(form, failure);
 }
 
 function setRunning(run) {
