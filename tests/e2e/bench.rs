@@ -61,12 +61,15 @@ fn what_cannot_be_measured_is_refused_with_its_line() {
     refused(&SETTINGS.replace("warmup_steps", "warmup_step"), &["line 4", "max_warmup_step"]);
     refused(&SETTINGS.replace("\"always\"", "\"always"), &["line 2"]);
     // Known only once the model is.
-    refused(&SETTINGS.replace("= 0 }", "= 0, Fn_compute_blocks = 13 }"), &["line 6", "never", "12 blocks"]);
+    refused(&SETTINGS.replace("= 0 }", "= 0, Fn_compute_blocks = 13 }"), &["line 9", "never", "12 blocks"]);
+    refused(&SETTINGS.replace("\"never\"", "\"uncached\""), &["`uncached`", "already"]);
     for (arguments, named) in [
+        (["--json", ""], "--json: it is empty"),
         (["--seeds", "1,x"], "--seeds"),
         (["--repeat", "0"], "--repeat"),
         (["--steps", "201"], "--steps"),
         (["--guidance-scale", "nan"], "--guidance-scale"),
+        (["--guidance-scale", "-1"], "--guidance-scale"),
         (["--preset", "fastest"], "--preset"),
         (["--prompts", "/nowhere"], "--prompts"),
         (["--html", "/proc/a.html"], "/proc/a.html"),
@@ -75,6 +78,25 @@ fn what_cannot_be_measured_is_refused_with_its_line() {
         assert_eq!(code, if named == "/proc/a.html" { 1 } else { 2 }, "{stderr}");
         assert!(stderr.contains(named), "{stderr}");
     }
+}
+
+#[test]
+fn no_report_is_lost_without_a_word() {
+    let folder = tempfile::tempdir().unwrap();
+    let configs = file(&folder, "c.toml", SETTINGS);
+    let report = folder.path().join("r");
+    let report = report.to_str().unwrap();
+    let same = bench(&["--count", "--configs", &configs, "--json", report, "--csv", report]);
+    assert_eq!(same.0, 2, "{}", same.2);
+    assert!(same.2.contains("--csv: --json has that file already"), "{}", same.2);
+    let input = bench(&["--count", "--configs", &configs, "--html", &configs]);
+    assert_eq!(input.0, 2, "{}", input.2);
+    let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
+    let arguments = ["bench", "--count", "--steps", "4", "--configs", &configs, "--json", "-", "--csv", report];
+    let failed = Command::new(PROGRAM).args(arguments).stdout(full).output().unwrap();
+    assert_eq!(failed.status.code(), Some(1));
+    assert!(String::from_utf8(failed.stderr).unwrap().contains("cannot write standard output"));
+    assert!(std::fs::read_to_string(report).unwrap().contains("uncached"), "the other report is written");
 }
 
 #[test]

@@ -24,6 +24,15 @@ pub(crate) fn text(text: &[u8]) {
     let _ = std::io::stdout().write_all(text);
 }
 
+/// The same where a lost result must not look like a success. A reader that has closed its end is none.
+pub(crate) fn result(text: &[u8]) -> std::io::Result<()> {
+    let mut stdout = std::io::stdout();
+    match stdout.write_all(text).and_then(|()| stdout.flush()) {
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+        other => other,
+    }
+}
+
 /// Columns of the terminal that results go to; none where they go to a file or another program.
 pub(crate) fn width() -> Option<usize> {
     console::Term::stdout().size_checked().map(|(_, columns)| usize::from(columns))

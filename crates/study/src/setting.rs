@@ -39,8 +39,10 @@ impl Setting {
         Ok(Self { name: name.into(), cache: CacheConfig::parse(backend, keys)?, published: None })
     }
 
-    /// What every other setting is compared with.
+    /// The name of what every other setting is compared with.
+    pub const UNCACHED: &'static str = "uncached";
+
     pub(crate) fn uncached() -> Self {
-        Self { name: "uncached".to_owned(), cache: CacheConfig::None, published: None }
+        Self { name: Self::UNCACHED.to_owned(), cache: CacheConfig::None, published: None }
     }
 }

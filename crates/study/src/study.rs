@@ -91,10 +91,10 @@ impl<'m, M: PictureMaker> Study<'m, M> {
         Ok(Self { maker, grid, measurements, report })
     }
 
-    /// What of the pictures is not as it was asked for, cache aside.
+    /// What of the pictures is not as it was asked for; what a cache has to say comes with each setting's.
     pub fn warnings(&self) -> Vec<RequestWarning> {
         let mut warnings: Vec<RequestWarning> = Vec::new();
-        for warning in self.measurements[0].requests.iter().flat_map(PlannedRequest::warnings) {
+        for warning in self.measurements.iter().flat_map(|one| &one.requests).flat_map(PlannedRequest::warnings) {
             if !warnings.contains(warning) {
                 warnings.push(warning.clone());
             }

@@ -1,7 +1,8 @@
 //! A file that a command makes.
 //!
 //! Whether it can be written is found out before the work, and a command that is interrupted leaves nothing
-//! behind. A file appears only when it is complete, and never replaces another by accident.
+//! behind. A file appears only when it is complete, and never replaces another by accident. What is no file, such as a
+//! device or a pipe, is written into; a link stays, and leads to the new file.
 
 use std::fs::{self, Permissions};
 use std::io::{self, ErrorKind, Write};
@@ -40,11 +41,14 @@ pub(super) struct OutputFile {
 impl OutputFile {
     /// Makes the folder, and tries whether a file can be made in it.
     pub(super) fn prepare(path: PathBuf, existing: Existing) -> Result<Self, ProgramError> {
-        match fs::metadata(&path) {
+        let path = match fs::metadata(&path) {
             Ok(found) if found.is_dir() => return Err(cannot_write(&path, "it is a folder")),
+            // Opening a pipe would wait for its reader.
+            Ok(found) if !found.is_file() => return Ok(Self { path, existing }),
+            Ok(_) if existing == Existing::IsReplaced => fs::canonicalize(&path).unwrap_or(path),
             Err(error) if error.kind() != ErrorKind::NotFound => return Err(cannot_write(&path, error)),
-            _ => {}
-        }
+            _ => path,
+        };
         let file = Self { path, existing };
         let tried = fs::create_dir_all(file.folder()).and_then(|()| file.temporary()?.close());
         tried.map_err(|error| cannot_write(&file.path, error))?;
@@ -66,6 +70,10 @@ impl OutputFile {
     }
 
     fn try_to_write(&self, bytes: &[u8]) -> io::Result<PathBuf> {
+        if fs::metadata(&self.path).is_ok_and(|found| !found.is_file()) {
+            fs::OpenOptions::new().write(true).open(&self.path)?.write_all(bytes)?;
+            return Ok(self.path.clone());
+        }
         let mut file = self.temporary()?;
         file.write_all(bytes)?;
         if self.existing == Existing::IsReplaced {
@@ -137,6 +145,26 @@ mod tests {
 
         let file = OutputFile::prepare(path.clone(), Existing::IsReplaced).unwrap();
         assert_eq!((file.write(b"4").unwrap(), fs::read(&path).unwrap()), (path, b"4".to_vec()));
+    }
+
+    #[test]
+    fn devices_are_written_into_and_links_stay() {
+        let null = Path::new("/dev/null");
+        for existing in [Existing::IsKept, Existing::IsReplaced] {
+            let file = OutputFile::prepare(null.to_owned(), existing).unwrap();
+            assert_eq!(file.write(b"1").unwrap(), null);
+        }
+        assert!(!fs::metadata(null).unwrap().is_file());
+        let full = OutputFile::prepare(Path::new("/dev/full").to_owned(), Existing::IsReplaced).unwrap();
+        assert!(full.write(b"1").unwrap_err().to_string().contains("/dev/full"));
+
+        let folder = tempfile::tempdir().unwrap();
+        let (target, link) = (folder.path().join("target"), folder.path().join("link"));
+        fs::write(&target, b"").unwrap();
+        std::os::unix::fs::symlink(&target, &link).unwrap();
+        OutputFile::prepare(link.clone(), Existing::IsReplaced).unwrap().write(b"2").unwrap();
+        assert!(link.is_symlink());
+        assert_eq!(fs::read(&target).unwrap(), b"2");
     }
 
     #[test]

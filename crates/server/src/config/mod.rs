@@ -117,6 +117,7 @@ fn flag_at_fault(error: &clap::Error) -> Option<&str> {
 fn reason(error: &clap::Error) -> Option<String> {
     let Some(ContextValue::String(found)) = error.get(ContextKind::InvalidValue) else { return None };
     Some(match (error.get(ContextKind::ValidValue), std::error::Error::source(error)) {
+        _ if found.is_empty() => "it is empty".to_owned(),
         (Some(ContextValue::Strings(valid)), _) => format!("it is `{found}`; it must be one of {}", valid.join(", ")),
         (_, Some(source)) => format!("it is `{found}`: {source}"),
         _ => format!("it is `{found}`"),

@@ -38,7 +38,9 @@ impl QualitySampler {
 
     /// The pictures of this request, if it is to be sampled. They are copied: the request goes its own way.
     pub(crate) fn choose(&self, finished: &FinishedRequest) -> Samples {
-        if finished.spec.cache.backend() == CacheBackend::None || !self.rate.chooses_next() {
+        // A cache that reused nothing gave the uncached pictures, which would only make all others look better.
+        let is_cached = finished.spec.cache.backend() != CacheBackend::None && !finished.cache.never_engaged();
+        if !is_cached || !self.rate.chooses_next() {
             return Samples(Vec::new());
         }
         let backend = finished.spec.cache.backend();

@@ -9,7 +9,8 @@
 
 use std::path::{Path, PathBuf};
 
-use afterimage_cache::CacheBackend;
+use afterimage_cache::{CacheBackend, ConfigError};
+use afterimage_runner::RequestError;
 use afterimage_study::Setting;
 use serde_json::{Map, Value};
 use toml::de::{DeTable, DeValue};
@@ -25,8 +26,7 @@ const LONGEST_NAME: usize = 60;
 #[derive(Debug)]
 pub(super) struct ConfigsFile {
     path: PathBuf,
-    /// With the line that each begins in.
-    pub(super) settings: Vec<(Setting, usize)>,
+    settings: Vec<(Setting, Entry)>,
 }
 
 impl ConfigsFile {
@@ -39,10 +39,26 @@ impl ConfigsFile {
         Ok(Self { path: path.to_owned(), settings })
     }
 
-    /// What is wrong with a setting of the file.
-    pub(super) fn fault(&self, name: &str, message: &str) -> Option<ProgramError> {
-        let (_, line) = self.settings.iter().find(|(setting, _)| setting.name == name)?;
-        Some(at_line(&self.path, *line, &format!("{name}: {message}")))
+    /// Refuses names that other settings have.
+    pub(super) fn check_names<'n>(&self, taken: impl Iterator<Item = &'n str>) -> Result<(), ProgramError> {
+        for name in taken {
+            if let Some((_, entry)) = self.settings.iter().find(|(setting, _)| setting.name == name) {
+                let line = entry.value("name").map_or(entry.line, |(_, line)| line);
+                return Err(at_line(&self.path, line, &format!("`{name}` is the name of another setting already")));
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn settings(&self) -> impl Iterator<Item = &Setting> {
+        self.settings.iter().map(|(setting, _)| setting)
+    }
+
+    /// What the model finds wrong with a setting of the file.
+    pub(super) fn fault(&self, name: &str, error: &RequestError) -> Option<ProgramError> {
+        let (_, entry) = self.settings.iter().find(|(setting, _)| setting.name == name)?;
+        let key = error.param.strip_prefix("cache_config.");
+        Some(at_line(&self.path, entry.line_of(key), &format!("{name}: {}", error.message)))
     }
 }
 
@@ -56,6 +72,7 @@ struct Reader<'a> {
 }
 
 /// One table, its values as JSON with their lines.
+#[derive(Debug)]
 struct Entry {
     line: usize,
     values: Vec<(String, Value, usize)>,
@@ -67,15 +84,21 @@ impl Entry {
     fn value(&self, key: &str) -> Option<(&Value, usize)> {
         self.values.iter().find(|(name, ..)| name == key).map(|(_, value, line)| (value, *line))
     }
+
+    /// Of a key of `cache_config`, or else of all of it, or of the table.
+    fn line_of(&self, key: Option<&str>) -> usize {
+        let of_key = key.and_then(|key| self.key_lines.iter().find(|(name, _)| name == key)).map(|(_, line)| *line);
+        of_key.or(self.value("cache_config").map(|(_, line)| line)).unwrap_or(self.line)
+    }
 }
 
 impl Reader<'_> {
-    fn settings(&self) -> Result<Vec<(Setting, usize)>, ProgramError> {
+    fn settings(&self) -> Result<Vec<(Setting, Entry)>, ProgramError> {
         let document = DeTable::parse(self.text).map_err(|error| {
             let line = error.span().map_or(1, |span| line_of(self.text, &span));
             at_line(self.path, line, error.message())
         })?;
-        let mut settings: Vec<(Setting, usize)> = Vec::new();
+        let mut settings: Vec<(Setting, Entry)> = Vec::new();
         for (key, value) in in_order(document.get_ref()) {
             let DeValue::Array(tables) = value.get_ref() else { return Err(self.unknown(key, &[TABLES])) };
             if key.get_ref().as_ref() != TABLES {
@@ -86,10 +109,11 @@ impl Reader<'_> {
                 let setting = self.setting(&entry)?;
                 if let Some((_, first)) = settings.iter().find(|(other, _)| other.name == setting.name) {
                     let line = entry.value("name").map_or(entry.line, |(_, line)| line);
-                    let message = format!("`{}` is the name of the setting in line {first} already", setting.name);
+                    let message =
+                        format!("`{}` is the name of the setting in line {} already", setting.name, first.line);
                     return Err(at_line(self.path, line, &message));
                 }
-                settings.push((setting, entry.line));
+                settings.push((setting, entry));
             }
         }
         if settings.is_empty() {
@@ -131,7 +155,7 @@ impl Reader<'_> {
         }
         let (backend, line) = self.word(entry, "cache_backend")?;
         let backend: CacheBackend =
-            backend.parse().map_err(|error: afterimage_cache::ConfigError| at_line(self.path, line, &error.message))?;
+            backend.parse().map_err(|error: ConfigError| at_line(self.path, line, &error.message))?;
         let keys = match entry.value("cache_config") {
             None => Map::new(),
             Some((Value::Object(keys), _)) => keys.clone(),
@@ -139,11 +163,8 @@ impl Reader<'_> {
                 return Err(at_line(self.path, line, "`cache_config` must be a table, with the keys of a request's"));
             }
         };
-        Setting::parse(name, backend, &keys).map_err(|error| {
-            let of_key = error.key.as_ref().and_then(|key| entry.key_lines.iter().find(|(name, _)| name == key));
-            let line = of_key.map(|(_, line)| *line).or(entry.value("cache_config").map(|(_, line)| line));
-            at_line(self.path, line.unwrap_or(entry.line), &error.message)
-        })
+        Setting::parse(name, backend, &keys)
+            .map_err(|error| at_line(self.path, entry.line_of(error.key.as_deref()), &error.message))
     }
 
     fn word<'e>(&self, entry: &'e Entry, key: &str) -> Result<(&'e str, usize), ProgramError> {
@@ -185,10 +206,18 @@ mod tests {
     #[test]
     fn settings_know_their_lines() {
         let file = read(GOOD).unwrap();
-        let found: Vec<_> = file.settings.iter().map(|(setting, line)| (&*setting.name, *line)).collect();
+        let found: Vec<_> = file.settings.iter().map(|(setting, entry)| (&*setting.name, entry.line)).collect();
         assert_eq!(found, [("careful", 2), ("tea", 7)]);
-        let fault = file.fault("tea", "it has no coefficients").unwrap().to_string();
-        assert!(fault.ends_with(", line 7: tea: it has no coefficients"), "{fault}");
+        let error =
+            |param: &str| RequestError { param: param.to_owned(), code: "invalid_value", message: "no".to_owned() };
+        for (name, param, line) in [
+            ("tea", "cache_config.coefficients", 7),
+            ("careful", "cache_config.residual_diff_threshold", 5),
+            ("careful", "cache_config.Fn_compute_blocks", 5),
+        ] {
+            let fault = file.fault(name, &error(param)).unwrap().to_string();
+            assert!(fault.ends_with(&format!(", line {line}: {name}: no")), "{fault}");
+        }
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Where a report is written to.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use afterimage_study::Report;
 use afterimage_study::report::{csv, html, json};
@@ -25,17 +25,19 @@ pub(super) struct ReportFiles {
 }
 
 impl ReportFiles {
-    /// Finds out whether they can be written.
+    /// Finds out whether they can be written, each beside the others and beside `--configs` and `--prompts`.
     pub(super) fn prepare(
         json: &Option<PathBuf>,
         csv: &Option<PathBuf>,
         html: &Option<PathBuf>,
+        inputs: (&Option<PathBuf>, &Option<PathBuf>),
     ) -> Result<Self, ProgramError> {
         let file = |path: &PathBuf| OutputFile::prepare(path.clone(), Existing::IsReplaced);
         let target = |path: &PathBuf| match path.as_os_str() == "-" {
             true => Ok(Target::StandardOutput),
             false => file(path).map(Target::File),
         };
+        one_file_each(&[("json", json), ("csv", csv), ("html", html), ("configs", inputs.0), ("prompts", inputs.1)])?;
         let files = Self {
             json: json.as_ref().map(target).transpose()?,
             csv: csv.as_ref().map(target).transpose()?,
@@ -53,27 +55,54 @@ impl ReportFiles {
         [&self.json, &self.csv].into_iter().any(|target| matches!(target, Some(Target::StandardOutput)))
     }
 
+    /// Writes all that can be written; the first failure is returned.
     pub(super) fn write(&self, report: &Report, note: Option<&str>) -> Result<(), ProgramError> {
-        if let Some(target) = &self.json {
-            target.write(&json(report).expect("names and numbers can always be written as JSON"))?;
-        }
-        if let Some(target) = &self.csv {
-            target.write(&csv(report).expect("names and numbers can always be written as JSON"))?;
-        }
-        if let Some(file) = &self.html {
+        let json = self.json.as_ref().map_or(Ok(()), |target| {
+            target.write(&json(report).expect("names and numbers can always be written as JSON"))
+        });
+        let csv = self.csv.as_ref().map_or(Ok(()), |target| {
+            target.write(&csv(report).expect("names and numbers can always be written as JSON"))
+        });
+        let html = self.html.as_ref().map_or(Ok(()), |file| {
             let page = html(report, note).map_err(|error| cannot_write(file.path(), error))?;
-            file.write(page.as_bytes())?;
-        }
-        Ok(())
+            file.write(page.as_bytes()).map(drop)
+        });
+        json.and(csv).and(html)
     }
+}
+
+/// Refuses a file that is named for two things, under whatever path. What is no file can take several.
+fn one_file_each(files: &[(&'static str, &Option<PathBuf>)]) -> Result<(), ProgramError> {
+    let place = |path: &Path| {
+        let whole = std::fs::canonicalize(path);
+        let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let in_folder = || Some(std::fs::canonicalize(parent).ok()?.join(path.file_name()?));
+        whole.ok().or_else(in_folder).or_else(|| std::path::absolute(path).ok())
+    };
+    let mut seen: Vec<(&str, PathBuf)> = Vec::new();
+    for (flag, path) in files {
+        let Some(path) = path.as_ref().filter(|path| path.as_os_str() != "-").and_then(|path| place(path)) else {
+            continue;
+        };
+        if path.exists() && !path.is_file() {
+            continue;
+        }
+        if let Some((other, _)) = seen.iter().find(|(_, known)| *known == path) {
+            let message = format!("--{other} has that file already; give another name");
+            return Err(ProgramError::setting(flag, message));
+        }
+        seen.push((flag, path));
+    }
+    Ok(())
 }
 
 impl Target {
     fn write(&self, text: &str) -> Result<(), ProgramError> {
         match self {
-            Self::StandardOutput => terminal::text(text.as_bytes()),
-            Self::File(file) => drop(file.write(text.as_bytes())?),
+            Self::StandardOutput => {
+                terminal::result(text.as_bytes()).map_err(|error| cannot_write(Path::new("standard output"), error))
+            }
+            Self::File(file) => file.write(text.as_bytes()).map(drop),
         }
-        Ok(())
     }
 }

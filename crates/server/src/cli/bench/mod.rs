@@ -12,7 +12,7 @@ use afterimage_runner::{
     Engine, EngineOptions, GuidanceKind, ImageRequest, ModelInfo, PreviewCount, RequestError, Seeds,
 };
 use afterimage_study::report::table;
-use afterimage_study::{Cancellation, Event, Grid, Measure, Outcome, Preset, Study, StudyError};
+use afterimage_study::{Cancellation, Event, Grid, Measure, Outcome, Preset, Setting, Study, StudyError};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::model::{DeviceArg, LabelArg, ModelArgs};
@@ -56,13 +56,14 @@ pub(super) struct BenchArgs {
     prompts: Option<PathBuf>,
     /// Seeds, such as `1,2,3`; every prompt is drawn with each
     #[arg(long, env = "AFTERIMAGE_SEEDS", hide_env_values = true, value_delimiter = ',', default_value = "42",
-        value_name = "SEED,...", value_parser = seed)]
+        allow_negative_numbers = true, value_name = "SEED,...", value_parser = seed)]
     seeds: Vec<u64>,
     /// Denoising steps, 1 to 200 [default: the preset's, or the model's]
     #[arg(long, env = "AFTERIMAGE_STEPS", hide_env_values = true, value_parser = count::<1, MOST_STEPS>)]
     steps: Option<usize>,
     /// Strength of classifier-free guidance, 0 to 20; up to 1 it is off [default: the preset's, or the model's]
-    #[arg(long, env = "AFTERIMAGE_GUIDANCE_SCALE", hide_env_values = true, value_name = "SCALE", value_parser = scale)]
+    #[arg(long, env = "AFTERIMAGE_GUIDANCE_SCALE", hide_env_values = true, allow_negative_numbers = true,
+        value_name = "SCALE", value_parser = scale)]
     guidance_scale: Option<f64>,
     /// Rounds in which every picture is made once; medians count
     #[arg(long, env = "AFTERIMAGE_REPEAT", hide_env_values = true, value_name = "ROUNDS",
@@ -96,7 +97,7 @@ impl BenchArgs {
         let _logging = logging::start(&self.log, "warn")?;
         let configs = self.configs.as_deref().map(ConfigsFile::read).transpose()?;
         let prompts = self.prompts.as_deref().map(prompts::of_file).transpose()?;
-        let files = ReportFiles::prepare(&self.json, &self.csv, &self.html)?;
+        let files = ReportFiles::prepare(&self.json, &self.csv, &self.html, (&self.configs, &self.prompts))?;
         let engine =
             Engine::start(self.model.source(Some(&self.labels))?.load(self.device.device)?, EngineOptions::default())?;
         let grid = self.grid(&engine, prompts, configs.as_ref())?;
@@ -134,8 +135,13 @@ impl BenchArgs {
         for (name, error) in grid.take_out_unusable(engine) {
             terminal::note(format!("note: {name} is left out: {error}"));
         }
-        let own = configs.iter().flat_map(|configs| &configs.settings).map(|(setting, _)| setting.clone());
-        grid.settings.extend(own);
+        // Others' figures are of so many steps.
+        if grid.request.num_inference_steps != Some(Preset::SEED_STUDY_STEPS) {
+            grid.settings.iter_mut().for_each(|setting| setting.published = None);
+        }
+        let own = grid.settings.iter().map(|setting| &*setting.name).chain([Setting::UNCACHED]);
+        configs.map_or(Ok(()), |configs| configs.check_names(own))?;
+        grid.settings.extend(configs.iter().flat_map(|configs| configs.settings()).cloned());
         Ok(grid)
     }
 
@@ -166,7 +172,7 @@ impl BenchArgs {
         let note = (self.preset == Some(PresetArg::Seed)).then_some(Preset::SEED_STUDY_NOTE);
         if !report.rows.is_empty() {
             let mut text = format!(
-                "{}, {}, {}, {} steps, {}, guidance {}, {} pictures a setting\n\n{}",
+                "{}, {}, {}, {} steps, {}, guidance {}, pictures of a setting: {}\n\n{}",
                 report.model,
                 report.device,
                 report.dtype,
@@ -225,7 +231,7 @@ fn refusal(error: StudyError, configs: Option<&ConfigsFile>) -> ProgramError {
     match error {
         StudyError::Request(error) => ProgramError::Usage(flag_of(&error)),
         StudyError::Setting { name, source, .. } => {
-            let fault = configs.and_then(|configs| configs.fault(&name, &source.message));
+            let fault = configs.and_then(|configs| configs.fault(&name, &source));
             fault.unwrap_or_else(|| ProgramError::Usage(format!("{name}: {source}")))
         }
         other => ProgramError::Usage(other.to_string()),

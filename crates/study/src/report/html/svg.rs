@@ -4,7 +4,7 @@ use super::text::escaped;
 
 /// Units of the view box: at 400 pixels one of them is about a pixel, so that its text can be read there.
 pub(super) const WIDTH: f64 = 360.0;
-const LEFT: f64 = 38.0;
+const LEFT: f64 = 46.0;
 const RIGHT: f64 = 10.0;
 const TOP: f64 = 16.0;
 const BOTTOM: f64 = 34.0;
