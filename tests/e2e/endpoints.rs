@@ -20,7 +20,7 @@ fn the_model_says_what_it_offers() {
     assert_eq!(card["limits"]["num_inference_steps"], 200);
     assert_eq!(card["block_lists"], json!([{"name": "transformer_blocks", "blocks": 12}]));
     let backends: Vec<_> = card["caches"].as_array().unwrap().iter().map(|cache| &cache["backend"]).collect();
-    assert_eq!(backends, ["none", "cache_dit", "tea_cache", "mag_cache"]);
+    assert_eq!(backends, ["none", "cache_dit", "tea_cache", "mag_cache", "auto"]);
     assert_eq!(card["caches"][1]["config"]["residual_diff_threshold"], 0.24);
     let labels = card["labels"].as_array().unwrap();
     assert!(labels.contains(&json!({"id": 0, "label": "monkey face"})), "{labels:?}");

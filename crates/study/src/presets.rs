@@ -22,7 +22,7 @@ impl Preset {
     /// See [`Self::SEED_STUDY_STEPS`].
     pub const SEED_STUDY_SEED: u64 = 42;
     /// What differs between the study and a run here.
-    pub const SEED_STUDY_NOTE: &'static str = "Published figures: DiT-XL/2 of 256 x 256 pixels with cache-dit on an NVIDIA GPU. \
+    pub const SEED_STUDY_NOTE: &'static str = "Published figures are of another model, also a DiT, on a GPU. \
         Another model and device reuse other steps and gain other factors; what should agree is the order of the settings.";
 
     /// Its settings.

@@ -1,5 +1,7 @@
 //! Grids on a small model: what is counted, in which order, and what is left of a study that ends early.
 
+#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
 use std::path::Path;
 
 use afterimage_cache::{CacheBackend, CacheConfig};

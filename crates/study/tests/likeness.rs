@@ -1,5 +1,7 @@
 //! Likeness of pictures against scikit-image's, and FLIP against NVIDIA's; `tests/reference/likeness.py` made the fixtures.
 
+#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
 use std::fs::File;
 use std::io::BufReader;
 use std::path::{Path, PathBuf};

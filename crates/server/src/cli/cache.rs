@@ -13,7 +13,7 @@ type Keys = Map<String, Value>;
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "Cache")]
 pub(crate) struct CacheArgs {
-    /// Cache backend; `auto` is the fastest setting in the model's cache_profile.json that holds a floor (what `tune` writes)
+    /// Cache backend; `auto` is the fastest setting in the model's cache_profile.json that holds a floor
     #[arg(long, env = "AFTERIMAGE_CACHE_BACKEND", hide_env_values = true, value_parser = backends(), default_value = "none")]
     cache_backend: BackendName,
     /// The backend's configuration, with the keys of a request's `cache_config`, such as

@@ -25,6 +25,7 @@ pub(crate) struct CacheDefaults {
 
 /// How a request is cached.
 #[derive(Debug, Clone, PartialEq)]
+#[allow(clippy::large_enum_variant, reason = "there is one of a request, and most are the large one")]
 pub(crate) enum CacheChoice {
     /// As it is configured here.
     Config(CacheConfig),
