@@ -83,3 +83,6 @@ def test_what_is_wrong_is_said_at_its_field(visit: Callable[..., Visit]) -> None
     one.page.click("#sweep-start")
     expect(one.page.locator("#fault-of-steps")).to_contain_text("num_inference_steps")
     expect(one.page.locator("#sweep-start")).to_be_enabled()
+    # The browser tells of every answer that is no success.
+    assert all("400" in problem for problem in one.problems)
+    one.problems.clear()
