@@ -126,6 +126,48 @@ def doubles():
     write_expected(path, tensors)
 
 
+def all_of(dtype):
+    """Every finite number of a format of eight bits, in rows of two."""
+    numbers = torch.arange(256, dtype=torch.uint8).view(dtype)
+    return numbers[torch.isfinite(numbers.float())].reshape(-1, 2)
+
+
+def fp8():
+    """Both formats with scales of every shape and name, in shards whose scales are in the other one."""
+    path = folder("fp8")
+    weights = {
+        "e4m3.weight": all_of(torch.float8_e4m3fn),
+        "e5m2.weight": all_of(torch.float8_e5m2),
+        "whole.weight": all_of(torch.float8_e4m3fn),
+        "rows.weight": all_of(torch.float8_e5m2),
+        "columns.weight": all_of(torch.float8_e4m3fn),
+        "convolution.weight": random(3, 2, 3, 3).clamp(-448, 448).to(torch.float8_e4m3fn),
+        "e4m3.bias": random(5).clamp(-448, 448).to(torch.float8_e4m3fn),
+    }
+    scales = {
+        "whole.scale_weight": torch.tensor(3e-3),
+        "rows.weight_scale": random(len(weights["rows.weight"])).abs().clamp(max=1),
+        "columns.weight_scale_inv": random(len(weights["columns.weight"]), 1, dtype=torch.bfloat16).abs().clamp(max=1),
+        "convolution.weight_scale": torch.tensor([0.25]),
+    }
+    names = ("whole.scale_input", "rows.input_scale", "columns.activation_scale")
+    beside = {name: torch.tensor(2.0) for name in names}
+    files = [f"{NAME}-0000{number}-of-00002.safetensors" for number in (1, 2)]
+    shards = {files[0]: scales, files[1]: weights | beside}
+    for file, tensors in shards.items():
+        save_file(tensors, path / file, metadata={"format": "pt"})
+    write_index(path, "safetensors", shards)
+    expected = {}
+    for name, tensor in weights.items():
+        stem = name.split(".")[0]
+        scale = [scales[key].float() for key in scales if key.startswith(f"{stem}.") and name.endswith(".weight")]
+        scale = scale[0] if scale else torch.tensor(1.0)
+        if scale.numel() > 1:
+            scale = scale.reshape(-1, 1)
+        expected[name] = tensor.float() * scale
+    write_expected(path, expected)
+
+
 if __name__ == "__main__":
     shutil.rmtree(OUT, ignore_errors=True)
     torch.manual_seed(0)
@@ -135,3 +177,4 @@ if __name__ == "__main__":
     sharded_pickle()
     unreadable_pickles()
     doubles()
+    fp8()

@@ -2,9 +2,11 @@
 //!
 //! Whatever comes, the outcome is a value or an error. `fuzz/` has the targets and their seeds.
 
+use std::slice;
+
 use candle_core::{DType, Device};
 
-use crate::formats::{gguf, original, pickle, safetensors};
+use crate::formats::{gguf, original, pickle, safetensors, scales};
 use crate::hub;
 use crate::stored::entry::Entry;
 use crate::stored::source::Source;
@@ -14,7 +16,9 @@ use crate::weights::Weights;
 /// A weight file, tensors included.
 pub fn safetensors(bytes: &[u8]) {
     let source = Source::memory("fuzz.safetensors", bytes.to_vec());
-    if let Ok(tensors) = safetensors::tensors(&source) {
+    let Ok(tensors) = safetensors::tensors(&source) else { return };
+    if let Ok(tensors) = scales::applied(tensors, slice::from_ref(&source)) {
+        let _ = original::entries(tensors.clone(), "FluxTransformer2DModel", None);
         read_all(source, tensors);
     }
 }
@@ -45,8 +49,12 @@ fn read_all(source: Source, tensors: Vec<(String, StoredTensor)>) {
     let whole = tensors.into_iter().map(|(name, tensor)| (name, Entry::whole(tensor))).collect();
     let Ok(weights) = Weights::of_source(source, whole) else { return };
     let builder = weights.var_builder(DType::F32, &Device::Cpu);
+    let parameters = weights.parameters(DType::F32, &Device::Cpu);
     for name in weights.names() {
         let _ = builder.get_unchecked(name);
+        if let Some([rows, columns]) = weights.shape(name) {
+            let _ = parameters.matrix(*rows, *columns, name);
+        }
     }
     let _ = weights.finish(&[]);
 }

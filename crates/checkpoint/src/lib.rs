@@ -29,5 +29,6 @@ pub use model_folder::{CACHE_PROFILE_FILE, MODEL_FIT_FILE, MODEL_FIT_FILES, MODE
 pub use model_index::{ModelIndex, OwnClass};
 pub use random::{RandomTensors, Recorder};
 pub use shown::shortened;
+pub use stored::float8::{Float8, Float8Rows, Scale};
 pub use stored::matrix::{BlockRows, MatrixValues, StoredMatrix};
 pub use weights::{Parameters, Weights, is_variant};

@@ -1,12 +1,15 @@
 //! A fixture of a text-to-image model, opened for tests of its parts (`tests/reference/README.md`).
 
 use std::collections::HashMap;
-use std::path::PathBuf;
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use afterimage_checkpoint::{ModelFolder, ModelIndex};
 use candle_core::{DType, Device, Tensor};
 use serde_json::Value;
+use tempfile::TempDir;
 
 use crate::text::EncoderSource;
 
@@ -20,28 +23,66 @@ pub(crate) struct Fixture {
     pub golden: Value,
     /// `golden.safetensors`
     pub tensors: HashMap<String, Tensor>,
+    /// Holds a folder that was put together for the test.
+    _place: Option<TempDir>,
+}
+
+fn fixtures() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures")
+}
+
+fn tensors_of(path: &Path) -> HashMap<String, Tensor> {
+    candle_core::safetensors::load(path, &Device::Cpu).unwrap()
 }
 
 impl Fixture {
     pub(crate) fn open(name: &str) -> Self {
-        let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures").join(name);
-        let golden = std::fs::read_to_string(path.join("golden.json")).unwrap();
+        let path = fixtures().join(name);
+        let golden = fs::read_to_string(path.join("golden.json")).unwrap();
         Self {
             folder: ModelFolder::open(&path.join("model")).unwrap(),
             golden: serde_json::from_str(&golden).unwrap(),
-            tensors: candle_core::safetensors::load(path.join("golden.safetensors"), &Device::Cpu).unwrap(),
+            tensors: tensors_of(&path.join("golden.safetensors")),
+            _place: None,
         }
     }
 
-    /// With the transformer from a file of `tests/fixtures/single-files`, and what is expected of that.
-    pub(crate) fn with_single_file(mut self, name: &str, file: &str) -> Self {
-        let files = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/single-files");
-        let golden = candle_core::safetensors::load(files.join("golden.safetensors"), &Device::Cpu).unwrap();
-        for tensor in ["output", "context_embedder"] {
-            self.tensors.insert(format!("forward.{tensor}"), golden[&format!("{name}.{tensor}")].clone());
-        }
-        self.folder = self.folder.with_transformer(&files.join(file)).unwrap();
+    /// With the transformer from a file below `tests/fixtures`, and what is expected of that in the golden values beside
+    /// it.
+    pub(crate) fn with_single_file(mut self, file: &str) -> Self {
+        let file = fixtures().join(file);
+        self.expect(&file, file.file_stem().unwrap().to_str().unwrap());
+        self.folder = self.folder.with_transformer(&file).unwrap();
         self
+    }
+
+    /// With the weights of a component from a folder below `tests/fixtures`, and what is expected of that in the golden
+    /// values beside it.
+    pub(crate) fn with_folder(mut self, component: &str, from: &str) -> Self {
+        let from = fixtures().join(from);
+        self.expect(&from, from.file_name().unwrap().to_str().unwrap());
+        let place = tempfile::tempdir().unwrap();
+        let model = self.folder.path().unwrap();
+        for entry in fs::read_dir(model).unwrap().map(Result::unwrap).filter(|entry| entry.file_name() != component) {
+            symlink(entry.path(), place.path().join(entry.file_name())).unwrap();
+        }
+        let own = place.path().join(component);
+        fs::create_dir(&own).unwrap();
+        symlink(model.join(component).join("config.json"), own.join("config.json")).unwrap();
+        for entry in fs::read_dir(from).unwrap().map(Result::unwrap) {
+            symlink(entry.path(), own.join(entry.file_name())).unwrap();
+        }
+        self.folder = ModelFolder::open(place.path()).unwrap();
+        Self { _place: Some(place), ..self }
+    }
+
+    /// Takes what the golden values beside `path` have under this name as that of the forward.
+    fn expect(&mut self, path: &Path, name: &str) {
+        let golden = tensors_of(&path.with_file_name("golden.safetensors"));
+        let expected = golden.into_iter().filter_map(|(key, tensor)| {
+            Some((format!("forward.{}", key.strip_prefix(name)?.strip_prefix('.')?), tensor))
+        });
+        self.tensors.extend(expected);
     }
 
     /// In f32 on the CPU, and there always.

@@ -8,3 +8,4 @@ pub(crate) mod original;
 pub(crate) mod pickle;
 pub(crate) mod prefix;
 pub(crate) mod safetensors;
+pub(crate) mod scales;

@@ -43,7 +43,7 @@ pub(crate) fn tensors(source: &Source) -> Result<Vec<(String, StoredTensor)>, Ch
             return Err(source.damaged(format!("tensor `{name}` has more elements than can be counted")));
         }
         let offset = data_start + info.data_offsets.0 as u64;
-        Ok((name, StoredTensor::contiguous(Encoding::Plain(info.dtype), info.shape.clone(), offset)))
+        Ok((name, StoredTensor::contiguous(Encoding::from(info.dtype), info.shape.clone(), offset)))
     };
     tensors.into_iter().map(tensor).collect()
 }

@@ -5,10 +5,12 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use ::safetensors::Dtype;
+use bytemuck::Pod;
 use candle_core::{DType, Device, Tensor};
 
 use crate::CheckpointError;
 use crate::stored::encoding::Encoding;
+use crate::stored::float8::{Float8Rows, Scale};
 use crate::stored::matrix::{BlockRows, StoredMatrix};
 use crate::stored::source::Source;
 use crate::stored::tensor::StoredTensor;
@@ -53,14 +55,14 @@ impl Entry {
         self.parts.iter().map(|part| part.bytes() as u64).sum()
     }
 
-    /// `source` is the index of the file that holds it.
-    pub(crate) fn set_source(&mut self, source: usize) {
-        self.parts.iter_mut().for_each(|part| part.source = source);
+    /// Index of the file that holds it.
+    pub(crate) fn source_index(&self) -> usize {
+        self.parts[0].source
     }
 
     /// The file that holds it.
     pub(crate) fn source<'a>(&self, sources: &'a [Source]) -> &'a Source {
-        &sources[self.parts[0].source]
+        &sources[self.source_index()]
     }
 
     /// Whether it could be read as `dtype`, as far as headers say.
@@ -96,16 +98,19 @@ impl Entry {
         device: &Device,
     ) -> Result<StoredMatrix, CheckpointError> {
         let source = self.source(sources);
+        let columns = self.shape.iter().skip(1).product();
         match self.parts[0].encoding {
+            // Their blocks are aligned like pairs of bytes.
             Encoding::Blocks(blocks) => {
-                let mut bytes = Vec::new();
-                for part in &self.parts {
-                    let read = part.blocks(source)?;
-                    bytes = if bytes.is_empty() { read } else { [bytes, read].concat() };
-                }
-                let columns = self.shape.iter().skip(1).product();
-                Ok(StoredMatrix::blocks(BlockRows::new(blocks, bytes, columns), self.shape[0]))
+                let rows = BlockRows::new(blocks, self.stored::<u16>(source)?, columns);
+                Ok(StoredMatrix::blocks(rows, self.shape[0]))
             }
+            Encoding::Float8(format) if device.is_cpu() => {
+                let scale = Scale::joined(self.parts.iter().map(|part| (&part.scale, part.shape[0])));
+                let rows = Float8Rows::new(format, self.stored::<u8>(source)?, scale, columns);
+                Ok(StoredMatrix::float8(rows, self.shape[0]))
+            }
+            Encoding::Float8(_) => Ok(StoredMatrix::dense(self.read(name, sources, dtype, device)?)),
             Encoding::Plain(stored) => {
                 let read = |dtype| Ok(StoredMatrix::dense(self.read(name, sources, dtype, device)?));
                 let is_large = self.shape.iter().product::<usize>() >= LEAST_KEPT_ELEMENTS;
@@ -117,5 +122,15 @@ impl Entry {
                 }
             }
         }
+    }
+
+    /// All bytes as they are stored.
+    fn stored<T: Pod + Send>(&self, source: &Source) -> Result<Vec<T>, CheckpointError> {
+        let mut all = Vec::new();
+        for part in &self.parts {
+            let read = part.stored(source)?;
+            all = if all.is_empty() { read } else { [all, read].concat() };
+        }
+        Ok(all)
     }
 }

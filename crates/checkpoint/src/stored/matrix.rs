@@ -1,6 +1,6 @@
 //! The weight matrix of a linear layer as it is stored: numbers, or ggml's blocks of them.
 //!
-//! Weights stay as narrow as they are stored: bf16 and f16 under f32 activations, and blocks under any. The
+//! Weights stay as narrow as they are stored: bf16 and f16 under f32 activations, fp8 and blocks under any. The
 //! product with them is the business of whoever computes.
 
 use std::ops::Range;
@@ -8,6 +8,7 @@ use std::ops::Range;
 use candle_core::quantized::GgmlDType;
 use candle_core::{Result, Tensor};
 
+use super::float8::Float8Rows;
 use super::tensor::dequantised;
 
 /// `[outputs, inputs]`
@@ -26,6 +27,8 @@ pub struct StoredMatrix {
 pub enum MatrixValues {
     /// f32, bf16 or f16, on the device that the model is on.
     Plain(Tensor),
+    /// fp8 with its scales, in main memory.
+    Float8(Float8Rows),
     /// Quantised, in main memory.
     Blocks(BlockRows),
 }
@@ -73,6 +76,11 @@ impl StoredMatrix {
         Self { outputs, inputs: weights.elem_count() / outputs.max(1), values: MatrixValues::Plain(weights) }
     }
 
+    /// Of fp8 numbers.
+    pub(crate) fn float8(rows: Float8Rows, outputs: usize) -> Self {
+        Self { outputs, inputs: rows.columns(), values: MatrixValues::Float8(rows) }
+    }
+
     /// Of whole blocks.
     pub(crate) fn blocks(rows: BlockRows, outputs: usize) -> Self {
         Self { outputs, inputs: rows.columns, values: MatrixValues::Blocks(rows) }
@@ -82,6 +90,7 @@ impl StoredMatrix {
     pub fn bytes(&self) -> usize {
         match &self.values {
             MatrixValues::Plain(weights) => weights.elem_count() * weights.dtype().size_in_bytes(),
+            MatrixValues::Float8(rows) => rows.bytes(),
             MatrixValues::Blocks(blocks) => blocks.bytes().len(),
         }
     }

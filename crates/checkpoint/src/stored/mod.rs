@@ -4,6 +4,7 @@
 
 pub(crate) mod encoding;
 pub(crate) mod entry;
+pub(crate) mod float8;
 pub(crate) mod matrix;
 pub(crate) mod source;
 pub(crate) mod tensor;

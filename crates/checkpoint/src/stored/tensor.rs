@@ -13,6 +13,7 @@ use half::{bf16, f16};
 
 use crate::CheckpointError;
 use crate::stored::encoding::Encoding;
+use crate::stored::float8::{Float8, Scale};
 use crate::stored::source::Source;
 
 // Weight files are little-endian and are read without swapping bytes.
@@ -31,6 +32,8 @@ pub(crate) struct StoredTensor {
     pub encoding: Encoding,
     /// Dimensions.
     pub shape: Vec<usize>,
+    /// What fp8 numbers are multiplied with; of others, 1.
+    pub scale: Scale,
     /// Element strides, where the elements are not stored in row-major order without gaps.
     strides: Option<Vec<usize>>,
     /// Offset of the first element in the file, in bytes.
@@ -40,7 +43,7 @@ pub(crate) struct StoredTensor {
 impl StoredTensor {
     /// A tensor stored in row-major order from `offset` on.
     pub(crate) fn contiguous(encoding: Encoding, shape: Vec<usize>, offset: u64) -> Self {
-        Self { source: 0, encoding, shape, strides: None, offset }
+        Self { source: 0, encoding, shape, scale: Scale::ONE, strides: None, offset }
     }
 
     /// A tensor whose element `[i, j, ..]` lies `i * strides[0] + j * strides[1] + ..` elements
@@ -48,6 +51,11 @@ impl StoredTensor {
     pub(crate) fn strided(dtype: Dtype, shape: Vec<usize>, strides: Vec<usize>, offset: u64) -> Self {
         let strides = (strides != row_major_strides(&shape)).then_some(strides);
         Self { strides, ..Self::contiguous(Encoding::Plain(dtype), shape, offset) }
+    }
+
+    /// The same in the file of this index.
+    pub(crate) fn in_source(self, source: usize) -> Self {
+        Self { source, ..self }
     }
 
     /// Some rows, where they lie one after the other; a row is what has one index of the first
@@ -59,7 +67,8 @@ impl StoredTensor {
         }
         let before = self.encoding.bytes(rows.start * row_shape.iter().product::<usize>());
         let shape = [&[rows.len()], row_shape].concat();
-        Some(Self { shape, offset: self.offset + before as u64, ..self.clone() })
+        let offset = self.offset + before as u64;
+        Some(Self { shape, scale: self.scale.rows(rows), offset, strides: None, ..*self })
     }
 
     /// Bytes of all elements.
@@ -67,18 +76,36 @@ impl StoredTensor {
         self.encoding.bytes(self.elements())
     }
 
-    /// The bytes of blocks, two by two, which is how they are aligned.
-    pub(crate) fn blocks(&self, source: &Source) -> Result<Vec<u16>, CheckpointError> {
-        Span { source, offset: self.offset, elements: self.bytes() / 2 }.same::<u16>()
+    /// The bytes as they are stored, in values of that many.
+    pub(crate) fn stored<T: Pod + Send>(&self, source: &Source) -> Result<Vec<T>, CheckpointError> {
+        Span { source, offset: self.offset, elements: self.bytes() / size_of::<T>() }.same()
+    }
+
+    /// All values of a tensor that is stored in row-major order, in f32.
+    pub(crate) fn f32_values(&self, name: &str, source: &Source) -> Result<Vec<f32>, CheckpointError> {
+        let span = Span { source, offset: self.offset, elements: self.elements() };
+        match self.encoding {
+            Encoding::Plain(stored) => {
+                span.f32_values(stored)?.ok_or_else(|| unreadable(name, source, self.encoding, DType::F32))
+            }
+            Encoding::Float8(format) => {
+                let mut values = span.float8_values(format)?;
+                self.scale.multiply(&mut values, self.shape.iter().skip(1).product());
+                Ok(values)
+            }
+            Encoding::Blocks(blocks) => {
+                let bytes = self.stored::<u16>(source)?;
+                Ok(dequantised(blocks, bytemuck::cast_slice(&bytes), self.elements())?)
+            }
+        }
     }
 
     /// Whether the tensor could be read as `wanted`, as far as its header says.
     pub(crate) fn check(&self, name: &str, source: &Source, wanted: DType) -> Result<(), CheckpointError> {
         let is_wanted = matches!(wanted, DType::F32 | DType::F16 | DType::BF16);
         match self.encoding {
-            Encoding::Plain(Dtype::F64 | Dtype::F32 | Dtype::F16 | Dtype::BF16) | Encoding::Blocks(_) if is_wanted => {
-                Ok(())
-            }
+            Encoding::Plain(Dtype::F64 | Dtype::F32 | Dtype::F16 | Dtype::BF16) if is_wanted => Ok(()),
+            Encoding::Float8(_) | Encoding::Blocks(_) if is_wanted => Ok(()),
             stored => Err(unreadable(name, source, stored, wanted)),
         }
     }
@@ -93,8 +120,8 @@ impl StoredTensor {
     ) -> Result<Tensor, CheckpointError> {
         let stored = match self.encoding {
             Encoding::Plain(stored) => stored,
-            Encoding::Blocks(blocks) => {
-                let values = dequantised(blocks, bytemuck::cast_slice(&self.blocks(source)?), self.elements())?;
+            Encoding::Float8(_) | Encoding::Blocks(_) => {
+                let values = self.f32_values(name, source)?;
                 return Ok(Tensor::from_vec(values, self.shape.as_slice(), device)?.to_dtype(wanted)?);
             }
         };
@@ -139,8 +166,8 @@ pub(crate) fn dequantised(dtype: GgmlDType, blocks: &[u8], elements: usize) -> c
 
 fn unreadable(name: &str, source: &Source, stored: Encoding, wanted: DType) -> CheckpointError {
     source.damaged(format!(
-        "tensor `{name}` is stored as {stored} and asked for as {wanted:?}; read are F32, F16, BF16 and F64, as F32, F16 \
-         or BF16 (docs/weights.md)"
+        "tensor `{name}` is stored as {stored} and asked for as {wanted:?}; read are F32, F16, BF16, F64, F8_E4M3 and \
+         F8_E5M2, as F32, F16 or BF16 (docs/weights.md)"
     ))
 }
 
@@ -165,6 +192,12 @@ impl Span<'_> {
             Dtype::F64 => self.converted(0f32, |from: &[f64], to| each(from, to, |value| value as f32))?,
             _ => return Ok(None),
         }))
+    }
+
+    /// fp8 without its scale.
+    fn float8_values(&self, format: Float8) -> Result<Vec<f32>, CheckpointError> {
+        let table = format.values();
+        self.converted(0f32, |from: &[u8], to| each(from, to, |byte| table[usize::from(byte)]))
     }
 
     /// The same in f16. PyTorch narrows f64 by way of f32, too.

@@ -62,7 +62,7 @@ impl WeightFiles {
         let ggufs: Vec<String> = files.iter().filter(|name| name.ends_with(".gguf")).cloned().collect();
         let (variant, mut forms) = forms_there(place, files, wanted)?;
         if forms.is_empty() {
-            return Self::only_gguf(place, ggufs);
+            return Self::alone(place, files, ggufs);
         }
         let (form, format) = forms.remove(0);
         let index = if is_index(&form) { weight_map(place, &form, &read(&form)?)? } else { HashMap::new() };
@@ -71,22 +71,40 @@ impl WeightFiles {
         Ok(Some(Self { format, unused: unused.collect(), form, names, index, variant }))
     }
 
-    /// The GGUF file of a component that has no weights of another form.
-    fn only_gguf(place: &str, mut ggufs: Vec<String>) -> Result<Option<Self>, CheckpointError> {
+    /// The GGUF file of a component that has no weights of another form, or else its only safetensors file: what is
+    /// published for other programs has names of its own.
+    fn alone(place: &str, files: &BTreeSet<String>, mut ggufs: Vec<String>) -> Result<Option<Self>, CheckpointError> {
         if ggufs.len() > 1 {
             return Err(CheckpointError::weights(
                 place,
                 format!("there are several GGUF files; give the one to use as --transformer: {}", ggufs.join(", ")),
             ));
         }
-        Ok(ggufs.pop().map(|form| Self {
-            format: Format::Gguf,
+        let is_single = |name: &&String| name.ends_with(".safetensors") && *name != LORA_FILE && !name.contains("-of-");
+        let singles: Vec<_> = files.iter().filter(is_single).collect();
+        let (format, form) = match (ggufs.pop(), singles.as_slice()) {
+            (Some(gguf), _) => (Format::Gguf, gguf),
+            (None, [single]) => (Format::Single, (*single).clone()),
+            _ => return Ok(None),
+        };
+        Ok(Some(Self {
+            format,
             names: BTreeSet::from([form.clone()]),
             form,
             index: HashMap::new(),
             variant: None,
             unused: Vec::new(),
         }))
+    }
+
+    /// The file in `folder` that these weights are, if it may have the names that a transformer's makers gave its tensors.
+    pub(crate) fn transformer_file(&self, folder: &Path, library: Library) -> Result<Option<PathBuf>, CheckpointError> {
+        let is_one = match self.format {
+            Format::Gguf => true,
+            Format::Single => library == Library::Diffusers && !class_of(folder)?.starts_with("Autoencoder"),
+            Format::Safetensors | Format::Pickle => false,
+        };
+        Ok(is_one.then(|| folder.join(&self.form)))
     }
 
     /// Chooses in a local folder.
@@ -303,5 +321,18 @@ mod tests {
         assert_eq!(choose(&both, Library::Transformers, None).unwrap().unwrap().form, both[0]);
         assert_eq!(choose(&both, Library::Diffusers, None).unwrap().unwrap().form, both[1]);
         assert_eq!(choose(&["config.json"], Library::Diffusers, None).unwrap(), None);
+    }
+
+    /// `t5xxl_fp8_e4m3fn.safetensors` and the like.
+    #[test]
+    fn a_file_that_is_alone_may_have_any_name() {
+        let of = |files: &[&str]| choose(files, Library::Transformers, None).unwrap();
+        let chosen = of(&["config.json", "t5xxl_fp8_e4m3fn.safetensors"]).unwrap();
+        assert_eq!((chosen.form.as_str(), chosen.format), ("t5xxl_fp8_e4m3fn.safetensors", Format::Single));
+        assert_eq!(of(&["a.safetensors", "b.gguf"]).unwrap().format, Format::Gguf);
+        for files in [["a.safetensors", "b.safetensors"], ["config.json", "model-00001-of-00002.safetensors"]] {
+            assert_eq!(of(&files), None);
+        }
+        assert_eq!(of(&[LORA_FILE]), None);
     }
 }

@@ -16,6 +16,8 @@ pub enum Format {
     Pickle,
     /// `.gguf`
     Gguf,
+    /// `.safetensors` under a name of its own.
+    Single,
 }
 
 /// The library that loads a component.

@@ -15,10 +15,12 @@
 mod builders;
 mod files;
 mod forms;
+mod names;
 mod parameters;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::Path;
+use std::slice;
 use std::sync::{Arc, OnceLock};
 
 use candle_core::{DType, Device, Shape, Tensor};
@@ -26,7 +28,7 @@ use candle_nn::VarBuilder;
 
 use crate::CheckpointError;
 use crate::formats::lora::ADVICE as LORA_ADVICE;
-use crate::formats::{gguf, lora, original, pickle, prefix, safetensors};
+use crate::formats::{gguf, lora, original, pickle, prefix, safetensors, scales};
 use crate::random::no_memory;
 use crate::shown::{check_names, shortened};
 use crate::stored::entry::Entry;
@@ -38,6 +40,7 @@ pub(crate) use files::{LORA_FILE, Wanted, WeightFiles, dangling, is_plain_name};
 use forms::Format;
 pub(crate) use forms::Library;
 pub use forms::is_variant;
+use names::current_name;
 pub use parameters::Parameters;
 
 /// How many times as large as their file tensors may be together: some share what is stored, such as the tables of
@@ -63,7 +66,7 @@ pub struct Weights {
 
 impl Weights {
     /// Opens the weights in `folder` that diffusers would load: shards with an index, then
-    /// `diffusion_pytorch_model.safetensors`, then `.bin`; then the names of transformers; then the only `.gguf` file.
+    /// `diffusion_pytorch_model.safetensors`, then `.bin`; then the names of transformers; then a file that is alone.
     ///
     /// # Errors
     /// None of them exists, a shard is missing, or a file is damaged or of a kind that is not read.
@@ -74,17 +77,25 @@ impl Weights {
     /// Opens the weights in `folder` that a library would load.
     pub fn open_wanted(folder: &Path, wanted: Wanted<'_>) -> Result<Arc<Self>, CheckpointError> {
         let files = WeightFiles::in_folder(folder, wanted)?;
+        if let Some(file) = files.transformer_file(folder, wanted.library)? {
+            return Self::open_file(&file, folder);
+        }
         let mut weights = Self::empty(folder.display().to_string());
+        let mut tensors = Vec::new();
         for name in &files.names {
             let source = Source::open(&folder.join(name))?;
-            let tensors = match files.format {
-                Format::Safetensors => safetensors::tensors(&source)?,
+            let found = match files.format {
                 Format::Pickle => pickle::tensors(&source)?,
-                Format::Gguf => return Self::open_file(&folder.join(name), folder),
+                _ => safetensors::tensors(&source)?,
             };
-            weights.add(source, whole(tensors))?;
+            let index = weights.sources.len();
+            tensors.extend(found.into_iter().map(|(name, tensor)| (name, tensor.in_source(index))));
+            weights.sources.push(source);
         }
-        weights.check_index(&files.index)?;
+        weights.check_index(&files.index, &tensors)?;
+        // A shard may hold scales of another's weights.
+        let tensors = scales::applied(tensors, &weights.sources)?;
+        weights.add(whole(tensors))?;
         weights.check_is_model()?;
         Ok(Arc::new(weights.complete()))
     }
@@ -101,13 +112,12 @@ impl Weights {
             let file = gguf::open(&source)?;
             (file.tensors, file.architecture)
         } else {
-            (safetensors::tensors(&source)?, None)
+            (scales::applied(safetensors::tensors(&source)?, slice::from_ref(&source))?, None)
         };
         let entries = original::entries(tensors, &class, architecture.as_deref());
         let entries = entries.map_err(|what| source.damaged(what))?;
-        let mut weights = Self { shapes_are_loose: true, ..Self::empty(path.display().to_string()) };
-        weights.add(source, entries)?;
-        Ok(Arc::new(weights.complete()))
+        let weights = Self { shapes_are_loose: true, ..Self::empty(path.display().to_string()) };
+        weights.of_one(source, entries)
     }
 
     /// Opens a safetensors file that is part of the program; `name` stands for it in errors.
@@ -117,9 +127,7 @@ impl Weights {
     pub fn embedded(name: &str, bytes: &'static [u8]) -> Result<Arc<Self>, CheckpointError> {
         let source = Source::memory(name, bytes);
         let tensors = safetensors::tensors(&source)?;
-        let mut weights = Self::empty(name.to_string());
-        weights.add(source, whole(tensors))?;
-        Ok(Arc::new(weights.complete()))
+        Self::empty(name.to_string()).of_one(source, whole(tensors))
     }
 
     /// A builder that gives model code these tensors in `dtype` on `device`.
@@ -190,9 +198,7 @@ impl Weights {
     /// Tensors of one source.
     #[cfg(any(test, fuzzing))]
     pub(crate) fn of_source(source: Source, entries: Vec<(String, Entry)>) -> Result<Arc<Self>, CheckpointError> {
-        let mut weights = Self::empty(source.to_string());
-        weights.add(source, entries)?;
-        Ok(Arc::new(weights.complete()))
+        Self::empty(source.to_string()).of_one(source, entries)
     }
 
     fn empty(place: String) -> Self {
@@ -212,34 +218,49 @@ impl Weights {
         self
     }
 
-    fn add(&mut self, source: Source, entries: Vec<(String, Entry)>) -> Result<(), CheckpointError> {
-        let bytes = entries.iter().fold(0u64, |sum, (_, entry)| sum.saturating_add(entry.bytes()));
-        if bytes > source.len().saturating_mul(MAX_SHARING) {
-            return Err(source.damaged(format!(
-                "its tensors have {bytes} bytes together, the file {}: too many share the same bytes",
-                source.len()
-            )));
+    /// With tensors of one source.
+    fn of_one(mut self, source: Source, entries: Vec<(String, Entry)>) -> Result<Arc<Self>, CheckpointError> {
+        self.sources.push(source);
+        self.add(entries)?;
+        Ok(Arc::new(self.complete()))
+    }
+
+    /// Adds tensors of [`Self::sources`].
+    fn add(&mut self, entries: Vec<(String, Entry)>) -> Result<(), CheckpointError> {
+        for (index, source) in self.sources.iter().enumerate() {
+            let own = || entries.iter().filter(|(_, entry)| entry.source_index() == index);
+            let bytes = own().fold(0u64, |sum, (_, entry)| sum.saturating_add(entry.bytes()));
+            if bytes > source.len().saturating_mul(MAX_SHARING) {
+                return Err(source.damaged(format!(
+                    "its tensors have {bytes} bytes together, the file {}: too many share the same bytes",
+                    source.len()
+                )));
+            }
+            check_names(own().map(|(name, _)| name.as_str())).map_err(|what| source.damaged(what))?;
         }
-        check_names(entries.iter().map(|(name, _)| name.as_str())).map_err(|what| source.damaged(what))?;
-        for (name, mut entry) in entries {
-            entry.set_source(self.sources.len());
-            let name = current_name(prefix::unwrapped(name));
+        for (name, entry) in entries {
+            let name = current_name(name);
+            let source = entry.source_index();
             if self.tensors.insert(name.clone(), entry).is_some() {
                 return Err(CheckpointError::tensor(
-                    source,
+                    &self.sources[source],
                     &name,
                     format!("tensor `{}` is stored a second time, also in this or an earlier shard", shortened(&name)),
                 ));
             }
         }
-        self.sources.push(source);
         Ok(())
     }
 
     /// Every tensor that a shard index promises must be there.
-    fn check_index(&self, index: &HashMap<String, String>) -> Result<(), CheckpointError> {
+    fn check_index(
+        &self,
+        index: &HashMap<String, String>,
+        tensors: &[(String, StoredTensor)],
+    ) -> Result<(), CheckpointError> {
+        let there: HashSet<String> = tensors.iter().map(|(name, _)| current_name(name.clone())).collect();
         for (name, file) in index {
-            if !self.tensors.contains_key(&current_name(prefix::unwrapped(name.clone()))) {
+            if !there.contains(&current_name(name.clone())) {
                 return Err(CheckpointError::tensor(
                     &self.place,
                     name,
@@ -366,26 +387,6 @@ impl Weights {
 
 fn whole(tensors: Vec<(String, StoredTensor)>) -> Vec<(String, Entry)> {
     tensors.into_iter().map(|(name, tensor)| (name, Entry::whole(tensor))).collect()
-}
-
-/// Gives tensors the names of today's diffusers.
-///
-/// VAEs saved before diffusers 0.15 (the published DiT-XL ones among them) call the projections of
-/// their attention `query`, `key`, `value` and `proj_attn`; diffusers renames them while loading.
-fn current_name(name: String) -> String {
-    const RENAMED: [(&str, &str); 4] =
-        [("query", "to_q"), ("key", "to_k"), ("value", "to_v"), ("proj_attn", "to_out.0")];
-    let parts: Vec<&str> = name.split('.').collect();
-    let [.., "attentions", _, projection, parameter] = parts.as_slice() else {
-        return name;
-    };
-    match RENAMED.iter().find(|(old, _)| old == projection) {
-        Some((_, new)) => {
-            let kept = name.len() - projection.len() - 1 - parameter.len();
-            format!("{}{new}.{parameter}", &name[..kept])
-        }
-        None => name,
-    }
 }
 
 #[cfg(test)]

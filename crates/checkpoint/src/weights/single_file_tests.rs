@@ -34,10 +34,8 @@ fn error_of(file: &Path, class: &str) -> String {
 /// What GGUF files of diffusers' names look like: those of no family, here, so that they are kept.
 fn blocks() -> Arc<Weights> {
     let source = Source::open(&fixture("blocks.gguf")).unwrap();
-    let mut weights = Weights::empty("blocks".to_owned());
     let tensors = gguf::open(&source).unwrap().tensors;
-    weights.add(source, whole(tensors)).unwrap();
-    Arc::new(weights)
+    Weights::of_source(source, whole(tensors)).unwrap()
 }
 
 fn largest(tensor: &Tensor) -> f32 {
@@ -96,6 +94,19 @@ fn a_gguf_file_alone_in_a_folder_is_found() {
     let error = Weights::open(folder.path()).unwrap_err().to_string();
     assert!(error.contains("several GGUF files; give the one to use as --transformer"), "{error}");
     assert!(error.contains("flux1-dev-F16.gguf"), "{error}");
+}
+
+#[test]
+fn diffusers_names_are_those_of_every_family() {
+    let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures");
+    for name in ["hunyuan-1.2", "qwen-image", "sana", "pixart-sigma", "sd3", "flux-dev", "flux2-klein", "z-image-turbo"]
+    {
+        let folder = fixtures.join(name).join("model/transformer");
+        let mut files = fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path());
+        let file = files.find(|path| path.to_string_lossy().ends_with("l.safetensors")).expect(name);
+        let (single, expected) = (Weights::open_file(&file, &folder).unwrap(), Weights::open(&folder).unwrap());
+        assert!(single.names().eq(expected.names()), "{name}");
+    }
 }
 
 #[test]

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use candle_core::{DType, Device};
 
 use super::*;
+use crate::stored::matrix::MatrixValues;
 
 const FILE: &str = "diffusion_pytorch_model.safetensors";
 
@@ -66,6 +67,35 @@ fn every_form_gives_torchs_values() {
         let weights = Weights::open(&folder).unwrap();
         assert_as_torch(&weights, &folder);
         weights.finish(&["position_ids"]).unwrap();
+    }
+}
+
+/// All numbers of both formats, with scales of all shapes, in another shard.
+#[test]
+fn fp8_has_torchs_values() {
+    let folder = fixture("fp8");
+    let weights = Weights::open(&folder).unwrap();
+    assert_as_torch(&weights, &folder);
+    weights.finish(&[]).unwrap();
+}
+
+/// Of any size, in one byte a number.
+#[test]
+fn fp8_is_kept_with_its_scales() {
+    let folder = fixture("fp8");
+    let text = fs::read_to_string(folder.join("expected.json")).unwrap();
+    let expected: HashMap<String, Expected> = serde_json::from_str(&text).unwrap();
+    let parameters = Weights::open(&folder).unwrap().parameters(DType::F32, &Device::Cpu);
+    for (name, scales) in [("e4m3", 1), ("e5m2", 1), ("whole", 1), ("rows", 124), ("columns", 127)] {
+        let Expected { shape, f32, .. } = &expected[&format!("{name}.weight")];
+        let matrix = parameters.pp(name).matrix(shape[0], shape[1], "weight").unwrap();
+        assert_eq!(matrix.bytes(), shape[0] * shape[1] + 4 * scales, "{name}");
+        let MatrixValues::Float8(rows) = &matrix.values else { panic!("{name} is not kept as fp8") };
+        let mut values = vec![0.0; f32.len()];
+        rows.widen(0..shape[0], &mut values);
+        assert_eq!(&values, f32, "{name}");
+        rows.widen(5..7, &mut values[..4]);
+        assert_eq!(values[..4], f32[10..14], "{name}");
     }
 }
 
@@ -358,8 +388,7 @@ fn tensors_that_share_too_much_are_refused() {
     let bytes: &'static [u8] = &[0; 64];
     let broadcast = |rows: usize| {
         let tensor = StoredTensor::strided(::safetensors::Dtype::F32, vec![rows, 16], vec![0, 1], 0);
-        Weights::empty("model".to_owned())
-            .add(Source::memory("model.bin", bytes), whole(vec![("a".to_owned(), tensor)]))
+        Weights::of_source(Source::memory("model.bin", bytes), whole(vec![("a".to_owned(), tensor)]))
     };
     broadcast(4).unwrap();
     let error = broadcast(5).unwrap_err().to_string();

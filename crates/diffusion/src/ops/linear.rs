@@ -142,7 +142,7 @@ impl Operands<'_> {
                 kernels::multiply(rows, packed, epilogue, &mut output);
                 Ok(())
             }
-            Weights::Blocks(blocks) => kernels::multiply_widened(rows, blocks, inputs, epilogue, &mut output),
+            Weights::Narrow(narrow) => kernels::multiply_widened(rows, narrow, inputs, epilogue, &mut output),
             Weights::Plain(_) | Weights::OnDevice(_) => candle_core::bail!("the weights are not packed"),
         })?;
         Ok(answer(output, shape))

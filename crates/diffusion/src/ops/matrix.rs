@@ -1,13 +1,14 @@
 //! The weight matrix of a linear layer, where and as the products with it are taken.
 //!
-//! Weights stay as narrow as they are stored: bf16 and f16 under f32 activations, and ggml's blocks under any. On the CPU
-//! f32, bf16 and f16 are packed once, here, and blocks are widened a few rows at a time where they are used, so that a
-//! quantised model gives what its dequantised weights would and no copy of the weights exists. (ggml and candle's
-//! `QMatMul` round activations to 8 bits instead.) On other devices blocks are widened matrix by matrix.
+//! Weights stay as narrow as they are stored: bf16 and f16 under f32 activations, fp8 and ggml's blocks under any. On the
+//! CPU f32, bf16 and f16 are packed once, here, and what is narrower is widened a few rows at a time where it is used, so
+//! that such a model gives what its widened weights would and no copy of the weights exists. (ggml and candle's
+//! `QMatMul` round activations to 8 bits instead.) On other devices blocks are widened matrix by matrix, and fp8 when it is
+//! loaded.
 
 use std::ops::Range;
 
-use afterimage_checkpoint::{BlockRows, MatrixValues, StoredMatrix};
+use afterimage_checkpoint::{BlockRows, Float8Rows, MatrixValues, StoredMatrix};
 use afterimage_kernels::{PackedWeights, PlainWeights, WeightRows};
 use candle_core::quantized::{QStorage, QTensor};
 use candle_core::{DType, Device, Result, Tensor};
@@ -28,8 +29,8 @@ pub(super) enum Weights {
     Packed(PackedWeights),
     /// The same on another device; or what takes no memory, of which nothing is computed.
     Plain(Tensor),
-    /// Quantised, in main memory.
-    Blocks(Blocks),
+    /// Narrower than that, in main memory.
+    Narrow(Narrow),
     /// Quantised, on another device.
     OnDevice(Box<DeviceBlocks>),
 }
@@ -43,9 +44,12 @@ pub(super) struct DeviceBlocks {
     dtype: DType,
 }
 
-/// Quantised rows in main memory.
+/// Rows in main memory that are widened where they are used.
 #[derive(Debug)]
-pub(super) struct Blocks(BlockRows);
+pub(super) enum Narrow {
+    Blocks(BlockRows),
+    Float8(Float8Rows),
+}
 
 impl Matrix {
     /// For products in `dtype` on `device`.
@@ -56,7 +60,9 @@ impl Matrix {
         let StoredMatrix { outputs, inputs, values } = stored;
         let weights = match values {
             MatrixValues::Plain(weights) => plain(weights, outputs, inputs)?,
-            MatrixValues::Blocks(rows) if device.is_cpu() => Weights::Blocks(Blocks(rows)),
+            MatrixValues::Float8(rows) if device.is_cpu() => Weights::Narrow(Narrow::Float8(rows)),
+            MatrixValues::Float8(_) => candle_core::bail!("fp8 is widened when it is loaded onto {device:?}"),
+            MatrixValues::Blocks(rows) if device.is_cpu() => Weights::Narrow(Narrow::Blocks(rows)),
             MatrixValues::Blocks(rows) => {
                 let storage = QStorage::from_data(rows.bytes().into(), device, rows.dtype())?;
                 let weights = QTensor::new(storage, (outputs, inputs))?;
@@ -83,7 +89,7 @@ impl Matrix {
         let weights = match &self.weights {
             Weights::OnDevice(blocks) => blocks.weights.dequantize(&blocks.device)?.to_dtype(blocks.dtype)?,
             Weights::Plain(weights) => weights.clone(),
-            Weights::Packed(_) | Weights::Blocks(_) => candle_core::bail!("the weights are in main memory"),
+            Weights::Packed(_) | Weights::Narrow(_) => candle_core::bail!("the weights are in main memory"),
         };
         let mut shape = x.dims().to_vec();
         if let Some(last) = shape.last_mut() {
@@ -109,11 +115,14 @@ fn plain(weights: Tensor, outputs: usize, inputs: usize) -> Result<Weights> {
     Ok(Weights::Packed(PackedWeights::new(outputs, inputs, plain)))
 }
 
-impl WeightRows for Blocks {
+impl WeightRows for Narrow {
     type Error = candle_core::Error;
 
     fn widen(&self, rows: Range<usize>, values: &mut [f32]) -> Result<()> {
-        values.copy_from_slice(&self.0.widened(rows)?);
+        match self {
+            Self::Blocks(blocks) => values.copy_from_slice(&blocks.widened(rows)?),
+            Self::Float8(numbers) => numbers.widen(rows, values),
+        }
         Ok(())
     }
 }
@@ -122,7 +131,7 @@ impl WeightRows for Blocks {
 pub(crate) enum Stack {
     /// Their outputs side by side.
     Stacked(StoredMatrix),
-    /// They are stored in different ways, or quantised.
+    /// They are stored in different ways, or narrower than 16 bits.
     Separate(Vec<StoredMatrix>),
 }
 
@@ -145,6 +154,7 @@ pub(crate) fn stack(matrices: Vec<StoredMatrix>) -> Result<Stack> {
 
 #[cfg(test)]
 mod tests {
+    use afterimage_checkpoint::{Float8, Scale};
     use candle_core::quantized::GgmlDType;
     use half::bf16;
 
@@ -207,6 +217,35 @@ mod tests {
                 found.flatten_all().unwrap().to_vec1::<bf16>().unwrap(),
                 wide.flatten_all().unwrap().to_vec1::<bf16>().unwrap()
             );
+        }
+    }
+
+    #[test]
+    fn products_with_fp8_are_those_of_widened_weights() {
+        let bytes: Vec<u8> = (0..5 * 300).map(|index| (index * 37 % 256) as u8).collect();
+        for (format, scale) in [
+            (Float8::E4M3, Scale::Tensor(0.03)),
+            (Float8::E5M2, Scale::Tensor(1e-5)),
+            (Float8::E4M3, Scale::Rows(vec![0.01, 3.0, 0.5, 1.0, 0.1])),
+        ] {
+            // Numbers only: of the bytes that stand for none, others are made.
+            let bytes: Vec<u8> = bytes
+                .iter()
+                .map(|byte| if format.values()[usize::from(*byte)].is_finite() { *byte } else { 0x21 })
+                .collect();
+            let mut values = vec![0.0; bytes.len()];
+            let rows = Float8Rows::new(format, bytes, scale, 300);
+            rows.widen(0..5, &mut values);
+            let stored = StoredMatrix { outputs: 5, inputs: 300, values: MatrixValues::Float8(rows) };
+            assert!(stored.bytes() <= 5 * 300 + 5 * 4);
+            let narrow = Matrix::new(stored, DType::F32, &Device::Cpu).unwrap();
+            let values = Tensor::from_vec(values, (5, 300), &Device::Cpu).unwrap();
+            let wide = Matrix::new(StoredMatrix::dense(values), DType::F32, &Device::Cpu).unwrap();
+            let x = plain_sines(2 * 9 * 300).reshape((2, 9, 300)).unwrap();
+            for x in [x.clone(), x.to_dtype(DType::BF16).unwrap()] {
+                let of = |matrix| product(matrix, &x).to_dtype(DType::F32).unwrap().flatten_all().unwrap();
+                assert_eq!(of(&narrow).to_vec1::<f32>().unwrap(), of(&wide).to_vec1::<f32>().unwrap(), "{format}");
+            }
         }
     }
 

@@ -165,6 +165,22 @@ fn t5_tokens_equal_transformers() {
     }
 }
 
+/// As `t5xxl_fp8_e4m3fn.safetensors` and its scaled form are shared.
+#[test]
+fn states_of_t5_in_fp8_equal_transformers_with_widened_weights() {
+    for name in ["t5-plain", "t5-scaled"] {
+        let fixture = Fixture::open("sd3").with_folder("text_encoder_3", &format!("fp8/{name}"));
+        let t5 = t5(&fixture, "text_encoder_3", "tokenizer_3");
+        for prompt in ["short", "long"] {
+            let prompts = fixture.golden["prompts"].as_array().unwrap();
+            let text = prompts.iter().find(|entry| entry["name"] == prompt).unwrap()["text"].as_str().unwrap();
+            let expected = &fixture.tensors[&format!("forward.{prompt}")];
+            let found = t5.encode_padded(text, expected.dim(1).unwrap()).unwrap().states;
+            assert_near(&found, expected, &format!("{name}, {prompt}"));
+        }
+    }
+}
+
 #[test]
 fn states_of_stable_diffusion_3_equal_diffusers() {
     check_sd3_states("sd3");

@@ -218,9 +218,10 @@ pub(super) struct T5Encoder {
 }
 
 impl T5Encoder {
-    /// Tensors of published files that the encoder has no use for: a decoder's, and the tokens under
-    /// another name.
-    pub(super) const UNUSED_WEIGHTS: &[&str] = &["encoder.embed_tokens.weight", "decoder.", "lm_head.weight"];
+    /// Tensors of published files that the encoder has no use for: a decoder's, the tokens under another name, and what
+    /// ComfyUI keeps in every text encoder's file.
+    pub(super) const UNUSED_WEIGHTS: &[&str] =
+        &["encoder.embed_tokens.weight", "decoder.", "lm_head.weight", "logit_scale", "spiece_model"];
 
     pub(super) fn new(config: &T5Config, parameters: &Parameters) -> Result<Self> {
         let encoder = parameters.pp("encoder");

@@ -50,6 +50,9 @@ const OTHERS: [(&str, &str); 4] = [
     ("enc.blk.0.attn_q.weight", "a text encoder"),
 ];
 
+/// Parts of diffusers' names of transformers, of which HunyuanDiT's alone is no `transformer_blocks.`.
+const DIFFUSERS_BLOCKS: [&str; 2] = ["transformer_blocks.", "blocks.0.attn1."];
+
 /// A tensor of diffusers and the rows of a stored one that make it.
 type Part = (&'static str, Vec<Range<usize>>);
 
@@ -82,7 +85,7 @@ pub(crate) fn entries(
     }
     let tensors = without_prefix(tensors);
     let Some(names) = FAMILIES.iter().find(|names| tensors.keys().any(|name| name.starts_with(names.sign))) else {
-        if tensors.keys().any(|name| name.contains("transformer_blocks.")) {
+        if tensors.keys().any(|name| DIFFUSERS_BLOCKS.iter().any(|blocks| name.contains(blocks))) {
             return Ok(tensors.into_iter().map(|(name, tensor)| (name, Entry::whole(tensor))).collect());
         }
         return Err(format!("it holds {}, but config.json describes a {class}", describe(&tensors, architecture)));

@@ -52,5 +52,13 @@ fn a_forward_equals_diffusers() {
 
 #[test]
 fn a_forward_with_quantised_weights_equals_diffusers_with_dequantised_ones() {
-    check_forward(&Fixture::open("flux-dev").with_single_file("flux-dev", "flux-dev.gguf"));
+    check_forward(&Fixture::open("flux-dev").with_single_file("single-files/flux-dev.gguf"));
+}
+
+/// Scaled matrices under original names, and everything in fp8 as it is.
+#[test]
+fn forwards_with_fp8_equal_diffusers_with_widened_weights() {
+    for file in ["fp8/flux-dev.safetensors", "fp8/flux-dev-plain.safetensors"] {
+        check_forward(&Fixture::open("flux-dev").with_single_file(file));
+    }
 }

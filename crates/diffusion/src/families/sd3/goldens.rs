@@ -45,6 +45,12 @@ fn a_forward_with_normed_queries_and_second_attentions_equals_diffusers() {
 
 #[test]
 fn forwards_with_single_files_equal_diffusers() {
-    check_forward(&Fixture::open("sd3").with_single_file("sd3", "sd3.gguf"));
-    check_forward(&Fixture::open("sd3.5").with_single_file("sd3.5", "sd3.5.safetensors"));
+    check_forward(&Fixture::open("sd3").with_single_file("single-files/sd3.gguf"));
+    check_forward(&Fixture::open("sd3.5").with_single_file("single-files/sd3.5.safetensors"));
+}
+
+/// E5M2 in diffusers' layout.
+#[test]
+fn a_forward_with_fp8_equals_diffusers_with_widened_weights() {
+    check_forward(&Fixture::open("sd3").with_folder("transformer", "fp8/sd3"));
 }

@@ -35,8 +35,7 @@ fn check_texts(name: &str) {
     }
 }
 
-fn check_forward(name: &str) {
-    let fixture = Fixture::open(name);
+fn check_forward(fixture: &Fixture) {
     let given = |name: &str| &fixture.tensors[&format!("forward.{name}")];
     let latents = given("latents");
     let rows = latents.dim(0).unwrap();
@@ -101,10 +100,16 @@ fn texts_of_the_base_model_equal_transformers() {
 
 #[test]
 fn a_forward_of_turbo_equals_diffusers() {
-    check_forward("z-image-turbo");
+    check_forward(&Fixture::open("z-image-turbo"));
 }
 
 #[test]
 fn a_forward_of_rows_with_captions_of_different_lengths_equals_diffusers() {
-    check_forward("z-image");
+    check_forward(&Fixture::open("z-image"));
+}
+
+/// Joined projections under original names, with a scale for each row.
+#[test]
+fn a_forward_with_fp8_equals_diffusers_with_widened_weights() {
+    check_forward(&Fixture::open("z-image").with_single_file("fp8/z-image.safetensors"));
 }
