@@ -26,7 +26,7 @@ fn model_with(profile: &Value) -> (tempfile::TempDir, PathBuf) {
 fn setting(config: Value, speedup: f64, psnr: f64) -> Value {
     json!({
         "cache_backend": "cache_dit", "cache_config": config, "speedup": speedup, "hit_rate": 0.5,
-        "psnr_db": {"min": psnr, "mean": psnr + 3.0}, "ssim": {"min": 0.9, "mean": 0.95}
+        "psnr_db": {"min": psnr - 2.0, "p05": psnr, "mean": psnr + 3.0}, "ssim": {"min": 0.8, "p05": 0.9, "mean": 0.95}
     })
 }
 
@@ -78,7 +78,7 @@ fn the_chosen_setting_is_told_and_can_be_sent_by_itself() {
         let auto = server.generate(&request(&floor));
         let (cache, choice) = (&auto["cache"], &auto["cache"]["auto"]);
         assert_eq!((&choice["outcome"], &cache["backend"]), (&json!("chosen"), &json!("cache_dit")), "{floor}");
-        assert_eq!(choice["setting"]["psnr_db"]["min"], psnr, "{floor}");
+        assert_eq!(choice["setting"]["psnr_db"]["p05"], psnr, "{floor}");
         assert_eq!(choice["measured_on"]["pictures"], 3);
         assert_eq!(auto.get("warnings"), None, "{auto}");
         let effective = json!({"cache_backend": cache["backend"], "cache_config": cache["config"]});
@@ -116,7 +116,7 @@ fn without_a_fitting_measurement_there_is_no_cache_and_the_answer_says_so() {
     let mut unnamed = request(&json!({}));
     unnamed.as_object_mut().unwrap().remove("cache_backend");
     let answer = server.generate(&unnamed);
-    assert_eq!(answer["cache"]["auto"]["setting"]["psnr_db"]["min"], 31.0, "the server's own floor is 28 dB");
+    assert_eq!(answer["cache"]["auto"]["setting"]["psnr_db"]["p05"], 31.0, "the server's own floor is 28 dB");
     assert_eq!(answer["cache"]["auto"]["floor"], json!({"min_psnr": 28.0}));
     let other = server.generate(&request(&json!({"guidance_scale": 7})));
     assert_eq!(other["cache"]["auto"]["outcome"], "chosen");

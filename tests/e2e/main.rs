@@ -50,3 +50,4 @@ mod streaming;
 mod sweeps;
 mod text_encoder_memory;
 mod text_to_image;
+mod tune;

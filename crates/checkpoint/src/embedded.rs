@@ -22,8 +22,9 @@ macro_rules! embedded_files {
     };
 }
 
-static FILES: [EmbeddedFile; 7] = embedded_files![
+static FILES: [EmbeddedFile; 8] = embedded_files![
     "cache_fit.json",
+    "cache_profile.json",
     "model_index.json",
     "scheduler/scheduler_config.json",
     "transformer/config.json",

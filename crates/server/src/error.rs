@@ -77,6 +77,9 @@ pub(crate) enum ProgramError {
         /// What is left.
         kept: String,
     },
+    /// A search has found nothing.
+    #[error("{0}")]
+    NotFound(String),
     /// A server is not well, or does not answer.
     #[error("{0}")]
     Unhealthy(String),

@@ -1,7 +1,7 @@
 //! What the program says to the person or script that started it.
 //!
 //! Results go to standard output, everything else to standard error. A reader that has closed its end is
-//! no reason to fail, so write errors are dropped (the `print` macros would panic).
+//! no reason to fail (the `print` macros would panic).
 
 use std::fmt::Display;
 use std::io::Write;
@@ -19,12 +19,7 @@ pub(crate) fn line(text: impl Display) {
     let _ = writeln!(std::io::stdout(), "{text}");
 }
 
-/// A text with line breaks of its own.
-pub(crate) fn text(text: &[u8]) {
-    let _ = std::io::stdout().write_all(text);
-}
-
-/// The same where a lost result must not look like a success. A reader that has closed its end is none.
+/// Bytes as they are, where a lost result must not look like a success. A reader that has closed its end is none.
 pub(crate) fn result(text: &[u8]) -> std::io::Result<()> {
     let mut stdout = std::io::stdout();
     match stdout.write_all(text).and_then(|()| stdout.flush()) {

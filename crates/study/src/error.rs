@@ -32,6 +32,18 @@ pub enum StudyError {
     /// Two pictures of one request differ in size, which is a fault of the model.
     #[error("{0}")]
     Likeness(#[from] LikenessError),
+    /// Pictures are too small to be compared by SSIM.
+    #[error("the pictures are smaller than the 7 x 7 pixels that SSIM compares")]
+    NotComparable,
+    /// The clock stood still.
+    #[error("the pictures took no measurable time")]
+    NotTimed,
+    /// What was measured is nothing that a profile holds, which is a fault of this program.
+    #[error("internal error: {0}")]
+    Profile(String),
+    /// A setting that is searched cannot be parsed, which is a fault of this program.
+    #[error("internal error: {0}")]
+    Config(#[from] afterimage_cache::ConfigError),
     /// The operating system gives no runtime to wait in.
     #[error("cannot wait for pictures: {0}")]
     Runtime(#[from] std::io::Error),

@@ -18,6 +18,7 @@ pub mod report;
 mod row;
 mod setting;
 mod study;
+pub mod tune;
 
 pub use cancellation::Cancellation;
 pub use error::StudyError;

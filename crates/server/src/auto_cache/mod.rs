@@ -139,7 +139,7 @@ fn uncached(found: String) -> RequestWarning {
     RequestWarning {
         param: "cache_backend".to_owned(),
         code: "auto_uncached",
-        message: format!("{found}, so no step is reused"),
+        message: format!("{found}, so no step is reused; `afterimage tune` measures settings"),
     }
 }
 

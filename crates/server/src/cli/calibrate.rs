@@ -7,7 +7,7 @@ use afterimage_runner::{ImageSpec, MODEL_FIT_FILE, ModelInfo, Pipeline, calibrat
 use indicatif::ProgressBar;
 
 use super::model::{DeviceArg, ModelArgs};
-use super::output_file::{Existing, OutputFile};
+use super::output_file::{Existing, OutputFile, OutputTarget};
 use super::prompts;
 use super::within::count;
 use crate::error::ProgramError;
@@ -54,23 +54,22 @@ impl CalibrateArgs {
             return Err(ProgramError::setting("steps", "it is 0; a picture needs at least one"));
         }
         let prompts = self.prompts.as_deref().map(prompts::of_file).transpose()?;
-        let file = self.file()?;
+        let target = self.target()?;
         let pipeline = self.model.source(None)?.load(self.device.device)?;
         let images = self.images(&pipeline, prompts)?;
         let bar = ProgressBar::new(self.images as u64);
         let fit = calibrate(&pipeline, &images, |done| bar.set_position(done as u64))?;
         bar.finish_and_clear();
         let text = serde_json::to_string(&fit).expect("numbers and names can always be written as JSON");
-        match file {
-            None => terminal::line(text),
-            Some(file) => terminal::line(file.write((text + "\n").as_bytes())?.display()),
-        }
+        let name = target.write((text + "\n").as_bytes())?;
+        name.iter().for_each(|name| terminal::line(name.display()));
         Ok(())
     }
 
-    /// The file to write, which can be written; `None` for standard output.
-    fn file(&self) -> Result<Option<OutputFile>, ProgramError> {
-        let Some(path) = self.output.clone().filter(|path| path.as_os_str() != "-") else { return Ok(None) };
+    /// Where the result goes, which can be written.
+    fn target(&self) -> Result<OutputTarget, ProgramError> {
+        let path = self.output.clone().filter(|path| path.as_os_str() != "-");
+        let Some(path) = path else { return Ok(OutputTarget::StandardOutput) };
         if path.is_dir() {
             let within = path.join(MODEL_FIT_FILE);
             let message = format!("{} is a folder; give a file name, such as {}", path.display(), within.display());
@@ -81,7 +80,7 @@ impl CalibrateArgs {
             let message = format!("{} is there already; --overwrite replaces it", file.path().display());
             return Err(ProgramError::setting("output", message));
         }
-        Ok(Some(file))
+        Ok(OutputTarget::File(file))
     }
 
     /// Prompts as a user would give them, with the defaults of a request.

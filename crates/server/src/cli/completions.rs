@@ -4,8 +4,8 @@ use clap::CommandFactory;
 use clap_complete::Shell;
 
 use super::Cli;
+use super::output_file::OutputTarget;
 use crate::error::ProgramError;
-use crate::terminal;
 
 /// Arguments of `completions`.
 #[derive(Debug, clap::Args)]
@@ -18,7 +18,6 @@ impl CompletionArgs {
     pub(super) fn run(self) -> Result<(), ProgramError> {
         let mut script = Vec::new();
         clap_complete::generate(self.shell, &mut Cli::command(), "afterimage", &mut script);
-        terminal::text(&script);
-        Ok(())
+        OutputTarget::StandardOutput.write(&script).map(drop)
     }
 }

@@ -1,7 +1,6 @@
 //! `afterimage generate`: the same request as over HTTP, with the same rules, without a server.
 
-use std::io::{IsTerminal, Write};
-use std::path::Path;
+use std::io::IsTerminal;
 
 use afterimage_runner::{
     Engine, EngineOptions, FinishedRequest, ImageRequest, PlannedRequest, RequestError, RequestFailure, RunnerError,
@@ -14,7 +13,7 @@ use serde_json::{Map, Value, json};
 use super::cache::CacheArgs;
 use super::cache_summary;
 use super::model::{DeviceArg, LabelArg, ModelArgs};
-use super::output_file::{Existing, OutputFile, cannot_write};
+use super::output_file::{Existing, OutputFile, OutputTarget, cannot_write};
 use super::output_pattern::OutputPattern;
 use super::pictures::MetadataArgs;
 use super::serve::DEFAULT_MAX_PROMPT_CHARS;
@@ -129,7 +128,8 @@ impl GenerateArgs {
         });
         let finished = watch(engine.submit(planned)?)?;
         for (bytes, file) in picture_files(&finished, encoding, metadata).zip(&files) {
-            file.write(&bytes.map_err(|error| cannot_write(file.path(), error))?)?;
+            let name = file.write(&bytes.map_err(|error| cannot_write(file.path(), error))?)?;
+            name.iter().for_each(|name| terminal::line(name.display()));
         }
         let summary = cache_summary::render(&finished, choice.as_ref());
         match output {
@@ -148,7 +148,7 @@ impl GenerateArgs {
     }
 
     /// A place for each image, which can be written to.
-    fn files(&self, output: &OutputPattern, first_seed: u64, images: usize) -> Result<Vec<Target>, ProgramError> {
+    fn files(&self, output: &OutputPattern, first_seed: u64, images: usize) -> Result<Vec<OutputTarget>, ProgramError> {
         if images > 1 && !output.tells_images_apart() {
             let right = match output {
                 OutputPattern::StandardOutput => "give a folder or a file name with {seed}",
@@ -165,8 +165,8 @@ impl GenerateArgs {
         let seeds = Seeds::new(first_seed, images).ok_or_else(|| ProgramError::setting("seed", "it is too large"))?;
         let existing = Existing::of_flag(self.overwrite);
         let target = |index: usize| match output.path(&self.prompt, index, seeds.of(index)) {
-            None => Ok(Target::StandardOutput),
-            Some(path) => OutputFile::prepare(path, existing).map(Target::File),
+            None => Ok(OutputTarget::StandardOutput),
+            Some(path) => OutputFile::prepare(path, existing).map(OutputTarget::File),
         };
         (0..images).map(target).collect()
     }
@@ -266,38 +266,6 @@ async fn finish(ticket: Ticket, bar: &ProgressBar) -> Result<FinishedRequest, Re
                 let progress = *progress.borrow_and_update();
                 bar.set_length(progress.steps as u64);
                 bar.set_position(progress.step as u64);
-            }
-        }
-    }
-}
-
-/// Where one image goes.
-#[derive(Debug)]
-enum Target {
-    StandardOutput,
-    File(OutputFile),
-}
-
-impl Target {
-    /// For messages.
-    fn path(&self) -> &Path {
-        match self {
-            Self::StandardOutput => Path::new("standard output"),
-            Self::File(file) => file.path(),
-        }
-    }
-
-    /// Writes the image; a file's name is printed on standard output.
-    fn write(&self, bytes: &[u8]) -> Result<(), ProgramError> {
-        match self {
-            Self::StandardOutput => {
-                let mut stdout = std::io::stdout();
-                let written = stdout.write_all(bytes).and_then(|()| stdout.flush());
-                written.map_err(|error| cannot_write(self.path(), error))
-            }
-            Self::File(file) => {
-                terminal::line(file.write(bytes)?.display());
-                Ok(())
             }
         }
     }

@@ -13,6 +13,8 @@ mod completions;
 mod cpu;
 mod generate;
 mod health;
+mod interrupt;
+mod measured_pictures;
 mod model;
 mod output_file;
 mod output_pattern;
@@ -21,6 +23,7 @@ mod prompts;
 mod random_model;
 mod running_server;
 mod serve;
+mod tune;
 mod within;
 
 use std::ffi::OsString;
@@ -47,6 +50,8 @@ enum Command {
     Serve(Box<ServeArgs>),
     /// Make images and write them to files
     Generate(Box<generate::GenerateArgs>),
+    /// Find the fastest cache settings of a model that keep pictures as alike as asked for
+    Tune(Box<tune::TuneArgs>),
     /// Measure the coefficients that TeaCache and MagCache need for a model, and print them as JSON
     Calibrate(Box<calibrate::CalibrateArgs>),
     /// Compare cache settings on a model: seconds, speed-up and likeness to the uncached pictures
@@ -65,6 +70,7 @@ impl Command {
         match self {
             Self::Serve(args) => Some(&mut args.log),
             Self::Generate(args) => Some(&mut args.log),
+            Self::Tune(args) => Some(&mut args.log),
             Self::Calibrate(args) => Some(&mut args.log),
             Self::Bench(args) => Some(&mut args.log),
             Self::RandomModel(args) => Some(&mut args.log),
@@ -103,6 +109,7 @@ impl Cli {
         match self.command {
             Command::Serve(args) => args.run(),
             Command::Generate(args) => args.run(),
+            Command::Tune(args) => args.run(),
             Command::Calibrate(args) => args.run(),
             Command::Bench(args) => args.run(),
             Command::Health(args) => args.run(),
@@ -135,6 +142,7 @@ mod tests {
         insta::assert_snapshot!("help", help(""));
         insta::assert_snapshot!("help_serve", help("serve"));
         insta::assert_snapshot!("help_generate", help("generate"));
+        insta::assert_snapshot!("help_tune", help("tune"));
         insta::assert_snapshot!("help_calibrate", help("calibrate"));
         insta::assert_snapshot!("help_bench", help("bench"));
         insta::assert_snapshot!("help_health", help("health"));

@@ -1,6 +1,6 @@
 //! Flags about the model.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use afterimage_runner::schedulers::SchedulerKind;
 use afterimage_runner::{BucketChoice, DeviceSpec, LabelPolicy, LoadOptions, Offload, Precision, Size, is_variant};
@@ -131,6 +131,11 @@ impl ModelArgs {
     /// Whether requests that name no scheduler get one that these flags name.
     pub(super) fn chooses_scheduler(&self) -> bool {
         self.scheduler.is_some()
+    }
+
+    /// The model's folder, if it is named by its folder.
+    pub(super) fn folder(&self) -> Option<&Path> {
+        self.model.as_deref().map(Path::new).filter(|path| path.is_dir())
     }
 
     /// The sizes asked for; none for the model's own.

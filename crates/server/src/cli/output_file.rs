@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use tempfile::{Builder, NamedTempFile};
 
 use crate::error::ProgramError;
+use crate::terminal;
 
 /// As for every new file; the process' umask is applied.
 const MODE: u32 = 0o666;
@@ -110,6 +111,33 @@ impl OutputFile {
         let stem = self.path.file_stem().unwrap_or_default().to_string_lossy();
         let ending = self.path.extension().map(|ending| format!(".{}", ending.to_string_lossy()));
         self.path.with_file_name(format!("{stem}-{number}{}", ending.unwrap_or_default()))
+    }
+}
+
+/// Where a result goes.
+#[derive(Debug)]
+pub(super) enum OutputTarget {
+    StandardOutput,
+    File(OutputFile),
+}
+
+impl OutputTarget {
+    /// For messages.
+    pub(super) fn path(&self) -> &Path {
+        match self {
+            Self::StandardOutput => Path::new("standard output"),
+            Self::File(file) => file.path(),
+        }
+    }
+
+    /// Writes it all; returns the name that a file got.
+    pub(super) fn write(&self, bytes: &[u8]) -> Result<Option<PathBuf>, ProgramError> {
+        match self {
+            Self::StandardOutput => {
+                terminal::result(bytes).map(|()| None).map_err(|error| cannot_write(self.path(), error))
+            }
+            Self::File(file) => file.write(bytes).map(Some),
+        }
     }
 }
 

@@ -18,6 +18,8 @@ const TEXTS: [&str; 4] = [
 pub(super) fn of_file(path: &Path) -> Result<Vec<String>, ProgramError> {
     let text = std::fs::read_to_string(path);
     let text = text.map_err(|error| ProgramError::setting("prompts", format!("{}: {error}", path.display())))?;
+    // Some editors begin a file with a byte order mark.
+    let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
     let lines: Vec<_> = text.lines().map(str::trim).filter(|line| !line.is_empty()).map(str::to_owned).collect();
     if lines.is_empty() {
         return Err(ProgramError::setting("prompts", format!("{} has no line with a prompt", path.display())));
@@ -51,7 +53,7 @@ mod tests {
     #[test]
     fn blank_lines_are_no_prompts() {
         let file = tempfile::NamedTempFile::new().unwrap();
-        std::fs::write(file.path(), " red apple \n\n  \nrocket\r\n").unwrap();
+        std::fs::write(file.path(), "\u{feff} red apple \n\n  \nrocket\r\n").unwrap();
         assert_eq!(of_file(file.path()).unwrap(), ["red apple", "rocket"]);
         std::fs::write(file.path(), "\n").unwrap();
         assert!(of_file(file.path()).unwrap_err().to_string().contains("has no line with a prompt"));

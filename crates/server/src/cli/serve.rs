@@ -8,6 +8,7 @@ use afterimage_runner::{BucketPolicy, DeviceSpec, EngineOptions};
 use super::access::AccessArgs;
 use super::cache::CacheArgs;
 use super::model::{LabelArg, ModelArgs};
+use super::output_file::OutputTarget;
 use super::pictures::PictureArgs;
 use super::within::{count, positive_seconds, seconds, share};
 use crate::api::{ApiSettings, JobLimits, RootPath};
@@ -278,8 +279,7 @@ impl ServeArgs {
         let mut options = self.options()?;
         if print_config {
             log.warnings.iter().for_each(|warning| terminal::note(format_args!("warning: {warning}")));
-            terminal::text(settings.to_toml().as_bytes());
-            return Ok(());
+            return OutputTarget::StandardOutput.write(settings.to_toml().as_bytes()).map(drop);
         }
         let _logging = logging::start_server(&log, "info", otlp_endpoint.as_deref())?;
         tracing::info!(

@@ -7,12 +7,12 @@ use super::{CacheProfile, CaseKey, Floor, ProfileCase, ProfileSetting};
 pub enum NoSetting {
     /// Nothing was measured for this scheduler and number of steps.
     NoCase,
-    /// None of those measured was always above the floor, and faster than no cache.
+    /// None of those measured holds the floor and is faster than no cache.
     FloorNotHeld,
 }
 
 impl CacheProfile {
-    /// The fastest setting of the case that was never measured below the floor, of equally fast ones the first.
+    /// The fastest setting of the case that holds the floor, of equally fast ones the first.
     ///
     /// # Errors
     /// Why there is none.

@@ -1,4 +1,4 @@
-//! How alike pictures have to be to the uncached ones.
+//! How alike pictures have to be to the uncached ones: 19 of 20 at least.
 
 use std::fmt;
 
@@ -12,7 +12,7 @@ use crate::likeness::MAX_PSNR_DB;
 const MIN_PSNR: &str = "min_psnr";
 const MIN_SSIM: &str = "min_ssim";
 
-/// The least likeness that is wanted; of two, both.
+/// The likeness that is wanted; of two, both.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Floor {
     min_psnr: Option<f64>,
@@ -41,6 +41,11 @@ impl Floor {
     /// At least this structural similarity.
     pub const fn of_ssim(min_ssim: f64) -> Self {
         Self { min_psnr: None, min_ssim: Some(min_ssim) }
+    }
+
+    /// Both.
+    pub const fn of_both(min_psnr: f64, min_ssim: f64) -> Self {
+        Self { min_psnr: Some(min_psnr), min_ssim: Some(min_ssim) }
     }
 
     /// The floor in these keys; `None` where they have none. `null` counts as absent.
@@ -75,9 +80,19 @@ impl Floor {
         self.min_psnr.is_none_or(|least| psnr_db >= least) && self.min_ssim.is_none_or(|least| ssim >= least)
     }
 
-    /// Whether the setting was never measured below it.
-    pub(super) fn is_held_in(self, setting: &ProfileSetting) -> bool {
-        self.is_held_by(setting.psnr_db().min, setting.ssim().min)
+    /// Whether 19 of 20 pictures of the setting were that alike.
+    pub(crate) fn is_held_in(self, setting: &ProfileSetting) -> bool {
+        self.is_held_by(setting.psnr_db().p05, setting.ssim().p05)
+    }
+
+    /// A floor that is higher by so many decibels, or by as much of the SSIM as an error smaller by them leaves.
+    #[must_use]
+    pub(crate) fn raised(self, decibels: f64) -> Self {
+        let ssim = |floor: f64| 1.0 - (1.0 - floor) * 10f64.powf(-decibels / 10.0);
+        Self {
+            min_psnr: self.min_psnr.map(|floor| (floor + decibels).min(MAX_PSNR_DB)),
+            min_ssim: self.min_ssim.map(ssim),
+        }
     }
 }
 

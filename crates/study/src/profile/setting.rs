@@ -8,6 +8,8 @@ use crate::likeness::MAX_PSNR_DB;
 
 /// No setting is further from uncached than by this factor.
 const MAX_SPEEDUP: f64 = 1e6;
+/// One of so many pictures may be less alike than what a setting holds.
+const TWENTY: usize = 20;
 
 /// A setting that was measured in a case. Its configuration can be parsed; whether a model can run it is checked with
 /// the [whole profile](super::CacheProfile::check).
@@ -17,19 +19,48 @@ pub struct ProfileSetting {
     keys: Map<String, Value>,
     config: CacheConfig,
     speedup: f64,
-    psnr_db: LeastAndMean,
-    ssim: LeastAndMean,
+    psnr_db: Likenesses,
+    ssim: Likenesses,
     hit_rate: f64,
 }
 
-/// The least and the mean over all pictures.
+/// How alike pictures are, of all of them.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct LeastAndMean {
+#[serde(from = "LikenessesFile")]
+pub struct Likenesses {
     /// Of the picture that is least alike.
     pub min: f64,
+    /// What 19 of 20 pictures reach.
+    pub p05: f64,
     /// Of all pictures.
     pub mean: f64,
+}
+
+/// As it is in JSON.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct LikenessesFile {
+    min: f64,
+    /// Absent, no picture may be less alike than what a setting holds.
+    p05: Option<f64>,
+    mean: f64,
+}
+
+impl From<LikenessesFile> for Likenesses {
+    fn from(LikenessesFile { min, p05, mean }: LikenessesFile) -> Self {
+        Self { min, p05: p05.unwrap_or(min), mean }
+    }
+}
+
+impl Likenesses {
+    /// Those of these pictures; `None` without any.
+    pub fn of(pictures: &[f64]) -> Option<Self> {
+        let mut sorted = pictures.to_vec();
+        sorted.sort_by(f64::total_cmp);
+        let mean = sorted.iter().sum::<f64>() / sorted.len() as f64;
+        // Of fewer than 20 it is the least.
+        Some(Self { min: *sorted.first()?, p05: *sorted.get(sorted.len() / TWENTY)?, mean })
+    }
 }
 
 /// As it is in JSON.
@@ -39,8 +70,8 @@ struct File {
     cache_backend: String,
     cache_config: Map<String, Value>,
     speedup: f64,
-    psnr_db: LeastAndMean,
-    ssim: LeastAndMean,
+    psnr_db: Likenesses,
+    ssim: Likenesses,
     hit_rate: f64,
 }
 
@@ -50,9 +81,9 @@ pub struct Measured {
     /// Seconds of uncached pictures by those of cached ones.
     pub speedup: f64,
     /// Against the uncached pictures.
-    pub psnr_db: LeastAndMean,
+    pub psnr_db: Likenesses,
     /// Against the uncached pictures.
-    pub ssim: LeastAndMean,
+    pub ssim: Likenesses,
     /// Reused share of all passes through a block list.
     pub hit_rate: f64,
 }
@@ -73,14 +104,15 @@ impl ProfileSetting {
         }
         check("speedup", speedup, f64::MIN_POSITIVE..=MAX_SPEEDUP)?;
         check("hit_rate", hit_rate, 0.0..=1.0)?;
-        for (name, LeastAndMean { min, mean }, range) in
+        for (name, Likenesses { min, p05, mean }, range) in
             [("psnr_db", psnr_db, 0.0..=MAX_PSNR_DB), ("ssim", ssim, -1.0..=1.0)]
         {
-            check(&format!("{name}.mean"), mean, range.clone())?;
-            check(&format!("{name}.min"), min, range)?;
-            // The mean of equal numbers may be rounded to below them.
-            if min > mean + 1e-6 {
-                return Err(format!("`{name}.min` is {min}, more than `{name}.mean`, {mean}"));
+            for (key, value) in [("min", min), ("p05", p05), ("mean", mean)] {
+                check(&format!("{name}.{key}"), value, range.clone())?;
+                // The mean of equal numbers may be rounded to below them.
+                if min > value + 1e-6 {
+                    return Err(format!("`{name}.min` is {min}, more than `{name}.{key}`, {value}"));
+                }
             }
         }
         Ok(Self { keys, config, speedup, psnr_db, ssim, hit_rate })
@@ -107,7 +139,7 @@ impl ProfileSetting {
     }
 
     /// Against the uncached pictures.
-    pub fn psnr_db(&self) -> LeastAndMean {
+    pub fn psnr_db(&self) -> Likenesses {
         self.psnr_db
     }
 
@@ -117,7 +149,7 @@ impl ProfileSetting {
     }
 
     /// Against the uncached pictures.
-    pub fn ssim(&self) -> LeastAndMean {
+    pub fn ssim(&self) -> Likenesses {
         self.ssim
     }
 }

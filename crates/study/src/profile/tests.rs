@@ -8,7 +8,7 @@ const DDIM: CaseKey = CaseKey { scheduler: SchedulerKind::Ddim, num_inference_st
 fn setting(threshold: f64, speedup: f64, psnr: f64, ssim: f64) -> Value {
     json!({
         "cache_backend": "cache_dit", "cache_config": {"residual_diff_threshold": threshold}, "speedup": speedup,
-        "psnr_db": {"min": psnr, "mean": psnr + 4.0}, "ssim": {"min": ssim, "mean": ssim}, "hit_rate": 0.5
+        "psnr_db": {"min": psnr - 1.0, "p05": psnr, "mean": psnr + 4.0}, "ssim": {"min": ssim, "p05": ssim, "mean": ssim}, "hit_rate": 0.5
     })
 }
 
@@ -67,8 +67,13 @@ fn a_case_that_is_measured_again_replaces_the_old_one() {
     let mut profile = read(&file()).unwrap();
     let mut case = profile.cases()[0].clone();
     case.settings.truncate(1);
+    case.measured_on.uncached_seconds = 0.75;
     profile.put(case.clone());
-    assert_eq!(profile.cases(), [case.clone()]);
+    let settings = |profile: &CacheProfile| profile.cases()[0].settings.len();
+    assert_eq!((settings(&profile), profile.cases()[0].measured_on.uncached_seconds), (4, 0.75), "the others stay");
+    case.measured_on.held_out_seeds.push(9);
+    profile.put(case.clone());
+    assert_eq!(profile.cases(), [case.clone()], "what was measured on other pictures cannot be compared");
     profile.put(ProfileCase { num_inference_steps: 25, ..case });
     assert_eq!(profile.cases().len(), 2);
 }
@@ -89,7 +94,11 @@ fn what_is_wrong_is_named_by_its_key() {
         ("/cases/0/measured_on/seeds", json!(vec![0; 5000]), "`cases[0].measured_on.seeds`: there are 5000"),
         ("/cases/0/settings/1/speedup", json!(0), "`cases[0].settings[1]`: `speedup` is 0; it must be above 0"),
         ("/cases/0/settings/1/hit_rate", json!(1.5), "`cases[0].settings[1]`: `hit_rate` is 1.5"),
-        ("/cases/0/settings/1/psnr_db/min", json!(36), "`cases[0].settings[1]`: `psnr_db.min` is 36, more than"),
+        (
+            "/cases/0/settings/1/psnr_db/min",
+            json!(36),
+            "`cases[0].settings[1]`: `psnr_db.min` is 36, more than `psnr_db.p05`",
+        ),
         ("/cases/0/settings/1/ssim/mean", json!("a"), "`cases[0].settings[1]"),
         ("/cases/0/settings/1/cache_backend", json!("deep"), "`cases[0].settings[1]`: `cache_backend`: unknown"),
         ("/cases/0/settings/1/cache_backend", json!("auto"), "`cases[0].settings[1]`: `cache_backend`: unknown"),
@@ -108,7 +117,7 @@ fn what_is_wrong_is_named_by_its_key() {
 fn nothing_is_missing_doubled_or_unknown() {
     let mut none = file();
     none["cases"][0]["settings"][0] = json!({"cache_backend": "none", "cache_config": {}, "speedup": 1, "hit_rate": 0,
-        "psnr_db": {"min": 99, "mean": 99}, "ssim": {"min": 1, "mean": 1}});
+        "psnr_db": {"min": 99, "p05": 99, "mean": 99}, "ssim": {"min": 1, "p05": 1, "mean": 1}});
     assert!(read(&none).unwrap_err().to_string().contains("`cache_backend` is `none`"));
     assert_eq!(read(&json!({"cases": []})).unwrap_err().to_string(), "`version`: it is missing");
     let message = CacheProfile::from_json("[1").unwrap_err().to_string();
@@ -121,6 +130,29 @@ fn nothing_is_missing_doubled_or_unknown() {
     doubled["cases"].as_array_mut().unwrap().push(case);
     let message = read(&doubled).unwrap_err().to_string();
     assert!(message.starts_with("`cases[1].scheduler`: DDIMScheduler at 50 steps with guidance is also"), "{message}");
+}
+
+#[test]
+fn one_of_twenty_pictures_may_be_less_alike() {
+    let of = |count: u32| Likenesses::of(&(0..count).rev().map(f64::from).collect::<Vec<_>>()).unwrap();
+    assert_eq!(of(19), Likenesses { min: 0.0, p05: 0.0, mean: 9.0 });
+    assert_eq!((of(20).p05, of(39).p05, of(40).p05), (1.0, 1.0, 2.0));
+    assert_eq!(Likenesses::of(&[]), None);
+}
+
+#[test]
+fn without_what_19_of_20_reach_the_least_counts() {
+    let mut short = file();
+    short["cases"][0]["settings"][1]["psnr_db"] = json!({"min": 29.0, "mean": 36.0});
+    let profile = read(&short).unwrap();
+    assert_eq!(profile.cases()[0].settings[1].psnr_db(), Likenesses { min: 29.0, p05: 29.0, mean: 36.0 });
+}
+
+#[test]
+fn a_raised_floor_is_nearer_to_equal_pictures() {
+    assert_eq!(Floor::of_psnr(30.0).raised(2.5), Floor::of_psnr(32.5));
+    let Some(ssim) = Floor::of_ssim(0.9).raised(10.0).keys()["min_ssim"].as_f64() else { panic!() };
+    assert!((ssim - 0.99).abs() < 1e-12);
 }
 
 #[test]

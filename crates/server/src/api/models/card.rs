@@ -233,6 +233,8 @@ fn cache_card(defaults: &CacheDefaults, backend: BackendName, model: &ModelInfo)
 fn no_profile(backend: BackendName, model: &ModelInfo) -> Option<CacheFault> {
     (backend == BackendName::Auto && model.cache_profile.is_none()).then(|| CacheFault {
         param: "cache_backend".to_owned(),
-        message: format!("the model has no {CACHE_PROFILE_FILE}; nothing would be reused"),
+        message: format!(
+            "the model has no {CACHE_PROFILE_FILE}, which `afterimage tune` writes; nothing would be reused"
+        ),
     })
 }

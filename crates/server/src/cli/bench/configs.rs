@@ -31,9 +31,12 @@ pub(super) struct ConfigsFile {
 
 impl ConfigsFile {
     pub(super) fn read(path: &Path) -> Result<Self, ProgramError> {
-        let text = std::fs::read(path).map_err(|error| error.to_string());
-        let text = text.and_then(|bytes| String::from_utf8(bytes).map_err(|error| error.to_string()));
-        let text = text.map_err(|reason| ProgramError::setting("configs", format!("{}: {reason}", path.display())))?;
+        let bytes = std::fs::read(path)
+            .map_err(|error| ProgramError::setting("configs", format!("{}: {error}", path.display())))?;
+        let text = String::from_utf8(bytes).map_err(|error| {
+            let good = &error.as_bytes()[..error.utf8_error().valid_up_to()];
+            at_line(path, 1 + good.iter().filter(|byte| **byte == b'\n').count(), "this is no UTF-8")
+        })?;
         let reader = Reader { path, text: &text };
         let settings = reader.settings()?;
         Ok(Self { path: path.to_owned(), settings })
@@ -134,16 +137,19 @@ impl Reader<'_> {
                 return Err(self.unknown(key, &KEYS));
             }
             if let DeValue::Table(keys) = value.get_ref() {
-                let lines = in_order(keys).into_iter();
-                entry.key_lines =
-                    lines.map(|(key, _)| (key.get_ref().to_string(), line_of(self.text, &key.span()))).collect();
+                for (key, value) in in_order(keys) {
+                    let line = line_of(self.text, &key.span());
+                    self.json(key, value, line)?;
+                    entry.key_lines.push((key.get_ref().to_string(), line));
+                }
             }
-            let value = json(value.get_ref());
-            let value =
-                value.map_err(|message| at_line(self.path, line, &format!("`{}`: {message}", key.get_ref())))?;
-            entry.values.push((key.get_ref().to_string(), value, line));
+            entry.values.push((key.get_ref().to_string(), self.json(key, value, line)?, line));
         }
         Ok(entry)
+    }
+
+    fn json(&self, key: &Key<'_>, value: &Found<'_>, line: usize) -> Result<Value, ProgramError> {
+        json(value.get_ref()).map_err(|message| at_line(self.path, line, &format!("`{}`: {message}", key.get_ref())))
     }
 
     fn setting(&self, entry: &Entry) -> Result<Setting, ProgramError> {
@@ -238,9 +244,17 @@ mod tests {
                 "[[setting]]\nname = \"a\"\ncache_backend = \"cache_dit\"\n[setting.cache_config]\nFn_compute_blocks = 1\nmax_warmup_steps = -2\n",
                 "line 6: `max_warmup_steps` is -2",
             ),
+            (
+                "[[setting]]\nname = \"a\"\ncache_backend = \"cache_dit\"\n[setting.cache_config]\nFn_compute_blocks = 1\nresidual_diff_threshold = nan\n",
+                "line 6: `residual_diff_threshold`: ",
+            ),
         ] {
             let message = read(text).unwrap_err();
             assert!(message.starts_with(start), "{text}\n{message}");
         }
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), b"[[setting]]\nname = \"\xff\"\n").unwrap();
+        let message = ConfigsFile::read(file.path()).unwrap_err().to_string();
+        assert!(message.ends_with("line 2: this is no UTF-8"), "{message}");
     }
 }

@@ -5,22 +5,14 @@ use std::path::{Path, PathBuf};
 use afterimage_study::Report;
 use afterimage_study::report::{csv, html, json};
 
-use crate::cli::output_file::{Existing, OutputFile, cannot_write};
+use crate::cli::output_file::{Existing, OutputFile, OutputTarget, cannot_write};
 use crate::error::ProgramError;
-use crate::terminal;
-
-/// A file that can be written, or standard output.
-#[derive(Debug)]
-enum Target {
-    StandardOutput,
-    File(OutputFile),
-}
 
 /// The files asked for.
 #[derive(Debug)]
 pub(super) struct ReportFiles {
-    json: Option<Target>,
-    csv: Option<Target>,
+    json: Option<OutputTarget>,
+    csv: Option<OutputTarget>,
     html: Option<OutputFile>,
 }
 
@@ -34,8 +26,8 @@ impl ReportFiles {
     ) -> Result<Self, ProgramError> {
         let file = |path: &PathBuf| OutputFile::prepare(path.clone(), Existing::IsReplaced);
         let target = |path: &PathBuf| match path.as_os_str() == "-" {
-            true => Ok(Target::StandardOutput),
-            false => file(path).map(Target::File),
+            true => Ok(OutputTarget::StandardOutput),
+            false => file(path).map(OutputTarget::File),
         };
         one_file_each(&[("json", json), ("csv", csv), ("html", html), ("configs", inputs.0), ("prompts", inputs.1)])?;
         let files = Self {
@@ -43,7 +35,8 @@ impl ReportFiles {
             csv: csv.as_ref().map(target).transpose()?,
             html: html.as_ref().map(file).transpose()?,
         };
-        if matches!((&files.json, &files.csv), (Some(Target::StandardOutput), Some(Target::StandardOutput))) {
+        if matches!((&files.json, &files.csv), (Some(OutputTarget::StandardOutput), Some(OutputTarget::StandardOutput)))
+        {
             let message = "`-` is standard output, which --json has already; give a file name";
             return Err(ProgramError::setting("csv", message));
         }
@@ -52,16 +45,16 @@ impl ReportFiles {
 
     /// One of them is standard output, so that nothing else may be.
     pub(super) fn take_standard_output(&self) -> bool {
-        [&self.json, &self.csv].into_iter().any(|target| matches!(target, Some(Target::StandardOutput)))
+        [&self.json, &self.csv].into_iter().any(|target| matches!(target, Some(OutputTarget::StandardOutput)))
     }
 
     /// Writes all that can be written; the first failure is returned.
     pub(super) fn write(&self, report: &Report, note: Option<&str>) -> Result<(), ProgramError> {
         let json = self.json.as_ref().map_or(Ok(()), |target| {
-            target.write(&json(report).expect("names and numbers can always be written as JSON"))
+            target.write(json(report).expect("names and numbers can always be written as JSON").as_bytes()).map(drop)
         });
         let csv = self.csv.as_ref().map_or(Ok(()), |target| {
-            target.write(&csv(report).expect("names and numbers can always be written as JSON"))
+            target.write(csv(report).expect("names and numbers can always be written as JSON").as_bytes()).map(drop)
         });
         let html = self.html.as_ref().map_or(Ok(()), |file| {
             let page = html(report, note).map_err(|error| cannot_write(file.path(), error))?;
@@ -94,15 +87,4 @@ fn one_file_each(files: &[(&'static str, &Option<PathBuf>)]) -> Result<(), Progr
         seen.push((flag, path));
     }
     Ok(())
-}
-
-impl Target {
-    fn write(&self, text: &str) -> Result<(), ProgramError> {
-        match self {
-            Self::StandardOutput => {
-                terminal::result(text.as_bytes()).map_err(|error| cannot_write(Path::new("standard output"), error))
-            }
-            Self::File(file) => file.write(text.as_bytes()).map(drop),
-        }
-    }
 }

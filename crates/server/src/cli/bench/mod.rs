@@ -2,32 +2,26 @@
 
 mod configs;
 mod files;
-mod interrupt;
 
 use std::path::PathBuf;
 
 use afterimage_cache::CacheConfig;
 use afterimage_runner::schedulers::SchedulerKind;
-use afterimage_runner::{
-    Engine, EngineOptions, GuidanceKind, ImageRequest, ModelInfo, PreviewCount, RequestError, Seeds,
-};
+use afterimage_runner::{Engine, EngineOptions, GuidanceKind, ImageRequest, ModelInfo, PreviewCount};
 use afterimage_study::report::table;
 use afterimage_study::{Cancellation, Event, Grid, Measure, Outcome, Preset, Setting, Study, StudyError};
 use indicatif::{ProgressBar, ProgressStyle};
 
+use super::measured_pictures::{MOST_REPEATS, MOST_STEPS, TrueCfgArg, distinct, flag_of, scale, seed};
 use super::model::{DeviceArg, LabelArg, ModelArgs};
-use super::prompts;
 use super::within::count;
+use super::{interrupt, prompts};
 use crate::error::ProgramError;
 use crate::logging::{self, LogArgs};
 use crate::terminal;
 use configs::ConfigsFile;
 use files::ReportFiles;
 
-/// As in requests.
-const MOST_STEPS: usize = 200;
-const MOST_REPEATS: usize = 1000;
-const MOST_GUIDANCE: f64 = 20.0;
 /// Of a model whose user named none.
 const DEFAULT_PROMPTS: usize = 4;
 /// Pictures of every setting that a page shows.
@@ -65,6 +59,8 @@ pub(super) struct BenchArgs {
     #[arg(long, env = "AFTERIMAGE_GUIDANCE_SCALE", hide_env_values = true, allow_negative_numbers = true,
         value_name = "SCALE", value_parser = scale)]
     guidance_scale: Option<f64>,
+    #[command(flatten)]
+    true_cfg: TrueCfgArg,
     /// Rounds in which every picture is made once; medians count
     #[arg(long, env = "AFTERIMAGE_REPEAT", hide_env_values = true, value_name = "ROUNDS",
         value_parser = count::<1, MOST_REPEATS>, default_value_t = 3)]
@@ -124,7 +120,7 @@ impl BenchArgs {
             settings: settings.map_err(|error| ProgramError::Usage(error.to_string()))?.unwrap_or_default(),
             request: self.request(engine.model(), preset),
             prompts: prompts.unwrap_or_else(|| prompts::of_model(engine.model(), DEFAULT_PROMPTS)),
-            seeds: self.seeds.clone(),
+            seeds: distinct(&self.seeds),
             measure: match self.count {
                 true => Measure::Counted,
                 false => Measure::Timed { repeats: self.repeat, warm_ups: 1 },
@@ -154,13 +150,13 @@ impl BenchArgs {
         let solver = info.schedulers.iter().find(|kind| **kind == SchedulerKind::DpmSolverMultistep).copied();
         ImageRequest {
             prompt: String::new(),
-            negative_prompt: None,
+            negative_prompt: self.true_cfg.negative_prompt(),
             images: 1,
             size: None,
             seed: 0,
             num_inference_steps: self.steps.or(steps),
             guidance_scale: self.guidance_scale.or(scale),
-            true_cfg_scale: None,
+            true_cfg_scale: self.true_cfg.true_cfg_scale,
             scheduler: solver.filter(|_| is_study && !self.model.chooses_scheduler()),
             cache: CacheConfig::None,
             previews: PreviewCount::default(),
@@ -238,31 +234,8 @@ fn refusal(error: StudyError, configs: Option<&ConfigsFile>) -> ProgramError {
     }
 }
 
-fn flag_of(RequestError { param, message, .. }: &RequestError) -> String {
-    let flag = match &**param {
-        "prompt" => "--prompts",
-        "num_inference_steps" => "--steps",
-        "seed" => "--seeds",
-        "guidance_scale" => "--guidance-scale",
-        "scheduler" => "--scheduler",
-        "size" => "--buckets",
-        other => return format!("{other}: {message}"),
-    };
-    format!("{flag}: {message}")
-}
-
 /// Whether the model can be guided by whatever scale.
 fn takes_any_scale(guidance: GuidanceKind) -> bool {
     let has_none = matches!(guidance, GuidanceKind::None | GuidanceKind::Distilled { is_told: false, .. });
     guidance.takes_guidance_scale() && !has_none
-}
-
-fn seed(text: &str) -> Result<u64, String> {
-    let found = text.trim().parse().ok().filter(|seed| *seed <= Seeds::LARGEST);
-    found.ok_or_else(|| format!("it must be an integer from 0 to {}", Seeds::LARGEST))
-}
-
-fn scale(text: &str) -> Result<f64, String> {
-    let found = text.parse().ok().filter(|scale| (0.0..=MOST_GUIDANCE).contains(scale));
-    found.ok_or_else(|| format!("it must be a number from 0 to {MOST_GUIDANCE}"))
 }

@@ -1,4 +1,4 @@
-//! Ctrl-C and SIGTERM end a study at its next step; a second one ends the program at once.
+//! Ctrl-C and SIGTERM end a study or a search at its next step; a second one ends the program at once.
 
 use std::thread;
 

@@ -1,0 +1,79 @@
+//! What commands that measure pictures have in common: bounds of their flags, and which flag is behind a fault.
+
+use afterimage_runner::{RequestError, Seeds};
+
+/// As in requests.
+pub(super) const MOST_STEPS: usize = 200;
+pub(super) const MOST_REPEATS: usize = 1000;
+const MOST_GUIDANCE: f64 = 20.0;
+
+/// Guidance by a second forward.
+#[derive(Debug, clap::Args)]
+pub(super) struct TrueCfgArg {
+    /// Strength of guidance by a second forward, for FLUX and Qwen-Image: 0 to 20; up to 1 it is off [default: 1]
+    #[arg(long, env = "AFTERIMAGE_TRUE_CFG_SCALE", hide_env_values = true, allow_negative_numbers = true,
+        value_name = "SCALE", value_parser = scale)]
+    pub(super) true_cfg_scale: Option<f64>,
+}
+
+impl TrueCfgArg {
+    /// What the second forward is told: nothing to avoid, in the way models want to be told.
+    pub(super) fn negative_prompt(&self) -> Option<String> {
+        self.true_cfg_scale.filter(|scale| *scale > 1.0).map(|_| " ".to_owned())
+    }
+}
+
+/// A value of `--seeds`.
+pub(super) fn seed(text: &str) -> Result<u64, String> {
+    let found = text.trim().parse().ok().filter(|seed| *seed <= Seeds::LARGEST);
+    found.ok_or_else(|| format!("it must be an integer from 0 to {}", Seeds::LARGEST))
+}
+
+/// Each seed once, in the order they were given.
+pub(super) fn distinct(seeds: &[u64]) -> Vec<u64> {
+    let mut distinct = Vec::new();
+    for seed in seeds {
+        if !distinct.contains(seed) {
+            distinct.push(*seed);
+        }
+    }
+    distinct
+}
+
+/// A strength of guidance.
+pub(super) fn scale(text: &str) -> Result<f64, String> {
+    let found = text.parse().ok().filter(|scale| (0.0..=MOST_GUIDANCE).contains(scale));
+    found.ok_or_else(|| format!("it must be a number from 0 to {MOST_GUIDANCE}"))
+}
+
+/// Names the flag instead of the request field.
+pub(super) fn flag_of(RequestError { param, message, .. }: &RequestError) -> String {
+    let flag = match &**param {
+        "prompt" => "--prompts",
+        "num_inference_steps" => "--steps",
+        "seed" => "--seeds",
+        "guidance_scale" => "--guidance-scale",
+        "true_cfg_scale" | "negative_prompt" => "--true-cfg-scale",
+        "scheduler" => "--scheduler",
+        "size" => "--buckets",
+        other => return format!("{other}: {message}"),
+    };
+    format!("{flag}: {message}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_seed_is_drawn_once() {
+        assert_eq!(distinct(&[2, 1, 2]), [2, 1]);
+    }
+
+    #[test]
+    fn guidance_that_is_off_needs_no_second_prompt() {
+        for (scale, prompt) in [(None, None), (Some(1.0), None), (Some(4.0), Some(" "))] {
+            assert_eq!(TrueCfgArg { true_cfg_scale: scale }.negative_prompt().as_deref(), prompt);
+        }
+    }
+}
