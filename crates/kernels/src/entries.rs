@@ -1,6 +1,7 @@
 //! The generic kernels' entries, compiled here once for f32 and once for bf16. A generic function is compiled anew in every
 //! crate that calls it, and each of these is several kernels on four instruction sets.
 
+use std::mem::MaybeUninit;
 use std::ops::Range;
 use std::sync::{Mutex, PoisonError};
 
@@ -14,14 +15,14 @@ use crate::norm::{LayerNorm, NormAndTurn};
 /// A type of values that kernels are compiled for: f32 and bf16.
 pub trait KernelType: Value {
     #[doc(hidden)]
-    fn multiply(a: Rows<'_, Self>, b: &PackedWeights, epilogue: &Epilogue<'_, Self>, c: &mut [Self]);
+    fn multiply(a: Rows<'_, Self>, b: &PackedWeights, epilogue: &Epilogue<'_, Self>, c: &mut [MaybeUninit<Self>]);
     #[doc(hidden)]
     fn multiply_widened(
         a: Rows<'_, Self>,
         b: &Widen<'_>,
-        inputs: usize,
+        sizes: (usize, usize),
         epilogue: &Epilogue<'_, Self>,
-        c: &mut [Self],
+        c: &mut [MaybeUninit<Self>],
     ) -> bool;
     #[doc(hidden)]
     fn attend(attention: &Attention<'_, Self>, output: &mut [Self]);
@@ -39,7 +40,12 @@ macro_rules! compile_for {
     ($value:ty) => {
         impl KernelType for $value {
             #[inline(never)]
-            fn multiply(a: Rows<'_, Self>, b: &PackedWeights, epilogue: &Epilogue<'_, Self>, c: &mut [Self]) {
+            fn multiply(
+                a: Rows<'_, Self>,
+                b: &PackedWeights,
+                epilogue: &Epilogue<'_, Self>,
+                c: &mut [MaybeUninit<Self>],
+            ) {
                 gemm::multiply(a, b, epilogue, c);
             }
 
@@ -47,11 +53,11 @@ macro_rules! compile_for {
             fn multiply_widened(
                 a: Rows<'_, Self>,
                 b: &Widen<'_>,
-                inputs: usize,
+                sizes: (usize, usize),
                 epilogue: &Epilogue<'_, Self>,
-                c: &mut [Self],
+                c: &mut [MaybeUninit<Self>],
             ) -> bool {
-                gemm::multiply_widened(a, b, inputs, epilogue, c)
+                gemm::multiply_widened(a, b, sizes, epilogue, c)
             }
 
             #[inline(never)]
@@ -94,11 +100,16 @@ compile_for!(bf16);
 ///
 /// # Panics
 /// If a slice has another length than the sizes say.
-pub fn multiply<T: KernelType>(a: Rows<'_, T>, b: &PackedWeights, epilogue: &Epilogue<'_, T>, c: &mut [T]) {
-    T::multiply(a, b, epilogue, c);
+pub fn multiply<T: KernelType>(a: Rows<'_, T>, b: &PackedWeights, epilogue: &Epilogue<'_, T>) -> Vec<T> {
+    let length = a.rows * b.outputs();
+    let mut c = Vec::with_capacity(length);
+    T::multiply(a, b, epilogue, &mut c.spare_capacity_mut()[..length]);
+    // SAFETY: all values are written.
+    unsafe { c.set_len(length) };
+    c
 }
 
-/// The product with weights that are widened a few rows at a time, and the epilogue: C, `[rows, outputs]`.
+/// The product with weights of `[outputs, inputs]` that are widened a few rows at a time, and the epilogue: C, `[rows, outputs]`.
 ///
 /// # Errors
 /// What `b` answers.
@@ -108,10 +119,9 @@ pub fn multiply<T: KernelType>(a: Rows<'_, T>, b: &PackedWeights, epilogue: &Epi
 pub fn multiply_widened<T: KernelType, B: WeightRows + ?Sized>(
     a: Rows<'_, T>,
     b: &B,
-    inputs: usize,
+    (outputs, inputs): (usize, usize),
     epilogue: &Epilogue<'_, T>,
-    c: &mut [T],
-) -> Result<(), B::Error> {
+) -> Result<Vec<T>, B::Error> {
     let failure = Mutex::new(None);
     let widen = |rows: Range<usize>, values: &mut [f32]| match b.widen(rows, values) {
         Ok(()) => true,
@@ -120,8 +130,13 @@ pub fn multiply_widened<T: KernelType, B: WeightRows + ?Sized>(
             false
         }
     };
-    T::multiply_widened(a, &widen, inputs, epilogue, c);
-    failure.into_inner().unwrap_or_else(PoisonError::into_inner).map_or(Ok(()), Err)
+    let length = a.rows * outputs;
+    let mut c = Vec::with_capacity(length);
+    if T::multiply_widened(a, &widen, (outputs, inputs), epilogue, &mut c.spare_capacity_mut()[..length]) {
+        // SAFETY: all values are written.
+        unsafe { c.set_len(length) };
+    }
+    failure.into_inner().unwrap_or_else(PoisonError::into_inner).map_or(Ok(c), Err)
 }
 
 /// Writes `[rows, queries, heads, head size]`, contiguous. Without keys all of it is 0.

@@ -2,7 +2,7 @@
 
 use rayon::prelude::*;
 
-/// Values below which starting other threads costs more than it saves.
+/// Values up to which starting another thread costs more than it saves.
 const LEAST_PER_THREAD: usize = 16 * 1024;
 
 /// One thread's way to its own values of an output that several threads write.
@@ -14,9 +14,10 @@ unsafe impl<T: Send> Sync for SharedOutput<T> {}
 // SAFETY: as above.
 unsafe impl<T: Send> Send for SharedOutput<T> {}
 
-/// How many of `units` of `size` values each are one thread's work.
+/// How many of `units` of `size` values each are one thread's work: all threads that have some have as many.
 pub(crate) fn units_per_part(units: usize, size: usize) -> usize {
-    units.div_ceil(rayon::current_num_threads()).max(LEAST_PER_THREAD.div_ceil(size))
+    let threads = (units * size).div_ceil(LEAST_PER_THREAD).min(rayon::current_num_threads());
+    units.div_ceil(threads.max(1)).max(1)
 }
 
 /// Applies `f` to disjoint parts of `values`, possibly on several threads.

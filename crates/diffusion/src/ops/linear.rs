@@ -136,13 +136,9 @@ impl Operands<'_> {
             _ => candle_core::bail!("values of shape {shape:?} do not fit a matrix of [{outputs}, {inputs}]"),
         }
         let rows = Rows { values: contiguous::<T>(x, layout)?, rows: shape.iter().rev().skip(1).product() };
-        let mut output = vec![T::zero(); rows.rows * outputs];
-        self.with_epilogue(rows.rows, |epilogue| match self.weights.weights() {
-            Weights::Packed(packed) => {
-                kernels::multiply(rows, packed, epilogue, &mut output);
-                Ok(())
-            }
-            Weights::Narrow(narrow) => kernels::multiply_widened(rows, narrow, inputs, epilogue, &mut output),
+        let output = self.with_epilogue(rows.rows, |epilogue| match self.weights.weights() {
+            Weights::Packed(packed) => Ok(kernels::multiply(rows, packed, epilogue)),
+            Weights::Narrow(narrow) => kernels::multiply_widened(rows, narrow, (outputs, inputs), epilogue),
             Weights::Plain(_) | Weights::OnDevice(_) => candle_core::bail!("the weights are not packed"),
         })?;
         Ok(answer(output, shape))
@@ -152,8 +148,8 @@ impl Operands<'_> {
     fn with_epilogue<T: KernelValue>(
         &self,
         rows: usize,
-        work: impl FnOnce(&kernels::Epilogue<'_, T>) -> Result<()>,
-    ) -> Result<()> {
+        work: impl FnOnce(&kernels::Epilogue<'_, T>) -> Result<Vec<T>>,
+    ) -> Result<Vec<T>> {
         let [bias, residual, gate] = [&self.bias, &self.residual, &self.gate].map(|part| part.as_ref().map(lock));
         work(&kernels::Epilogue {
             bias: bias.as_ref().map(|bias| bias.contiguous::<T>()).transpose()?,

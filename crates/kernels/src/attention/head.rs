@@ -5,7 +5,7 @@ use std::ops::Range;
 use super::{Attention, ScoreBias};
 use crate::buffer::with_scratch;
 use crate::functions::Functions;
-use crate::gemm::{F32, TileShape, Value, add_tile};
+use crate::gemm::{F32, PackedStrip, TileShape, Value, add_tile};
 use crate::parallel::SharedOutput;
 use crate::simd::{Kernel, Simd};
 
@@ -176,7 +176,15 @@ impl<T: Value> Head<'_, T> {
                 // SAFETY: the strip and the weights have a step per key of the block, and the tile its shape.
                 unsafe {
                     let (strip, weights) = (strip.as_ptr(), weights.as_ptr());
-                    add_tile::<S, F32>(simd, strip, weights, block.len(), rows, tile.as_mut_ptr(), first == 0);
+                    add_tile::<S, F32>(
+                        simd,
+                        PackedStrip(strip),
+                        weights,
+                        block.len(),
+                        rows,
+                        tile.as_mut_ptr(),
+                        first == 0,
+                    );
                 }
             }
         }
@@ -255,7 +263,10 @@ fn add_tiles<S: Simd>(
     for (index, (tile, strip)) in tiles.enumerate().take(rows.div_ceil(shape.rows)) {
         let rows = (rows - index * shape.rows).min(shape.rows);
         // SAFETY: the strip and the panel have `steps` steps, and the tile its shape.
-        unsafe { add_tile::<S, F32>(simd, strip.as_ptr(), panel.as_ptr(), steps, rows, tile.as_mut_ptr(), is_first) };
+        unsafe {
+            let strip = PackedStrip(strip.as_ptr());
+            add_tile::<S, F32>(simd, strip, panel.as_ptr(), steps, rows, tile.as_mut_ptr(), is_first)
+        };
     }
 }
 

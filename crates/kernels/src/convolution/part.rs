@@ -8,7 +8,7 @@ use std::ops::Range;
 
 use super::{Phase, Picture, Strips};
 use crate::buffer::with_scratch;
-use crate::gemm::{F32, PairsOfBf16, Product, StripValue, TileShape, Value, add_tile};
+use crate::gemm::{F32, PackedStrip, PairsOfBf16, Product, StripValue, TileShape, Value, add_tile};
 use crate::parallel::SharedOutput;
 use crate::simd::{Kernel, Simd};
 
@@ -112,7 +112,7 @@ impl<T: Value, P: Product<B = <P as Product>::A>> Kernel for PartInScratch<'_, T
                 let strip = &strip[..steps * shape.rows * P::DEPTH];
                 let rows = (outputs - index * shape.rows).min(shape.rows);
                 for (tile, panel) in tiles.chunks_exact_mut(shape.area()).zip(laid_out.chunks_exact(panel_length)) {
-                    let (strip, panel, tile) = (strip.as_ptr(), panel.as_ptr(), tile.as_mut_ptr());
+                    let (strip, panel, tile) = (PackedStrip(strip.as_ptr()), panel.as_ptr(), tile.as_mut_ptr());
                     // SAFETY: strip and panel have as many steps, and the tile its shape.
                     unsafe { add_tile::<S, P>(simd, strip, panel, steps, rows, tile, first == 0) };
                 }

@@ -63,55 +63,53 @@ impl<T: Value> Epilogue<'_, T> {
         }
     }
 
-    /// Writes the values of one row of a tile that C has, `output`, from their products. `row` and `column` are those of the
-    /// first in C, `outputs` its columns.
+    /// Writes the values of one row of a tile that C has, `output`, from their products.
     ///
     /// # Safety
-    /// There are as many products as a tile has columns, and `output` points to as many values as `length`, which is at most that,
-    /// and within the row.
+    /// There are as many products as a tile has columns; the place is in C, and `output` points to it; [`Self::check`] was passed.
     #[inline(always)]
-    pub(super) unsafe fn write<S: Simd>(&self, simd: S, products: *const f32, place: Place, output: *mut T) {
+    pub(super) unsafe fn write<S: Simd, F: Curve>(&self, simd: S, products: *const f32, place: Place, output: *mut T) {
         let Place { row, column, outputs, length } = place;
-        let bias = self.bias.map(|bias| &bias[column..]);
-        let gate = self.gate.map(|Gate { values, stride, rows }| &values[row / rows * stride + column..]);
-        let residual = self.residual.map(|residual| &residual[row * outputs + column..]);
-        let whole = length - length % S::COUNT;
-        // SAFETY: by the conditions of this function, and `check`.
+        // SAFETY: by the conditions of this function, all of them have values for the whole row of C.
+        let (bias, gate, residual) = unsafe {
+            (
+                self.bias.map(|bias| bias.as_ptr().add(column)),
+                self.gate.map(|gate| gate.values.as_ptr().add(row / gate.rows * gate.stride + column)),
+                self.residual.map(|residual| residual.as_ptr().add(row * outputs + column)),
+            )
+        };
+        let whole = length / S::COUNT;
+        // SAFETY: by the conditions of this function; no register goes beyond `length`.
         unsafe {
-            for start in (0..whole).step_by(S::COUNT) {
-                let at = |values: Option<&[T]>| values.map(|values| T::load(simd, values.as_ptr().add(start)));
-                let (bias, gate, residual) = (at(bias), at(gate), at(residual));
-                let value = self.value(simd, simd.load(products.add(start)), bias, gate, residual);
-                T::store(simd, value, output.add(start));
+            for start in (0..S::TILE.1).map(|register| register * S::COUNT).take(whole) {
+                let at = |values: Option<*const T>| values.map(|values| T::load(simd, values.add(start)));
+                let parts = Parts { bias: at(bias), gate: at(gate), residual: at(residual) };
+                T::store(simd, parts.finish::<F>(simd, simd.load(products.add(start))), output.add(start));
             }
-            let rest = length - whole;
+            let (start, rest) = (whole * S::COUNT, length % S::COUNT);
             if rest > 0 {
-                let at =
-                    |values: Option<&[T]>| values.map(|values| T::load_some(simd, values.as_ptr().add(whole), rest));
-                let (bias, gate, residual) = (at(bias), at(gate), at(residual));
-                let value = self.value(simd, simd.load(products.add(whole)), bias, gate, residual);
-                T::store_some(simd, value, output.add(whole), rest);
+                let at = |values: Option<*const T>| values.map(|values| T::load_some(simd, values.add(start), rest));
+                let parts = Parts { bias: at(bias), gate: at(gate), residual: at(residual) };
+                let value = parts.finish::<F>(simd, simd.load(products.add(start)));
+                T::store_some(simd, value, output.add(start), rest);
             }
         }
     }
+}
 
+/// What an epilogue has for a register of products.
+#[derive(Clone, Copy)]
+struct Parts<S: Simd> {
+    bias: Option<S::Lanes>,
+    gate: Option<S::Lanes>,
+    residual: Option<S::Lanes>,
+}
+
+impl<S: Simd> Parts<S> {
     #[inline(always)]
-    fn value<S: Simd>(
-        &self,
-        simd: S,
-        product: S::Lanes,
-        bias: Option<S::Lanes>,
-        gate: Option<S::Lanes>,
-        residual: Option<S::Lanes>,
-    ) -> S::Lanes {
-        let mut value = product;
-        if let Some(bias) = bias {
-            value = simd.add(value, bias);
-        }
-        if let Some(activation) = self.activation {
-            value = activation.apply(simd, value);
-        }
-        match (gate, residual) {
+    fn finish<F: Curve>(self, simd: S, product: S::Lanes) -> S::Lanes {
+        let value = F::apply(simd, self.bias.map_or(product, |bias| simd.add(product, bias)));
+        match (self.gate, self.residual) {
             (Some(gate), Some(residual)) => simd.mul_add(value, gate, residual),
             (Some(gate), None) => simd.mul(value, gate),
             (None, Some(residual)) => simd.add(value, residual),
@@ -131,14 +129,65 @@ pub(super) struct Place {
     pub(super) length: usize,
 }
 
+/// An [`Activation`], or none, as a type: loops over values are compiled for each.
+pub(super) trait Curve {
+    fn apply<S: Simd>(simd: S, x: S::Lanes) -> S::Lanes;
+}
+
+/// Values as they are.
+pub(super) struct Unchanged;
+/// See [`Activation::GeluTanh`].
+pub(super) struct GeluTanh;
+/// See [`Activation::QuickGelu`].
+pub(super) struct QuickGelu;
+/// See [`Activation::Relu`].
+pub(super) struct Relu;
+/// See [`Activation::Silu`].
+pub(super) struct Silu;
+
+impl Curve for Unchanged {
+    #[inline(always)]
+    fn apply<S: Simd>(_: S, x: S::Lanes) -> S::Lanes {
+        x
+    }
+}
+
+impl Curve for GeluTanh {
+    #[inline(always)]
+    fn apply<S: Simd>(simd: S, x: S::Lanes) -> S::Lanes {
+        simd.gelu_tanh(x)
+    }
+}
+
+impl Curve for QuickGelu {
+    #[inline(always)]
+    fn apply<S: Simd>(simd: S, x: S::Lanes) -> S::Lanes {
+        simd.silu_of(x, simd.mul(x, simd.splat(1.702)))
+    }
+}
+
+impl Curve for Relu {
+    #[inline(always)]
+    fn apply<S: Simd>(simd: S, x: S::Lanes) -> S::Lanes {
+        simd.max(x, simd.splat(0.0))
+    }
+}
+
+impl Curve for Silu {
+    #[inline(always)]
+    fn apply<S: Simd>(simd: S, x: S::Lanes) -> S::Lanes {
+        simd.silu_of(x, x)
+    }
+}
+
 impl Activation {
     #[inline(always)]
     pub(crate) fn apply<S: Simd>(self, simd: S, x: S::Lanes) -> S::Lanes {
         match self {
-            Self::GeluTanh => simd.gelu_tanh(x),
-            Self::QuickGelu => simd.silu_of(x, simd.mul(x, simd.splat(1.702))),
-            Self::Relu => simd.max(x, simd.splat(0.0)),
-            Self::Silu => simd.silu_of(x, x),
+            Self::GeluTanh => GeluTanh::apply(simd, x),
+            Self::QuickGelu => QuickGelu::apply(simd, x),
+            Self::Relu => Relu::apply(simd, x),
+            Self::Silu => Silu::apply(simd, x),
         }
     }
 }

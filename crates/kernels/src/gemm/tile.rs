@@ -13,7 +13,7 @@
 //! | NEON | 32 of 4 | 6 x 2 pairs | 24 | 0.5 |
 //! | SSE2 | 16 of 4 | 4 x 1 pair | 8 | 0.75 |
 
-use super::strips::StripValue;
+use super::left::StripValue;
 use crate::buffer::Plain;
 use crate::simd::Simd;
 
@@ -64,15 +64,106 @@ pub(crate) trait Product: Copy + Send + Sync {
     fn add<S: Simd>(simd: S, a: Self::Left<S>, b: Self::Right<S>, c: S::Lanes) -> S::Lanes;
 }
 
+/// Rows of A that a tile reads.
+pub(crate) trait Strip<P: Product>: Copy {
+    /// Reads the first `ROWS` of a strip of `HEIGHT`, of which there are `count`.
+    ///
+    /// # Safety
+    /// `count` is not 0, and the rows are there.
+    unsafe fn cursor<const HEIGHT: usize, const ROWS: usize>(self, count: usize) -> impl Cursor<P>;
+}
+
+/// Stands at a step of some rows.
+pub(crate) trait Cursor<P: Product>: Copy {
+    /// A row's values of the step.
+    ///
+    /// # Safety
+    /// The step is one of the strip's, and the row one of the cursor's.
+    unsafe fn row(self, row: usize) -> *const P::A;
+
+    /// Goes on to the next step.
+    ///
+    /// # Safety
+    /// The step is one of the strip's.
+    unsafe fn advance(&mut self);
+}
+
+/// Rows that were packed: `[step, row, input of the step]`.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct PackedStrip<P: Product>(pub(crate) *const P::A);
+
+#[derive(Debug, Clone, Copy)]
+struct PackedCursor<P: Product, const HEIGHT: usize>(*const P::A);
+
+impl<P: Product> Strip<P> for PackedStrip<P> {
+    #[inline(always)]
+    unsafe fn cursor<const HEIGHT: usize, const ROWS: usize>(self, _: usize) -> impl Cursor<P> {
+        PackedCursor::<P, HEIGHT>(self.0)
+    }
+}
+
+impl<P: Product, const HEIGHT: usize> Cursor<P> for PackedCursor<P, HEIGHT> {
+    #[inline(always)]
+    unsafe fn row(self, row: usize) -> *const P::A {
+        // SAFETY: by the conditions of this function.
+        unsafe { self.0.add(row * P::DEPTH) }
+    }
+
+    #[inline(always)]
+    unsafe fn advance(&mut self) {
+        // SAFETY: by the conditions of this function.
+        self.0 = unsafe { self.0.add(HEIGHT * P::DEPTH) };
+    }
+}
+
+/// Rows where they lie in a matrix, `stride` values from one to the next.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct StripInPlace<P: Product> {
+    pub(crate) first: *const P::A,
+    pub(crate) stride: usize,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct InPlaceCursor<P: Product, const ROWS: usize> {
+    rows: [*const P::A; ROWS],
+    step: usize,
+}
+
+impl<P: Product> Strip<P> for StripInPlace<P> {
+    #[inline(always)]
+    unsafe fn cursor<const HEIGHT: usize, const ROWS: usize>(self, count: usize) -> impl Cursor<P> {
+        let mut rows = [self.first; ROWS];
+        for (index, row) in rows.iter_mut().enumerate() {
+            // A row that is missing is the last once more; nobody reads its sums.
+            // SAFETY: by the conditions of this function.
+            *row = unsafe { self.first.add(index.min(count - 1) * self.stride) };
+        }
+        InPlaceCursor::<P, ROWS> { rows, step: 0 }
+    }
+}
+
+impl<P: Product, const ROWS: usize> Cursor<P> for InPlaceCursor<P, ROWS> {
+    #[inline(always)]
+    unsafe fn row(self, row: usize) -> *const P::A {
+        // SAFETY: by the conditions of this function.
+        unsafe { self.rows[row].add(self.step * P::DEPTH) }
+    }
+
+    #[inline(always)]
+    unsafe fn advance(&mut self) {
+        self.step += 1;
+    }
+}
+
 /// The sums of a tile over `steps`: written to `c`, `[tile rows, tile columns]`, or added to what is there. Of the rows of
 /// the strip only the first `rows`, and perhaps some after them, are computed.
 ///
 /// # Safety
-/// `a` points to `steps` steps of a strip, `b` to those of a panel, `c` to a tile, all of `TileShape::of::<S>()`.
+/// `a` has `steps` steps of a strip, `b` points to those of a panel, `c` to a tile, all of `TileShape::of::<S>()`.
 #[inline(always)]
 pub(crate) unsafe fn add_tile<S: Simd, P: Product>(
     simd: S,
-    a: *const P::A,
+    a: impl Strip<P>,
     b: *const P::B,
     steps: usize,
     rows: usize,
@@ -83,30 +174,30 @@ pub(crate) unsafe fn add_tile<S: Simd, P: Product>(
     // SAFETY: by the conditions of this function; no arm computes more rows than the shape has.
     unsafe {
         match (shape.rows, S::TILE.1, rows) {
-            (_, 1, 1) => sums::<S, P, 4, 1, 1>(simd, a, b, steps, c, is_first),
-            (_, 1, _) => sums::<S, P, 4, 4, 1>(simd, a, b, steps, c, is_first),
-            (6, _, 1) => sums::<S, P, 6, 1, 2>(simd, a, b, steps, c, is_first),
-            (6, _, 2) => sums::<S, P, 6, 2, 2>(simd, a, b, steps, c, is_first),
-            (6, _, 3 | 4) => sums::<S, P, 6, 4, 2>(simd, a, b, steps, c, is_first),
-            (6, ..) => sums::<S, P, 6, 6, 2>(simd, a, b, steps, c, is_first),
-            (_, _, 1) => sums::<S, P, 12, 1, 2>(simd, a, b, steps, c, is_first),
-            (_, _, 2) => sums::<S, P, 12, 2, 2>(simd, a, b, steps, c, is_first),
-            (_, _, 3 | 4) => sums::<S, P, 12, 4, 2>(simd, a, b, steps, c, is_first),
-            (_, _, 5..=8) => sums::<S, P, 12, 8, 2>(simd, a, b, steps, c, is_first),
-            _ => sums::<S, P, 12, 12, 2>(simd, a, b, steps, c, is_first),
+            (_, 1, 1) => sums::<S, P, 1, 1>(simd, a.cursor::<4, 1>(rows), b, steps, c, is_first),
+            (_, 1, _) => sums::<S, P, 4, 1>(simd, a.cursor::<4, 4>(rows), b, steps, c, is_first),
+            (6, _, 1) => sums::<S, P, 1, 2>(simd, a.cursor::<6, 1>(rows), b, steps, c, is_first),
+            (6, _, 2) => sums::<S, P, 2, 2>(simd, a.cursor::<6, 2>(rows), b, steps, c, is_first),
+            (6, _, 3 | 4) => sums::<S, P, 4, 2>(simd, a.cursor::<6, 4>(rows), b, steps, c, is_first),
+            (6, ..) => sums::<S, P, 6, 2>(simd, a.cursor::<6, 6>(rows), b, steps, c, is_first),
+            (_, _, 1) => sums::<S, P, 1, 2>(simd, a.cursor::<12, 1>(rows), b, steps, c, is_first),
+            (_, _, 2) => sums::<S, P, 2, 2>(simd, a.cursor::<12, 2>(rows), b, steps, c, is_first),
+            (_, _, 3 | 4) => sums::<S, P, 4, 2>(simd, a.cursor::<12, 4>(rows), b, steps, c, is_first),
+            (_, _, 5..=8) => sums::<S, P, 8, 2>(simd, a.cursor::<12, 8>(rows), b, steps, c, is_first),
+            _ => sums::<S, P, 12, 2>(simd, a.cursor::<12, 12>(rows), b, steps, c, is_first),
         }
     }
 }
 
-/// The first `ROWS` rows of a tile of `VECTORS` registers of columns, of a strip of `STRIP` rows.
+/// The first `ROWS` rows of a tile of `VECTORS` registers of columns.
 ///
 /// # Safety
 /// As [`add_tile`].
 #[inline(always)]
 #[allow(clippy::needless_range_loop, reason = "iterators would be closures, compiled for other registers")]
-unsafe fn sums<S: Simd, P: Product, const STRIP: usize, const ROWS: usize, const VECTORS: usize>(
+unsafe fn sums<S: Simd, P: Product, const ROWS: usize, const VECTORS: usize>(
     simd: S,
-    a: *const P::A,
+    a: impl Cursor<P>,
     b: *const P::B,
     steps: usize,
     c: *mut f32,
@@ -123,13 +214,13 @@ unsafe fn sums<S: Simd, P: Product, const STRIP: usize, const ROWS: usize, const
                     right[vector] = P::load(simd, b.add(vector * S::COUNT * P::DEPTH), part);
                 }
                 for row in 0..ROWS {
-                    let left = P::spread(simd, a.add(row * P::DEPTH), part);
+                    let left = P::spread(simd, a.row(row), part);
                     for vector in 0..VECTORS {
                         sums[row][vector] = P::add(simd, left, right[vector], sums[row][vector]);
                     }
                 }
             }
-            a = a.add(STRIP * P::DEPTH);
+            a.advance();
             b = b.add(VECTORS * S::COUNT * P::DEPTH);
         }
         for row in 0..ROWS {

@@ -1,6 +1,7 @@
 //! The types of activations.
 
 use half::bf16;
+use half::slice::HalfFloatSliceExt;
 
 use crate::simd::Simd;
 
@@ -29,6 +30,14 @@ pub trait Value: sealed::Sealed + Copy + Send + Sync + 'static {
     /// As bf16, rounded.
     #[doc(hidden)]
     fn bf16_bits(self) -> u16;
+
+    /// The same values, where they are stored as f32.
+    #[doc(hidden)]
+    fn as_f32(values: &[Self]) -> Option<&[f32]>;
+
+    /// The same values, where they are stored as bf16.
+    #[doc(hidden)]
+    fn as_bf16_bits(values: &[Self]) -> Option<&[u16]>;
 
     /// # Safety
     /// `values` points to a register's count of them. So for the others.
@@ -102,6 +111,14 @@ impl Value for f32 {
         bf16::from_f32(self).to_bits()
     }
 
+    fn as_f32(values: &[Self]) -> Option<&[f32]> {
+        Some(values)
+    }
+
+    fn as_bf16_bits(_: &[Self]) -> Option<&[u16]> {
+        None
+    }
+
     #[inline(always)]
     #[allow(private_bounds, private_interfaces, reason = "sealed")]
     fn rounded<S: Simd>(_: S, lanes: S::Lanes) -> S::Lanes {
@@ -140,6 +157,14 @@ impl Value for bf16 {
     #[inline(always)]
     fn bf16_bits(self) -> u16 {
         self.to_bits()
+    }
+
+    fn as_f32(_: &[Self]) -> Option<&[f32]> {
+        None
+    }
+
+    fn as_bf16_bits(values: &[Self]) -> Option<&[u16]> {
+        Some(values.reinterpret_cast())
     }
 
     #[inline(always)]
