@@ -5,8 +5,8 @@ use rayon::prelude::*;
 use crate::buffer::{Aligned, with_scratch};
 use crate::simd::{Kernel, Simd, dispatch};
 
-/// Multiplications of registers per sum.
-const STEPS: usize = 100_000;
+/// Multiplications of registers per sum: some milliseconds, so that a thread that has to wake up first does its share.
+const STEPS: usize = 2_000_000;
 /// Sums that do not wait for each other.
 const SUMS: usize = 12;
 

@@ -2,10 +2,11 @@
 
 use std::ops::Range;
 
-use super::{Attention, ScoreBias};
+use super::side::{Side, pack_keys, pack_values};
+use super::{Attention, HeadVectors, ScoreBias};
 use crate::buffer::with_scratch;
 use crate::functions::Functions;
-use crate::gemm::{F32, PackedStrip, TileShape, Value, add_tile};
+use crate::gemm::{TileShape, Value};
 use crate::parallel::SharedOutput;
 use crate::simd::{Kernel, Simd};
 
@@ -28,9 +29,10 @@ impl<T: Value> Kernel for Head<'_, T> {
     fn run<S: Simd>(self, simd: S) {
         let shape = const { TileShape::of::<S>() };
         let Attention { keys, head_size, .. } = *self.attention;
+        let packed = |size: usize, side: Option<Side<'_>>| if side.is_some() { 0 } else { size };
         let sizes = [
-            keys.next_multiple_of(shape.rows) * head_size,
-            head_size.next_multiple_of(shape.rows) * keys,
+            packed(keys.next_multiple_of(shape.rows) * head_size, self.in_place(self.attention.key)),
+            packed(head_size.next_multiple_of(shape.rows) * keys, self.in_place(self.attention.value)),
             shape.columns * head_size,
             KEYS.min(keys).next_multiple_of(shape.rows) * shape.columns,
             head_size.next_multiple_of(shape.rows) * shape.columns,
@@ -58,58 +60,36 @@ impl<T: Value> Kernel for HeadInScratch<'_, T> {
         let (value_strips, scratch) = scratch.split_at_mut(sizes[1]);
         let (panel, scratch) = scratch.split_at_mut(sizes[2]);
         let (scores, sums) = scratch.split_at_mut(sizes[3]);
-        head.pack_keys(shape.rows, key_strips);
-        head.pack_values(shape.rows, value_strips);
+        let Head { attention, row, head: number, .. } = head;
+        let keys = head.in_place(attention.key).unwrap_or_else(|| {
+            pack_keys(attention, row, number, shape.rows, key_strips);
+            Side::Packed(key_strips)
+        });
+        let values = head.in_place(attention.value).unwrap_or_else(|| {
+            pack_values(attention, row, number, shape.rows, value_strips);
+            Side::Packed(value_strips)
+        });
         for first in head.queries.clone().step_by(shape.columns) {
             let queries = first..(first + shape.columns).min(head.queries.end);
             head.pack_queries(queries.clone(), shape.columns, panel);
-            head.attend(simd, queries, Packed { key_strips, value_strips, panel }, scores, sums);
+            head.attend(simd, queries, Operands { keys, values, panel }, scores, sums);
         }
     }
 }
 
 /// What scores and outputs are products of.
 #[derive(Clone, Copy)]
-struct Packed<'a> {
-    /// `[strip, channel, key]`
-    key_strips: &'a [f32],
-    /// `[strip, key, channel]`
-    value_strips: &'a [f32],
+struct Operands<'a> {
+    keys: Side<'a>,
+    values: Side<'a>,
     /// `[channel, query]`
     panel: &'a [f32],
 }
 
-impl<T: Value> Head<'_, T> {
-    /// `[strip, channel, key of the strip]`; keys that are missing in the last strip are those before them.
+impl<'a, T: Value> Head<'a, T> {
     #[inline(always)]
-    fn pack_keys(&self, height: usize, strips: &mut [f32]) {
-        let Attention { key, keys, head_size, .. } = *self.attention;
-        for (index, strip) in strips.chunks_exact_mut(height * head_size).enumerate() {
-            for line in 0..height {
-                let token = (index * height + line).min(keys - 1);
-                let vector = key.vector(self.row, token, self.head, head_size);
-                strip[line..]
-                    .iter_mut()
-                    .step_by(height)
-                    .zip(vector)
-                    .for_each(|(packed, value)| *packed = value.widen());
-            }
-        }
-    }
-
-    /// `[strip, key, channel of the strip]`; channels that are missing in the last strip are 0.
-    #[inline(always)]
-    fn pack_values(&self, height: usize, strips: &mut [f32]) {
-        let Attention { value, keys, head_size, .. } = *self.attention;
-        for (index, strip) in strips.chunks_exact_mut(height * keys).enumerate() {
-            let start = index * height;
-            let length = height.min(head_size - start);
-            for (token, packed) in strip.chunks_exact_mut(height).enumerate() {
-                let vector = &value.vector(self.row, token, self.head, head_size)[start..start + length];
-                packed[length..].fill(0.0);
-                packed.iter_mut().zip(vector).for_each(|(packed, value)| *packed = value.widen());
-            }
-        }
+    fn in_place(&self, vectors: HeadVectors<'a, T>) -> Option<Side<'a>> {
+        Side::in_place(vectors, self.row, self.head, self.queries.len())
     }
 
     /// `[channel, query]`, scaled; queries that are missing in the last panel are 0.
@@ -132,13 +112,13 @@ impl<T: Value> Head<'_, T> {
         &self,
         simd: S,
         queries: Range<usize>,
-        packed: Packed<'_>,
+        operands: Operands<'_>,
         scores: &mut [f32],
         sums: &mut [f32],
     ) {
         match S::TILE.1 {
-            1 => self.attend_vectors::<S, 1>(simd, queries, packed, scores, sums),
-            _ => self.attend_vectors::<S, 2>(simd, queries, packed, scores, sums),
+            1 => self.attend_vectors::<S, 1>(simd, queries, operands, scores, sums),
+            _ => self.attend_vectors::<S, 2>(simd, queries, operands, scores, sums),
         }
     }
 
@@ -147,7 +127,7 @@ impl<T: Value> Head<'_, T> {
         &self,
         simd: S,
         queries: Range<usize>,
-        packed: Packed<'_>,
+        operands: Operands<'_>,
         scores: &mut [f32],
         sums: &mut [f32],
     ) {
@@ -157,9 +137,7 @@ impl<T: Value> Head<'_, T> {
         let mut totals = [simd.splat(0.0); VECTORS];
         for first in (0..keys).step_by(KEYS) {
             let block = first..(first + KEYS).min(keys);
-            let strips = &packed.key_strips[first / shape.rows * shape.rows * head_size..];
-            debug_assert!(first.is_multiple_of(shape.rows));
-            add_tiles(simd, strips, packed.panel, head_size, block.len(), true, scores);
+            add_scores(simd, operands, head_size, block.clone(), scores);
             if let Some(bias) = self.attention.bias {
                 self.add_bias(bias, queries.clone(), block.clone(), shape.columns, scores);
             }
@@ -168,24 +146,13 @@ impl<T: Value> Head<'_, T> {
             if first > 0 {
                 rescale::<S, VECTORS>(simd, sums, before, largest);
             }
-            // Strips of values have all keys; those of the block begin at its first.
             for (index, tile) in sums.chunks_exact_mut(shape.area()).enumerate() {
-                let strip = &packed.value_strips[(index * keys + first) * shape.rows..][..block.len() * shape.rows];
-                let rows = (head_size - index * shape.rows).min(shape.rows);
+                let channel = index * shape.rows;
+                let rows = (head_size - channel).min(shape.rows);
                 let weights = &scores[..block.len() * shape.columns];
-                // SAFETY: the strip and the weights have a step per key of the block, and the tile its shape.
-                unsafe {
-                    let (strip, weights) = (strip.as_ptr(), weights.as_ptr());
-                    add_tile::<S, F32>(
-                        simd,
-                        PackedStrip(strip),
-                        weights,
-                        block.len(),
-                        rows,
-                        tile.as_mut_ptr(),
-                        first == 0,
-                    );
-                }
+                let (weights, tile) = (weights.as_ptr(), tile.as_mut_ptr());
+                // SAFETY: the weights have a step per key of the block, and the tile its shape.
+                unsafe { operands.values.sum(simd, (channel, rows), (block.clone(), keys), weights, tile) };
             }
         }
         self.write::<S, VECTORS>(simd, queries, sums, totals);
@@ -246,27 +213,21 @@ impl<T: Value> Head<'_, T> {
     }
 }
 
-/// Tiles of the product of `rows` rows in strips of `steps` steps with a panel.
+/// Scores `[keys, queries]` of a block of keys, which begins with a strip.
 #[inline(always)]
-fn add_tiles<S: Simd>(
+fn add_scores<S: Simd>(
     simd: S,
-    strips: &[f32],
-    panel: &[f32],
-    steps: usize,
-    rows: usize,
-    is_first: bool,
-    tiles: &mut [f32],
+    Operands { keys, panel, .. }: Operands<'_>,
+    head_size: usize,
+    block: Range<usize>,
+    scores: &mut [f32],
 ) {
     let shape = const { TileShape::of::<S>() };
-    assert!(panel.len() >= steps * shape.columns);
-    let tiles = tiles.chunks_exact_mut(shape.area()).zip(strips.chunks_exact(shape.rows * steps));
-    for (index, (tile, strip)) in tiles.enumerate().take(rows.div_ceil(shape.rows)) {
-        let rows = (rows - index * shape.rows).min(shape.rows);
-        // SAFETY: the strip and the panel have `steps` steps, and the tile its shape.
-        unsafe {
-            let strip = PackedStrip(strip.as_ptr());
-            add_tile::<S, F32>(simd, strip, panel.as_ptr(), steps, rows, tile.as_mut_ptr(), is_first)
-        };
+    assert!(panel.len() >= head_size * shape.columns && block.start.is_multiple_of(shape.rows));
+    for (tile, first) in scores.chunks_exact_mut(shape.area()).zip(block.clone().step_by(shape.rows)) {
+        let rows = (block.end - first).min(shape.rows);
+        // SAFETY: the keys are there, the panel has as many steps, and the tile its shape.
+        unsafe { keys.score(simd, (first, rows), head_size, panel.as_ptr(), tile.as_mut_ptr()) };
     }
 }
 

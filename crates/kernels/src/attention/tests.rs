@@ -53,7 +53,7 @@ fn defined<T: Value>(of: &Attention<'_, T>) -> Vec<f64> {
 }
 
 /// Rows, heads, queries, keys, head size.
-const SIZES: [[usize; 5]; 9] = [
+const SIZES: [[usize; 5]; 10] = [
     [1, 1, 1, 1, 1],
     [2, 3, 5, 7, 4],
     [1, 2, 16, 16, 8],
@@ -63,6 +63,7 @@ const SIZES: [[usize; 5]; 9] = [
     [1, 2, 19, 1300, 10],
     [1, 1, 70, 64, 128],
     [1, 3, 6, 12, 5],
+    [1, 2, 131, 20, 9],
 ];
 
 #[test]

@@ -75,7 +75,8 @@ impl<T: Value, P: Product> Kernel for Block<'_, T, P> {
                         // SAFETY: so are these, for each of the rows.
                         Left::InPlace(values) => unsafe {
                             let a = &values[row * shape.rows * sizes.inputs..][..rows * sizes.inputs];
-                            let a = StripInPlace { first: a.as_ptr().add(first * P::DEPTH), stride: sizes.inputs };
+                            let first = a.as_ptr().add(first * P::DEPTH);
+                            let a = StripInPlace { first, row: sizes.inputs, step: P::DEPTH };
                             add_tile::<S, P>(simd, a, b, length, rows, tile, is_first);
                         },
                     }

@@ -41,7 +41,7 @@ pub(crate) use self::left::StripValue;
 use self::left::with_left;
 pub(crate) use self::product::{F32, PairsOfBf16};
 use self::product::{WidenedBf16, WidenedF16};
-pub(crate) use self::tile::{PackedStrip, Product, TileShape, add_tile};
+pub(crate) use self::tile::{PackedStrip, Product, StripInPlace, TileShape, add_tile};
 pub(crate) use self::weights::interleave;
 use self::weights::{Panels, pack_widened};
 use crate::buffer::with_scratch;

@@ -116,17 +116,20 @@ impl<P: Product, const HEIGHT: usize> Cursor<P> for PackedCursor<P, HEIGHT> {
     }
 }
 
-/// Rows where they lie in a matrix, `stride` values from one to the next.
+/// Rows where they lie: `row` values from one to the next, and `step` from the first value of a step to that of the next. The
+/// inputs of a step lie side by side.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct StripInPlace<P: Product> {
     pub(crate) first: *const P::A,
-    pub(crate) stride: usize,
+    pub(crate) row: usize,
+    pub(crate) step: usize,
 }
 
 #[derive(Debug, Clone, Copy)]
 struct InPlaceCursor<P: Product, const ROWS: usize> {
     rows: [*const P::A; ROWS],
     step: usize,
+    place: usize,
 }
 
 impl<P: Product> Strip<P> for StripInPlace<P> {
@@ -136,9 +139,9 @@ impl<P: Product> Strip<P> for StripInPlace<P> {
         for (index, row) in rows.iter_mut().enumerate() {
             // A row that is missing is the last once more; nobody reads its sums.
             // SAFETY: by the conditions of this function.
-            *row = unsafe { self.first.add(index.min(count - 1) * self.stride) };
+            *row = unsafe { self.first.add(index.min(count - 1) * self.row) };
         }
-        InPlaceCursor::<P, ROWS> { rows, step: 0 }
+        InPlaceCursor::<P, ROWS> { rows, step: self.step, place: 0 }
     }
 }
 
@@ -146,12 +149,12 @@ impl<P: Product, const ROWS: usize> Cursor<P> for InPlaceCursor<P, ROWS> {
     #[inline(always)]
     unsafe fn row(self, row: usize) -> *const P::A {
         // SAFETY: by the conditions of this function.
-        unsafe { self.rows[row].add(self.step * P::DEPTH) }
+        unsafe { self.rows[row].add(self.place) }
     }
 
     #[inline(always)]
     unsafe fn advance(&mut self) {
-        self.step += 1;
+        self.place += self.step;
     }
 }
 
