@@ -17,7 +17,7 @@ STYLE = (
 
 @dataclass(frozen=True)
 class Line:
-    """A name and its points: times faster, decibels, what is written beside it."""
+    """A name and its points: times fewer blocks, decibels, what is written beside it."""
 
     name: str
     points: list[tuple[float, float, str]]
@@ -62,8 +62,9 @@ def svg(panels: list[Panel]) -> str:
     for index, panel in enumerate(panels):
         place = f"translate({index % COLUMNS * WIDTH} {index // COLUMNS * HEIGHT})"
         parts += [f'<g transform="{place}">', *frame(panel, scale)]
+        labelled: list[tuple[float, float, str]] = []
         for number, line in enumerate(panel.lines):
-            parts += drawn(line, number, scale)
+            parts += drawn(line, number, scale, labelled)
         parts.append("</g>")
     return "\n".join([*parts, "</svg>", ""])
 
@@ -81,20 +82,22 @@ def frame(panel: Panel, scale: Scale) -> list[str]:
         parts.append(f'<path class="grid" d="M{x:.1f} {TOP}V{bottom}"/>')
         parts.append(f'<text x="{x:.1f}" y="{bottom + 14}" text-anchor="middle">{half / 2:g}</text>')
     parts.append(f'<path class="axis" fill="none" d="M{LEFT} {TOP}V{bottom}H{right}"/>')
-    parts.append(f'<text x="{right}" y="{HEIGHT - 6}" text-anchor="end">times faster</text>')
+    parts.append(f'<text x="{right}" y="{HEIGHT - 6}" text-anchor="end">times fewer blocks</text>')
     parts.append(f'<text x="4" y="{TOP - 6}">dB</text>')
     return parts
 
 
-def drawn(line: Line, number: int, scale: Scale) -> list[str]:
-    """A line, its points with their labels, and its name."""
+def drawn(line: Line, number: int, scale: Scale, labelled: list[tuple[float, float, str]]) -> list[str]:
+    """A line, its points with their labels where there is room, and its name."""
     colour = COLOURS[number]
     places = [(scale.x(speedup), scale.y(decibels), label) for speedup, decibels, label in line.points]
     path = "L".join(f"{x:.1f} {y:.1f}" for x, y, _ in places)
     parts = [f'<path class="line" stroke="{colour}" d="M{path}"/>']
     for x, y, label in places:
         parts.append(mark(MARKS[number], x, y, colour))
-        parts.append(f'<text x="{x + 5:.1f}" y="{y - 4:.1f}" style="fill: {colour}">{escape(label)}</text>')
+        if all(abs(x - other) > 6 * len(text) or abs(y - height) > 9 for other, height, text in labelled):
+            labelled.append((x, y, label))
+            parts.append(f'<text x="{x + 5:.1f}" y="{y - 4:.1f}" style="fill: {colour}">{escape(label)}</text>')
     y = 30 + 12 * number
     parts.append(mark(MARKS[number], LEFT + 60, y - 4, colour))
     parts.append(f'<text x="{LEFT + 68}" y="{y}" style="fill: {colour}">{escape(line.name)}</text>')
