@@ -12,8 +12,8 @@ Writes
 * `sd3/`: a folder of diffusers in float8_e5m2, in two shards of which the second has all `weight_scale` and
   `input_scale`;
 * `t5-scaled/` and `t5-plain/`: the T5 of `sd3` as `t5xxl_fp8_e4m3fn_scaled` and `t5xxl_fp8_e4m3fn`;
-* `golden.safetensors`: `FILE.MODULE`, outputs of the forward that the model's own fixture recorded, computed in float32 with
-  the values of the file; of T5 `FILE.PROMPT`, the states of a prompt of `sd3`.
+* `golden.safetensors`: `FILE.MODULE`, outputs of the forward that the model's own fixture recorded, computed in
+  float32 with the values of the file; of T5 `FILE.PROMPT`, the states of a prompt of `sd3`.
 """
 
 import argparse
