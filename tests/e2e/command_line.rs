@@ -113,6 +113,9 @@ fn a_server_whose_default_requests_would_fail_does_not_start() {
         2,
         &["--cache-config", "28", "12 blocks"],
     );
+    for flag in ["--transformer", "--text-encoder", "--vae", "--config-from"] {
+        assert_never_listens(&[flag, "model.gguf"], 2, &[flag, "it has no effect without --model"]);
+    }
     assert_never_listens(&["--max-batch-rows", "1"], 2, &["--max-batch-rows", "2 rows"]);
     assert_never_listens(&["--buckets", "64x64,60x60"], 2, &["--buckets: 60x60"]);
     assert_never_listens(&["--buckets", "128x128", "--max-pixels", "4096"], 2, &["128x128"]);
@@ -163,6 +166,9 @@ fn no_error_brings_the_stack_it_came_up_through() {
         assert_eq!(stderr.lines().count(), 1, "{flags:?}: {stderr}");
     };
     assert_one_line(&["--transformer", &broken]);
+    assert_one_line(&["--vae", &broken]);
+    assert_one_line(&["--text-encoder", &broken]);
+    assert_one_line(&["--config-from", &model]);
     let mut wider: serde_json::Value = serde_json::from_str(&text).unwrap();
     wider["num_attention_heads"] = json!(3);
     std::fs::write(&config, wider.to_string()).unwrap();

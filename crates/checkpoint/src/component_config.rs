@@ -7,7 +7,7 @@ use serde::Deserialize;
 use serde::de::{DeserializeOwned, Deserializer, Error as _};
 use serde_json::{Map, Value};
 
-use crate::model_folder::{ModelFolder, TRANSFORMER};
+use crate::model_folder::ModelFolder;
 use crate::shown::shortened;
 use crate::{CheckpointError, lenient_json};
 
@@ -26,7 +26,7 @@ pub fn text(folder: &ModelFolder, component: &str) -> Result<String, CheckpointE
     let path = format!("{component}/config.json");
     let text = folder.text(&path)?;
     // Weights from a file of their own are not those that the configuration speaks of.
-    if component != TRANSFORMER || !folder.has_transformer_file() {
+    if !folder.has_file_of(component) {
         refuse_quantised(&path, &object(&path, &text)?)?;
     }
     Ok(text)
@@ -117,7 +117,7 @@ fn refuse_quantised(path: &str, keys: &Map<String, Value>) -> Result<(), Checkpo
         Some(config) => config,
     };
     let method = config.get("quant_method").and_then(Value::as_str).unwrap_or("something unnamed");
-    let right = "none (weights in F32, F16 or BF16); a transformer may come from a GGUF file (--transformer)";
+    let right = "none (weights in F32, F16 or BF16); transformers and text encoders may come from GGUF files (--transformer, --text-encoder)";
     Err(unsupported(path, QUANTIZATION, &format!("for {method}"), right))
 }
 
@@ -134,6 +134,7 @@ pub fn unsupported(path: &str, key: &str, found: &str, right: &str) -> Checkpoin
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::GivenFile;
 
     #[derive(Debug, Deserialize)]
     #[serde(default)]
@@ -208,7 +209,7 @@ mod tests {
             std::fs::create_dir_all(path.parent().unwrap()).unwrap();
             std::fs::write(path, text).unwrap();
         };
-        write("model_index.json", "{}");
+        write("model_index.json", r#"{"transformer": ["diffusers", "FluxTransformer2DModel"]}"#);
         let quantised = r#"{"quantization_config": {"quant_method": "bitsandbytes", "load_in_4bit": true}}"#;
         write("transformer/config.json", quantised);
         write("vae/config.json", r#"{"quantization_config": null}"#);
@@ -218,7 +219,7 @@ mod tests {
         let error = text(&folder, "transformer").unwrap_err().to_string();
         let start = "transformer/config.json: `quantization_config` is for bitsandbytes; supported: none";
         assert!(error.starts_with(start), "{error}");
-        let folder = folder.with_transformer(&place.path().join("flux.gguf")).unwrap();
+        let folder = folder.with_files(&[GivenFile::new("transformer", place.path().join("flux.gguf"))]).unwrap();
         assert_eq!(text(&folder, "transformer").unwrap(), quantised);
     }
 }

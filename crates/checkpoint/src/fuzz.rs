@@ -3,10 +3,12 @@
 //! Whatever comes, the outcome is a value or an error. `fuzz/` has the targets and their seeds.
 
 use std::slice;
+use std::sync::Arc;
 
 use candle_core::{DType, Device};
 
-use crate::formats::{gguf, original, pickle, safetensors, scales};
+use crate::formats::gguf::GgufFacts;
+use crate::formats::{gguf, llama_cpp, original, pickle, safetensors, scales};
 use crate::hub;
 use crate::stored::entry::Entry;
 use crate::stored::source::Source;
@@ -31,7 +33,11 @@ pub fn gguf(bytes: &[u8]) {
     }
     let Ok(file) = gguf::open(&source) else { return };
     for class in ["FluxTransformer2DModel", "SD3Transformer2DModel"] {
-        let _ = original::entries(file.tensors.clone(), class, file.architecture.as_deref());
+        let _ = original::entries(file.tensors.clone(), class, file.facts.architecture.as_deref());
+    }
+    if let Ok(encoder) = llama_cpp::text_encoder(file.tensors.clone(), &file.facts, "") {
+        let source = Source::memory("fuzz.gguf", bytes.to_vec());
+        Weights::of_component(source, encoder, GgufFacts::default()).iter().for_each(read);
     }
     read_all(source, file.tensors);
 }
@@ -47,7 +53,10 @@ pub fn pickle(bytes: &[u8]) {
 
 fn read_all(source: Source, tensors: Vec<(String, StoredTensor)>) {
     let whole = tensors.into_iter().map(|(name, tensor)| (name, Entry::whole(tensor))).collect();
-    let Ok(weights) = Weights::of_source(source, whole) else { return };
+    Weights::of_source(source, whole).iter().for_each(read);
+}
+
+fn read(weights: &Arc<Weights>) {
     let builder = weights.var_builder(DType::F32, &Device::Cpu);
     let parameters = weights.parameters(DType::F32, &Device::Cpu);
     for name in weights.names() {

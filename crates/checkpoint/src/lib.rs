@@ -7,6 +7,7 @@
 #![cfg_attr(test, allow(clippy::disallowed_methods, reason = "tests look at values"))]
 
 pub mod component_config;
+mod component_files;
 mod embedded;
 mod error;
 mod formats;
@@ -23,6 +24,7 @@ mod shown;
 mod stored;
 mod weights;
 
+pub use component_files::GivenFile;
 pub use error::CheckpointError;
 pub use hub::{FetchProgress, HubOptions, LoggedProgress, Token, existing, resolve};
 pub use model_folder::{CACHE_PROFILE_FILE, MODEL_FIT_FILE, MODEL_FIT_FILES, MODEL_INDEX, ModelFolder, TRANSFORMER};
@@ -31,4 +33,4 @@ pub use random::{RandomTensors, Recorder};
 pub use shown::shortened;
 pub use stored::float8::{Float8, Float8Rows, Scale};
 pub use stored::matrix::{BlockRows, MatrixValues, StoredMatrix};
-pub use weights::{Parameters, Weights, is_variant};
+pub use weights::{Fact, Parameters, Weights, is_variant};

@@ -3,11 +3,11 @@
 //! The folder is a directory on disk (a local one, or a snapshot in the hub's cache) or the model
 //! embedded in the program; the rest of the crate does not see the difference.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use serde_json::Value;
-
+use crate::component_files::{FilePart, GivenFile, by_component, component_entry};
 use crate::formats::lora::ADVICE as LORA_ADVICE;
 use crate::weights::{LORA_FILE, Library, Wanted, Weights, dangling};
 use crate::{CheckpointError, embedded, guard, lenient_json, plain_file};
@@ -25,7 +25,7 @@ pub const MODEL_FIT_FILES: [&str; 2] = [MODEL_FIT_FILE, OLD_MODEL_FIT_FILE];
 /// The file that cache settings measured on the model are kept in.
 pub const CACHE_PROFILE_FILE: &str = "cache_profile.json";
 
-/// The component whose weights may come from elsewhere.
+/// The component that denoises.
 pub const TRANSFORMER: &str = "transformer";
 
 /// A folder with a diffusers model.
@@ -33,8 +33,8 @@ pub const TRANSFORMER: &str = "transformer";
 pub struct ModelFolder {
     id: String,
     place: Place,
-    /// Holds the transformer's weights in the place of the folder.
-    transformer_file: Option<PathBuf>,
+    /// What holds weights of components in the place of the folder.
+    files: BTreeMap<String, FilePart>,
     /// Which weights are read of a component that has them, such as `fp16`.
     variant: Option<String>,
 }
@@ -63,8 +63,7 @@ impl ModelFolder {
     /// A directory that is served under another id than its name.
     pub fn directory(id: String, path: PathBuf) -> Result<Self, CheckpointError> {
         if path.join(MODEL_INDEX).is_file() {
-            let place = Place::Directory(path);
-            return Ok(Self { id, place, transformer_file: None, variant: None });
+            return Ok(Self { id, place: Place::Directory(path), files: BTreeMap::new(), variant: None });
         }
         let found = what_it_is_instead(&path);
         Err(CheckpointError::Folder {
@@ -75,25 +74,34 @@ impl ModelFolder {
 
     /// The model that is part of the program.
     pub fn embedded() -> Self {
-        Self { id: embedded::ID.to_string(), place: Place::Embedded, transformer_file: None, variant: None }
+        Self { id: embedded::ID.to_string(), place: Place::Embedded, files: BTreeMap::new(), variant: None }
     }
 
-    /// The same folder with the transformer's weights from a file, GGUF or safetensors, under
-    /// diffusers' names or those of the model's makers. All else, also the transformer's configuration,
-    /// is the folder's.
+    /// The same folder with the weights of components from files, GGUF or safetensors, under the names of diffusers and
+    /// transformers or those of the model's makers. All else, also the components' configurations, is the folder's.
     ///
     /// # Errors
-    /// There is no such file, or the model is the embedded one.
-    pub fn with_transformer(self, file: &Path) -> Result<Self, CheckpointError> {
+    /// There is no such file or component, or the model is the embedded one.
+    pub fn with_files(self, given: &[GivenFile]) -> Result<Self, CheckpointError> {
+        let Some(first) = given.first() else { return Ok(self) };
         if matches!(self.place, Place::Embedded) {
             return Err(CheckpointError::Folder {
-                folder: file.display().to_string(),
-                reason: "a transformer from a file needs a model folder for all else; the embedded model has none"
-                    .to_owned(),
+                folder: first.path().display().to_string(),
+                reason: "weights from a file need a model folder for all else; the embedded model has none".to_owned(),
             });
         }
-        std::fs::metadata(file).map_err(|source| CheckpointError::Read { path: file.to_path_buf(), source })?;
-        Ok(Self { transformer_file: Some(file.to_path_buf()), ..self })
+        let index = lenient_json::parse(&self.text(MODEL_INDEX)?).and_then(serde_json::from_value);
+        let index = index.map_err(|error| CheckpointError::config(MODEL_INDEX, format!("it is damaged: {error}")))?;
+        let files = by_component(&index, given)?;
+        for FilePart { path, .. } in files.values() {
+            std::fs::metadata(path).map_err(|source| CheckpointError::Read { path: path.clone(), source })?;
+        }
+        Ok(Self { files, ..self })
+    }
+
+    /// The same folder under another id.
+    pub(crate) fn with_id(self, id: String) -> Self {
+        Self { id, ..self }
     }
 
     /// The same folder, of whose components those that have weights of a variant are read in it.
@@ -101,9 +109,9 @@ impl ModelFolder {
         Self { variant, ..self }
     }
 
-    /// Whether the transformer's weights come from a file of their own.
-    pub fn has_transformer_file(&self) -> bool {
-        self.transformer_file.is_some()
+    /// Whether a component's weights come from elsewhere.
+    pub fn has_file_of(&self, component: &str) -> bool {
+        self.files.contains_key(component)
     }
 
     /// The name of the directory, the hub id (`org/name`), or `emoji-dit` for the embedded model.
@@ -174,9 +182,9 @@ impl ModelFolder {
     }
 
     fn open_weights(&self, component: &str) -> Result<Arc<Weights>, CheckpointError> {
-        match (&self.place, &self.transformer_file) {
-            (Place::Directory(folder), Some(file)) if component == TRANSFORMER => {
-                Weights::open_file(file, &folder.join(component))
+        match (&self.place, self.files.get(component)) {
+            (Place::Directory(folder), Some(FilePart { path, prefix })) => {
+                Weights::open_part(path, prefix, &folder.join(component))
             }
             (Place::Directory(folder), _) => {
                 let wanted = Wanted { library: self.library_of(component), variant: self.variant.as_deref() };
@@ -217,20 +225,10 @@ impl ModelFolder {
     }
 }
 
-/// Library and class in an entry of `model_index.json`; entries of other kinds, `[null, null]` among them, are no
-/// components.
-pub(crate) fn component_entry(value: &Value) -> Option<(&str, &str)> {
-    match value.as_array()?.as_slice() {
-        [library, class] => Some((library.as_str()?, class.as_str()?)),
-        _ => None,
-    }
-}
-
 /// What a path is that is no model folder.
 fn what_it_is_instead(path: &Path) -> String {
     if path.is_file() {
-        return "it is a file; the weights of a transformer go to --transformer, beside the --model that has all else"
-            .to_owned();
+        return "it is a file".to_owned();
     }
     if let Some(what) = dangling(&path.join(MODEL_INDEX)) {
         return format!("there is one, {what}");

@@ -6,7 +6,7 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use afterimage_checkpoint::{ModelFolder, ModelIndex};
+use afterimage_checkpoint::{GivenFile, ModelFolder, ModelIndex, TRANSFORMER};
 use candle_core::{DType, Device, Tensor};
 use serde_json::Value;
 use tempfile::TempDir;
@@ -52,7 +52,7 @@ impl Fixture {
     pub(crate) fn with_single_file(mut self, file: &str) -> Self {
         let file = fixtures().join(file);
         self.expect(&file, file.file_stem().unwrap().to_str().unwrap());
-        self.folder = self.folder.with_transformer(&file).unwrap();
+        self.folder = self.folder.with_files(&[GivenFile::new(TRANSFORMER, file)]).unwrap();
         self
     }
 

@@ -20,8 +20,8 @@ mod request;
 
 pub use afterimage_checkpoint::guard::panic_text;
 pub use afterimage_checkpoint::{
-    CACHE_PROFILE_FILE, FetchProgress, HubOptions, LoggedProgress, MODEL_FIT_FILE, ModelFolder, Token, existing,
-    is_variant, resolve,
+    CACHE_PROFILE_FILE, FetchProgress, GivenFile, HubOptions, LoggedProgress, MODEL_FIT_FILE, ModelFolder, Token,
+    existing, is_variant, resolve,
 };
 /// How pictures are computed on the CPU.
 pub mod cpu {

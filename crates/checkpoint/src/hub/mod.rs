@@ -19,6 +19,7 @@ mod refusal;
 mod repository;
 mod token;
 mod variables;
+mod whole;
 
 use std::path::PathBuf;
 
@@ -34,15 +35,24 @@ use options::DEFAULT_REVISION;
 use repository::Repository;
 use variables::Variables;
 
-/// Finds the model that `model` names: a directory, `emoji-dit` (part of the program), or a model on the hub, as
-/// `org/name`, `org/name@revision` or the address of its page, which is fetched if the cache lacks it. Downloads
-/// block, and can take long.
+/// Finds the model that `model` names: a directory, a file that holds a whole model, `emoji-dit` (part of the program), or
+/// a model on the hub, as `org/name`, `org/name@revision` or the address of its page, which is fetched if the cache lacks
+/// it. Downloads block, and can take long.
 ///
 /// # Errors
 /// It is none of these, a file is missing, or the hub refuses or cannot be reached; the message says
 /// what to do.
 pub fn resolve(model: &str, options: &HubOptions) -> Result<ModelFolder, CheckpointError> {
-    let folder = find(model, options)?.with_variant(options.variant.clone());
+    if let Some(path) = existing(model).filter(|path| path.is_file()) {
+        return whole::open(&path, options);
+    }
+    if options.config_from.is_some() {
+        return Err(CheckpointError::Address {
+            given: model.to_owned(),
+            reason: "is no file; --config-from is for a --model that is one file".to_owned(),
+        });
+    }
+    let folder = find(model, options)?.with_files(&options.files)?.with_variant(options.variant.clone());
     if let Some(path) = folder.path() {
         // What is wrong with the folder is said where it is loaded.
         if let Ok(needed) = needed_files(&Snapshot(path), options.selection()) {
@@ -96,3 +106,5 @@ pub fn existing(path: &str) -> Option<PathBuf> {
 mod stand_in;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod whole_tests;

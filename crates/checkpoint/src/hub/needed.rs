@@ -5,7 +5,8 @@ use std::path::Path;
 
 use serde_json::{Map, Value};
 
-use crate::model_folder::{CACHE_PROFILE_FILE, MODEL_FIT_FILES, MODEL_INDEX, TRANSFORMER, component_entry};
+use crate::component_files::{GivenFile, by_component, component_entry};
+use crate::model_folder::{CACHE_PROFILE_FILE, MODEL_FIT_FILES, MODEL_INDEX, TRANSFORMER};
 use crate::shown::shortened;
 use crate::weights::{Library, Wanted, WeightFiles, is_plain_name};
 use crate::{CheckpointError, lenient_json, plain_file};
@@ -42,8 +43,8 @@ pub(super) trait Files {
 pub(super) struct Selection<'a> {
     /// Which weights are taken where they are there.
     pub(super) variant: Option<&'a str>,
-    /// Leave out those of the transformer.
-    pub(super) without_transformer: bool,
+    /// Leave out those of components that have such.
+    pub(super) files: &'a [GivenFile],
 }
 
 /// The files that a pipeline reads, and what is worth saying about the choice.
@@ -110,6 +111,7 @@ pub(super) fn needed_files(files: &impl Files, selection: Selection<'_>) -> Resu
     needed.paths.extend(MODEL_FIT_FILES.into_iter().find(|file| files.has(file)).map(str::to_owned));
     needed.paths.extend(Some(CACHE_PROFILE_FILE).filter(|file| files.has(file)).map(str::to_owned));
     needed.has_variant = selection.variant.is_none();
+    let files_given = by_component(&index, selection.files)?;
     for (component, value) in &index {
         let Some((library, class)) = component_entry(value) else {
             continue;
@@ -123,7 +125,7 @@ pub(super) fn needed_files(files: &impl Files, selection: Selection<'_>) -> Resu
                 format!("`{}` cannot be the name of a component's folder", shortened(component)),
             ));
         }
-        if selection.without_transformer && component == TRANSFORMER {
+        if files_given.contains_key(component) {
             needed.paths.push(format!("{component}/config.json"));
         } else if class.ends_with("Scheduler") {
             needed.paths.push(format!("{component}/scheduler_config.json"));
@@ -239,7 +241,8 @@ mod tests {
     fn a_transformer_from_elsewhere_needs_its_configuration_only() {
         let index = r#"{"transformer": ["diffusers", "FluxTransformer2DModel"]}"#;
         let files = repository(index, &["transformer/diffusion_pytorch_model.safetensors"]);
-        let selection = Selection { without_transformer: true, ..Selection::default() };
+        let given = [GivenFile::new(TRANSFORMER, "flux.gguf")];
+        let selection = Selection { files: &given, ..Selection::default() };
         let needed = needed_files(&files, selection).unwrap().paths;
         assert_eq!(needed, ["model_index.json", "transformer/config.json"]);
     }

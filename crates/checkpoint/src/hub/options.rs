@@ -9,6 +9,7 @@ use super::needed::Selection;
 use super::progress::{FetchProgress, LoggedProgress};
 use super::token::Token;
 use super::variables::Variables;
+use crate::GivenFile;
 
 const DEFAULT_ENDPOINT: &str = "https://huggingface.co";
 pub(super) const DEFAULT_REVISION: &str = "main";
@@ -33,8 +34,10 @@ pub struct HubOptions {
     pub patience: Duration,
     /// Watches downloads.
     pub progress: Arc<dyn FetchProgress>,
-    /// Leave out the weights of the transformer, which come from elsewhere.
-    pub without_transformer: bool,
+    /// Weights of components that come from files, and are not fetched.
+    pub files: Vec<GivenFile>,
+    /// What has configurations, tokenizers and missing parts of a model that is one file.
+    pub config_from: Option<String>,
     /// Which weights are read of a component that has them, such as `fp16`.
     pub variant: Option<String>,
 }
@@ -66,14 +69,20 @@ impl HubOptions {
             revision: DEFAULT_REVISION.to_string(),
             patience: patience(variables),
             progress: Arc::new(LoggedProgress::default()),
-            without_transformer: false,
+            files: Vec::new(),
+            config_from: None,
             variant: None,
         }
     }
 
-    /// The same options without the weights of the transformer.
-    pub fn without_transformer(self) -> Self {
-        Self { without_transformer: true, ..self }
+    /// The same options with weights of components from files.
+    pub fn with_files(self, files: Vec<GivenFile>) -> Self {
+        Self { files, ..self }
+    }
+
+    /// The same options for a model that is one file: a folder or a hub id that has all that such files lack.
+    pub fn with_config_from(self, config_from: Option<String>) -> Self {
+        Self { config_from, ..self }
     }
 
     /// The same options for weights of a variant.
@@ -92,7 +101,7 @@ impl HubOptions {
     }
 
     pub(super) fn selection(&self) -> Selection<'_> {
-        Selection { variant: self.variant.as_deref(), without_transformer: self.without_transformer }
+        Selection { variant: self.variant.as_deref(), files: &self.files }
     }
 }
 
@@ -124,7 +133,8 @@ impl fmt::Debug for HubOptions {
             .field("offline", &self.offline)
             .field("revision", &self.revision)
             .field("patience", &self.patience)
-            .field("without_transformer", &self.without_transformer)
+            .field("files", &self.files)
+            .field("config_from", &self.config_from)
             .field("variant", &self.variant)
             .finish_non_exhaustive()
     }

@@ -164,14 +164,20 @@ impl Remote<'_> {
             return Ok(cached);
         }
         if !self.has(path) {
-            let found = match self.listing.iter().find(|file| file.ends_with(".gguf")) {
+            let file = |extension: &str| {
+                self.listing.iter().find(|file| file.ends_with(extension)).map(|file| shortened(file))
+            };
+            let found = match (file(".gguf"), file(".safetensors")) {
                 _ if self.has(LORA_FILE) => format!("it holds {LORA_FILE}, {LORA_ADVICE}"),
-                Some(file) => format!(
-                    "it holds transformers as GGUF, such as {}: download one and give it as --transformer, beside \
-                     the --model that has all else",
-                    shortened(file)
+                (Some(file), _) => format!(
+                    "it holds GGUF files, such as {file}: download one and give it as --transformer or --text-encoder, \
+                     beside the --model that has all else"
                 ),
-                None => "it is no complete model in diffusers layout".to_owned(),
+                (None, Some(file)) => format!(
+                    "it is no complete model in diffusers layout; a file such as {file} can be downloaded and given as \
+                     --model if it holds a whole model, else as --transformer, --text-encoder or --vae"
+                ),
+                (None, None) => "it is no complete model in diffusers layout".to_owned(),
             };
             return Err(CheckpointError::hub(format!("{} has no {path}; {found}", self.repository.id)));
         }

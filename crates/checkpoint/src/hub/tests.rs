@@ -75,7 +75,8 @@ fn setup(mood: Mood) -> Setup {
         revision: "main".to_string(),
         patience: Duration::from_secs(10),
         progress: Arc::new(LoggedProgress::default()),
-        without_transformer: false,
+        files: Vec::new(),
+        config_from: None,
         variant: None,
     };
     Setup { hub, options, _folder: folder, root }
@@ -520,7 +521,10 @@ fn an_incomplete_repository_is_named() {
     let error = resolve(ID, &options).unwrap_err().to_string();
     assert!(error.contains("acme/tiny-dit has no model_index.json; it is no complete model"), "{error}");
     for (file, expected) in [
-        ("flux1-dev-Q4_0.gguf", "such as flux1-dev-Q4_0.gguf: download one and give it as --transformer"),
+        (
+            "flux1-dev-Q4_0.gguf",
+            "such as flux1-dev-Q4_0.gguf: download one and give it as --transformer or --text-encoder",
+        ),
         ("pytorch_lora_weights.safetensors", "it holds pytorch_lora_weights.safetensors, a LoRA"),
     ] {
         fs::write(setup.root.join(file), "").unwrap();

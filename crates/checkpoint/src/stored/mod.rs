@@ -2,6 +2,7 @@
 //!
 //! The formats say which tensors a file holds; nothing here knows a format or a model.
 
+pub(crate) mod arrangement;
 pub(crate) mod encoding;
 pub(crate) mod entry;
 pub(crate) mod float8;

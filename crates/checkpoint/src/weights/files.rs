@@ -77,7 +77,10 @@ impl WeightFiles {
         if ggufs.len() > 1 {
             return Err(CheckpointError::weights(
                 place,
-                format!("there are several GGUF files; give the one to use as --transformer: {}", ggufs.join(", ")),
+                format!(
+                    "there are several GGUF files; give the one to use as --transformer, --text-encoder or --vae: {}",
+                    ggufs.join(", ")
+                ),
             ));
         }
         let is_single = |name: &&String| name.ends_with(".safetensors") && *name != LORA_FILE && !name.contains("-of-");
@@ -97,14 +100,9 @@ impl WeightFiles {
         }))
     }
 
-    /// The file in `folder` that these weights are, if it may have the names that a transformer's makers gave its tensors.
-    pub(crate) fn transformer_file(&self, folder: &Path, library: Library) -> Result<Option<PathBuf>, CheckpointError> {
-        let is_one = match self.format {
-            Format::Gguf => true,
-            Format::Single => library == Library::Diffusers && !class_of(folder)?.starts_with("Autoencoder"),
-            Format::Safetensors | Format::Pickle => false,
-        };
-        Ok(is_one.then(|| folder.join(&self.form)))
+    /// The file in `folder` that these weights are, if its tensors may have other names than those of the libraries.
+    pub(crate) fn single_file(&self, folder: &Path) -> Option<PathBuf> {
+        matches!(self.format, Format::Gguf | Format::Single).then(|| folder.join(&self.form))
     }
 
     /// Chooses in a local folder.
@@ -197,19 +195,34 @@ pub(crate) fn dangling(path: &Path) -> Option<String> {
     ))
 }
 
-/// The class that a component's `config.json` is for.
-pub(super) fn class_of(folder: &Path) -> Result<String, CheckpointError> {
+/// What a component's `config.json` is for.
+pub(super) struct Described {
+    /// Empty where it does not say.
+    pub class: String,
+    /// transformers wrote it.
+    pub is_text_encoder: bool,
+}
+
+/// What the `config.json` in a component's folder says of it.
+pub(super) fn described(folder: &Path) -> Result<Described, CheckpointError> {
     #[derive(Deserialize)]
     struct Config {
         #[serde(rename = "_class_name", default)]
-        class_name: String,
+        class_name: Option<String>,
+        #[serde(default)]
+        architectures: Option<Vec<String>>,
+        #[serde(default)]
+        model_type: Option<String>,
     }
     let path = folder.join("config.json");
     let text = plain_file::text(&path).map_err(|source| CheckpointError::Read { path: path.clone(), source })?;
     let parsed: Result<Config, _> = lenient_json::parse(&text).and_then(serde_json::from_value);
     match parsed {
-        Ok(config) if config.class_name.is_empty() => Ok("model that its config.json does not name".to_owned()),
-        Ok(config) => Ok(config.class_name),
+        Ok(Config { class_name: Some(class), .. }) => Ok(Described { class, is_text_encoder: false }),
+        Ok(Config { architectures, model_type, .. }) => Ok(Described {
+            is_text_encoder: architectures.is_some() || model_type.is_some(),
+            class: architectures.and_then(|classes| classes.into_iter().next()).unwrap_or_default(),
+        }),
         Err(error) => Err(CheckpointError::config(path.display(), error.to_string())),
     }
 }

@@ -6,42 +6,47 @@
 //! its final buffer, so loading needs the memory of the weights and of about one tensor more.
 //! Nothing is memory-mapped: mapped pages would count against the process a second time.
 //!
-//! A transformer may also come from one file of its own, `.gguf` or `.safetensors`, under the names of
-//! its makers ([`Weights::open_file`]).
+//! A component may also come from a file of its own or from a part of one, `.gguf` or `.safetensors`, under the names of
+//! its makers ([`Weights::open_file`], [`Weights::open_part`]).
 //!
 //! Loading is strict. A missing or wrongly shaped tensor is an error that names it, and
 //! [`Weights::finish`] reports every tensor that no part of the model asked for.
 
 mod builders;
+mod facts;
 mod files;
 mod forms;
 mod names;
 mod parameters;
+mod single_file;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::Path;
-use std::slice;
 use std::sync::{Arc, OnceLock};
 
 use candle_core::{DType, Device, Shape, Tensor};
 use candle_nn::VarBuilder;
 
 use crate::CheckpointError;
+use crate::formats::gguf::GgufFacts;
 use crate::formats::lora::ADVICE as LORA_ADVICE;
-use crate::formats::{gguf, lora, original, pickle, prefix, safetensors, scales};
+use crate::formats::{lora, pickle, prefix, safetensors, scales};
 use crate::random::no_memory;
 use crate::shown::{check_names, shortened};
+use crate::stored::arrangement::Arrangement;
 use crate::stored::entry::Entry;
 use crate::stored::matrix::StoredMatrix;
 use crate::stored::source::Source;
 use crate::stored::tensor::StoredTensor;
 use builders::SharedWeights;
+pub use facts::Fact;
 pub(crate) use files::{LORA_FILE, Wanted, WeightFiles, dangling, is_plain_name};
 use forms::Format;
 pub(crate) use forms::Library;
 pub use forms::is_variant;
 use names::current_name;
 pub use parameters::Parameters;
+pub(crate) use single_file::tensors_in;
 
 /// How many times as large as their file tensors may be together: some share what is stored, such as the tables of
 /// tokens of an encoder and its decoder. More of that would let a small file ask for any memory.
@@ -62,6 +67,10 @@ pub struct Weights {
     /// Dimensions of one may be left out and kernels be stored as matrices, as in files of other
     /// programs.
     shapes_are_loose: bool,
+    /// Tensors that are stored in another form, by name.
+    arrangements: BTreeMap<String, Arrangement>,
+    /// What a GGUF file says of the model.
+    facts: GgufFacts,
 }
 
 impl Weights {
@@ -77,7 +86,7 @@ impl Weights {
     /// Opens the weights in `folder` that a library would load.
     pub fn open_wanted(folder: &Path, wanted: Wanted<'_>) -> Result<Arc<Self>, CheckpointError> {
         let files = WeightFiles::in_folder(folder, wanted)?;
-        if let Some(file) = files.transformer_file(folder, wanted.library)? {
+        if let Some(file) = files.single_file(folder) {
             return Self::open_file(&file, folder);
         }
         let mut weights = Self::empty(folder.display().to_string());
@@ -98,26 +107,6 @@ impl Weights {
         weights.add(whole(tensors))?;
         weights.check_is_model()?;
         Ok(Arc::new(weights.complete()))
-    }
-
-    /// Opens a file that holds a transformer, GGUF or safetensors, under diffusers' names or those of
-    /// its makers. `folder` holds the `config.json` that describes the transformer.
-    ///
-    /// # Errors
-    /// The file is damaged, or holds something else.
-    pub fn open_file(path: &Path, folder: &Path) -> Result<Arc<Self>, CheckpointError> {
-        let class = files::class_of(folder)?;
-        let source = Source::open(path)?;
-        let (tensors, architecture) = if gguf::is_gguf(&source)? {
-            let file = gguf::open(&source)?;
-            (file.tensors, file.architecture)
-        } else {
-            (scales::applied(safetensors::tensors(&source)?, slice::from_ref(&source))?, None)
-        };
-        let entries = original::entries(tensors, &class, architecture.as_deref());
-        let entries = entries.map_err(|what| source.damaged(what))?;
-        let weights = Self { shapes_are_loose: true, ..Self::empty(path.display().to_string()) };
-        weights.of_one(source, entries)
     }
 
     /// Opens a safetensors file that is part of the program; `name` stands for it in errors.
@@ -209,6 +198,8 @@ impl Weights {
             shared_prefixes: Vec::new(),
             dropped_prefix: OnceLock::new(),
             shapes_are_loose: false,
+            arrangements: BTreeMap::new(),
+            facts: GgufFacts::default(),
         }
     }
 
@@ -292,7 +283,11 @@ impl Weights {
         device: &Device,
     ) -> Result<Tensor, CheckpointError> {
         let entry = self.find(name, expected.map(Shape::dims))?;
-        let loaded = entry.read(name, &self.sources, dtype, device)?;
+        let read = |dtype| entry.read(name, &self.sources, dtype, device);
+        let loaded = match self.arrangements.get(name) {
+            Some(arrangement) => arrangement.undone(dtype, read)?,
+            None => read(dtype)?,
+        };
         entry.mark_taken();
         match expected {
             Some(expected) => Ok(loaded.reshape(expected)?),
@@ -311,7 +306,10 @@ impl Weights {
         let entry = self.find(name, Some(&[expected.0, expected.1]))?;
         let loaded = entry.matrix(name, &self.sources, dtype, device)?;
         entry.mark_taken();
-        Ok(loaded)
+        match self.arrangements.get(name) {
+            Some(arrangement) => Ok(arrangement.undone_matrix(loaded)?),
+            None => Ok(loaded),
+        }
     }
 
     /// As [`Self::take`], with zeros for what is in the file.

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use candle_core::{DType, Device, Tensor};
 
 use super::*;
+use crate::formats::{gguf, original};
 use crate::stored::matrix::MatrixValues;
 
 fn fixture(name: &str) -> PathBuf {
@@ -92,7 +93,10 @@ fn a_gguf_file_alone_in_a_folder_is_found() {
     assert_eq!(weights.shape("single_transformer_blocks.5.proj_mlp.bias"), Some([128].as_slice()));
     fs::copy(fixture("flux-dev.gguf"), folder.path().join("flux1-dev-F16.gguf")).unwrap();
     let error = Weights::open(folder.path()).unwrap_err().to_string();
-    assert!(error.contains("several GGUF files; give the one to use as --transformer"), "{error}");
+    assert!(
+        error.contains("several GGUF files; give the one to use as --transformer, --text-encoder or --vae"),
+        "{error}"
+    );
     assert!(error.contains("flux1-dev-F16.gguf"), "{error}");
 }
 

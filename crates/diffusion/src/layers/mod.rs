@@ -17,6 +17,7 @@ mod row_context;
 mod rows;
 mod time_text;
 mod timestep;
+mod token_table;
 
 pub(crate) use attention::Attention;
 pub(crate) use caption_projection::CaptionProjection;
@@ -34,3 +35,4 @@ pub(crate) use rope::{HalfRotaryPositions, ROPE_THETA, RotaryPositions};
 pub(crate) use row_context::{EncoderStates, RowContext};
 pub(crate) use time_text::TimeTextEmbedding;
 pub(crate) use timestep::{Sinusoids, TimestepEmbedding};
+pub(crate) use token_table::TokenTable;

@@ -53,6 +53,7 @@ impl BertTextEncoder {
             limit: PromptLimit { encoder: "BERT", component: encoder.to_owned(), max_tokens },
             dim: config.dim(),
             model: source.resident(Recipe {
+                facts: Vec::new(),
                 component: encoder.to_owned(),
                 build: move |parameters: &Parameters| BertModel::new(&config, parameters),
                 unused: BertModel::UNUSED_WEIGHTS.iter().map(|name| (*name).to_owned()).collect(),

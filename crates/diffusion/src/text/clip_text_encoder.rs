@@ -64,6 +64,7 @@ impl ClipTextEncoder {
             dim: config.dim(),
             pooled_dim: projection_dim.unwrap_or(config.dim()),
             model: source.resident(Recipe {
+                facts: Vec::new(),
                 component: encoder.to_owned(),
                 build: move |parameters: &Parameters| ClipTextModel::new(&config, projection_dim, parameters),
                 unused: ClipTextModel::UNUSED_WEIGHTS.iter().map(|name| (*name).to_owned()).collect(),

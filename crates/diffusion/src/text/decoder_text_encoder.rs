@@ -84,6 +84,7 @@ impl DecoderTextEncoder {
             decoder: source.resident(Recipe {
                 component: encoder.to_owned(),
                 unused: decoder::unread(&taps, config.layers()),
+                facts: config.facts(),
                 build: move |parameters: &Parameters| Decoder::new(&config, &taps, parameters),
             })?,
             source: source.clone(),
@@ -161,7 +162,6 @@ impl DecoderTextEncoder {
         text: Range<usize>,
         cut: Option<PromptCut>,
     ) -> Result<DecoderStates, DiffusionError> {
-        let ids = Tensor::new(ids, &self.source.device)?.unsqueeze(0)?;
         let states = self.decoder.with(|decoder| Ok(decoder.forward(&ids, std::slice::from_ref(&text))?))?;
         Ok(DecoderStates { states: self.source.hand_over(&states)?, length: text.len(), cut })
     }

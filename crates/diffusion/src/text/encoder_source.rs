@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use afterimage_checkpoint::{ModelFolder, ModelIndex, OwnClass, Parameters};
+use afterimage_checkpoint::{Fact, ModelFolder, ModelIndex, OwnClass, Parameters, Weights};
 use candle_core::{DType, Device, Tensor};
 
 use super::residency::{Residency, Resident};
@@ -34,6 +34,8 @@ pub(super) struct Recipe<B> {
     pub(super) build: B,
     /// Prefixes of tensors that the model has no use for.
     pub(super) unused: Vec<String>,
+    /// What its configuration says that a weight file may say, too.
+    pub(super) facts: Vec<Fact>,
 }
 
 impl<B> Recipe<B> {
@@ -65,7 +67,7 @@ impl EncoderSource {
         B: Fn(&Parameters) -> candle_core::Result<M> + Send + Sync + 'static,
     {
         let Some(residency) = &self.offloaded_by else { return self.load(&recipe).map(Resident::Always) };
-        let weights = self.folder.weights(&recipe.component)?;
+        let weights = self.weights(&recipe)?;
         (recipe.build)(&weights.unread_parameters(self.dtype, &self.device))?;
         weights.finish(&recipe.unused())?;
         let source = self.clone();
@@ -77,12 +79,18 @@ impl EncoderSource {
         B: Fn(&Parameters) -> candle_core::Result<M>,
     {
         let started = std::time::Instant::now();
-        let weights = self.folder.weights(&recipe.component)?;
+        let weights = self.weights(recipe)?;
         let model = (recipe.build)(&weights.parameters(self.dtype, &self.device))?;
         weights.finish(&recipe.unused())?;
         let seconds = started.elapsed().as_secs_f64();
         tracing::debug!(component = recipe.component, bytes = weights.bytes(), seconds, "text encoder loaded");
         Ok(model)
+    }
+
+    fn weights<B>(&self, recipe: &Recipe<B>) -> Result<Arc<Weights>, DiffusionError> {
+        let weights = self.folder.weights(&recipe.component)?;
+        weights.check_facts(&format!("{}/config.json", recipe.component), &recipe.facts)?;
+        Ok(weights)
     }
 
     /// Takes what an encoder made to the transformer.

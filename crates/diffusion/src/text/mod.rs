@@ -20,6 +20,8 @@ mod ends;
 pub(crate) mod fuzz;
 mod gemma_tokenizer;
 #[cfg(test)]
+mod gguf_tests;
+#[cfg(test)]
 mod goldens;
 #[cfg(test)]
 mod hostile;

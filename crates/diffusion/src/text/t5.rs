@@ -14,13 +14,13 @@
 //! Scores are not scaled (1/sqrt(d_kv) is in the initialisation of the weights), positions are learned biases of the
 //! scores that all blocks share, and norms neither centre nor shift.
 
-use afterimage_checkpoint::{CheckpointError, Parameters, component_config};
+use afterimage_checkpoint::{CheckpointError, Fact, Parameters, component_config};
 use candle_core::{Device, Result, Tensor};
 use candle_nn::{Embedding, Module};
 use serde::{Deserialize, Deserializer};
 
 use crate::dimension::{MAX_VOCABULARY, check_dimensions, check_size};
-use crate::layers::{Linear, Projections, RmsNorm};
+use crate::layers::{Linear, Projections, RmsNorm, TokenTable};
 use crate::ops::activation::Activation;
 use crate::ops::attention::{Scores, attention};
 use crate::ops::linear::GateAndResidual;
@@ -129,6 +129,21 @@ impl T5Config {
         Ok(config)
     }
 
+    /// What GGUF files say as well, by llama.cpp's names.
+    pub(super) fn facts(&self) -> Vec<Fact> {
+        let counts = [
+            ("block_count", "num_layers", self.num_layers),
+            ("embedding_length", "d_model", self.d_model),
+            ("feed_forward_length", "d_ff", self.d_ff),
+            ("attention.head_count", "num_heads", self.num_heads),
+            ("attention.key_length", "d_kv", self.d_kv),
+            ("attention.relative_buckets_count", "relative_attention_num_buckets", self.relative_attention_num_buckets),
+        ];
+        let counts = counts.into_iter().map(|(entry, key, value)| Fact { entry, key, value: value as f64 });
+        let (entry, value) = ("attention.layer_norm_epsilon", self.layer_norm_epsilon);
+        counts.chain([Fact { entry, key: "layer_norm_epsilon", value }]).collect()
+    }
+
     fn check_sizes(&self, path: &str) -> std::result::Result<(), CheckpointError> {
         let sizes = [
             ("d_model", self.d_model),
@@ -209,7 +224,7 @@ impl T5Config {
 /// The encoder.
 #[derive(Debug)]
 pub(super) struct T5Encoder {
-    tokens: Embedding,
+    tokens: TokenTable,
     position_bias: Embedding,
     blocks: Vec<Block>,
     norm: RmsNorm,
@@ -238,15 +253,15 @@ impl T5Encoder {
         })
     }
 
-    /// `[1, tokens]` of ids to `[1, tokens, dim]`. No token attends to those from `visible` on.
-    pub(super) fn forward(&self, ids: &Tensor, visible: usize) -> Result<Tensor> {
-        let tokens = ids.dim(1)?;
+    /// Ids of a text to `[1, tokens, dim]`. No token attends to those from `visible` on.
+    pub(super) fn forward(&self, ids: &[u32], visible: usize) -> Result<Tensor> {
+        let tokens = ids.len();
         let mut bias = self.position_bias(tokens)?;
         if visible < tokens {
             let hidden: Vec<f32> = (0..tokens).map(|key| if key < visible { 0.0 } else { PADDING_BIAS }).collect();
             bias = bias.broadcast_add(&Tensor::new(hidden, &self.device)?.to_dtype(bias.dtype())?)?;
         }
-        let mut x = self.tokens.forward(ids)?;
+        let mut x = self.tokens.rows(ids)?.unsqueeze(0)?;
         for block in &self.blocks {
             x = block.forward(&x, &bias)?;
         }
@@ -332,15 +347,15 @@ impl FeedForward {
 
 /// The table of tokens under whichever of its names; under both it must be the same.
 #[allow(clippy::disallowed_methods, reason = "in no forward: the weights are being loaded")]
-fn tokens(config: &T5Config, parameters: &Parameters) -> Result<Embedding> {
+fn tokens(config: &T5Config, parameters: &Parameters) -> Result<TokenTable> {
     let [shared, own] = [TOKENS, ENCODER_TOKENS].map(|name| parameters.pp(name));
-    let table = |parameters: &Parameters| embedding(config.vocab_size, config.d_model, parameters);
+    let table = |parameters: &Parameters| TokenTable::load(config.vocab_size, config.d_model, parameters);
     if !own.contains("weight") {
         return table(&shared);
     }
-    let own = table(&own)?;
     if shared.contains("weight") {
-        let differing = own.embeddings().ne(table(&shared)?.embeddings())?;
+        let values = |parameters: &Parameters| parameters.get((config.vocab_size, config.d_model), "weight");
+        let differing = values(&own)?.ne(&values(&shared)?)?;
         if differing.max_all()?.to_scalar::<u8>()? != 0 {
             candle_core::bail!(
                 "{TOKENS}.weight and {ENCODER_TOKENS}.weight differ; they are two names of one table, so that only one \
@@ -348,7 +363,7 @@ fn tokens(config: &T5Config, parameters: &Parameters) -> Result<Embedding> {
             );
         }
     }
-    Ok(own)
+    table(&own)
 }
 
 fn norm(config: &T5Config, parameters: &Parameters) -> Result<RmsNorm> {

@@ -53,6 +53,7 @@ impl T5TextEncoder {
             tokenizer,
             encoder: source.resident(Recipe {
                 component: encoder.to_owned(),
+                facts: config.facts(),
                 build: move |parameters: &Parameters| T5Encoder::new(&config, parameters),
                 unused: T5Encoder::UNUSED_WEIGHTS.iter().map(|name| (*name).to_owned()).collect(),
             })?,
@@ -109,8 +110,7 @@ impl T5TextEncoder {
     /// Of tokens of which the first `visible` are attended to.
     fn states(&self, tokens: Tokens, visible: usize, max_tokens: usize) -> Result<T5States, DiffusionError> {
         let words = tokens.ids.len();
-        let ids = Tensor::new(tokens.ids, &self.source.device)?.unsqueeze(0)?;
-        let states = self.encoder.with(|encoder| Ok(encoder.forward(&ids, visible)?))?;
+        let states = self.encoder.with(|encoder| Ok(encoder.forward(&tokens.ids, visible)?))?;
         let cut = self.limit(max_tokens).cut(tokens.cut);
         Ok(T5States { states: self.source.hand_over(&states)?, words, cut })
     }

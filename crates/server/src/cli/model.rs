@@ -3,11 +3,17 @@
 use std::path::{Path, PathBuf};
 
 use afterimage_runner::schedulers::SchedulerKind;
-use afterimage_runner::{BucketChoice, DeviceSpec, LabelPolicy, LoadOptions, Offload, Precision, Size, is_variant};
+use afterimage_runner::{
+    BucketChoice, DeviceSpec, GivenFile, LabelPolicy, LoadOptions, Offload, Precision, Size, is_variant,
+};
 
 use super::cpu::CpuArgs;
 use crate::error::ProgramError;
 use crate::model_source::ModelSource;
+
+/// Components whose files have flags of their own.
+const TRANSFORMER: &str = "transformer";
+const VAE: &str = "vae";
 
 /// Precision of weights and activations.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -35,10 +41,14 @@ pub(super) enum OffloadArg {
 #[derive(Debug, Clone, clap::Args)]
 #[command(next_help_heading = "Model")]
 pub(super) struct ModelArgs {
-    /// Folder in diffusers layout, or a Hugging Face hub id such as `facebook/DiT-XL-2-256`
-    /// [default: the small model inside this program]
-    #[arg(long, env = "AFTERIMAGE_MODEL", hide_env_values = true, value_name = "FOLDER|ID")]
+    /// Folder in diffusers layout, a Hugging Face hub id such as `facebook/DiT-XL-2-256`, or a file that holds a whole model,
+    /// such as `flux1-schnell-fp8.safetensors` [default: the small model inside this program]
+    #[arg(long, env = "AFTERIMAGE_MODEL", hide_env_values = true, value_name = "FOLDER|ID|FILE")]
     model: Option<String>,
+    /// Where the rest of a --model that is a file comes from: configurations, tokenizers, and parts that the file lacks
+    /// [default: the folder of the file if that is a model folder, or the hub repository of the family]
+    #[arg(long, env = "AFTERIMAGE_CONFIG_FROM", hide_env_values = true, value_name = "FOLDER|ID")]
+    config_from: Option<String>,
     /// Branch, tag or commit of a hub model; needs --model
     #[arg(long, env = "AFTERIMAGE_REVISION", hide_env_values = true)]
     revision: Option<String>,
@@ -50,6 +60,19 @@ pub(super) struct ModelArgs {
     /// `flux1-dev-Q4_K_S.gguf`. Everything else comes from --model
     #[arg(long, env = "AFTERIMAGE_TRANSFORMER", hide_env_values = true, value_name = "FILE")]
     transformer: Option<PathBuf>,
+    /// A text encoder's weights: a GGUF file under llama.cpp's names, or safetensors, such as `Qwen3-4B-Q4_K_M.gguf`; of a
+    /// model with several, `text_encoder_2=t5-v1_1-xxl-encoder-Q8_0.gguf`
+    #[arg(
+        long,
+        env = "AFTERIMAGE_TEXT_ENCODER",
+        hide_env_values = true,
+        value_delimiter = ',',
+        value_name = "[COMPONENT=]FILE"
+    )]
+    text_encoder: Vec<String>,
+    /// The VAE's weights: a safetensors file under the names of diffusers or of the model's makers, such as `ae.safetensors`
+    #[arg(long, env = "AFTERIMAGE_VAE", hide_env_values = true, value_name = "FILE")]
+    vae: Option<PathBuf>,
     /// Precision of weights and activations
     #[arg(long, env = "AFTERIMAGE_DTYPE", hide_env_values = true, value_enum, default_value = "auto")]
     dtype: Dtype,
@@ -107,17 +130,18 @@ pub(super) struct DeviceArg {
 impl ModelArgs {
     /// What can be said before anything is loaded.
     fn check(&self) -> Result<(), ProgramError> {
-        if self.revision.is_some() && self.model.is_none() {
-            let message = "it has no effect without --model; name the hub model that it is a revision of";
-            return Err(ProgramError::setting("revision", message));
-        }
-        if self.transformer.is_some() && self.model.is_none() {
-            let message = "it has no effect without --model; name the model that has all but the transformer";
-            return Err(ProgramError::setting("transformer", message));
-        }
-        if self.variant.is_some() && self.model.is_none() {
-            let message = "it has no effect without --model; name the model whose weights have this variant";
-            return Err(ProgramError::setting("variant", message));
+        let needing_model = [
+            ("revision", self.revision.is_some(), "name the hub model that it is a revision of"),
+            ("config-from", self.config_from.is_some(), "name the file that holds the model"),
+            ("transformer", self.transformer.is_some(), "name the model that has all but the transformer"),
+            ("text-encoder", !self.text_encoder.is_empty(), "name the model that has all but the text encoder"),
+            ("vae", self.vae.is_some(), "name the model that has all but the VAE"),
+            ("variant", self.variant.is_some(), "name the model whose weights have this variant"),
+        ];
+        if self.model.is_none()
+            && let Some((flag, _, what)) = needing_model.into_iter().find(|(_, is_given, _)| *is_given)
+        {
+            return Err(ProgramError::setting(flag, format!("it has no effect without --model; {what}")));
         }
         match &self.variant {
             Some(variant) if !is_variant(variant) => {
@@ -151,9 +175,17 @@ impl ModelArgs {
             model: self.model.clone(),
             revision: self.revision.clone(),
             variant: self.variant.clone(),
-            transformer: self.transformer.clone(),
+            files: self.files(),
+            config_from: self.config_from.clone(),
             options: self.options(labels),
         })
+    }
+
+    /// Those that hold weights of components.
+    fn files(&self) -> Vec<GivenFile> {
+        let transformer = self.transformer.iter().map(|path| GivenFile::new(TRANSFORMER, path));
+        let text_encoders = self.text_encoder.iter().map(|given| GivenFile::text_encoder(given));
+        transformer.chain(text_encoders).chain(self.vae.iter().map(|path| GivenFile::new(VAE, path))).collect()
     }
 
     fn options(&self, labels: Option<&LabelArg>) -> LoadOptions {

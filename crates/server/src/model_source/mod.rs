@@ -3,10 +3,9 @@
 mod download_bars;
 
 use std::io::IsTerminal;
-use std::path::PathBuf;
 
 use afterimage_runner::{
-    DeviceSpec, HubOptions, LoadOptions, ModelFolder, Pipeline, Replicas, RunnerError, existing, resolve,
+    DeviceSpec, GivenFile, HubOptions, LoadOptions, ModelFolder, Pipeline, Replicas, RunnerError, existing, resolve,
 };
 
 use download_bars::DownloadBars;
@@ -14,12 +13,14 @@ use download_bars::DownloadBars;
 /// Which model, and how it is loaded.
 #[derive(Debug, Clone)]
 pub(crate) struct ModelSource {
-    /// Folder or hub id; `None` for the model inside this program.
+    /// Folder, file or hub id; `None` for the model inside this program.
     pub(crate) model: Option<String>,
     pub(crate) revision: Option<String>,
     pub(crate) variant: Option<String>,
-    /// A file that has the transformer instead of the folder.
-    pub(crate) transformer: Option<PathBuf>,
+    /// Files that have weights of components instead of the folder.
+    pub(crate) files: Vec<GivenFile>,
+    /// What has all else of a model that is one file.
+    pub(crate) config_from: Option<String>,
     pub(crate) options: LoadOptions,
 }
 
@@ -52,12 +53,8 @@ impl ModelSource {
         };
         // Bars for people, lines for logs.
         let hub = if std::io::stderr().is_terminal() { hub.with_progress(DownloadBars::default()) } else { hub };
-        match &self.transformer {
-            Some(file) => {
-                let path = file.to_str().and_then(existing).unwrap_or_else(|| file.clone());
-                Ok(resolve(model, &hub.without_transformer()).and_then(|folder| folder.with_transformer(&path))?)
-            }
-            None => Ok(resolve(model, &hub)?),
-        }
+        let there = |file: &GivenFile| file.clone().map_path(|path| path.to_str().and_then(existing).unwrap_or(path));
+        let files = self.files.iter().map(there).collect();
+        Ok(resolve(model, &hub.with_files(files).with_config_from(self.config_from.clone()))?)
     }
 }

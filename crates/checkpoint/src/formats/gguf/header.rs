@@ -6,6 +6,7 @@
 
 use std::io::{self, BufReader, Read, Seek};
 
+use super::facts::GgufFacts;
 use crate::shown::shortened;
 use crate::stored::source::{Source, SourceReader};
 
@@ -29,7 +30,7 @@ const MAX_TENSORS: u64 = 100_000;
 
 /// What the header says.
 pub(super) struct Header {
-    pub architecture: Option<String>,
+    pub facts: GgufFacts,
     pub parts: Option<u64>,
     pub tensors: Vec<TensorInfo>,
     /// Where in the file tensors start.
@@ -50,6 +51,7 @@ pub(super) struct TensorInfo {
 /// The value of an entry, as far as it matters here.
 enum Value {
     Integer(i128),
+    Float(f64),
     Text(String),
     /// Of another type.
     Other(&'static str),
@@ -64,14 +66,16 @@ impl Header {
             return Err(format!("the header has {tensor_count} tensors: it is damaged, fetch it again"));
         }
         let entry_count = reader.count()?;
-        let (mut architecture, mut parts, mut alignment) = (None, None, DEFAULT_ALIGNMENT);
+        let (mut facts, mut parts, mut alignment) = (GgufFacts::default(), None, DEFAULT_ALIGNMENT);
         for _ in 0..entry_count {
             let key = reader.string()?;
             let kind = reader.u32()?;
             match (key.as_str(), reader.value(&key, kind)?) {
-                (ARCHITECTURE, Value::Text(name)) => architecture = Some(name),
+                (ARCHITECTURE, Value::Text(name)) => facts.architecture = Some(name),
                 (PARTS, Value::Integer(count)) => parts = u64::try_from(count).ok(),
                 (ALIGNMENT, value) => alignment = power_of_two(&value)?,
+                (_, Value::Integer(number)) => facts.note(key, number as f64),
+                (_, Value::Float(number)) => facts.note(key, number),
                 _ => {}
             }
         }
@@ -83,7 +87,7 @@ impl Header {
         let data_start = end.checked_next_multiple_of(alignment).ok_or_else(|| {
             format!("`{ALIGNMENT}` is {alignment}, and the file has only {} bytes: it is damaged", source.len())
         })?;
-        Ok(Self { architecture, parts, tensors, data_start })
+        Ok(Self { facts, parts, tensors, data_start })
     }
 }
 
@@ -94,6 +98,7 @@ fn power_of_two(value: &Value) -> Result<u64, String> {
             Ok(bytes) if bytes.is_power_of_two() => Ok(bytes),
             _ => Err(format!("`{ALIGNMENT}` is {bytes}; {right}")),
         },
+        Value::Float(_) => Err(format!("`{ALIGNMENT}` is no integer; {right}")),
         Value::Text(text) => Err(format!("`{ALIGNMENT}` is the string \"{}\"; {right}", shortened(text))),
         Value::Other(kind) => Err(format!("`{ALIGNMENT}` is {kind}; {right}")),
     }
@@ -194,6 +199,8 @@ impl<'a> Reader<'a> {
             5 => Value::Integer(i32::from_le_bytes(self.array()?).into()),
             10 => Value::Integer(self.u64()?.into()),
             11 => Value::Integer(i64::from_le_bytes(self.array()?).into()),
+            6 => Value::Float(f32::from_le_bytes(self.array()?).into()),
+            12 => Value::Float(f64::from_le_bytes(self.array()?)),
             8 => Value::Text(self.string()?),
             9 => {
                 let (kind, count) = (self.u32()?, self.count()?);

@@ -3,6 +3,7 @@
 //!
 //! Only the header is read here; the tensors are read when they are asked for.
 
+mod facts;
 mod header;
 mod tensor_type;
 
@@ -11,6 +12,7 @@ use crate::shown::shortened;
 use crate::stored::encoding::Encoding;
 use crate::stored::source::Source;
 use crate::stored::tensor::{StoredTensor, is_countable};
+pub(crate) use facts::GgufFacts;
 use header::Header;
 use tensor_type::TensorType;
 
@@ -23,8 +25,7 @@ const DOCS: &str = "docs/weights.md lists the types that are read";
 /// What a GGUF file holds.
 pub(crate) struct GgufFile {
     pub tensors: Vec<(String, StoredTensor)>,
-    /// The kind of model as its maker calls it, such as `flux`.
-    pub architecture: Option<String>,
+    pub facts: GgufFacts,
 }
 
 /// Whether a file is GGUF, whatever its name is.
@@ -66,7 +67,7 @@ pub(crate) fn open(source: &Source) -> Result<GgufFile, CheckpointError> {
         };
         tensors.push((tensor.name, StoredTensor::contiguous(encoding, tensor.shape, offset)));
     }
-    Ok(GgufFile { tensors, architecture: header.architecture })
+    Ok(GgufFile { tensors, facts: header.facts })
 }
 
 /// Whether rows are whole blocks and the tensor ends within the file.

@@ -8,16 +8,20 @@
 
 mod flux;
 mod flux2;
+mod sana;
 mod sd3;
+mod vae;
 mod z_image;
 
 use std::collections::BTreeMap;
 use std::ops::Range;
 
 use crate::formats::{lora, prefix};
-use crate::shown::check_names;
+use crate::shown::{check_names, shortened};
 use crate::stored::entry::Entry;
 use crate::stored::tensor::StoredTensor;
+
+pub(crate) use vae::entries as vae_entries;
 
 /// Names of the transformer in checkpoints that hold more than a transformer.
 const PREFIX: &str = "model.diffusion_model.";
@@ -40,14 +44,15 @@ struct Names {
 }
 
 /// FLUX.2 has the signs of FLUX, too.
-const FAMILIES: [Names; 4] = [flux2::NAMES, flux::NAMES, sd3::NAMES, z_image::NAMES];
+const FAMILIES: [Names; 5] = [flux2::NAMES, flux::NAMES, sd3::NAMES, z_image::NAMES, sana::NAMES];
 
 /// Models that are often met in single files and not served, by a name in them.
-const OTHERS: [(&str, &str); 4] = [
+const OTHERS: [(&str, &str); 5] = [
     ("input_blocks.0.0.weight", "the UNet of Stable Diffusion 1, 2 or XL"),
     ("blocks.0.cross_attn.q_linear.weight", "a PixArt transformer under its original names"),
     ("decoder.mid.block_1.norm1.weight", "a VAE"),
     ("enc.blk.0.attn_q.weight", "a text encoder"),
+    ("token_embd.weight", "a text encoder"),
 ];
 
 /// Parts of diffusers' names of transformers, of which HunyuanDiT's alone is no `transformer_blocks.`.
@@ -58,6 +63,8 @@ type Part = (&'static str, Vec<Range<usize>>);
 
 /// What diffusers makes of a stored tensor.
 enum Becomes {
+    /// Not read.
+    Nothing,
     One(&'static str),
     /// Its rows in equal parts.
     Parts(&'static [&'static str]),
@@ -136,15 +143,20 @@ fn without_prefix(tensors: Vec<(String, StoredTensor)>) -> BTreeMap<String, Stor
     tensors.into_iter().filter_map(kept).collect()
 }
 
-fn describe(tensors: &BTreeMap<String, StoredTensor>, architecture: Option<&str>) -> String {
-    if let Some((_, what)) = OTHERS.iter().find(|(name, _)| tensors.contains_key(*name)) {
+/// What tensors of these names are, as part of a message.
+pub(crate) fn what_it_is<'a>(names: impl Iterator<Item = &'a str> + Clone) -> String {
+    let known = |name: &str| OTHERS.iter().find(|(other, _)| name.strip_prefix(PREFIX).unwrap_or(name) == *other);
+    if let Some((_, what)) = names.clone().find_map(known) {
         return (*what).to_owned();
     }
-    let listed: Vec<_> = tensors.keys().take(NAMES_LISTED).map(|name| format!("`{name}`")).collect();
-    match (architecture, listed.is_empty()) {
-        (Some(architecture), _) => format!("a model of the kind `{architecture}`"),
-        (None, true) => "no tensor".to_owned(),
-        (None, false) => format!("tensors named {} and so on", listed.join(", ")),
+    let listed: Vec<_> = names.take(NAMES_LISTED).map(|name| format!("`{}`", shortened(name))).collect();
+    if listed.is_empty() { "no tensor".to_owned() } else { format!("tensors named {} and so on", listed.join(", ")) }
+}
+
+fn describe(tensors: &BTreeMap<String, StoredTensor>, architecture: Option<&str>) -> String {
+    match architecture.filter(|_| !OTHERS.iter().any(|(name, _)| tensors.contains_key(*name))) {
+        Some(architecture) => format!("a model of the kind `{}`", shortened(architecture)),
+        None => what_it_is(tensors.keys().map(String::as_str)),
     }
 }
 
@@ -200,6 +212,7 @@ impl Becomes {
     /// diffusers' names of what is made of it.
     fn names(&self) -> &[&'static str] {
         match self {
+            Self::Nothing => &[],
             Self::One(name) | Self::Swapped(name) | Self::SwappedIfTwo(name) => std::slice::from_ref(name),
             Self::Parts(names) | Self::SquaresAndRest(names) => names,
         }
@@ -210,6 +223,7 @@ impl Becomes {
         let halves = || rows.is_multiple_of(2).then(|| vec![rows / 2..rows, 0..rows / 2]);
         let part = |name: &'static str, range: Range<usize>| -> Part { (name, std::iter::once(range).collect()) };
         match self {
+            Self::Nothing => Some(Vec::new()),
             Self::One(name) => Some(vec![part(name, 0..rows)]),
             Self::Swapped(name) => Some(vec![(*name, halves()?)]),
             Self::SwappedIfTwo(name) if rows == 2 * width()? => Some(vec![(*name, halves()?)]),

@@ -1,6 +1,7 @@
 //! The parts of FLUX.2 against diffusers and transformers in f32: token ids, states of the text encoder, one forward.
 
 use afterimage_cache::{CacheBudget, CachePlan, ImageCache, Lane, ListShape};
+use afterimage_checkpoint::{GivenFile, TRANSFORMER};
 use candle_core::{DType, Device, Tensor};
 
 use super::config::TransformerConfig;
@@ -94,6 +95,7 @@ fn a_forward_equals_diffusers() {
 fn a_forward_with_weights_under_their_original_names_equals_diffusers() {
     let mut fixture = Fixture::open("flux2-klein");
     let files = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/single-files");
-    fixture.folder = fixture.folder.with_transformer(&files.join("flux2-klein.safetensors")).unwrap();
+    fixture.folder =
+        fixture.folder.with_files(&[GivenFile::new(TRANSFORMER, files.join("flux2-klein.safetensors"))]).unwrap();
     check_forward(&fixture);
 }

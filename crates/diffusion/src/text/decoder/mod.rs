@@ -15,6 +15,7 @@
 
 mod attention;
 mod config;
+mod facts;
 mod keys;
 mod kind;
 mod layer;

@@ -4,7 +4,6 @@ use std::ops::Range;
 
 use afterimage_checkpoint::Parameters;
 use candle_core::{Device, Result, Tensor};
-use candle_nn::{Embedding, Module};
 
 use super::config::DecoderConfig;
 use super::kind::DecoderKind;
@@ -13,11 +12,11 @@ use super::mask::Masks;
 use super::norm::Norm;
 use super::taps::Taps;
 use super::weight_names;
-use crate::layers::HalfRotaryPositions;
+use crate::layers::{HalfRotaryPositions, TokenTable};
 
 #[derive(Debug)]
 pub(in crate::text) struct Decoder {
-    tokens: Embedding,
+    tokens: TokenTable,
     /// As many as are read.
     layers: Vec<Layer>,
     /// Where the last hidden state is read.
@@ -32,10 +31,9 @@ impl Decoder {
     pub(in crate::text) fn new(config: &DecoderConfig, taps: &Taps, parameters: &Parameters) -> Result<Self> {
         let parameters = weight_names::decoder(parameters);
         let (size, layers) = (config.hidden_size, parameters.pp("layers"));
-        let tokens = parameters.pp("embed_tokens").get((config.vocab_size, size), "weight")?;
         let layer = |index: usize| Layer::new(config, &layers.pp(index));
         Ok(Self {
-            tokens: Embedding::new(tokens, size),
+            tokens: TokenTable::load(config.vocab_size, size, &parameters.pp("embed_tokens"))?,
             layers: (0..taps.layers_read()).map(layer).collect::<Result<_>>()?,
             norm: match taps.reads_the_norm() {
                 true => Some(Norm::load(config, size, &parameters.pp("norm"))?),
@@ -47,13 +45,13 @@ impl Decoder {
         })
     }
 
-    /// `[rows, tokens]` of ids, of which each row's text counts and the others are padding, to
-    /// `[rows, tokens, taps * hidden]`. Rows do not depend on each other, nor texts on padding.
-    pub(in crate::text) fn forward(&self, ids: &Tensor, texts: &[Range<usize>]) -> Result<Tensor> {
-        let tokens = ids.dim(1)?;
+    /// Ids of as many rows as there are texts, all of one length, of which each row's text counts and the others are padding,
+    /// to `[rows, tokens, taps * hidden]`. Rows do not depend on each other, nor texts on padding.
+    pub(in crate::text) fn forward(&self, ids: &[u32], texts: &[Range<usize>]) -> Result<Tensor> {
+        let tokens = ids.len() / texts.len().max(1);
         let masks = Masks::new(texts, tokens, self.config.window, &self.device)?;
         let positions = HalfRotaryPositions::new(tokens, self.config.head_size, self.config.theta, &self.device)?;
-        let mut x = self.embed(ids)?;
+        let mut x = self.embed(ids)?.reshape((texts.len(), tokens, ()))?;
         let mut states = vec![None; self.config.layers + 1];
         for (number, layer) in self.layers.iter().enumerate() {
             let next = layer.forward(&x, &positions, masks.of(self.config.is_windowed[number]))?;
@@ -71,9 +69,9 @@ impl Decoder {
         }
     }
 
-    /// `[rows, tokens, hidden]`
-    fn embed(&self, ids: &Tensor) -> Result<Tensor> {
-        let embedded = self.tokens.forward(ids)?;
+    /// `[ids, hidden]`
+    fn embed(&self, ids: &[u32]) -> Result<Tensor> {
+        let embedded = self.tokens.rows(ids)?;
         if self.config.kind != DecoderKind::Gemma2 {
             return Ok(embedded);
         }
@@ -102,12 +100,12 @@ mod tests {
                 (0..17usize).map(move |at| if at < length { first + at as u32 } else { 0 })
             };
             let ids: Vec<u32> = rows.iter().flat_map(|row| ids(*row)).collect();
-            let ids = Tensor::from_vec(ids, (3, 17), &Device::Cpu).unwrap();
             let together = decoder.forward(&ids, &rows.map(|(_, length)| 0..length)).unwrap();
             for (row, (_, length)) in rows.iter().enumerate() {
-                let part = |tensor: &Tensor, dim| tensor.narrow(0, row, 1).unwrap().narrow(dim, 0, *length).unwrap();
-                let alone = decoder.forward(&part(&ids, 1), std::slice::from_ref(&(0..*length))).unwrap();
-                assert_near(&part(&together, 1), &alone, &format!("{name}, row {row}"));
+                let alone = &ids[row * 17..][..*length];
+                let alone = decoder.forward(alone, std::slice::from_ref(&(0..*length))).unwrap();
+                let together = together.narrow(0, row, 1).unwrap().narrow(1, 0, *length).unwrap();
+                assert_near(&together, &alone, &format!("{name}, row {row}"));
             }
         }
     }
