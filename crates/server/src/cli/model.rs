@@ -73,7 +73,7 @@ pub(super) struct ModelArgs {
     /// The VAE's weights: a safetensors file under the names of diffusers or of the model's makers, such as `ae.safetensors`
     #[arg(long, env = "AFTERIMAGE_VAE", hide_env_values = true, value_name = "FILE")]
     vae: Option<PathBuf>,
-    /// Precision of weights and activations
+    /// Precision of activations, and of weights that are not kept narrower, as quantised ones and fp8 are
     #[arg(long, env = "AFTERIMAGE_DTYPE", hide_env_values = true, value_enum, default_value = "auto")]
     dtype: Dtype,
     /// Image sizes served, the default first, such as `64x64,96x64`; `512`, `768` and `1024` stand for the common

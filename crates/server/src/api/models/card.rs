@@ -22,7 +22,7 @@ pub(in crate::api) struct ModelCard {
     owned_by: &'static str,
     /// The pipeline's class in diffusers
     pipeline: String,
-    /// Precision of weights and activations (`--dtype`): `f32`, `bf16` or `f16`
+    /// Precision of activations, and of weights that are not kept narrower (`--dtype`): `f32`, `bf16` or `f16`
     dtype: &'static str,
     /// What a class-conditional model can draw
     labels: Vec<ModelLabel>,
