@@ -20,6 +20,7 @@ mod generations;
 mod health;
 mod job_store;
 mod jobs;
+mod kept_jobs;
 mod metrics;
 mod models;
 mod openapi;

@@ -9,15 +9,14 @@ mod list_query;
 use std::sync::Arc;
 
 use axum::Json;
-use axum::body::Body;
 use axum::extract::{Extension, State};
-use axum::http::header::CONTENT_TYPE;
 use axum::http::{Method, Uri};
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 
 use super::access::Client;
 use super::error::ApiError;
 use super::job_store::{JobKind, JobList, JobObject, JobWithPictures};
+use super::kept_jobs;
 use super::openapi::{
     BadRequest, BodyTimedOut, BodyTooLarge, JobBody, JobNotFound, ModelNotFound, ServerFault, TooManyRequests,
     Unavailable, UnsupportedBody,
@@ -25,7 +24,6 @@ use super::openapi::{
 use super::path_id::PathId;
 use super::state::AppState;
 use super::submission::{self, Endpoint, Incoming};
-use crate::connections::receipt;
 use crate::request::quoted;
 use list_query::ListQuery;
 
@@ -106,14 +104,7 @@ pub(super) async fn retrieve(
     PathId(id): PathId,
     method: Method,
 ) -> Result<Response, ApiError> {
-    let job = state.jobs.fetch(JobKind::ImageJob, client.key(), &id).ok_or_else(|| not_found(&id))?;
-    let text = job.json().map_err(|error| ApiError::Internal(error.to_string()))?;
-    let mut response = ([(CONTENT_TYPE, "application/json")], Body::from(text)).into_response();
-    // An answer to HEAD brings nothing.
-    if let Some(settled) = job.settled.filter(|_| method == Method::GET) {
-        receipt::on_delivery(&mut response, move || settled.cancel());
-    }
-    Ok(response)
+    kept_jobs::fetch(&state, JobKind::ImageJob, &client, &id, &method)
 }
 
 /// Cancel a job, or remove one that has ended
@@ -132,9 +123,5 @@ pub(super) async fn delete(
     Extension(client): Extension<Client>,
     PathId(id): PathId,
 ) -> Result<Json<JobObject>, ApiError> {
-    state.jobs.delete(JobKind::ImageJob, client.key(), &id).map(Json).ok_or_else(|| not_found(&id))
-}
-
-fn not_found(id: &str) -> ApiError {
-    ApiError::JobNotFound { id: quoted(id) }
+    kept_jobs::delete(&state, JobKind::ImageJob, &client, &id)
 }

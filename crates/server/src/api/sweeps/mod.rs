@@ -11,15 +11,15 @@ mod run;
 use std::sync::Arc;
 
 use axum::Json;
-use axum::body::Body;
 use axum::extract::{Extension, State};
-use axum::http::header::{CONTENT_TYPE, LOCATION};
+use axum::http::header::LOCATION;
 use axum::http::{Method, StatusCode};
 use axum::response::{IntoResponse, Response};
 
 use super::access::Client;
 use super::error::ApiError;
 use super::job_store::{JobKind, JobObject, SweepWithRows};
+use super::kept_jobs;
 use super::openapi::{
     BadRequest, BodyTimedOut, BodyTooLarge, JobNotFound, ModelNotFound, ServerFault, SweepBody, TooManyRequests,
     Unavailable, UnsupportedBody,
@@ -28,8 +28,6 @@ use super::path_id::PathId;
 use super::paths;
 use super::state::AppState;
 use super::submission::Incoming;
-use crate::connections::receipt;
-use crate::request::quoted;
 
 /// Measure cache settings on a prompt
 ///
@@ -86,14 +84,7 @@ pub(super) async fn retrieve(
     PathId(id): PathId,
     method: Method,
 ) -> Result<Response, ApiError> {
-    let sweep = state.jobs.fetch(JobKind::CacheSweep, client.key(), &id).ok_or_else(|| not_found(&id))?;
-    let text = sweep.json().map_err(|error| ApiError::Internal(error.to_string()))?;
-    let mut response = ([(CONTENT_TYPE, "application/json")], Body::from(text)).into_response();
-    // An answer to HEAD brings nothing.
-    if let Some(settled) = sweep.settled.filter(|_| method == Method::GET) {
-        receipt::on_delivery(&mut response, move || settled.cancel());
-    }
-    Ok(response)
+    kept_jobs::fetch(&state, JobKind::CacheSweep, &client, &id, &method)
 }
 
 /// Cancel a sweep, or remove one that has ended
@@ -112,9 +103,5 @@ pub(super) async fn delete(
     Extension(client): Extension<Client>,
     PathId(id): PathId,
 ) -> Result<Json<JobObject>, ApiError> {
-    state.jobs.delete(JobKind::CacheSweep, client.key(), &id).map(Json).ok_or_else(|| not_found(&id))
-}
-
-fn not_found(id: &str) -> ApiError {
-    ApiError::JobNotFound { id: quoted(id) }
+    kept_jobs::delete(&state, JobKind::CacheSweep, &client, &id)
 }
