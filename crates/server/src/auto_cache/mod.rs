@@ -16,6 +16,9 @@ use utoipa::ToSchema;
 use crate::error::ProgramError;
 pub(crate) use card::{MeasuredOnCard, ProfileCard, SettingCard};
 
+/// Cases of a profile that a warning names.
+const MOST_NAMED: usize = 4;
+
 /// What `cache_backend: "auto"` came to
 #[derive(Debug, Clone, Serialize, ToSchema)]
 #[schema(as = AutoCache)]
@@ -130,16 +133,20 @@ fn choose(
 }
 
 fn no_case(profile: &CacheProfile, key: CaseKey) -> String {
-    let cases: Vec<_> = profile.cases().iter().map(|case| case.key().to_string()).collect();
-    let cases = if cases.is_empty() { "nothing".to_owned() } else { cases.join("; ") };
-    format!("the model's {CACHE_PROFILE_FILE} has nothing for {key}; it has {cases}")
+    let mut cases: Vec<_> = profile.cases().iter().take(MOST_NAMED).map(|case| case.key().to_string()).collect();
+    match profile.cases().len() {
+        0 => cases.push("nothing".to_owned()),
+        all if all > MOST_NAMED => cases.push(format!("{} more", all - MOST_NAMED)),
+        _ => {}
+    }
+    format!("the model's {CACHE_PROFILE_FILE} has nothing for {key} (it knows {})", cases.join(", "))
 }
 
 fn uncached(found: String) -> RequestWarning {
     RequestWarning {
         param: "cache_backend".to_owned(),
         code: "auto_uncached",
-        message: format!("{found}, so no step is reused; `afterimage tune` measures settings"),
+        message: format!("no step is reused: {found}; `afterimage tune` measures settings"),
     }
 }
 

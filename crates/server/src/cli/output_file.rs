@@ -141,6 +141,31 @@ impl OutputTarget {
     }
 }
 
+/// Refuses a file that is named for two things, under whatever path. What is no file can take several.
+pub(super) fn one_file_each(files: &[(&'static str, &Option<PathBuf>)]) -> Result<(), ProgramError> {
+    let place = |path: &Path| {
+        let whole = std::fs::canonicalize(path);
+        let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let in_folder = || Some(std::fs::canonicalize(parent).ok()?.join(path.file_name()?));
+        whole.ok().or_else(in_folder).or_else(|| std::path::absolute(path).ok())
+    };
+    let mut seen: Vec<(&str, PathBuf)> = Vec::new();
+    for (flag, path) in files {
+        let Some(path) = path.as_ref().filter(|path| path.as_os_str() != "-").and_then(|path| place(path)) else {
+            continue;
+        };
+        if path.exists() && !path.is_file() {
+            continue;
+        }
+        if let Some((other, _)) = seen.iter().find(|(_, known)| *known == path) {
+            let message = format!("--{other} has that file already; give another name");
+            return Err(ProgramError::setting(flag, message));
+        }
+        seen.push((flag, path));
+    }
+    Ok(())
+}
+
 pub(super) fn cannot_write(path: &Path, reason: impl ToString) -> ProgramError {
     ProgramError::Write { path: path.to_owned(), reason: reason.to_string() }
 }

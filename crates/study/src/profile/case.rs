@@ -12,7 +12,11 @@ use super::setting::ProfileSetting;
 /// More steps than any request has.
 const MAX_STEPS: usize = 10_000;
 /// Settings of a case: far more than the Pareto front of any model has.
-const MAX_SETTINGS: usize = 256;
+pub(super) const MAX_SETTINGS: usize = 256;
+/// Of names of models, devices and so on.
+const MAX_NAME_BYTES: usize = 1000;
+/// A picture that takes a month is not measured.
+const MAX_SECONDS: f64 = 2_592_000.0;
 /// Prompts and seeds that are kept to say what was measured.
 const MAX_LISTED: usize = 4096;
 
@@ -116,6 +120,23 @@ impl ProfileCase {
         if !(1..=MAX_STEPS).contains(&self.num_inference_steps) {
             let message = format!("it is {}; right are 1 to {MAX_STEPS}", self.num_inference_steps);
             return Err(("num_inference_steps", message));
+        }
+        let Self { measured_on: on, .. } = self;
+        let names = [
+            ("measured_on.program", &on.program),
+            ("measured_on.model", &on.model),
+            ("measured_on.device", &on.device),
+            ("measured_on.dtype", &on.dtype),
+            ("measured_on.size", &on.size),
+        ];
+        if let Some((key, _)) =
+            names.into_iter().find(|(_, name)| name.len() > MAX_NAME_BYTES || name.chars().any(char::is_control))
+        {
+            return Err((key, format!("it must be a line of up to {MAX_NAME_BYTES} bytes")));
+        }
+        if !(0.0..=MAX_SECONDS).contains(&on.uncached_seconds) {
+            let message = format!("it is {:e}; right are 0 to {MAX_SECONDS}", on.uncached_seconds);
+            return Err(("measured_on.uncached_seconds", message));
         }
         let lists = [
             ("settings", self.settings.len(), MAX_SETTINGS),

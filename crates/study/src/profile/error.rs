@@ -2,6 +2,10 @@
 
 use serde_json::Error as JsonError;
 
+/// Characters of a key, and of what is said of it; either may come from the file.
+const LONGEST_KEY: usize = 200;
+const LONGEST_MESSAGE: usize = 600;
+
 /// A profile that cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ProfileError {
@@ -20,11 +24,11 @@ pub enum ProfileError {
 
 impl ProfileError {
     pub(super) fn at(key: impl Into<String>, message: impl Into<String>) -> Self {
-        Self::Value { key: key.into(), message: message.into() }
+        Self::Value { key: line(&key.into(), LONGEST_KEY), message: line(&message.into(), LONGEST_MESSAGE) }
     }
 
     pub(super) fn not_json(error: JsonError) -> Self {
-        Self::Json(error.to_string())
+        Self::Json(line(&error.to_string(), LONGEST_MESSAGE))
     }
 
     pub(super) fn of_path(error: serde_path_to_error::Error<JsonError>) -> Self {
@@ -34,4 +38,19 @@ impl ProfileError {
             _ => Self::at(key, error.into_inner().to_string()),
         }
     }
+}
+
+/// A text that is one line of bounded length, whatever stands in the file.
+fn line(text: &str, longest: usize) -> String {
+    let mut line = String::new();
+    for (index, character) in text.chars().enumerate() {
+        if index == longest {
+            return line + "...";
+        }
+        match character.is_control() {
+            true => line.extend(character.escape_default()),
+            false => line.push(character),
+        }
+    }
+    line
 }

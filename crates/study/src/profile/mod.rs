@@ -56,7 +56,12 @@ impl CacheProfile {
     /// # Errors
     /// What is wrong with it, and where.
     pub fn from_json(text: &str) -> Result<Self, ProfileError> {
-        let Version { version } = serde_json::from_str(text).map_err(ProfileError::not_json)?;
+        let Ok(Version { version }) = serde_json::from_str(text) else {
+            // No object, or no JSON.
+            let found =
+                serde_json::from_str::<serde_json::Map<_, serde_json::Value>>(text).map_err(ProfileError::not_json);
+            return Err(found.err().unwrap_or_else(|| ProfileError::at("version", "it is there twice")));
+        };
         match version {
             None => return Err(ProfileError::at("version", "it is missing")),
             Some(version) if version != VERSION => {
@@ -89,21 +94,33 @@ impl CacheProfile {
         self.cases.iter().find(|case| case.key() == key)
     }
 
-    /// Adds a newly measured case. Of an older one the settings stay that were measured on the same pictures, and not
-    /// again.
-    pub fn put(&mut self, mut case: ProfileCase) {
-        let Some(old) = self.cases.iter_mut().find(|old| old.key() == case.key()) else {
-            self.cases.push(case);
-            return;
-        };
-        if old.measured_on.is_comparable_to(&case.measured_on) {
-            let is_new = |setting: &ProfileSetting| {
-                case.settings.iter().all(|other| (other.backend(), other.keys()) != (setting.backend(), setting.keys()))
-            };
-            let kept: Vec<_> = old.settings.iter().filter(|setting| is_new(setting)).cloned().collect();
-            case.settings.extend(kept);
+    /// Adds a newly measured case; returns how many settings it has then. Of an older one the settings stay that were measured
+    /// on the same pictures, and not again. Those that are no faster than no cache are left out; a case that has none but those
+    /// changes nothing measured on other pictures.
+    ///
+    /// # Errors
+    /// If there is no room for another case.
+    pub fn put(&mut self, mut case: ProfileCase) -> Result<usize, ProfileError> {
+        let key = case.key();
+        let place = self.cases.iter().position(|old| old.key() == key);
+        if let Some(old) = place.map(|place| &self.cases[place]) {
+            if old.measured_on.is_comparable_to(&case.measured_on) {
+                let is_new = |setting: &&ProfileSetting| case.settings.iter().all(|other| !other.is_same_as(setting));
+                let kept: Vec<_> = old.settings.iter().filter(is_new).cloned().collect();
+                case.settings.extend(kept);
+            } else if case.settings.iter().all(|setting| setting.speedup() <= 1.0) {
+                return Ok(old.settings.len());
+            }
         }
-        *old = case;
+        case.settings.retain(|setting| setting.speedup() > 1.0);
+        case.settings.truncate(case::MAX_SETTINGS);
+        let count = case.settings.len();
+        match place {
+            Some(place) => self.cases[place] = case,
+            None if count == 0 => {}
+            None => self.cases.push(case),
+        }
+        self.check_cases().map(|()| count)
     }
 
     /// Whether the model can run every setting.

@@ -118,6 +118,11 @@ impl ProfileSetting {
         Ok(Self { keys, config, speedup, psnr_db, ssim, hit_rate })
     }
 
+    /// Whether it is the same configuration, whatever was measured of it.
+    pub(super) fn is_same_as(&self, other: &Self) -> bool {
+        (self.backend(), self.keys()) == (other.backend(), other.keys())
+    }
+
     /// The backend.
     pub fn backend(&self) -> CacheBackend {
         self.config.backend()
@@ -178,7 +183,7 @@ fn check(key: &str, value: f64, range: std::ops::RangeInclusive<f64>) -> Result<
     }
     match (*range.start(), *range.end()) {
         (least, most) if least == f64::MIN_POSITIVE => {
-            Err(format!("`{key}` is {value}; it must be above 0, and at most {most}"))
+            Err(format!("`{key}` is {value:e}; it must be above 0, and at most {most:e}"))
         }
         (least, most) => Err(format!("`{key}` is {value}; it must be from {least} to {most}")),
     }

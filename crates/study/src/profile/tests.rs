@@ -68,14 +68,26 @@ fn a_case_that_is_measured_again_replaces_the_old_one() {
     let mut case = profile.cases()[0].clone();
     case.settings.truncate(1);
     case.measured_on.uncached_seconds = 0.75;
-    profile.put(case.clone());
+    profile.put(case.clone()).unwrap();
     let settings = |profile: &CacheProfile| profile.cases()[0].settings.len();
     assert_eq!((settings(&profile), profile.cases()[0].measured_on.uncached_seconds), (4, 0.75), "the others stay");
     case.measured_on.held_out_seeds.push(9);
-    profile.put(case.clone());
+    assert_eq!(profile.put(case.clone()), Ok(1));
     assert_eq!(profile.cases(), [case.clone()], "what was measured on other pictures cannot be compared");
-    profile.put(ProfileCase { num_inference_steps: 25, ..case });
+    profile.put(ProfileCase { num_inference_steps: 25, ..case.clone() }).unwrap();
     assert_eq!(profile.cases().len(), 2);
+
+    let slow = |case: &ProfileCase| {
+        let mut text = serde_json::to_value(case).unwrap();
+        text["settings"][0]["speedup"] = json!(0.9);
+        serde_json::from_value::<ProfileCase>(text).unwrap()
+    };
+    let mut other = slow(&case);
+    other.measured_on.held_out_seeds.push(10);
+    assert_eq!(profile.put(other), Ok(1), "a search that found nothing on other pictures changes nothing");
+    assert_eq!(profile.put(slow(&case)), Ok(0), "what was measured again and is slow goes");
+    assert_eq!(profile.put(slow(&ProfileCase { num_inference_steps: 30, ..case })), Ok(0));
+    assert_eq!(profile.cases().len(), 2, "a case without settings is none");
 }
 
 #[test]
@@ -122,6 +134,13 @@ fn nothing_is_missing_doubled_or_unknown() {
     assert_eq!(read(&json!({"cases": []})).unwrap_err().to_string(), "`version`: it is missing");
     let message = CacheProfile::from_json("[1").unwrap_err().to_string();
     assert!(!message.starts_with('`'), "{message}");
+    for text in ["[]", "{\"version\": 1, \"version\": 1}", "{\"version\": 1, \"cases\": [], \"a\\nb\": 1}"] {
+        let message = CacheProfile::from_json(text).unwrap_err().to_string();
+        assert!(!message.contains('\n') && !message.contains("struct"), "{message}");
+    }
+    let mut named = file();
+    named["cases"][0]["measured_on"]["size"] = json!("\u{1b}[31m");
+    assert!(read(&named).unwrap_err().to_string().starts_with("`cases[0].measured_on.size`: it must be a line"));
     let mut unknown = file();
     unknown["cases"][0]["notes"] = json!(1);
     assert!(read(&unknown).unwrap_err().to_string().contains("unknown field `notes`"));

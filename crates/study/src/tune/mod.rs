@@ -22,7 +22,7 @@ use crate::study::{Event, Outcome, Study};
 use search::Search;
 
 pub use goal::Goal;
-pub use verdict::{HeldOut, Tuned, Winner};
+pub use verdict::{HeldOut, Missed, Tuned, Winner};
 
 /// What is searched for, and on which pictures.
 #[derive(Debug, Clone)]

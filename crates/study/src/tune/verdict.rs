@@ -8,7 +8,7 @@ use crate::error::StudyError;
 use crate::grid::Measure;
 use crate::maker::PictureMaker;
 use crate::profile::{Floor, Likenesses, Measured, ProfileSetting};
-use crate::row::{Report, Row};
+use crate::row::{PictureRow, Report, Row};
 
 /// Pictures before the first that count.
 pub(super) const WARM_UPS: usize = 1;
@@ -16,9 +16,9 @@ pub(super) const WARM_UPS: usize = 1;
 /// What a search came to.
 #[derive(Debug)]
 pub struct Tuned {
-    /// One for each goal, in their order; `None` where no setting met it.
-    pub winners: Vec<Option<Winner>>,
-    /// Everything that was checked and is faster than no cache.
+    /// One for each goal, in their order.
+    pub winners: Vec<Result<Winner, Missed>>,
+    /// Everything that was checked and reuses something, also what is no faster than no cache.
     pub settings: Vec<ProfileSetting>,
     /// What was measured in the check, with the uncached pictures first.
     pub report: Report,
@@ -26,6 +26,17 @@ pub struct Tuned {
     pub pictures_made: usize,
     /// Pictures that each setting was compared on, those of search and check together.
     pub pictures: usize,
+}
+
+/// Why no setting is the answer to a goal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Missed {
+    /// Nothing was checked: what may be searched is too little for one setting.
+    Untried,
+    /// None is as alike, or as fast, as asked for.
+    Goal,
+    /// Some are as alike as asked for, and took no less time than no cache.
+    Speed,
 }
 
 /// The best setting for a goal.
@@ -42,15 +53,16 @@ pub struct Winner {
 pub struct HeldOut {
     /// All of them.
     pub pictures: usize,
-    /// Those as alike as the goal asks for; where it asks for speed, as 19 of 20 that the search has seen.
+    /// Those as alike as the goal asks for; where it asks for speed, those of which so many fewer blocks ran.
     pub passed: usize,
 }
 
 /// A finalist with what the check has seen of it.
 struct Checked {
     setting: ProfileSetting,
-    searched: Trial,
     unseen: Trial,
+    /// Times fewer blocks that ran of each unseen picture.
+    factors: Vec<f64>,
 }
 
 /// Times and checks the finalists.
@@ -63,14 +75,15 @@ pub(super) fn check<M: PictureMaker>(
     let mut grid = tuning.grid(&tuning.held_out_prompts, &tuning.held_out_seeds, measure);
     grid.settings = finalists.iter().map(|finalist| finalist.setting.clone()).collect();
     let outcome = runner.study(grid, Stage::Check)?;
-    let rows = outcome.report.rows.iter().skip(1);
-    let checked = finalists.into_iter().zip(rows).map(|(finalist, row)| Checked::new(finalist, row));
-    let checked: Vec<Checked> = checked.collect::<Result<_, _>>()?;
+    let Some((uncached, rows)) = outcome.report.rows.split_first() else { return Err(StudyError::NoPictures) };
+    let checked = finalists.into_iter().zip(rows).map(|(finalist, row)| Checked::new(finalist, row, uncached));
+    let mut checked: Vec<Checked> = checked.collect::<Result<_, _>>()?;
+    // What reuses nothing is the same as no cache, and only ever faster by chance.
+    checked.retain(|one| one.unseen.bound > 1.0);
     let winners = tuning.goals.iter().map(|goal| winner(*goal, &checked)).collect();
-    let faster = checked.iter().filter(|one| one.setting.speedup() > 1.0);
     Ok(Tuned {
         winners,
-        settings: faster.map(|one| one.setting.clone()).collect(),
+        settings: checked.iter().map(|one| one.setting.clone()).collect(),
         report: outcome.report,
         pictures_made: runner.done,
         pictures: tuning.prompts.len() * tuning.seeds.len()
@@ -79,7 +92,7 @@ pub(super) fn check<M: PictureMaker>(
 }
 
 impl Checked {
-    fn new(finalist: Finalist, row: &Row) -> Result<Self, StudyError> {
+    fn new(finalist: Finalist, row: &Row, uncached: &Row) -> Result<Self, StudyError> {
         let Finalist { setting, keys, trial: searched } = finalist;
         let unseen = Trial::of(row)?;
         let all = searched.with(&unseen);
@@ -92,7 +105,11 @@ impl Checked {
             hit_rate: row.hit_rate,
         };
         let setting = ProfileSetting::new(setting.cache.backend(), keys, measured).map_err(StudyError::Profile)?;
-        Ok(Self { setting, searched, unseen })
+        let blocks = uncached.pictures.iter().zip(&row.pictures);
+        let factor = |(all, own): (&PictureRow, &PictureRow)| {
+            all.executed_blocks as f64 / f64::max(own.executed_blocks as f64, 1.0)
+        };
+        Ok(Self { setting, unseen, factors: blocks.map(factor).collect() })
     }
 
     /// On the pictures that the search has seen and has not seen together, and on the latter alone.
@@ -109,20 +126,25 @@ impl Checked {
     }
 }
 
-fn winner(goal: Goal, checked: &[Checked]) -> Option<Winner> {
-    let (best, floor) = match goal {
+fn winner(goal: Goal, checked: &[Checked]) -> Result<Winner, Missed> {
+    if checked.is_empty() {
+        return Err(Missed::Untried);
+    }
+    match goal {
         Goal::Alike(floor) => {
-            let holding = checked.iter().filter(|one| one.holds(floor) && one.setting.speedup() > 1.0);
-            (largest(holding, |one| one.setting.speedup())?, floor)
+            let holding: Vec<_> = checked.iter().filter(|one| one.holds(floor)).collect();
+            let missed = if holding.is_empty() { Missed::Goal } else { Missed::Speed };
+            let faster = holding.into_iter().filter(|one| one.setting.speedup() > 1.0);
+            let best = largest(faster, |one| one.setting.speedup()).ok_or(missed)?;
+            Ok(Winner { setting: best.setting.clone(), held_out: best.held_out(floor) })
         }
         Goal::Fast(factor) => {
             let fast = checked.iter().filter(|one| one.setting.speedup() >= factor);
-            let best = largest(fast, |one| one.setting.psnr_db().p05)?;
-            let seen = Likenesses::of(&best.searched.psnr_db)?;
-            (best, Floor::of_psnr(seen.p05))
+            let best = largest(fast, |one| one.setting.psnr_db().p05).ok_or(Missed::Goal)?;
+            let passed = best.factors.iter().filter(|own| **own >= factor).count();
+            Ok(Winner { setting: best.setting.clone(), held_out: HeldOut { pictures: best.factors.len(), passed } })
         }
-    };
-    Some(Winner { setting: best.setting.clone(), held_out: best.held_out(floor) })
+    }
 }
 
 /// Of equals the first.

@@ -86,6 +86,7 @@ impl Worker {
         let study = Study::plan(&self.sweep.maker, self.sweep.grid.clone())?;
         let Outcome { report, ended } = study.run(&self.cancellation, &mut |event| self.tell(&event));
         ended?;
+        self.progress.send_modify(|progress| progress.step = progress.steps);
         json(&report)
     }
 

@@ -1,11 +1,11 @@
 //! Where a report is written to.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use afterimage_study::Report;
 use afterimage_study::report::{csv, html, json};
 
-use crate::cli::output_file::{Existing, OutputFile, OutputTarget, cannot_write};
+use crate::cli::output_file::{Existing, OutputFile, OutputTarget, cannot_write, one_file_each};
 use crate::error::ProgramError;
 
 /// The files asked for.
@@ -62,29 +62,4 @@ impl ReportFiles {
         });
         json.and(csv).and(html)
     }
-}
-
-/// Refuses a file that is named for two things, under whatever path. What is no file can take several.
-fn one_file_each(files: &[(&'static str, &Option<PathBuf>)]) -> Result<(), ProgramError> {
-    let place = |path: &Path| {
-        let whole = std::fs::canonicalize(path);
-        let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        let in_folder = || Some(std::fs::canonicalize(parent).ok()?.join(path.file_name()?));
-        whole.ok().or_else(in_folder).or_else(|| std::path::absolute(path).ok())
-    };
-    let mut seen: Vec<(&str, PathBuf)> = Vec::new();
-    for (flag, path) in files {
-        let Some(path) = path.as_ref().filter(|path| path.as_os_str() != "-").and_then(|path| place(path)) else {
-            continue;
-        };
-        if path.exists() && !path.is_file() {
-            continue;
-        }
-        if let Some((other, _)) = seen.iter().find(|(_, known)| *known == path) {
-            let message = format!("--{other} has that file already; give another name");
-            return Err(ProgramError::setting(flag, message));
-        }
-        seen.push((flag, path));
-    }
-    Ok(())
 }

@@ -10,13 +10,13 @@ use afterimage_cache::CacheConfig;
 use afterimage_runner::{Engine, EngineOptions, ImageRequest, ImageSpec, PreviewCount};
 use afterimage_study::profile::{CaseKey, Floor, MeasuredOn, ProfileCase};
 use afterimage_study::report::table;
-use afterimage_study::tune::{Goal, Progress, Stage, Tuned, Tuning};
+use afterimage_study::tune::{Goal, Missed, Progress, Stage, Tuned, Tuning, Winner};
 use afterimage_study::{Cancellation, StudyError};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::measured_pictures::{MOST_REPEATS, MOST_STEPS, TrueCfgArg, flag_of, scale, seed};
 use super::model::{DeviceArg, LabelArg, ModelArgs};
-use super::output_file::{Existing, OutputFile, OutputTarget};
+use super::output_file::{Existing, OutputFile, OutputTarget, one_file_each};
 use super::within::count;
 use super::{interrupt, prompts};
 use crate::build_info;
@@ -37,15 +37,15 @@ const MOST_HELD_OUT: usize = 1000;
 #[command(group = clap::ArgGroup::new("goal").required(true).multiple(true))]
 pub(super) struct TuneArgs {
     /// Find the fastest setting whose pictures, 19 of 20, are at least this alike to the uncached ones: PSNR in decibels, 0 to 99
-    #[arg(long, env = "AFTERIMAGE_MIN_PSNR", hide_env_values = true, value_name = "DB", group = "goal",
+    #[arg(long, env = "AFTERIMAGE_MIN_PSNR", hide_env_values = true, value_name = "DB", group = "goal", allow_negative_numbers = true,
         value_parser = number::<99>)]
     min_psnr: Option<f64>,
     /// The same with SSIM, 0 to 1; with --min-psnr, both
-    #[arg(long, env = "AFTERIMAGE_MIN_SSIM", hide_env_values = true, value_name = "SSIM", group = "goal",
+    #[arg(long, env = "AFTERIMAGE_MIN_SSIM", hide_env_values = true, value_name = "SSIM", group = "goal", allow_negative_numbers = true,
         value_parser = number::<1>)]
     min_ssim: Option<f64>,
     /// Find the setting whose pictures are the most alike of those that are at least this many times faster, 1 to 99
-    #[arg(long, env = "AFTERIMAGE_TARGET_SPEEDUP", hide_env_values = true, value_name = "FACTOR", group = "goal",
+    #[arg(long, env = "AFTERIMAGE_TARGET_SPEEDUP", hide_env_values = true, value_name = "FACTOR", group = "goal", allow_negative_numbers = true,
         conflicts_with_all = ["min_psnr", "min_ssim"], value_parser = factor)]
     target_speedup: Option<f64>,
     /// Text file with one prompt per line; some are searched with, and the others are what the result is checked on
@@ -101,31 +101,29 @@ impl TuneArgs {
         let prompts = self.prompts.as_deref().map(prompts::of_file).transpose()?;
         let output = self.output.as_ref();
         let profile = output.map(|path| ProfileFile::prepare(path.as_deref(), self.model.folder())).transpose()?;
+        let place = profile.as_ref().map(|profile| profile.path().to_owned());
+        one_file_each(&[("output", &place), ("json", &self.json), ("prompts", &self.prompts)])?;
         let json = self.json.clone().map(|path| OutputFile::prepare(path, Existing::IsReplaced)).transpose()?;
         let engine =
             Engine::start(self.model.source(Some(&self.labels))?.load(self.device.device)?, EngineOptions::default())?;
+        profile.as_ref().map_or(Ok(()), |profile| profile.check(engine.model()))?;
         let pictures = Pictures::new(engine.model(), prompts, &self.seeds, self.held_out)?;
         let tuning = self.tuning(goal, pictures, profile.is_some());
         tuning.check(&engine).map_err(refusal)?;
         let image = self.image(&engine, &tuning)?;
         let tuned = search(&engine, &tuning)?;
         terminal::note(table(&tuned.report, terminal::width()));
-        if let Some(profile) = profile {
-            let path = profile.add(self.case(&tuned, &tuning, &image))?;
-            terminal::note(format!(
-                "{} settings for {} are in {}",
-                tuned.settings.len(),
-                CaseKey::of(&image),
-                path.display()
-            ));
-        }
-        let Some(winner) = tuned.winners.into_iter().next().flatten() else { return Err(nothing(goal)) };
-        let text = winner::json(&winner, &image);
-        if let Some(file) = json {
-            file.write((text.clone() + "\n").as_bytes())?;
-        }
-        let text = format!("{text}\n\n{}\n", winner::toml(&winner)?);
-        OutputTarget::StandardOutput.write(text.as_bytes()).map(drop)
+        // Neither what is kept nor what is shown is lost where the other cannot be written.
+        let kept = profile.map_or(Ok(()), |profile| {
+            let (path, count) = profile.add(self.case(&tuned, &tuning, &image))?;
+            let settings = if count == 1 { "setting" } else { "settings" };
+            terminal::note(format!("{} has {count} {settings} for {}", path.display(), CaseKey::of(&image)));
+            Ok(())
+        });
+        let winner = tuned.winners.into_iter().next().unwrap_or(Err(Missed::Untried));
+        let shown =
+            winner.map_err(|missed| nothing(goal, missed)).and_then(|winner| show(&winner, &image, json.as_ref()));
+        shown.and(kept)
     }
 
     fn goal(&self) -> Result<Goal, ProgramError> {
@@ -232,13 +230,25 @@ fn search(engine: &Engine, tuning: &Tuning) -> Result<Tuned, ProgramError> {
     })
 }
 
-fn nothing(goal: Goal) -> ProgramError {
-    let message = match goal {
-        Goal::Alike(_) => format!("no setting that was found is {goal} on every picture and faster than no cache"),
-        Goal::Fast(_) => format!("no setting that was found is {goal}"),
-    };
-    let advice = "the table has the nearest; a larger --budget searches further, more steps leave more to reuse";
-    ProgramError::NotFound(format!("{message}; {advice}"))
+/// The winner, on standard output and in its file.
+fn show(winner: &Winner, image: &ImageSpec, json: Option<&OutputFile>) -> Result<(), ProgramError> {
+    let line = winner::json(winner, image);
+    let text = format!("{line}\n\n{}\n", winner::toml(winner)?);
+    let shown = OutputTarget::StandardOutput.write(text.as_bytes()).map(drop);
+    json.map_or(Ok(()), |file| file.write((line + "\n").as_bytes()).map(drop)).and(shown)
+}
+
+fn nothing(goal: Goal, missed: Missed) -> ProgramError {
+    let further = "a larger --budget searches further, more steps leave more to reuse";
+    let in_most = if matches!(goal, Goal::Alike(_)) { " in 19 of 20 pictures" } else { "" };
+    ProgramError::NotFound(match missed {
+        Missed::Untried => format!("nothing that was tried reuses a step; {further}"),
+        Missed::Goal => format!("no setting that was found is {goal}{in_most}; the table has the nearest; {further}"),
+        Missed::Speed => format!(
+            "settings that are {goal}{in_most} were found, and none took less time than no cache; more steps leave more to \
+             reuse, and with more rounds (--repeat) and nothing else running times are more certain"
+        ),
+    })
 }
 
 fn refusal(error: StudyError) -> ProgramError {
