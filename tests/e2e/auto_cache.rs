@@ -98,7 +98,7 @@ fn without_a_fitting_measurement_there_is_no_cache_and_the_answer_says_so() {
     let plain = server.generate(&request(&json!({"cache_backend": "none"})));
     for (more, outcome, words) in [
         (json!({"num_inference_steps": 7}), "no_case", "nothing for DDIMScheduler at 7 steps with guidance"),
-        (json!({"scheduler": "DDPMScheduler"}), "no_case", "it has DDIMScheduler at 6 steps with guidance"),
+        (json!({"scheduler": "DDPMScheduler"}), "no_case", "it knows DDIMScheduler at 6 steps with guidance"),
         (json!({"guidance_scale": 1}), "no_case", "without guidance"),
         (json!({"cache_config": {"min_psnr": 31.5}}), "floor_not_held", "holds 31.5 dB"),
     ] {

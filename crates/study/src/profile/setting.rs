@@ -183,8 +183,13 @@ fn check(key: &str, value: f64, range: std::ops::RangeInclusive<f64>) -> Result<
     }
     match (*range.start(), *range.end()) {
         (least, most) if least == f64::MIN_POSITIVE => {
-            Err(format!("`{key}` is {value:e}; it must be above 0, and at most {most:e}"))
+            Err(format!("`{key}` is {}; it must be above 0, and at most {most}", shown(value)))
         }
-        (least, most) => Err(format!("`{key}` is {value}; it must be from {least} to {most}")),
+        (least, most) => Err(format!("`{key}` is {}; it must be from {least} to {most}", shown(value))),
     }
+}
+
+/// A number without its hundreds of zeros.
+fn shown(value: f64) -> String {
+    if value.abs() < 1e15 { value.to_string() } else { format!("{value:e}") }
 }
