@@ -29,8 +29,9 @@ pub(super) fn listen(cancellation: Cancellation) -> Result<(), ProgramError> {
                 if cancellation.is_cancelled() {
                     std::process::exit(AT_ONCE);
                 }
-                cancellation.cancel();
+                // Said first: the line that ends the program is the last.
                 terminal::note("ending after this step; once more ends at once, without a report");
+                cancellation.cancel();
             }
         });
     };
