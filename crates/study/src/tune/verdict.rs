@@ -31,7 +31,7 @@ pub struct Tuned {
 /// Why no setting is the answer to a goal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Missed {
-    /// Nothing was checked: what may be searched is too little for one setting.
+    /// Nothing that was checked reuses a step, or nothing was: what may be searched is too little for one setting.
     Untried,
     /// None is as alike, or as fast, as asked for.
     Goal,
