@@ -2,15 +2,15 @@
 
 use std::ops::Range;
 
-use super::side::{Side, pack_keys, pack_values};
-use super::{Attention, HeadVectors, ScoreBias};
+use super::side::{Side, copy_keys, copy_values, key_row, score_rows, value_row};
+use super::{Attention, ScoreBias};
 use crate::buffer::with_scratch;
 use crate::functions::Functions;
-use crate::gemm::{TileShape, Value};
+use crate::gemm::{F32, PairsOfBf16, Product, StripValue, TileShape, Value};
 use crate::parallel::SharedOutput;
 use crate::simd::{Kernel, Simd};
 
-/// Keys whose scores are held at a time: 32 KiB of scores of 16 queries. Whole strips of every height.
+/// Keys whose scores are held at a time: 32 KiB of scores of 16 queries. Whole strips of every height, and whole pairs.
 const KEYS: usize = 504;
 
 /// Some queries of one head.
@@ -27,132 +27,143 @@ impl<T: Value> Kernel for Head<'_, T> {
 
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
-        let shape = const { TileShape::of::<S>() };
-        let Attention { keys, head_size, .. } = *self.attention;
-        let packed = |size: usize, side: Option<Side<'_>>| if side.is_some() { 0 } else { size };
-        let sizes = [
-            packed(keys.next_multiple_of(shape.rows) * head_size, self.in_place(self.attention.key)),
-            packed(head_size.next_multiple_of(shape.rows) * keys, self.in_place(self.attention.value)),
-            shape.columns * head_size,
-            KEYS.min(keys).next_multiple_of(shape.rows) * shape.columns,
-            head_size.next_multiple_of(shape.rows) * shape.columns,
-        ];
-        // Closures are not compiled for the registers, so what they do is a kernel again.
-        with_scratch::<f32, _>(sizes.iter().sum(), |scratch| simd.run(HeadInScratch { head: self, sizes, scratch }));
+        if T::IS_BF16 && S::HAS_BF16 {
+            self.run_as::<S, PairsOfBf16>(simd);
+        } else {
+            self.run_as::<S, F32>(simd);
+        }
     }
 }
 
-struct HeadInScratch<'a, T> {
-    head: Head<'a, T>,
-    /// Of the parts of `scratch`.
-    sizes: [usize; 5],
-    scratch: &'a mut [f32],
+impl<T: Value> Head<'_, T> {
+    #[inline(always)]
+    fn run_as<S: Simd, P: Product<B = <P as Product>::A>>(self, simd: S) {
+        let shape = const { TileShape::of::<S>() };
+        let Attention { keys, head_size, .. } = *self.attention;
+        let copied = |size: usize, side: Option<Side<'_, P>>| if side.is_some() { 0 } else { size };
+        let copies = [
+            copied(keys * key_row::<P>(head_size), self.keys_in_place()),
+            copied(keys.div_ceil(P::DEPTH) * value_row::<P>(head_size), self.values_in_place()),
+            shape.columns * key_row::<P>(head_size),
+        ];
+        let scores = score_rows::<S>(KEYS.min(keys)) * shape.columns;
+        let sums = head_size.next_multiple_of(shape.rows) * shape.columns;
+        // Closures are not compiled for the registers, so what they do is a kernel again.
+        with_scratch::<P::A, _>(copies.iter().sum(), |copied| {
+            with_scratch::<f32, _>(scores + sums, |sums| {
+                let (scores, sums) = sums.split_at_mut(scores);
+                simd.run(HeadInScratch::<T, P> { head: self, copies, copied, scores, sums });
+            });
+        });
+    }
+
+    #[inline(always)]
+    fn keys_in_place<P: Product<B = <P as Product>::A>>(&self) -> Option<Side<'_, P>> {
+        Side::keys_in_place(self.attention, self.row, self.head, self.queries.len())
+    }
+
+    #[inline(always)]
+    fn values_in_place<P: Product<B = <P as Product>::A>>(&self) -> Option<Side<'_, P>> {
+        Side::values_in_place(self.attention, self.row, self.head, self.queries.len())
+    }
 }
 
-impl<T: Value> Kernel for HeadInScratch<'_, T> {
+struct HeadInScratch<'a, T, P: Product> {
+    head: Head<'a, T>,
+    /// Sizes of the parts of `copied`: keys, values, a panel of queries.
+    copies: [usize; 3],
+    copied: &'a mut [P::A],
+    /// Room for `[keys, queries]`.
+    scores: &'a mut [f32],
+    /// Room for `[channels, queries]`.
+    sums: &'a mut [f32],
+}
+
+impl<T: Value, P: Product<B = <P as Product>::A>> Kernel for HeadInScratch<'_, T, P> {
     type Output = ();
 
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
-        let shape = const { TileShape::of::<S>() };
-        let Self { head, sizes, scratch } = self;
-        let (key_strips, scratch) = scratch.split_at_mut(sizes[0]);
-        let (value_strips, scratch) = scratch.split_at_mut(sizes[1]);
-        let (panel, scratch) = scratch.split_at_mut(sizes[2]);
-        let (scores, sums) = scratch.split_at_mut(sizes[3]);
+        let width = const { TileShape::of::<S>() }.columns;
+        let Self { head, copies, copied, scores, sums } = self;
+        let (key_copy, copied) = copied.split_at_mut(copies[0]);
+        let (value_copy, panel) = copied.split_at_mut(copies[1]);
         let Head { attention, row, head: number, .. } = head;
-        let keys = head.in_place(attention.key).unwrap_or_else(|| {
-            pack_keys(attention, row, number, shape.rows, key_strips);
-            Side::Packed(key_strips)
+        let keys = head.keys_in_place::<P>().unwrap_or_else(|| {
+            copy_keys::<T, P>(attention, row, number, key_copy);
+            Side::over(key_copy, key_row::<P>(attention.head_size))
         });
-        let values = head.in_place(attention.value).unwrap_or_else(|| {
-            pack_values(attention, row, number, shape.rows, value_strips);
-            Side::Packed(value_strips)
+        let values = head.values_in_place::<P>().unwrap_or_else(|| {
+            copy_values::<T, P>(attention, row, number, value_copy);
+            Side::over(value_copy, value_row::<P>(attention.head_size))
         });
-        for first in head.queries.clone().step_by(shape.columns) {
-            let queries = first..(first + shape.columns).min(head.queries.end);
-            head.pack_queries(queries.clone(), shape.columns, panel);
+        for first in head.queries.clone().step_by(width) {
+            let queries = first..(first + width).min(head.queries.end);
+            head.pack_queries::<S, P>(simd, queries.clone(), width, panel);
             head.attend(simd, queries, Operands { keys, values, panel }, scores, sums);
         }
     }
 }
 
 /// What scores and outputs are products of.
-#[derive(Clone, Copy)]
-struct Operands<'a> {
-    keys: Side<'a>,
-    values: Side<'a>,
-    /// `[channel, query]`
-    panel: &'a [f32],
+struct Operands<'a, P: Product> {
+    keys: Side<'a, P>,
+    values: Side<'a, P>,
+    /// `[step of channels, query, channel of the step]`
+    panel: &'a [P::B],
 }
 
-impl<'a, T: Value> Head<'a, T> {
-    #[inline(always)]
-    fn in_place(&self, vectors: HeadVectors<'a, T>) -> Option<Side<'a>> {
-        Side::in_place(vectors, self.row, self.head, self.queries.len())
-    }
-
-    /// `[channel, query]`, scaled; queries that are missing in the last panel are 0.
-    #[inline(always)]
-    fn pack_queries(&self, queries: Range<usize>, width: usize, panel: &mut [f32]) {
-        let Attention { query, head_size, scale, .. } = *self.attention;
-        if queries.len() < width {
-            panel.fill(0.0);
-        }
-        for (column, token) in queries.enumerate() {
-            let vector = query.vector(self.row, token, self.head, head_size);
-            let packed = panel[column..].iter_mut().step_by(width);
-            packed.zip(vector).for_each(|(packed, value)| *packed = value.widen() * scale);
-        }
-    }
-
+impl<T: Value> Head<'_, T> {
     /// One panel of queries. `scores` is room for `[keys, queries]`, `sums` for `[channels, queries]`.
     #[inline(always)]
-    fn attend<S: Simd>(
+    fn attend<S: Simd, P: Product<B = <P as Product>::A>>(
         &self,
         simd: S,
         queries: Range<usize>,
-        operands: Operands<'_>,
+        operands: Operands<'_, P>,
         scores: &mut [f32],
         sums: &mut [f32],
     ) {
         match S::TILE.1 {
-            1 => self.attend_vectors::<S, 1>(simd, queries, operands, scores, sums),
-            _ => self.attend_vectors::<S, 2>(simd, queries, operands, scores, sums),
+            1 => self.attend_vectors::<S, P, 1>(simd, queries, operands, scores, sums),
+            _ => self.attend_vectors::<S, P, 2>(simd, queries, operands, scores, sums),
         }
     }
 
     #[inline(always)]
-    fn attend_vectors<S: Simd, const VECTORS: usize>(
+    fn attend_vectors<S: Simd, P: Product<B = <P as Product>::A>, const VECTORS: usize>(
         &self,
         simd: S,
         queries: Range<usize>,
-        operands: Operands<'_>,
+        operands: Operands<'_, P>,
         scores: &mut [f32],
         sums: &mut [f32],
     ) {
         let shape = const { TileShape::of::<S>() };
-        let Attention { keys, head_size, .. } = *self.attention;
+        let Attention { keys, head_size, scale, .. } = *self.attention;
         let mut largest = [simd.splat(f32::MIN); VECTORS];
         let mut totals = [simd.splat(0.0); VECTORS];
         for first in (0..keys).step_by(KEYS) {
             let block = first..(first + KEYS).min(keys);
-            add_scores(simd, operands, head_size, block.clone(), scores);
+            add_scores(simd, &operands, head_size, block.clone(), scores);
+            // Queries of f32 are scaled, which rounds bf16 once more than its scores.
+            if P::DEPTH > 1 {
+                f32::scale(&mut scores[..block.len() * shape.columns], scale);
+            }
             if let Some(bias) = self.attention.bias {
                 self.add_bias(bias, queries.clone(), block.clone(), shape.columns, scores);
             }
             let before = largest;
-            soften::<S, VECTORS>(simd, &mut scores[..block.len() * shape.columns], &mut largest, &mut totals);
+            let weights = &mut scores[..block.len() * shape.columns];
+            let weights = soften::<S, P, VECTORS>(simd, weights, &mut largest, &mut totals);
             if first > 0 {
                 rescale::<S, VECTORS>(simd, sums, before, largest);
             }
             for (index, tile) in sums.chunks_exact_mut(shape.area()).enumerate() {
                 let channel = index * shape.rows;
                 let rows = (head_size - channel).min(shape.rows);
-                let weights = &scores[..block.len() * shape.columns];
-                let (weights, tile) = (weights.as_ptr(), tile.as_mut_ptr());
-                // SAFETY: the weights have a step per key of the block, and the tile its shape.
-                unsafe { operands.values.sum(simd, (channel, rows), (block.clone(), keys), weights, tile) };
+                // SAFETY: the weights have the steps of the block's keys, and the tile its shape.
+                unsafe { operands.values.sum(simd, (channel, rows), block.clone(), weights, tile.as_mut_ptr()) };
             }
         }
         self.write::<S, VECTORS>(simd, queries, sums, totals);
@@ -180,44 +191,13 @@ impl<'a, T: Value> Head<'a, T> {
             scores.zip(values).for_each(|(score, bias)| *score += bias);
         }
     }
-
-    /// Divides the sums `[channels, queries]` by their totals and writes them as `[queries, channels]`.
-    #[inline(always)]
-    fn write<S: Simd, const VECTORS: usize>(
-        &self,
-        simd: S,
-        queries: Range<usize>,
-        sums: &mut [f32],
-        totals: [S::Lanes; VECTORS],
-    ) {
-        let width = VECTORS * S::COUNT;
-        let Attention { heads, head_size, queries: all, .. } = *self.attention;
-        let factors = totals.map(|total| simd.div(simd.splat(1.0), total));
-        for channel in sums.chunks_exact_mut(width).take(head_size) {
-            for (vector, factor) in factors.iter().enumerate() {
-                // SAFETY: the chunk has as many values.
-                unsafe {
-                    let place = channel.as_mut_ptr().add(vector * S::COUNT);
-                    simd.store(simd.mul(simd.load(place), *factor), place);
-                }
-            }
-        }
-        for (column, query) in queries.enumerate() {
-            let start = ((self.row * all + query) * heads + self.head) * head_size;
-            let sums = sums[column..].iter().step_by(width).take(head_size);
-            for (channel, sum) in sums.enumerate() {
-                // SAFETY: `run` has checked that there are as many values, and they are this head's.
-                unsafe { *self.output.0.add(start + channel) = T::of(*sum) };
-            }
-        }
-    }
 }
 
 /// Scores `[keys, queries]` of a block of keys, which begins with a strip.
 #[inline(always)]
-fn add_scores<S: Simd>(
+fn add_scores<S: Simd, P: Product<B = <P as Product>::A>>(
     simd: S,
-    Operands { keys, panel, .. }: Operands<'_>,
+    Operands { keys, panel, .. }: &Operands<'_, P>,
     head_size: usize,
     block: Range<usize>,
     scores: &mut [f32],
@@ -232,14 +212,15 @@ fn add_scores<S: Simd>(
 }
 
 /// Turns scores `[keys, queries]` into weights relative to the largest so far, which becomes theirs where they have a larger
-/// one; `totals`, relative to the former largest, become those with these weights.
+/// one; `totals`, relative to the former largest, become those with these weights. Answers the weights as the next product reads
+/// them, `[step of keys, query, key of the step]`, which lie where the scores did.
 #[inline(always)]
-fn soften<S: Simd, const VECTORS: usize>(
+fn soften<S: Simd, P: Product, const VECTORS: usize>(
     simd: S,
     scores: &mut [f32],
     largest: &mut [S::Lanes; VECTORS],
     totals: &mut [S::Lanes; VECTORS],
-) {
+) -> *const P::B {
     let width = VECTORS * S::COUNT;
     for vector in 0..VECTORS {
         let before = largest[vector];
@@ -248,18 +229,33 @@ fn soften<S: Simd, const VECTORS: usize>(
             // SAFETY: the chunk has as many values.
             most = simd.max(most, unsafe { simd.load(key.as_ptr().add(vector * S::COUNT)) });
         }
-        let mut total = simd.mul(totals[vector], simd.exp(simd.sub(before, most)));
-        for key in scores.chunks_exact_mut(width) {
-            // SAFETY: as above.
+        totals[vector] = simd.mul(totals[vector], simd.exp(simd.sub(before, most)));
+        largest[vector] = most;
+    }
+    let (keys, weights) = (scores.len() / width, scores.as_mut_ptr());
+    for key in (0..keys).step_by(P::DEPTH) {
+        for vector in 0..VECTORS {
+            // SAFETY: there are as many scores. A pair of keys' weights take half of their place, and are written no later than
+            // the scores that were there are read.
             unsafe {
-                let place = key.as_mut_ptr().add(vector * S::COUNT);
-                let weight = simd.exp(simd.sub(simd.load(place), most));
-                total = simd.add(total, weight);
-                simd.store(weight, place);
+                let place = weights.add(key * width + vector * S::COUNT);
+                let early = simd.exp(simd.sub(simd.load(place), largest[vector]));
+                totals[vector] = simd.add(totals[vector], early);
+                if P::DEPTH == 1 {
+                    simd.store(early, place);
+                    continue;
+                }
+                let mut late = simd.splat(0.0);
+                if key + 1 < keys {
+                    late = simd.exp(simd.sub(simd.load(place.add(width)), largest[vector]));
+                    totals[vector] = simd.add(totals[vector], late);
+                }
+                let pairs = weights.cast::<u16>().add(key * width + vector * 2 * S::COUNT);
+                simd.store_pairs(simd.pairs_of(early, late), pairs);
             }
         }
-        (largest[vector], totals[vector]) = (most, total);
     }
+    weights.cast_const().cast()
 }
 
 /// Sums `[channels, queries]` that were relative to one largest score, relative to another.

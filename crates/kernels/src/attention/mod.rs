@@ -9,12 +9,13 @@
 //! * weights = `exp(scores - largest)`, and their sums, one per lane,
 //! * output `[head size, queries]` += strips of transposed values x panel of weights.
 //!
-//! Keys and values of few queries are read where they lie; for many they are packed first, once for all ([`side`]).
+//! Keys and values of few queries are read where they lie; for many they are copied first, once for all ([`side`]).
 //!
 //! Where more keys follow, the sums so far are scaled to the new largest score. The arithmetic is f32 whatever the values
-//! are stored in.
+//! are stored in, but both products of bf16 are sums of products of bf16 where the CPU has them: weights are rounded then.
 
 mod head;
+mod panel;
 mod side;
 #[cfg(test)]
 mod tests;

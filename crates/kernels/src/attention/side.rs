@@ -2,122 +2,153 @@
 
 use std::ops::Range;
 
-use super::Attention;
-use super::HeadVectors;
-use crate::gemm::{F32, PackedStrip, StripInPlace, TileShape, Value, add_tile};
+use super::{Attention, HeadVectors};
+use crate::gemm::{Product, StripInPlace, StripValue, TileShape, Value, add_tile};
 use crate::simd::Simd;
 
-/// Queries up to which reading keys and values where they lie costs less than packing them.
+/// Queries up to which reading keys and values where they lie costs less than copying them.
 const FEW_QUERIES: usize = 128;
 
 /// The keys, or the values, of one head.
-#[derive(Clone, Copy)]
-pub(super) enum Side<'a> {
-    /// Where they lie, from the first on; `token` values from one to the next.
-    InPlace { values: &'a [f32], token: usize },
-    /// Keys are `[strip, channel, key of the strip]`, values `[strip, key, channel of the strip]`.
-    Packed(&'a [f32]),
+pub(super) struct Side<'a, P: Product> {
+    /// Keys are `[key, channel]`, values `[step of keys, channel, key of the step]`.
+    values: &'a [P::A],
+    /// From one key, or step of keys, to the next.
+    row: usize,
 }
 
-impl<'a> Side<'a> {
-    /// The vectors of a head, if so many queries are to read them where they lie.
+impl<P: Product> Clone for Side<'_, P> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<P: Product> Copy for Side<'_, P> {}
+
+impl<'a, P: Product<B = <P as Product>::A>> Side<'a, P> {
+    /// Over a copy of [`key_row`] or [`value_row`] values for each key or step of keys.
     #[inline(always)]
-    pub(super) fn in_place<T: Value>(
-        vectors: HeadVectors<'a, T>,
+    pub(super) fn over(values: &'a [P::A], row: usize) -> Self {
+        Self { values, row }
+    }
+
+    /// The keys of a head, if so many queries are to read them where they lie.
+    #[inline(always)]
+    pub(super) fn keys_in_place<T: Value>(
+        of: &Attention<'a, T>,
         row: usize,
         head: usize,
         queries: usize,
     ) -> Option<Self> {
-        let values = T::as_f32(vectors.values).filter(|_| queries <= FEW_QUERIES)?;
-        Some(Self::InPlace { values: &values[row * vectors.row + head * vectors.head..], token: vectors.token })
+        // A step must not go beyond the vector.
+        let is_whole = of.head_size.is_multiple_of(P::DEPTH);
+        Self::in_place(of.key, row, head, queries).filter(|_| is_whole)
     }
 
-    /// Scores of the keys of a strip, from key `first` on, of which there are `rows`.
+    /// The values of a head, if so many queries are to read them where they lie.
+    #[inline(always)]
+    pub(super) fn values_in_place<T: Value>(
+        of: &Attention<'a, T>,
+        row: usize,
+        head: usize,
+        queries: usize,
+    ) -> Option<Self> {
+        Self::in_place(of.value, row, head, queries).filter(|_| P::DEPTH == 1)
+    }
+
+    #[inline(always)]
+    fn in_place<T: Value>(vectors: HeadVectors<'a, T>, row: usize, head: usize, queries: usize) -> Option<Self> {
+        let values = P::A::in_place(vectors.values).filter(|_| queries <= FEW_QUERIES)?;
+        Some(Self { values: &values[row * vectors.row + head * vectors.head..], row: vectors.token })
+    }
+
+    /// Scores of keys: from key `first` on, as many as `rows`, a strip at most.
     ///
     /// # Safety
-    /// They are there; the panel has `head_size` steps, and the tile its shape.
+    /// They are there; the panel has the steps of a vector, and the tile its shape.
     #[inline(always)]
     pub(super) unsafe fn score<S: Simd>(
         self,
         simd: S,
         (first, rows): (usize, usize),
         head_size: usize,
-        panel: *const f32,
+        panel: *const P::B,
         tile: *mut f32,
     ) {
         // SAFETY: by the conditions of this function.
         unsafe {
-            match self {
-                Self::InPlace { values, token } => {
-                    let keys = StripInPlace { first: values.as_ptr().add(first * token), row: token, step: 1 };
-                    add_tile::<S, F32>(simd, keys, panel, head_size, rows, tile, true);
-                }
-                Self::Packed(strips) => {
-                    let keys = PackedStrip(strips.as_ptr().add(first * head_size));
-                    add_tile::<S, F32>(simd, keys, panel, head_size, rows, tile, true);
-                }
-            }
+            let first = self.values.as_ptr().add(first * self.row);
+            let keys = StripInPlace::<P> { first, row: self.row, step: P::DEPTH };
+            add_tile(simd, keys, panel, head_size.div_ceil(P::DEPTH), rows, tile, true);
         }
     }
 
-    /// Adds values weighted, the channels of a strip, from channel `first` on, of which there are `rows`. `all` is how many keys
-    /// there are.
+    /// Adds values weighted, as many channels as `rows`, a strip at most, from channel `first` on.
     ///
     /// # Safety
-    /// They are there; there is a step of weights for each of `keys`, and the tile has its shape.
+    /// They are there; there is a step of weights for each step of `keys`, which begin with one, and the tile has its shape.
     #[inline(always)]
     pub(super) unsafe fn sum<S: Simd>(
         self,
         simd: S,
         (first, rows): (usize, usize),
-        (keys, all): (Range<usize>, usize),
-        weights: *const f32,
+        keys: Range<usize>,
+        weights: *const P::B,
         tile: *mut f32,
     ) {
-        let height = const { TileShape::of::<S>() }.rows;
-        let is_first = keys.start == 0;
         // SAFETY: by the conditions of this function.
         unsafe {
-            match self {
-                Self::InPlace { values, token } => {
-                    let place = values.as_ptr().add(keys.start * token + first);
-                    let values = StripInPlace { first: place, row: 1, step: token };
-                    add_tile::<S, F32>(simd, values, weights, keys.len(), rows, tile, is_first);
-                }
-                Self::Packed(strips) => {
-                    let values = PackedStrip(strips.as_ptr().add(first * all + keys.start * height));
-                    add_tile::<S, F32>(simd, values, weights, keys.len(), rows, tile, is_first);
-                }
+            let first = self.values.as_ptr().add(keys.start / P::DEPTH * self.row + first * P::DEPTH);
+            let values = StripInPlace::<P> { first, row: P::DEPTH, step: self.row };
+            add_tile(simd, values, weights, keys.len().div_ceil(P::DEPTH), rows, tile, keys.start == 0);
+        }
+    }
+}
+
+/// Values of a copied key.
+pub(super) const fn key_row<P: Product>(head_size: usize) -> usize {
+    head_size.next_multiple_of(P::DEPTH)
+}
+
+/// Values of a copied step of keys' values.
+pub(super) const fn value_row<P: Product>(head_size: usize) -> usize {
+    head_size * P::DEPTH
+}
+
+/// Copies keys, `[key, channel]`; the channel that an odd number lacks in pairs is 0.
+#[inline(always)]
+pub(super) fn copy_keys<T: Value, P: Product>(of: &Attention<'_, T>, row: usize, head: usize, copy: &mut [P::A]) {
+    for (key, copy) in copy.chunks_exact_mut(key_row::<P>(of.head_size)).enumerate() {
+        let (copy, rest) = copy.split_at_mut(of.head_size);
+        let vector = of.key.vector(row, key, head, of.head_size);
+        copy.iter_mut().zip(vector).for_each(|(copy, value)| *copy = P::A::of(*value));
+        rest.fill(P::A::default());
+    }
+}
+
+/// Copies values, `[step of keys, channel, key of the step]`; the key that an odd number lacks in pairs is 0.
+#[inline(always)]
+pub(super) fn copy_values<T: Value, P: Product>(of: &Attention<'_, T>, row: usize, head: usize, copy: &mut [P::A]) {
+    let vector = |key: usize| of.value.vector(row, key, head, of.head_size);
+    for (step, copy) in copy.chunks_exact_mut(value_row::<P>(of.head_size)).enumerate() {
+        let key = step * P::DEPTH;
+        if P::DEPTH == 1 {
+            copy.iter_mut().zip(vector(key)).for_each(|(copy, value)| *copy = P::A::of(*value));
+        } else if key + 1 < of.keys {
+            for (copy, (early, late)) in copy.chunks_exact_mut(2).zip(vector(key).iter().zip(vector(key + 1))) {
+                copy[0] = P::A::of(*early);
+                copy[1] = P::A::of(*late);
+            }
+        } else {
+            for (copy, early) in copy.chunks_exact_mut(2).zip(vector(key)) {
+                copy[0] = P::A::of(*early);
+                copy[1] = P::A::default();
             }
         }
     }
 }
 
-/// Packs keys; those that are missing in the last strip are the last once more.
-#[inline(always)]
-pub(super) fn pack_keys<T: Value>(of: &Attention<'_, T>, row: usize, head: usize, height: usize, strips: &mut [f32]) {
-    let Attention { key, keys, head_size, .. } = *of;
-    for (index, strip) in strips.chunks_exact_mut(height * head_size).enumerate() {
-        for line in 0..height {
-            let token = (index * height + line).min(keys - 1);
-            let vector = key.vector(row, token, head, head_size);
-            let places = strip[line..].iter_mut().step_by(height);
-            places.zip(vector).for_each(|(packed, value)| *packed = value.widen());
-        }
-    }
-}
-
-/// Packs values; channels that are missing in the last strip are 0.
-#[inline(always)]
-pub(super) fn pack_values<T: Value>(of: &Attention<'_, T>, row: usize, head: usize, height: usize, strips: &mut [f32]) {
-    let Attention { value, keys, head_size, .. } = *of;
-    for (index, strip) in strips.chunks_exact_mut(height * keys).enumerate() {
-        let start = index * height;
-        let length = height.min(head_size - start);
-        for (token, packed) in strip.chunks_exact_mut(height).enumerate() {
-            let vector = &value.vector(row, token, head, head_size)[start..start + length];
-            packed[length..].fill(0.0);
-            packed.iter_mut().zip(vector).for_each(|(packed, value)| *packed = value.widen());
-        }
-    }
+/// Room for scores of as many keys: whole tiles.
+pub(super) const fn score_rows<S: Simd>(keys: usize) -> usize {
+    keys.next_multiple_of(TileShape::of::<S>().rows)
 }

@@ -17,6 +17,9 @@ pub(crate) trait StripValue: Plain {
 
     /// The same values, if they are stored like this.
     fn in_place<T: Value>(values: &[T]) -> Option<&[Self]>;
+
+    /// Multiplies values by a factor, unless that would round them.
+    fn scale(values: &mut [Self], factor: f32);
 }
 
 impl StripValue for f32 {
@@ -27,6 +30,11 @@ impl StripValue for f32 {
 
     fn in_place<T: Value>(values: &[T]) -> Option<&[Self]> {
         T::as_f32(values)
+    }
+
+    #[inline(always)]
+    fn scale(values: &mut [f32], factor: f32) {
+        values.iter_mut().for_each(|value| *value *= factor);
     }
 }
 
@@ -40,6 +48,9 @@ impl StripValue for u16 {
     fn in_place<T: Value>(values: &[T]) -> Option<&[Self]> {
         T::as_bf16_bits(values)
     }
+
+    #[inline(always)]
+    fn scale(_: &mut [u16], _: f32) {}
 }
 
 /// All of A, `[rows, inputs]`.

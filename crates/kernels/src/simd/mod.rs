@@ -87,6 +87,32 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     /// It is there.
     unsafe fn splat_pair(self, values: *const u16) -> Self::Pairs;
 
+    /// Writes [`Self::COUNT`] pairs.
+    ///
+    /// # Safety
+    /// As [`Self::load`].
+    unsafe fn store_pairs(self, pairs: Self::Pairs, values: *mut u16);
+
+    /// Pairs of values rounded as by [`Self::store_bf16`].
+    fn pairs_of(self, early: Self::Lanes, late: Self::Lanes) -> Self::Pairs;
+
+    /// Transposes a square of [`Self::COUNT`] rows of as many values of 32 bits. Rows begin `from.1` and `to.1` values apart.
+    ///
+    /// # Safety
+    /// All rows are there, and those of `to` overlap nothing.
+    #[inline(always)]
+    unsafe fn transpose(self, from: (*const u32, usize), to: (*mut u32, usize)) {
+        for row in 0..Self::COUNT {
+            for column in 0..Self::COUNT {
+                // SAFETY: by the conditions of this function.
+                unsafe {
+                    let value = from.0.add(row * from.1 + column).read_unaligned();
+                    to.0.add(column * to.1 + row).write_unaligned(value);
+                }
+            }
+        }
+    }
+
     /// The earlier values of all pairs, and the later ones.
     fn widen(self, pairs: Self::Pairs) -> (Self::Lanes, Self::Lanes);
 

@@ -146,6 +146,17 @@ impl<const COUNT: usize> Simd for Arrays<COUNT> {
     }
 
     #[inline(always)]
+    unsafe fn store_pairs(self, pairs: Self::Pairs, values: *mut u16) {
+        // SAFETY: by the conditions of this function.
+        unsafe { values.cast::<Self::Pairs>().write_unaligned(pairs) }
+    }
+
+    #[inline(always)]
+    fn pairs_of(self, early: Self::Lanes, late: Self::Lanes) -> Self::Pairs {
+        std::array::from_fn(|lane| [early[lane], late[lane]].map(|value| bf16::from_f32(value).to_bits()))
+    }
+
+    #[inline(always)]
     fn widen(self, pairs: Self::Pairs) -> (Self::Lanes, Self::Lanes) {
         let half = |index: usize| each(|lane| f32::from_bits(u32::from(pairs[lane][index]) << 16));
         (half(0), half(1))

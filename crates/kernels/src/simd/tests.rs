@@ -138,6 +138,43 @@ fn narrow_numbers_are_rounded_and_widened_as_by_half() {
     }
 }
 
+/// A square, and pairs of its values and those before them.
+struct Squares<'a>(&'a [u32]);
+
+impl Kernel for Squares<'_> {
+    type Output = (Vec<u32>, Vec<u16>);
+
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) -> Self::Output {
+        let (mut transposed, mut pairs) = (vec![0; S::COUNT * (S::COUNT + 1)], vec![0u16; 2 * S::COUNT]);
+        // SAFETY: there are as many rows, and room for as many pairs.
+        unsafe {
+            simd.transpose((self.0.as_ptr(), S::COUNT + 3), (transposed.as_mut_ptr(), S::COUNT + 1));
+            let values: Vec<f32> = (0..2 * S::COUNT).map(|index| (index as f32 * 0.37).sin()).collect();
+            let (early, late) = (simd.load(values.as_ptr()), simd.load(values[S::COUNT..].as_ptr()));
+            simd.store_pairs(simd.pairs_of(early, late), pairs.as_mut_ptr());
+        }
+        (transposed, pairs)
+    }
+}
+
+#[test]
+fn squares_are_transposed_and_pairs_rounded() {
+    // Bits that are no numbers stay what they are.
+    let values: Vec<u32> = (0..16 * 19).map(|index| 0x7F80_0001_u32.wrapping_add(index * 0x0101)).collect();
+    for isa in Isa::tested() {
+        let (transposed, pairs) = dispatch_on(isa, Squares(&values));
+        let count = pairs.len() / 2;
+        for (row, column) in (0..count).flat_map(|row| (0..count).map(move |column| (row, column))) {
+            assert_eq!(transposed[column * (count + 1) + row], values[row * (count + 3) + column], "{isa}");
+        }
+        for (index, found) in pairs.into_iter().enumerate() {
+            let value = ((index / 2 + index % 2 * count) as f32 * 0.37).sin();
+            assert_eq!(found, bf16::from_f32(value).to_bits(), "{isa}");
+        }
+    }
+}
+
 #[test]
 fn a_name_is_read_as_it_is_written() {
     for isa in Isa::ALL {

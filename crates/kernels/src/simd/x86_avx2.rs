@@ -3,11 +3,13 @@
 use std::arch::x86_64::{
     __m256, __m256i, _CMP_UNORD_Q, _MM_FROUND_NO_EXC, _MM_FROUND_TO_NEAREST_INT, _mm_add_ps, _mm_add_ss, _mm_cvtss_f32,
     _mm_loadu_si128, _mm_movehl_ps, _mm_shuffle_ps, _mm_storeu_si128, _mm256_add_epi32, _mm256_add_ps,
-    _mm256_and_si256, _mm256_blendv_epi8, _mm256_castps_si256, _mm256_castps256_ps128, _mm256_castsi256_ps,
-    _mm256_castsi256_si128, _mm256_cmp_ps, _mm256_cvtepu16_epi32, _mm256_cvtph_ps, _mm256_cvtps_epi32, _mm256_div_ps,
-    _mm256_extractf128_ps, _mm256_fmadd_ps, _mm256_loadu_ps, _mm256_loadu_si256, _mm256_max_ps, _mm256_min_ps,
-    _mm256_mul_ps, _mm256_or_si256, _mm256_packus_epi32, _mm256_permute4x64_epi64, _mm256_round_ps, _mm256_set1_epi32,
-    _mm256_set1_ps, _mm256_slli_epi32, _mm256_srli_epi32, _mm256_storeu_ps, _mm256_sub_ps,
+    _mm256_and_si256, _mm256_blendv_epi8, _mm256_castpd_ps, _mm256_castps_pd, _mm256_castps_si256,
+    _mm256_castps256_ps128, _mm256_castsi256_ps, _mm256_castsi256_si128, _mm256_cmp_ps, _mm256_cvtepu16_epi32,
+    _mm256_cvtph_ps, _mm256_cvtps_epi32, _mm256_div_ps, _mm256_extractf128_ps, _mm256_fmadd_ps, _mm256_loadu_ps,
+    _mm256_loadu_si256, _mm256_max_ps, _mm256_min_ps, _mm256_mul_ps, _mm256_or_si256, _mm256_packus_epi32,
+    _mm256_permute2f128_ps, _mm256_permute4x64_epi64, _mm256_round_ps, _mm256_set1_epi32, _mm256_set1_ps,
+    _mm256_setzero_ps, _mm256_slli_epi32, _mm256_srli_epi32, _mm256_storeu_ps, _mm256_storeu_si256, _mm256_sub_ps,
+    _mm256_unpackhi_pd, _mm256_unpackhi_ps, _mm256_unpacklo_pd, _mm256_unpacklo_ps,
 };
 
 use super::{Kernel, Simd};
@@ -146,10 +148,69 @@ impl Simd for Avx2 {
     }
 
     #[inline(always)]
+    unsafe fn store_pairs(self, pairs: __m256i, values: *mut u16) {
+        unsafe { _mm256_storeu_si256(values.cast(), pairs) }
+    }
+
+    #[inline(always)]
+    fn pairs_of(self, early: __m256, late: __m256) -> __m256i {
+        let mut narrow = [[0u16; 8]; 2];
+        unsafe {
+            self.store_bf16(early, narrow[0].as_mut_ptr());
+            self.store_bf16(late, narrow[1].as_mut_ptr());
+            let [early, late] = narrow.map(|values| _mm256_cvtepu16_epi32(_mm_loadu_si128(values.as_ptr().cast())));
+            _mm256_or_si256(early, _mm256_slli_epi32::<16>(late))
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn transpose(self, from: (*const u32, usize), to: (*mut u32, usize)) {
+        unsafe {
+            let mut rows = [_mm256_setzero_ps(); 8];
+            for (index, row) in rows.iter_mut().enumerate() {
+                *row = _mm256_loadu_ps(from.0.add(index * from.1).cast());
+            }
+            let columns = transposed_quarters(rows);
+            for index in 0..4 {
+                // A quarter of four rows and columns in each half of a register.
+                let (upper, lower) = (columns[index], columns[4 + index]);
+                let place = |column: usize| to.0.add(column * to.1).cast::<f32>();
+                _mm256_storeu_ps(place(index), _mm256_permute2f128_ps::<0x20>(upper, lower));
+                _mm256_storeu_ps(place(4 + index), _mm256_permute2f128_ps::<0x31>(upper, lower));
+            }
+        }
+    }
+
+    #[inline(always)]
     fn widen(self, pairs: __m256i) -> (__m256, __m256) {
         unsafe {
             let late = _mm256_and_si256(pairs, _mm256_set1_epi32(0xFFFF_0000_u32 as i32));
             (_mm256_castsi256_ps(_mm256_slli_epi32::<16>(pairs)), _mm256_castsi256_ps(late))
         }
     }
+}
+
+/// Of each four rows, the squares of four columns in each half of the registers, transposed.
+///
+/// # Safety
+/// The CPU has AVX2.
+#[inline(always)]
+unsafe fn transposed_quarters(rows: [__m256; 8]) -> [__m256; 8] {
+    let mut columns = rows;
+    for (rows, columns) in rows.chunks_exact(4).zip(columns.chunks_exact_mut(4)) {
+        // SAFETY: by the conditions of this function.
+        unsafe {
+            let pairs = |a: __m256, b: __m256| {
+                let (a, b) = (_mm256_castps_pd(a), _mm256_castps_pd(b));
+                (_mm256_castpd_ps(_mm256_unpacklo_pd(a, b)), _mm256_castpd_ps(_mm256_unpackhi_pd(a, b)))
+            };
+            let (early, late) = (
+                (_mm256_unpacklo_ps(rows[0], rows[1]), _mm256_unpacklo_ps(rows[2], rows[3])),
+                (_mm256_unpackhi_ps(rows[0], rows[1]), _mm256_unpackhi_ps(rows[2], rows[3])),
+            );
+            (columns[0], columns[1]) = pairs(early.0, early.1);
+            (columns[2], columns[3]) = pairs(late.0, late.1);
+        }
+    }
+    columns
 }

@@ -1,12 +1,14 @@
 //! Registers of AVX-512, with or without its sums of products of bf16.
 
 use std::arch::x86_64::{
-    __m512, __m512bh, __m512i, _CMP_UNORD_Q, _MM_FROUND_NO_EXC, _MM_FROUND_TO_NEAREST_INT, _mm256_loadu_si256,
-    _mm256_storeu_si256, _mm512_add_epi32, _mm512_add_ps, _mm512_and_si512, _mm512_castps_si512, _mm512_castsi512_ps,
-    _mm512_cmp_ps_mask, _mm512_cvtepi32_epi16, _mm512_cvtepu16_epi32, _mm512_cvtph_ps, _mm512_cvtps_epi32,
-    _mm512_div_ps, _mm512_dpbf16_ps, _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_loadu_si512, _mm512_mask_or_epi32,
-    _mm512_max_ps, _mm512_min_ps, _mm512_mul_ps, _mm512_reduce_add_ps, _mm512_roundscale_ps, _mm512_set1_epi32,
-    _mm512_set1_ps, _mm512_slli_epi32, _mm512_srli_epi32, _mm512_storeu_ps, _mm512_sub_ps,
+    __m256bh, __m256i, __m512, __m512bh, __m512i, _CMP_UNORD_Q, _MM_FROUND_NO_EXC, _MM_FROUND_TO_NEAREST_INT,
+    _mm256_loadu_si256, _mm256_storeu_si256, _mm512_add_epi32, _mm512_add_ps, _mm512_and_si512, _mm512_castpd_ps,
+    _mm512_castps_pd, _mm512_castps_si512, _mm512_castsi512_ps, _mm512_cmp_ps_mask, _mm512_cvtepi32_epi16,
+    _mm512_cvtepu16_epi32, _mm512_cvtneps_pbh, _mm512_cvtph_ps, _mm512_cvtps_epi32, _mm512_div_ps, _mm512_dpbf16_ps,
+    _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_loadu_si512, _mm512_mask_or_epi32, _mm512_max_ps, _mm512_min_ps,
+    _mm512_mul_ps, _mm512_or_si512, _mm512_reduce_add_ps, _mm512_roundscale_ps, _mm512_set1_epi32, _mm512_set1_ps,
+    _mm512_setzero_ps, _mm512_shuffle_f32x4, _mm512_slli_epi32, _mm512_srli_epi32, _mm512_storeu_ps,
+    _mm512_storeu_si512, _mm512_sub_ps, _mm512_unpackhi_pd, _mm512_unpackhi_ps, _mm512_unpacklo_pd, _mm512_unpacklo_ps,
 };
 
 use super::{Kernel, Simd, widened_pair_products};
@@ -120,6 +122,13 @@ impl<const BF16: bool> Simd for Avx512<BF16> {
 
     #[inline(always)]
     unsafe fn store_bf16(self, lanes: __m512, values: *mut u16) {
+        if BF16 {
+            // Subnormal numbers become 0, as they are for sums of products.
+            unsafe {
+                let narrow = std::mem::transmute::<__m256bh, __m256i>(_mm512_cvtneps_pbh(lanes));
+                return _mm256_storeu_si256(values.cast(), narrow);
+            }
+        }
         unsafe {
             let bits = _mm512_castps_si512(lanes);
             // Half of the last kept bit, less one where that is even: ties go to even.
@@ -148,6 +157,51 @@ impl<const BF16: bool> Simd for Avx512<BF16> {
     }
 
     #[inline(always)]
+    unsafe fn store_pairs(self, pairs: __m512i, values: *mut u16) {
+        unsafe { _mm512_storeu_si512(values.cast(), pairs) }
+    }
+
+    #[inline(always)]
+    fn pairs_of(self, early: __m512, late: __m512) -> __m512i {
+        unsafe {
+            if BF16 {
+                let narrow =
+                    |lanes| _mm512_cvtepu16_epi32(std::mem::transmute::<__m256bh, __m256i>(_mm512_cvtneps_pbh(lanes)));
+                return _mm512_or_si512(narrow(early), _mm512_slli_epi32::<16>(narrow(late)));
+            }
+            let mut narrow = [[0u16; 16]; 2];
+            self.store_bf16(early, narrow[0].as_mut_ptr());
+            self.store_bf16(late, narrow[1].as_mut_ptr());
+            let [early, late] = narrow.map(|values| _mm512_cvtepu16_epi32(_mm256_loadu_si256(values.as_ptr().cast())));
+            _mm512_or_si512(early, _mm512_slli_epi32::<16>(late))
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn transpose(self, from: (*const u32, usize), to: (*mut u32, usize)) {
+        unsafe {
+            let mut rows = [_mm512_setzero_ps(); 16];
+            for (index, row) in rows.iter_mut().enumerate() {
+                *row = _mm512_loadu_ps(from.0.add(index * from.1).cast());
+            }
+            let columns = transposed_quarters(rows);
+            for index in 0..4 {
+                // Four columns in the quarters of each register; the four registers are the rows.
+                let of = |rows: usize| columns[4 * rows + index];
+                let (even, odd) = (
+                    (_mm512_shuffle_f32x4::<0x88>(of(0), of(1)), _mm512_shuffle_f32x4::<0x88>(of(2), of(3))),
+                    (_mm512_shuffle_f32x4::<0xDD>(of(0), of(1)), _mm512_shuffle_f32x4::<0xDD>(of(2), of(3))),
+                );
+                let place = |quarter: usize| to.0.add((4 * quarter + index) * to.1).cast::<f32>();
+                _mm512_storeu_ps(place(0), _mm512_shuffle_f32x4::<0x88>(even.0, even.1));
+                _mm512_storeu_ps(place(1), _mm512_shuffle_f32x4::<0x88>(odd.0, odd.1));
+                _mm512_storeu_ps(place(2), _mm512_shuffle_f32x4::<0xDD>(even.0, even.1));
+                _mm512_storeu_ps(place(3), _mm512_shuffle_f32x4::<0xDD>(odd.0, odd.1));
+            }
+        }
+    }
+
+    #[inline(always)]
     fn widen(self, pairs: __m512i) -> (__m512, __m512) {
         unsafe {
             let late = _mm512_and_si512(pairs, _mm512_set1_epi32(0xFFFF_0000_u32 as i32));
@@ -169,4 +223,29 @@ impl<const BF16: bool> Simd for Avx512<BF16> {
         }
         widened_pair_products(self, a, b, c)
     }
+}
+
+/// Of each four rows, the squares of four columns in each quarter of the registers, transposed.
+///
+/// # Safety
+/// The CPU has AVX-512 F.
+#[inline(always)]
+unsafe fn transposed_quarters(rows: [__m512; 16]) -> [__m512; 16] {
+    let mut columns = rows;
+    for (rows, columns) in rows.chunks_exact(4).zip(columns.chunks_exact_mut(4)) {
+        // SAFETY: by the conditions of this function.
+        unsafe {
+            let pairs = |a: __m512, b: __m512| {
+                let (a, b) = (_mm512_castps_pd(a), _mm512_castps_pd(b));
+                (_mm512_castpd_ps(_mm512_unpacklo_pd(a, b)), _mm512_castpd_ps(_mm512_unpackhi_pd(a, b)))
+            };
+            let (early, late) = (
+                (_mm512_unpacklo_ps(rows[0], rows[1]), _mm512_unpacklo_ps(rows[2], rows[3])),
+                (_mm512_unpackhi_ps(rows[0], rows[1]), _mm512_unpackhi_ps(rows[2], rows[3])),
+            );
+            (columns[0], columns[1]) = pairs(early.0, early.1);
+            (columns[2], columns[3]) = pairs(late.0, late.1);
+        }
+    }
+    columns
 }
