@@ -8,8 +8,9 @@ use std::sync::{Mutex, PoisonError};
 use half::bf16;
 
 use crate::attention::Attention;
-use crate::convolution::{Convolution, Picture};
+use crate::convolution::{Convolution, ConvolvedRows, Picture};
 use crate::gemm::{self, Activation, Epilogue, PackedWeights, Rows, Value, WeightRows, Widen};
+use crate::group_norm::Channels;
 use crate::norm::{LayerNorm, NormAndTurn};
 
 /// A type of values that kernels are compiled for: f32 and bf16.
@@ -33,7 +34,9 @@ pub trait KernelType: Value {
     #[doc(hidden)]
     fn activate(activation: Activation, values: &mut [Self]);
     #[doc(hidden)]
-    fn convolve(convolution: &Convolution, rows: Range<usize>, picture: Picture<'_, Self>, output: &mut [Self]);
+    fn scale_shift_silu(map: Channels<'_>, scale: &[f32], shift: &[f32], output: &mut [MaybeUninit<Self>]);
+    #[doc(hidden)]
+    fn convolve(convolution: &Convolution, rows: Range<usize>, picture: Picture<'_, Self>, output: ConvolvedRows<'_>);
 }
 
 macro_rules! compile_for {
@@ -81,13 +84,13 @@ macro_rules! compile_for {
             }
 
             #[inline(never)]
-            fn convolve(
-                convolution: &Convolution,
-                rows: Range<usize>,
-                picture: Picture<'_, Self>,
-                output: &mut [Self],
-            ) {
-                convolution.run(rows, picture, output);
+            fn scale_shift_silu(map: Channels<'_>, scale: &[f32], shift: &[f32], output: &mut [MaybeUninit<Self>]) {
+                crate::group_norm::scale_shift_silu(map, scale, shift, output);
+            }
+
+            #[inline(never)]
+            fn convolve(by: &Convolution, rows: Range<usize>, picture: Picture<'_, Self>, output: ConvolvedRows<'_>) {
+                by.run(rows, picture, output);
             }
         }
     };
@@ -169,16 +172,30 @@ pub fn activate<T: KernelType>(activation: Activation, values: &mut [T]) {
     T::activate(activation, values);
 }
 
+/// The norm of some pixels of every channel `c`, and SiLU: `y / (1 + exp(-y))` of `y = scale[c] * x + shift[c]`;
+/// `[channels, pixels]`.
+///
+/// # Panics
+/// If there are not as many scales or shifts as channels, the map ends before the last channel's pixels, or channels overlap.
+pub fn scale_shift_silu<T: KernelType>(map: Channels<'_>, scale: &[f32], shift: &[f32]) -> Vec<T> {
+    let length = map.count * map.pixels;
+    let mut output = Vec::with_capacity(length);
+    T::scale_shift_silu(map, scale, shift, &mut output.spare_capacity_mut()[..length]);
+    // SAFETY: all values are written.
+    unsafe { output.set_len(length) };
+    output
+}
+
 /// `rows` of a picture's convolution: `[output channels, rows, width]`, of the doubled picture where the convolution
 /// doubles.
 ///
 /// # Panics
-/// If a slice has another length than the sizes say, or rows are beyond the picture.
+/// If a slice is shorter than the sizes say, or rows are beyond the picture.
 pub fn convolve<T: KernelType>(
     convolution: &Convolution,
     rows: Range<usize>,
     picture: Picture<'_, T>,
-    output: &mut [T],
+    output: ConvolvedRows<'_>,
 ) {
     T::convolve(convolution, rows, picture, output);
 }

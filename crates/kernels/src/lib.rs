@@ -23,12 +23,14 @@ mod simd;
 
 pub use self::gemm::{Activation, Epilogue, Gate, PackedWeights, PlainWeights, Rows, Value, WeightRows};
 pub use attention::{Attention, HeadVectors, ScoreBias};
-pub use convolution::{Convolution, Neighbourhood, Picture};
+pub use convolution::{Convolution, ConvolvedRows, Neighbourhood, Picture};
 pub use depthwise::{ChannelKernels, ChannelMap, convolve_channels};
-pub use entries::{KernelType, activate, attend, convolve, layer_norm, multiply, multiply_widened, norm_and_turn};
-pub use group_norm::{Sums, group_sums, scale_shift_silu};
+pub use entries::{
+    KernelType, activate, attend, convolve, layer_norm, multiply, multiply_widened, norm_and_turn, scale_shift_silu,
+};
+pub use group_norm::{Channels, Sums, group_sums};
 pub use memory::return_freed_memory;
 pub use norm::{LayerNorm, Modulation, NormAndTurn, Turn};
 pub use peak::peak_products;
-pub use pool::{on_pool, set_threads, threads};
+pub use pool::{on_pool, set_threads, side_by_side, threads};
 pub use simd::{Isa, IsaError};

@@ -2,6 +2,8 @@
 //!
 //! They are given as closures, which must be small enough to be inlined: a closure is not compiled for the registers.
 
+use std::mem::MaybeUninit;
+
 use crate::gemm::Value;
 use crate::simd::Simd;
 
@@ -63,13 +65,20 @@ impl At {
     /// Writes them.
     #[inline(always)]
     pub(crate) fn store<S: Simd, T: Value>(self, simd: S, lanes: S::Lanes, values: &mut [T]) {
-        let values = &mut values[self.start..][..self.count];
+        // SAFETY: values that there are may be written like those that there are not yet.
+        self.store_first(simd, lanes, unsafe { &mut *(std::ptr::from_mut(values) as *mut [MaybeUninit<T>]) });
+    }
+
+    /// Writes them where there are no values yet.
+    #[inline(always)]
+    pub(crate) fn store_first<S: Simd, T: Value>(self, simd: S, lanes: S::Lanes, values: &mut [MaybeUninit<T>]) {
+        let place = values[self.start..][..self.count].as_mut_ptr().cast();
         // SAFETY: there is room for as many values.
         unsafe {
             if self.count == S::COUNT {
-                T::store(simd, lanes, values.as_mut_ptr());
+                T::store(simd, lanes, place);
             } else {
-                T::store_some(simd, lanes, values.as_mut_ptr(), self.count);
+                T::store_some(simd, lanes, place, self.count);
             }
         }
     }
@@ -77,10 +86,10 @@ impl At {
 
 /// Writes a function of all values.
 #[inline(always)]
-pub(crate) fn map<S: Simd, T: Value>(
+pub(crate) fn map<S: Simd, T: Value, O: Value>(
     simd: S,
     x: &[T],
-    output: &mut [T],
+    output: &mut [O],
     function: impl Fn(S, S::Lanes, At) -> S::Lanes,
 ) {
     assert_eq!(x.len(), output.len(), "length of the output");

@@ -1,15 +1,17 @@
 //! The convolutions of VAEs. On the CPU they are kernels of this project; on GPUs products of matrices, one of which is the
 //! picture unfolded; on other devices, candle's.
+//!
+//! Kernels of bf16 on a CPU that multiplies it are used as bf16, and the result is f32: only what is multiplied is rounded.
 
 use std::ops::Range;
 
 use afterimage_checkpoint::Parameters;
-use afterimage_kernels::{Convolution as Kernel, Neighbourhood, Picture, convolve};
-use candle_core::{CpuStorage, CustomOp1, DType, Layout, Module, Result, Shape, Tensor};
+use afterimage_kernels::{Convolution as Kernel, ConvolvedRows, Isa, Neighbourhood, Picture, convolve};
+use candle_core::{CpuStorage, CustomOp1, DType, InplaceOp2, Layout, Module, Result, Shape, Tensor};
 use candle_nn::{Conv2d, Conv2dConfig};
 use half::bf16;
 
-use super::cpu::{KernelValue, answer, computed_dtype, contiguous, lock};
+use super::cpu::{KernelValue, contiguous, lock};
 #[cfg(feature = "cuda")]
 use super::unfold;
 
@@ -107,7 +109,15 @@ impl Convolution {
         }
     }
 
-    /// The same for some lines of the result: `[rows, output, lines, width]`, contiguous.
+    /// What a picture is best given in, if it is made for this convolution alone; `dtype` is that of the maps around it.
+    pub(crate) fn operand_dtype(&self, dtype: DType) -> DType {
+        match &self.conv {
+            Conv::Packed(kernel) if kernel.is_narrow() => DType::BF16,
+            _ => dtype,
+        }
+    }
+
+    /// The same for some lines of the result: `[rows, output, lines, width]`, contiguous; in f32 on the CPU.
     pub(crate) fn forward_lines(&self, x: &Tensor, lines: Range<usize>) -> Result<Tensor> {
         match &self.conv {
             #[cfg(feature = "cuda")]
@@ -124,12 +134,36 @@ impl Convolution {
                 let x = if *doubles { &x.contiguous()?.upsample_nearest2d(2 * height, 2 * width)? } else { x };
                 conv.forward(x)?.narrow(2, lines.start, lines.len())?.contiguous()
             }
-            Conv::Packed(kernel) => {
-                let lines = Lines { kernel, lines };
-                x.to_dtype(computed_dtype(x.dtype()))?.contiguous()?.apply_op1_no_bwd(&lines)?.to_dtype(x.dtype())
-            }
+            Conv::Packed(kernel) => computable(x)?.apply_op1_no_bwd(&Lines { kernel, lines }),
         }
     }
+
+    /// The same, written to the lines of `map` `[1, output, height, width]`, contiguous, from `first` on, or added to them.
+    pub(crate) fn write_lines(
+        &self,
+        x: &Tensor,
+        lines: Range<usize>,
+        map: &Tensor,
+        first: usize,
+        adds: bool,
+    ) -> Result<()> {
+        if let Conv::Packed(kernel) = &self.conv {
+            return map.inplace_op2(&computable(x)?, &LinesOfMap { lines: Lines { kernel, lines }, first, adds });
+        }
+        let values = self.forward_lines(x, lines)?;
+        let values = if adds { (&values + map.narrow(2, first, values.dim(2)?)?)?.contiguous()? } else { values };
+        map.slice_set(&values, 2, first)
+    }
+}
+
+/// Whether kernels of bf16 are faster than those of f32 on this CPU.
+pub(crate) fn narrow_is_faster() -> bool {
+    Isa::current().multiplies_bf16()
+}
+
+/// As the CPU's kernels read it: contiguous, and f32 unless it is bf16.
+fn computable(x: &Tensor) -> Result<Tensor> {
+    x.to_dtype(if x.dtype() == DType::BF16 { DType::BF16 } else { DType::F32 })?.contiguous()
 }
 
 /// Kernels that take none are those of models that are only described.
@@ -161,17 +195,22 @@ struct Lines<'a> {
 }
 
 impl Lines<'_> {
-    fn run<T: KernelValue>(&self, input: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
-        let (rows, channels, height, width) = layout.shape().dims4()?;
-        let output_channels = self.kernel.output_channels();
-        let output_width = self.kernel.scale() * width;
-        let pixels = self.lines.len() * output_width;
-        let mut output = vec![T::zero(); rows * output_channels * pixels];
+    fn run<T: KernelValue>(&self, input: &CpuStorage, layout: &Layout, output: ConvolvedRows<'_>) -> Result<()> {
+        let (_, channels, height, width) = layout.shape().dims4()?;
+        let ConvolvedRows { values, stride, adds } = output;
         let pictures = contiguous::<T>(input, layout)?.chunks_exact((channels * height * width).max(1));
-        for (values, output) in pictures.zip(output.chunks_exact_mut((output_channels * pixels).max(1))) {
-            convolve(self.kernel, self.lines.clone(), Picture { values, height, width }, output);
+        for (picture, values) in pictures.zip(values.chunks_mut((self.kernel.output_channels() * stride).max(1))) {
+            let rows = ConvolvedRows { values, stride, adds };
+            convolve(self.kernel, self.lines.clone(), Picture { values: picture, height, width }, rows);
         }
-        Ok(answer(output, (rows, output_channels, self.lines.len(), output_width)))
+        Ok(())
+    }
+
+    fn run_any(&self, input: &CpuStorage, layout: &Layout, output: ConvolvedRows<'_>) -> Result<()> {
+        match input {
+            CpuStorage::BF16(_) => self.run::<bf16>(input, layout, output),
+            _ => self.run::<f32>(input, layout, output),
+        }
     }
 }
 
@@ -181,10 +220,41 @@ impl CustomOp1 for Lines<'_> {
     }
 
     fn cpu_fwd(&self, input: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
-        match input {
-            CpuStorage::BF16(_) => self.run::<bf16>(input, layout),
-            _ => self.run::<f32>(input, layout),
+        let (rows, _, _, width) = layout.shape().dims4()?;
+        let (channels, width) = (self.kernel.output_channels(), self.kernel.scale() * width);
+        let stride = self.lines.len() * width;
+        let mut values = vec![0.0; rows * channels * stride];
+        self.run_any(input, layout, ConvolvedRows { values: &mut values, stride, adds: false })?;
+        Ok((CpuStorage::F32(values), (rows, channels, self.lines.len(), width).into()))
+    }
+}
+
+/// Where they go: from line `first` on.
+struct LinesOfMap<'a> {
+    lines: Lines<'a>,
+    first: usize,
+    adds: bool,
+}
+
+impl InplaceOp2 for LinesOfMap<'_> {
+    fn name(&self) -> &'static str {
+        "convolution into lines"
+    }
+
+    fn cpu_fwd(&self, map: &mut CpuStorage, of: &Layout, input: &CpuStorage, layout: &Layout) -> Result<()> {
+        let (rows, channels, height, width) = of.shape().dims4()?;
+        let (CpuStorage::F32(map), Some((start, end)), 1) = (map, of.contiguous_offsets(), rows) else {
+            candle_core::bail!("convolved lines want a contiguous map of one picture in f32")
+        };
+        let Self { lines, first, adds } = self;
+        if channels != lines.kernel.output_channels()
+            || first + lines.lines.len() > height
+            || width != lines.kernel.scale() * layout.shape().dims4()?.3
+        {
+            candle_core::bail!("convolved lines do not fit the map")
         }
+        let values = &mut map[start..end][first * width..];
+        lines.run_any(input, layout, ConvolvedRows { values, stride: height * width, adds: *adds })
     }
 }
 
@@ -215,6 +285,44 @@ mod tests {
             let (ours, theirs) = (conv.forward_lines(&x, 2..7).unwrap(), candle.forward_lines(&x, 2..7).unwrap());
             assert!(largest_difference(&ours, &theirs) < 1e-5, "{seen:?}");
         }
+    }
+
+    #[test]
+    fn lines_are_written_into_a_map() {
+        for (seen, scale) in [(Neighbourhood::Three, 1), (Neighbourhood::ThreeOfDoubled, 2)] {
+            let (weight, bias) = ((sines((6, 4, 3, 3), 0.3) * 0.1).unwrap(), sines(6, 0.6));
+            let candle =
+                Convolution { conv: on_device(seen, weight.clone(), bias.clone()).unwrap(), output_channels: 6 };
+            let conv = Convolution::of(seen, weight, bias).unwrap();
+            let (x, before) = (sines((1, 4, 9, 11), 0.1), sines((1, 6, 20, scale * 11), 0.2));
+            let expected = before.copy().unwrap();
+            let found = before.copy().unwrap();
+            for adds in [false, true] {
+                candle.write_lines(&x, 2..7, &expected, 13, adds).unwrap();
+                conv.write_lines(&x, 2..7, &found, 13, adds).unwrap();
+                assert!(largest_difference(&found, &expected) < 1e-5, "{seen:?}, {adds}");
+                let above = |map: &Tensor| map.narrow(2, 0, 13).unwrap();
+                assert_eq!(largest_difference(&above(&found), &above(&before)), 0.0);
+            }
+            assert!(conv.write_lines(&x, 2..7, &found, 16, false).is_err());
+            assert!(conv.write_lines(&x, 2..7, &sines((2, 6, 20, scale * 11), 0.2), 0, false).is_err());
+            assert!(conv.write_lines(&x, 2..7, &sines((1, 6, 20, 7), 0.2), 0, false).is_err());
+        }
+    }
+
+    #[test]
+    fn narrow_kernels_read_what_is_narrow_and_what_is_not() {
+        let (weight, bias) = ((sines((6, 4, 3, 3), 0.3) * 0.1).unwrap(), sines(6, 0.6));
+        let narrow = |tensor: &Tensor| tensor.to_dtype(DType::BF16).unwrap();
+        let conv = Convolution::of(Neighbourhood::Three, narrow(&weight), narrow(&bias)).unwrap();
+        assert_eq!(conv.operand_dtype(DType::F32) == DType::BF16, narrow_is_faster());
+        let x = sines((1, 4, 9, 11), 0.1);
+        let wide = narrow(&x).to_dtype(DType::F32).unwrap();
+        let (of_narrow, of_wide) = (conv.forward(&narrow(&x)).unwrap(), conv.forward(&wide).unwrap());
+        assert_eq!((of_narrow.dtype(), of_wide.dtype()), (DType::F32, DType::F32));
+        assert_eq!(largest_difference(&of_narrow, &of_wide), 0.0);
+        let exact = Convolution::of(Neighbourhood::Three, weight, bias).unwrap().forward(&x).unwrap();
+        assert!(largest_difference(&conv.forward(&x).unwrap(), &exact) < 1e-2);
     }
 
     #[test]

@@ -4,11 +4,15 @@
 //! On the CPU sums, and norm and SiLU together, are kernels of this project, on GPUs both halves; the rest, and all on other
 //! devices, is candle's.
 
-use afterimage_kernels::{group_sums, scale_shift_silu};
+use afterimage_kernels::{Channels, group_sums, scale_shift_silu};
 #[cfg(feature = "cuda")]
 use candle_core::CudaStorage;
-use candle_core::{CpuStorage, CustomOp1, DType, Layout, Result, Shape, Storage, Tensor};
+#[cfg(feature = "cuda")]
+use candle_core::Storage;
+use candle_core::{CpuStorage, CustomOp1, DType, Layout, Result, Shape, Tensor};
+use half::bf16;
 
+use super::cpu::{KernelValue, lock, values};
 #[cfg(feature = "cuda")]
 use super::cuda;
 use super::cuda::has_kernels;
@@ -41,28 +45,26 @@ impl Moments {
     }
 }
 
-/// Those of each group of channels of `values` `[1, channels, lines, width]`, contiguous.
+/// Those of each group of channels of `values` `[1, channels, lines, width]`.
 #[allow(clippy::disallowed_methods, reason = "in no forward: the picture is being decoded")]
 pub(crate) fn group_moments(values: &Tensor, groups: usize) -> Result<Vec<Moments>> {
     let count = (values.elem_count() / groups) as f64;
-    let (storage, layout) = values.storage_and_layout();
-    if let Storage::Cpu(CpuStorage::F32(storage)) = &*storage
-        && let Some((start, end)) = layout.contiguous_offsets()
-    {
-        let moments = group_sums(&storage[start..end], groups).into_iter().map(|sums| {
+    if values.device().is_cpu() && values.dtype() == DType::F32 && lines_are_whole(values)? {
+        let values = lock(values);
+        let moments = group_sums(channels(values.values()?, values.layout)?, groups).into_iter().map(|sums| {
             let mean = sums.values / count;
             Moments { count, mean, squares: (sums.squares - mean * sums.values).max(0.0) }
         });
         return Ok(moments.collect());
     }
+    let values = &values.contiguous()?;
     #[cfg(feature = "cuda")]
-    if let Storage::Cuda(storage) = &*storage
-        && has_kernels(values)
-        && layout.is_contiguous()
-    {
-        return moments_on_gpu(storage, layout, groups);
+    if has_kernels(values) {
+        let (storage, layout) = values.storage_and_layout();
+        if let Storage::Cuda(storage) = &*storage {
+            return moments_on_gpu(storage, layout, groups);
+        }
     }
-    drop(storage);
     let values = values.reshape((groups, ()))?.to_dtype(DType::F32)?;
     let means = values.mean_keepdim(1)?;
     let squares = values.broadcast_sub(&means)?.sqr()?.sum(1)?.to_vec1::<f32>()?;
@@ -111,18 +113,26 @@ impl ChannelNorm {
     /// The norm of `[1, channels, lines, width]`.
     pub(crate) fn apply(&self, x: &Tensor) -> Result<Tensor> {
         if has_kernels(x) && lines_are_whole(x)? {
-            return x.apply_op1_no_bwd(&Norm { channels: self, has_silu: false });
+            return x.apply_op1_no_bwd(&Norm { channels: self, has_silu: false, answer: x.dtype() });
         }
         self.apply_f32(x)?.to_dtype(x.dtype())
     }
 
-    /// The norm and SiLU of `[1, channels, lines, width]`.
+    /// The norm and SiLU of `[1, channels, lines, width]`, in the dtype of `x`.
     pub(crate) fn apply_silu(&self, x: &Tensor) -> Result<Tensor> {
-        let has_kernel = has_kernels(x) || (x.device().is_cpu() && x.dtype() == DType::F32);
+        self.apply_silu_as(x, x.dtype())
+    }
+
+    /// The same in the dtype `answer`.
+    pub(crate) fn apply_silu_as(&self, x: &Tensor, answer: DType) -> Result<Tensor> {
+        let has_kernel = match x.device().is_cpu() {
+            true => x.dtype() == DType::F32 && matches!(answer, DType::F32 | DType::BF16),
+            false => has_kernels(x) && answer == x.dtype(),
+        };
         if has_kernel && lines_are_whole(x)? {
-            return x.apply_op1_no_bwd(&Norm { channels: self, has_silu: true });
+            return x.apply_op1_no_bwd(&Norm { channels: self, has_silu: true, answer });
         }
-        self.apply_f32(x)?.silu()?.to_dtype(x.dtype())
+        self.apply_f32(x)?.silu()?.to_dtype(answer)
     }
 
     fn apply_f32(&self, x: &Tensor) -> Result<Tensor> {
@@ -137,9 +147,23 @@ fn lines_are_whole(x: &Tensor) -> Result<bool> {
     Ok(x.stride()[3] == 1 && x.stride()[2] == x.dim(3)?)
 }
 
+/// Some lines of a map, as kernels take them.
+fn channels<'a>(values: &'a [f32], layout: &Layout) -> Result<Channels<'a>> {
+    let (_, count, lines, width) = layout.shape().dims4()?;
+    Ok(Channels { values, stride: layout.stride()[1], count, pixels: lines * width })
+}
+
 struct Norm<'a> {
     channels: &'a ChannelNorm,
     has_silu: bool,
+    /// On the CPU f32 or bf16, on GPUs the dtype of the map.
+    answer: DType,
+}
+
+impl Norm<'_> {
+    fn run<T: KernelValue>(&self, map: Channels<'_>) -> CpuStorage {
+        T::storage(scale_shift_silu(map, &self.channels.scale, &self.channels.shift))
+    }
 }
 
 impl CustomOp1 for Norm<'_> {
@@ -148,13 +172,12 @@ impl CustomOp1 for Norm<'_> {
     }
 
     fn cpu_fwd(&self, input: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
-        let (CpuStorage::F32(input), true) = (input, self.has_silu) else {
-            candle_core::bail!("group-norm-silu wants f32 values")
-        };
-        let mut output = vec![0f32; layout.shape().elem_count()];
-        let ChannelNorm { scale, shift } = self.channels;
-        scale_shift_silu(&input[layout.start_offset()..], layout.stride()[1], scale, shift, &mut output);
-        Ok((CpuStorage::F32(output), layout.shape().clone()))
+        if !self.has_silu {
+            candle_core::bail!("a norm without SiLU has no kernel on the CPU")
+        }
+        let map = channels(values(input, layout)?, layout)?;
+        let output = if self.answer == DType::BF16 { self.run::<bf16>(map) } else { self.run::<f32>(map) };
+        Ok((output, layout.shape().clone()))
     }
 
     #[cfg(feature = "cuda")]

@@ -4,6 +4,7 @@ use std::ops::Range;
 
 use candle_core::{DType, Device, Result, Tensor};
 
+use crate::ops::convolution::Convolution;
 use crate::ops::group_norm::{Moments, group_moments};
 
 /// Shape of a feature map.
@@ -33,7 +34,7 @@ impl MapShape {
     }
 }
 
-/// Adds what `values` `[1, channels, lines, width]`, contiguous, say about each group.
+/// Adds what `values` `[1, channels, lines, width]` say about each group.
 pub(super) fn add_moments(moments: &mut [Moments], values: &Tensor) -> Result<()> {
     let added = group_moments(values, moments.len())?;
     for (moments, added) in moments.iter_mut().zip(added) {
@@ -84,10 +85,27 @@ impl FeatureMap {
     }
 
     /// Sets the lines from `first` on; each line once.
+    #[cfg(test)]
     pub(super) fn set_lines(&mut self, first: usize, values: &Tensor) -> Result<()> {
         let values = values.contiguous()?;
         add_moments(&mut self.moments, &values)?;
         self.values.slice_set(&values, 2, first)
+    }
+
+    /// Sets the lines from `first` on to `lines` of what `conv` makes of `x`; each line once. With `adds` they are added to what
+    /// is there.
+    pub(super) fn set_convolved(
+        &mut self,
+        first: usize,
+        conv: &Convolution,
+        x: &Tensor,
+        lines: Range<usize>,
+        adds: bool,
+    ) -> Result<()> {
+        let set = first..first + lines.len();
+        conv.write_lines(x, lines, &self.values, first, adds)?;
+        let values = self.lines(set)?;
+        add_moments(&mut self.moments, &values)
     }
 }
 

@@ -39,7 +39,8 @@ impl<'a> Input<'a> {
         let groups = doubled.source.moments().len();
         let mut map = FeatureMap::onto(FeatureMap::storage(shape, dtype, device)?, groups);
         for stripe in stripes.of(shape.height, shape.line_values()) {
-            map.set_lines(stripe.lines.start, &doubled.lines(stripe.lines)?)?;
+            let (seen, lines) = doubled_part(doubled.source.values(), stripe.lines.clone())?;
+            map.set_convolved(stripe.lines.start, conv, &seen, lines, false)?;
         }
         Ok(Self::Stored(map))
     }
@@ -99,8 +100,14 @@ impl Doubled<'_> {
 
 /// Lines of the convolution of the doubled `source` `[1, channels, height, width]`: it sees a line more on each side.
 pub(super) fn doubled_lines(source: &Tensor, conv: &Convolution, lines: Range<usize>) -> Result<Tensor> {
+    let (seen, lines) = doubled_part(source, lines)?;
+    conv.forward_lines(&seen, lines)
+}
+
+/// The lines of `source` that are seen by `lines` of the convolution of its double, and these as counted from the first that is
+/// seen.
+fn doubled_part(source: &Tensor, lines: Range<usize>) -> Result<(Tensor, Range<usize>)> {
     let height = source.dim(2)?;
     let (first, last) = (lines.start.saturating_sub(1) / 2, (lines.end + 1).div_ceil(2).min(height));
-    let seen = source.narrow(2, first, last - first)?;
-    conv.forward_lines(&seen, lines.start - 2 * first..lines.end - 2 * first)
+    Ok((source.narrow(2, first, last - first)?, lines.start - 2 * first..lines.end - 2 * first))
 }

@@ -3,8 +3,9 @@
 //! Follows diffusers 0.42.1, `AutoencoderKL` (lines 36-479):
 //! <https://github.com/huggingface/diffusers/blob/v0.42.1/src/diffusers/models/autoencoders/autoencoder_kl.py#L36>
 //!
-//! Departs from it: weights with `force_upcast`, and all on a CPU, are computed in f32, where the pipelines of these
-//! families decode in the dtype they were loaded in; pictures are decoded one by one, as with `use_slicing`.
+//! Departs from it: weights with `force_upcast` are computed in f32, where the pipelines of these families decode in the
+//! dtype they were loaded in; so are all on a CPU, but for products of bf16 on one that multiplies it; pictures are decoded one by
+//! one, as with `use_slicing`.
 //!
 //! `AutoencoderKL` serves most families: four latent channels with convolutions around the latents (DiT,
 //! PixArt), or sixteen without them, whose latents are shifted as well as scaled (SD3, FLUX). Qwen-Image has a VAE of
@@ -16,6 +17,7 @@ mod causal;
 mod config;
 mod decoder;
 mod deep_compression;
+mod dtypes;
 mod feature_map;
 #[cfg(test)]
 mod goldens;
@@ -33,6 +35,7 @@ use self::causal::CausalVae;
 use self::config::VaeConfig;
 use self::decoder::VaeDecoder;
 use self::deep_compression::DeepCompressionVae;
+use self::dtypes::weights_dtype;
 use self::normed::NormedVae;
 use crate::{Canvas, DiffusionError, LatentShape};
 
@@ -83,8 +86,7 @@ struct KlVae {
 }
 
 impl Vae {
-    /// Loads the decoder of a model folder, in `dtype` unless `force_upcast` says f32; on a CPU, where f32 is
-    /// as fast, in f32.
+    /// Loads the decoder of a model folder, in `dtype` unless `force_upcast` says f32, or f32 is as fast on this CPU.
     ///
     /// # Errors
     /// The model's VAE is of another class, or a configuration key or a tensor is not what it needs.
@@ -169,9 +171,7 @@ impl KlVae {
         // Other pipelines ignore the key.
         let shift = if adds_shift { config.shift_factor()? } else { 0.0 };
         let weights = folder.weights(COMPONENT)?;
-        // A choice for the model as a whole, not of an operator: convolutions take most of the time, and their kernel of
-        // the CPU computes in f32.
-        let dtype = if config.force_upcast || device.is_cpu() { DType::F32 } else { dtype };
+        let dtype = if config.force_upcast { DType::F32 } else { weights_dtype(dtype, device) };
         let decoder = VaeDecoder::new(&config, &weights.parameters(dtype, device))?;
         weights.finish(&UNUSED_WEIGHTS)?;
         Ok(Self { config, shift, decoder })

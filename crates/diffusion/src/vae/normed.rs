@@ -17,6 +17,7 @@ use serde::Deserialize;
 use super::COMPONENT;
 use super::config::{PATH, VaeConfig};
 use super::decoder::VaeDecoder;
+use super::dtypes::weights_dtype;
 use crate::DiffusionError;
 use crate::layers::unpatchify_channels_first;
 
@@ -122,8 +123,7 @@ impl NormedVae {
         device: &Device,
     ) -> std::result::Result<Self, DiffusionError> {
         let weights = folder.weights(COMPONENT)?;
-        // See `KlVae`.
-        let dtype = if device.is_cpu() { DType::F32 } else { dtype };
+        let dtype = weights_dtype(dtype, device);
         let statistics = weights.parameters(DType::F32, device);
         let vae = Self::new(config, &weights.parameters(dtype, device), &statistics)?;
         weights.finish(&UNUSED_WEIGHTS)?;

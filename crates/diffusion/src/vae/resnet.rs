@@ -53,22 +53,24 @@ impl ResnetBlock {
             let input = x.lines(stripe.seen.clone())?;
             let lines = stripe.lines_seen();
             if !is_set {
-                let lines = input.narrow(2, lines.start, lines.len())?.contiguous()?;
-                let lines = self.shortcut.as_ref().map_or(Ok(lines.clone()), |conv| conv.forward(&lines))?;
-                passing.slice_set(&lines, 2, stripe.lines.start)?;
+                let first = stripe.lines.start;
+                match &self.shortcut {
+                    Some(conv) => conv.write_lines(&input, lines.clone(), &passing, first, false)?,
+                    None => {
+                        passing.slice_set(&input.narrow(2, lines.start, lines.len())?.contiguous()?, 2, first)?;
+                    }
+                }
             }
-            let lines = self.conv1.forward_lines(&norm.apply_silu(&input)?, lines)?;
-            hidden.set_lines(stripe.lines.start, &lines)?;
+            let normed = norm.apply_silu_as(&input, self.conv1.operand_dtype(dtype))?;
+            hidden.set_convolved(stripe.lines.start, &self.conv1, &normed, lines, false)?;
         }
         drop(x);
 
         let mut output = FeatureMap::onto(passing, self.groups);
         let norm = self.norm2.fit(hidden.moments());
         for stripe in stripes.of(height, shape.line_values()) {
-            let lines = norm.apply_silu(&hidden.lines(stripe.seen.clone())?)?;
-            let lines = self.conv2.forward_lines(&lines, stripe.lines_seen())?;
-            let passing = output.lines(stripe.lines.clone())?.contiguous()?;
-            output.set_lines(stripe.lines.start, &(lines + passing)?)?;
+            let normed = norm.apply_silu_as(&hidden.lines(stripe.seen.clone())?, self.conv2.operand_dtype(dtype))?;
+            output.set_convolved(stripe.lines.start, &self.conv2, &normed, stripe.lines_seen(), true)?;
         }
         Ok(output)
     }

@@ -1,5 +1,6 @@
 //! Convolutions of pictures that are stored channel by channel: of single pixels, of 3x3, and of 3x3 behind the doubling of
-//! every pixel. Some of the result's rows can be computed without the others.
+//! every pixel. Some of the result's rows can be computed without the others, and added to what is there. The result is f32
+//! whatever the picture is stored in.
 //!
 //! They are the matrix product of [`gemm`](crate::gemm) with the roles changed: strips are kernels, packed once; panels
 //! are pixels, whose neighbours are laid out where they are used (`part.rs`).
@@ -14,14 +15,17 @@ mod picture;
 
 use std::ops::Range;
 
+use half::bf16;
+use half::slice::HalfBitsSliceExt;
 use rayon::prelude::*;
 
-pub use self::picture::Picture;
+pub use self::picture::{ConvolvedRows, Picture};
 
 use self::part::{Output, PIXELS, Part};
-use crate::buffer::Aligned;
+use crate::buffer::{Aligned, with_scratch};
 use crate::gemm::{TileShape, Value, interleave};
-use crate::parallel::SharedOutput;
+use crate::map::map;
+use crate::parallel::{SharedOutput, units_per_part};
 use crate::simd::{Isa, Kernel, Simd, dispatch_on};
 
 /// What a pixel of the result sees.
@@ -135,22 +139,43 @@ impl Convolution {
         self.neighbourhood.scale()
     }
 
-    /// `rows` of the result: `[output channels, rows, width]`.
-    pub(crate) fn run<T: Value>(&self, rows: Range<usize>, picture: Picture<'_, T>, output: &mut [T]) {
+    /// Kernels are bf16, in the pairs that the CPU multiplies: a picture is read fastest in bf16.
+    pub fn is_narrow(&self) -> bool {
+        self.phases.iter().any(|phase| matches!(phase.strips, Strips::Bf16(_)))
+    }
+
+    /// `rows` of the result.
+    pub(crate) fn run<T: Value>(&self, rows: Range<usize>, picture: Picture<'_, T>, output: ConvolvedRows<'_>) {
+        let Picture { values, height, width } = picture;
+        match T::as_f32(values).filter(|_| self.is_narrow()) {
+            // Rounded once, and not once for every neighbour that sees a pixel.
+            Some(values) => with_bf16(self.isa, values, |values| {
+                self.multiply(rows, Picture { values, height, width }, output);
+            }),
+            None => self.multiply(rows, picture, output),
+        }
+    }
+
+    fn multiply<T: Value>(&self, rows: Range<usize>, picture: Picture<'_, T>, output: ConvolvedRows<'_>) {
         let (scale, Picture { values, height, width }) = (self.scale(), picture);
         assert!(rows.end <= scale * height, "rows {rows:?} of {}", scale * height);
         assert_eq!(values.len(), self.inputs * height * width, "length of the input");
-        assert_eq!(output.len(), self.output_channels() * rows.len() * scale * width, "length of the output");
-        let values = SharedOutput(output.as_mut_ptr());
+        let ConvolvedRows { values, stride, adds } = output;
+        let (channels, pixels) = (self.output_channels(), rows.len() * scale * width);
+        let length = channels.saturating_sub(1) * stride + pixels;
+        assert!(channels == 0 || pixels <= stride && length <= values.len(), "length of the output");
+        let values = SharedOutput(values.as_mut_ptr());
         let parts: Vec<_> = self
             .phases
             .iter()
             .flat_map(|phase| {
                 let lines = phase.lines(scale, &rows);
                 let pixels = lines.len() * width;
-                let output = Output { values, rows: rows.clone(), width: scale * width, scale, first: phase.first };
+                let (rows, width) = (rows.clone(), scale * width);
+                let output = Output { values, stride, adds, rows, width, scale, first: phase.first };
                 (0..pixels).step_by(PIXELS).map(move |start| {
-                    let pixels = lines.start * width + start..lines.start * width + (start + PIXELS).min(pixels);
+                    let first = lines.start * picture.width;
+                    let pixels = first + start..first + (start + PIXELS).min(pixels);
                     Part { phase, inputs: self.inputs, bias: &self.bias, picture, pixels, output: output.clone() }
                 })
             })
@@ -164,6 +189,31 @@ impl Phase {
     fn lines(&self, scale: usize, rows: &Range<usize>) -> Range<usize> {
         let first = scale - 1 - self.first.0;
         (rows.start + first) / scale..(rows.end + first) / scale
+    }
+}
+
+/// Calls `work` with the values rounded to bf16.
+fn with_bf16<R>(isa: Isa, values: &[f32], work: impl FnOnce(&[bf16]) -> R) -> R {
+    with_scratch::<u16, _>(values.len(), |scratch| {
+        let narrow: &mut [bf16] = scratch.reinterpret_cast_mut();
+        let part = units_per_part(values.len(), 1);
+        let parts = values.par_chunks(part).zip(narrow.par_chunks_mut(part));
+        parts.for_each(|(values, narrow)| dispatch_on(isa, Round { values, narrow }));
+        work(narrow)
+    })
+}
+
+struct Round<'a> {
+    values: &'a [f32],
+    narrow: &'a mut [bf16],
+}
+
+impl Kernel for Round<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) {
+        map(simd, self.values, self.narrow, |_, value, _| value);
     }
 }
 

@@ -19,9 +19,13 @@ const STEPS: usize = 252;
 
 /// Where a phase's pixels go.
 #[derive(Clone)]
-pub(super) struct Output<T> {
+pub(super) struct Output {
     /// `[channels, rows, width]`
-    pub(super) values: SharedOutput<T>,
+    pub(super) values: SharedOutput<f32>,
+    /// From one channel to the next.
+    pub(super) stride: usize,
+    /// Pixels are added to what is there.
+    pub(super) adds: bool,
     pub(super) rows: Range<usize>,
     pub(super) width: usize,
     /// Rows, and columns, from one pixel of the phase to the next.
@@ -38,7 +42,7 @@ pub(super) struct Part<'a, T> {
     pub(super) picture: Picture<'a, T>,
     /// Of the picture, line by line; at most [`PIXELS`].
     pub(super) pixels: Range<usize>,
-    pub(super) output: Output<T>,
+    pub(super) output: Output,
 }
 
 impl<T: Value> Kernel for Part<'_, T> {
@@ -163,22 +167,24 @@ impl<T: Value> Part<'_, T> {
     /// Writes the sums of pixels from `start` on, counted from the part's first, with their bias.
     #[inline(always)]
     fn write(&self, channel: usize, bias: f32, start: usize, sums: &[f32]) {
-        let Output { values, rows, width, scale, first } = &self.output;
+        let Output { values, stride, adds, rows, width, scale, first } = &self.output;
         let mut done = 0;
         while done < sums.len() {
             let pixel = self.pixels.start + start + done;
             let (y, x) = (pixel / self.picture.width, pixel % self.picture.width);
             let length = (self.picture.width - x).min(sums.len() - done);
-            let row = channel * rows.len() + scale * y + first.0 - rows.start;
+            let row = scale * y + first.0 - rows.start;
             let line = &sums[done..done + length];
             // SAFETY: `run` has checked that the output has as many channels of as many rows; the part's pixels are in
             // them, and are written by no other part.
             unsafe {
-                let place = values.0.add(row * width + scale * x + first.1);
+                let place = values.0.add(channel * stride + row * width + scale * x + first.1);
                 // Only where the step is known are stores of several values made.
-                match scale {
-                    1 => write_line::<T, 1>(line, bias, place),
-                    _ => write_line::<T, 2>(line, bias, place),
+                match (scale, adds) {
+                    (1, false) => write_line::<1, false>(line, bias, place),
+                    (1, true) => write_line::<1, true>(line, bias, place),
+                    (_, false) => write_line::<2, false>(line, bias, place),
+                    (_, true) => write_line::<2, true>(line, bias, place),
                 }
             }
             done += length;
@@ -186,15 +192,18 @@ impl<T: Value> Part<'_, T> {
     }
 }
 
-/// Every `STEP`th value from `place` on.
+/// Every `STEP`th value from `place` on; added to what is there, or not.
 ///
 /// # Safety
 /// There are as many values as sums, and nothing else reads or writes them.
 #[inline(always)]
-unsafe fn write_line<T: Value, const STEP: usize>(sums: &[f32], bias: f32, place: *mut T) {
+unsafe fn write_line<const STEP: usize, const ADDS: bool>(sums: &[f32], bias: f32, place: *mut f32) {
     for (index, sum) in sums.iter().enumerate() {
         // SAFETY: by the conditions of this function.
-        unsafe { *place.add(STEP * index) = T::of(sum + bias) };
+        unsafe {
+            let place = place.add(STEP * index);
+            *place = if ADDS { *place + (sum + bias) } else { sum + bias };
+        }
     }
 }
 

@@ -1,4 +1,4 @@
-//! Where a convolution finds a pixel's neighbours.
+//! Where a convolution finds a pixel's neighbours, and where its result goes.
 
 use crate::gemm::Value;
 
@@ -11,6 +11,17 @@ pub struct Picture<'a, T> {
     pub height: usize,
     /// Pixels.
     pub width: usize,
+}
+
+/// Some rows of a convolution's result, `[channels, rows, width]`.
+#[derive(Debug)]
+pub struct ConvolvedRows<'a> {
+    /// The values, from the first channel's first row on.
+    pub values: &'a mut [f32],
+    /// From one channel to the next; more than its rows if they are some of a larger picture.
+    pub stride: usize,
+    /// They are added to what is there.
+    pub adds: bool,
 }
 
 impl<T: Value> Picture<'_, T> {

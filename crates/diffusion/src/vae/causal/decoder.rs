@@ -18,6 +18,7 @@ use super::config::{CausalVaeConfig, Stage};
 use super::norm::PixelNorm;
 use super::resnet::ResidualBlock;
 use crate::ops::convolution::Convolution;
+use crate::vae::dtypes::map_dtype;
 use crate::vae::input::doubled_lines;
 use crate::vae::stripes::{Stripes, in_stripes};
 
@@ -64,7 +65,7 @@ impl CausalDecoder {
                 config.input_channels,
                 decoder.pp("conv_out"),
             )?,
-            dtype: parameters.dtype(),
+            dtype: map_dtype(parameters),
             stripes: Stripes::default(),
         })
     }

@@ -16,6 +16,7 @@ use candle_core::{DType, Device, Result, Tensor};
 use self::config::CausalVaeConfig;
 use self::decoder::CausalDecoder;
 use crate::DiffusionError;
+use crate::vae::dtypes::weights_dtype;
 use crate::vae::{COMPONENT, UNUSED_WEIGHTS};
 
 /// A decoder and what its latents are scaled and shifted by.
@@ -34,7 +35,7 @@ impl CausalVae {
     ) -> std::result::Result<Self, DiffusionError> {
         let config = CausalVaeConfig::from_json(config)?;
         let weights = folder.weights(COMPONENT)?;
-        let dtype = if device.is_cpu() { DType::F32 } else { dtype };
+        let dtype = weights_dtype(dtype, device);
         let decoder = CausalDecoder::new(&config, &weights.parameters(dtype, device))?;
         weights.finish(&UNUSED_WEIGHTS)?;
         Ok(Self { config, decoder })

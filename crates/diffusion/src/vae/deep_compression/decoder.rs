@@ -16,6 +16,7 @@ use super::vision_block::VisionBlock;
 use crate::DiffusionError;
 use crate::ops::activation::Activation;
 use crate::ops::convolution::Convolution;
+use crate::vae::dtypes::map_dtype;
 use crate::vae::stripes::{Stripes, in_stripes};
 
 /// Latents to pixels.
@@ -71,7 +72,7 @@ impl DeepCompressionDecoder {
             norm_out: BiasedRmsNorm::new(finest, &decoder.pp("norm_out"))?,
             activation: config.output_activation()?,
             output,
-            dtype: parameters.dtype(),
+            dtype: map_dtype(parameters),
             stripes: Stripes::default(),
         })
     }

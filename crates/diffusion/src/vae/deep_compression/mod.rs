@@ -17,6 +17,7 @@ use candle_core::{DType, Device, Result, Tensor};
 use self::config::DeepCompressionConfig;
 use self::decoder::DeepCompressionDecoder;
 use crate::DiffusionError;
+use crate::vae::dtypes::weights_dtype;
 use crate::vae::{COMPONENT, UNUSED_WEIGHTS};
 
 /// A decoder and what its latents are scaled by.
@@ -35,7 +36,7 @@ impl DeepCompressionVae {
     ) -> std::result::Result<Self, DiffusionError> {
         let config = DeepCompressionConfig::from_json(config)?;
         let weights = folder.weights(COMPONENT)?;
-        let dtype = if device.is_cpu() { DType::F32 } else { dtype };
+        let dtype = weights_dtype(dtype, device);
         let decoder = DeepCompressionDecoder::new(&config, &weights.parameters(dtype, device))?;
         weights.finish(&UNUSED_WEIGHTS)?;
         Ok(Self { config, decoder })

@@ -7,6 +7,7 @@ use afterimage_checkpoint::Parameters;
 use candle_core::{Result, Tensor};
 
 use crate::ops::rms_norm::rms_norm;
+use crate::vae::dtypes::map_dtype;
 
 /// Fixed in diffusers.
 const EPS: f64 = 1e-5;
@@ -20,7 +21,8 @@ pub(super) struct BiasedRmsNorm {
 
 impl BiasedRmsNorm {
     pub(super) fn new(channels: usize, parameters: &Parameters) -> Result<Self> {
-        Ok(Self { weight: parameters.get(channels, "weight")?, bias: parameters.get(channels, "bias")? })
+        let values = |name| parameters.get(channels, name)?.to_dtype(map_dtype(parameters));
+        Ok(Self { weight: values("weight")?, bias: values("bias")? })
     }
 
     /// `[.., channels]`
