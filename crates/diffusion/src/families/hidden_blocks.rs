@@ -9,7 +9,7 @@ use crate::graphs::BlockGraphs;
 use crate::layers::RowContext;
 
 /// A block of such a list.
-pub(super) trait HiddenBlock {
+pub(super) trait HiddenBlock: Sync {
     /// `hidden` is `[rows, tokens, hidden]`.
     fn forward(&self, hidden: &Tensor, context: &RowContext) -> Result<Tensor>;
 

@@ -3,10 +3,12 @@
 //! A range of blocks is hundreds of small kernels, and giving them to a GPU one by one takes longer than they do. So the
 //! sequence is recorded once for every range and every set of shapes, and given to the device in one call from then on. A
 //! recording reads and writes memory that stays where it is: inputs are copied there before, and outputs from there
-//! after. [`pool`] keeps the recordings.
+//! after. [`pool`] keeps the recordings. On the CPU, which is given nothing to wait for, small rows run side by side
+//! ([`row_parts`]).
 
 mod pool;
 mod recorder;
+mod row_parts;
 mod runs;
 
 use std::ops::Range;
@@ -22,7 +24,7 @@ pub use runs::{BlockRuns, block_runs};
 /// The recordings of one transformer's blocks on one device.
 #[derive(Debug)]
 pub(crate) struct BlockGraphs {
-    /// `None` on the CPU, which is given nothing to wait for.
+    /// `None` on the CPU.
     pool: Option<Pool<Recorder>>,
 }
 
@@ -38,9 +40,9 @@ impl BlockGraphs {
         blocks: Range<usize>,
         streams: Streams,
         context: &RowContext,
-        run: impl Fn(Streams, &RowContext) -> Result<Streams>,
+        run: impl Fn(Streams, &RowContext) -> Result<Streams> + Sync,
     ) -> Result<Streams> {
-        let Some(pool) = &self.pool else { return run(streams, context) };
+        let Some(pool) = &self.pool else { return row_parts::run(streams, context, run) };
         let mut inputs = vec![Some(streams.hidden), streams.encoder];
         inputs.extend(context.parts().into_iter().map(Option::<&Tensor>::cloned));
         let work = |inputs: &[Option<Tensor>]| {

@@ -86,13 +86,12 @@ impl RotaryPositions {
         Ok(Self { cosines: first(&self.cosines)?, sines: first(&self.sines)? })
     }
 
-    /// Of some of the rows.
-    pub(super) fn select(&self, rows: &Tensor) -> Result<Self> {
+    /// With tables that `of_rows` makes of those of all rows, where rows have their own.
+    pub(super) fn map_rows(&self, of_rows: impl Fn(&Tensor) -> Result<Tensor>) -> Result<Self> {
         if self.cosines.rank() == 2 {
             return Ok(self.clone());
         }
-        let select = |table: &Tensor| table.index_select(rows, 0);
-        Ok(Self { cosines: select(&self.cosines)?, sines: select(&self.sines)? })
+        Ok(Self { cosines: of_rows(&self.cosines)?, sines: of_rows(&self.sines)? })
     }
 
     /// Turns `[rows, tokens, heads, head size]`; in f32 whatever the dtype. Pairs are neighbours

@@ -80,19 +80,28 @@ impl RowContext {
     /// The same for some of the rows, given by ascending index.
     pub(crate) fn select(&self, rows: &[usize]) -> Result<Self> {
         let rows = row_indices(rows, self.modulation.device())?;
-        let optional =
-            |tensor: &Option<Tensor>| tensor.as_ref().map(|tensor| tensor.index_select(&rows, 0)).transpose();
+        self.map(|tensor| tensor.index_select(&rows, 0))
+    }
+
+    /// The same for `count` rows from `first` on.
+    pub(crate) fn range(&self, first: usize, count: usize) -> Result<Self> {
+        self.map(|tensor| tensor.narrow(0, first, count))
+    }
+
+    /// Of all tensors that are the rows' own.
+    fn map(&self, of_rows: impl Fn(&Tensor) -> Result<Tensor>) -> Result<Self> {
+        let optional = |tensor: &Option<Tensor>| tensor.as_ref().map(&of_rows).transpose();
         let encoder = match &self.encoder {
             Some(EncoderStates { states, bias }) => {
-                Some(EncoderStates { states: states.index_select(&rows, 0)?, bias: optional(bias)? })
+                Some(EncoderStates { states: of_rows(states)?, bias: optional(bias)? })
             }
             None => None,
         };
         Ok(Self {
-            modulation: self.modulation.index_select(&rows, 0)?,
+            modulation: of_rows(&self.modulation)?,
             classes: optional(&self.classes)?,
             encoder,
-            positions: self.positions.as_ref().map(|positions| positions.select(&rows)).transpose()?,
+            positions: self.positions.as_ref().map(|positions| positions.map_rows(&of_rows)).transpose()?,
             token_bias: optional(&self.token_bias)?,
         })
     }
@@ -149,8 +158,13 @@ mod tests {
             .with_token_bias(Some(numbers(&[3, 1, 1, 1])))
             .with_encoder(EncoderStates { states: numbers(&[3, 1, 2]), bias: Some(numbers(&[3, 1, 1, 1])) });
         let chosen = context.select(&[0, 2]).unwrap();
+        let neighbours = context.range(1, 2).unwrap();
         let values = |tensor: &Tensor| tensor.flatten_all().unwrap().to_vec1::<u32>().unwrap();
         assert_eq!(values(&chosen.modulation), [0, 1, 4, 5]);
+        assert_eq!(
+            (values(&neighbours.modulation), values(neighbours.classes().unwrap())),
+            (vec![2, 3, 4, 5], vec![1, 2])
+        );
         assert_eq!(values(chosen.classes().unwrap()), [0, 2]);
         assert_eq!(values(chosen.token_bias().unwrap()), [0, 2]);
         let again = RowContext::of_parts(&chosen.parts().map(Option::<&Tensor>::cloned)).unwrap();
