@@ -115,6 +115,7 @@ pub mod block_list;
 mod budget;
 pub mod calibrator;
 mod clock;
+mod combination;
 pub mod config;
 pub mod decision;
 mod distance;
@@ -135,6 +136,7 @@ pub mod steps_mask;
 
 pub use block_list::{BlockList, Streams};
 pub use budget::CacheBudget;
+pub use combination::{Term, combined_on_gpu};
 pub use config::{CacheBackend, CacheConfig, ConfigError};
 pub use decision::Reason;
 pub use driver::run_blocks;

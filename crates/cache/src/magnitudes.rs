@@ -71,6 +71,9 @@ pub(crate) fn read_from_gpu(_: &[Number]) -> Result<Option<Vec<f32>>> {
 }
 
 #[cfg(feature = "cuda")]
+pub(crate) use on_gpu::{span, value_type};
+
+#[cfg(feature = "cuda")]
 mod on_gpu {
     use std::ops::Deref;
 
@@ -139,7 +142,8 @@ mod on_gpu {
         Ok(Some(tensors))
     }
 
-    fn value_type(tensor: &Tensor) -> Option<ValueType> {
+    /// The kernels' name of its dtype.
+    pub(crate) fn value_type(tensor: &Tensor) -> Option<ValueType> {
         match tensor.dtype() {
             DType::F32 => Some(ValueType::F32),
             DType::F16 => Some(ValueType::F16),
@@ -155,15 +159,15 @@ mod on_gpu {
     }
 
     /// The values of a contiguous tensor.
-    fn span<'a>(operands: &mut Operands<'a>, storage: &'a Storage, layout: &Layout) -> Result<Span<'a>> {
+    pub(crate) fn span<'a>(operands: &mut Operands<'a>, storage: &'a Storage, layout: &Layout) -> Result<Span<'a>> {
         let (Storage::Cuda(storage), Some((start, end))) = (storage, layout.contiguous_offsets()) else {
-            candle_core::bail!("a reduction wants contiguous values on a GPU")
+            candle_core::bail!("a kernel wants contiguous values on a GPU")
         };
         let span = match &storage.slice {
             CudaStorageSlice::F32(slice) => operands.read(slice, start),
             CudaStorageSlice::F16(slice) => operands.read(slice, start),
             CudaStorageSlice::BF16(slice) => operands.read(slice, start),
-            _ => candle_core::bail!("a reduction wants f32, f16 or bf16"),
+            _ => candle_core::bail!("a kernel wants f32, f16 or bf16"),
         };
         Ok(span.map_err(error)?.first(end - start))
     }

@@ -97,6 +97,14 @@ kernels! {
         AttentionBf16Size512 = attention_bf16_512_1_4_32_1,
         AttentionBf16Size512Short = attention_bf16_512_1_2_32_1,
     }
+    combination {
+        CombineF32 = combine_f32,
+        CombineF16 = combine_f16,
+        CombineBf16 = combine_bf16,
+        CombineAnyF32 = combine_any_f32,
+        CombineAnyF16 = combine_any_f16,
+        CombineAnyBf16 = combine_any_bf16,
+    }
     epilogue {
         EpilogueF32 = epilogue_f32,
         EpilogueF16 = epilogue_f16,

@@ -7,6 +7,7 @@
 
 mod activation;
 mod attention;
+mod combination;
 #[cfg(feature = "cuda")]
 pub mod device;
 #[cfg(feature = "emulation")]
@@ -29,6 +30,7 @@ mod value_type;
 
 pub use activation::Activation;
 pub use attention::{Attention, AttentionParameters, HeadVectors, ScoreBias};
+pub use combination::{Combination, CombinationParameters, WeightedTerm};
 pub use epilogue::{Epilogue, Gate};
 pub use error::KernelError;
 pub use group_norm::{GroupMoments, ScaleShift};

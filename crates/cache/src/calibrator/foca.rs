@@ -8,6 +8,8 @@
 
 use candle_core::{Result, Tensor};
 
+use crate::combination::{Term, combined_on_gpu};
+
 /// Steps ahead from which predictions are damped.
 const DAMPED_FROM: f64 = 3.0;
 
@@ -39,13 +41,23 @@ impl FoCa {
         let [Some(value), Some(value_before)] = &self.computed else { return Ok(self.computed[0].clone()) };
         let [Some(recent), Some(recent_before)] = &self.recent else { return Ok(Some(value.clone())) };
         let elapsed = (self.ticks - self.ticks_at_update) as f64;
-        let slope = ((value - value_before)? + (recent - recent_before)?)?;
-        let prediction = if elapsed <= DAMPED_FROM {
-            (value + (slope * (elapsed / 2.0))?)?
-        } else {
-            let weight = DAMPED_FROM / elapsed;
-            let forecast = (value + (slope * 1.5)?)?;
-            ((forecast * weight)? + (value * (1.0 - weight))?)?
+        // Of the slope in the forecast, and of the forecast beside the value.
+        let (ahead, weight) = match elapsed <= DAMPED_FROM {
+            true => (elapsed / 2.0, 1.0),
+            false => (DAMPED_FROM / 2.0, DAMPED_FROM / elapsed),
+        };
+        let on_gpu = combined_on_gpu(&[
+            Term::new(1.0, value),
+            Term::of_difference(weight * ahead, value, value_before),
+            Term::of_difference(weight * ahead, recent, recent_before),
+        ])?;
+        let prediction = match on_gpu {
+            Some(prediction) => prediction,
+            None => {
+                let slope = ((value - value_before)? + (recent - recent_before)?)?;
+                let forecast = (value + (slope * ahead)?)?;
+                if elapsed <= DAMPED_FROM { forecast } else { ((forecast * weight)? + (value * (1.0 - weight))?)? }
+            }
         };
         self.recent = [Some(prediction.clone()), self.recent[0].take()];
         Ok(Some(prediction))

@@ -9,6 +9,8 @@
 
 use candle_core::{Result, Tensor};
 
+use crate::combination::{Term, combined_on_gpu};
+
 /// Ticks (counted from the first update) up to which no derivative is taken.
 const TICKS_WITHOUT_DERIVATIVE: i64 = 1;
 
@@ -39,8 +41,7 @@ impl TaylorSeer {
         let mut ladder = vec![value];
         if self.ticks > TICKS_WITHOUT_DERIVATIVE {
             for previous in self.ladder.iter().take(self.order) {
-                let difference = ((&ladder[ladder.len() - 1] - previous)? / gap)?;
-                ladder.push(difference);
+                ladder.push(difference(&ladder[ladder.len() - 1], previous, gap)?);
             }
         }
         self.ladder = ladder;
@@ -50,13 +51,18 @@ impl TaylorSeer {
 
     pub(super) fn predict(&self) -> Result<Option<Tensor>> {
         let elapsed = (self.ticks - self.ticks_at_update) as f64;
-        let mut terms = self.ladder.iter().enumerate();
-        let Some((_, value)) = terms.next() else { return Ok(None) };
+        let Some((value, derivatives)) = self.ladder.split_first() else { return Ok(None) };
+        if derivatives.is_empty() {
+            return Ok(Some(value.clone()));
+        }
+        let weight = |order: usize| elapsed.powi(order as i32) / factorial(order);
+        let terms: Vec<_> = (0..).zip(&self.ladder).map(|(order, tensor)| Term::new(weight(order), tensor)).collect();
+        if let Some(sum) = combined_on_gpu(&terms)? {
+            return Ok(Some(sum));
+        }
         let mut sum = value.clone();
-        let mut factorial = 1.0;
-        for (order, derivative) in terms {
-            factorial *= order as f64;
-            let term = ((derivative * (1.0 / factorial))? * elapsed.powi(order as i32))?;
+        for (order, derivative) in (1..).zip(derivatives) {
+            let term = ((derivative * (1.0 / factorial(order)))? * elapsed.powi(order as i32))?;
             sum = (sum + term)?;
         }
         Ok(Some(sum))
@@ -65,6 +71,18 @@ impl TaylorSeer {
     pub(super) fn tensors(&self) -> Vec<&Tensor> {
         self.ladder.iter().collect()
     }
+}
+
+/// `(value - previous) / gap`
+fn difference(value: &Tensor, previous: &Tensor, gap: f64) -> Result<Tensor> {
+    match combined_on_gpu(&[Term::of_difference(1.0 / gap, value, previous)])? {
+        Some(difference) => Ok(difference),
+        None => (value - previous)? / gap,
+    }
+}
+
+fn factorial(order: usize) -> f64 {
+    (1..=order).map(|factor| factor as f64).product()
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@
 //! `cargo run -p afterimage-cuda-kernels --features cuda --example parity`.
 
 mod attention;
+mod combination;
 mod epilogue;
 mod functions;
 mod group_norm;
@@ -31,6 +32,7 @@ pub fn run<M: Machine>(machine: &M, mut done: impl FnMut(&Report)) {
     done(&group_norm::check_scale_shift(machine));
     done(&reduction::check(machine));
     done(&unfold::check(machine));
+    done(&combination::check(machine));
 }
 
 #[cfg(test)]
@@ -85,6 +87,11 @@ mod tests {
     #[test]
     fn reductions() {
         passes(reduction::check);
+    }
+
+    #[test]
+    fn combinations() {
+        passes(combination::check);
     }
 
     #[test]

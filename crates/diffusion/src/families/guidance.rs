@@ -22,6 +22,7 @@
 //! gives the mixture the length that the prompt's prediction had, token by token. FLUX.2 klein's base models make that second
 //! forward too, always for the empty prompt.
 
+use afterimage_cache::{Term, combined_on_gpu};
 use candle_core::{Result, Tensor};
 
 /// What guidance a model has.
@@ -169,7 +170,10 @@ impl Guidance {
     /// If a tensor operation fails.
     pub fn mix(self, cond: &Tensor, uncond: &Tensor) -> Result<Tensor> {
         let Some(scale) = self.mixing_scale() else { return Ok(cond.clone()) };
-        let mixed = (uncond + ((cond - uncond)? * scale)?)?;
+        let mixed = match combined_on_gpu(&[Term::new(1.0, uncond), Term::of_difference(scale, cond, uncond)])? {
+            Some(mixed) => mixed,
+            None => (uncond + ((cond - uncond)? * scale)?)?,
+        };
         match self {
             Self::Rows(_) | Self::BeyondPrompt(_) | Self::Forwards(_) | Self::Distilled { .. } => Ok(mixed),
             Self::Rescaled { token_side, .. } => as_long_as(&mixed, cond, token_side),

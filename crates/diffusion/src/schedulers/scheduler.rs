@@ -1,5 +1,6 @@
 //! What every scheduler is, and the arithmetic they share.
 
+use afterimage_cache::{Term, combined_on_gpu};
 use candle_core::Tensor;
 
 use crate::DiffusionError;
@@ -64,8 +65,13 @@ pub(super) fn step_at<'a, T>(
 
 /// Sum of tensors with weights; what has weight 0 is left out, so its infinities do not count.
 pub(super) fn weighted_sum<'a>(terms: impl IntoIterator<Item = (f64, &'a Tensor)>) -> Result<Tensor, DiffusionError> {
+    let terms: Vec<_> = terms.into_iter().filter(|(weight, _)| *weight != 0.0).collect();
+    let weighted: Vec<_> = terms.iter().map(|(weight, tensor)| Term::new(*weight, tensor)).collect();
+    if let Some(sum) = combined_on_gpu(&weighted)? {
+        return Ok(sum);
+    }
     let mut sum: Option<Tensor> = None;
-    for (weight, tensor) in terms.into_iter().filter(|(weight, _)| *weight != 0.0) {
+    for (weight, tensor) in terms {
         let term = tensor.affine(weight, 0.0)?;
         sum = Some(match sum {
             Some(sum) => (sum + term)?,
