@@ -82,7 +82,7 @@ fn changed_model(file: &str, change: impl FnOnce(&mut serde_json::Value)) -> tem
 }
 
 /// A server that must end before it says that it listens.
-fn assert_never_listens(flags: &[&str], code: i32, named: &[&str]) {
+pub(crate) fn assert_never_listens(flags: &[&str], code: i32, named: &[&str]) {
     let arguments = [&["serve", "--port", "0", "--log-filter", "off"], flags].concat();
     let (_, stdout, _) = run(&arguments);
     assert_eq!(stdout, "", "{flags:?}");

@@ -31,6 +31,7 @@ mod labels;
 mod lifecycle;
 mod limits;
 mod log_lines;
+mod memory;
 mod metrics_load;
 mod metrics_page;
 mod mixed_requests;

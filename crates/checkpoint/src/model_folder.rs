@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use crate::component_files::{FilePart, GivenFile, by_component, component_entry};
 use crate::formats::lora::ADVICE as LORA_ADVICE;
-use crate::weights::{LORA_FILE, Library, Wanted, Weights, dangling};
+use crate::weights::{LORA_FILE, Library, LoadedWeights, Wanted, Weights, dangling};
 use crate::{CheckpointError, embedded, guard, lenient_json, plain_file};
 
 /// The file that makes a directory a model folder.
@@ -37,6 +37,8 @@ pub struct ModelFolder {
     files: BTreeMap<String, FilePart>,
     /// Which weights are read of a component that has them, such as `fp16`.
     variant: Option<String>,
+    /// Where the memory of its weights is counted.
+    loaded: LoadedWeights,
 }
 
 #[derive(Debug, Clone)]
@@ -63,7 +65,7 @@ impl ModelFolder {
     /// A directory that is served under another id than its name.
     pub fn directory(id: String, path: PathBuf) -> Result<Self, CheckpointError> {
         if path.join(MODEL_INDEX).is_file() {
-            return Ok(Self { id, place: Place::Directory(path), files: BTreeMap::new(), variant: None });
+            return Ok(Self::of_place(id, Place::Directory(path)));
         }
         let found = what_it_is_instead(&path);
         Err(CheckpointError::Folder {
@@ -74,7 +76,17 @@ impl ModelFolder {
 
     /// The model that is part of the program.
     pub fn embedded() -> Self {
-        Self { id: embedded::ID.to_string(), place: Place::Embedded, files: BTreeMap::new(), variant: None }
+        Self::of_place(embedded::ID.to_string(), Place::Embedded)
+    }
+
+    fn of_place(id: String, place: Place) -> Self {
+        Self { id, place, files: BTreeMap::new(), variant: None, loaded: LoadedWeights::default() }
+    }
+
+    /// The same folder, and what the weights take that are loaded from it and its clones.
+    pub fn counting(&self) -> (Self, LoadedWeights) {
+        let loaded = LoadedWeights::default();
+        (Self { loaded: loaded.clone(), ..self.clone() }, loaded)
     }
 
     /// The same folder with the weights of components from files, GGUF or safetensors, under the names of diffusers and
@@ -177,8 +189,10 @@ impl ModelFolder {
     /// As [`Weights::open`].
     pub fn weights(&self, component: &str) -> Result<Arc<Weights>, CheckpointError> {
         let place = self.display_path(component);
-        guard::without_panic(|| self.open_weights(component))
-            .unwrap_or_else(|what| Err(CheckpointError::weights(place.display(), what)))
+        let weights = guard::without_panic(|| self.open_weights(component))
+            .unwrap_or_else(|what| Err(CheckpointError::weights(place.display(), what)))?;
+        weights.counted_in(&self.loaded, component);
+        Ok(weights)
     }
 
     fn open_weights(&self, component: &str) -> Result<Arc<Weights>, CheckpointError> {
@@ -285,6 +299,35 @@ mod tests {
         assert!(error.contains("emoji-dit/tokenizer/vocab.json"), "{error}");
         let error = folder.weights("unet").unwrap_err().to_string();
         assert!(error.contains("no component `unet`"), "{error}");
+    }
+
+    /// The embedded model has its weights in f16.
+    #[test]
+    fn what_weights_take_is_counted_as_they_are_loaded() {
+        for (dtype, is_read) in [(DType::F32, true), (DType::F16, true), (DType::F32, false)] {
+            let (folder, loaded) = ModelFolder::embedded().counting();
+            let mut numbers = 0;
+            for component in ["transformer", "vae"] {
+                let weights = folder.weights(component).unwrap();
+                let parameters = match is_read {
+                    true => weights.parameters(dtype, &Device::Cpu),
+                    false => weights.unread_parameters(dtype, &Device::Cpu),
+                };
+                for name in weights.names() {
+                    numbers += parameters.get(weights.shape(name).unwrap(), name).unwrap().elem_count() as u64;
+                }
+            }
+            let found = loaded.by_component();
+            assert_eq!(found.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>(), ["transformer", "vae"]);
+            let (read, on_demand) =
+                found.iter().fold((0, 0), |sum, (_, bytes)| (sum.0 + bytes.read, sum.1 + bytes.on_demand));
+            if is_read {
+                assert_eq!((read, on_demand), (numbers * dtype.size_in_bytes() as u64, 0));
+            } else {
+                // Large matrices would stay in f16.
+                assert!(read == 0 && (2 * numbers..=4 * numbers).contains(&on_demand), "{on_demand} of {numbers}");
+            }
+        }
     }
 
     #[test]

@@ -33,6 +33,40 @@ pub fn open(ordinal: usize) -> Result<Device, OpenError> {
     Ok(device)
 }
 
+/// Gives memory that nobody uses back to the system: what was freed and kept, and what recorded work had that is gone. Waits
+/// for the device.
+///
+/// # Errors
+/// If the device is no GPU, or the driver refuses.
+pub fn give_back_freed_memory(device: &Device) -> candle_core::Result<()> {
+    let context = device.as_cuda_device()?.cuda_stream().context().clone();
+    // What was freed counts as used until the stream comes to that.
+    device.synchronize()?;
+    context.bind_to_thread().map_err(candle_core::Error::wrap)?;
+    let device = context.cu_device();
+    let mut pool = std::ptr::null_mut();
+    // SAFETY: the context is alive and current; the address is that of a value of the type that the driver writes. Memory in
+    // use is not touched.
+    let given_back = unsafe {
+        sys::cuDeviceGetDefaultMemPool(&mut pool, device)
+            .result()
+            .and_then(|()| sys::cuMemPoolTrimTo(pool, 0).result())
+            .and_then(|()| sys::cuDeviceGraphMemTrim(device).result())
+    };
+    given_back.map_err(candle_core::Error::wrap)
+}
+
+/// Bytes of the device's memory: those that nobody has, and all.
+///
+/// # Errors
+/// If the device is no GPU, or the driver refuses.
+pub fn free_and_all_memory(device: &Device) -> candle_core::Result<(u64, u64)> {
+    let stream = device.as_cuda_device()?.cuda_stream();
+    stream.context().bind_to_thread().map_err(candle_core::Error::wrap)?;
+    let (free, all) = result::mem_get_info().map_err(candle_core::Error::wrap)?;
+    Ok((free as u64, all as u64))
+}
+
 /// Lets the device's pool keep what is freed. By default it goes back to the system whenever the host waits for the device,
 /// which is once in every step, and has to be mapped again.
 fn keep_freed_memory(ordinal: usize) -> Result<(), DriverError> {

@@ -13,7 +13,7 @@ mod library;
 mod search;
 
 #[cfg(feature = "cuda")]
-pub use device::{OpenError, open};
+pub use device::{OpenError, free_and_all_memory, give_back_freed_memory, open};
 #[cfg(feature = "cuda")]
 pub use graph::{Graph, small_uploads_are_kept};
 pub use library::Library;

@@ -10,6 +10,7 @@ use crate::admission::{self, Admission};
 use crate::batching::pipeline_model::PipelineStepModel;
 use crate::batching::{BucketEstimate, EngineStatistics, PoolLimits, SubmitError, SystemClock, WorkerPool, WorkerSeat};
 use crate::error::RunnerError;
+use crate::memory::{self, Limits, MemoryBudget};
 use crate::model_info::ModelInfo;
 use crate::pipeline::{DeviceSpec, PromptCache, PromptCacheStatistics};
 use crate::replicas::Replicas;
@@ -22,16 +23,18 @@ use crate::request::{
 const DEFAULT_CACHE_MEMORY_BYTES: usize = 2 << 30;
 /// Some sixty prompts of a T5 encoder at its longest.
 const DEFAULT_PROMPT_CACHE_BYTES: usize = 512 << 20;
-/// Sixteen images under guidance: where the throughput of small models levels off.
-const DEFAULT_MAX_BATCH_ROWS: usize = 32;
 /// An hour: ten pictures of a large model on a CPU still fit.
 const DEFAULT_MAX_QUEUED_SECONDS: f64 = 3600.0;
 
 /// How an engine works, and its bounds.
 #[derive(Debug, Clone)]
 pub struct EngineOptions {
-    /// Rows that run at a time on one worker, those of all buckets together.
-    pub max_batch_rows: usize,
+    /// Rows that run at a time on one worker, those of all buckets together; `None`: [`Self::DEFAULT_BATCH_ROWS`], or as many
+    /// as fit into a GPU's memory.
+    pub max_batch_rows: Option<usize>,
+    /// Memory of each device that may be used; `None`: all of a GPU's, and of the CPU's as much as there is, beyond which there
+    /// is only a warning.
+    pub device_memory_bytes: Option<u64>,
     /// Requests that may wait, all workers together; one more is refused. Clients share it ([`crate::SharedUse`]).
     pub max_queued_requests: usize,
     /// Estimated seconds of work that one worker may have before it. Clients share it, too.
@@ -50,10 +53,16 @@ pub struct EngineOptions {
     pub warmup: bool,
 }
 
+impl EngineOptions {
+    /// Sixteen images under guidance: where the throughput of small models levels off.
+    pub const DEFAULT_BATCH_ROWS: usize = 32;
+}
+
 impl Default for EngineOptions {
     fn default() -> Self {
         Self {
-            max_batch_rows: DEFAULT_MAX_BATCH_ROWS,
+            max_batch_rows: None,
+            device_memory_bytes: None,
             max_queued_requests: 64,
             max_queued_seconds: DEFAULT_MAX_QUEUED_SECONDS,
             request_timeout: None,
@@ -81,6 +90,17 @@ struct Shared {
 }
 
 impl Engine {
+    /// The options with a number of rows for which every device has the memory, beside the model, the cache state and the
+    /// prompts; says in the log what goes where.
+    ///
+    /// # Errors
+    /// If a GPU, or what may be used of a device, is too small for the rows that the options ask for, or for the model.
+    pub fn within_memory(model: &Replicas, options: EngineOptions) -> Result<EngineOptions, RunnerError> {
+        let (rows, budgets) = settle(model, &options)?;
+        budgets.iter().for_each(MemoryBudget::log);
+        Ok(EngineOptions { max_batch_rows: Some(rows), ..options })
+    }
+
     /// Checks that a request that leaves everything to the model could be served in every size, on a model that has
     /// not begun to work; takes no forward. `request` has what the server chooses for such a request.
     /// Returns what the client would be warned of.
@@ -100,20 +120,26 @@ impl Engine {
             let plan = || admission.plan(ImageRequest { size: Some(size), ..request.clone() });
             let fault = |message| RequestError { param: "model".to_owned(), code: "invalid_model", message };
             let planned = without_panic(plan).map_err(fault).flatten()?;
-            admission::check_rows(&planned, options.max_batch_rows)?;
+            let most_rows = options.max_batch_rows.unwrap_or(EngineOptions::DEFAULT_BATCH_ROWS);
+            admission::check_rows(&planned, most_rows)?;
             warnings = planned.warnings;
         }
         // All but the size is the same.
         Ok(warnings)
     }
 
-    /// Starts a worker for every mention of a device, and warms them up if the options say so.
+    /// Starts a worker for every mention of a device, and warms them up if the options say so. Rows that the options ask for
+    /// are taken to be [within memory](Self::within_memory).
     ///
     /// # Errors
-    /// If an option makes no sense, the system gives no thread, or the warm-up fails.
+    /// If an option makes no sense, a device is too small for the model, the system gives no thread, or the warm-up fails.
     pub fn start(model: impl Into<Replicas>, options: EngineOptions) -> Result<Self, RunnerError> {
         check(&options)?;
         let replicas = model.into();
+        let max_batch_rows = match options.max_batch_rows {
+            Some(rows) => rows,
+            None => settle(&replicas, &options)?.0,
+        };
         let mut devices: Vec<(DeviceSpec, PipelineStepModel)> = Vec::new();
         let mut seats = Vec::new();
         for (index, (device, pipeline)) in replicas.workers().iter().enumerate() {
@@ -132,12 +158,12 @@ impl Engine {
         }
         let pipeline = Arc::clone(&replicas.workers()[0].1);
         let limits = PoolLimits {
-            max_batch_rows: options.max_batch_rows,
+            max_batch_rows,
             max_queued_requests: options.max_queued_requests,
             max_queued_seconds: options.max_queued_seconds,
             request_timeout: options.request_timeout,
         };
-        let warm_up = if options.warmup { warm_up(pipeline.info(), options.max_batch_rows) } else { Vec::new() };
+        let warm_up = if options.warmup { warm_up(pipeline.info(), max_batch_rows) } else { Vec::new() };
         let pool = WorkerPool::start(seats, limits, Arc::new(SystemClock::new()), &warm_up)?;
         let shared = Shared {
             admission: Admission { pipeline, bucket_policy: options.bucket_policy },
@@ -269,9 +295,21 @@ impl Engine {
     }
 }
 
+/// The rows of a batch, and what each device's memory is used for.
+fn settle(model: &Replicas, options: &EngineOptions) -> Result<(usize, Vec<MemoryBudget>), RunnerError> {
+    let limits = Limits {
+        max_batch_rows: options.max_batch_rows,
+        default_batch_rows: EngineOptions::DEFAULT_BATCH_ROWS,
+        least_rows: model.info().default_guidance().rows_per_forward(),
+        cache_memory_bytes: options.cache_memory_bytes as u64,
+        prompt_cache_bytes: options.prompt_cache_bytes as u64,
+    };
+    memory::settle(model.memory(options.device_memory_bytes)?, limits)
+}
+
 fn check(options: &EngineOptions) -> Result<(), RunnerError> {
     let fail = |message: String| Err(RunnerError::Options(message));
-    if options.max_batch_rows == 0 {
+    if options.max_batch_rows == Some(0) {
         return fail("max_batch_rows is 0; it must be at least 1".to_owned());
     }
     if options.max_queued_requests == 0 {

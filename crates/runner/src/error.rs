@@ -1,5 +1,7 @@
 //! The one error type of this crate.
 
+use std::error::Error;
+
 use afterimage_checkpoint::CheckpointError;
 use afterimage_diffusion::DiffusionError;
 
@@ -28,6 +30,15 @@ pub enum RunnerError {
     /// An option of the engine makes no sense.
     #[error("{0}")]
     Options(String),
+
+    /// An option asks for more memory than a device has.
+    #[error("{option}: {message}")]
+    Memory {
+        /// As a command line names it.
+        option: &'static str,
+        /// What was found and what would be right.
+        message: String,
+    },
 
     /// A device cannot be used.
     #[error("device {device}: {reason}")]
@@ -81,6 +92,22 @@ pub enum RunnerError {
     Tensor(#[from] candle_core::Error),
 }
 
+impl RunnerError {
+    /// What it says, and what those behind it say beyond that.
+    pub(crate) fn with_causes(&self) -> String {
+        let mut text = self.to_string();
+        let mut cause = self.source();
+        while let Some(error) = cause {
+            let reason = error.to_string();
+            if !text.contains(&reason) {
+                text = format!("{text}: {reason}");
+            }
+            cause = error.source();
+        }
+        text
+    }
+}
+
 impl From<DiffusionError> for RunnerError {
     fn from(error: DiffusionError) -> Self {
         match error {
@@ -95,5 +122,23 @@ impl From<DiffusionError> for RunnerError {
 impl From<CheckpointError> for RunnerError {
     fn from(error: CheckpointError) -> Self {
         Self::Model(error.into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("allocating failed")]
+    struct Outer(#[source] std::io::Error);
+
+    #[test]
+    fn causes_are_told_unless_they_were_already() {
+        let cause = || std::io::Error::other("CUDA_ERROR_OUT_OF_MEMORY");
+        let error = RunnerError::Tensor(candle_core::Error::Cuda(Box::new(Outer(cause()))));
+        assert_eq!(error.with_causes(), "allocating failed: CUDA_ERROR_OUT_OF_MEMORY");
+        let told = "cannot start a worker thread: CUDA_ERROR_OUT_OF_MEMORY";
+        assert_eq!(RunnerError::Thread(cause()).with_causes(), told);
     }
 }

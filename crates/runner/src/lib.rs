@@ -13,6 +13,7 @@ mod calibrate;
 mod engine;
 mod error;
 mod fair_share;
+mod memory;
 mod model_info;
 mod pipeline;
 mod replicas;

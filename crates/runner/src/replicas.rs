@@ -5,6 +5,7 @@ use std::sync::Arc;
 use afterimage_checkpoint::ModelFolder;
 
 use crate::error::RunnerError;
+use crate::memory::LoadedDevice;
 use crate::model_info::ModelInfo;
 use crate::pipeline::{DeviceSpec, LoadOptions, Pipeline};
 use crate::request::Size;
@@ -43,6 +44,21 @@ impl Replicas {
     /// What the model offers.
     pub fn info(&self) -> &ModelInfo {
         self.workers[0].1.info()
+    }
+
+    /// Every device once, with the number of its workers and its memory, or as much of that as may be used; those whose system
+    /// does not say what it has are left out.
+    pub(crate) fn memory(&self, may_use: Option<u64>) -> Result<Vec<LoadedDevice>, RunnerError> {
+        let mut devices: Vec<LoadedDevice> = Vec::new();
+        for (device, pipeline) in &self.workers {
+            let device = device.to_string();
+            if let Some(known) = devices.iter_mut().find(|known| known.device == device) {
+                known.workers += 1;
+            } else if let Some(capacity) = pipeline.capacity(may_use)? {
+                devices.push(LoadedDevice { device, workers: 1, capacity, footprint: pipeline.footprint() });
+            }
+        }
+        Ok(devices)
     }
 
     /// Device and pipeline of every worker.

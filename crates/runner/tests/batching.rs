@@ -143,7 +143,7 @@ fn a_mixed_batch_of_eight_rows_costs_one_copy_to_the_host_per_step() {
 #[test]
 fn a_warm_engine_knows_its_buckets_and_refuses_what_never_fits() {
     let options =
-        EngineOptions { max_batch_rows: 1, warmup: true, max_queued_seconds: 1e-6, ..EngineOptions::default() };
+        EngineOptions { max_batch_rows: Some(1), warmup: true, max_queued_seconds: 1e-6, ..EngineOptions::default() };
     let engine = engine_on(&[DeviceSpec::Cpu; 2], options);
     let sizes: Vec<_> = engine.bucket_estimates().iter().map(|bucket| bucket.size.to_string()).collect();
     assert_eq!(sizes, ["64x64", "96x64"]);

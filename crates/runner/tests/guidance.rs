@@ -17,7 +17,7 @@ fn engine(name: &str) -> Engine {
     let folder = ModelFolder::open(&path).unwrap();
     let pipeline = Pipeline::load(&folder, &LoadOptions { buckets, ..LoadOptions::default() }).unwrap();
     // No room for two rows in one forward.
-    Engine::start(pipeline, EngineOptions { max_batch_rows: 1, ..EngineOptions::default() }).unwrap()
+    Engine::start(pipeline, EngineOptions { max_batch_rows: Some(1), ..EngineOptions::default() }).unwrap()
 }
 
 fn request() -> ImageRequest {

@@ -127,7 +127,9 @@ impl From<RunnerError> for ProgramError {
             RunnerError::LoadOption { option: "max_sequence_length", message } => {
                 Self::setting("max-sequence-length", message)
             }
-            RunnerError::LoadOption { option, message } => Self::setting(option, message),
+            RunnerError::LoadOption { option, message } | RunnerError::Memory { option, message } => {
+                Self::setting(option, message)
+            }
             other => Self::Model(other),
         }
     }

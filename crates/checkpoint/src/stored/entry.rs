@@ -112,15 +112,33 @@ impl Entry {
             }
             Encoding::Float8(_) => Ok(StoredMatrix::dense(self.read(name, sources, dtype, device)?)),
             Encoding::Plain(stored) => {
-                let read = |dtype| Ok(StoredMatrix::dense(self.read(name, sources, dtype, device)?));
-                let is_large = self.shape.iter().product::<usize>() >= LEAST_KEPT_ELEMENTS;
-                // Products on the CPU widen rows as they go; other devices multiply matrices in the dtype they are computed in.
-                match (stored, dtype) {
-                    (Dtype::BF16, DType::F32) if device.is_cpu() && is_large => read(DType::BF16),
-                    (Dtype::F16, DType::F32) if device.is_cpu() && is_large => read(DType::F16),
-                    _ => read(dtype),
-                }
+                let kept = self.kept_dtype(stored, dtype, device);
+                Ok(StoredMatrix::dense(self.read(name, sources, kept, device)?))
             }
+        }
+    }
+
+    /// What a matrix of plain numbers is kept in. Products on the CPU widen rows as they go; other devices multiply matrices
+    /// in the dtype they are computed in.
+    fn kept_dtype(&self, stored: Dtype, dtype: DType, device: &Device) -> DType {
+        let is_large = self.shape.iter().product::<usize>() >= LEAST_KEPT_ELEMENTS;
+        match (stored, dtype) {
+            (Dtype::BF16, DType::F32) if device.is_cpu() && is_large => DType::BF16,
+            (Dtype::F16, DType::F32) if device.is_cpu() && is_large => DType::F16,
+            _ => dtype,
+        }
+    }
+
+    /// Bytes that it takes once it was read for products in `dtype`. Whoever reads it may ask for a tensor or for a matrix; what
+    /// has two dimensions is taken to be a matrix.
+    pub(crate) fn loaded_bytes(&self, dtype: DType, device: &Device) -> u64 {
+        let elements = self.shape.iter().product::<usize>() as u64;
+        let in_dtype = |dtype: DType| elements * dtype.size_in_bytes() as u64;
+        match self.parts[0].encoding {
+            Encoding::Blocks(_) if self.shape.len() == 2 => self.bytes(),
+            Encoding::Float8(_) if self.shape.len() == 2 && device.is_cpu() => self.bytes(),
+            Encoding::Plain(stored) if self.shape.len() == 2 => in_dtype(self.kept_dtype(stored, dtype, device)),
+            _ => in_dtype(dtype),
         }
     }
 

@@ -16,26 +16,26 @@ mod builders;
 mod facts;
 mod files;
 mod forms;
+mod loaded;
 mod names;
 mod parameters;
 mod single_file;
+mod taking;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
-use candle_core::{DType, Device, Shape, Tensor};
+use candle_core::{DType, Device};
 use candle_nn::VarBuilder;
 
 use crate::CheckpointError;
 use crate::formats::gguf::GgufFacts;
 use crate::formats::lora::ADVICE as LORA_ADVICE;
 use crate::formats::{lora, pickle, prefix, safetensors, scales};
-use crate::random::no_memory;
 use crate::shown::{check_names, shortened};
 use crate::stored::arrangement::Arrangement;
 use crate::stored::entry::Entry;
-use crate::stored::matrix::StoredMatrix;
 use crate::stored::source::Source;
 use crate::stored::tensor::StoredTensor;
 use builders::SharedWeights;
@@ -44,6 +44,8 @@ pub(crate) use files::{LORA_FILE, Wanted, WeightFiles, dangling, is_plain_name};
 use forms::Format;
 pub(crate) use forms::Library;
 pub use forms::is_variant;
+use loaded::Counters;
+pub use loaded::{LoadedBytes, LoadedWeights};
 use names::current_name;
 pub use parameters::Parameters;
 pub(crate) use single_file::tensors_in;
@@ -71,6 +73,8 @@ pub struct Weights {
     arrangements: BTreeMap<String, Arrangement>,
     /// What a GGUF file says of the model.
     facts: GgufFacts,
+    /// Where what is taken is counted.
+    counters: OnceLock<Arc<Counters>>,
 }
 
 impl Weights {
@@ -200,7 +204,13 @@ impl Weights {
             shapes_are_loose: false,
             arrangements: BTreeMap::new(),
             facts: GgufFacts::default(),
+            counters: OnceLock::new(),
         }
+    }
+
+    /// Counts the memory of what is taken from now on as that of a component.
+    pub(crate) fn counted_in(&self, loaded: &LoadedWeights, component: &str) {
+        self.counters.get_or_init(|| loaded.of(component));
     }
 
     /// With all tensors added.
@@ -273,58 +283,6 @@ impl Weights {
             }
             None => Ok(()),
         }
-    }
-
-    fn take(
-        &self,
-        name: &str,
-        expected: Option<&Shape>,
-        dtype: DType,
-        device: &Device,
-    ) -> Result<Tensor, CheckpointError> {
-        let entry = self.find(name, expected.map(Shape::dims))?;
-        let read = |dtype| entry.read(name, &self.sources, dtype, device);
-        let loaded = match self.arrangements.get(name) {
-            Some(arrangement) => arrangement.undone(dtype, read)?,
-            None => read(dtype)?,
-        };
-        entry.mark_taken();
-        match expected {
-            Some(expected) => Ok(loaded.reshape(expected)?),
-            None => Ok(loaded),
-        }
-    }
-
-    /// The weight of a linear layer, `[outputs, inputs]`, for products in `dtype`.
-    fn take_matrix(
-        &self,
-        name: &str,
-        expected: (usize, usize),
-        dtype: DType,
-        device: &Device,
-    ) -> Result<StoredMatrix, CheckpointError> {
-        let entry = self.find(name, Some(&[expected.0, expected.1]))?;
-        let loaded = entry.matrix(name, &self.sources, dtype, device)?;
-        entry.mark_taken();
-        match self.arrangements.get(name) {
-            Some(arrangement) => Ok(arrangement.undone_matrix(loaded)?),
-            None => Ok(loaded),
-        }
-    }
-
-    /// As [`Self::take`], with zeros for what is in the file.
-    fn take_unread(
-        &self,
-        name: &str,
-        expected: Option<&Shape>,
-        dtype: DType,
-        device: &Device,
-    ) -> Result<Tensor, CheckpointError> {
-        let entry = self.find(name, expected.map(Shape::dims))?;
-        entry.check(name, &self.sources, dtype)?;
-        entry.mark_taken();
-        let shape = expected.map_or(entry.shape.as_slice(), Shape::dims);
-        Ok(no_memory(shape, dtype, device)?)
     }
 
     fn find(&self, name: &str, expected: Option<&[usize]>) -> Result<&Entry, CheckpointError> {

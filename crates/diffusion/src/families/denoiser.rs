@@ -42,6 +42,16 @@ pub struct Layout {
     pub image_tokens: usize,
     /// Bytes of all streams.
     pub stream_bytes: usize,
+    /// How many such streams there are at the worst moment of a forward, from above: what a block widens, beside its input, its
+    /// output and what is kept for the end.
+    pub streams_at_once: usize,
+}
+
+impl Layout {
+    /// Bytes that a row takes at the worst moment of a forward, from above.
+    pub fn forward_bytes(&self) -> usize {
+        self.streams_at_once * self.stream_bytes
+    }
 }
 
 /// One forward's rows.
@@ -106,7 +116,7 @@ mod tests {
         }
 
         fn layout(&self, latents: LatentShape) -> Layout {
-            Layout { image_tokens: latents.height * latents.width, stream_bytes: 0 }
+            Layout { image_tokens: latents.height * latents.width, stream_bytes: 0, streams_at_once: 0 }
         }
 
         fn forward(&self, rows: &Rows<'_>, _lanes: &mut [Lane<'_>]) -> Result<Tensor> {

@@ -36,6 +36,8 @@ pub(super) struct VaeDecoder {
     norm_out: GroupNorm,
     conv_out: Convolution,
     groups: usize,
+    /// Channels of the last two stages, the finest first.
+    finest: (usize, usize),
     dtype: DType,
     stripes: Stripes,
 }
@@ -86,9 +88,15 @@ impl VaeDecoder {
             norm_out: GroupNorm::new(last, decoder.pp("conv_norm_out"))?,
             conv_out: Convolution::three(last, config.out_channels, decoder.pp("conv_out"))?,
             groups,
+            finest: (last, config.block_out_channels.get(1).copied().unwrap_or(last)),
             dtype: map_dtype(parameters),
             stripes: Stripes::default(),
         })
+    }
+
+    /// Bytes that decoding to so many pixels takes at the worst moment.
+    pub(super) fn decode_bytes(&self, pixels: usize) -> usize {
+        self.stripes.decode_bytes(pixels, self.finest.0, self.finest.1, self.dtype.size_in_bytes())
     }
 
     /// `[rows, latent_channels, height, width]`, scaling already undone, to

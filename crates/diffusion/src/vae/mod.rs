@@ -136,6 +136,17 @@ impl Vae {
         }
     }
 
+    /// Bytes that decoding one picture takes at the worst moment, beside the weights.
+    pub fn decode_bytes(&self, canvas: Canvas) -> usize {
+        let pixels = canvas.width * canvas.height;
+        match &self.0 {
+            Kind::Kl(vae) => vae.decoder.decode_bytes(pixels),
+            Kind::Causal(vae) => vae.decode_bytes(pixels),
+            Kind::Normed(vae) => vae.decode_bytes(pixels),
+            Kind::DeepCompression(vae) => vae.decode_bytes(pixels),
+        }
+    }
+
     /// `[rows, latent_channels, height, width]` as a transformer makes them to
     /// `[rows, 3, height * scale, width * scale]` in f32, roughly from -1 to 1.
     pub fn decode(&self, latents: &Tensor) -> Result<Tensor> {

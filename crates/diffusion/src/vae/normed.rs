@@ -160,6 +160,11 @@ impl NormedVae {
         SIDE * SIDE * self.config.latent_channels
     }
 
+    /// Bytes that decoding to so many pixels takes at the worst moment.
+    pub(super) fn decode_bytes(&self, pixels: usize) -> usize {
+        self.decoder.decode_bytes(pixels)
+    }
+
     /// `[rows, channels of a square, height, width]` to `[rows, 3, height * scale, width * scale]`.
     pub(super) fn decode(&self, latents: &Tensor) -> Result<Tensor> {
         let (_, _, height, width) = latents.dims4()?;

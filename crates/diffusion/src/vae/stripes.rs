@@ -5,6 +5,11 @@ use std::ops::Range;
 
 use candle_core::{Result, Tensor};
 
+/// A stripe of a doubled map, normalised, and what a convolution makes of it.
+const STRIPES_AT_ONCE: usize = 3;
+/// Of a pixel of the picture itself: three colours in f32, in up to four copies on their way to bytes.
+const PICTURE_BYTES: usize = 4 * 3 * 4;
+
 /// How much of a feature map there is at a time.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Stripes {
@@ -31,6 +36,18 @@ pub(super) struct Stripe {
 }
 
 impl Stripes {
+    /// Bytes that decoding to so many pixels takes at the worst moment, which is that of the last doubling: `finest` and `coarser`
+    /// are the channels behind it and before it, and values have `value_bytes`.
+    pub(super) fn decode_bytes(self, pixels: usize, finest: usize, coarser: usize, value_bytes: usize) -> usize {
+        // What a block reads and writes.
+        let maps = 2 * pixels * finest;
+        let doubled = pixels * coarser;
+        // Else it is made again from what it is doubled from.
+        let source = if doubled <= self.most_stored_values { doubled } else { doubled / 4 };
+        let stripes = STRIPES_AT_ONCE * self.stripe_values.min(doubled);
+        (maps + source + stripes) * value_bytes + PICTURE_BYTES * pixels
+    }
+
     /// The stripes of a picture of `height` lines of `line_values`, from the top.
     pub(super) fn of(self, height: usize, line_values: usize) -> impl Iterator<Item = Stripe> {
         let lines = (self.stripe_values / line_values.max(1)).max(1);
@@ -75,6 +92,15 @@ pub(super) fn in_stripes(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// `docs/measurements.md` has what the published VAE takes in f32.
+    #[test]
+    fn what_decoding_takes_is_close_to_what_was_measured() {
+        for (side, measured) in [(512, 0.67e9), (1024, 1.55e9), (2048, 5.58e9)] {
+            let bytes = Stripes::default().decode_bytes(side * side, 128, 256, 4) as f64;
+            assert!((1.0..1.15).contains(&(bytes / measured)), "{side}: {bytes}");
+        }
+    }
 
     #[test]
     fn stripes_cover_the_picture_and_see_their_neighbours() {

@@ -6,6 +6,7 @@ use std::str::FromStr;
 use candle_core::Device;
 
 use crate::error::RunnerError;
+use crate::memory::{Capacity, host_bytes};
 
 /// One device; every device has its own worker.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -32,6 +33,55 @@ impl DeviceSpec {
         };
         open_cuda(ordinal).map_err(|reason| RunnerError::Device { device: self.to_string(), reason })
     }
+
+    /// The device's memory, or as much of that as may be used; `weights` of it are loaded. `None` where the system does not say.
+    pub(crate) fn capacity(
+        self,
+        device: &Device,
+        may_use: Option<u64>,
+        weights: u64,
+    ) -> Result<Option<Capacity>, RunnerError> {
+        match self {
+            Self::Cpu => {
+                let bytes = may_use.or_else(host_bytes);
+                let is_binding = may_use.is_some();
+                Ok(bytes.map(|bytes| Capacity { bytes, taken: 0, is_binding, records: false }))
+            }
+            Self::Cuda(_) => {
+                // What loading has freed is free.
+                give_back(device)?;
+                let DeviceBytes { free, all } = device_bytes(device)?;
+                Ok(Some(Capacity::of_gpu(free, all, weights, may_use)))
+            }
+        }
+    }
+}
+
+/// Of a GPU's memory.
+struct DeviceBytes {
+    free: u64,
+    all: u64,
+}
+
+#[cfg(feature = "cuda")]
+fn device_bytes(device: &Device) -> candle_core::Result<DeviceBytes> {
+    let (free, all) = afterimage_cuda_device::free_and_all_memory(device)?;
+    Ok(DeviceBytes { free, all })
+}
+
+#[cfg(not(feature = "cuda"))]
+fn device_bytes(device: &Device) -> candle_core::Result<DeviceBytes> {
+    candle_core::bail!("the memory of {device:?} is not known to this build")
+}
+
+#[cfg(feature = "cuda")]
+fn give_back(device: &Device) -> candle_core::Result<()> {
+    afterimage_cuda_device::give_back_freed_memory(device)
+}
+
+#[cfg(not(feature = "cuda"))]
+fn give_back(_device: &Device) -> candle_core::Result<()> {
+    Ok(())
 }
 
 #[cfg(feature = "cuda")]

@@ -14,6 +14,7 @@ use candle_core::Device;
 
 use super::{DeviceSpec, Pipeline};
 use crate::error::RunnerError;
+use crate::memory::{Bytes, Footprint, ran_out};
 use crate::model_info::ModelInfo;
 use crate::request::Size;
 
@@ -49,8 +50,15 @@ impl Pipeline {
     /// needs.
     pub fn load(folder: &ModelFolder, options: &LoadOptions) -> Result<Self, RunnerError> {
         let place = || folder.path().map_or(folder.id().to_owned(), |path| path.display().to_string());
-        without_panic(|| Self::load_unguarded(folder, options))
-            .unwrap_or_else(|what| Err(CheckpointError::weights(place(), what).into()))
+        let (folder, loaded) = folder.counting();
+        let pipeline = without_panic(|| Self::load_unguarded(&folder, options))
+            .unwrap_or_else(|what| Err(CheckpointError::weights(place(), what).into()));
+        let text_encoders_are_here = options.text_encoder_device.is_none_or(|device| device == options.device);
+        let footprint = Footprint::of_weights(&loaded, text_encoders_are_here);
+        match pipeline {
+            Ok(pipeline) => Ok(Self { footprint, ..pipeline }),
+            Err(error) => Err(of_memory(error, options.device, &footprint)),
+        }
     }
 
     fn load_unguarded(folder: &ModelFolder, options: &LoadOptions) -> Result<Self, RunnerError> {
@@ -61,8 +69,7 @@ impl Pipeline {
         let residency = Arc::<Residency>::default();
         let text_encoders = text_encoders(folder, &index, options, &device, &residency)?;
         let vae = Vae::load(folder, &index, entry.vae, dtype, &device)?;
-        let schedulers = SchedulerConfig::from_json(&folder.text("scheduler/scheduler_config.json")?)?
-            .of_class(index.component("scheduler"));
+        let schedulers = schedulers_of(folder, &index)?;
         let buckets: Vec<Canvas> = options.buckets.iter().map(|size| size.canvas()).collect();
         let parts = FamilyParts {
             folder,
@@ -110,8 +117,23 @@ impl Pipeline {
             residency,
             device_spec: options.device,
             device,
+            footprint: Footprint::default(),
         })
     }
+}
+
+/// Says what was there already, where a device had no memory left.
+fn of_memory(error: RunnerError, device: DeviceSpec, loaded: &Footprint) -> RunnerError {
+    let reason = error.with_causes();
+    if !ran_out(&reason) {
+        return error;
+    }
+    let reason = format!(
+        "its memory was full when {} of weights were loaded ({reason}); take weights in fp8 or GGUF, or keep text encoders \
+         elsewhere (--offload text-encoders, --text-encoder-device cpu)",
+        Bytes(loaded.weight_bytes())
+    );
+    RunnerError::Device { device: device.to_string(), reason }
 }
 
 /// Names the option at fault, where it is not the model's.
@@ -148,6 +170,11 @@ fn text_encoders(
         states_dtype: options.precision.dtype(device)?,
         offloaded_by: (options.offload == Offload::TextEncoders).then(|| Arc::clone(residency)),
     })
+}
+
+fn schedulers_of(folder: &ModelFolder, index: &ModelIndex) -> Result<SchedulerConfig, RunnerError> {
+    let config = SchedulerConfig::from_json(&folder.text("scheduler/scheduler_config.json")?)?;
+    Ok(config.of_class(index.component("scheduler")))
 }
 
 fn check_latent_channels(folder: &ModelFolder, transformer: usize, vae: usize) -> Result<(), DiffusionError> {
@@ -205,6 +232,17 @@ mod tests {
     use afterimage_checkpoint::MODEL_INDEX;
 
     use super::*;
+
+    #[test]
+    fn a_device_that_is_full_says_how_far_loading_came() {
+        let full = || RunnerError::Tensor(candle_core::Error::Msg("CUDA_ERROR_OUT_OF_MEMORY".to_owned()));
+        let loaded = Footprint { weights: vec![("transformer".to_owned(), 3 << 30)], ..Footprint::default() };
+        let told = of_memory(full(), DeviceSpec::Cuda(1), &loaded).to_string();
+        let start =
+            "device cuda:1: its memory was full when 3.0 GiB of weights were loaded (CUDA_ERROR_OUT_OF_MEMORY); ";
+        assert!(told.starts_with(start), "{told}");
+        assert!(matches!(of_memory(RunnerError::NotFinite, DeviceSpec::Cuda(1), &loaded), RunnerError::NotFinite));
+    }
 
     #[test]
     fn what_was_fitted_is_read_under_its_old_name_too() {

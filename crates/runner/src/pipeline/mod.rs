@@ -25,6 +25,7 @@ use afterimage_diffusion::vae::Vae;
 use candle_core::{Device, Tensor};
 
 use crate::error::RunnerError;
+use crate::memory::{BucketFootprint, Capacity, Footprint};
 use crate::model_info::ModelInfo;
 use crate::request::{ImageSpec, RgbImage, Size};
 
@@ -49,6 +50,7 @@ pub struct Pipeline {
     residency: Arc<Residency>,
     device_spec: DeviceSpec,
     device: Device,
+    footprint: Footprint,
 }
 
 impl Pipeline {
@@ -192,6 +194,36 @@ impl Pipeline {
             }
         };
         self.denoiser.phases().iter().map(cache).collect()
+    }
+
+    /// Bytes that a row of this size takes at the worst moment of a forward, estimated from above.
+    pub fn row_bytes(&self, size: Size) -> usize {
+        let latents = self.vae.latent_shape(size.canvas());
+        let rows = self.denoiser.phases().iter().map(|phase| phase.transformer.layout(latents).forward_bytes());
+        rows.max().unwrap_or(0)
+    }
+
+    /// Bytes that decoding a picture of this size takes at the worst moment, estimated.
+    pub fn decode_bytes(&self, size: Size) -> usize {
+        self.vae.decode_bytes(size.canvas())
+    }
+
+    /// What it takes of its device's memory.
+    pub(crate) fn footprint(&self) -> Footprint {
+        let bucket = |size: &Size| BucketFootprint {
+            size: *size,
+            row: self.row_bytes(*size) as u64,
+            decode: self.decode_bytes(*size) as u64,
+        };
+        Footprint { buckets: self.info.buckets.iter().map(bucket).collect(), ..self.footprint.clone() }
+    }
+
+    /// The memory of its device, or as much of that as may be used. `None` where the system does not say.
+    ///
+    /// # Errors
+    /// If the driver refuses.
+    pub(crate) fn capacity(&self, may_use: Option<u64>) -> Result<Option<Capacity>, RunnerError> {
+        self.device_spec.capacity(&self.device, may_use, self.footprint.weight_bytes())
     }
 
     /// Turns final latents into a picture.

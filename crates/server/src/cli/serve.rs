@@ -161,10 +161,17 @@ struct WorkerArgs {
         default_value = "cpu"
     )]
     devices: Vec<DeviceSpec>,
-    /// Rows that run at a time on one worker, images of all sizes together: one per image, two with guidance
+    /// Rows that run at a time on one worker, images of all sizes together: one per image, two with guidance. More than fit
+    /// into a GPU's memory are refused [default: 32, or on a GPU as many of these as fit]
     #[arg(long, env = "AFTERIMAGE_MAX_BATCH_ROWS", hide_env_values = true, value_name = "ROWS",
-        value_parser = count::<1, MOST_ROWS>, default_value_t = EngineOptions::default().max_batch_rows)]
-    max_batch_rows: usize,
+        value_parser = count::<1, MOST_ROWS>)]
+    max_batch_rows: Option<usize>,
+    /// Memory of each device that may be used, in bytes: weights, cache state, prompts and the largest batch must fit, as
+    /// estimated at the start; the log says what goes where [default: all of a GPU's; the machine's, beyond which there is
+    /// only a warning]
+    #[arg(long, env = "AFTERIMAGE_DEVICE_MEMORY_BYTES", hide_env_values = true, value_name = "BYTES",
+        value_parser = count::<1, { usize::MAX }>)]
+    device_memory_bytes: Option<usize>,
     /// Run a short generation of every image size before the server is ready, so that the first request finds
     /// a warm model and its work can be estimated
     #[arg(long, env = "AFTERIMAGE_WARMUP", hide_env_values = true, value_name = "true|false", num_args = 0..=1,
@@ -312,6 +319,7 @@ impl ServeArgs {
             devices: self.workers.devices,
             engine: EngineOptions {
                 max_batch_rows: self.workers.max_batch_rows,
+                device_memory_bytes: self.workers.device_memory_bytes.map(|bytes| bytes as u64),
                 max_queued_requests: self.limits.max_queued_requests,
                 max_queued_seconds: self.limits.max_queued_seconds,
                 request_timeout,

@@ -25,6 +25,7 @@ pub(super) fn load(
     let started = Instant::now();
     let replicas = model.load_onto(devices).map_err(too_many_pixels)?;
     let profile = auto_cache::profile_of(replicas.info())?;
+    let options = Engine::within_memory(&replicas, options)?;
     check_defaults(&replicas, &options, cache, model)?;
     let engine = Engine::start(replicas, options)?;
     check_work(&engine, cache, profile.as_ref())?;

@@ -32,6 +32,9 @@ use crate::{DiffusionError, LatentShape};
 const BLOCK_NAMES: DoubleBlockNames =
     DoubleBlockNames { modulations: ["norm1.linear", "norm1_context.linear"], feed_forwards: ["ff", "ff_context"] };
 
+/// Streams of a row that exist at once in a forward, from above; `crates/runner/tests/memory.rs` compares.
+const STREAMS_AT_ONCE: usize = 20;
+
 #[derive(Debug)]
 pub(super) struct FluxTransformer {
     hidden_size: usize,
@@ -108,7 +111,11 @@ impl Transformer for FluxTransformer {
     fn layout(&self, latents: LatentShape) -> Layout {
         let (height, width) = grid(latents);
         let tokens = height * width + self.text_tokens;
-        Layout { image_tokens: height * width, stream_bytes: tokens * self.hidden_size * self.dtype.size_in_bytes() }
+        Layout {
+            image_tokens: height * width,
+            stream_bytes: tokens * self.hidden_size * self.dtype.size_in_bytes(),
+            streams_at_once: STREAMS_AT_ONCE,
+        }
     }
 
     /// States and pooled texts are as [`FluxTransformer::embed_text`] and [`FluxTransformer::project_pooled`] give them.

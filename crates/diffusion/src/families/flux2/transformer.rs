@@ -30,6 +30,9 @@ use crate::{DiffusionError, LatentShape};
 /// What the pipeline divides timesteps by, and the transformer multiplies them by.
 const TIMESTEPS: f32 = 1000.0;
 
+/// Streams of a row that exist at once in a forward, from above; `crates/runner/tests/memory.rs` compares.
+const STREAMS_AT_ONCE: usize = 36;
+
 #[derive(Debug)]
 pub(super) struct Flux2Transformer {
     hidden_size: usize,
@@ -147,7 +150,11 @@ impl Transformer for Flux2Transformer {
     fn layout(&self, latents: LatentShape) -> Layout {
         let image_tokens = latents.height * latents.width;
         let tokens = image_tokens + self.text_tokens;
-        Layout { image_tokens, stream_bytes: tokens * self.hidden_size * self.dtype.size_in_bytes() }
+        Layout {
+            image_tokens,
+            stream_bytes: tokens * self.hidden_size * self.dtype.size_in_bytes(),
+            streams_at_once: STREAMS_AT_ONCE,
+        }
     }
 
     /// States are as [`Flux2Transformer::embed_text`] gives them.

@@ -28,6 +28,10 @@ const OUTPUT_NORM_EPS: f64 = 1e-6;
 /// Width of the projection of T5's states relative to their size.
 const PROJECTION_FACTOR: usize = 4;
 
+/// Streams of a row that exist at once in a forward beside the skips that wait for their blocks, from above;
+/// `crates/runner/tests/memory.rs` compares.
+const STREAMS_AT_ONCE: usize = 20;
+
 #[derive(Debug)]
 pub(super) struct HunyuanTransformer {
     config: TransformerConfig,
@@ -123,7 +127,11 @@ impl Transformer for HunyuanTransformer {
     fn layout(&self, latents: LatentShape) -> Layout {
         let image_tokens = tokens(latents, self.config.patch_size());
         let token_bytes = self.config.hidden_size() * self.dtype.size_in_bytes();
-        Layout { image_tokens, stream_bytes: image_tokens * token_bytes }
+        Layout {
+            image_tokens,
+            stream_bytes: image_tokens * token_bytes,
+            streams_at_once: STREAMS_AT_ONCE + self.config.long_skips(),
+        }
     }
 
     /// States and pooled texts are as [`HunyuanTransformer::text_states`] and [`HunyuanTransformer::pool_text`] give them.

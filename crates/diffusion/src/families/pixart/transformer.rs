@@ -30,6 +30,9 @@ use crate::{DiffusionError, LatentShape};
 /// Epsilon of the last norm; fixed in diffusers.
 const OUTPUT_NORM_EPS: f64 = 1e-6;
 
+/// Streams of a row that exist at once in a forward, from above; `crates/runner/tests/memory.rs` compares.
+const STREAMS_AT_ONCE: usize = 16;
+
 #[derive(Debug)]
 pub(super) struct PixArtTransformer {
     config: TransformerConfig,
@@ -119,7 +122,11 @@ impl Transformer for PixArtTransformer {
     }
 
     fn layout(&self, latents: LatentShape) -> Layout {
-        Layout { image_tokens: self.patch_embed.tokens(latents), stream_bytes: self.patch_embed.stream_bytes(latents) }
+        Layout {
+            image_tokens: self.patch_embed.tokens(latents),
+            stream_bytes: self.patch_embed.stream_bytes(latents),
+            streams_at_once: STREAMS_AT_ONCE,
+        }
     }
 
     /// States of texts are as [`PixArtTransformer::project_captions`] gives them.

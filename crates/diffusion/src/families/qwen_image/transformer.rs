@@ -33,6 +33,9 @@ const BLOCK_NAMES: DoubleBlockNames =
 /// Timesteps are handed over from 0 to 1, and multiplied by this in their sinusoids.
 const TIMESTEPS: f32 = 1000.0;
 
+/// Streams of a row that exist at once in a forward, from above; `crates/runner/tests/memory.rs` compares.
+const STREAMS_AT_ONCE: usize = 20;
+
 #[derive(Debug)]
 pub(super) struct QwenImageTransformer {
     hidden_size: usize,
@@ -106,7 +109,11 @@ impl Transformer for QwenImageTransformer {
     fn layout(&self, latents: LatentShape) -> Layout {
         let (height, width) = grid(latents);
         let tokens = height * width + self.text_tokens;
-        Layout { image_tokens: height * width, stream_bytes: tokens * self.hidden_size * self.dtype.size_in_bytes() }
+        Layout {
+            image_tokens: height * width,
+            stream_bytes: tokens * self.hidden_size * self.dtype.size_in_bytes(),
+            streams_at_once: STREAMS_AT_ONCE,
+        }
     }
 
     /// States are as [`QwenImageTransformer::embed_text`] gives them.

@@ -28,6 +28,9 @@ const OUTPUT_NORM_EPS: f64 = 1e-6;
 /// Epsilon of the norm of captions; fixed in diffusers.
 const CAPTION_NORM_EPS: f64 = 1e-5;
 
+/// Streams of a row that exist at once in a forward, from above; `crates/runner/tests/memory.rs` compares.
+const STREAMS_AT_ONCE: usize = 32;
+
 #[derive(Debug)]
 pub(super) struct SanaTransformer {
     config: TransformerConfig,
@@ -130,7 +133,11 @@ impl Transformer for SanaTransformer {
     }
 
     fn layout(&self, latents: LatentShape) -> Layout {
-        Layout { image_tokens: self.patch_embed.tokens(latents), stream_bytes: self.patch_embed.stream_bytes(latents) }
+        Layout {
+            image_tokens: self.patch_embed.tokens(latents),
+            stream_bytes: self.patch_embed.stream_bytes(latents),
+            streams_at_once: STREAMS_AT_ONCE,
+        }
     }
 
     /// States of texts are as [`SanaTransformer::project_captions`] gives them. Sprint takes samples of the arc at angles,

@@ -20,6 +20,9 @@ use crate::families::{Layout, Rows, Transformer};
 use crate::graphs::BlockGraphs;
 use crate::layers::{Linear, ModulatedOutput, PatchEmbed, RowContext, TimeTextEmbedding, unpatchify};
 
+/// Streams of a row that exist at once in a forward, from above; `crates/runner/tests/memory.rs` compares.
+const STREAMS_AT_ONCE: usize = 16;
+
 #[derive(Debug)]
 pub(super) struct Sd3Transformer {
     patch_embed: PatchEmbed,
@@ -95,7 +98,11 @@ impl Transformer for Sd3Transformer {
 
     fn layout(&self, latents: LatentShape) -> Layout {
         let image_tokens = self.patch_embed.tokens(latents);
-        Layout { image_tokens, stream_bytes: (image_tokens + self.text_tokens) * self.patch_embed.token_bytes() }
+        Layout {
+            image_tokens,
+            stream_bytes: (image_tokens + self.text_tokens) * self.patch_embed.token_bytes(),
+            streams_at_once: STREAMS_AT_ONCE,
+        }
     }
 
     /// States and pooled texts are as [`Sd3Transformer::embed_states`] and [`Sd3Transformer::embed_pooled`] give them.

@@ -31,6 +31,9 @@ const TRAINED_STEPS: f32 = 1000.0;
 /// Added to scores of tokens that fill a row up to the length of others: the softmax makes 0 of it in every dtype.
 const NOWHERE_BIAS: f32 = -30_000.0;
 
+/// Streams of a row that exist at once in a forward, from above; `crates/runner/tests/memory.rs` compares.
+const STREAMS_AT_ONCE: usize = 16;
+
 #[derive(Debug)]
 pub(super) struct ZImageTransformer {
     config: TransformerConfig,
@@ -147,7 +150,11 @@ impl Transformer for ZImageTransformer {
     fn layout(&self, latents: LatentShape) -> Layout {
         let image_tokens = latents.height / PATCH_SIZE * (latents.width / PATCH_SIZE);
         let tokens = filled(image_tokens) + self.caption_tokens;
-        Layout { image_tokens, stream_bytes: tokens * self.config.dim * self.dtype.size_in_bytes() }
+        Layout {
+            image_tokens,
+            stream_bytes: tokens * self.config.dim * self.dtype.size_in_bytes(),
+            streams_at_once: STREAMS_AT_ONCE,
+        }
     }
 
     /// States of texts are as [`ZImageTransformer::refine_caption`] gives them.

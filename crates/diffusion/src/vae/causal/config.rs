@@ -110,6 +110,12 @@ impl CausalVaeConfig {
         self.dim_mult[0] * self.base_dim
     }
 
+    /// Channels of the last two stages, the finest first.
+    pub(super) fn finest_two(&self) -> (usize, usize) {
+        let channels = |level: usize| self.dim_mult.get(level).map(|factor| factor * self.base_dim);
+        (self.finest(), channels(1).unwrap_or(self.finest()))
+    }
+
     /// From the coarsest on.
     pub(super) fn stages(&self) -> Vec<Stage> {
         let mut input = self.coarsest();

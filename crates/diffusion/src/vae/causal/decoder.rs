@@ -70,6 +70,12 @@ impl CausalDecoder {
         })
     }
 
+    /// Bytes that decoding to so many pixels takes at the worst moment, with so many channels in the last stage and the one
+    /// before.
+    pub(super) fn decode_bytes(&self, pixels: usize, finest: usize, coarser: usize) -> usize {
+        self.stripes.decode_bytes(pixels, finest, coarser, self.dtype.size_in_bytes())
+    }
+
     /// `[rows, z_dim, height, width]`, scaling already undone, to `[rows, 3, height * scale, width * scale]` in f32, roughly
     /// from -1 to 1. One row at a time.
     pub(super) fn decode(&self, latents: &Tensor) -> Result<Tensor> {

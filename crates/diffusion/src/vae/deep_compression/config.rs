@@ -177,6 +177,11 @@ impl DeepCompressionConfig {
         Ok(())
     }
 
+    /// Channels of the last two stages, the finest first; there are at least two.
+    pub(super) fn finest_two(&self) -> (usize, usize) {
+        (self.decoder_block_out_channels[0], self.decoder_block_out_channels[1])
+    }
+
     /// Those with blocks, from the coarsest on.
     pub(super) fn stages(&self) -> Result<Vec<Stage>, CheckpointError> {
         let levels = self.levels();

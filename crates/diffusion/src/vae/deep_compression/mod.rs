@@ -56,6 +56,12 @@ impl DeepCompressionVae {
         self.config.latent_channels
     }
 
+    /// Bytes that decoding to so many pixels takes at the worst moment.
+    pub(super) fn decode_bytes(&self, pixels: usize) -> usize {
+        let (finest, coarser) = self.config.finest_two();
+        self.decoder.decode_bytes(pixels, finest, coarser)
+    }
+
     /// `[rows, latent channels, height, width]` as a transformer makes them to
     /// `[rows, 3, height * scale, width * scale]`.
     pub(super) fn decode(&self, latents: &Tensor) -> Result<Tensor> {
