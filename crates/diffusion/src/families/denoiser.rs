@@ -24,6 +24,9 @@ pub trait Transformer: Send + Sync {
         None
     }
 
+    /// Gives up recordings of its blocks, and with them their memory; they are made again when they are needed.
+    fn forget_recordings(&self) {}
+
     /// What one row takes whose latents have this shape.
     fn layout(&self, latents: LatentShape) -> Layout;
 

@@ -33,6 +33,13 @@ impl BlockGraphs {
         Self { pool: Recorder::new(device).map(Pool::new) }
     }
 
+    /// Gives all recordings up.
+    pub(crate) fn forget(&self) {
+        if let Some(pool) = &self.pool {
+            pool.forget();
+        }
+    }
+
     /// `run` for these blocks, streams and rows, from a recording where there is one. What it computes depends on nothing
     /// but its arguments and the blocks' weights.
     pub(crate) fn run(

@@ -58,6 +58,11 @@ impl<R: Records> Pool<R> {
         Self { recorder, entries: Mutex::new(LruCache::new(KEPT)) }
     }
 
+    /// Gives all recordings up, and what could not be recorded another chance.
+    pub(super) fn forget(&self) {
+        self.entries.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+
     /// `work` on `inputs`.
     pub(super) fn run(
         &self,
@@ -251,6 +256,17 @@ mod tests {
             assert_eq!(outputs.unwrap()[0].to_vec1::<f32>().unwrap(), [2.0]);
         }
         assert_eq!((pool.recorder.recorded.get(), done.get()), (0, 5));
+    }
+
+    #[test]
+    fn what_was_forgotten_is_recorded_anew() {
+        let (pool, done) = (Pool::new(Counter::default()), Cell::new(0));
+        for _ in 0..2 {
+            (0..3).for_each(|_| drop(run(&pool, 0..1, &numbers(&[1.0]), &done)));
+            pool.forget();
+            assert_eq!(pool.entries.lock().unwrap().len(), 0);
+        }
+        assert_eq!((pool.recorder.prepared.get(), pool.recorder.recorded.get(), done.get()), (2, 2, 4));
     }
 
     #[test]

@@ -5,8 +5,8 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use super::loop_parts::LoopParts;
+use super::room::with_room;
 use super::running_request::{ImageState, RunningRequest};
-use super::shared_step::guarded;
 use super::statistics::count;
 use super::step_model::StepModel;
 use crate::request::Preview;
@@ -54,7 +54,7 @@ fn make<M: StepModel>(parts: &LoopParts<M>, record: &RunningRequest<M::Image>, d
     let Some(sender) = &record.accepted.outcome.previews else { return };
     let (index, step) = (due.index, record.images[due.index].step);
     let started = clock.now();
-    let made = guarded(|| model.preview(image));
+    let made = with_room(model.as_ref(), || model.preview(image));
     let seconds = (clock.now() - started).as_secs_f64();
     let sent = match made {
         Ok(Some(pixels)) => {

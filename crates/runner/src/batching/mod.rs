@@ -26,7 +26,8 @@
 //!   client has left, or has no room for it.
 //! * A request whose client has left keeps its place in the queue, and what it holds from its client
 //!   ([`Hold`](crate::request::Hold)), until the loop has let it go.
-//! * An image that fails, fails its own request and no other.
+//! * An image that fails, fails its own request and no other. Images that do not fit into the device's memory together
+//!   are stepped in forwards of fewer rows ([`room`]).
 //! * A device makes samples ([`sample_queue`]) only while none of its workers has a request.
 //!
 //! The loop knows neither a model ([`StepModel`]) nor the time of day ([`Clock`]), so its tests run on
@@ -40,6 +41,7 @@ mod loop_parts;
 pub(crate) mod pipeline_model;
 mod pool;
 mod request_spans;
+mod room;
 mod running_request;
 mod sample_queue;
 mod shared_step;

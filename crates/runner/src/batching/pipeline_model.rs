@@ -8,7 +8,7 @@ use afterimage_kernels::on_pool;
 
 use super::{BatchKey, StepModel};
 use crate::error::RunnerError;
-use crate::pipeline::{Pipeline, PromptCache, PromptText, RunningImage};
+use crate::pipeline::{DeviceSpec, Pipeline, PromptCache, PromptText, RunningImage};
 use crate::request::{ImageSpec, RequestWarning, RgbImage};
 
 /// A pipeline and the memory its images may use. Workers on one device share all of it.
@@ -68,6 +68,14 @@ impl StepModel for PipelineStepModel {
 
     fn cached_forwards(&self, image: &RunningImage) -> usize {
         image.cached_forwards()
+    }
+
+    fn can_run_out(&self) -> bool {
+        self.pipeline.device_spec() != DeviceSpec::Cpu
+    }
+
+    fn free_unused_memory(&self) -> Result<(), RunnerError> {
+        self.pipeline.free_unused_memory()
     }
 
     fn report(&self, image: &RunningImage) -> ImageReport {

@@ -11,6 +11,7 @@ use std::collections::VecDeque;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use super::room::with_room;
 use super::shared_step::guarded;
 use super::step_model::StepModel;
 use crate::error::RunnerError;
@@ -127,13 +128,13 @@ impl<I> Sample<I> {
     fn advance<M: StepModel<Image = I>>(mut self, model: &M) -> Option<Self> {
         let stage = match self.stage {
             Stage::Waiting => {
-                guarded(|| model.begin_sample(&self.spec, self.seed)).map(|image| Stage::Running(image, 0))
+                with_room(model, || model.begin_sample(&self.spec, self.seed)).map(|image| Stage::Running(image, 0))
             }
             Stage::Running(image, forwards) if forwards < self.spec.forwards() => {
                 step(model, image).map(|image| Stage::Running(image, forwards + 1))
             }
             Stage::Running(image, _) => {
-                let picture = guarded(|| model.decode(&image));
+                let picture = with_room(model, || model.decode(&image));
                 drop(image);
                 finish(self.sink, picture.map_err(SampleFailure::Failed));
                 return None;

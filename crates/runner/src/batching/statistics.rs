@@ -2,6 +2,8 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use super::shared_step::SharedStep;
+
 /// Counters of an engine since its start, all workers together.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
@@ -22,6 +24,8 @@ pub struct EngineStatistics {
     pub failed: u64,
     /// Shared forwards that failed and were made again image by image.
     pub isolated_steps: u64,
+    /// Forwards that a device had no memory for.
+    pub forwards_too_large: u64,
     /// Previews not sent: nobody took the earlier ones in time, or they could not be decoded.
     pub previews_dropped: u64,
     /// Workers that died and were started again.
@@ -39,6 +43,7 @@ pub(super) struct Counters {
     pub(super) timed_out: AtomicU64,
     pub(super) failed: AtomicU64,
     pub(super) isolated_steps: AtomicU64,
+    pub(super) forwards_too_large: AtomicU64,
     pub(super) previews_dropped: AtomicU64,
     pub(super) restarts: AtomicU64,
 }
@@ -54,15 +59,18 @@ impl Counters {
             timed_out: AtomicU64::new(0),
             failed: AtomicU64::new(0),
             isolated_steps: AtomicU64::new(0),
+            forwards_too_large: AtomicU64::new(0),
             previews_dropped: AtomicU64::new(0),
             restarts: AtomicU64::new(0),
         }
     }
 
-    pub(super) fn count_batch(&self, rows: usize) {
-        if let Some(batches) = self.batch_rows.get(rows) {
-            count(batches);
+    pub(super) fn count_step(&self, step: &SharedStep) {
+        step.forwards.iter().filter_map(|rows| self.batch_rows.get(*rows)).for_each(count);
+        if step.was_isolated {
+            count(&self.isolated_steps);
         }
+        self.forwards_too_large.fetch_add(step.too_large, Ordering::Relaxed);
     }
 
     pub(super) fn add_to(&self, statistics: &mut EngineStatistics) {
@@ -78,6 +86,7 @@ impl Counters {
         statistics.timed_out += value(&self.timed_out);
         statistics.failed += value(&self.failed);
         statistics.isolated_steps += value(&self.isolated_steps);
+        statistics.forwards_too_large += value(&self.forwards_too_large);
         statistics.previews_dropped += value(&self.previews_dropped);
         statistics.worker_restarts += value(&self.restarts);
     }

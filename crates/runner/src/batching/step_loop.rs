@@ -7,8 +7,9 @@ use super::batch_key::BatchKey;
 use super::due_previews::DuePreviews;
 use super::fair_order::{LastBegun, RowsByOwner, waiting_in_order};
 use super::loop_parts::LoopParts;
+use super::room::{Room, with_room};
 use super::running_request::{AcceptedRequest, ImageState, RunningRequest};
-use super::shared_step::{self, StepFailure, guarded};
+use super::shared_step::{self, StepFailure};
 use super::statistics::count;
 use super::step_model::StepModel;
 use super::turns::Turns;
@@ -25,6 +26,7 @@ pub(super) struct StepLoop<M: StepModel> {
     turns: Turns,
     last_begun: LastBegun,
     previews: DuePreviews,
+    room: Room,
 }
 
 /// What became of an image in a shared step.
@@ -43,6 +45,7 @@ impl<M: StepModel> StepLoop<M> {
             turns: Turns::default(),
             last_begun: LastBegun::default(),
             previews: DuePreviews::default(),
+            room: Room::default(),
         }
     }
 
@@ -149,7 +152,7 @@ impl<M: StepModel> StepLoop<M> {
             record.accepted.spans.queue_ends();
         }
         let PlannedRequest { spec, seeds, .. } = record.request();
-        let began = || guarded(|| model.begin(spec, seeds.of(index)));
+        let began = || with_room(model.as_ref(), || model.begin(spec, seeds.of(index)));
         let image = match record.accepted.spans.encode(index).in_scope(began) {
             Ok(image) => image,
             Err(reason) => return self.fail(id, RequestFailure::Failed(reason)),
@@ -168,11 +171,12 @@ impl<M: StepModel> StepLoop<M> {
         }
     }
 
-    /// Takes the turn from keys without running images.
+    /// Takes the turn from keys without running images, and what was found out about their room.
     fn retire_turns(&mut self) {
-        let mut turns = std::mem::take(&mut self.turns);
+        let (mut turns, mut room) = (std::mem::take(&mut self.turns), std::mem::take(&mut self.room));
         turns.retire(|key| self.running_rows(key) > 0);
-        self.turns = turns;
+        room.retire(|key| self.running_rows(key) > 0);
+        (self.turns, self.room) = (turns, room);
     }
 
     /// Rows of running images with this key.
@@ -222,14 +226,14 @@ impl<M: StepModel> StepLoop<M> {
     }
 
     fn shared_step(&mut self, key: BatchKey) -> Vec<Stepped> {
-        let rows_together = self.running_rows(key);
-        let LoopParts { model, clock, shared, .. } = &self.parts;
+        let LoopParts { model, clock, shared, max_batch_rows } = &self.parts;
         let mut members = Vec::new();
-        let mut images = Vec::new();
+        let (mut images, mut rows_each) = (Vec::new(), Vec::new());
         let mut records = Vec::new();
         let mut last = Vec::new();
         for (id, record) in &mut self.requests {
             let (rows, forwards) = (record.spec().guidance.rows(), record.spec().forwards());
+            let rows_per_forward = record.rows_per_image();
             for (index, image) in record.images.iter_mut().enumerate() {
                 if let ImageState::Running(running) = &mut image.state
                     && model.batch_key(running) == key
@@ -239,12 +243,14 @@ impl<M: StepModel> StepLoop<M> {
                     }
                     members.push(Stepped { request: *id, index, failure: None });
                     images.push(running);
+                    rows_each.push(rows_per_forward);
                     records.push((&mut image.step, &mut image.cached, rows));
                 }
             }
         }
         let started = clock.now();
-        let mut outcome = shared_step::step(model.as_ref(), &mut images);
+        let mut most_rows = self.room.most_rows(key, *max_batch_rows);
+        let mut outcome = shared_step::step(model.as_ref(), &mut images, &rows_each, &mut most_rows);
         // A forward checks the latents it begins with; those of a last step enter no further forward.
         outcome.check_last(model.as_ref(), &images, &last);
         let seconds = (clock.now() - started).as_secs_f64();
@@ -255,15 +261,15 @@ impl<M: StepModel> StepLoop<M> {
             work += row_steps(rows, cached_now > *cached);
             (*step, *cached) = (*step + 1, cached_now);
         }
-        let was_isolated = outcome.was_isolated;
+        shared.counters.count_step(&outcome);
+        if outcome.too_large > 0 {
+            self.room.note(key, most_rows);
+        }
+        if outcome.was_smooth() {
+            shared.ledger.measure(|estimates| estimates.add_step(Size::of(key.canvas), work, seconds));
+        }
         for (member, failure) in outcome.into_failures() {
             members[member].failure = Some(failure);
-        }
-        shared.counters.count_batch(rows_together);
-        if was_isolated {
-            count(&shared.counters.isolated_steps);
-        } else {
-            shared.ledger.measure(|estimates| estimates.add_step(Size::of(key.canvas), work, seconds));
         }
         for (id, record) in &mut self.requests {
             if members.iter().any(|member| member.request == *id) {
@@ -296,7 +302,8 @@ impl<M: StepModel> StepLoop<M> {
         let Some(record) = self.requests.get_mut(&id) else { return };
         let ImageState::Stepped(image) = &record.images[index].state else { return };
         let started = clock.now();
-        let pixels = match record.accepted.spans.decode(index).in_scope(|| guarded(|| model.decode(image))) {
+        let decoded = || with_room(model.as_ref(), || model.decode(image));
+        let pixels = match record.accepted.spans.decode(index).in_scope(decoded) {
             Ok(pixels) => pixels,
             Err(reason) => return self.fail(id, RequestFailure::Failed(reason)),
         };

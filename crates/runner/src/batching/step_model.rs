@@ -50,6 +50,13 @@ pub(crate) trait StepModel: Send + Sync + 'static {
     /// Forwards reused so far.
     fn cached_forwards(&self, image: &Self::Image) -> usize;
 
+    /// Whether the device may have no memory left for work, and does other work after that. The CPU does not: the process
+    /// ends.
+    fn can_run_out(&self) -> bool;
+
+    /// Gives back what the device keeps and nobody uses.
+    fn free_unused_memory(&self) -> Result<(), RunnerError>;
+
     /// What the cache decided so far.
     fn report(&self, image: &Self::Image) -> ImageReport;
 }

@@ -55,6 +55,15 @@ impl DeviceSpec {
             }
         }
     }
+
+    /// Has the device give freed memory back to the system.
+    pub(crate) fn give_back_freed_memory(self, device: &Device) -> Result<(), RunnerError> {
+        match self {
+            Self::Cpu => afterimage_kernels::return_freed_memory(),
+            Self::Cuda(_) => give_back(device)?,
+        }
+        Ok(())
+    }
 }
 
 /// Of a GPU's memory.

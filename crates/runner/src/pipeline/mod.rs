@@ -226,6 +226,15 @@ impl Pipeline {
         self.device_spec.capacity(&self.device, may_use, self.footprint.weight_bytes())
     }
 
+    /// Gives back what the device keeps and nobody uses: recorded blocks, and freed memory.
+    ///
+    /// # Errors
+    /// If the driver refuses.
+    pub(crate) fn free_unused_memory(&self) -> Result<(), RunnerError> {
+        self.denoiser.phases().iter().for_each(|phase| phase.transformer.forget_recordings());
+        self.device_spec.give_back_freed_memory(&self.device)
+    }
+
     /// Turns final latents into a picture.
     ///
     /// # Errors

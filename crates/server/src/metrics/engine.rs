@@ -12,7 +12,7 @@ use super::values::gauge_value;
 type Counted = fn(&EngineStatistics) -> u64;
 
 /// Name, unit, help and value of the counters that the engine keeps.
-const COUNTERS: [(&str, &str, &str, Counted); 7] = [
+const COUNTERS: [(&str, &str, &str, Counted); 8] = [
     ("afterimage_images_begun_total", "pictures", "Images whose first step was prepared", |engine| engine.images_begun),
     ("afterimage_joins_total", "pictures", "Images that joined a running batch", |engine| engine.joins),
     (
@@ -29,6 +29,12 @@ const COUNTERS: [(&str, &str, &str, Counted); 7] = [
         "forwards",
         "Shared forwards that failed and were made again image by image",
         |engine| engine.isolated_steps,
+    ),
+    (
+        "afterimage_forwards_too_large_total",
+        "forwards",
+        "Forwards that a device had no memory for; their images are made in smaller ones",
+        |engine| engine.forwards_too_large,
     ),
     (
         "afterimage_previews_dropped_total",

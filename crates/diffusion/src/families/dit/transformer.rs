@@ -87,6 +87,10 @@ impl Transformer for DitTransformer {
         vec![(Self::BLOCK_LIST, self.blocks.len())]
     }
 
+    fn forget_recordings(&self) {
+        self.graphs.forget();
+    }
+
     fn layout(&self, latents: LatentShape) -> Layout {
         Layout {
             image_tokens: self.patch_embed.tokens(latents),

@@ -108,6 +108,10 @@ impl Transformer for FluxTransformer {
         Self::BLOCK_LISTS.into_iter().zip([self.blocks.len(), self.single_blocks.len()]).collect()
     }
 
+    fn forget_recordings(&self) {
+        self.graphs.forget();
+    }
+
     fn layout(&self, latents: LatentShape) -> Layout {
         let (height, width) = grid(latents);
         let tokens = height * width + self.text_tokens;

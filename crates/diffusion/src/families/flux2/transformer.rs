@@ -147,6 +147,10 @@ impl Transformer for Flux2Transformer {
         Some(1)
     }
 
+    fn forget_recordings(&self) {
+        self.graphs.forget();
+    }
+
     fn layout(&self, latents: LatentShape) -> Layout {
         let image_tokens = latents.height * latents.width;
         let tokens = image_tokens + self.text_tokens;

@@ -106,6 +106,10 @@ impl Transformer for QwenImageTransformer {
         vec![(Self::BLOCK_LIST, self.blocks.len())]
     }
 
+    fn forget_recordings(&self) {
+        self.graphs.forget();
+    }
+
     fn layout(&self, latents: LatentShape) -> Layout {
         let (height, width) = grid(latents);
         let tokens = height * width + self.text_tokens;

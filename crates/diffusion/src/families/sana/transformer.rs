@@ -132,6 +132,10 @@ impl Transformer for SanaTransformer {
         vec![(Self::BLOCK_LIST, self.blocks.len())]
     }
 
+    fn forget_recordings(&self) {
+        self.graphs.values().for_each(BlockGraphs::forget);
+    }
+
     fn layout(&self, latents: LatentShape) -> Layout {
         Layout {
             image_tokens: self.patch_embed.tokens(latents),

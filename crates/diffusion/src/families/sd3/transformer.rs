@@ -96,6 +96,10 @@ impl Transformer for Sd3Transformer {
         vec![(Self::BLOCK_LIST, self.blocks.len())]
     }
 
+    fn forget_recordings(&self) {
+        self.graphs.forget();
+    }
+
     fn layout(&self, latents: LatentShape) -> Layout {
         let image_tokens = self.patch_embed.tokens(latents);
         Layout {

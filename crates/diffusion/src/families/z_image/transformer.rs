@@ -147,6 +147,10 @@ impl Transformer for ZImageTransformer {
         vec![(Self::BLOCK_LIST, self.blocks.len())]
     }
 
+    fn forget_recordings(&self) {
+        self.graphs.forget();
+    }
+
     fn layout(&self, latents: LatentShape) -> Layout {
         let image_tokens = latents.height / PATCH_SIZE * (latents.width / PATCH_SIZE);
         let tokens = filled(image_tokens) + self.caption_tokens;

@@ -60,6 +60,16 @@ pub(super) enum Fault {
     Shared,
 }
 
+/// Memory of a device, in rows. Begun images take none.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Memory {
+    pub(super) rows: usize,
+    /// Kept by the device until it is told to give them back.
+    pub(super) unused: usize,
+    /// Taken while a picture is decoded.
+    pub(super) decoding: usize,
+}
+
 /// A forward as it was asked for: bucket and phase, and seed and step of every image.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Forward {
@@ -77,6 +87,9 @@ pub(super) struct FakeModel {
     encoded: Mutex<HashSet<String>>,
     decodings: AtomicUsize,
     living: Arc<AtomicUsize>,
+    /// `None`: a device that never runs out.
+    memory: Mutex<Option<Memory>>,
+    frees: AtomicUsize,
 }
 
 /// An image on its way. Every change of `state` depends on what it was, so a step made twice shows.
@@ -118,6 +131,27 @@ impl FakeModel {
             encoded: Mutex::default(),
             decodings: AtomicUsize::new(0),
             living: Arc::default(),
+            memory: Mutex::default(),
+            frees: AtomicUsize::new(0),
+        }
+    }
+
+    pub(super) fn set_memory(&self, memory: Memory) {
+        *self.memory.lock().unwrap() = Some(memory);
+    }
+
+    /// How often the device was told to give back what nobody uses.
+    pub(super) fn frees(&self) -> usize {
+        self.frees.load(Ordering::SeqCst)
+    }
+
+    /// Fails as a driver does that has no memory for so many rows.
+    fn allocate(&self, rows: usize) -> Result<(), RunnerError> {
+        match *self.memory.lock().unwrap() {
+            Some(memory) if rows + memory.unused > memory.rows => {
+                Err(failure(r#"DriverError(CUDA_ERROR_OUT_OF_MEMORY, "out of memory")"#))
+            }
+            _ => Ok(()),
         }
     }
 
@@ -156,6 +190,7 @@ impl StepModel for FakeModel {
     }
 
     fn begin(&self, spec: &Arc<ImageSpec>, seed: u64) -> Result<FakeImage, RunnerError> {
+        self.allocate(1)?;
         if self.must_encode(spec) {
             self.clock.advance(ENCODE_MILLIS);
             self.encoded.lock().unwrap().insert(spec.prompt.clone());
@@ -202,13 +237,14 @@ impl StepModel for FakeModel {
             image.step += 1;
             image.state = image.state.wrapping_mul(31).wrapping_add(image.step as u64);
         }
+        self.allocate(rows)?;
         for image in images.iter() {
             match self.fault(image) {
                 Some(Fault::Error(step)) if step == image.step => {
                     return Err(failure(format!("seed {} is broken", image.seed)));
                 }
                 Some(Fault::Shared) if images.len() > 1 => {
-                    return Err(failure("out of memory"));
+                    return Err(failure("not together"));
                 }
                 Some(Fault::Panic(step)) if step == image.step => panic!("seed {} panics", image.seed),
                 _ => {}
@@ -225,6 +261,8 @@ impl StepModel for FakeModel {
         if self.fault(image) == Some(Fault::Decode) {
             return Err(failure("cannot decode"));
         }
+        let decoding = self.memory.lock().unwrap().map_or(0, |memory| memory.decoding);
+        self.allocate(decoding)?;
         self.clock.advance(DECODE_MILLIS);
         self.decodings.fetch_add(1, Ordering::SeqCst);
         let mut data = vec![image.seed as u8, image.step as u8];
@@ -246,6 +284,18 @@ impl StepModel for FakeModel {
             panic!("a fault of the loop itself");
         }
         if image.spec.prompt == REUSING_PROMPT { image.step / 2 } else { 0 }
+    }
+
+    fn can_run_out(&self) -> bool {
+        self.memory.lock().unwrap().is_some()
+    }
+
+    fn free_unused_memory(&self) -> Result<(), RunnerError> {
+        self.frees.fetch_add(1, Ordering::SeqCst);
+        if let Some(memory) = &mut *self.memory.lock().unwrap() {
+            memory.unused = 0;
+        }
+        Ok(())
     }
 
     fn report(&self, _image: &FakeImage) -> ImageReport {

@@ -20,8 +20,13 @@ const FAULTY_SEED: u64 = 99;
 /// Computed and reused ones of every cache below.
 const FAULTY_STEPS: [usize; 4] = [1, 4, 5, 8];
 
-/// Steps all images and then panics if one of them is faulty.
-struct Faulty(PipelineStepModel);
+/// Steps all images, and then panics or has no memory left if one of them is faulty.
+struct Faulty {
+    model: PipelineStepModel,
+    runs_out: bool,
+}
+
+const NO_MEMORY: &str = "CUDA_ERROR_OUT_OF_MEMORY";
 
 /// An image that knows its seed.
 #[derive(Clone)]
@@ -31,11 +36,11 @@ impl StepModel for Faulty {
     type Image = Seeded;
 
     fn must_encode(&self, spec: &ImageSpec) -> bool {
-        self.0.must_encode(spec)
+        self.model.must_encode(spec)
     }
 
     fn begin(&self, spec: &Arc<ImageSpec>, seed: u64) -> Result<Seeded, RunnerError> {
-        Ok(Seeded(seed, self.0.begin(spec, seed)?))
+        Ok(Seeded(seed, self.model.begin(spec, seed)?))
     }
 
     fn begin_sample(&self, spec: &Arc<ImageSpec>, seed: u64) -> Result<Self::Image, RunnerError> {
@@ -43,52 +48,71 @@ impl StepModel for Faulty {
     }
 
     fn batch_key(&self, image: &Seeded) -> BatchKey {
-        self.0.batch_key(&image.1)
+        self.model.batch_key(&image.1)
     }
 
     #[allow(clippy::panic, reason = "the fault that is tested")]
     fn step(&self, images: &mut [&mut Seeded]) -> Result<Vec<bool>, RunnerError> {
         let mut running: Vec<_> = images.iter_mut().map(|image| &mut image.1).collect();
-        let were_finite = self.0.step(&mut running)?;
-        assert!(images.iter().all(|image| image.0 != FAULTY_SEED), "a faulty image");
+        let were_finite = self.model.step(&mut running)?;
+        let has_fault = images.iter().any(|image| image.0 == FAULTY_SEED);
+        if has_fault && self.runs_out {
+            return Err(candle_core::Error::Msg(NO_MEMORY.to_owned()).into());
+        }
+        assert!(!has_fault, "a faulty image");
         Ok(were_finite)
     }
 
     fn is_finite(&self, image: &Seeded) -> Result<bool, RunnerError> {
-        self.0.is_finite(&image.1)
+        self.model.is_finite(&image.1)
     }
 
     fn decode(&self, image: &Seeded) -> Result<RgbImage, RunnerError> {
-        self.0.decode(&image.1)
+        self.model.decode(&image.1)
     }
 
     fn preview(&self, image: &Seeded) -> Result<Option<RgbImage>, RunnerError> {
-        self.0.preview(&image.1)
+        self.model.preview(&image.1)
     }
 
     fn warnings(&self, image: &Seeded) -> Vec<RequestWarning> {
-        self.0.warnings(&image.1)
+        self.model.warnings(&image.1)
     }
 
     fn cached_forwards(&self, image: &Seeded) -> usize {
-        self.0.cached_forwards(&image.1)
+        self.model.cached_forwards(&image.1)
+    }
+
+    fn can_run_out(&self) -> bool {
+        self.runs_out
+    }
+
+    fn free_unused_memory(&self) -> Result<(), RunnerError> {
+        self.model.free_unused_memory()
     }
 
     fn report(&self, image: &Seeded) -> ImageReport {
-        self.0.report(&image.1)
+        self.model.report(&image.1)
     }
 }
 
 #[test]
 fn an_image_beside_a_panic_goes_on_bit_for_bit_as_if_alone() {
+    goes_on_as_if_alone(false);
+}
+
+#[test]
+fn an_image_beside_one_without_memory_goes_on_bit_for_bit_as_if_alone() {
+    goes_on_as_if_alone(true);
+}
+
+fn goes_on_as_if_alone(runs_out: bool) {
     let pipeline = Pipeline::load(&ModelFolder::embedded(), &LoadOptions::default()).unwrap();
     let info = pipeline.info().clone();
     let budget = CacheBudget::new(1 << 30);
-    let model = Faulty(PipelineStepModel {
-        pipeline: pipeline.into(),
-        budget: budget.clone(),
-        prompts: PromptCache::new(0).into(),
-    });
+    let model =
+        PipelineStepModel { pipeline: pipeline.into(), budget: budget.clone(), prompts: PromptCache::new(0).into() };
+    let model = Faulty { model, runs_out };
     let caches = [
         (CacheBackend::CacheDit, json!({"max_warmup_steps": 3, "enable_taylorseer": true})),
         (CacheBackend::CacheDit, json!({"max_warmup_steps": 2, "cache_type": "DBPrune"})),
@@ -116,9 +140,12 @@ fn an_image_beside_a_panic_goes_on_bit_for_bit_as_if_alone() {
         for step in 0..9 {
             if FAULTY_STEPS.contains(&step) {
                 let mut faulty = model.begin(&spec(12), FAULTY_SEED).unwrap();
-                let outcome = shared_step::step(&model, &mut [&mut beside, &mut faulty]);
-                assert_eq!(outcome.failures, [(1, "a faulty image".to_owned())]);
-                assert!(outcome.was_isolated);
+                let mut most_rows = 4;
+                let outcome = shared_step::step(&model, &mut [&mut beside, &mut faulty], &[2, 2], &mut most_rows);
+                let [(1, reason)] = &outcome.failures[..] else { panic!("{:?}", outcome.failures) };
+                assert!(reason.contains(if runs_out { NO_MEMORY } else { "a faulty image" }), "{reason}");
+                let (tries, rows) = if runs_out { (2, 2) } else { (0, 4) };
+                assert_eq!((outcome.was_isolated, outcome.too_large, most_rows), (!runs_out, tries, rows));
             } else {
                 model.step(&mut [&mut beside]).unwrap();
             }
