@@ -19,7 +19,7 @@ use crate::weights::Weights;
 pub fn safetensors(bytes: &[u8]) {
     let source = Source::memory("fuzz.safetensors", bytes.to_vec());
     let Ok(tensors) = safetensors::tensors(&source) else { return };
-    if let Ok(tensors) = scales::applied(tensors, slice::from_ref(&source)) {
+    if let Ok(tensors) = scales::applied(tensors, "", slice::from_ref(&source)) {
         let _ = original::entries(tensors.clone(), "FluxTransformer2DModel", None);
         read_all(source, tensors);
     }

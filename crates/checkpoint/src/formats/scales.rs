@@ -64,16 +64,24 @@ struct Description {
     convrot: Value,
 }
 
-/// Gives fp8 weights the scales that are stored beside them. Scales and marks are not among the tensors any more.
+/// Gives fp8 weights the scales that are stored beside them, of the component whose names begin with `prefix`: what stands
+/// beside others is not looked at. Scales and marks are not among the tensors any more.
 ///
 /// # Errors
 /// A scale that is not finite and above 0, of another shape than one number or one for each row, missing, there twice,
 /// or that of a weight that is not there or not of fp8; or a description of something else than that.
-pub(crate) fn applied(tensors: Vec<Named>, sources: &[Source]) -> Result<Vec<Named>, CheckpointError> {
+pub(crate) fn applied(
+    mut tensors: Vec<Named>,
+    prefix: &str,
+    sources: &[Source],
+) -> Result<Vec<Named>, CheckpointError> {
     if !tensors.iter().any(|(_, tensor)| is_fp8(tensor)) {
         return Ok(tensors);
     }
     let is_marker = |name: &str| name.rsplit('.').next() == Some(MARKER);
+    // The mark of a whole file is about all of its components.
+    let marks_part = |name: &str| is_marker(name) && prefix.starts_with(&name[..name.len() - MARKER.len()]);
+    tensors.retain(|(name, _)| name.starts_with(prefix) || marks_part(name));
     let is_beside = |name: &str| name.rsplit_once('.').is_some_and(|(_, parameter)| Beside::of(parameter).is_some());
     let (marks, tensors): (Vec<_>, Vec<_>) = tensors.into_iter().partition(|(name, _)| is_marker(name));
     let (beside, tensors): (Vec<_>, Vec<_>) = tensors.into_iter().partition(|(name, _)| is_beside(name));

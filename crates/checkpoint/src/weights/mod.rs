@@ -107,7 +107,7 @@ impl Weights {
         }
         weights.check_index(&files.index, &tensors)?;
         // A shard may hold scales of another's weights.
-        let tensors = scales::applied(tensors, &weights.sources)?;
+        let tensors = scales::applied(tensors, "", &weights.sources)?;
         weights.add(whole(tensors))?;
         weights.check_is_model()?;
         Ok(Arc::new(weights.complete()))

@@ -42,6 +42,7 @@ impl Weights {
         let tensors = tensors.into_iter().filter_map(part).collect();
         let component = component(tensors, &facts, &files::described(folder)?).map_err(|what| source.damaged(what))?;
         let weights = Self::of_component(source, component, facts)?;
+        let tensors = scales::applied(tensors, prefix, slice::from_ref(&source))?;
         weights.check_is_model()?;
         Ok(weights)
     }
@@ -58,14 +59,13 @@ impl Weights {
     }
 }
 
-/// All tensors of a file, and what it says of them.
+/// All tensors of a file, scales of fp8 weights among them, and what it says of them.
 pub(crate) fn tensors_in(source: &Source) -> Result<(Vec<(String, StoredTensor)>, GgufFacts), CheckpointError> {
     if gguf::is_gguf(source)? {
         let file = gguf::open(source)?;
         return Ok((file.tensors, file.facts));
     }
-    let tensors = scales::applied(safetensors::tensors(source)?, slice::from_ref(source))?;
-    Ok((tensors, GgufFacts::default()))
+    Ok((safetensors::tensors(source)?, GgufFacts::default()))
 }
 
 fn component(

@@ -34,11 +34,15 @@ fn mark(name: &'static str) -> Stored {
 }
 
 fn opened(stored: &[Stored]) -> Result<Vec<Named>, CheckpointError> {
+    opened_part(stored, "")
+}
+
+fn opened_part(stored: &[Stored], prefix: &str) -> Result<Vec<Named>, CheckpointError> {
     let views = stored
         .iter()
         .map(|tensor| (tensor.name, TensorView::new(tensor.dtype, tensor.shape.clone(), &tensor.bytes).unwrap()));
     let source = Source::memory("fp8.safetensors", ::safetensors::serialize(views, None).unwrap());
-    applied(safetensors::tensors(&source).unwrap(), slice::from_ref(&source))
+    applied(safetensors::tensors(&source).unwrap(), prefix, slice::from_ref(&source))
 }
 
 fn scales(stored: &[Stored]) -> Vec<(String, Scale)> {
@@ -89,6 +93,40 @@ fn what_stands_beside_weights_is_left_out() {
         found,
         [plain("model.a.bias"), ("model.a.weight".to_owned(), Scale::Tensor(0.5)), plain("other.weight")]
     );
+}
+
+/// Of a component nobody reads, as when another file is given for it.
+#[test]
+fn what_is_wrong_with_other_components_does_not_matter() {
+    let file = [
+        weight("text.a.weight"),
+        scale("text.a.weight_scale", &[], &[f32::NAN]),
+        scale("text.b.weight_scale", &[], &[1.0]),
+        weight("model.a.weight"),
+        scale("model.a.weight_scale", &[], &[0.5]),
+    ];
+    let found = opened_part(&file, "model.").unwrap();
+    let names: Vec<_> = found.iter().map(|(name, tensor)| (name.as_str(), tensor.scale.clone())).collect();
+    assert_eq!(names, [("model.a.weight", Scale::Tensor(0.5))]);
+    let error = opened_part(&file, "text.").unwrap_err().to_string();
+    assert!(error.contains("tensor `text."), "{error}");
+}
+
+/// The mark of a file counts for each of its components, that of a component for no other.
+#[test]
+fn marks_are_about_what_is_below_them() {
+    for (name, prefix, is_refused) in [
+        ("scaled_fp8", "model.diffusion_model.", true),
+        ("model.diffusion_model.scaled_fp8", "model.diffusion_model.", true),
+        ("text.scaled_fp8", "model.diffusion_model.", false),
+    ] {
+        let found = opened_part(&[mark(name), weight("model.diffusion_model.a.weight")], prefix);
+        let error = found.err().map(|error| error.to_string());
+        let expected = format!(
+            "fp8.safetensors: tensor `model.diffusion_model.a.weight` has no scale, and `{name}` says that it has one"
+        );
+        assert_eq!(error, is_refused.then_some(expected));
+    }
 }
 
 /// Names of other models that look like scales.
