@@ -52,3 +52,4 @@ mod sweeps;
 mod text_encoder_memory;
 mod text_to_image;
 mod tune;
+mod whole_files;

@@ -68,16 +68,16 @@ impl GivenFile {
     }
 }
 
-/// The files by the components of a model, whose `model_index.json` has these entries. Of several for one component the last
-/// counts.
+/// The files by the components of a model, whose `model_index.json` has these entries. One that is given for a component
+/// goes before the part of a whole checkpoint.
 ///
 /// # Errors
-/// The model has no such component, or more than one where it is to be the only one.
+/// The model has no such component, or more than one where it is to be the only one, or a component has several files.
 pub(crate) fn by_component(
     index: &Map<String, Value>,
     given: &[GivenFile],
 ) -> Result<BTreeMap<String, FilePart>, CheckpointError> {
-    let mut files = BTreeMap::new();
+    let mut files = BTreeMap::<String, FilePart>::new();
     for GivenFile { component, part, is_optional } in given {
         let is_there = |name: &str| index.get(name).and_then(component_entry).is_some();
         let refuse = |reason: String| CheckpointError::weights(part.path.display(), reason);
@@ -86,7 +86,11 @@ pub(crate) fn by_component(
             None => only_text_encoder(index).map_err(refuse)?,
         };
         if is_there(&component) {
-            files.insert(component, part.clone());
+            let other = files.insert(component.clone(), part.clone()).filter(|other| other.prefix.is_empty());
+            if let Some(other) = other {
+                let other = other.path.display();
+                return Err(refuse(format!("it is given for `{component}`, and so is {other}; give one of them")));
+            }
         } else if !is_optional {
             let components: Vec<_> =
                 index.keys().filter(|name| is_there(name)).map(|name| format!("`{name}`")).collect();
@@ -152,6 +156,16 @@ mod tests {
             "b.gguf: the model has `text_encoder`, `text_encoder_2`; say which, such as text_encoder_2=FILE"
         );
         assert!(found("{}", &[GivenFile::text_encoder("b.gguf")]).unwrap_err().contains("the model has none"));
+    }
+
+    #[test]
+    fn a_component_has_one_file_and_that_goes_before_parts() {
+        let given = |path: &str| GivenFile::text_encoder(path);
+        let error = found(ONE, &[given("a.gguf"), given("text_encoder=b.gguf")]).unwrap_err();
+        assert_eq!(error, "b.gguf: it is given for `text_encoder`, and so is a.gguf; give one of them");
+        let part = GivenFile::part("text_encoder", Path::new("whole.safetensors"), "text.");
+        let files = found(ONE, &[part, given("a.gguf")]).unwrap();
+        assert_eq!(files, [("text_encoder".to_owned(), "a.gguf".to_owned())]);
     }
 
     #[test]

@@ -115,8 +115,10 @@ fn no_such_name(text: &str) -> String {
         Some(id) => {
             format!("there is no such directory; it is how the hub's cache names the folder of {id}: give `{id}`")
         }
-        None => "there is no such directory, and a model on the hub is named `org/name`, as in `facebook/DiT-XL-2-256`"
-            .to_owned(),
+        None => {
+            "there is no such folder or file, and a model on the hub is named `org/name`, as in `facebook/DiT-XL-2-256`"
+                .to_owned()
+        }
     }
 }
 

@@ -8,10 +8,10 @@ use std::path::Path;
 
 use super::{HubOptions, existing, find};
 use crate::formats::whole::WholeCheckpoint;
-use crate::model_folder::{MODEL_INDEX, ModelFolder};
+use crate::model_folder::{MODEL_INDEX, ModelFolder, TRANSFORMER};
 use crate::stored::source::Source;
 use crate::weights::tensors_in;
-use crate::{CheckpointError, GivenFile, guard};
+use crate::{CheckpointError, GivenFile, ModelIndex, guard};
 
 /// Opens the file at `path`.
 ///
@@ -28,6 +28,7 @@ pub(super) fn open(path: &Path, options: &HubOptions) -> Result<ModelFolder, Che
         (None, Some(folder)) => ModelFolder::open(folder)?,
         (None, None) => from_published(path, &checkpoint, &rest)?,
     };
+    check_family(path, &checkpoint, &folder)?;
     let id = path.file_stem().map_or("model".to_owned(), |name| name.to_string_lossy().into_owned());
     Ok(folder.with_files(&rest.files)?.with_variant(options.variant.clone()).with_id(id))
 }
@@ -35,7 +36,30 @@ pub(super) fn open(path: &Path, options: &HubOptions) -> Result<ModelFolder, Che
 fn checkpoint(path: &Path) -> Result<WholeCheckpoint, CheckpointError> {
     let source = Source::open(path)?;
     let (tensors, _) = tensors_in(&source)?;
-    WholeCheckpoint::of(&tensors).map_err(|what| source.damaged(what))
+    WholeCheckpoint::of(&tensors).map_err(|what| match model_folder_of(path) {
+        Some(folder) => {
+            source.damaged(format!("{what}. It is in a model folder: give {} as --model", folder.display()))
+        }
+        None => source.damaged(what),
+    })
+}
+
+/// The model folder that a file is a component of.
+fn model_folder_of(path: &Path) -> Option<&Path> {
+    path.parent()?.parent().filter(|folder| folder.join(MODEL_INDEX).is_file())
+}
+
+/// Whether the rest is that of a model of the same family, as far as `model_index.json` says.
+fn check_family(path: &Path, checkpoint: &WholeCheckpoint, rest: &ModelFolder) -> Result<(), CheckpointError> {
+    let index = ModelIndex::read(rest)?;
+    let Some(found) = index.component(TRANSFORMER).filter(|found| *found != checkpoint.class()) else { return Ok(()) };
+    let (family, repository) = (checkpoint.family(), checkpoint.repository);
+    let what = format!(
+        "it holds a {family}, and the configurations in {} are for a {found}; give those of a {family} as --config-from, \
+         such as {repository}",
+        rest.path().map_or(rest.id().to_owned(), |folder| folder.display().to_string())
+    );
+    Err(CheckpointError::weights(path.display(), what))
 }
 
 fn from_named(named: &str, rest: &HubOptions) -> Result<ModelFolder, CheckpointError> {
@@ -68,13 +92,26 @@ fn from_published(
             ),
         ));
     }
-    tracing::info!("{}: configurations and tokenizers of {family} come from {repository}", path.display());
-    find(repository, rest).map_err(|source| CheckpointError::Model {
+    let folder = find(repository, rest).map_err(|source| CheckpointError::Model {
         model: format!(
             "{} holds weights only; configurations and tokenizers are those of {repository}, or of the folder or \
              repository given as --config-from",
             path.display()
         ),
         source: Box::new(source),
-    })
+    })?;
+    say_what_is_assumed(path, checkpoint);
+    Ok(folder)
+}
+
+/// Nothing in a file tells some models apart, and with the other one's configurations it makes bad pictures.
+fn say_what_is_assumed(path: &Path, checkpoint: &WholeCheckpoint) {
+    let (path, repository) = (path.display(), checkpoint.repository);
+    match checkpoint.twin() {
+        Some(twin) => tracing::warn!(
+            "{path}: taken for the model of {repository}; that of {twin} has the same tensors: if the file holds that one, \
+             give --config-from {twin}"
+        ),
+        None => tracing::info!("{path}: configurations and tokenizers come from {repository}"),
+    }
 }

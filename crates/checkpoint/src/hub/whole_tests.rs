@@ -149,6 +149,18 @@ fn missing_parts_come_from_a_named_repository_only() {
     assert!(error.contains("are those of black-forest-labs/FLUX.1-schnell"), "{error}");
 }
 
+/// As one points at the largest file of a folder.
+#[test]
+fn a_component_of_a_folder_leads_to_the_folder() {
+    let setup = Setup::new(FLUX);
+    let repository = setup.folder.path().join("repository");
+    let file = repository.join("transformer/diffusion_pytorch_model.safetensors");
+    fs::rename(setup.file(&["transformer_blocks.0.attn.to_q.weight"]), &file).unwrap();
+    let error = resolve(file.to_str().unwrap(), &setup.options).unwrap_err().to_string();
+    let expected = format!("It is in a model folder: give {} as --model", repository.display());
+    assert!(error.ends_with(&expected), "{error}");
+}
+
 #[test]
 fn a_rest_that_is_none_is_refused() {
     let setup = Setup::new(FLUX);
@@ -163,12 +175,10 @@ fn a_rest_that_is_none_is_refused() {
     assert!(error.contains("`/nonexistent/folder` is no model"), "{error}");
     // Those of another family, and of a file that is none.
     let sd3 = "model.diffusion_model.joint_blocks.0.x_block.mlp.fc1.weight";
-    let folder = setup.open(&[sd3, VAE, CLIP, T5], &options(FLUX)).unwrap();
-    let error = folder.weights("transformer").unwrap_err().to_string();
+    let error = setup.open(&[sd3, VAE, CLIP, T5], &options(FLUX)).unwrap_err();
+    assert!(error.contains("it holds a Stable Diffusion 3, and the configurations in "), "{error}");
     assert!(
-        error.contains(
-            "it holds a Stable Diffusion 3 transformer (`joint_blocks...`), but config.json describes a Flux"
-        ),
+        error.contains(" are for a FluxTransformer2DModel; give those of a Stable Diffusion 3 as --config-from"),
         "{error}"
     );
     fs::write(&file, "no weights").unwrap();

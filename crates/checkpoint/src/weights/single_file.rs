@@ -8,12 +8,16 @@ use super::files::{self, Described};
 use super::{Weights, whole};
 use crate::CheckpointError;
 use crate::formats::gguf::{self, GgufFacts};
+use crate::formats::whole::WholeCheckpoint;
 use crate::formats::{Component, llama_cpp, original, safetensors, scales};
 use crate::stored::source::Source;
 use crate::stored::tensor::StoredTensor;
 
 /// Names that only text encoders have, under those of transformers.
-const TOKEN_TABLES: [&str; 3] = ["embed_tokens.weight", "shared.weight", "token_embedding.weight"];
+const TOKEN_TABLES: [&str; 4] =
+    ["embed_tokens.weight", "shared.weight", "token_embedding.weight", "word_embeddings.weight"];
+/// In names of every VAE.
+const DECODER: &str = "decoder.";
 /// What ComfyUI stores beside a text encoder's weights.
 const NO_WEIGHTS: [&str; 3] = ["spiece_model", "tekken_model", "logit_scale"];
 /// How classes of VAEs begin.
@@ -38,11 +42,11 @@ impl Weights {
     pub fn open_part(path: &Path, prefix: &str, folder: &Path) -> Result<Arc<Self>, CheckpointError> {
         let source = Source::open(path)?;
         let (tensors, facts) = tensors_in(&source)?;
+        let tensors = scales::applied(tensors, prefix, slice::from_ref(&source))?;
         let part = |(name, tensor): (String, StoredTensor)| Some((name.strip_prefix(prefix)?.to_owned(), tensor));
         let tensors = tensors.into_iter().filter_map(part).collect();
         let component = component(tensors, &facts, &files::described(folder)?).map_err(|what| source.damaged(what))?;
         let weights = Self::of_component(source, component, facts)?;
-        let tensors = scales::applied(tensors, prefix, slice::from_ref(&source))?;
         weights.check_is_model()?;
         Ok(weights)
     }
@@ -79,9 +83,20 @@ fn component(
     if is_of_llama_cpp || *is_text_encoder && facts.architecture.is_some() && !has_tokens() {
         return llama_cpp::text_encoder(tensors, facts, class);
     }
+    let is_vae = class.starts_with(VAE);
+    if let (true, Ok(whole)) = (is_vae || *is_text_encoder, WholeCheckpoint::of(&tensors))
+        && whole.parts.len() > 1
+    {
+        return Err(format!("it holds a whole {}; give it as --model, with --config-from", whole.family()));
+    }
+    let has_decoder = || tensors.iter().any(|(name, _)| name.contains(DECODER));
+    if *is_text_encoder && !has_tokens() || is_vae && !has_decoder() {
+        let found = original::what_it_is(tensors.iter().map(|(name, _)| name.as_str()));
+        return Err(format!("it holds {found}, but config.json describes a {class}"));
+    }
     let entries = if *is_text_encoder {
         whole(tensors.into_iter().filter(|(name, _)| !NO_WEIGHTS.contains(&name.as_str())).collect())
-    } else if class.starts_with(VAE) {
+    } else if is_vae {
         original::vae_entries(tensors)?
     } else {
         let class = if class.is_empty() { UNNAMED } else { class };

@@ -114,6 +114,27 @@ fn diffusers_names_are_those_of_every_family() {
 }
 
 #[test]
+fn what_is_given_for_a_text_encoder_or_a_vae_is_named() {
+    let place = tempfile::tempdir().unwrap();
+    let whole = place.path().join("whole.safetensors");
+    let tensor = Tensor::zeros(1, DType::F32, &Device::Cpu).unwrap();
+    let names = ["model.diffusion_model.double_blocks.0.img_mlp.0.weight", "vae.decoder.conv_in.weight"];
+    candle_core::safetensors::save(&names.map(|name| (name.to_owned(), tensor.clone())).into(), &whole).unwrap();
+    let vae = folder_of("AutoencoderKL");
+    let text_encoder = tempfile::tempdir().unwrap();
+    fs::write(text_encoder.path().join("config.json"), r#"{"architectures": ["Qwen3Model"]}"#).unwrap();
+    let error_of = |file: &Path, folder: &Path| Weights::open_file(file, folder).unwrap_err().to_string();
+    for folder in [vae.path(), text_encoder.path()] {
+        let error = error_of(&whole, folder);
+        assert!(error.ends_with("it holds a whole FLUX.1; give it as --model, with --config-from"), "{error}");
+    }
+    let error = error_of(&fixture("flux2-klein.safetensors"), text_encoder.path());
+    assert!(error.ends_with("it holds a FLUX.2 transformer, but config.json describes a Qwen3Model"), "{error}");
+    let error = error_of(&fixture("flux-dev.gguf"), vae.path());
+    assert!(error.ends_with("it holds a FLUX transformer, but config.json describes a AutoencoderKL"), "{error}");
+}
+
+#[test]
 fn another_family_is_named() {
     let error = error_of(&fixture("flux-dev.gguf"), SD3);
     assert!(error.starts_with(&fixture("flux-dev.gguf").display().to_string()), "{error}");

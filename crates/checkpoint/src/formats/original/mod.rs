@@ -145,6 +145,10 @@ fn without_prefix(tensors: Vec<(String, StoredTensor)>) -> BTreeMap<String, Stor
 
 /// What tensors of these names are, as part of a message.
 pub(crate) fn what_it_is<'a>(names: impl Iterator<Item = &'a str> + Clone) -> String {
+    let is_of = |name: &str, family: &Names| name.strip_prefix(PREFIX).unwrap_or(name).starts_with(family.sign);
+    if let Some(family) = FAMILIES.iter().find(|family| names.clone().any(|name| is_of(name, family))) {
+        return format!("a {} transformer", family.family);
+    }
     let known = |name: &str| OTHERS.iter().find(|(other, _)| name.strip_prefix(PREFIX).unwrap_or(name) == *other);
     if let Some((_, what)) = names.clone().find_map(known) {
         return (*what).to_owned();

@@ -4,6 +4,8 @@
 #[derive(Debug)]
 pub(super) struct Family {
     pub(super) name: &'static str,
+    /// diffusers' class of its transformer.
+    pub(super) class: &'static str,
     /// How the name of a tensor begins that only its transformer has, without the prefix of the transformer.
     pub(super) sign: &'static str,
     /// All of it but the transformer.
@@ -11,6 +13,15 @@ pub(super) struct Family {
     /// Where its configurations are published, by the shapes of the transformer's tensors.
     pub(super) repository: fn(&ShapeOf<'_>) -> &'static str,
 }
+
+/// Of the repositories that are taken by themselves, those whose model is not the only one with such tensors, and the other
+/// one's: what differs is in configurations.
+pub(super) const TWINS: [(&str, &str); 4] = [
+    ("black-forest-labs/FLUX.2-klein-4B", "black-forest-labs/FLUX.2-klein-base-4B"),
+    ("black-forest-labs/FLUX.2-klein-9B", "black-forest-labs/FLUX.2-klein-base-9B"),
+    ("stabilityai/stable-diffusion-3.5-large", "stabilityai/stable-diffusion-3.5-large-turbo"),
+    ("Tongyi-MAI/Z-Image-Turbo", "Tongyi-MAI/Z-Image"),
+];
 
 /// The shape of a tensor of the transformer.
 type ShapeOf<'a> = dyn Fn(&str) -> Option<Vec<usize>> + 'a;
@@ -30,6 +41,7 @@ const VAE: Part = Part { component: "vae", prefixes: &["vae.", "first_stage_mode
 pub(super) static FAMILIES: [Family; 5] = [
     Family {
         name: "FLUX.2",
+        class: "Flux2Transformer2DModel",
         sign: "single_stream_modulation.lin.",
         parts: &[
             VAE,
@@ -42,7 +54,6 @@ pub(super) static FAMILIES: [Family; 5] = [
                 ],
             },
         ],
-        // Distilled and base models have the same tensors.
         repository: |shape| match (shape("guidance_in.in_layer.weight"), shape("img_in.weight").as_deref()) {
             (Some(_), _) => "black-forest-labs/FLUX.2-dev",
             (None, Some([4096, ..])) => "black-forest-labs/FLUX.2-klein-9B",
@@ -51,6 +62,7 @@ pub(super) static FAMILIES: [Family; 5] = [
     },
     Family {
         name: "FLUX.1",
+        class: "FluxTransformer2DModel",
         sign: "double_blocks.",
         parts: &[
             VAE,
@@ -64,6 +76,7 @@ pub(super) static FAMILIES: [Family; 5] = [
     },
     Family {
         name: "Stable Diffusion 3",
+        class: "SD3Transformer2DModel",
         sign: "joint_blocks.",
         parts: &[
             Part { component: "vae", prefixes: &["first_stage_model.", "vae."] },
@@ -83,13 +96,14 @@ pub(super) static FAMILIES: [Family; 5] = [
     },
     Family {
         name: "Z-Image",
+        class: "ZImageTransformer2DModel",
         sign: "noise_refiner.",
         parts: &[VAE, Part { component: "text_encoder", prefixes: &["text_encoders.qwen3_4b.transformer."] }],
-        // Turbo and the base model have the same tensors.
         repository: |_| "Tongyi-MAI/Z-Image-Turbo",
     },
     Family {
         name: "Qwen-Image",
+        class: "QwenImageTransformer2DModel",
         sign: "transformer_blocks.0.img_mod.1.",
         parts: &[VAE, Part { component: "text_encoder", prefixes: &["text_encoders.qwen25_7b.transformer."] }],
         repository: |_| "Qwen/Qwen-Image",

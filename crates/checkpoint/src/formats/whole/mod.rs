@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 use super::{lora, original};
 use crate::shown::{check_names, shortened};
 use crate::stored::tensor::StoredTensor;
-use families::{FAMILIES, Family};
+use families::{FAMILIES, Family, TWINS};
 
 /// What the names of the transformer begin with.
 const TRANSFORMER_PREFIXES: [&str; 3] = ["model.diffusion_model.", "diffusion_model.", "transformer."];
@@ -60,6 +60,16 @@ impl WholeCheckpoint {
     pub(crate) fn missing(&self) -> Vec<(&'static str, &'static str)> {
         let missing = self.family.parts.iter().filter(|part| !self.parts.contains_key(part.component));
         missing.map(|part| (part.component, part.prefixes[0])).collect()
+    }
+
+    /// Where the configurations of the other model are published that has the same tensors, if there is one.
+    pub(crate) fn twin(&self) -> Option<&'static str> {
+        TWINS.into_iter().find_map(|(taken, other)| (taken == self.repository).then_some(other))
+    }
+
+    /// diffusers' class of its transformer.
+    pub(crate) fn class(&self) -> &'static str {
+        self.family.class
     }
 
     /// Its family's name.

@@ -78,6 +78,19 @@ fn published_files_are_known_with_their_repositories() {
 }
 
 #[test]
+fn models_with_the_same_tensors_are_known() {
+    let twin = |names: &[Named]| checkpoint(names).unwrap().twin();
+    let wide = ("model.diffusion_model.img_in.weight", &[4096, 128][..]);
+    let klein = ("model.diffusion_model.single_stream_modulation.lin.weight", &[1][..]);
+    assert_eq!(twin(&[klein]), Some("black-forest-labs/FLUX.2-klein-base-4B"));
+    assert_eq!(twin(&[klein, wide]), Some("black-forest-labs/FLUX.2-klein-base-9B"));
+    let dev = ("model.diffusion_model.guidance_in.in_layer.weight", &[1][..]);
+    assert_eq!(twin(&[klein, dev]), None);
+    let z_image = ("model.diffusion_model.noise_refiner.0.attention.qkv.weight", &[1][..]);
+    assert_eq!(twin(&[z_image]), Some("Tongyi-MAI/Z-Image"));
+}
+
+#[test]
 fn parts_are_found_and_missing_ones_named() {
     let found = named(&[
         "model.diffusion_model.joint_blocks.0.x_block.attn.qkv.weight",
