@@ -234,3 +234,10 @@ fn schedulers_of_flow_matching() {
     let refused = server.post(request("DDIMScheduler").to_string().as_bytes());
     assert_eq!((refused.status, refused.error().0.as_deref()), (400, Some("scheduler")), "{}", refused.text());
 }
+    let of_others = json!({"prompt": "a cat", "num_inference_steps": 1, "scheduler": "DDIMScheduler"});
+    let refused = server.post(of_others.to_string().as_bytes());
+    assert!(
+        refused.text().contains(&format!("possible with this model: {}", possible.join(", "))),
+        "{}",
+        refused.text()
+    );

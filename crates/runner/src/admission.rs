@@ -53,12 +53,11 @@ impl Admission {
             .map_err(|message| refuse("prompt", "unknown_label", message))?;
         let steps = request.num_inference_steps.unwrap_or(info.default_steps);
         let mut warnings: Vec<_> = nearest.iter().map(nearest_label).collect();
-        let negative_prompt = negative_prompt(&request, info);
-        let guidance = guidance(&request, negative_prompt, info, &mut warnings)?;
+        let guidance = guidance(&request, info, &mut warnings)?;
         let scheduler = request.scheduler.unwrap_or(info.default_scheduler);
         let size = bucket(request.size, &info.buckets, *bucket_policy)?;
         check_scheduler(pipeline, scheduler, steps, size)?;
-        let negative_prompt = negative_prompt.map(str::to_owned);
+        let negative_prompt = negative_prompt(&request, guidance, info);
         let spec = ImageSpec { prompt, negative_prompt, size, steps, guidance, scheduler, cache: CachePlan::None };
         Ok(PlannedRequest {
             spec: Arc::new(spec),
@@ -85,18 +84,18 @@ fn nearest_label(nearest: &NearestLabel) -> RequestWarning {
     }
 }
 
-/// What is steered away from. Clients with an input box for it also send it empty, which asks for nothing but where guidance
-/// needs one.
-fn negative_prompt<'a>(request: &'a ImageRequest, info: &ModelInfo) -> Option<&'a str> {
-    let text = request.negative_prompt.as_deref()?;
-    (info.guidance.needs_negative_prompt() || !text.trim().is_empty()).then_some(text)
+/// What is steered away from, as it is: blanks are tokens for some models. Clients with an input box for it also send it
+/// empty, which asks for nothing but where guidance needs one.
+fn negative_prompt(request: &ImageRequest, guidance: Guidance, info: &ModelInfo) -> Option<String> {
+    let text = request.negative_prompt.as_ref()?;
+    let has_effect = !text.is_empty() && info.guidance.takes_negative_prompt() && guidance.mixing_scale().is_some();
+    (info.guidance.needs_negative_prompt() || has_effect).then(|| text.clone())
 }
 
 /// The guidance asked for. What would have no effect is refused, but for `true_cfg_scale` without the negative prompt that it
 /// needs: then there is none, and a warning.
 fn guidance(
     request: &ImageRequest,
-    negative_prompt: Option<&str>,
     info: &ModelInfo,
     warnings: &mut Vec<RequestWarning>,
 ) -> Result<Guidance, RequestError> {
@@ -104,17 +103,22 @@ fn guidance(
     let takes_true_cfg = info.guidance.takes_true_cfg();
     let mut true_cfg_scale = request.true_cfg_scale.unwrap_or(1.0);
     if true_cfg_scale > 1.0 && !takes_true_cfg {
-        let message = "`true_cfg_scale` has no effect on this model; leave it out, or set `guidance_scale`";
+        let message = match info.guidance {
+            GuidanceKind::None | GuidanceKind::Distilled { is_told: false, .. } => {
+                "`true_cfg_scale` has no effect on this model, which has no guidance; leave it out"
+            }
+            _ => "`true_cfg_scale` has no effect on this model; leave it out, or set `guidance_scale`",
+        };
         return Err(invalid("true_cfg_scale", message));
     }
-    if true_cfg_scale > 1.0 && negative_prompt.is_none() && info.guidance.needs_negative_prompt() {
+    if true_cfg_scale > 1.0 && request.negative_prompt.is_none() && info.guidance.needs_negative_prompt() {
         warnings.push(unguided(true_cfg_scale));
         true_cfg_scale = 1.0;
     }
     let guidance_scale = request.guidance_scale.unwrap_or(info.default_guidance_scale);
     let guidance = info.guidance.with(guidance_scale, true_cfg_scale);
-    // Where a blank one counts, it still asks for nothing without guidance.
-    let Some(_) = negative_prompt.filter(|text| !text.trim().is_empty()) else { return Ok(guidance) };
+    // A blank one asks for nothing, but where there is guidance.
+    let Some(_) = request.negative_prompt.as_ref().filter(|text| !text.trim().is_empty()) else { return Ok(guidance) };
     if !info.guidance.takes_negative_prompt() {
         return Err(invalid("negative_prompt", no_negative_prompt(info.guidance)));
     }

@@ -12,12 +12,16 @@ use afterimage_runner::{
 use serde_json::json;
 
 fn engine(name: &str) -> Engine {
+    // No room for two rows in one forward.
+    engine_for(name, 1)
+}
+
+fn engine_for(name: &str, max_batch_rows: usize) -> Engine {
     let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures").join(name).join("model");
     let buckets = vec![Size { width: 64, height: 64 }];
     let folder = ModelFolder::open(&path).unwrap();
     let pipeline = Pipeline::load(&folder, &LoadOptions { buckets, ..LoadOptions::default() }).unwrap();
-    // No room for two rows in one forward.
-    Engine::start(pipeline, EngineOptions { max_batch_rows: Some(1), ..EngineOptions::default() }).unwrap()
+    Engine::start(pipeline, EngineOptions { max_batch_rows: Some(max_batch_rows), ..EngineOptions::default() }).unwrap()
 }
 
 fn request() -> ImageRequest {
@@ -194,7 +198,9 @@ fn flux2_klein_takes_no_guidance_where_it_is_distilled() {
     let refused = refusal(ImageRequest { guidance_scale: Some(4.0), ..request() });
     assert_eq!(refused.param, "guidance_scale");
     assert!(refused.message.ends_with("distilled to work without guidance; leave it out"), "{refused}");
-    assert_eq!(refusal(ImageRequest { true_cfg_scale: Some(2.0), ..request() }).param, "true_cfg_scale");
+    let refused = refusal(ImageRequest { true_cfg_scale: Some(2.0), ..request() });
+    assert_eq!(refused.param, "true_cfg_scale");
+    assert!(refused.message.ends_with("which has no guidance; leave it out"), "{refused}");
     let refused = refusal(ImageRequest { negative_prompt: Some("blurry".to_owned()), ..request() });
     assert_eq!(refused.param, "negative_prompt");
     assert!(refused.message.contains("distilled to work without one"), "{refused}");
@@ -258,12 +264,26 @@ fn a_cache_must_fit_the_smaller_list_of_flux2() {
     ] {
         let refused: RequestError = planned(keys).unwrap_err();
         assert_eq!(refused.param, key);
-        assert!(refused.message.ends_with("the model has 6 blocks"), "{refused}");
+        assert!(refused.message.ends_with("counted in each list of the model, and those have 6 and 7"), "{refused}");
     }
 }
 
-/// As clients with an input box for it send it.
+/// A chat template keeps blanks, so they give another picture than no text does.
 #[test]
+fn z_image_is_guided_away_from_a_blank_negative_prompt_as_it_is() {
+    let engine = engine_for("z-image-turbo", 2);
+    let kept = |text: &str, guidance_scale| {
+        let negative_prompt = Some(text.to_owned());
+        let request = ImageRequest { negative_prompt, guidance_scale: Some(guidance_scale), ..request() };
+        engine.plan(request).unwrap().spec().negative_prompt.clone()
+    };
+    assert_eq!(kept(" ", 5.0).as_deref(), Some(" "));
+    // The default is empty.
+    assert_eq!((kept("", 5.0), kept(" ", 0.0)), (None, None));
+}
+
+#[test]
+/// As clients with an input box for it send it.
 fn a_blank_negative_prompt_asks_flux_for_nothing() {
     let engine = engine("flux-dev");
     let blank = ImageRequest { negative_prompt: Some("  ".to_owned()), ..request() };

@@ -20,8 +20,9 @@ impl CacheDitPlan {
     pub(super) fn new(config: &CacheDitConfig, steps: usize, model: ModelFacts<'_>) -> Result<Self, ConfigError> {
         let block_lists = if model.streams_join_at.is_some() { BlockLists::Separate } else { config.block_lists };
         let blocks = fewest_blocks(block_lists, model.blocks);
-        check_blocks(config, blocks)?;
-        check_prune(config, blocks)?;
+        let those = those_blocks(block_lists, model.blocks, blocks);
+        check_blocks(config, blocks, &those)?;
+        check_prune(config, blocks, &those)?;
         check_long_skips(config, blocks, model.long_skips)?;
         check_guidance(config, model.separate_cfg)?;
         let mut warnings = Vec::new();
@@ -80,31 +81,40 @@ fn fewest_blocks(lists: BlockLists, blocks: &[usize]) -> usize {
     }
 }
 
-fn check_blocks(config: &CacheDitConfig, fewest: usize) -> Result<(), ConfigError> {
+/// What has no more blocks, as part of a message.
+fn those_blocks(lists: BlockLists, blocks: &[usize], fewest: usize) -> String {
+    match (lists, blocks) {
+        (BlockLists::Joined, _) | (BlockLists::Separate, [] | [_]) => format!("the model has {fewest} blocks"),
+        (BlockLists::Separate, _) => {
+            let counts: Vec<_> = blocks.iter().map(usize::to_string).collect();
+            format!("blocks are counted in each list of the model, and those have {}", counts.join(" and "))
+        }
+    }
+}
+
+fn check_blocks(config: &CacheDitConfig, fewest: usize, those: &str) -> Result<(), ConfigError> {
     let (head, tail) = (config.fn_compute_blocks, config.bn_compute_blocks);
     if head > fewest {
-        let message = format!("`Fn_compute_blocks` is {head}, but the model has {fewest} blocks");
+        let message = format!("`Fn_compute_blocks` is {head}, but {those}");
         return Err(ConfigError::at("Fn_compute_blocks", message));
     }
     if tail > fewest - head {
-        let message = format!(
-            "`Fn_compute_blocks` + `Bn_compute_blocks` is {}, but the model has {fewest} blocks",
-            head.saturating_add(tail)
-        );
+        let message =
+            format!("`Fn_compute_blocks` + `Bn_compute_blocks` is {}, but {those}", head.saturating_add(tail));
         return Err(ConfigError::at("Bn_compute_blocks", message));
     }
     Ok(())
 }
 
-fn check_prune(config: &CacheDitConfig, fewest: usize) -> Result<(), ConfigError> {
+fn check_prune(config: &CacheDitConfig, fewest: usize, those: &str) -> Result<(), ConfigError> {
     let Some(prune) = &config.prune else { return Ok(()) };
     let ids = prune.non_prune_blocks.len();
     if ids > fewest {
-        let message = format!("`non_prune_block_ids` has {ids} entries, but the model has {fewest} blocks");
+        let message = format!("`non_prune_block_ids` has {ids} entries, but {those}");
         return Err(ConfigError::at("non_prune_block_ids", message));
     }
     if let Some(block) = prune.non_prune_blocks.iter().find(|block| **block >= fewest) {
-        let message = format!("`non_prune_block_ids` names block {block}, but the model has {fewest} blocks");
+        let message = format!("`non_prune_block_ids` names block {block}, but {those}");
         return Err(ConfigError::at("non_prune_block_ids", message));
     }
     Ok(())
@@ -276,7 +286,7 @@ mod tests {
         assert!(plan(json!({"Fn_compute_blocks": 30})).is_ok());
         let error = plan(json!({"Fn_compute_blocks": 30, "block_lists": "separate"})).unwrap_err();
         assert_eq!(error.key.as_deref(), Some("Fn_compute_blocks"));
-        assert!(error.message.contains("19 blocks"), "{error}");
+        assert!(error.message.ends_with("in each list of the model, and those have 19 and 38"), "{error}");
     }
 
     #[test]

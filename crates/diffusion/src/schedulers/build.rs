@@ -23,7 +23,7 @@ impl SchedulerConfig {
     /// [`DiffusionError::Scheduler`] when it belongs to a model that
     /// predicts something else, and [`DiffusionError::InferenceSteps`] when it cannot do this number of steps.
     pub fn build(&self, kind: SchedulerKind, schedule: &Schedule) -> Result<Box<dyn Scheduler>, DiffusionError> {
-        self.check_kind(kind)?;
+        self.check_kind(kind, schedule)?;
         let (steps, train_timesteps) = (schedule.steps, self.num_train_timesteps()?);
         if steps == 0 || steps > train_timesteps {
             return Err(DiffusionError::InferenceSteps(format!(
@@ -54,7 +54,7 @@ impl SchedulerConfig {
 
     /// A model that predicts noise cannot be sampled as one that predicts a velocity, nor the other way
     /// round. A config without a class goes with any.
-    fn check_kind(&self, kind: SchedulerKind) -> Result<(), DiffusionError> {
+    fn check_kind(&self, kind: SchedulerKind, schedule: &Schedule) -> Result<(), DiffusionError> {
         if self.class.is_none() && !self.is_set(CLASS) {
             return Ok(());
         }
@@ -62,7 +62,8 @@ impl SchedulerConfig {
         if possible.contains(&kind) {
             return Ok(());
         }
-        let names: Vec<_> = possible.into_iter().map(SchedulerKind::as_str).collect();
+        let takes = |kind: &SchedulerKind| kind.takes(schedule.sigmas);
+        let names: Vec<_> = possible.into_iter().filter(takes).map(SchedulerKind::as_str).collect();
         Err(DiffusionError::Scheduler(format!(
             "{kind} is for models that predict something else; possible with this model: {}",
             names.join(", ")
