@@ -168,8 +168,17 @@ def scheduler_cases():
         "beta_schedule": "scaled_linear",
         "beta_start": 0.00085,
         "clip_sample": False,
+        "clip_sample_range": 1.0,
+        "dynamic_thresholding_ratio": 0.995,
+        "num_train_timesteps": 1000,
         "prediction_type": "v_prediction",
+        "rescale_betas_zero_snr": False,
+        "sample_max_value": 1.0,
         "steps_offset": 1,
+        "thresholding": False,
+        "timestep_spacing": "leading",
+        "trained_betas": None,
+        "variance_type": "fixed_small",
     }
     for beta_end in (0.018, 0.03):
         for steps in (1, 5, 50):

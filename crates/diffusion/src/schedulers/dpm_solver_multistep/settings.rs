@@ -72,13 +72,17 @@ pub(super) struct Settings {
     pub(super) rescale_betas_zero_snr: bool,
 }
 
+/// Its own, and those of `DDPMScheduler`, whose configuration it may be built from: the solver adds no noise.
+const VARIANCE_TYPES: [&str; 6] =
+    ["learned", "learned_range", "fixed_small", "fixed_small_log", "fixed_large", "fixed_large_log"];
+
 impl Settings {
     pub(super) fn from_config(config: &SchedulerConfig) -> Result<Self, DiffusionError> {
         config.must_be_off(&["thresholding", "use_beta_sigmas", "use_dynamic_shifting"])?;
-        // Whatever the variance, the step is handed the mean alone (see `Scheduler::step`). diffusers
+        // Whatever the variance, the step is handed the mean alone (see `Scheduler::step`). Where it is learned, diffusers
         // then takes the first three channels of what it gets, and so fails with latents of four.
         if config.is_set("variance_type") {
-            config.choice("variance_type", &[("learned", ()), ("learned_range", ())], ())?;
+            config.choice("variance_type", &VARIANCE_TYPES.map(|word| (word, ())), ())?;
         }
         let order = match config.whole_number("solver_order", 2)? {
             order @ 1..=3 => order,
