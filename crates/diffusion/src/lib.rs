@@ -25,7 +25,7 @@ pub mod schedulers;
 pub mod text;
 pub mod vae;
 
-pub use canvas::Canvas;
+pub use canvas::{Canvas, WantedCanvas};
 pub use error::DiffusionError;
 pub use graphs::{BlockRuns, block_runs};
 pub use latent_shape::LatentShape;

@@ -72,7 +72,7 @@ fn at_every_line(mut work: impl FnMut() -> Value) {
 /// One with the scheduler of both sides.
 fn pipeline(model: &str, dtype: &str, device: DeviceSpec, side: Option<&str>) -> Pipeline {
     let side = side.map(|side| side.parse().expect("a side is a number of pixels"));
-    let buckets = side.map(|side| Size { width: side, height: side }).into_iter().collect();
+    let buckets = side.map(|side| Size { width: side, height: side }.into()).into_iter().collect();
     let scheduler = Some(SchedulerKind::DpmSolverMultistep);
     load(model, dtype, LoadOptions { device, buckets, scheduler, ..LoadOptions::default() })
 }

@@ -27,7 +27,7 @@ fn pipeline() -> &'static Pipeline {
         let folder = tempfile::tempdir().expect("there is a place for temporary files");
         let model = folder.path().join("model");
         write_random_model(RandomModelKind::TinyDitSdVae, &model, 0, Precision::F32).expect("the folder is empty");
-        let buckets = SIDES.map(|side| Size { width: side, height: side }).to_vec();
+        let buckets = SIDES.map(|side| Size { width: side, height: side }.into()).to_vec();
         let options = LoadOptions { buckets, ..LoadOptions::default() };
         Pipeline::load(&ModelFolder::open(&model).expect("it was just written"), &options).expect("the model loads")
     })

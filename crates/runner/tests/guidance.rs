@@ -11,14 +11,14 @@ use afterimage_runner::{
 };
 use serde_json::json;
 
+/// With no room for two rows in one forward.
 fn engine(name: &str) -> Engine {
-    // No room for two rows in one forward.
     engine_for(name, 1)
 }
 
 fn engine_for(name: &str, max_batch_rows: usize) -> Engine {
     let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures").join(name).join("model");
-    let buckets = vec![Size { width: 64, height: 64 }];
+    let buckets = vec![Size { width: 64, height: 64 }.into()];
     let folder = ModelFolder::open(&path).unwrap();
     let pipeline = Pipeline::load(&folder, &LoadOptions { buckets, ..LoadOptions::default() }).unwrap();
     Engine::start(pipeline, EngineOptions { max_batch_rows: Some(max_batch_rows), ..EngineOptions::default() }).unwrap()
@@ -282,8 +282,8 @@ fn z_image_is_guided_away_from_a_blank_negative_prompt_as_it_is() {
     assert_eq!((kept("", 5.0), kept(" ", 0.0)), (None, None));
 }
 
-#[test]
 /// As clients with an input box for it send it.
+#[test]
 fn a_blank_negative_prompt_asks_flux_for_nothing() {
     let engine = engine("flux-dev");
     let blank = ImageRequest { negative_prompt: Some("  ".to_owned()), ..request() };

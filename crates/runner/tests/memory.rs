@@ -68,7 +68,7 @@ fn estimates_are_above_what_is_allocated_and_not_far() {
     assert!(set_threads(NonZeroUsize::MIN));
     for (name, side) in MODELS {
         let size = Size { width: side, height: side };
-        let options = LoadOptions { buckets: vec![size], ..LoadOptions::default() };
+        let options = LoadOptions { buckets: vec![size.into()], ..LoadOptions::default() };
         let pipeline = Pipeline::load(&folder(name), &options).unwrap();
         // What does not grow with rows is no row's.
         let (few, many) = (step_peak(&pipeline, size, 2), step_peak(&pipeline, size, 10));

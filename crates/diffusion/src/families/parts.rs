@@ -15,7 +15,7 @@ use candle_core::{DType, Device};
 
 use crate::text::EncoderSource;
 use crate::vae::Vae;
-use crate::{Canvas, DiffusionError, LatentShape};
+use crate::{Canvas, DiffusionError, LatentShape, WantedCanvas};
 
 /// Most tokens of a prompt, as in diffusers' pipelines.
 const MAX_SEQUENCE_LENGTH: usize = 512;
@@ -27,7 +27,7 @@ pub struct FamilyParts<'a> {
     /// Its `model_index.json`.
     pub index: &'a ModelIndex,
     /// Sizes asked for; empty: the model's own.
-    pub buckets: &'a [Canvas],
+    pub buckets: &'a [WantedCanvas],
     /// Most pixels of a size; a larger one is refused before anything is made for it.
     pub max_pixels: usize,
     /// What its latents are decoded with.
@@ -99,12 +99,18 @@ pub fn check_buckets(
         let side = sample_size * parts.vae.scale();
         vec![Canvas::picture(side, side)]
     };
-    let buckets = if parts.buckets.is_empty() { own() } else { parts.buckets.to_vec() };
+    let multiple = patch_size * parts.vae.scale();
+    let mut buckets = if parts.buckets.is_empty() { own() } else { Vec::new() };
+    for wanted in parts.buckets {
+        let canvas = wanted.in_multiples_of(multiple);
+        if !buckets.contains(&canvas) {
+            buckets.push(canvas);
+        }
+    }
     let is_too_large = |size: &&Canvas| size.width.saturating_mul(size.height) > parts.max_pixels;
     if let Some(canvas) = buckets.iter().find(is_too_large) {
         return Err(DiffusionError::TooManyPixels { canvas: *canvas, max_pixels: parts.max_pixels });
     }
-    let multiple = patch_size * parts.vae.scale();
     let misfits = |size: &&Canvas| !size.width.is_multiple_of(multiple) || !size.height.is_multiple_of(multiple);
     if let Some(canvas) = buckets.iter().find(misfits) {
         return Err(DiffusionError::Bucket {

@@ -9,6 +9,7 @@ use crate::Canvas;
 use crate::families::{ConditioningBatch, FamilyParts, LoadedFamily, Rows, entry_of};
 use crate::text::EncoderSource;
 use crate::vae::Vae;
+use crate::{Canvas, WantedCanvas};
 
 fn written(seed: u64, precision: Precision) -> (tempfile::TempDir, ModelFolder) {
     let parent = tempfile::tempdir().unwrap();
@@ -127,7 +128,7 @@ fn assert_it_makes_pictures(recipe: &Recipe) {
     let parts = FamilyParts {
         folder: &folder,
         index: &index,
-        buckets: &[Canvas::picture(64, 64)],
+        buckets: &[WantedCanvas::Exactly(Canvas::picture(64, 64))],
         max_pixels: usize::MAX,
         vae: &vae,
         max_sequence_length: None,

@@ -9,14 +9,14 @@ use afterimage_diffusion::families::{FamilyParts, LabelPolicy, LoadedFamily, ent
 use afterimage_diffusion::schedulers::{SchedulerConfig, SchedulerKind};
 use afterimage_diffusion::text::{EncoderSource, Offload, PromptLimit, Residency};
 use afterimage_diffusion::vae::Vae;
-use afterimage_diffusion::{Canvas, DiffusionError, Precision};
+use afterimage_diffusion::{DiffusionError, Precision};
 use candle_core::Device;
 
 use super::{DeviceSpec, Pipeline};
 use crate::error::RunnerError;
 use crate::memory::{Bytes, Footprint, ran_out};
 use crate::model_info::ModelInfo;
-use crate::request::Size;
+use crate::request::{BucketChoice, Size};
 
 /// How a model is loaded.
 #[derive(Debug, Clone, Default)]
@@ -26,7 +26,7 @@ pub struct LoadOptions {
     /// Precision of weights and activations.
     pub precision: Precision,
     /// Sizes served, the default first; empty: only the model's own size.
-    pub buckets: Vec<Size>,
+    pub buckets: Vec<BucketChoice>,
     /// Most pixels of a size served; `None`: any number.
     pub max_pixels: Option<usize>,
     /// Tokens of a prompt in the last text encoder; `None`: the family's default.
@@ -70,7 +70,7 @@ impl Pipeline {
         let text_encoders = text_encoders(folder, &index, options, &device, &residency)?;
         let vae = Vae::load(folder, &index, entry.vae, dtype, &device)?;
         let schedulers = schedulers_of(folder, &index)?;
-        let buckets: Vec<Canvas> = options.buckets.iter().map(|size| size.canvas()).collect();
+        let buckets = BucketChoice::canvases(&options.buckets);
         let parts = FamilyParts {
             folder,
             index: &index,

@@ -1,9 +1,12 @@
 //! What sizes a model is to serve: one by one, or a named set of the common aspect ratios.
 //!
 //! All sizes of the sets are multiples of 16, which is what patches of 2 x 2 latents of 8 x 8 pixels need.
-//! Widths and heights are as near to the ratio and to the set's area as that allows.
+//! Widths and heights are as near to the ratio and to the set's area as that allows. A model that needs multiples of more
+//! serves the next smaller ones: of Sana's 512 pixels, 576x416 and 608x416, two of the sizes that it was trained for.
 
 use std::str::FromStr;
+
+use afterimage_diffusion::WantedCanvas;
 
 use crate::request::Size;
 
@@ -43,6 +46,15 @@ impl BucketChoice {
         sizes
     }
 
+    /// What a model is asked for: a size as it is, those of a set as near as it can.
+    pub(crate) fn canvases(choices: &[Self]) -> Vec<WantedCanvas> {
+        let wanted = |choice: &Self| {
+            let kind = if matches!(choice, Self::Size(_)) { WantedCanvas::Exactly } else { WantedCanvas::UpTo };
+            choice.own_sizes().into_iter().map(move |size| kind(size.canvas()))
+        };
+        choices.iter().flat_map(wanted).collect()
+    }
+
     fn own_sizes(self) -> Vec<Size> {
         let set: &[(usize, usize)] = match self {
             Self::Size(size) => return vec![size],
@@ -52,6 +64,12 @@ impl BucketChoice {
         };
         let both_ways = |&(long, short)| [(long, short), (short, long)];
         set.iter().flat_map(both_ways).map(|(width, height)| Size { width, height }).collect()
+    }
+}
+
+impl From<Size> for BucketChoice {
+    fn from(size: Size) -> Self {
+        Self::Size(size)
     }
 }
 
@@ -91,6 +109,15 @@ mod tests {
                 assert!(sizes.iter().any(is_near), "{choice:?}: {ratio}");
             }
         }
+    }
+
+    /// As `ASPECT_RATIO_512_BIN` of diffusers has them.
+    #[test]
+    fn sizes_of_a_set_give_way_and_others_do_not() {
+        let size = Size { width: 576, height: 432 };
+        assert_eq!(BucketChoice::canvases(&[size.into()]), [WantedCanvas::Exactly(size.canvas())]);
+        let set = BucketChoice::canvases(&[BucketChoice::Set512]);
+        assert!(set.contains(&WantedCanvas::UpTo(size.canvas())), "{set:?}");
     }
 
     #[test]

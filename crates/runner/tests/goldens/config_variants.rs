@@ -91,7 +91,7 @@ impl Variants {
         variant.write(place.path());
         let is_dit = variant.base.starts_with("models/");
         let size = Size { width: SIDE, height: SIDE };
-        let buckets = if is_dit { Vec::new() } else { vec![size] };
+        let buckets = if is_dit { Vec::new() } else { vec![size.into()] };
         let options = LoadOptions { buckets, ..LoadOptions::default() };
         let folder = ModelFolder::open(place.path()).unwrap();
         let pipeline = Pipeline::load(&folder, &options);

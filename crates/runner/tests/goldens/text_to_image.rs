@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use afterimage_cache::{CacheBackend, CacheBudget, CacheConfig, CachePlan, ContextReport};
-use afterimage_runner::{ImageSpec, LoadOptions, ModelFolder, Pipeline, RunningImage, Size};
+use afterimage_runner::{BucketChoice, ImageSpec, LoadOptions, ModelFolder, Pipeline, RunningImage, Size};
 use candle_core::Tensor;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
@@ -178,6 +178,7 @@ fn packed(latents: &Tensor, expected: &Tensor) -> Tensor {
 }
 
 fn load(folder: &Path, buckets: Vec<Size>, max_sequence_length: Option<usize>) -> Pipeline {
+    let buckets = buckets.into_iter().map(BucketChoice::from).collect();
     let options = LoadOptions { buckets, max_sequence_length, ..LoadOptions::default() };
     Pipeline::load(&ModelFolder::open(folder).unwrap(), &options).unwrap()
 }

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 
 use afterimage_cache::{CacheBudget, CachePlan};
 use afterimage_runner::{
-    GivenFile, HubOptions, ImageSpec, LoadOptions, ModelFolder, Pipeline, RunnerError, Size, resolve,
+    BucketChoice, GivenFile, HubOptions, ImageSpec, LoadOptions, ModelFolder, Pipeline, RunnerError, Size, resolve,
 };
 use candle_core::quantized::gguf_file::{self, Value};
 use candle_core::quantized::{GgmlDType, QTensor};
@@ -144,6 +144,7 @@ fn picture(fixture: &str, folder: &ModelFolder) -> Vec<u8> {
 }
 
 fn loaded(folder: &ModelFolder, buckets: Vec<Size>) -> Result<Pipeline, RunnerError> {
+    let buckets = buckets.into_iter().map(BucketChoice::from).collect();
     Pipeline::load(folder, &LoadOptions { buckets, ..LoadOptions::default() })
 }
 

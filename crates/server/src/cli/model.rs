@@ -191,7 +191,7 @@ impl ModelArgs {
     fn options(&self, labels: Option<&LabelArg>) -> LoadOptions {
         LoadOptions {
             precision: self.dtype.into(),
-            buckets: self.buckets(),
+            buckets: self.buckets.clone(),
             offload: self.offload.into(),
             text_encoder_device: self.text_encoder_device,
             max_sequence_length: self.max_sequence_length,
