@@ -30,11 +30,11 @@ const SAMPLE_SIZE: usize = 128;
 const TEXT_TOKENS: usize = 512;
 const MAX_TEXT_TOKENS: usize = 1024;
 /// Tokens whose states are dropped, whatever they are: those of the template before the prompt.
-const DROPPED_TOKENS: usize = 34;
+pub(super) const DROPPED_TOKENS: usize = 34;
 /// What is added to scores of tokens behind the last of a text.
 const PADDING_BIAS: f32 = -10_000.0;
 /// Where the text encoder is, and that its last states are read, behind the last norm.
-const ENCODER: DecoderParts<'static> =
+pub(super) const ENCODER: DecoderParts<'static> =
     DecoderParts { kind: DecoderKind::Qwen25Vl, encoder: "text_encoder", tokenizer: "tokenizer", hidden_states: &[-1] };
 /// TeaCache's polynomial, highest degree first, as vLLM-Omni has it.
 const TEA_CACHE_COEFFICIENTS: [f64; 5] = [-450.0, 280.0, -45.0, 3.2, -0.02];
@@ -84,15 +84,25 @@ pub(crate) fn load(parts: &FamilyParts<'_>) -> Result<LoadedFamily, DiffusionErr
     Ok(LoadedFamily { prompts: Box::new(prompts), denoiser, facts, buckets })
 }
 
+/// The states of a prompt in its template, without those that are dropped.
+pub(super) fn states(
+    encoder: &DecoderTextEncoder,
+    prompt: &str,
+    limit: &PromptLimit,
+) -> Result<DecoderStates, DiffusionError> {
+    let most = DROPPED_TOKENS + limit.max_tokens;
+    let encoded = encoder.encode_in(&ChatTemplate::QWEN_IMAGE, prompt, most, limit)?;
+    let kept = encoded.length.saturating_sub(DROPPED_TOKENS);
+    Ok(DecoderStates { states: encoded.states.narrow(1, encoded.length - kept, kept)?, length: kept, ..encoded })
+}
+
 impl PromptEncoder for QwenImagePrompts {
     fn encode(&self, prompt: &str) -> Result<Conditioning, DiffusionError> {
-        let (template, text_tokens) = (&ChatTemplate::QWEN_IMAGE, self.limit.max_tokens);
-        let encoded = self.encoder.encode_in(template, prompt, DROPPED_TOKENS + text_tokens, &self.limit)?;
-        let DecoderStates { states, length, cut } = encoded;
-        let kept = length.saturating_sub(DROPPED_TOKENS);
-        let padding = text_tokens - kept;
-        let states = states.narrow(1, length - kept, kept)?.pad_with_zeros(1, 0, padding)?;
-        let bias = [vec![0.0; kept], vec![PADDING_BIAS; padding]].concat();
+        let text_tokens = self.limit.max_tokens;
+        let DecoderStates { states, length, cut } = states(&self.encoder, prompt, &self.limit)?;
+        let padding = text_tokens - length;
+        let states = states.pad_with_zeros(1, 0, padding)?;
+        let bias = [vec![0.0; length], vec![PADDING_BIAS; padding]].concat();
         Ok(Conditioning::Text(EncodedText {
             bias: Some(Tensor::from_vec(bias, (1, text_tokens), states.device())?),
             states: self.transformer.embed_text(&states)?,

@@ -1,14 +1,17 @@
-//! Qwen-Image's transformer against diffusers in f32: a recorded forward, and one of two texts of different lengths.
+//! The parts of Qwen-Image against diffusers and transformers in f32: token ids, states of the text encoder, a recorded
+//! forward, and one of two texts of different lengths.
 
 use afterimage_cache::{CacheBudget, CachePlan, ImageCache, Lane, ListShape};
 use candle_core::{DType, Device, Tensor};
 
 use super::config::{PACK_SIDE, TransformerConfig};
+use super::family::{DROPPED_TOKENS, ENCODER, states};
 use super::transformer::QwenImageTransformer;
 use crate::LatentShape;
 use crate::families::{ConditioningBatch, Rows, Transformer};
-use crate::golden_fixture::{Fixture, assert_near};
+use crate::golden_fixture::{Fixture, assert_near, ids};
 use crate::layers::unpatchify_channels_first;
+use crate::text::{ChatTemplate, DecoderTextEncoder};
 
 /// As the pipeline pads texts.
 const TEXT_TOKENS: usize = 200;
@@ -76,4 +79,46 @@ fn check_forwards(name: &str) {
 fn forwards_equal_diffusers() {
     check_forwards("qwen-image");
     check_forwards("qwen-image-wide");
+}
+
+const NAMES: [&str; 2] = ["qwen-image", "qwen-image-wide"];
+/// Of a prompt, without the template.
+const PROMPT_TOKENS: usize = 512;
+
+/// In one fixture the template is as long as published, in the other it is longer than what is dropped of it.
+#[test]
+fn tokens_equal_transformers() {
+    for name in NAMES {
+        let fixture = Fixture::open(name);
+        let encoder = DecoderTextEncoder::load(&fixture.text_encoders(), &ENCODER).unwrap();
+        let tokens = |text: &str, most| encoder.tokenizer().tokens(text, most).unwrap();
+        for text in fixture.golden["texts"]["tokenizer"].as_array().unwrap() {
+            let ours = tokens(text["text"].as_str().unwrap(), usize::MAX);
+            assert_eq!((ours.ids, ours.cut), (ids(&text["input_ids"]), 0), "{}", text["text"]);
+        }
+        for prompt in fixture.golden["prompts"].as_array().unwrap() {
+            let expected = &prompt["tokens"]["tokenizer"];
+            let words = ids(&expected["attention_mask"]).iter().sum::<u32>() as usize;
+            let in_chat = ChatTemplate::QWEN_IMAGE.apply(prompt["text"].as_str().unwrap());
+            let ours = tokens(&in_chat, DROPPED_TOKENS + PROMPT_TOKENS);
+            assert_eq!(ours.ids, ids(&expected["input_ids"])[..words], "{}", prompt["name"]);
+            assert_eq!(ours.cut > 0, prompt["name"] == "long", "{}", prompt["name"]);
+        }
+        let before = tokens(ChatTemplate::QWEN_IMAGE.before, usize::MAX).ids.len();
+        assert_eq!(before == DROPPED_TOKENS, name == "qwen-image", "{before}");
+    }
+}
+
+#[test]
+fn text_states_equal_transformers() {
+    for name in NAMES {
+        let fixture = Fixture::open(name);
+        let encoder = DecoderTextEncoder::load(&fixture.text_encoders(), &ENCODER).unwrap();
+        for prompt in fixture.golden["prompts"].as_array().unwrap() {
+            let (name, text) = (prompt["name"].as_str().unwrap(), prompt["text"].as_str().unwrap());
+            let found = states(&encoder, text, &encoder.limit(PROMPT_TOKENS)).unwrap();
+            assert_near(&found.states, &fixture.tensors[&format!("prompt.{name}.states")], name);
+            assert_eq!((found.length, found.cut.is_some()), (found.states.dim(1).unwrap(), name == "long"), "{name}");
+        }
+    }
 }
