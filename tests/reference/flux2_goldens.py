@@ -33,6 +33,7 @@ from text_to_image import (
     quiet,
     randomise_norms,
     save,
+    save_in_shards,
     silence_fast_frequencies,
 )
 from tiny_models import read_json, vae_config, write_json
@@ -205,9 +206,7 @@ def publish_distilled(folder: Path) -> None:
 
 def publish_base(folder: Path) -> None:
     """The transformer in bf16 shards with an index; `is_distilled` is absent, as in the published index."""
-    transformer = Flux2Transformer2DModel.from_pretrained(folder / "transformer").to(torch.bfloat16)
-    shutil.rmtree(folder / "transformer")
-    transformer.save_pretrained(folder / "transformer", max_shard_size="200KB")
+    save_in_shards(Flux2Transformer2DModel.from_pretrained(folder / "transformer"), folder / "transformer", "200KB")
     path = folder / "model_index.json"
     index = read_json(path)
     del index["is_distilled"]

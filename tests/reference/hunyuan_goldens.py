@@ -25,6 +25,7 @@ from text_to_image import (
     quiet,
     randomise_norms,
     save,
+    save_in_shards,
     silence_fast_frequencies,
     steps_mask,
     t5_encoder,
@@ -80,7 +81,8 @@ def build_12(folder: Path) -> None:
 
 
 def build_11(folder: Path) -> None:
-    """HunyuanDiT 1.1: style and size are conditions, which its configuration does not mention; other shapes, shards."""
+    """HunyuanDiT 1.1: style and size are conditions, which its configuration does not mention; other shapes,
+    and transformer and T5 in bf16 shards."""
     torch.manual_seed(1)
     write_bert(folder / "tokenizer", bert_vocabulary())
     write_t5(folder / "tokenizer_2", train_t5(PIECES), as_tokenizer_json=True)
@@ -103,8 +105,8 @@ def build_11(folder: Path) -> None:
     )
     save(pipeline, folder)
     weights = folder / "transformer"
-    pipeline.transformer.save_pretrained(weights, max_shard_size="400KB")
-    (weights / "diffusion_pytorch_model.safetensors").unlink()
+    save_in_shards(pipeline.transformer, weights, "200KB")
+    save_in_shards(pipeline.text_encoder_2, folder / "text_encoder_2", "40KB")
     drop_keys(weights / "config.json", ("use_style_cond_and_image_meta_size",))
 
 

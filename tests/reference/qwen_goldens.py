@@ -4,8 +4,8 @@
 
 Writes `qwen-image/` (levels shifted by the number of image tokens and stretched to a last one, as published) and
 `qwen-image-wide/` (three levels in the VAE, linear shift, a tokenizer in which the template is longer than what is
-dropped of it): the model under `model/`, and beside it `golden.json`, `golden.safetensors` and one PNG per run.
-`tests/reference/README.md` lists every key.
+dropped of it; transformer and text encoder in bf16 shards, as published): the model under `model/`, and beside it
+`golden.json`, `golden.safetensors` and one PNG per run. `tests/reference/README.md` lists every key.
 
 The weights are random. The model predicts a velocity, so its trajectories are bounded without training.
 """
@@ -34,8 +34,10 @@ from text_to_image import (
     quiet,
     randomise_norms,
     save,
+    save_in_shards,
     silence_fast_frequencies,
 )
+from tiny_models import read_json, write_json
 from tiny_tokenizers import write_qwen2
 from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration, Qwen2Tokenizer
 
@@ -60,6 +62,7 @@ class TinyQwen:
     merges: int
     knows_template: bool
     as_tokenizer_json: bool
+    in_shards: bool
     cached_run: str
     runs: tuple[Run, ...]
 
@@ -95,6 +98,7 @@ def models() -> tuple[TinyQwen, ...]:
             merges=420,
             knows_template=True,
             as_tokenizer_json=False,
+            in_shards=False,
             cached_run="short",
             runs=(
                 Run("short", "short", None, 1, STEPS, None, 64, 64),
@@ -132,6 +136,7 @@ def models() -> tuple[TinyQwen, ...]:
             merges=60,
             knows_template=False,
             as_tokenizer_json=True,
+            in_shards=True,
             cached_run="short",
             runs=(
                 Run("short", "short", None, 1, STEPS, None, 32, 40),
@@ -211,6 +216,16 @@ def build(model: TinyQwen, folder: Path) -> None:
     )
     liven(pipeline)
     save(pipeline, folder)
+    if model.in_shards:
+        publish_in_shards(pipeline, folder)
+
+
+def publish_in_shards(pipeline, folder: Path) -> None:
+    """As published: transformer and text encoder in bf16 shards with an index, and a key that no class knows."""
+    save_in_shards(pipeline.transformer, folder / "transformer", "200KB")
+    save_in_shards(pipeline.text_encoder, folder / "text_encoder", "30KB")
+    path = folder / "transformer" / "config.json"
+    write_json(path, read_json(path) | {"pooled_projection_dim": 768})
 
 
 @torch.no_grad()

@@ -361,6 +361,13 @@ def save(pipeline, folder: Path) -> None:
     published.rmdir()
 
 
+def save_in_shards(component, folder: Path, shard_size: str) -> None:
+    """Save a component in bf16, in shards with an index. It is in bf16 from then on."""
+    shutil.rmtree(folder)
+    component.to(torch.bfloat16).save_pretrained(folder, max_shard_size=shard_size)
+    assert list(folder.glob("*.index.json")), f"{folder}: shards of {shard_size} are not smaller than all of it"
+
+
 def quiet() -> None:
     """One thread, so that sums have one order on every machine, and no chatter."""
     torch.set_num_threads(1)
