@@ -15,6 +15,7 @@ mod flux;
 mod flux2;
 mod gemma;
 mod hunyuan;
+mod mistral;
 mod pixart;
 mod qwen3;
 mod qwen_image;
@@ -43,6 +44,7 @@ use flux::FluxConfig;
 use flux2::Flux2Config;
 use gemma::GemmaConfig;
 use hunyuan::HunyuanConfig;
+use mistral::MistralConfig;
 use pixart::PixArtConfig;
 use qwen_image::QwenImageConfig;
 use qwen_vl::QwenVlConfig;
@@ -72,6 +74,9 @@ pub enum RandomModelKind {
     FluxDev,
     /// `black-forest-labs/FLUX.1-schnell`, likewise.
     FluxSchnell,
+    /// `black-forest-labs/FLUX.2-dev`, its transformer of 32 billion parameters as a GGUF file in Q4_K, and of its text
+    /// encoder what reads.
+    Flux2Dev,
     /// `black-forest-labs/FLUX.2-klein-4B` with its Qwen3 encoder.
     Flux2Klein4b,
     /// `black-forest-labs/FLUX.2-klein-9B`, likewise.
@@ -97,13 +102,14 @@ pub enum RandomModelKind {
 
 impl RandomModelKind {
     /// All kinds.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::DitXl2At256,
         Self::DitXl2At512,
         Self::PixArtSigma,
         Self::Sd3Medium,
         Self::FluxDev,
         Self::FluxSchnell,
+        Self::Flux2Dev,
         Self::Flux2Klein4b,
         Self::Flux2Klein9b,
         Self::ZImageTurbo,
@@ -125,6 +131,7 @@ impl RandomModelKind {
             Self::Sd3Medium => "sd3-medium",
             Self::FluxDev => "flux-dev",
             Self::FluxSchnell => "flux-schnell",
+            Self::Flux2Dev => "flux2-dev",
             Self::Flux2Klein4b => "flux2-klein-4b",
             Self::Flux2Klein9b => "flux2-klein-9b",
             Self::ZImageTurbo => "z-image-turbo",
@@ -152,8 +159,9 @@ impl RandomModelKind {
             }
             Self::FluxDev => flux(true),
             Self::FluxSchnell => flux(false),
-            Self::Flux2Klein4b => Flux2Config::klein_4b().model(&Qwen3Config::with_4b(), &VaeConfig::flux2()),
-            Self::Flux2Klein9b => Flux2Config::klein_9b().model(&Qwen3Config::with_8b(), &VaeConfig::flux2()),
+            Self::Flux2Dev => Flux2Config::dev().dev_model(&MistralConfig::small_24b(), &VaeConfig::flux2()),
+            Self::Flux2Klein4b => Flux2Config::klein_4b().klein_model(&Qwen3Config::with_4b(), &VaeConfig::flux2()),
+            Self::Flux2Klein9b => Flux2Config::klein_9b().klein_model(&Qwen3Config::with_8b(), &VaeConfig::flux2()),
             Self::ZImageTurbo => ZImageConfig::turbo().model(&Qwen3Config::with_4b(), &VaeConfig::flux()),
             Self::ZImage => ZImageConfig::base().model(&Qwen3Config::with_4b(), &VaeConfig::flux()),
             Self::HunyuanDit => {

@@ -4,8 +4,8 @@ use afterimage_cache::{CacheBudget, CachePlan, ImageCache, Lane, ListShape};
 use afterimage_checkpoint::{ModelFolder, ModelIndex, Parameters};
 use candle_core::{DType, Device, Tensor};
 
+use super::flux2::Flux2Variant;
 use super::*;
-use crate::Canvas;
 use crate::families::{ConditioningBatch, FamilyParts, LoadedFamily, Rows, entry_of};
 use crate::text::EncoderSource;
 use crate::vae::Vae;
@@ -86,6 +86,8 @@ fn models_have_their_published_sizes() {
         (RandomModelKind::Sd3Medium, vec![2_084_951_104, 83_819_683, 123_650_304, 694_659_840, T5_XXL]),
         (RandomModelKind::FluxDev, vec![11_901_408_320, 83_819_683, 123_060_480, T5_XXL]),
         (RandomModelKind::FluxSchnell, vec![11_891_178_560, 83_819_683, 123_060_480, T5_XXL]),
+        // Of the text encoder without `vision_tower`, `multi_modal_projector` and `lm_head`.
+        (RandomModelKind::Flux2Dev, vec![32_223_281_152, 84_046_372, 22_901_314_560]),
         (RandomModelKind::Flux2Klein4b, vec![3_875_544_576, 84_046_372, QWEN3_4B]),
         (RandomModelKind::Flux2Klein9b, vec![9_078_581_248, 84_046_372, 8_190_735_360]),
         (RandomModelKind::ZImageTurbo, vec![6_154_908_736, 83_819_683, QWEN3_4B]),
@@ -212,7 +214,8 @@ fn z_image_runs_as_diffusers_saves_it_and_from_its_gguf_file() {
 #[test]
 fn flux2_klein_runs() {
     for (is_distilled, has_head) in [(true, false), (false, true)] {
-        let config = Flux2Config { layers: 1, single_layers: 2, heads: 2, is_distilled };
+        let variant = Flux2Variant::Klein { is_distilled };
+        let config = Flux2Config { layers: 1, single_layers: 2, heads: 2, variant };
         let text_encoder = Qwen3Config {
             size: 64,
             inner_size: 96,
@@ -223,8 +226,24 @@ fn flux2_klein_runs() {
             tokens: 261,
             has_head,
         };
-        assert_it_makes_pictures(&config.model(&text_encoder, &VaeConfig::tiny_flux2()));
+        assert_it_makes_pictures(&config.klein_model(&text_encoder, &VaeConfig::tiny_flux2()));
     }
+}
+
+/// Hidden states 10, 20 and 30 of the text encoder are read.
+#[test]
+fn flux2_dev_runs_from_its_gguf_file() {
+    let config = Flux2Config { layers: 1, single_layers: 2, heads: 2, variant: Flux2Variant::Dev };
+    let text_encoder = MistralConfig {
+        size: 256,
+        inner_size: 64,
+        layers: 30,
+        heads: 2,
+        key_value_heads: 1,
+        head_size: 8,
+        tokens: 276,
+    };
+    assert_it_makes_pictures(&config.dev_model(&text_encoder, &VaeConfig::tiny_flux2()));
 }
 
 #[test]
@@ -288,7 +307,7 @@ fn names_are_parsed_and_typos_answered() {
     assert_eq!(
         error,
         "no random model `dit-xl`; there are dit-xl-2-256, dit-xl-2-512, pixart-sigma, sd3-medium, flux-dev, flux-schnell, \
-         flux2-klein-4b, flux2-klein-9b, z-image-turbo, z-image, hunyuan-dit, qwen-image, sana-1.5, sana-sprint, \
+         flux2-dev, flux2-klein-4b, flux2-klein-9b, z-image-turbo, z-image, hunyuan-dit, qwen-image, sana-1.5, sana-sprint, \
          tiny-dit, tiny-dit-sd-vae"
     );
 }

@@ -16,6 +16,30 @@ const CLIP_MAX_LENGTH: usize = 77;
 const QWEN_TOKENS: [(&str, bool); 5] =
     [("<|endoftext|>", true), ("<|im_start|>", true), ("<|im_end|>", true), ("<think>", false), ("</think>", false)];
 
+/// Mistral's special tokens at their published ids, among them those that the chat template consists of.
+const MISTRAL_TOKENS: [&str; 20] = [
+    "<unk>",
+    "<s>",
+    "</s>",
+    "[INST]",
+    "[/INST]",
+    "[AVAILABLE_TOOLS]",
+    "[/AVAILABLE_TOOLS]",
+    "[TOOL_RESULTS]",
+    "[/TOOL_RESULTS]",
+    "[TOOL_CALLS]",
+    "[IMG]",
+    "<pad>",
+    "[IMG_BREAK]",
+    "[IMG_END]",
+    "[PREFIX]",
+    "[MIDDLE]",
+    "[SUFFIX]",
+    "[SYSTEM_PROMPT]",
+    "[/SYSTEM_PROMPT]",
+    "[TOOL_CONTENT]",
+];
+
 pub(super) enum TokenizerKind {
     /// Filled up with the end token.
     Clip,
@@ -25,6 +49,7 @@ pub(super) enum TokenizerKind {
     Qwen2,
     Bert,
     Gemma,
+    Mistral,
 }
 
 impl TokenizerKind {
@@ -35,6 +60,7 @@ impl TokenizerKind {
             Self::Qwen2 => "Qwen2Tokenizer",
             Self::Bert => "BertTokenizer",
             Self::Gemma => "GemmaTokenizerFast",
+            Self::Mistral => "PixtralProcessor",
         }
     }
 
@@ -46,6 +72,7 @@ impl TokenizerKind {
             Self::Qwen2 => write_qwen2(folder),
             Self::Bert => write_bert(folder),
             Self::Gemma => write_gemma(folder),
+            Self::Mistral => write_mistral(folder),
         }
     }
 }
@@ -157,6 +184,41 @@ fn write_gemma(folder: &Path) -> Result<(), DiffusionError> {
             "pad_token": "<pad>",
             "padding_side": "left",
             "tokenizer_class": "GemmaTokenizer",
+            "unk_token": "<unk>",
+        }),
+    )
+}
+
+/// Bytes behind the special tokens, and no merges.
+fn write_mistral(folder: &Path) -> Result<(), DiffusionError> {
+    let bytes = byte_characters();
+    let tokens = MISTRAL_TOKENS.map(str::to_owned).into_iter().chain(bytes.iter().map(char::to_string));
+    let vocabulary: Map<String, Value> = tokens.zip(0..).map(|(token, id): (String, u32)| (token, json!(id))).collect();
+    let special = |(id, content): (usize, &&str)| {
+        json!({
+            "id": id, "content": content, "special": true,
+            "lstrip": false, "normalized": false, "rstrip": false, "single_word": false,
+        })
+    };
+    let added: Vec<_> = MISTRAL_TOKENS.iter().enumerate().map(special).collect();
+    write_json(
+        &folder.join("tokenizer.json"),
+        &json!({
+            "version": "1.0",
+            "added_tokens": added,
+            "pre_tokenizer": {"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": false},
+            "model": {"type": "BPE", "vocab": vocabulary, "merges": []},
+        }),
+    )?;
+    write_json(
+        &folder.join("tokenizer_config.json"),
+        &json!({
+            "bos_token": "<s>",
+            "eos_token": "</s>",
+            "pad_token": "<pad>",
+            "padding_side": "left",
+            "processor_class": "PixtralProcessor",
+            "tokenizer_class": "LlamaTokenizerFast",
             "unk_token": "<unk>",
         }),
     )

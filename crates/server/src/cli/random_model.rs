@@ -13,8 +13,8 @@ use crate::terminal;
 #[derive(Debug, clap::Args)]
 pub(super) struct RandomModelArgs {
     /// The model whose configuration is copied: `dit-xl-2-256`, `dit-xl-2-512`, `pixart-sigma`, `hunyuan-dit`,
-    /// `sd3-medium`, `flux-dev`, `flux-schnell`, `z-image-turbo` or `qwen-image` (these four with the transformer as a
-    /// GGUF file in Q4_K), `z-image`, `flux2-klein-4b`, `flux2-klein-9b`, `sana-1.5` or `sana-sprint` (both of 1.6 billion
+    /// `sd3-medium`, `flux-dev`, `flux-schnell`, `flux2-dev`, `z-image-turbo` or `qwen-image` (these five with the
+    /// transformer as a GGUF file in Q4_K), `z-image`, `flux2-klein-4b`, `flux2-klein-9b`, `sana-1.5` or `sana-sprint` (both of 1.6 billion
     /// parameters), `tiny-dit` (a few small blocks, for tests), or `tiny-dit-sd-vae` (the same with the VAE of the first
     /// two)
     #[arg(long, env = "AFTERIMAGE_LIKE", hide_env_values = true, value_name = "MODEL")]
