@@ -53,7 +53,7 @@ pub(super) struct GenerateArgs {
     /// Denoising steps, 1 to 200 [default: the model's]
     #[arg(long, env = "AFTERIMAGE_STEPS", hide_env_values = true, allow_negative_numbers = true)]
     steps: Option<i64>,
-    /// Strength of classifier-free guidance, 0 to 20; up to 1 it is off [default: the model's]
+    /// Strength of classifier-free guidance, 0 to 20; up to 1 (of Z-Image at 0) it is off [default: the model's]
     #[arg(
         long,
         env = "AFTERIMAGE_GUIDANCE_SCALE",
@@ -62,7 +62,7 @@ pub(super) struct GenerateArgs {
         value_name = "SCALE"
     )]
     guidance_scale: Option<f64>,
-    /// Strength of guidance by a second forward, for FLUX and Qwen-Image: 0 to 20; up to 1 it is off [default: 1]
+    /// Strength of guidance by a second forward, for FLUX.1 and Qwen-Image: 0 to 20; up to 1 it is off [default: 1]
     #[arg(
         long,
         env = "AFTERIMAGE_TRUE_CFG_SCALE",

@@ -10,7 +10,7 @@ const MOST_GUIDANCE: f64 = 20.0;
 /// Guidance by a second forward.
 #[derive(Debug, clap::Args)]
 pub(super) struct TrueCfgArg {
-    /// Strength of guidance by a second forward, for FLUX and Qwen-Image: 0 to 20; up to 1 it is off [default: 1]
+    /// Strength of guidance by a second forward, for FLUX.1 and Qwen-Image: 0 to 20; up to 1 it is off [default: 1]
     #[arg(long, env = "AFTERIMAGE_TRUE_CFG_SCALE", hide_env_values = true, allow_negative_numbers = true,
         value_name = "SCALE", value_parser = scale)]
     pub(super) true_cfg_scale: Option<f64>,

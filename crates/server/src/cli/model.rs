@@ -87,8 +87,8 @@ pub(super) struct ModelArgs {
     /// does]
     #[arg(long, env = "AFTERIMAGE_TEXT_ENCODER_DEVICE", hide_env_values = true, value_name = "DEVICE")]
     text_encoder_device: Option<DeviceSpec>,
-    /// Tokens of a prompt that the last text encoder reads, 1 to 512; longer prompts are cut [default: as in the model's
-    /// pipeline]
+    /// Tokens of a prompt that the last text encoder reads, 1 to 512, of Qwen-Image to 1024; longer prompts are cut
+    /// [default: as in the model's pipeline]
     #[arg(long, env = "AFTERIMAGE_MAX_SEQUENCE_LENGTH", hide_env_values = true, value_name = "TOKENS")]
     max_sequence_length: Option<usize>,
     /// Noise scheduler of requests that name none, by its diffusers class name; also for a model whose own is not

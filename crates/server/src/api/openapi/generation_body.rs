@@ -48,11 +48,11 @@ pub(in crate::api) struct GenerationBody {
     /// Denoising steps; absent: the model's default
     #[schema(minimum = 1, maximum = 200)]
     num_inference_steps: Option<i64>,
-    /// Strength of guidance; up to 1 classifier-free guidance is off. Distilled models (FLUX dev) take it as an input.
-    /// Absent: the model's default. Qwen-Image takes none, FLUX.2 klein no more than 1 where it is distilled
+    /// Strength of guidance; up to 1, with Z-Image at 0, classifier-free guidance is off. Distilled models (FLUX dev) take
+    /// it as an input. Absent: the model's default. Qwen-Image takes none, FLUX.2 klein no more than 1 where it is distilled
     #[schema(minimum = 0, maximum = 20)]
     guidance_scale: Option<f64>,
-    /// FLUX and Qwen-Image: classifier-free guidance away from `negative_prompt` by a second forward per step; up to 1 it
+    /// FLUX.1 and Qwen-Image: classifier-free guidance away from `negative_prompt` by a second forward per step; up to 1 it
     /// is off. Qwen-Image also needs a `negative_prompt`, which may be blank
     #[schema(minimum = 0, maximum = 20)]
     true_cfg_scale: Option<f64>,

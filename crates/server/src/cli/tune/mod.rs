@@ -59,7 +59,7 @@ pub(super) struct TuneArgs {
     /// Denoising steps, 1 to 200 [default: the model's]
     #[arg(long, env = "AFTERIMAGE_STEPS", hide_env_values = true, value_parser = count::<1, MOST_STEPS>)]
     steps: Option<usize>,
-    /// Strength of classifier-free guidance, 0 to 20; up to 1 it is off [default: the model's]
+    /// Strength of classifier-free guidance, 0 to 20; up to 1 (of Z-Image at 0) it is off [default: the model's]
     #[arg(long, env = "AFTERIMAGE_GUIDANCE_SCALE", hide_env_values = true, allow_negative_numbers = true,
         value_name = "SCALE", value_parser = scale)]
     guidance_scale: Option<f64>,
