@@ -5,10 +5,10 @@ use std::ops::Range;
 
 use super::head::Head;
 use crate::gemm::{Product, StripValue, Value};
-use crate::simd::Simd;
+use crate::simd::{MOST_LANES, Simd};
 
 /// Values of the widest square.
-const MOST_SQUARE: usize = 16 * 16;
+const MOST_SQUARE: usize = MOST_LANES * MOST_LANES;
 
 impl<T: Value> Head<'_, T> {
     /// `[step of channels, query, channel of the step]`; queries that are missing in the last panel are 0, and so is the

@@ -3,7 +3,7 @@
 use half::bf16;
 use half::slice::HalfFloatSliceExt;
 
-use crate::simd::Simd;
+use crate::simd::{MOST_LANES, Simd};
 
 mod sealed {
     pub trait Sealed {}
@@ -90,9 +90,6 @@ pub trait Value: sealed::Sealed + Copy + Send + Sync + 'static {
         }
     }
 }
-
-/// Lanes of the widest registers.
-const MOST_LANES: usize = 16;
 
 impl Value for f32 {
     const IS_BF16: bool = false;

@@ -14,6 +14,9 @@ mod x86_avx512;
 pub use self::isa::{Isa, IsaError};
 use self::portable::{Arrays, Portable};
 
+/// Lanes of the widest registers.
+pub(crate) const MOST_LANES: usize = 16;
+
 /// The registers of one instruction set. A value of the type stands for the proof that the CPU has them.
 pub(crate) trait Simd: Copy + Send + Sync + 'static {
     /// A register of f32.
@@ -94,7 +97,10 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     unsafe fn store_pairs(self, pairs: Self::Pairs, values: *mut u16);
 
     /// Pairs of values rounded as by [`Self::store_bf16`].
-    fn pairs_of(self, early: Self::Lanes, late: Self::Lanes) -> Self::Pairs;
+    #[inline(always)]
+    fn pairs_of(self, early: Self::Lanes, late: Self::Lanes) -> Self::Pairs {
+        rounded_pairs(self, early, late)
+    }
 
     /// Transposes a square of [`Self::COUNT`] rows of as many values of 32 bits. Rows begin `from.1` and `to.1` values apart.
     ///
@@ -128,6 +134,21 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
 fn widened_pair_products<S: Simd>(simd: S, a: S::Pairs, b: S::Pairs, c: S::Lanes) -> S::Lanes {
     let ((a_early, a_late), (b_early, b_late)) = (simd.widen(a), simd.widen(b));
     simd.mul_add(a_early, b_early, simd.mul_add(a_late, b_late, c))
+}
+
+/// [`Simd::pairs_of`] where rounding is no instruction.
+#[inline(always)]
+fn rounded_pairs<S: Simd>(simd: S, early: S::Lanes, late: S::Lanes) -> S::Pairs {
+    let (mut narrow, mut pairs) = ([[0u16; MOST_LANES]; 2], [[0u16; 2]; MOST_LANES]);
+    // SAFETY: no register has more lanes.
+    unsafe {
+        simd.store_bf16(early, narrow[0].as_mut_ptr());
+        simd.store_bf16(late, narrow[1].as_mut_ptr());
+        for (lane, pair) in pairs.iter_mut().enumerate() {
+            *pair = [narrow[0][lane], narrow[1][lane]];
+        }
+        simd.load_pairs(pairs.as_ptr().cast())
+    }
 }
 
 /// Work that is compiled for every instruction set.

@@ -152,11 +152,6 @@ impl<const COUNT: usize> Simd for Arrays<COUNT> {
     }
 
     #[inline(always)]
-    fn pairs_of(self, early: Self::Lanes, late: Self::Lanes) -> Self::Pairs {
-        std::array::from_fn(|lane| [early[lane], late[lane]].map(|value| bf16::from_f32(value).to_bits()))
-    }
-
-    #[inline(always)]
     fn widen(self, pairs: Self::Pairs) -> (Self::Lanes, Self::Lanes) {
         let half = |index: usize| each(|lane| f32::from_bits(u32::from(pairs[lane][index]) << 16));
         (half(0), half(1))

@@ -153,17 +153,6 @@ impl Simd for Avx2 {
     }
 
     #[inline(always)]
-    fn pairs_of(self, early: __m256, late: __m256) -> __m256i {
-        let mut narrow = [[0u16; 8]; 2];
-        unsafe {
-            self.store_bf16(early, narrow[0].as_mut_ptr());
-            self.store_bf16(late, narrow[1].as_mut_ptr());
-            let [early, late] = narrow.map(|values| _mm256_cvtepu16_epi32(_mm_loadu_si128(values.as_ptr().cast())));
-            _mm256_or_si256(early, _mm256_slli_epi32::<16>(late))
-        }
-    }
-
-    #[inline(always)]
     unsafe fn transpose(self, from: (*const u32, usize), to: (*mut u32, usize)) {
         unsafe {
             let mut rows = [_mm256_setzero_ps(); 8];

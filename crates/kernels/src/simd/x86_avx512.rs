@@ -11,7 +11,7 @@ use std::arch::x86_64::{
     _mm512_storeu_si512, _mm512_sub_ps, _mm512_unpackhi_pd, _mm512_unpackhi_ps, _mm512_unpacklo_pd, _mm512_unpacklo_ps,
 };
 
-use super::{Kernel, Simd, widened_pair_products};
+use super::{Kernel, Simd, rounded_pairs, widened_pair_products};
 
 /// Sixteen lanes.
 #[derive(Debug, Clone, Copy)]
@@ -169,12 +169,8 @@ impl<const BF16: bool> Simd for Avx512<BF16> {
                     |lanes| _mm512_cvtepu16_epi32(std::mem::transmute::<__m256bh, __m256i>(_mm512_cvtneps_pbh(lanes)));
                 return _mm512_or_si512(narrow(early), _mm512_slli_epi32::<16>(narrow(late)));
             }
-            let mut narrow = [[0u16; 16]; 2];
-            self.store_bf16(early, narrow[0].as_mut_ptr());
-            self.store_bf16(late, narrow[1].as_mut_ptr());
-            let [early, late] = narrow.map(|values| _mm512_cvtepu16_epi32(_mm256_loadu_si256(values.as_ptr().cast())));
-            _mm512_or_si512(early, _mm512_slli_epi32::<16>(late))
         }
+        rounded_pairs(self, early, late)
     }
 
     #[inline(always)]
