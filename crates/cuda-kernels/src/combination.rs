@@ -1,15 +1,15 @@
 //! Sums of weighted tensors.
 
-use std::marker::PhantomData;
-
 use crate::error::KernelError;
 use crate::kernel::Kernel;
-use crate::launch::{Launch, Parameters, Span, are_wide, at_least, count};
+use crate::launch::{AccessKernels, Launch, Parameters, Span, are_wide, at_least};
 use crate::value_type::ValueType;
 
 const OPERATOR: &str = "combination";
-/// As in the kernels.
-const THREADS: u32 = 256;
+const KERNELS: AccessKernels = AccessKernels {
+    wide: [Kernel::CombineF32, Kernel::CombineF16, Kernel::CombineBf16],
+    any: [Kernel::CombineAnyF32, Kernel::CombineAnyF16, Kernel::CombineAnyBf16],
+};
 
 /// The sum of terms, one after the other, computed in f32.
 #[derive(Debug, Clone, Copy)]
@@ -83,24 +83,9 @@ impl<'a> Combination<'a> {
                 unused: 0,
             };
         }
-        let parameters = CombinationParameters {
-            output: at_least(Some(output), length, OPERATOR, "output")?,
-            accesses: count(length / if is_wide { value_type.widest() } else { 1 }, OPERATOR, "accesses")?,
-            terms: terms.len() as u32,
-            term,
-        };
-        let kernels = if is_wide {
-            [Kernel::CombineF32, Kernel::CombineF16, Kernel::CombineBf16]
-        } else {
-            [Kernel::CombineAnyF32, Kernel::CombineAnyF16, Kernel::CombineAnyBf16]
-        };
-        Ok(Launch {
-            kernel: value_type.of(kernels),
-            blocks: [parameters.accesses.div_ceil(THREADS), 1, 1],
-            threads: THREADS,
-            shared_bytes: 0,
-            parameters,
-            operands: PhantomData,
+        let output = at_least(Some(output), length, OPERATOR, "output")?;
+        KERNELS.launch(OPERATOR, (length, value_type), is_wide, |accesses| {
+            Ok(CombinationParameters { output, accesses, terms: terms.len() as u32, term })
         })
     }
 }

@@ -1,16 +1,16 @@
 //! What follows a matrix product.
 
-use std::marker::PhantomData;
-
 use crate::activation::Activation;
 use crate::error::KernelError;
 use crate::kernel::Kernel;
-use crate::launch::{Launch, Parameters, Span, are_wide, at_least, count};
+use crate::launch::{AccessKernels, Launch, Parameters, Span, are_wide, at_least, count};
 use crate::value_type::ValueType;
 
 const OPERATOR: &str = "epilogue";
-/// As in the kernels.
-const THREADS: u32 = 256;
+const KERNELS: AccessKernels = AccessKernels {
+    wide: [Kernel::EpilogueF32, Kernel::EpilogueF16, Kernel::EpilogueBf16],
+    any: [Kernel::EpilogueAnyF32, Kernel::EpilogueAnyF16, Kernel::EpilogueAnyBf16],
+};
 
 /// `activation(x + bias) * gate + residual`, or `(x + bias) * activation(gate) + residual`; what is absent changes nothing.
 #[derive(Debug, Clone, Copy)]
@@ -85,33 +85,21 @@ impl<'a> Epilogue<'a> {
         let is_wide = are_wide(&[Some(x), bias, factors, residual, Some(output)], outputs, value_type)
             && x_stride.is_multiple_of(widest)
             && gate_stride.is_multiple_of(widest);
-        let accesses = rows * outputs / if is_wide { widest } else { 1 };
-        let parameters = EpilogueParameters {
-            x: at_least(Some(x), of_rows(rows, x_stride), OPERATOR, "x")?,
-            bias: at_least(bias, outputs, OPERATOR, "bias")?,
-            gate: at_least(factors, of_rows(rows.div_ceil(tokens), gate_stride), OPERATOR, "gate")?,
-            residual: at_least(residual, rows * outputs, OPERATOR, "residual")?,
-            output: at_least(Some(output), rows * outputs, OPERATOR, "output")?,
-            accesses: count(accesses, OPERATOR, "accesses")?,
-            outputs: count(outputs, OPERATOR, "a row")?,
-            x_stride: count(x_stride, OPERATOR, "stride of x")?,
-            gate_stride: count(gate_stride, OPERATOR, "stride of the gate")?,
-            tokens: count(tokens, OPERATOR, "rows of a gate")?,
-            activation: Activation::number(activation),
-            activates_gate: gate.is_some_and(|gate| gate.is_activated).into(),
-        };
-        let kernels = if is_wide {
-            [Kernel::EpilogueF32, Kernel::EpilogueF16, Kernel::EpilogueBf16]
-        } else {
-            [Kernel::EpilogueAnyF32, Kernel::EpilogueAnyF16, Kernel::EpilogueAnyBf16]
-        };
-        Ok(Launch {
-            kernel: value_type.of(kernels),
-            blocks: [parameters.accesses.div_ceil(THREADS), 1, 1],
-            threads: THREADS,
-            shared_bytes: 0,
-            parameters,
-            operands: PhantomData,
+        KERNELS.launch(OPERATOR, (rows * outputs, value_type), is_wide, |accesses| {
+            Ok(EpilogueParameters {
+                x: at_least(Some(x), of_rows(rows, x_stride), OPERATOR, "x")?,
+                bias: at_least(bias, outputs, OPERATOR, "bias")?,
+                gate: at_least(factors, of_rows(rows.div_ceil(tokens), gate_stride), OPERATOR, "gate")?,
+                residual: at_least(residual, rows * outputs, OPERATOR, "residual")?,
+                output: at_least(Some(output), rows * outputs, OPERATOR, "output")?,
+                accesses,
+                outputs: count(outputs, OPERATOR, "a row")?,
+                x_stride: count(x_stride, OPERATOR, "stride of x")?,
+                gate_stride: count(gate_stride, OPERATOR, "stride of the gate")?,
+                tokens: count(tokens, OPERATOR, "rows of a gate")?,
+                activation: Activation::number(activation),
+                activates_gate: gate.is_some_and(|gate| gate.is_activated).into(),
+            })
         })
     }
 }

@@ -116,6 +116,40 @@ pub(crate) fn threads_for(size: usize, values: usize, most: u32) -> u32 {
     u32::try_from(warps * 32).unwrap_or(most).min(most)
 }
 
+/// Kernels of whose threads each has one access of values that lie side by side: 16 bytes, or one value where operands do not
+/// allow that.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct AccessKernels {
+    /// In the order of [`ValueType::of`].
+    pub(crate) wide: [Kernel; 3],
+    pub(crate) any: [Kernel; 3],
+}
+
+impl AccessKernels {
+    /// Of a block, as in the kernels.
+    const THREADS: u32 = 256;
+
+    /// Over so many values, with parameters for a number of accesses.
+    pub(crate) fn launch<'a, P>(
+        self,
+        operator: &'static str,
+        (values, value_type): (usize, ValueType),
+        is_wide: bool,
+        parameters: impl FnOnce(u32) -> Result<P, KernelError>,
+    ) -> Result<Launch<'a, P>, KernelError> {
+        let (kernels, together) = if is_wide { (self.wide, value_type.widest()) } else { (self.any, 1) };
+        let accesses = count(values / together, operator, "accesses")?;
+        Ok(Launch {
+            kernel: value_type.of(kernels),
+            blocks: [accesses.div_ceil(Self::THREADS), 1, 1],
+            threads: Self::THREADS,
+            shared_bytes: 0,
+            parameters: parameters(accesses)?,
+            operands: PhantomData,
+        })
+    }
+}
+
 /// Whether all of these can be read and written 16 bytes at a time in rows of `size` values.
 pub(crate) fn are_wide(spans: &[Option<Span<'_>>], size: usize, value_type: ValueType) -> bool {
     size.is_multiple_of(value_type.widest()) && spans.iter().flatten().all(|span| span.is_aligned())
