@@ -113,6 +113,14 @@ kernels! {
         EpilogueAnyF16 = epilogue_any_f16,
         EpilogueAnyBf16 = epilogue_any_bf16,
     }
+    float8 {
+        WidenF32 = widen_f32,
+        WidenF16 = widen_f16,
+        WidenBf16 = widen_bf16,
+        WidenAnyF32 = widen_any_f32,
+        WidenAnyF16 = widen_any_f16,
+        WidenAnyBf16 = widen_any_bf16,
+    }
     group_norm {
         GroupMomentsF32 = group_moments_f32,
         GroupMomentsF16 = group_moments_f16,

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use ::safetensors::Dtype;
+use candle_core::DType;
 use candle_core::quantized::GgmlDType;
 
 use super::float8::Float8;
@@ -34,6 +35,17 @@ impl Encoding {
             Self::Blocks(dtype) => elements / dtype.block_size() * dtype.type_size(),
         }
     }
+
+    /// Bytes that so many elements of a matrix take beside these while a product in `dtype` is taken, where all of them are
+    /// widened together: blocks are so by way of f32.
+    pub(crate) fn widened_bytes(self, elements: usize, dtype: DType) -> u64 {
+        let bytes = match self {
+            Self::Plain(_) => 0,
+            Self::Blocks(_) if dtype != DType::F32 => dtype.size_in_bytes() + DType::F32.size_in_bytes(),
+            Self::Float8(_) | Self::Blocks(_) => dtype.size_in_bytes(),
+        };
+        elements as u64 * bytes as u64
+    }
 }
 
 impl fmt::Display for Encoding {
@@ -42,6 +54,25 @@ impl fmt::Display for Encoding {
             Self::Plain(dtype) => dtype.fmt(f),
             Self::Float8(format) => format.fmt(f),
             Self::Blocks(dtype) => write!(f, "{dtype:?}"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_narrower_than_products_is_widened() {
+        let (float8, blocks) = (Encoding::from(Dtype::F8_E4M3), Encoding::Blocks(GgmlDType::Q4K));
+        for (encoding, dtype, expected) in [
+            (Encoding::from(Dtype::BF16), DType::F32, 0),
+            (float8, DType::BF16, 200),
+            (float8, DType::F32, 400),
+            (blocks, DType::BF16, 600),
+            (blocks, DType::F32, 400),
+        ] {
+            assert_eq!(encoding.widened_bytes(100, dtype), expected, "{encoding} for {dtype:?}");
         }
     }
 }

@@ -105,12 +105,11 @@ impl Entry {
                 let rows = BlockRows::new(blocks, self.stored::<u16>(source)?, columns);
                 Ok(StoredMatrix::blocks(rows, self.shape[0]))
             }
-            Encoding::Float8(format) if device.is_cpu() => {
+            Encoding::Float8(format) => {
                 let scale = Scale::joined(self.parts.iter().map(|part| (&part.scale, part.shape[0])));
                 let rows = Float8Rows::new(format, self.stored::<u8>(source)?, scale, columns);
                 Ok(StoredMatrix::float8(rows, self.shape[0]))
             }
-            Encoding::Float8(_) => Ok(StoredMatrix::dense(self.read(name, sources, dtype, device)?)),
             Encoding::Plain(stored) => {
                 let kept = self.kept_dtype(stored, dtype, device);
                 Ok(StoredMatrix::dense(self.read(name, sources, kept, device)?))
@@ -135,11 +134,16 @@ impl Entry {
         let elements = self.shape.iter().product::<usize>() as u64;
         let in_dtype = |dtype: DType| elements * dtype.size_in_bytes() as u64;
         match self.parts[0].encoding {
-            Encoding::Blocks(_) if self.shape.len() == 2 => self.bytes(),
-            Encoding::Float8(_) if self.shape.len() == 2 && device.is_cpu() => self.bytes(),
+            Encoding::Blocks(_) | Encoding::Float8(_) if self.shape.len() == 2 => self.bytes(),
             Encoding::Plain(stored) if self.shape.len() == 2 => in_dtype(self.kept_dtype(stored, dtype, device)),
             _ => in_dtype(dtype),
         }
+    }
+
+    /// Bytes that a product with the matrix takes for its widened values, where it was read for products in `dtype`. The CPU
+    /// widens a few rows at a time.
+    pub(crate) fn widened_bytes(&self, dtype: DType, device: &Device) -> u64 {
+        if device.is_cpu() { 0 } else { self.parts[0].encoding.widened_bytes(self.shape.iter().product(), dtype) }
     }
 
     /// All bytes as they are stored.

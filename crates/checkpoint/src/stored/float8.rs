@@ -136,6 +136,21 @@ impl Float8Rows {
         Self { format, bytes, scale, columns }
     }
 
+    /// What the numbers are.
+    pub fn format(&self) -> Float8 {
+        self.format
+    }
+
+    /// A byte for each number, row by row.
+    pub fn numbers(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// What they are multiplied with.
+    pub fn scale(&self) -> &Scale {
+        &self.scale
+    }
+
     /// Numbers in a row.
     pub fn columns(&self) -> usize {
         self.columns

@@ -15,12 +15,15 @@ pub struct LoadedBytes {
     pub read: u64,
     /// They were only looked at, and will take as much when the component is loaded.
     pub on_demand: u64,
+    /// The largest matrix that is widened for its products as a whole takes so much for that time.
+    pub widened: u64,
 }
 
 #[derive(Debug, Default)]
 pub(super) struct Counters {
     read: AtomicU64,
     on_demand: AtomicU64,
+    widened: AtomicU64,
 }
 
 impl LoadedWeights {
@@ -45,8 +48,13 @@ impl Counters {
         self.on_demand.fetch_add(bytes, Ordering::Relaxed);
     }
 
+    /// Notes a matrix that is widened as a whole.
+    pub(super) fn note_widened(&self, bytes: u64) {
+        self.widened.fetch_max(bytes, Ordering::Relaxed);
+    }
+
     fn bytes(&self) -> LoadedBytes {
         let value = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        LoadedBytes { read: value(&self.read), on_demand: value(&self.on_demand) }
+        LoadedBytes { read: value(&self.read), on_demand: value(&self.on_demand), widened: value(&self.widened) }
     }
 }

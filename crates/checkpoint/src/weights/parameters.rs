@@ -22,7 +22,7 @@ pub struct Parameters {
 enum Matrices {
     Read(Arc<Weights>),
     /// They are tensors like others.
-    Unread,
+    Unread(Arc<Weights>),
     Recorded(Recorder),
 }
 
@@ -33,8 +33,8 @@ impl Parameters {
 
     /// Tensors without contents: only what headers say is looked at.
     pub fn unread(weights: Arc<Weights>, dtype: DType, device: &Device) -> Self {
-        let builder = VarBuilder::from_backend(Box::new(UnreadWeights(weights)), dtype, device.clone());
-        Self { builder, matrices: Matrices::Unread }
+        let unread = Box::new(UnreadWeights(Arc::clone(&weights)));
+        Self { builder: VarBuilder::from_backend(unread, dtype, device.clone()), matrices: Matrices::Unread(weights) }
     }
 
     /// Tensors of whatever names and shapes are asked for, which are noted. They are zeros that take no memory.
@@ -57,12 +57,25 @@ impl Parameters {
 
     /// The weight of a linear layer, `[outputs, inputs]`.
     pub fn matrix(&self, outputs: usize, inputs: usize, name: &str) -> Result<StoredMatrix> {
+        let matrix = self.table(outputs, inputs, name)?;
+        match &self.matrices {
+            Matrices::Read(weights) | Matrices::Unread(weights) => {
+                let noted = weights.note_products(&self.path(name), self.dtype(), self.device());
+                noted.map_err(into_candle)?;
+            }
+            Matrices::Recorded(_) => (),
+        }
+        Ok(matrix)
+    }
+
+    /// Rows that are looked up one by one, `[outputs, inputs]`: a matrix without products.
+    pub fn table(&self, outputs: usize, inputs: usize, name: &str) -> Result<StoredMatrix> {
         match &self.matrices {
             Matrices::Read(weights) => {
                 let taken = weights.take_matrix(&self.path(name), (outputs, inputs), self.dtype(), self.device());
                 taken.map_err(into_candle)
             }
-            Matrices::Unread => Ok(StoredMatrix::dense(self.get((outputs, inputs), name)?)),
+            Matrices::Unread(_) => Ok(StoredMatrix::dense(self.get((outputs, inputs), name)?)),
             Matrices::Recorded(recorder) => {
                 recorder.note(&self.path(name), &[outputs, inputs], true);
                 Ok(StoredMatrix::dense(no_memory((outputs, inputs), self.dtype(), self.device())?))

@@ -31,7 +31,7 @@ impl Weights {
         }
     }
 
-    /// The weight of a linear layer, `[outputs, inputs]`, for products in `dtype`.
+    /// A matrix `[outputs, inputs]` in as little memory as keeps its values.
     pub(super) fn take_matrix(
         &self,
         name: &str,
@@ -49,6 +49,15 @@ impl Weights {
             Some(arrangement) => Ok(arrangement.undone_matrix(loaded)?),
             None => Ok(loaded),
         }
+    }
+
+    /// Notes that products will be taken with a matrix in `dtype`.
+    pub(super) fn note_products(&self, name: &str, dtype: DType, device: &Device) -> Result<(), CheckpointError> {
+        let bytes = self.find(name, None)?.widened_bytes(dtype, device);
+        if let Some(counters) = self.counters.get() {
+            counters.note_widened(bytes);
+        }
+        Ok(())
     }
 
     /// As [`Self::take`], with zeros for what is in the file.

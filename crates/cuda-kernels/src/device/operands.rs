@@ -29,7 +29,7 @@ macro_rules! numbers {
     };
 }
 
-numbers!(f32, half::f16, half::bf16, u32);
+numbers!(f32, half::f16, half::bf16, u32, u8);
 
 /// Operands of one launch on a stream. They are marked as in use until it has been launched.
 pub struct Operands<'a> {

@@ -6,6 +6,7 @@
 mod attention;
 mod combination;
 mod epilogue;
+mod float8;
 mod functions;
 mod group_norm;
 mod layer_norm;
@@ -33,6 +34,7 @@ pub fn run<M: Machine>(machine: &M, mut done: impl FnMut(&Report)) {
     done(&reduction::check(machine));
     done(&unfold::check(machine));
     done(&combination::check(machine));
+    done(&float8::check(machine));
 }
 
 #[cfg(test)]
@@ -92,6 +94,11 @@ mod tests {
     #[test]
     fn combinations() {
         passes(combination::check);
+    }
+
+    #[test]
+    fn widened_fp8() {
+        passes(float8::check);
     }
 
     #[test]

@@ -27,7 +27,7 @@ enum Values {
 impl TokenTable {
     /// Of so many tokens with vectors of `size`.
     pub(crate) fn load(tokens: usize, size: usize, parameters: &Parameters) -> Result<Self> {
-        let values = match parameters.matrix(tokens, size, "weight")?.values {
+        let values = match parameters.table(tokens, size, "weight")?.values {
             MatrixValues::Plain(values) => Values::Plain(values),
             MatrixValues::Float8(rows) => Values::Float8(rows),
             MatrixValues::Blocks(rows) => Values::Blocks(rows),

@@ -1,15 +1,20 @@
 //! Tensors on a GPU as what the kernels of this project take there.
 
-use candle_core::{DType, Tensor};
+use candle_core::{DType, Device, Tensor};
 
 /// Whether it is where those kernels run, in a dtype that they compute with.
 pub(super) fn has_kernels(x: &Tensor) -> bool {
-    let is_supported = matches!(x.dtype(), DType::F32 | DType::F16 | DType::BF16);
-    cfg!(feature = "cuda") && x.device().is_cuda() && is_supported
+    runs_kernels(x.device(), x.dtype())
+}
+
+/// Whether those kernels run there, and compute with values of this dtype.
+pub(super) fn runs_kernels(device: &Device, dtype: DType) -> bool {
+    let is_supported = matches!(dtype, DType::F32 | DType::F16 | DType::BF16);
+    cfg!(feature = "cuda") && device.is_cuda() && is_supported
 }
 
 #[cfg(feature = "cuda")]
-pub(super) use on_gpu::{Operands, allocate, kernel_error, limits, storage, value_type};
+pub(super) use on_gpu::{Operands, allocate, kernel_error, limits, storage, value_type, value_type_of};
 
 #[cfg(feature = "cuda")]
 mod on_gpu {
@@ -17,7 +22,7 @@ mod on_gpu {
     use afterimage_cuda_kernels::{KernelError, Launch, Limits, Parameters, Span, ValueType};
     use candle_core::cuda_backend::cudarc::driver::{CudaSlice, CudaStream};
     use candle_core::cuda_backend::{CudaDevice, CudaStorage, CudaStorageSlice};
-    use candle_core::{Error, Layout, Result, Storage};
+    use candle_core::{DType, Error, Layout, Result, Storage};
 
     pub(in super::super) fn kernel_error(error: KernelError) -> Error {
         Error::Cuda(Box::new(error))
@@ -37,6 +42,15 @@ mod on_gpu {
             CudaStorageSlice::F16(_) => Ok(ValueType::F16),
             CudaStorageSlice::BF16(_) => Ok(ValueType::Bf16),
             _ => candle_core::bail!("kernels want f32, f16 or bf16"),
+        }
+    }
+
+    pub(in super::super) fn value_type_of(dtype: DType) -> Result<ValueType> {
+        match dtype {
+            DType::F32 => Ok(ValueType::F32),
+            DType::F16 => Ok(ValueType::F16),
+            DType::BF16 => Ok(ValueType::Bf16),
+            other => candle_core::bail!("kernels write f32, f16 or bf16, not {other:?}"),
         }
     }
 
@@ -90,6 +104,18 @@ mod on_gpu {
             match (&storage.slice, layout.contiguous_offsets()) {
                 (CudaStorageSlice::F32(slice), Some((start, end))) => Ok(self.slice(slice, start)?.first(end - start)),
                 _ => candle_core::bail!("a kernel wants contiguous values of f32"),
+            }
+        }
+
+        /// All bytes of a contiguous tensor.
+        pub(in super::super) fn contiguous_bytes(
+            &mut self,
+            storage: &'a CudaStorage,
+            layout: &Layout,
+        ) -> Result<Span<'a>> {
+            match (&storage.slice, layout.contiguous_offsets()) {
+                (CudaStorageSlice::U8(slice), Some((start, end))) => Ok(self.slice(slice, start)?.first(end - start)),
+                _ => candle_core::bail!("a kernel wants contiguous bytes"),
             }
         }
 

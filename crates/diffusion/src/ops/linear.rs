@@ -139,7 +139,9 @@ impl Operands<'_> {
         let output = self.with_epilogue(rows.rows, |epilogue| match self.weights.weights() {
             Weights::Packed(packed) => Ok(kernels::multiply(rows, packed, epilogue)),
             Weights::Narrow(narrow) => kernels::multiply_widened(rows, narrow, (outputs, inputs), epilogue),
-            Weights::Plain(_) | Weights::OnDevice(_) => candle_core::bail!("the weights are not packed"),
+            Weights::Plain(_) | Weights::OnDevice(_) | Weights::Float8OnDevice(_) => {
+                candle_core::bail!("the weights are not packed")
+            }
         })?;
         Ok(answer(output, shape))
     }

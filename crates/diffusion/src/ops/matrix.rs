@@ -3,8 +3,7 @@
 //! Weights stay as narrow as they are stored: bf16 and f16 under f32 activations, fp8 and ggml's blocks under any. On the
 //! CPU f32, bf16 and f16 are packed once, here, and what is narrower is widened a few rows at a time where it is used, so
 //! that such a model gives what its widened weights would and no copy of the weights exists. (ggml and candle's
-//! `QMatMul` round activations to 8 bits instead.) On other devices blocks are widened matrix by matrix, and fp8 when it is
-//! loaded.
+//! `QMatMul` round activations to 8 bits instead.) On other devices a matrix is widened right before its product.
 
 use std::ops::Range;
 
@@ -14,6 +13,7 @@ use candle_core::quantized::{QStorage, QTensor};
 use candle_core::{DType, Device, Result, Tensor};
 
 use super::cpu::lock;
+use super::float8::DeviceFloat8;
 
 /// `[outputs, inputs]`
 #[derive(Debug)]
@@ -33,6 +33,8 @@ pub(super) enum Weights {
     Narrow(Narrow),
     /// Quantised, on another device.
     OnDevice(Box<DeviceBlocks>),
+    /// fp8, on another device.
+    Float8OnDevice(Box<DeviceFloat8>),
 }
 
 /// Quantised rows on another device than the CPU.
@@ -61,7 +63,9 @@ impl Matrix {
         let weights = match values {
             MatrixValues::Plain(weights) => plain(weights, outputs, inputs)?,
             MatrixValues::Float8(rows) if device.is_cpu() => Weights::Narrow(Narrow::Float8(rows)),
-            MatrixValues::Float8(_) => candle_core::bail!("fp8 is widened when it is loaded onto {device:?}"),
+            MatrixValues::Float8(rows) => {
+                Weights::Float8OnDevice(Box::new(DeviceFloat8::new(&rows, outputs, dtype, device)?))
+            }
             MatrixValues::Blocks(rows) if device.is_cpu() => Weights::Narrow(Narrow::Blocks(rows)),
             MatrixValues::Blocks(rows) => {
                 let storage = QStorage::from_data(rows.bytes().into(), device, rows.dtype())?;
@@ -88,6 +92,7 @@ impl Matrix {
     pub(super) fn product_on_device(&self, x: &Tensor) -> Result<Tensor> {
         let weights = match &self.weights {
             Weights::OnDevice(blocks) => blocks.weights.dequantize(&blocks.device)?.to_dtype(blocks.dtype)?,
+            Weights::Float8OnDevice(float8) => float8.widened()?,
             Weights::Plain(weights) => weights.clone(),
             Weights::Packed(_) | Weights::Narrow(_) => candle_core::bail!("the weights are in main memory"),
         };

@@ -13,6 +13,7 @@ mod cuda;
 mod definition;
 pub(crate) mod depthwise;
 mod epilogue;
+mod float8;
 pub(crate) mod group_norm;
 pub(crate) mod layer_norm;
 pub(crate) mod linear;

@@ -95,7 +95,13 @@ impl MemoryBudget {
     /// Bytes that do not depend on the rows of a batch.
     fn fixed(&self) -> u64 {
         let libraries = if self.capacity.records { LIBRARY_BYTES } else { 0 };
-        self.capacity.taken + libraries + self.footprint.weight_bytes() + self.cache_state + self.prompts
+        let weights = self.footprint.weight_bytes() + self.widened();
+        self.capacity.taken + libraries + weights + self.cache_state + self.prompts
+    }
+
+    /// Bytes of the matrix that each worker has widened at a time, once for its recordings and once beside them.
+    fn widened(&self) -> u64 {
+        self.workers as u64 * (self.footprint.widened + self.recorded(self.footprint.widened))
     }
 
     /// Bytes of the work of all workers at the worst moment. A worker does one thing at a time, and recorded blocks keep their
@@ -182,6 +188,9 @@ impl fmt::Display for MemoryBudget {
         for (component, bytes) in &footprint.weights {
             write!(f, "{component} {}, ", Bytes(*bytes))?;
         }
+        if footprint.widened > 0 {
+            write!(f, "matrices while they are widened {}, ", Bytes(self.widened()))?;
+        }
         let libraries = if capacity.records { LIBRARY_BYTES } else { 0 };
         let taken = capacity.taken + libraries;
         if taken > 0 {
@@ -219,6 +228,7 @@ mod tests {
                 .map(|(name, gib)| (name.to_owned(), gib * GIB))
                 .into(),
             weights_on_demand: 0,
+            widened: 0,
             buckets: vec![bucket(512, GIB / 8, GIB / 4), bucket(1024, GIB / 2, GIB)],
         }
     }
@@ -287,6 +297,17 @@ mod tests {
         let offloaded = Footprint { weights_on_demand: 10 * GIB, ..flux() };
         let told = rows(gpu(43), offloaded, LIMITS).unwrap_err();
         assert!(told.contains(" or offloaded text encoders 10.0 GiB or decoding about 1.0 GiB"), "{told}");
+    }
+
+    #[test]
+    fn matrices_that_are_widened_have_room() {
+        let narrow = |widened| Footprint { widened, ..flux() };
+        // Once for the recordings, once beside them.
+        for (widened, expected) in [(0, 6), (GIB / 4, 5), (GIB, 4)] {
+            assert_eq!(rows(gpu(40), narrow(widened), LIMITS), Ok(expected), "{widened} bytes");
+        }
+        let (_, budgets) = settle(vec![on(gpu(80), 2, narrow(GIB))], LIMITS).unwrap();
+        assert!(budgets[0].to_string().contains("matrices while they are widened 4.0 GiB, "), "{}", budgets[0]);
     }
 
     #[test]

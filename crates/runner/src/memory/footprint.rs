@@ -14,6 +14,8 @@ pub(crate) struct Footprint {
     pub(crate) weights: Vec<(String, u64)>,
     /// Of weights that come for a prompt and go.
     pub(crate) weights_on_demand: u64,
+    /// Of the largest matrix that is widened as a whole, for the time of its product.
+    pub(crate) widened: u64,
     /// What each size takes, the default first.
     pub(crate) buckets: Vec<BucketFootprint>,
 }
@@ -37,6 +39,7 @@ impl Footprint {
                 continue;
             }
             footprint.weights_on_demand += bytes.on_demand;
+            footprint.widened = footprint.widened.max(bytes.widened);
             if bytes.read > 0 {
                 footprint.weights.push((component, bytes.read));
             }
