@@ -84,14 +84,6 @@ impl FeatureMap {
         self.values.narrow(2, lines.start, lines.len())
     }
 
-    /// Sets the lines from `first` on; each line once.
-    #[cfg(test)]
-    pub(super) fn set_lines(&mut self, first: usize, values: &Tensor) -> Result<()> {
-        let values = values.contiguous()?;
-        add_moments(&mut self.moments, &values)?;
-        self.values.slice_set(&values, 2, first)
-    }
-
     /// Sets the lines from `first` on to `lines` of what `conv` makes of `x`; each line once. With `adds` they are added to what
     /// is there.
     pub(super) fn set_convolved(
@@ -124,7 +116,9 @@ mod tests {
             let mut map = FeatureMap::onto(storage, 2);
             for lines in [0..2, 2..3, 3..5] {
                 let lines = whole.lines(lines.clone()).map(|values| (lines.start, values)).unwrap();
-                map.set_lines(lines.0, &lines.1.to_dtype(dtype).unwrap()).unwrap();
+                let values = lines.1.to_dtype(dtype).unwrap().contiguous().unwrap();
+                add_moments(&mut map.moments, &values).unwrap();
+                map.values.slice_set(&values, 2, lines.0).unwrap();
             }
             for (found, expected) in map.moments().iter().zip(whole.moments()) {
                 assert!((found.mean - expected.mean).abs() < 1e-6, "{found:?} for {expected:?}");

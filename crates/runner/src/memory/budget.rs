@@ -94,9 +94,13 @@ impl MemoryBudget {
 
     /// Bytes that do not depend on the rows of a batch.
     fn fixed(&self) -> u64 {
-        let libraries = if self.capacity.records { LIBRARY_BYTES } else { 0 };
         let weights = self.footprint.weight_bytes() + self.widened();
-        self.capacity.taken + libraries + weights + self.cache_state + self.prompts
+        self.taken() + weights + self.cache_state + self.prompts
+    }
+
+    /// Bytes of the driver, its libraries and other programs.
+    fn taken(&self) -> u64 {
+        self.capacity.taken + if self.capacity.records { LIBRARY_BYTES } else { 0 }
     }
 
     /// Bytes of the matrix that each worker has widened at a time, once for its recordings and once beside them.
@@ -118,8 +122,12 @@ impl MemoryBudget {
 
     /// Bytes of what a worker does between forwards.
     fn other_work(&self) -> u64 {
-        let decode = self.footprint.buckets.iter().map(|bucket| bucket.decode).max().unwrap_or(0);
-        decode.max(self.footprint.weights_on_demand)
+        self.decode().max(self.footprint.weights_on_demand)
+    }
+
+    /// Bytes while a picture of the largest size is decoded.
+    fn decode(&self) -> u64 {
+        self.footprint.buckets.iter().map(|bucket| bucket.decode).max().unwrap_or(0)
     }
 
     /// The bucket whose rows take most.
@@ -191,10 +199,8 @@ impl fmt::Display for MemoryBudget {
         if footprint.widened > 0 {
             write!(f, "matrices while they are widened {}, ", Bytes(self.widened()))?;
         }
-        let libraries = if capacity.records { LIBRARY_BYTES } else { 0 };
-        let taken = capacity.taken + libraries;
-        if taken > 0 {
-            write!(f, "driver and other programs {}, ", Bytes(taken))?;
+        if self.taken() > 0 {
+            write!(f, "driver and other programs {}, ", Bytes(self.taken()))?;
         }
         write!(f, "cache state up to {}, prompts up to {}, ", Bytes(self.cache_state), Bytes(self.prompts))?;
         let forward = self.rows as u64 * self.row();
@@ -203,8 +209,7 @@ impl fmt::Display for MemoryBudget {
         if footprint.weights_on_demand > 0 {
             write!(f, " or offloaded text encoders {}", Bytes(footprint.weights_on_demand))?;
         }
-        let decode = footprint.buckets.iter().map(|bucket| bucket.decode).max().unwrap_or(0);
-        write!(f, " or decoding about {}{workers}; ", Bytes(decode))?;
+        write!(f, " or decoding about {}{workers}; ", Bytes(self.decode()))?;
         let needed = self.fixed() + self.work();
         match capacity.bytes.checked_sub(needed) {
             Some(left) => write!(f, "{} left", Bytes(left)),
