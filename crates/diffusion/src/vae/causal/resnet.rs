@@ -33,18 +33,26 @@ impl ResidualBlock {
 
     /// `[1, input, height, width]` to `[1, output, height, width]`
     pub(super) fn forward(&self, x: &Tensor, stripes: Stripes) -> Result<Tensor> {
-        let (_, _, height, _) = x.dims4()?;
+        let (_, _, height, width) = x.dims4()?;
         let line_values = x.elem_count() / height;
         let hidden = in_stripes(height, stripes.of(height, line_values), |stripe| {
             let seen = x.narrow(2, stripe.seen.start, stripe.seen.len())?;
             self.conv1.forward_lines(&self.norm1.apply_silu(&seen)?, stripe.lines_seen())
         })?;
-        in_stripes(height, stripes.of(height, hidden.elem_count() / height), |stripe| {
-            let seen = hidden.narrow(2, stripe.seen.start, stripe.seen.len())?;
-            let lines = self.conv2.forward_lines(&self.norm2.apply_silu(&seen)?, stripe.lines_seen())?;
-            let passing = x.narrow(2, stripe.lines.start, stripe.lines.len())?.contiguous()?;
-            let passing = self.shortcut.as_ref().map_or(Ok(passing.clone()), |conv| conv.forward(&passing))?;
-            lines + passing
-        })
+        // It begins as what passes by the convolutions.
+        let output = match &self.shortcut {
+            Some(conv) => Tensor::zeros((1, conv.output_channels(), height, width), x.dtype(), x.device())?,
+            None => x.copy()?,
+        };
+        for stripe in stripes.of(height, hidden.elem_count() / height) {
+            let first = stripe.lines.start;
+            if let Some(conv) = &self.shortcut {
+                let passing = x.narrow(2, first, stripe.lines.len())?;
+                conv.write_lines(&passing, 0..stripe.lines.len(), &output, first, false)?;
+            }
+            let normed = self.norm2.apply_silu(&hidden.narrow(2, stripe.seen.start, stripe.seen.len())?)?;
+            self.conv2.write_lines(&normed, stripe.lines_seen(), &output, first, true)?;
+        }
+        Ok(output)
     }
 }
