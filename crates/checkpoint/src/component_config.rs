@@ -17,6 +17,9 @@ const LEFT_TO_DEFAULTS: &str = "_use_default_values";
 const QUANTIZATION: &str = "quantization_config";
 /// Characters of a value that an error shows.
 const SHOWN_CHARS: usize = 60;
+/// Largest epsilon of a norm. Published ones are 1e-12 to 1e-4; with one that is large beside the variance, which is about
+/// 1, nothing is normed.
+const MAX_NORM_EPSILON: f64 = 1.0;
 
 /// The text of a component's `config.json`, whose weights are stored as they are.
 ///
@@ -102,6 +105,15 @@ pub fn truth<'de, D: Deserializer<'de>>(deserializer: D) -> Result<bool, D::Erro
     is_true(&value).ok_or_else(|| D::Error::custom(format!("invalid value: {value}, expected true, false or null")))
 }
 
+/// Reads what a norm adds to the variance before it takes the root of it.
+pub fn norm_epsilon<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f64, D::Error> {
+    let value = Value::deserialize(deserializer)?;
+    let epsilon = value.as_f64().filter(|epsilon| (0.0..=MAX_NORM_EPSILON).contains(epsilon));
+    epsilon.ok_or_else(|| {
+        D::Error::custom(format!("invalid value: {value}, expected a number from 0 to {MAX_NORM_EPSILON}"))
+    })
+}
+
 /// The truth of a switch to Python; `None` for what is hardly meant as one.
 pub fn is_true(value: &Value) -> Option<bool> {
     match value {
@@ -145,12 +157,15 @@ mod tests {
         name: String,
         #[serde(deserialize_with = "truth")]
         has_bias: bool,
+        #[serde(deserialize_with = "norm_epsilon")]
+        eps: f64,
         most: Option<usize>,
     }
 
     impl Default for Config {
         fn default() -> Self {
-            Self { layers: 3, sizes: vec![1], scale: 0.5, name: "a".to_owned(), has_bias: true, most: Some(7) }
+            let name = "a".to_owned();
+            Self { layers: 3, sizes: vec![1], scale: 0.5, name, has_bias: true, eps: 1e-6, most: Some(7) }
         }
     }
 
@@ -177,6 +192,26 @@ mod tests {
         }
         let long = error(&format!(r#"{{"name": [{}]}}"#, "1,".repeat(200) + "1"));
         assert!(long.len() < 150 && long.contains("`name` is [1,1,"), "{long}");
+    }
+
+    #[test]
+    fn an_epsilon_is_no_less_than_0_and_no_more_than_the_variance() {
+        let eps = |value: &str| parse::<Config>("vae/config.json", &format!(r#"{{"eps": {value}}}"#));
+        for (value, epsilon) in [("0", 0.0), ("1e-12", 1e-12), ("1", 1.0)] {
+            assert_eq!(eps(value).unwrap().eps, epsilon);
+        }
+        for (value, found) in [
+            ("-1e-6", "-1e-6"),
+            ("1.5", "1.5"),
+            ("1e30", "1e+30"),
+            ("NaN", "\"NaN\""),
+            ("Infinity", "\"Infinity\""),
+            ("null", "null"),
+            ("\"1e-6\"", "\"1e-6\""),
+        ] {
+            let message = eps(value).unwrap_err().to_string();
+            assert_eq!(message, format!("vae/config.json: `eps` is {found}; supported: a number from 0 to 1"));
+        }
     }
 
     #[test]

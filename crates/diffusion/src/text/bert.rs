@@ -40,6 +40,7 @@ pub(super) struct BertConfig {
     hidden_act: String,
     max_position_embeddings: usize,
     type_vocab_size: usize,
+    #[serde(deserialize_with = "component_config::norm_epsilon")]
     layer_norm_eps: f64,
     #[serde(deserialize_with = "component_config::truth")]
     is_decoder: bool,

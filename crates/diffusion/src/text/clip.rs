@@ -69,6 +69,7 @@ pub(super) struct ClipTextConfig {
     num_attention_heads: usize,
     max_position_embeddings: usize,
     hidden_act: String,
+    #[serde(deserialize_with = "component_config::norm_epsilon")]
     layer_norm_eps: f64,
     projection_dim: Option<usize>,
     eos_token_id: u32,

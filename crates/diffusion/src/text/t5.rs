@@ -52,6 +52,7 @@ pub(super) struct T5Config {
     num_heads: usize,
     relative_attention_num_buckets: usize,
     relative_attention_max_distance: usize,
+    #[serde(deserialize_with = "component_config::norm_epsilon")]
     layer_norm_epsilon: f64,
     /// Implies both of the keys below, which take precedence where they are written.
     feed_forward_proj: String,

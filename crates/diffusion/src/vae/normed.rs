@@ -44,6 +44,7 @@ struct NormedVaeConfig {
     use_post_quant_conv: bool,
     #[serde(deserialize_with = "component_config::truth")]
     mid_block_add_attention: bool,
+    #[serde(deserialize_with = "component_config::norm_epsilon")]
     batch_norm_eps: f64,
     patch_size: [usize; 2],
 }
@@ -74,9 +75,6 @@ impl NormedVaeConfig {
             |key: &str, found: &str, right: &str| Err(component_config::unsupported(PATH, key, found, right));
         if config.patch_size != [SIDE; 2] {
             return unsupported("patch_size", &format!("{:?}", config.patch_size), "[2, 2]");
-        }
-        if !(config.batch_norm_eps >= 0.0 && config.batch_norm_eps.is_finite()) {
-            return unsupported("batch_norm_eps", &config.batch_norm_eps.to_string(), "a number from 0");
         }
         match &config.decoder_block_out_channels {
             Some(channels) if !channels.is_empty() && channels.len() != config.block_out_channels.len() => {

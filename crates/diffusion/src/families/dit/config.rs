@@ -43,6 +43,7 @@ pub(super) struct TransformerConfig {
     #[serde(deserialize_with = "component_config::truth")]
     pub(super) norm_elementwise_affine: bool,
     /// Epsilon of the norm before the feed-forward; the other norms have a fixed one.
+    #[serde(deserialize_with = "component_config::norm_epsilon")]
     pub(super) norm_eps: f64,
 }
 

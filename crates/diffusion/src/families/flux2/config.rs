@@ -44,6 +44,7 @@ pub(super) struct TransformerConfig {
     /// Longest period of the angles.
     pub(super) rope_theta: f64,
     /// Of all norms.
+    #[serde(deserialize_with = "component_config::norm_epsilon")]
     pub(super) eps: f64,
 }
 
@@ -95,7 +96,7 @@ impl TransformerConfig {
             return Err(unsupported("timestep_guidance_channels", &found, "an even number"));
         }
         check_axes(PATH, &self.axes_dims_rope, self.attention_head_dim)?;
-        check_positive(PATH, &[("mlp_ratio", self.mlp_ratio), ("rope_theta", self.rope_theta), ("eps", self.eps)])?;
+        check_positive(PATH, &[("mlp_ratio", self.mlp_ratio), ("rope_theta", self.rope_theta)])?;
         check_size(PATH, "mlp_ratio * hidden size", self.inner_size(), MAX_DIMENSION)
     }
 

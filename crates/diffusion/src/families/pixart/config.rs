@@ -46,6 +46,7 @@ pub(super) struct TransformerConfig {
     /// The norms of a block have weight and bias.
     #[serde(deserialize_with = "component_config::truth")]
     pub(super) norm_elementwise_affine: bool,
+    #[serde(deserialize_with = "component_config::norm_epsilon")]
     pub(super) norm_eps: f64,
     interpolation_scale: Option<f64>,
     use_additional_conditions: Option<bool>,

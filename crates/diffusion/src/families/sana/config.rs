@@ -49,6 +49,7 @@ pub(super) struct TransformerConfig {
     /// The norm before the feed-forward has weight and bias.
     #[serde(deserialize_with = "component_config::truth")]
     pub(super) norm_elementwise_affine: bool,
+    #[serde(deserialize_with = "component_config::norm_epsilon")]
     pub(super) norm_eps: f64,
     /// What positions are divided by; without it there are none.
     pub(super) interpolation_scale: Option<f64>,

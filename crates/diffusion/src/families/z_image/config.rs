@@ -35,6 +35,7 @@ pub(super) struct TransformerConfig {
     /// Blocks of the picture alone, and as many of the caption.
     pub(super) n_refiner_layers: usize,
     pub(super) n_heads: usize,
+    #[serde(deserialize_with = "component_config::norm_epsilon")]
     pub(super) norm_eps: f64,
     /// Queries and keys are normalised, each head by itself.
     #[serde(deserialize_with = "component_config::truth")]

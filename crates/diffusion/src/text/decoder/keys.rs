@@ -22,6 +22,7 @@ pub(super) struct Keys {
     pub(super) hidden_act: String,
     /// Gemma's name for it.
     pub(super) hidden_activation: String,
+    #[serde(deserialize_with = "component_config::norm_epsilon")]
     pub(super) rms_norm_eps: f64,
     #[serde(deserialize_with = "component_config::truth")]
     pub(super) attention_bias: bool,
