@@ -50,6 +50,12 @@ impl Parameters {
         Self { matrices: self.matrices.clone(), builder: self.builder.pp(name) }
     }
 
+    /// The same for what is computed in another precision.
+    #[must_use]
+    pub fn in_dtype(&self, dtype: DType) -> Self {
+        Self { matrices: self.matrices.clone(), builder: self.builder.to_dtype(dtype) }
+    }
+
     /// A tensor in the dtype of [`Self::dtype`].
     pub fn get(&self, shape: impl Into<Shape>, name: &str) -> Result<Tensor> {
         self.builder.get(shape, name)
