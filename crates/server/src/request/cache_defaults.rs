@@ -21,6 +21,8 @@ pub(crate) const DEFAULT_FLOOR: Floor = Floor::of_psnr(30.0);
 pub(crate) struct CacheDefaults {
     keys: Map<String, Value>,
     choice: CacheChoice,
+    /// The `quality` that puts them in the place of the server's.
+    quality: Option<&'static str>,
 }
 
 /// How a request is cached.
@@ -47,6 +49,7 @@ impl CacheDefaults {
     pub(crate) fn new(backend: BackendName, keys: Map<String, Value>) -> Result<Self, ConfigError> {
         let choice = match backend {
             BackendName::Method(backend) => {
+                refuse_floor(&keys, &format!("`cache_backend` is `{backend}`"))?;
                 CacheChoice::Config(CacheConfig::parse(backend, &keys)?.inherited_but(&Map::new()))
             }
             BackendName::Auto => {
@@ -55,7 +58,12 @@ impl CacheDefaults {
                 CacheChoice::Auto(floor.unwrap_or(DEFAULT_FLOOR))
             }
         };
-        Ok(Self { keys, choice })
+        Ok(Self { keys, choice, quality: None })
+    }
+
+    /// The same as what this `quality` stands for.
+    pub(crate) fn of_quality(self, quality: &'static str) -> Self {
+        Self { quality: Some(quality), ..self }
     }
 
     pub(crate) fn backend(&self) -> BackendName {
@@ -126,9 +134,16 @@ impl CacheDefaults {
         let Some(keys) = keys else {
             return own.map_or_else(|| parse(backend, &Map::new()), |config| Ok(config.clone()));
         };
+        let chosen = match self.quality {
+            _ if is_named => format!("`cache_backend` is `{backend}`"),
+            Some(quality) => format!("`quality` \"{quality}\" sets `cache_backend` to `{backend}`"),
+            None => format!("this server's `cache_backend` is `{backend}`"),
+        };
+        let floor = refuse_floor(keys, &chosen);
         if !is_named && backend == CacheBackend::None {
-            return Err(needs_backend());
+            return Err(needs_backend(&chosen, floor.is_err()));
         }
+        floor?;
         if own.is_none() || CacheConfig::is_whole(backend, keys) {
             return parse(backend, keys);
         }
@@ -154,15 +169,22 @@ impl From<ConfigError> for CacheFault {
     }
 }
 
-fn needs_backend() -> CacheFault {
+/// Says where a floor belongs, which stands beside a backend that holds none; `chosen` is which one, and who says so.
+fn refuse_floor(keys: &Map<String, Value>, chosen: &str) -> Result<(), ConfigError> {
+    let Some(key) = Floor::KEYS.into_iter().find(|key| keys.contains_key(*key)) else { return Ok(()) };
+    let message = format!(
+        "`{key}` is a key of the cache backend `auto`, and {chosen}; set `cache_backend` to `auto`, or leave `{key}` out"
+    );
+    Err(ConfigError { key: Some(key.to_owned()), message })
+}
+
+fn needs_backend(chosen: &str, is_floor: bool) -> CacheFault {
     let backends = BackendName::ALL.into_iter().filter(|backend| *backend != BackendName::NONE);
-    let backends: Vec<_> = backends.map(BackendName::as_str).collect();
+    let right: Vec<_> =
+        backends.filter(|backend| !is_floor || *backend == BackendName::Auto).map(BackendName::as_str).collect();
     CacheFault {
         param: "cache_backend".to_owned(),
-        message: format!(
-            "`cache_config` has no effect: no cache backend is in force; set `cache_backend` too ({})",
-            backends.join(", ")
-        ),
+        message: format!("`cache_config` has no effect: {chosen}; set `cache_backend` too ({})", right.join(", ")),
     }
 }
 
@@ -273,6 +295,38 @@ mod tests {
         let fault = server.for_request(None, Some(&keys(json!({"Fn_compute_blocks": 1})))).unwrap_err();
         assert_eq!(fault.param, "cache_config.Fn_compute_blocks");
         assert!(CacheDefaults::new(BackendName::Auto, keys(json!({"min_psnr": "30"}))).is_err());
+    }
+
+    #[test]
+    fn a_floor_beside_another_backend_is_told_where_it_belongs() {
+        let floor = keys(json!({"min_psnr": 30}));
+        let fault = |server: &CacheDefaults, backend| {
+            let CacheFault { param, message } = server.for_request(backend, Some(&floor)).unwrap_err();
+            format!("{param}: {message}")
+        };
+        let quality = caching_server().of_quality("low");
+        let off = plain_server().of_quality("high");
+        insta::assert_snapshot!(
+            [
+                fault(&caching_server(), None),
+                fault(&caching_server(), Some("tea_cache")),
+                fault(&caching_server(), Some("none")),
+                fault(&quality, None),
+                fault(&off, None),
+                fault(&plain_server(), None),
+                CacheDefaults::new(BackendName::NONE, floor.clone()).unwrap_err().to_string(),
+            ]
+            .join("\n"),
+            @r#"
+            cache_config.min_psnr: `min_psnr` is a key of the cache backend `auto`, and this server's `cache_backend` is `cache_dit`; set `cache_backend` to `auto`, or leave `min_psnr` out
+            cache_config.min_psnr: `min_psnr` is a key of the cache backend `auto`, and `cache_backend` is `tea_cache`; set `cache_backend` to `auto`, or leave `min_psnr` out
+            cache_config.min_psnr: `min_psnr` is a key of the cache backend `auto`, and `cache_backend` is `none`; set `cache_backend` to `auto`, or leave `min_psnr` out
+            cache_config.min_psnr: `min_psnr` is a key of the cache backend `auto`, and `quality` "low" sets `cache_backend` to `cache_dit`; set `cache_backend` to `auto`, or leave `min_psnr` out
+            cache_backend: `cache_config` has no effect: `quality` "high" sets `cache_backend` to `none`; set `cache_backend` too (auto)
+            cache_backend: `cache_config` has no effect: this server's `cache_backend` is `none`; set `cache_backend` too (auto)
+            `min_psnr` is a key of the cache backend `auto`, and `cache_backend` is `none`; set `cache_backend` to `auto`, or leave `min_psnr` out
+            "#
+        );
     }
 
     #[test]

@@ -80,11 +80,12 @@ impl Quality {
             Value::Object(keys) => CacheDefaults::new(BackendName::Method(CacheBackend::CacheDit), keys).map(Some),
             _ => Ok(None),
         };
-        match self {
+        let cache = match self {
             Self::Auto => Ok(None),
             Self::Low => cache_dit(json!({"residual_diff_threshold": 0.24, "enable_taylorseer": true})),
             Self::Medium => cache_dit(json!({"residual_diff_threshold": 0.12, "enable_taylorseer": true})),
             Self::High => CacheDefaults::new(BackendName::NONE, Map::new()).map(Some),
-        }
+        };
+        Ok(cache?.map(|cache| cache.of_quality(self.as_str())))
     }
 }

@@ -117,7 +117,7 @@ fn messages_say_what_would_be_right() {
         `size` is "1024x"; it must be "auto" or WIDTHxHEIGHT, such as "256x256"
         `scheduler` is "EulerDiscreteScheduler"; it must be one of "DDIMScheduler", "DPMSolverMultistepScheduler", "DDPMScheduler", "FlowMatchEulerDiscreteScheduler", "FlowMatchHeunDiscreteScheduler", "SCMScheduler", "UniPCMultistepScheduler"
         `output_format` is "gif"; it must be one of "png", "jpeg", "webp"
-        `cache_config` has no effect: no cache backend is in force; set `cache_backend` too (cache_dit, tea_cache, mag_cache, auto)
+        `cache_config` has no effect: this server's `cache_backend` is `none`; set `cache_backend` too (cache_dit, tea_cache, mag_cache, auto)
         there is no model `dall-e-3` here; this server has `emoji-dit`, `gpt-image-1`
         unknown field `seeds`; did you mean `seed`?
         "#
