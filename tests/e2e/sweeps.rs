@@ -73,11 +73,17 @@ fn a_sweep_measures_what_a_request_then_gets() {
 #[test]
 fn a_sweep_is_cancelled_between_steps_and_its_turn_is_anothers() {
     let server = Server::start(&[]);
-    let long = start(&server, &json!({"prompt": "red apple", "num_inference_steps": 200, "repeats": 5}));
+    let long = start(&server, &json!({"prompt": "red apple", "num_inference_steps": 50, "repeats": 5}));
     server.wait_until("it runs", || server.get(&long).json()["status"] == "running");
     let waits = start(&server, &json!({"prompt": "red apple", "num_inference_steps": 2}));
     assert_eq!(server.get(&waits).json()["status"], "queued");
+    server.wait_until("it has a row", || {
+        server.get(&long).json()["rows"].as_array().is_some_and(|rows| !rows.is_empty())
+    });
     assert_eq!(delete(&server, &long).json()["status"], "cancelled");
+    let sweep = server.get(&long).json();
+    assert_eq!((&sweep["status"], &sweep["rows"][0]["cache_backend"]), (&json!("cancelled"), &json!("none")));
+    assert_eq!(sweep["report"], Value::Null);
     assert_eq!(ended(&server, &waits)["status"], "succeeded");
     server.wait_until("nothing is left", || server.metric("afterimage_running_rows", &[]) == 0.0);
 }

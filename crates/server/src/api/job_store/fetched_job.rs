@@ -9,7 +9,7 @@ use crate::api::answer::pieces::Pieces;
 /// What [`JobWithPictures`](super::JobWithPictures) and [`SweepWithRows`](super::SweepWithRows) describe.
 pub(in crate::api) struct FetchedJob {
     pub(super) job: JobObject,
-    /// Each an object, until the job has ended.
+    /// Each an object: previews until the job has ended, rows until there is a report.
     pub(super) parts: Vec<Bytes>,
     /// An object, once it has succeeded.
     pub(super) result: Option<Bytes>,

@@ -35,6 +35,8 @@ pub(in crate::api) enum Phase {
     Ended {
         at: u64,
         ending: Ending,
+        /// Of a sweep without a report, the rows that it has measured.
+        rows: BTreeMap<usize, Bytes>,
     },
 }
 
@@ -73,7 +75,7 @@ impl KeptJob {
         let (status, finished_at, error) = match &self.phase {
             Phase::Unfinished(_) if progress.started => (JobStatus::Running, None, None),
             Phase::Unfinished(_) => (JobStatus::Queued, None, None),
-            Phase::Ended { at, ending } => match ending {
+            Phase::Ended { at, ending, .. } => match ending {
                 Ending::Succeeded(_) => (JobStatus::Succeeded, Some(*at), None),
                 Ending::Failed(error) => (JobStatus::Failed, Some(*at), Some(error.clone())),
                 Ending::Cancelled => (JobStatus::Cancelled, Some(*at), None),
@@ -93,8 +95,15 @@ impl KeptJob {
         }
     }
 
+    /// Previews go; the rows of a sweep are in its report, or else stay.
     pub(in crate::api) fn end(&mut self, ending: Ending) {
-        self.phase = Phase::Ended { at: unix_seconds(), ending };
+        let rows = match (&mut self.phase, self.kind, &ending) {
+            (Phase::Unfinished(rows), JobKind::CacheSweep, Ending::Failed(_) | Ending::Cancelled) => {
+                std::mem::take(rows)
+            }
+            _ => BTreeMap::new(),
+        };
+        self.phase = Phase::Ended { at: unix_seconds(), ending, rows };
     }
 
     /// When it is forgotten if it is not fetched, counted from now; what has not ended yet ends in `work_left`.
@@ -108,8 +117,9 @@ impl KeptJob {
         }
     }
 
-    pub(in crate::api) fn has_result(&self) -> bool {
-        matches!(self.phase, Phase::Ended { ending: Ending::Succeeded(_), .. })
+    /// Whether it has ended and something of it is kept.
+    pub(in crate::api) fn leaves_something(&self) -> bool {
+        matches!(self.phase, Phase::Ended { .. }) && self.bytes() > 0
     }
 
     /// Whether it has ended and its outcome was neither delivered nor given up.
@@ -123,10 +133,11 @@ impl KeptJob {
     }
 
     pub(in crate::api) fn bytes(&self) -> usize {
+        let all = |parts: &BTreeMap<usize, Bytes>| parts.values().map(Bytes::len).sum();
         match &self.phase {
-            Phase::Unfinished(previews) => previews.values().map(Bytes::len).sum(),
+            Phase::Unfinished(parts) => all(parts),
             Phase::Ended { ending: Ending::Succeeded(result), .. } => result.len(),
-            Phase::Ended { .. } => 0,
+            Phase::Ended { rows, .. } => all(rows),
         }
     }
 }

@@ -116,12 +116,12 @@ impl JobStore {
         let job = &kept.jobs[kept.owned_position(kind, owner, id)?];
         let (parts, result, settled) = match &job.phase {
             Phase::Unfinished(parts) => (parts.values().cloned().collect(), None, None),
-            Phase::Ended { ending, .. } => {
+            Phase::Ended { ending, rows, .. } => {
                 let result = match ending {
                     Ending::Succeeded(result) => Some(result.clone()),
                     Ending::Failed(_) | Ending::Cancelled => None,
                 };
-                (Vec::new(), result, Some(job.signals.settled.clone()))
+                (rows.values().cloned().collect(), result, Some(job.signals.settled.clone()))
             }
         };
         Some(FetchedJob { job: job.object(self.limits.retention), parts, result, settled })

@@ -51,7 +51,7 @@ pub(in crate::api) struct JobWithPictures {
 pub(in crate::api) struct SweepWithRows {
     #[serde(flatten)]
     job: JobObject,
-    /// The settings measured so far, until it has ended
+    /// The settings measured so far, while there is no report; also of a sweep that failed or was cancelled
     rows: Vec<SweepRow>,
     /// All of them, once it has succeeded
     #[schema(required)]

@@ -62,7 +62,7 @@ impl Kept {
             if memory.total() <= memory_bytes as f64 {
                 return;
             }
-            let is_candidate = |job: &KeptJob| job.id != spared && job.has_result();
+            let is_candidate = |job: &KeptJob| job.id != spared && job.leaves_something();
             let fetched = self.jobs.iter().position(|job| is_candidate(job) && job.is_settled());
             let is_over = |job: &KeptJob| is_candidate(job) && memory.seen_by(job.client).is_over(memory_bytes as f64);
             let Some(index) = fetched.or_else(|| self.jobs.iter().position(is_over)) else { return };
@@ -84,7 +84,7 @@ impl Kept {
         }
     }
 
-    /// Bytes of previews and results.
+    /// Bytes of previews, rows and results.
     fn memory(&self) -> UsesByOwner {
         let mut memory = UsesByOwner::default();
         self.jobs.iter().for_each(|job| memory.add(job.client, job.bytes() as f64));

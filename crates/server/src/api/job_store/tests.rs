@@ -285,3 +285,26 @@ fn a_sweep_is_no_image_job_but_shares_their_places() {
     assert_eq!(store.fetch(JobKind::CacheSweep, None, &sweep).unwrap().parts, [text("a row")]);
     assert!(store.delete(JobKind::CacheSweep, None, &sweep).is_some());
 }
+
+#[test]
+fn a_sweep_without_a_report_keeps_its_rows() {
+    let failure = || Ending::Failed(ApiError::JobFailed("no memory".to_owned()).tell());
+    for (kind, ending, kept) in [
+        (JobKind::CacheSweep, Ending::Cancelled, vec![text("early"), text("late")]),
+        (JobKind::CacheSweep, failure(), vec![text("early"), text("late")]),
+        (JobKind::CacheSweep, answer(), Vec::new()),
+        (JobKind::ImageJob, Ending::Cancelled, Vec::new()),
+    ] {
+        let store = store(4, 20);
+        let (_sender, progress) = watch::channel(Progress::default());
+        let place = store.reserve(Client::default(), Duration::default).unwrap();
+        let id = place.take(kind, None, "a-model", 7, progress).0.id;
+        store.show(&id, 1, text("late"));
+        store.show(&id, 0, text("early"));
+        assert!(store.end(&id, ending));
+        assert_eq!(store.fetch(kind, None, &id).unwrap().parts, kept);
+        // They take memory as results do, and go like them.
+        ended(&store, Client::default(), Ending::Succeeded(text(&"x".repeat(15)))).unwrap();
+        assert_eq!(store.fetch(kind, None, &id).is_some(), kept.is_empty() && kind == JobKind::ImageJob);
+    }
+}

@@ -65,7 +65,8 @@ pub(super) async fn create(State(state): State<Arc<AppState>>, incoming: Incomin
 
 /// A sweep with its progress, its rows, its report
 ///
-/// Rows are there until it has ended, the report once it has succeeded. The first row is that of the uncached picture.
+/// Rows are there until the report is, which is once it has succeeded: a sweep that failed or was cancelled keeps those it has
+/// measured. The first row is that of the uncached picture.
 #[utoipa::path(
     get,
     path = "/v1/cache/sweeps/{id}",
@@ -89,7 +90,8 @@ pub(super) async fn retrieve(
 
 /// Cancel a sweep, or remove one that has ended
 ///
-/// An unfinished sweep is cancelled at the next step of its picture and can still be read; the answer is its state at that time.
+/// An unfinished sweep is cancelled at the next step of its picture and can still be read, with the rows it has measured; the
+/// answer is its state at that time.
 #[utoipa::path(
     delete,
     path = "/v1/cache/sweeps/{id}",
