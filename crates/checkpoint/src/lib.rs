@@ -18,7 +18,7 @@ mod hub;
 pub mod lenient_json;
 mod model_folder;
 mod model_index;
-mod plain_file;
+pub mod plain_file;
 mod random;
 mod shown;
 mod stored;

@@ -1,8 +1,8 @@
-//! Files of a model, read whole within bounds.
+//! Small files, read whole within bounds.
 //!
 //! A model folder comes from strangers. Where a file is expected there may be a device that never ends or a pipe that
 //! nobody writes to, and a text may be larger than memory; so only plain files are opened, and how much of one is read
-//! follows from its name.
+//! follows from its name. What somebody names on a command line may rightly be a pipe, and is bounded as well.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -17,7 +17,7 @@ const MAX_VOCABULARY_BYTES: u64 = 40 << 20;
 const VOCABULARIES: [&str; 4] = ["tokenizer.json", "vocab.json", "merges.txt", "spiece.model"];
 
 /// Most bytes of the file at `path`, which is read whole.
-pub(crate) fn max_bytes(path: &Path) -> u64 {
+pub fn max_bytes(path: &Path) -> u64 {
     let is_vocabulary = path.file_name().is_some_and(|name| VOCABULARIES.iter().any(|known| name == *known));
     if is_vocabulary { MAX_VOCABULARY_BYTES } else { MAX_CONFIG_BYTES }
 }
@@ -33,10 +33,37 @@ pub(crate) fn open(path: &Path) -> io::Result<File> {
 
 /// All of a small file.
 pub(crate) fn bytes(path: &Path) -> io::Result<Vec<u8>> {
-    let most = max_bytes(path);
+    whole(open(path)?, max_bytes(path))
+}
+
+/// All of a small text file.
+///
+/// # Errors
+/// It cannot be read, is no plain file, is larger than [`max_bytes`] or is no UTF-8.
+pub fn text(path: &Path) -> io::Result<String> {
+    utf8(bytes(path)?)
+}
+
+/// All of a file, or of what comes through a pipe, of at most so many bytes.
+///
+/// # Errors
+/// It cannot be read, or is larger.
+pub fn bytes_within(path: &Path, most: u64) -> io::Result<Vec<u8>> {
+    whole(File::open(path)?, most)
+}
+
+/// The same as text.
+///
+/// # Errors
+/// It cannot be read, is larger or is no UTF-8.
+pub fn text_within(path: &Path, most: u64) -> io::Result<String> {
+    utf8(bytes_within(path, most)?)
+}
+
+fn whole(file: File, most: u64) -> io::Result<Vec<u8>> {
     let mut content = Vec::new();
     // Not all file systems know a file's length before it is read.
-    open(path)?.take(most + 1).read_to_end(&mut content)?;
+    file.take(most + 1).read_to_end(&mut content)?;
     if content.len() as u64 > most {
         let message = format!("it is larger than {most} bytes, the most that is read of such a file");
         return Err(io::Error::new(io::ErrorKind::FileTooLarge, message));
@@ -44,9 +71,8 @@ pub(crate) fn bytes(path: &Path) -> io::Result<Vec<u8>> {
     Ok(content)
 }
 
-/// All of a small text file.
-pub(crate) fn text(path: &Path) -> io::Result<String> {
-    String::from_utf8(bytes(path)?).map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "it is not UTF-8"))
+fn utf8(content: Vec<u8>) -> io::Result<String> {
+    String::from_utf8(content).map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "it is not UTF-8"))
 }
 
 #[cfg(test)]
@@ -79,6 +105,8 @@ mod tests {
             let error = bytes(&path).unwrap_err().to_string();
             assert!(error.starts_with("it is larger than "), "{error}");
         }
+        let error = text_within(Path::new("/dev/zero"), 1000).unwrap_err().to_string();
+        assert_eq!(error, "it is larger than 1000 bytes, the most that is read of such a file");
         // The system says 0 bytes.
         assert!(!bytes(Path::new("/proc/self/status")).unwrap().is_empty());
     }

@@ -1,10 +1,8 @@
 //! What commands that measure draw.
 
-use std::fs::File;
-use std::io::{self, Read};
 use std::path::Path;
 
-use afterimage_runner::ModelInfo;
+use afterimage_runner::{ModelInfo, plain_file};
 
 use crate::error::ProgramError;
 
@@ -20,7 +18,8 @@ const TEXTS: [&str; 4] = [
 
 /// The lines of a file (`--prompts`), but for blank ones; at least one.
 pub(super) fn of_file(path: &Path) -> Result<Vec<String>, ProgramError> {
-    let text = text_of(path);
+    // Rightly a pipe.
+    let text = plain_file::text_within(path, MAX_BYTES);
     let text = text.map_err(|error| ProgramError::setting("prompts", format!("{}: {error}", path.display())))?;
     // Some editors begin a file with a byte order mark.
     let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
@@ -29,17 +28,6 @@ pub(super) fn of_file(path: &Path) -> Result<Vec<String>, ProgramError> {
         return Err(ProgramError::setting("prompts", format!("{} has no line with a prompt", path.display())));
     }
     Ok(lines)
-}
-
-/// Within bounds: what is named may be a device that never ends, and rightly a pipe.
-fn text_of(path: &Path) -> io::Result<String> {
-    let mut text = String::new();
-    File::open(path)?.take(MAX_BYTES + 1).read_to_string(&mut text)?;
-    if text.len() as u64 > MAX_BYTES {
-        let message = format!("it is larger than {MAX_BYTES} bytes, the most that is read of prompts");
-        return Err(io::Error::new(io::ErrorKind::FileTooLarge, message));
-    }
-    Ok(text)
 }
 
 /// So many prompts for a model that nobody gave any for: labels spread evenly over the model's, else texts.

@@ -6,6 +6,7 @@
 
 use std::path::{Path, PathBuf};
 
+use afterimage_runner::plain_file;
 use clap::{Arg, Command};
 use toml::de::{DeTable, DeValue};
 
@@ -13,6 +14,9 @@ use super::error::ConfigError;
 use super::flags::{group_of, settings_of, takes_a_list, takes_json, takes_secrets};
 use super::origin::Origin;
 use super::toml_value::{Found, Key, in_order, json, line_of};
+
+/// More than all settings take.
+const MAX_BYTES: u64 = 4 << 20;
 
 /// What a file says.
 #[derive(Debug)]
@@ -40,7 +44,8 @@ impl ConfigFile {
     /// Reads the settings of `subcommand`. Values are checked for their form only.
     pub(super) fn read(path: &Path, subcommand: &Command) -> Result<Self, ConfigError> {
         let cannot = |reason: String| ConfigError::Value(format!("--config {}: {reason}", path.display()));
-        let bytes = std::fs::read(path).map_err(|error| cannot(format!("the file cannot be read: {error}")))?;
+        let bytes = plain_file::bytes_within(path, MAX_BYTES)
+            .map_err(|error| cannot(format!("the file cannot be read: {error}")))?;
         let text = String::from_utf8(bytes).map_err(|error| cannot(format!("the file is not UTF-8 text: {error}")))?;
         Self::parse(path, &text, subcommand)
     }

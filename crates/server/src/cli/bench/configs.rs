@@ -10,7 +10,7 @@
 use std::path::{Path, PathBuf};
 
 use afterimage_cache::{CacheBackend, ConfigError};
-use afterimage_runner::RequestError;
+use afterimage_runner::{RequestError, plain_file};
 use afterimage_study::Setting;
 use serde_json::{Map, Value};
 use toml::de::{DeTable, DeValue};
@@ -21,6 +21,8 @@ use crate::error::ProgramError;
 const TABLES: &str = "setting";
 const KEYS: [&str; 3] = ["name", "cache_backend", "cache_config"];
 const LONGEST_NAME: usize = 60;
+/// More than anyone measures.
+const MAX_BYTES: u64 = 4 << 20;
 
 /// Settings of a file and where they stand in it.
 #[derive(Debug)]
@@ -31,7 +33,7 @@ pub(super) struct ConfigsFile {
 
 impl ConfigsFile {
     pub(super) fn read(path: &Path) -> Result<Self, ProgramError> {
-        let bytes = std::fs::read(path)
+        let bytes = plain_file::bytes_within(path, MAX_BYTES)
             .map_err(|error| ProgramError::setting("configs", format!("{}: {error}", path.display())))?;
         let text = String::from_utf8(bytes).map_err(|error| {
             let good = &error.as_bytes()[..error.utf8_error().valid_up_to()];
