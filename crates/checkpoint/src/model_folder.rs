@@ -144,7 +144,8 @@ impl ModelFolder {
         match &self.place {
             Place::Directory(folder) => {
                 let path = folder.join(path);
-                if let Some(what) = dangling(&path) {
+                let other = || (path.exists() && !path.is_file()).then(|| "which is no plain file".to_owned());
+                if let Some(what) = dangling(&path).or_else(other) {
                     tracing::warn!("{} is passed over, {what}", path.display());
                 }
                 path.is_file()

@@ -4,7 +4,7 @@
 //! behind. A file appears only when it is complete, and never replaces another by accident. What is no file, such as a
 //! device or a pipe, is written into; a link stays, and leads to the new file.
 
-use std::fs::{self, Permissions};
+use std::fs::{self, File, Permissions};
 use std::io::{self, ErrorKind, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -16,6 +16,8 @@ use crate::terminal;
 
 /// As for every new file; the process' umask is applied.
 const MODE: u32 = 0o666;
+/// Links to links that Linux follows.
+const MOST_LINKS: usize = 40;
 
 /// What happens to a file that has the name already.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,6 +50,7 @@ impl OutputFile {
             Ok(found) if !found.is_file() => return Ok(Self { path, existing }),
             Ok(_) if existing == Existing::IsReplaced => fs::canonicalize(&path).unwrap_or(path),
             Err(error) if error.kind() != ErrorKind::NotFound => return Err(cannot_write(&path, error)),
+            Err(_) if existing == Existing::IsReplaced => end_of_links(path),
             _ => path,
         };
         let file = Self { path, existing };
@@ -58,6 +61,17 @@ impl OutputFile {
 
     pub(super) fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Waits until no other program has the file's folder locked, and locks it until the answer is dropped. Where folders
+    /// cannot be locked, nothing is.
+    pub(super) fn lock_folder(&self) -> Result<Option<File>, ProgramError> {
+        let locked = File::open(self.folder()).and_then(|folder| match folder.lock() {
+            Ok(()) => Ok(Some(folder)),
+            Err(error) if error.kind() == ErrorKind::Unsupported => Ok(None),
+            Err(error) => Err(error),
+        });
+        locked.map_err(|error| cannot_write(&self.path, error))
     }
 
     /// Whether there is something of this name.
@@ -114,6 +128,15 @@ impl OutputFile {
     }
 }
 
+/// Where a link leads, and the links that it leads to, whether or not there is something.
+fn end_of_links(mut path: PathBuf) -> PathBuf {
+    for _ in 0..MOST_LINKS {
+        let Ok(target) = fs::read_link(&path) else { break };
+        path = path.parent().unwrap_or(Path::new("")).join(target);
+    }
+    path
+}
+
 /// Where a result goes.
 #[derive(Debug)]
 pub(super) enum OutputTarget {
@@ -144,10 +167,11 @@ impl OutputTarget {
 /// Refuses a file that is named for two things, under whatever path. What is no file can take several.
 pub(super) fn one_file_each(files: &[(&'static str, &Option<PathBuf>)]) -> Result<(), ProgramError> {
     let place = |path: &Path| {
-        let whole = std::fs::canonicalize(path);
+        let path = end_of_links(path.to_owned());
         let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        let in_folder = || Some(std::fs::canonicalize(parent).ok()?.join(path.file_name()?));
-        whole.ok().or_else(in_folder).or_else(|| std::path::absolute(path).ok())
+        let in_folder = || Some(fs::canonicalize(parent).ok()?.join(path.file_name()?));
+        let whole = fs::canonicalize(&path);
+        whole.ok().or_else(in_folder).or_else(|| std::path::absolute(&path).ok())
     };
     let mut seen: Vec<(&str, PathBuf)> = Vec::new();
     for (flag, path) in files {
@@ -218,6 +242,29 @@ mod tests {
         OutputFile::prepare(link.clone(), Existing::IsReplaced).unwrap().write(b"2").unwrap();
         assert!(link.is_symlink());
         assert_eq!(fs::read(&target).unwrap(), b"2");
+    }
+
+    #[test]
+    fn a_link_to_nothing_leads_to_the_new_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        std::os::unix::fs::symlink("new/target", path("link")).unwrap();
+        std::os::unix::fs::symlink(path("link"), path("link-to-link")).unwrap();
+        let (target, link) = (Some(path("new/target")), Some(path("link-to-link")));
+        OutputFile::prepare(path("link-to-link"), Existing::IsReplaced).unwrap().write(b"1").unwrap();
+        assert!(path("link").is_symlink() && path("link-to-link").is_symlink());
+        assert_eq!(fs::read(path("new/target")).unwrap(), b"1");
+        fs::remove_file(path("new/target")).unwrap();
+        assert!(one_file_each(&[("csv", &target), ("json", &link)]).is_err());
+        // Where nothing is replaced it is a name that is taken.
+        let file = OutputFile::prepare(path("link"), Existing::IsKept).unwrap();
+        assert!(file.exists());
+        assert_eq!(file.write(b"2").unwrap(), path("link-2"));
+
+        std::os::unix::fs::symlink("circle", path("circle")).unwrap();
+        let message = OutputFile::prepare(path("circle"), Existing::IsReplaced).unwrap_err().to_string();
+        assert!(message.contains("circle"), "{message}");
+        one_file_each(&[("json", &Some(path("circle")))]).unwrap();
     }
 
     #[test]
