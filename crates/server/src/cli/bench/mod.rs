@@ -10,9 +10,8 @@ use afterimage_runner::schedulers::SchedulerKind;
 use afterimage_runner::{Engine, EngineOptions, GuidanceKind, ImageRequest, ModelInfo, PreviewCount};
 use afterimage_study::report::table;
 use afterimage_study::{Cancellation, Event, Grid, Measure, Outcome, Preset, Setting, Study, StudyError};
-use indicatif::{ProgressBar, ProgressStyle};
 
-use super::measured_pictures::{MOST_REPEATS, MOST_STEPS, TrueCfgArg, distinct, flag_of, scale, seed};
+use super::measured_pictures::{MOST_REPEATS, PictureArgs, bar, distinct, flag_of, reason, seed};
 use super::model::{DeviceArg, LabelArg, ModelArgs};
 use super::within::count;
 use super::{interrupt, prompts};
@@ -52,16 +51,8 @@ pub(super) struct BenchArgs {
     #[arg(long, env = "AFTERIMAGE_SEEDS", hide_env_values = true, value_delimiter = ',', default_value = "42",
         allow_negative_numbers = true, value_name = "SEED,...", value_parser = seed)]
     seeds: Vec<u64>,
-    /// Denoising steps, 1 to 200 [default: the preset's, or the model's]
-    #[arg(long, env = "AFTERIMAGE_STEPS", hide_env_values = true, value_parser = count::<1, MOST_STEPS>)]
-    steps: Option<usize>,
-    /// Strength of classifier-free guidance, 0 to 20; up to 1 (of Z-Image at 0) it is off [default: the preset's, or the
-    /// model's]
-    #[arg(long, env = "AFTERIMAGE_GUIDANCE_SCALE", hide_env_values = true, allow_negative_numbers = true,
-        value_name = "SCALE", value_parser = scale)]
-    guidance_scale: Option<f64>,
     #[command(flatten)]
-    true_cfg: TrueCfgArg,
+    pictures: PictureArgs,
     /// Rounds in which every picture is made once; medians count
     #[arg(long, env = "AFTERIMAGE_REPEAT", hide_env_values = true, value_name = "ROUNDS",
         value_parser = count::<1, MOST_REPEATS>, default_value_t = 3)]
@@ -151,13 +142,13 @@ impl BenchArgs {
         let solver = info.schedulers.iter().find(|kind| **kind == SchedulerKind::DpmSolverMultistep).copied();
         ImageRequest {
             prompt: String::new(),
-            negative_prompt: self.true_cfg.negative_prompt(),
+            negative_prompt: self.pictures.negative_prompt(),
             images: 1,
             size: None,
             seed: 0,
-            num_inference_steps: self.steps.or(steps),
-            guidance_scale: self.guidance_scale.or(scale),
-            true_cfg_scale: self.true_cfg.true_cfg_scale,
+            num_inference_steps: self.pictures.steps.or(steps),
+            guidance_scale: self.pictures.guidance_scale.or(scale),
+            true_cfg_scale: self.pictures.true_cfg_scale,
             scheduler: solver.filter(|_| is_study && !self.model.chooses_scheduler()),
             cache: CacheConfig::None,
             previews: PreviewCount::default(),
@@ -189,17 +180,13 @@ impl BenchArgs {
             }
             files.write(&report, note)?;
         }
-        let Err(reason) = ended else { return Ok(()) };
+        let Err(error) = ended else { return Ok(()) };
         let kept = match report.rows.len() {
             0 => "no setting was done, so nothing is kept".to_owned(),
             1 => "the row that was done is kept".to_owned(),
             rows => format!("the {rows} rows that were done are kept"),
         };
-        let reason = match reason {
-            StudyError::Cancelled => "interrupted".to_owned(),
-            other => other.to_string(),
-        };
-        Err(ProgramError::Unfinished { reason, kept })
+        Err(ProgramError::Unfinished { reason: reason(&error), kept })
     }
 }
 
@@ -207,9 +194,7 @@ impl BenchArgs {
 fn measure(study: Study<'_, Engine>) -> Result<Outcome, ProgramError> {
     let cancellation = Cancellation::default();
     interrupt::listen(cancellation.clone())?;
-    let style = ProgressStyle::with_template("{bar:30} {pos}/{len} pictures, {eta} left, {msg}")
-        .expect("the template is a constant that indicatif understands");
-    let bar = ProgressBar::new(study.pictures() as u64).with_style(style);
+    let bar = bar(study.pictures(), "left");
     let outcome = study.run(&cancellation, &mut |event| match event {
         Event::Picture { done, setting, .. } => {
             bar.set_position(done as u64);

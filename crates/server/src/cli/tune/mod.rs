@@ -12,9 +12,8 @@ use afterimage_study::profile::{CaseKey, Floor, MeasuredOn, ProfileCase};
 use afterimage_study::report::table;
 use afterimage_study::tune::{Goal, Missed, Progress, Stage, Tuned, Tuning, Winner};
 use afterimage_study::{Cancellation, StudyError};
-use indicatif::{ProgressBar, ProgressStyle};
 
-use super::measured_pictures::{MOST_REPEATS, MOST_STEPS, TrueCfgArg, flag_of, scale, seed};
+use super::measured_pictures::{MOST_REPEATS, PictureArgs, bar, flag_of, reason, seed};
 use super::model::{DeviceArg, LabelArg, ModelArgs};
 use super::output_file::{Existing, OutputFile, OutputTarget, one_file_each};
 use super::within::count;
@@ -56,15 +55,8 @@ pub(super) struct TuneArgs {
     #[arg(long, env = "AFTERIMAGE_SEEDS", hide_env_values = true, value_delimiter = ',', default_value = "1,2",
         allow_negative_numbers = true, value_name = "SEED,...", value_parser = seed)]
     seeds: Vec<u64>,
-    /// Denoising steps, 1 to 200 [default: the model's]
-    #[arg(long, env = "AFTERIMAGE_STEPS", hide_env_values = true, value_parser = count::<1, MOST_STEPS>)]
-    steps: Option<usize>,
-    /// Strength of classifier-free guidance, 0 to 20; up to 1 (of Z-Image at 0) it is off [default: the model's]
-    #[arg(long, env = "AFTERIMAGE_GUIDANCE_SCALE", hide_env_values = true, allow_negative_numbers = true,
-        value_name = "SCALE", value_parser = scale)]
-    guidance_scale: Option<f64>,
     #[command(flatten)]
-    true_cfg: TrueCfgArg,
+    pictures: PictureArgs,
     /// Pictures that the result is checked on, with prompts and seeds that the search never saw
     #[arg(long, env = "AFTERIMAGE_HELD_OUT", hide_env_values = true, value_name = "PICTURES",
         value_parser = count::<1, MOST_HELD_OUT>, default_value_t = 20)]
@@ -147,13 +139,13 @@ impl TuneArgs {
         Tuning {
             request: ImageRequest {
                 prompt: String::new(),
-                negative_prompt: self.true_cfg.negative_prompt(),
+                negative_prompt: self.pictures.negative_prompt(),
                 images: 1,
                 size: None,
                 seed: 0,
-                num_inference_steps: self.steps,
-                guidance_scale: self.guidance_scale,
-                true_cfg_scale: self.true_cfg.true_cfg_scale,
+                num_inference_steps: self.pictures.steps,
+                guidance_scale: self.pictures.guidance_scale,
+                true_cfg_scale: self.pictures.true_cfg_scale,
                 scheduler: None,
                 cache: CacheConfig::None,
                 previews: PreviewCount::default(),
@@ -205,9 +197,7 @@ impl TuneArgs {
 fn search(engine: &Engine, tuning: &Tuning) -> Result<Tuned, ProgramError> {
     let cancellation = Cancellation::default();
     interrupt::listen(cancellation.clone())?;
-    let style = ProgressStyle::with_template("{bar:30} {pos}/{len} pictures, {eta} left at most, {msg}")
-        .expect("the template is a constant that indicatif understands");
-    let bar = ProgressBar::new(tuning.budget as u64).with_style(style);
+    let bar = bar(tuning.budget, "left at most");
     let mut made = 0;
     let tuned = tuning.run(engine, &cancellation, &mut |Progress { done, of, stage, setting }| {
         made = done;
@@ -221,12 +211,8 @@ fn search(engine: &Engine, tuning: &Tuning) -> Result<Tuned, ProgramError> {
     });
     bar.finish_and_clear();
     tuned.map_err(|error| {
-        let reason = match error {
-            StudyError::Cancelled => "interrupted".to_owned(),
-            other => other.to_string(),
-        };
         let kept = format!("nothing is written; what {made} pictures have shown is lost, and a search begins anew");
-        ProgramError::Unfinished { reason, kept }
+        ProgramError::Unfinished { reason: reason(&error), kept }
     })
 }
 
