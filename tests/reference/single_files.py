@@ -216,7 +216,8 @@ def record(golden: Tensors, name: str, tensors: Tensors) -> None:
     model.context_embedder.register_forward_hook(keep)
     with torch.no_grad():
         golden[f"{name}.output"] = model(**given, return_dict=False)[0].contiguous()
-    difference = (golden[f"{name}.output"] - recorded["forward.output"]).abs().max() / recorded["forward.output"].abs().max()
+    output = recorded["forward.output"]
+    difference = (golden[f"{name}.output"] - output).abs().max() / output.abs().max()
     print(f"{name}: the output moves by {difference:.1e} of its largest value")
 
 
@@ -233,7 +234,8 @@ def stored(name: str) -> Tensors:
 
 def flux_from_original(original: Tensors, like: Tensors) -> Tensors:
     """diffusers' names back, for a width that its converter cannot do."""
-    marked = {name: torch.arange(tensor.numel(), dtype=torch.float64).reshape(tensor.shape) for name, tensor in like.items()}
+    counted = {name: torch.arange(tensor.numel(), dtype=torch.float64) for name, tensor in like.items()}
+    marked = {name: values.reshape(like[name].shape) for name, values in counted.items()}
     offsets = {name: float(index) * 2.0**32 for index, name in enumerate(like)}
     marked = flux_original({name: tensor + offsets[name] for name, tensor in marked.items()})
     places = torch.cat([marked[name].flatten() for name in original])
@@ -250,7 +252,8 @@ def write_blocks(out: Path) -> None:
     writer = gguf.GGUFWriter(out / "blocks.gguf", "blocks")
     values = {}
     scale = np.float16(0.01).tobytes()
-    places = {"Q2_K": (80, 82), "Q3_K": (108,), "Q4_1": (0, 2), "Q5_1": (0, 2), "Q4_K": (0, 2), "Q5_K": (0, 2), "Q6_K": (208,)}
+    places = dict.fromkeys(("Q4_1", "Q5_1", "Q4_K", "Q5_K"), (0, 2))
+    places |= {"Q2_K": (80, 82), "Q3_K": (108,), "Q6_K": (208,)}
     for name in QUANTISED:
         kind = GGMLQuantizationType[name]
         block, size = GGML_QUANT_SIZES[kind]

@@ -39,8 +39,8 @@ VARIANT = "fp16"
 def tiny(library):
     if library == "diffusers":
         return AutoencoderKL(block_out_channels=(4,), norm_num_groups=1, layers_per_block=1, latent_channels=1)
-    config = T5Config(vocab_size=8, d_model=4, d_kv=2, d_ff=4, num_layers=1, num_heads=2, feed_forward_proj="gated-gelu")
-    return T5EncoderModel(config)
+    sizes = {"vocab_size": 8, "d_model": 4, "d_kv": 2, "d_ff": 4, "num_layers": 1, "num_heads": 2}
+    return T5EncoderModel(T5Config(**sizes, feed_forward_proj="gated-gelu"))
 
 
 def file_name(library, safe, variant):
