@@ -12,7 +12,7 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, sync_playwright
+from playwright.sync_api import Browser, Route, sync_playwright
 
 ROOT = Path(__file__).resolve().parents[2]
 PROGRAM = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / "debug" / "afterimage"
@@ -132,8 +132,12 @@ def visit(browser: Browser, server: Server) -> Iterator[Callable[..., object]]:
 
     visits = []
 
-    def open_page(url: str = server.url, **context: object) -> Visit:
+    def open_page(
+        url: str = server.url, routes: dict[str, Callable[[Route], None]] | None = None, **context: object
+    ) -> Visit:
         page = browser.new_context(**{"viewport": DESKTOP, **context}).new_page()
+        for path, answer in (routes or {}).items():
+            page.route(path, answer)
         visits.append(Visit(page, url))
         return visits[-1]
 

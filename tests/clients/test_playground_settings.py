@@ -36,6 +36,37 @@ def test_a_link_shares_the_settings(visit: Callable[..., Visit]) -> None:
         expect(odd.page.locator("#status")).to_contain_text(complaint)
 
 
+def test_auto_takes_what_was_measured(visit: Callable[..., Visit]) -> None:
+    one = visit()
+    page = one.page
+    page.fill("#prompt", "sunflower")
+    one.set("#seed", 3)
+    one.steps(25)
+    page.select_option("#scheduler", "DPMSolverMultistepScheduler")
+    page.select_option("#backend", "auto")
+    page.click("#presets >> text=Fast")
+    expect(page.locator("#cache-min_psnr")).to_have_value("25")
+    page.fill("#cache-min_psnr", "20")
+    one.run()
+    bodies = {body["cache_backend"]: body.get("cache_config") for body in one.sent()}
+    assert bodies == {"auto": {"min_psnr": 20}, "none": None}
+    [cache] = [event["cache"] for event in one.completed() if event["cache"]["backend"] != "none"]
+    assert (cache["auto"]["outcome"], cache["auto"]["floor"]) == ("chosen", {"min_psnr": 20})
+    assert cache["auto"]["setting"]["cache_backend"] == cache["backend"]
+    expect(page.locator("#tag")).to_have_text(cache["tag"])
+    expect(page.locator("#warnings")).to_be_hidden()
+    shared = one.settings()
+    assert (shared["cache_backend"], json.loads(shared["cache_config"])) == ("auto", {"min_psnr": 20})
+
+    # Nothing was measured with so few steps: the picture is the uncached one, and the page says why.
+    one.steps(7)
+    one.run("#cached-only")
+    cache = one.completed()[-1]["cache"]
+    assert (cache["auto"]["outcome"], cache["backend"], cache["hit_rate"]) == ("no_case", "none", 0)
+    expect(page.locator("#warnings")).to_contain_text("no step is reused")
+    one.check_accessibility()
+
+
 def test_a_png_of_ours_brings_its_settings(visit: Callable[..., Visit]) -> None:
     one = visit()
     page = one.page
