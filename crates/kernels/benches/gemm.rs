@@ -1,11 +1,13 @@
-//! The gemm of linear layers with weights in f32 and bf16 and activations in both, and that of the crate `gemm`, which
+//! The gemm of linear layers with weights in f32 and bf16 and activations in both, quantised to int8, and that of the crate `gemm`, which
 //! candle calls, in f32; beside what the multipliers of the same threads give when nothing has to be loaded.
 //!
 //!     cargo bench -p afterimage-kernels --bench gemm
 
 #![allow(missing_docs, clippy::unwrap_used)]
 
-use afterimage_kernels::{Epilogue, KernelType, PackedWeights, PlainWeights, Rows, multiply, peak_products};
+use afterimage_kernels::{
+    Epilogue, KernelType, Multiplied, PackedWeights, PlainWeights, Rows, multiply, peak_products,
+};
 use divan::counter::ItemsCount;
 use divan::{Bencher, black_box};
 use half::bf16;
@@ -47,13 +49,16 @@ fn operations(size: Sizes) -> ItemsCount {
 }
 
 fn run<T: KernelType>(bencher: Bencher<'_, '_>, size: Sizes, convert: fn(f32) -> T, weights: PlainWeights<'_>) {
-    let Sizes { rows, inputs, outputs } = size;
+    multiply_by(bencher, size, convert, &PackedWeights::new(size.outputs, size.inputs, weights));
+}
+
+fn multiply_by<T: KernelType>(bencher: Bencher<'_, '_>, size: Sizes, convert: fn(f32) -> T, weights: &PackedWeights) {
+    let Sizes { rows, inputs, .. } = size;
     let x: Vec<T> = values(rows * inputs).into_iter().map(convert).collect();
-    let weights = PackedWeights::new(outputs, inputs, weights);
     let epilogue = Epilogue::default();
     bencher
         .counter(operations(size))
-        .bench_local(|| multiply(Rows { values: black_box(&x), rows }, &weights, &epilogue));
+        .bench_local(|| multiply(Rows { values: black_box(&x), rows }, weights, &epilogue));
 }
 
 fn narrow(size: Sizes) -> Vec<bf16> {
@@ -75,10 +80,17 @@ fn ours_bf16(bencher: Bencher<'_, '_>, size: Sizes) {
     run(bencher, size, bf16::from_f32, PlainWeights::Bf16(&narrow(size)));
 }
 
-#[divan::bench(sample_count = 20, args = [false, true])]
-fn peak(bencher: Bencher<'_, '_>, bf16: bool) {
-    let operations = peak_products(bf16);
-    bencher.counter(ItemsCount::new(operations)).bench_local(|| peak_products(black_box(bf16)));
+#[divan::bench(args = SIZES, sample_count = 20)]
+fn ours_int8(bencher: Bencher<'_, '_>, size: Sizes) {
+    let weights = narrow(size);
+    let Ok(weights) = PackedWeights::quantized(&PlainWeights::Bf16(&weights), (size.outputs, size.inputs));
+    multiply_by(bencher, size, bf16::from_f32, &weights);
+}
+
+#[divan::bench(sample_count = 20, args = [Multiplied::F32, Multiplied::Bf16, Multiplied::Int8])]
+fn peak(bencher: Bencher<'_, '_>, what: Multiplied) {
+    let operations = peak_products(what);
+    bencher.counter(ItemsCount::new(operations)).bench_local(|| peak_products(black_box(what)));
 }
 
 #[divan::bench(args = SIZES, sample_count = 20)]

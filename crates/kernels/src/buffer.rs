@@ -20,6 +20,10 @@ pub(crate) unsafe trait Plain: Copy + Default + Send + Sync + 'static {}
 unsafe impl Plain for f32 {}
 // SAFETY: all bit patterns are numbers.
 unsafe impl Plain for u16 {}
+// SAFETY: all bit patterns are numbers.
+unsafe impl Plain for u8 {}
+// SAFETY: all bit patterns are numbers.
+unsafe impl Plain for i32 {}
 
 /// Values that begin on a cache line.
 #[derive(Debug)]

@@ -3,13 +3,12 @@
 
 use std::mem::MaybeUninit;
 use std::ops::Range;
-use std::sync::{Mutex, PoisonError};
 
 use half::bf16;
 
 use crate::attention::Attention;
 use crate::convolution::{Convolution, ConvolvedRows, Picture};
-use crate::gemm::{self, Activation, Epilogue, PackedWeights, Rows, Value, WeightRows, Widen};
+use crate::gemm::{self, Activation, Epilogue, PackedWeights, Rows, Value, WeightRows, Widen, widening};
 use crate::group_norm::Channels;
 use crate::norm::{LayerNorm, NormAndTurn};
 
@@ -125,21 +124,16 @@ pub fn multiply_widened<T: KernelType, B: WeightRows + ?Sized>(
     (outputs, inputs): (usize, usize),
     epilogue: &Epilogue<'_, T>,
 ) -> Result<Vec<T>, B::Error> {
-    let failure = Mutex::new(None);
-    let widen = |rows: Range<usize>, values: &mut [f32]| match b.widen(rows, values) {
-        Ok(()) => true,
-        Err(error) => {
-            *failure.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
-            false
-        }
-    };
     let length = a.rows * outputs;
-    let mut c = Vec::with_capacity(length);
-    if T::multiply_widened(a, &widen, (outputs, inputs), epilogue, &mut c.spare_capacity_mut()[..length]) {
-        // SAFETY: all values are written.
-        unsafe { c.set_len(length) };
-    }
-    failure.into_inner().unwrap_or_else(PoisonError::into_inner).map_or(Ok(c), Err)
+    widening(b, |b| {
+        let mut c = Vec::with_capacity(length);
+        let all = T::multiply_widened(a, b, (outputs, inputs), epilogue, &mut c.spare_capacity_mut()[..length]);
+        all.then(|| {
+            // SAFETY: all values are written.
+            unsafe { c.set_len(length) };
+            c
+        })
+    })
 }
 
 /// Writes `[rows, queries, heads, head size]`, contiguous. Without keys all of it is 0.

@@ -31,6 +31,6 @@ pub use entries::{
 pub use group_norm::{Channels, Sums, group_sums};
 pub use memory::return_freed_memory;
 pub use norm::{LayerNorm, Modulation, NormAndTurn, Turn};
-pub use peak::peak_products;
+pub use peak::{Multiplied, peak_products};
 pub use pool::{on_pool, set_threads, side_by_side, threads};
 pub use simd::{Isa, IsaError};

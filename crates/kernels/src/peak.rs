@@ -2,7 +2,7 @@
 
 use rayon::prelude::*;
 
-use crate::buffer::{Aligned, with_scratch};
+use crate::buffer::Aligned;
 use crate::simd::{Kernel, Simd, dispatch};
 
 /// Multiplications of registers per sum: some milliseconds, so that a thread that has to wake up first does its share.
@@ -10,15 +10,39 @@ const STEPS: usize = 2_000_000;
 /// Sums that do not wait for each other.
 const SUMS: usize = 12;
 
-/// Multiplies and adds on all threads, in f32 or as sums of products of bf16, out of registers. Answers how many floating
-/// point operations that were.
-pub fn peak_products(bf16: bool) -> u64 {
+/// What is multiplied.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Multiplied {
+    /// f32.
+    F32,
+    /// Pairs of bf16, where sums of their products are an instruction; else f32.
+    Bf16,
+    /// Groups of four integers of 8 bits, where sums of their products are an instruction; else f32.
+    Int8,
+}
+
+/// Multiplies and adds on all threads, out of registers. Answers how many operations that were.
+pub fn peak_products(what: Multiplied) -> u64 {
     let threads = rayon::current_num_threads();
-    (0..threads).into_par_iter().with_max_len(1).map(|_| dispatch(Peak { bf16 })).sum()
+    (0..threads).into_par_iter().with_max_len(1).map(|_| dispatch(Peak { what })).sum()
+}
+
+/// Sums that go on for [`STEPS`]. A closure would be compiled for other registers.
+macro_rules! repeat {
+    ($zero:expr, |$sum:ident| $next:expr) => {
+        let mut sums = [$zero; SUMS];
+        for _ in 0..STEPS {
+            for sum in &mut sums {
+                let $sum = *sum;
+                *sum = $next;
+            }
+        }
+        std::hint::black_box(&sums);
+    };
 }
 
 struct Peak {
-    bf16: bool,
+    what: Multiplied,
 }
 
 impl Kernel for Peak {
@@ -27,27 +51,25 @@ impl Kernel for Peak {
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) -> u64 {
         let values = Aligned::<u16>::zeros(2 * S::COUNT);
-        let mut sums = [simd.splat(0.0); SUMS];
-        // SAFETY: there are as many pairs.
-        let pairs = unsafe { simd.load_pairs(values.as_ptr()) };
         let factor = simd.splat(std::hint::black_box(0.5));
-        let pairs_at_once = if self.bf16 && S::HAS_BF16 { 2 } else { 1 };
-        for _ in 0..STEPS {
-            for sum in &mut sums {
-                *sum = if pairs_at_once == 2 {
-                    simd.add_pair_products(pairs, pairs, *sum)
-                } else {
-                    simd.mul_add(*sum, factor, factor)
-                };
+        let at_once = match self.what {
+            Multiplied::Bf16 if S::HAS_BF16 => {
+                // SAFETY: there are as many pairs.
+                let pairs = unsafe { simd.load_pairs(values.as_ptr()) };
+                repeat!(simd.splat(0.0), |sum| simd.add_pair_products(pairs, pairs, sum));
+                2
             }
-        }
-        with_scratch::<f32, _>(S::COUNT, |place| {
-            for sum in sums {
-                // SAFETY: there is room for a register.
-                unsafe { simd.store(sum, place.as_mut_ptr()) };
-                std::hint::black_box(&mut *place);
+            Multiplied::Int8 if S::HAS_INT8 => {
+                // SAFETY: there are as many groups.
+                let quads = unsafe { simd.load_quads(values.as_ptr().cast()) };
+                repeat!(simd.no_ints(), |sum| simd.add_quad_products(quads, quads, sum));
+                4
             }
-        });
-        (STEPS * SUMS * S::COUNT * 2 * pairs_at_once) as u64
+            _ => {
+                repeat!(simd.splat(0.0), |sum| simd.mul_add(sum, factor, factor));
+                1
+            }
+        };
+        (STEPS * SUMS * S::COUNT * 2 * at_once) as u64
     }
 }

@@ -19,7 +19,7 @@ use std::path::Path;
 use std::time::Instant;
 
 use afterimage_cache::{CacheBackend, CacheBudget, CacheConfig, CachePlan};
-use afterimage_kernels::{on_pool, peak_products};
+use afterimage_kernels::{Multiplied, on_pool, peak_products};
 use afterimage_runner::schedulers::SchedulerKind;
 use afterimage_runner::{
     DeviceSpec, Engine, EngineOptions, FinishedRequest, Guidance, ImageRequest, ImageSpec, LoadOptions, ModelFolder,
@@ -47,7 +47,9 @@ fn main() {
             let requests = Requests::new(pipeline(model, dtype, device, None), steps, cache.first().unwrap_or(&"{}"));
             requests.make(if what == "request" { 1 } else { REQUESTS });
         }
-        ["peak", dtype] => at_every_line(|| json!({"operations": peak_products(dtype == "bf16")})),
+        ["peak", dtype] => at_every_line(
+            || json!({"operations": peak_products(if dtype == "bf16" { Multiplied::Bf16 } else { Multiplied::F32 })}),
+        ),
         ["likeness", ref models @ ..] => models.iter().for_each(|model| likeness(model, device)),
         ["random-model", like, folder] => {
             let like = like.parse().expect("a model that is known");

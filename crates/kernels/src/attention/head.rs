@@ -6,7 +6,7 @@ use super::side::{Side, copy_keys, copy_values, key_row, score_rows, value_row};
 use super::{Attention, ScoreBias};
 use crate::buffer::with_scratch;
 use crate::functions::Functions;
-use crate::gemm::{F32, PairsOfBf16, Product, StripValue, TileShape, Value};
+use crate::gemm::{F32, FloatProduct, PairsOfBf16, Product, StripValue, TileShape, Value};
 use crate::parallel::SharedOutput;
 use crate::simd::{Kernel, Simd};
 
@@ -37,7 +37,7 @@ impl<T: Value> Kernel for Head<'_, T> {
 
 impl<T: Value> Head<'_, T> {
     #[inline(always)]
-    fn run_as<S: Simd, P: Product<B = <P as Product>::A>>(self, simd: S) {
+    fn run_as<S: Simd, P: FloatProduct<B = <P as Product>::A>>(self, simd: S) {
         let shape = const { TileShape::of::<S>() };
         let Attention { keys, head_size, .. } = *self.attention;
         let copied = |size: usize, side: Option<Side<'_, P>>| if side.is_some() { 0 } else { size };
@@ -58,17 +58,17 @@ impl<T: Value> Head<'_, T> {
     }
 
     #[inline(always)]
-    fn keys_in_place<P: Product<B = <P as Product>::A>>(&self) -> Option<Side<'_, P>> {
+    fn keys_in_place<P: FloatProduct<B = <P as Product>::A>>(&self) -> Option<Side<'_, P>> {
         Side::keys_in_place(self.attention, self.row, self.head, self.queries.len())
     }
 
     #[inline(always)]
-    fn values_in_place<P: Product<B = <P as Product>::A>>(&self) -> Option<Side<'_, P>> {
+    fn values_in_place<P: FloatProduct<B = <P as Product>::A>>(&self) -> Option<Side<'_, P>> {
         Side::values_in_place(self.attention, self.row, self.head, self.queries.len())
     }
 }
 
-struct HeadInScratch<'a, T, P: Product> {
+struct HeadInScratch<'a, T, P: FloatProduct> {
     head: Head<'a, T>,
     /// Sizes of the parts of `copied`: keys, values, a panel of queries.
     copies: [usize; 3],
@@ -79,7 +79,7 @@ struct HeadInScratch<'a, T, P: Product> {
     sums: &'a mut [f32],
 }
 
-impl<T: Value, P: Product<B = <P as Product>::A>> Kernel for HeadInScratch<'_, T, P> {
+impl<T: Value, P: FloatProduct<B = <P as Product>::A>> Kernel for HeadInScratch<'_, T, P> {
     type Output = ();
 
     #[inline(always)]
@@ -106,7 +106,7 @@ impl<T: Value, P: Product<B = <P as Product>::A>> Kernel for HeadInScratch<'_, T
 }
 
 /// What scores and outputs are products of.
-struct Operands<'a, P: Product> {
+struct Operands<'a, P: FloatProduct> {
     keys: Side<'a, P>,
     values: Side<'a, P>,
     /// `[step of channels, query, channel of the step]`
@@ -116,7 +116,7 @@ struct Operands<'a, P: Product> {
 impl<T: Value> Head<'_, T> {
     /// One panel of queries. `scores` is room for `[keys, queries]`, `sums` for `[channels, queries]`.
     #[inline(always)]
-    fn attend<S: Simd, P: Product<B = <P as Product>::A>>(
+    fn attend<S: Simd, P: FloatProduct<B = <P as Product>::A>>(
         &self,
         simd: S,
         queries: Range<usize>,
@@ -131,7 +131,7 @@ impl<T: Value> Head<'_, T> {
     }
 
     #[inline(always)]
-    fn attend_vectors<S: Simd, P: Product<B = <P as Product>::A>, const VECTORS: usize>(
+    fn attend_vectors<S: Simd, P: FloatProduct<B = <P as Product>::A>, const VECTORS: usize>(
         &self,
         simd: S,
         queries: Range<usize>,
@@ -195,7 +195,7 @@ impl<T: Value> Head<'_, T> {
 
 /// Scores `[keys, queries]` of a block of keys, which begins with a strip.
 #[inline(always)]
-fn add_scores<S: Simd, P: Product<B = <P as Product>::A>>(
+fn add_scores<S: Simd, P: FloatProduct<B = <P as Product>::A>>(
     simd: S,
     Operands { keys, panel, .. }: &Operands<'_, P>,
     head_size: usize,
@@ -215,7 +215,7 @@ fn add_scores<S: Simd, P: Product<B = <P as Product>::A>>(
 /// one; `totals`, relative to the former largest, become those with these weights. Answers the weights as the next product reads
 /// them, `[step of keys, query, key of the step]`, which lie where the scores did.
 #[inline(always)]
-fn soften<S: Simd, P: Product, const VECTORS: usize>(
+fn soften<S: Simd, P: FloatProduct, const VECTORS: usize>(
     simd: S,
     scores: &mut [f32],
     largest: &mut [S::Lanes; VECTORS],

@@ -4,7 +4,7 @@
 use std::ops::Range;
 
 use super::head::Head;
-use crate::gemm::{Product, StripValue, Value};
+use crate::gemm::{FloatProduct, StripValue, Value};
 use crate::simd::{MOST_LANES, Simd};
 
 /// Values of the widest square.
@@ -14,7 +14,7 @@ impl<T: Value> Head<'_, T> {
     /// `[step of channels, query, channel of the step]`; queries that are missing in the last panel are 0, and so is the
     /// channel that an odd number lacks in pairs. Scaled if they are f32.
     #[inline(always)]
-    pub(super) fn pack_queries<S: Simd, P: Product>(
+    pub(super) fn pack_queries<S: Simd, P: FloatProduct>(
         &self,
         simd: S,
         queries: Range<usize>,
@@ -44,7 +44,7 @@ impl<T: Value> Head<'_, T> {
 
     /// Transposes whole squares of queries and channels, the latter in steps, which are 32 bits; answers whether it can.
     #[inline(always)]
-    fn transpose_queries<S: Simd, P: Product>(
+    fn transpose_queries<S: Simd, P: FloatProduct>(
         &self,
         simd: S,
         first: usize,

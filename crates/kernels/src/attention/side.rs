@@ -3,29 +3,29 @@
 use std::ops::Range;
 
 use super::{Attention, HeadVectors};
-use crate::gemm::{Product, StripInPlace, StripValue, TileShape, Value, add_tile};
+use crate::gemm::{FloatProduct, Product, StripInPlace, StripValue, TileShape, Value, add_tile};
 use crate::simd::Simd;
 
 /// Queries up to which reading keys and values where they lie costs less than copying them.
 const FEW_QUERIES: usize = 128;
 
 /// The keys, or the values, of one head.
-pub(super) struct Side<'a, P: Product> {
+pub(super) struct Side<'a, P: FloatProduct> {
     /// Keys are `[key, channel]`, values `[step of keys, channel, key of the step]`.
     values: &'a [P::A],
     /// From one key, or step of keys, to the next.
     row: usize,
 }
 
-impl<P: Product> Clone for Side<'_, P> {
+impl<P: FloatProduct> Clone for Side<'_, P> {
     fn clone(&self) -> Self {
         *self
     }
 }
 
-impl<P: Product> Copy for Side<'_, P> {}
+impl<P: FloatProduct> Copy for Side<'_, P> {}
 
-impl<'a, P: Product<B = <P as Product>::A>> Side<'a, P> {
+impl<'a, P: FloatProduct<B = <P as Product>::A>> Side<'a, P> {
     /// Over a copy of [`key_row`] or [`value_row`] values for each key or step of keys.
     #[inline(always)]
     pub(super) fn over(values: &'a [P::A], row: usize) -> Self {
@@ -106,18 +106,18 @@ impl<'a, P: Product<B = <P as Product>::A>> Side<'a, P> {
 }
 
 /// Values of a copied key.
-pub(super) const fn key_row<P: Product>(head_size: usize) -> usize {
+pub(super) const fn key_row<P: FloatProduct>(head_size: usize) -> usize {
     head_size.next_multiple_of(P::DEPTH)
 }
 
 /// Values of a copied step of keys' values.
-pub(super) const fn value_row<P: Product>(head_size: usize) -> usize {
+pub(super) const fn value_row<P: FloatProduct>(head_size: usize) -> usize {
     head_size * P::DEPTH
 }
 
 /// Copies keys, `[key, channel]`; the channel that an odd number lacks in pairs is 0.
 #[inline(always)]
-pub(super) fn copy_keys<T: Value, P: Product>(of: &Attention<'_, T>, row: usize, head: usize, copy: &mut [P::A]) {
+pub(super) fn copy_keys<T: Value, P: FloatProduct>(of: &Attention<'_, T>, row: usize, head: usize, copy: &mut [P::A]) {
     for (key, copy) in copy.chunks_exact_mut(key_row::<P>(of.head_size)).enumerate() {
         let (copy, rest) = copy.split_at_mut(of.head_size);
         let vector = of.key.vector(row, key, head, of.head_size);
@@ -128,7 +128,12 @@ pub(super) fn copy_keys<T: Value, P: Product>(of: &Attention<'_, T>, row: usize,
 
 /// Copies values, `[step of keys, channel, key of the step]`; the key that an odd number lacks in pairs is 0.
 #[inline(always)]
-pub(super) fn copy_values<T: Value, P: Product>(of: &Attention<'_, T>, row: usize, head: usize, copy: &mut [P::A]) {
+pub(super) fn copy_values<T: Value, P: FloatProduct>(
+    of: &Attention<'_, T>,
+    row: usize,
+    head: usize,
+    copy: &mut [P::A],
+) {
     let vector = |key: usize| of.value.vector(row, key, head, of.head_size);
     for (step, copy) in copy.chunks_exact_mut(value_row::<P>(of.head_size)).enumerate() {
         let key = step * P::DEPTH;

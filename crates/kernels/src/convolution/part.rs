@@ -8,7 +8,7 @@ use std::ops::Range;
 
 use super::{Phase, Picture, Strips};
 use crate::buffer::with_scratch;
-use crate::gemm::{F32, PackedStrip, PairsOfBf16, Product, StripValue, TileShape, Value, add_tile};
+use crate::gemm::{F32, FloatProduct, PackedStrip, PairsOfBf16, Product, StripValue, TileShape, Value, add_tile};
 use crate::parallel::SharedOutput;
 use crate::simd::{Kernel, Simd};
 
@@ -59,7 +59,7 @@ impl<T: Value> Kernel for Part<'_, T> {
 
 impl<T: Value> Part<'_, T> {
     #[inline(always)]
-    fn multiply<S: Simd, P: Product<B = <P as Product>::A>>(&self, simd: S, strips: &[P::A]) {
+    fn multiply<S: Simd, P: FloatProduct<B = <P as Product>::A>>(&self, simd: S, strips: &[P::A]) {
         let shape = const { TileShape::of::<S>() };
         let panels = self.pixels.len().div_ceil(shape.columns);
         let laid_out = panels * shape.columns * self.steps_together::<P>() * P::DEPTH;
@@ -74,17 +74,17 @@ impl<T: Value> Part<'_, T> {
 
     /// Channels that are laid out together.
     #[inline(always)]
-    fn channels_together<P: Product>(&self) -> usize {
+    fn channels_together<P: FloatProduct>(&self) -> usize {
         (STEPS / self.phase.taps.len() / P::DEPTH * P::DEPTH).min(self.inputs.next_multiple_of(P::DEPTH))
     }
 
     #[inline(always)]
-    fn steps_together<P: Product>(&self) -> usize {
+    fn steps_together<P: FloatProduct>(&self) -> usize {
         self.channels_together::<P>() / P::DEPTH * self.phase.taps.len()
     }
 }
 
-struct PartInScratch<'a, T, P: Product> {
+struct PartInScratch<'a, T, P: FloatProduct> {
     part: &'a Part<'a, T>,
     strips: &'a [P::A],
     /// `[panel, group of input channels, tap, pixel of the panel, input channel of the group]`
@@ -93,7 +93,7 @@ struct PartInScratch<'a, T, P: Product> {
     tiles: &'a mut [f32],
 }
 
-impl<T: Value, P: Product<B = <P as Product>::A>> Kernel for PartInScratch<'_, T, P> {
+impl<T: Value, P: FloatProduct<B = <P as Product>::A>> Kernel for PartInScratch<'_, T, P> {
     type Output = ();
 
     #[inline(always)]
@@ -137,7 +137,7 @@ impl<T: Value, P: Product<B = <P as Product>::A>> Kernel for PartInScratch<'_, T
 impl<T: Value> Part<'_, T> {
     /// Fills `[panel, group of channels, tap, pixel, channel of the group]` with the neighbours of the pixels.
     #[inline(always)]
-    fn lay_out<P: Product>(&self, channels: Range<usize>, width: usize, laid_out: &mut [P::A]) {
+    fn lay_out<P: FloatProduct>(&self, channels: Range<usize>, width: usize, laid_out: &mut [P::A]) {
         let taps = self.phase.taps.len();
         let panel_length = width * channels.len().div_ceil(P::DEPTH) * taps * P::DEPTH;
         let area = self.picture.height * self.picture.width;
@@ -209,7 +209,7 @@ unsafe fn write_line<const STEP: usize, const ADDS: bool>(sums: &[f32], bias: f3
 
 /// `[pixel, channel]` of a group of channels.
 #[inline(always)]
-fn side_by_side<T: Value, P: Product>(lines: &[[T; PIXELS]; 2], pixels: Range<usize>, place: &mut [P::A]) {
+fn side_by_side<T: Value, P: FloatProduct>(lines: &[[T; PIXELS]; 2], pixels: Range<usize>, place: &mut [P::A]) {
     let [early, late] = lines;
     if P::DEPTH == 1 {
         place.iter_mut().zip(&early[pixels]).for_each(|(place, value)| *place = P::A::of(*value));

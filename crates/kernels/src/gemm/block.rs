@@ -4,15 +4,13 @@ use std::ops::Range;
 
 use super::Sizes;
 use super::epilogue::{Activation, Curve, Epilogue, GeluTanh, Place, QuickGelu, Relu, Silu, Unchanged};
+use super::int8::{Factors, Widening};
 use super::left::Left;
 use super::tile::{PackedStrip, Product, StripInPlace, TileShape, add_tile};
 use super::value::Value;
 use crate::buffer::with_scratch;
 use crate::parallel::SharedOutput;
 use crate::simd::{Kernel, Simd};
-
-/// Inputs whose products are summed in registers.
-pub(super) const DEPTH: usize = 256;
 
 /// Sums and finishes a block of C.
 #[inline(always)]
@@ -37,6 +35,8 @@ pub(super) struct Products<'a, P: Product> {
     pub(super) rows: Range<usize>,
     /// The block's panels.
     pub(super) columns: Range<usize>,
+    /// Of sums that are integers.
+    pub(super) factors: Option<Factors<'a>>,
 }
 
 struct Block<'a, T, P: Product> {
@@ -53,12 +53,12 @@ impl<T: Value, P: Product> Kernel for Block<'_, T, P> {
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
         let shape = const { TileShape::of::<S>() };
-        let Self { products: Products { sizes, left, panels, rows, columns }, tiles, epilogue, c } = self;
+        let Self { products: Products { sizes, left, panels, rows, columns, factors }, tiles, epilogue, c } = self;
         let steps = sizes.inputs.div_ceil(P::DEPTH);
         let (strip, panel) = (shape.rows * steps * P::DEPTH, shape.columns * steps * P::DEPTH);
         // Without inputs there is one round all the same, which sums nothing.
-        for first in (0..steps.max(1)).step_by(DEPTH / P::DEPTH) {
-            let length = (DEPTH / P::DEPTH).min(steps - first);
+        for first in (0..steps.max(1)).step_by(P::INPUTS_AT_ONCE / P::DEPTH) {
+            let length = (P::INPUTS_AT_ONCE / P::DEPTH).min(steps - first);
             for (index, tiles) in tiles.chunks_exact_mut(rows.len() * shape.area()).enumerate() {
                 let b =
                     &panels[index * panel + first * shape.columns * P::DEPTH..][..length * shape.columns * P::DEPTH];
@@ -73,16 +73,19 @@ impl<T: Value, P: Product> Kernel for Block<'_, T, P> {
                             add_tile::<S, P>(simd, a, b, length, rows, tile, is_first);
                         },
                         // SAFETY: so are these, for each of the rows.
-                        Left::InPlace(values) => unsafe {
-                            let a = &values[row * shape.rows * sizes.inputs..][..rows * sizes.inputs];
+                        Left::InPlace { values, stride } => unsafe {
+                            let a = &values[row * shape.rows * stride..][..rows * stride];
                             let first = a.as_ptr().add(first * P::DEPTH);
-                            let a = StripInPlace { first, row: sizes.inputs, step: P::DEPTH };
+                            let a = StripInPlace { first, row: stride, step: P::DEPTH };
                             add_tile::<S, P>(simd, a, b, length, rows, tile, is_first);
                         },
                     }
                 }
                 if first + length == steps {
                     let panel = columns.start + index;
+                    if let Some(factors) = factors {
+                        simd.run(Widening { factors, sizes, strips: rows.clone(), panel, tiles: &mut *tiles });
+                    }
                     // A function of its own, so that it is not compiled again for every kind of product.
                     simd.run(FinishPanel { sizes, rows: rows.clone(), panel, tiles, epilogue, c });
                 }

@@ -1,13 +1,13 @@
 //! Activations as the micro-kernel reads them: where they lie, or packed into strips, as many rows as a tile has side by side
 //! for every input.
 
-use super::tile::Product;
+use super::tile::FloatProduct;
 use super::value::Value;
 use super::weights::interleave;
 use crate::buffer::{Plain, with_scratch};
 
 /// Addresses this far apart share a set of the first cache, so that rows as long as a multiple of it push each other out.
-const SET_STRIDE: usize = 4096;
+pub(super) const SET_STRIDE: usize = 4096;
 /// Bytes up to which A is read where it lies even then: all of it stays in the second cache.
 const SMALL_BYTES: usize = 256 * 1024;
 
@@ -56,8 +56,8 @@ impl StripValue for u16 {
 /// All of A, `[rows, inputs]`.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Left<'a, A> {
-    /// As it is.
-    InPlace(&'a [A]),
+    /// As it is, rows `stride` apart.
+    InPlace { values: &'a [A], stride: usize },
     /// `[strip, step, row of the strip, input of the step]`
     Packed(&'a [A]),
 }
@@ -65,7 +65,7 @@ pub(super) enum Left<'a, A> {
 /// Calls `work` with the rows of `a`, `[rows, inputs]`. Packed, rows that are missing in the last strip are anything; the input
 /// that an odd number lacks in pairs is 0.
 #[inline(always)]
-pub(super) fn with_left<P: Product, T: Value, R>(
+pub(super) fn with_left<P: FloatProduct, T: Value, R>(
     a: &[T],
     inputs: usize,
     height: usize,
@@ -74,7 +74,7 @@ pub(super) fn with_left<P: Product, T: Value, R>(
     let is_spread = size_of_val(a) <= SMALL_BYTES || !(inputs * size_of::<T>()).is_multiple_of(SET_STRIDE);
     let in_place = P::A::in_place(a).filter(|_| is_spread && inputs.is_multiple_of(P::DEPTH));
     if let Some(values) = in_place {
-        return work(Left::InPlace(values));
+        return work(Left::InPlace { values, stride: inputs });
     }
     let strip = height * inputs.next_multiple_of(P::DEPTH);
     with_scratch::<P::A, _>(a.len().div_ceil((height * inputs).max(1)) * strip, |strips| {

@@ -6,7 +6,7 @@
 //! * A tile of C is summed in registers ([`tile`]). It reads some rows of A and a panel of B (its columns side by side) from end
 //!   to end. B is packed into panels once, when it is loaded. A is read where it lies, one value per row and input; only
 //!   rows that would push each other out of the cache are packed into strips first ([`left`]).
-//! * Inputs are taken [`DEPTH`](block::DEPTH) at a time: 256 inputs of a panel of 32 columns are 32 KiB in f32 and stay in the
+//! * Inputs are taken [`INPUTS_AT_ONCE`](Product::INPUTS_AT_ONCE): 256 inputs of a panel of 32 columns are 32 KiB in f32 and stay in the
 //!   first cache while row after row passes by. Their sums are added to a tile outside the registers, so a value of C is
 //!   a sum of sums of 256 products, which is also more exact than one long sum.
 //! * A block of C of up to [`BLOCK_ROWS`] rows and [`BLOCK_COLUMNS`] columns is one thread's work: its sums are 128 KiB
@@ -19,6 +19,7 @@
 
 mod block;
 mod epilogue;
+mod int8;
 mod left;
 mod product;
 #[cfg(test)]
@@ -37,13 +38,14 @@ pub use self::value::Value;
 pub use self::weights::{PackedWeights, PlainWeights, WeightRows};
 
 use self::block::{Products, block};
+use self::int8::{Factors, Int8, Int8Panels, with_quantized};
 pub(crate) use self::left::StripValue;
-use self::left::with_left;
+use self::left::{Left, with_left};
 pub(crate) use self::product::{F32, PairsOfBf16};
 use self::product::{WidenedBf16, WidenedF16};
-pub(crate) use self::tile::{PackedStrip, Product, StripInPlace, TileShape, add_tile};
-pub(crate) use self::weights::interleave;
+pub(crate) use self::tile::{FloatProduct, PackedStrip, Product, StripInPlace, TileShape, add_tile};
 use self::weights::{Panels, pack_widened};
+pub(crate) use self::weights::{interleave, widening};
 use crate::buffer::with_scratch;
 use crate::parallel::SharedOutput;
 use crate::simd::{Kernel, Simd, dispatch};
@@ -183,22 +185,41 @@ impl<T: Value> Kernel for Packed<'_, T> {
             Panels::F16(panels) => self.multiply::<S, WidenedF16>(simd, panels),
             Panels::Bf16(panels) if T::IS_BF16 && S::HAS_BF16 => self.multiply::<S, PairsOfBf16>(simd, panels),
             Panels::Bf16(panels) => self.multiply::<S, WidenedBf16>(simd, panels),
+            Panels::Int8(panels) => self.multiply_int8(simd, panels),
         }
     }
 }
 
 impl<T: Value> Packed<'_, T> {
     #[inline(always)]
-    fn multiply<S: Simd, P: Product>(&self, simd: S, panels: &[P::B]) {
-        let Self { sizes, a, epilogue, c, .. } = *self;
+    fn multiply<S: Simd, P: FloatProduct>(&self, simd: S, panels: &[P::B]) {
+        with_left::<P, T, _>(self.a, self.sizes.inputs, TileShape::of::<S>().rows, |left| {
+            self.blocks::<S, P>(simd, left, panels, None);
+        });
+    }
+
+    #[inline(always)]
+    fn multiply_int8<S: Simd>(&self, simd: S, panels: &Int8Panels) {
+        with_quantized(simd, self.a, self.sizes, |left, rows| {
+            self.blocks::<S, Int8>(simd, left, &panels.values, Some(Factors::new(rows, panels)));
+        });
+    }
+
+    #[inline(always)]
+    fn blocks<S: Simd, P: Product>(
+        &self,
+        simd: S,
+        left: Left<'_, P::A>,
+        panels: &[P::B],
+        factors: Option<Factors<'_>>,
+    ) {
+        let Self { sizes, epilogue, c, .. } = *self;
         let blocks = Blocks::new::<S>(sizes, BLOCK_ROWS, BLOCK_COLUMNS);
         let panel = blocks.shape.columns * sizes.inputs.next_multiple_of(P::DEPTH);
-        with_left::<P, T, _>(a, sizes.inputs, blocks.shape.rows, |left| {
-            (0..blocks.count()).into_par_iter().with_max_len(1).for_each(|index| {
-                let (rows, columns) = blocks.block(index);
-                let panels = &panels[columns.start * panel..columns.end * panel];
-                block::<S, T, P>(simd, Products { sizes, left, panels, rows, columns }, epilogue, c);
-            });
+        (0..blocks.count()).into_par_iter().with_max_len(1).for_each(|index| {
+            let (rows, columns) = blocks.block(index);
+            let panels = &panels[columns.start * panel..columns.end * panel];
+            block::<S, T, P>(simd, Products { sizes, left, panels, rows, columns, factors }, epilogue, c);
         });
     }
 }
@@ -228,7 +249,12 @@ impl<T: Value> Kernel for Widened<'_, T> {
                     with_scratch::<f32, _>(outputs.len() * inputs, |values| {
                         b(outputs.clone(), values).then(|| pack_widened(values, inputs, width, panels))
                     })?;
-                    block::<S, T, F32>(simd, Products { sizes, left, panels, rows, columns }, epilogue, c);
+                    block::<S, T, F32>(
+                        simd,
+                        Products { sizes, left, panels, rows, columns, factors: None },
+                        epilogue,
+                        c,
+                    );
                     Some(())
                 })
             })

@@ -2,9 +2,12 @@
 
 use std::marker::PhantomData;
 
-use super::tile::Product;
+use super::tile::{FloatProduct, Product};
 use crate::buffer::Plain;
 use crate::simd::Simd;
+
+/// Inputs of sums in f32: 256 of a panel of 32 columns are 32 KiB in f32, and few enough that sums stay exact.
+const INPUTS_AT_ONCE: usize = 256;
 
 /// f32 times weights that are f32 once they are loaded.
 #[derive(Debug, Clone, Copy)]
@@ -51,8 +54,10 @@ impl<W: StoredWeight> Product for Widened<W> {
     type B = W::Value;
     const DEPTH: usize = W::DEPTH;
     const PARTS: usize = W::DEPTH;
+    const INPUTS_AT_ONCE: usize = INPUTS_AT_ONCE;
     type Left<S: Simd> = S::Lanes;
     type Right<S: Simd> = S::Lanes;
+    type Sum<S: Simd> = S::Lanes;
 
     #[inline(always)]
     unsafe fn spread<S: Simd>(simd: S, a: *const f32, part: usize) -> S::Lanes {
@@ -69,6 +74,32 @@ impl<W: StoredWeight> Product for Widened<W> {
     #[inline(always)]
     fn add<S: Simd>(simd: S, a: S::Lanes, b: S::Lanes, c: S::Lanes) -> S::Lanes {
         simd.mul_add(a, b, c)
+    }
+
+    #[inline(always)]
+    fn zero<S: Simd>(simd: S) -> S::Lanes {
+        simd.splat(0.0)
+    }
+
+    #[inline(always)]
+    unsafe fn keep<S: Simd>(simd: S, sum: S::Lanes, tile: *mut f32, is_first: bool) {
+        // SAFETY: by the conditions of this function.
+        unsafe { keep(simd, sum, tile, is_first) }
+    }
+}
+
+impl<W: StoredWeight> FloatProduct for Widened<W> {}
+
+/// [`Product::keep`] of sums in f32.
+///
+/// # Safety
+/// `tile` points to as many values.
+#[inline(always)]
+unsafe fn keep<S: Simd>(simd: S, sum: S::Lanes, tile: *mut f32, is_first: bool) {
+    // SAFETY: by the conditions of this function.
+    unsafe {
+        let before = if is_first { simd.splat(0.0) } else { simd.load(tile) };
+        simd.store(simd.add(before, sum), tile);
     }
 }
 
@@ -111,8 +142,10 @@ impl Product for PairsOfBf16 {
     type B = u16;
     const DEPTH: usize = 2;
     const PARTS: usize = 1;
+    const INPUTS_AT_ONCE: usize = INPUTS_AT_ONCE;
     type Left<S: Simd> = S::Pairs;
     type Right<S: Simd> = S::Pairs;
+    type Sum<S: Simd> = S::Lanes;
 
     #[inline(always)]
     unsafe fn spread<S: Simd>(simd: S, a: *const u16, _: usize) -> S::Pairs {
@@ -130,4 +163,17 @@ impl Product for PairsOfBf16 {
     fn add<S: Simd>(simd: S, a: S::Pairs, b: S::Pairs, c: S::Lanes) -> S::Lanes {
         simd.add_pair_products(a, b, c)
     }
+
+    #[inline(always)]
+    fn zero<S: Simd>(simd: S) -> S::Lanes {
+        simd.splat(0.0)
+    }
+
+    #[inline(always)]
+    unsafe fn keep<S: Simd>(simd: S, sum: S::Lanes, tile: *mut f32, is_first: bool) {
+        // SAFETY: by the conditions of this function.
+        unsafe { keep(simd, sum, tile, is_first) }
+    }
 }
+
+impl FloatProduct for PairsOfBf16 {}

@@ -110,8 +110,9 @@ fn a_row_is_the_same_in_any_company() {
         let narrow = |values: &[f32]| values.iter().map(|value| bf16::from_f32(*value)).collect::<Vec<_>>();
         let (x_narrow, b_narrow) = (narrow(&x), narrow(&b));
         for isa in sets() {
-            for weights in [PlainWeights::F32(&b), PlainWeights::Bf16(&b_narrow)] {
-                let weights = packed(isa, outputs, inputs, weights);
+            let packed = |weights| packed(isa, outputs, inputs, weights);
+            let plain = [PlainWeights::F32(&b), PlainWeights::Bf16(&b_narrow)].map(packed);
+            for weights in plain.into_iter().chain([packed_int8(isa, &b, outputs, inputs)]) {
                 assert_same_in_any_company(isa, &x, &weights);
                 assert_same_in_any_company(isa, &x_narrow, &weights);
             }
@@ -166,6 +167,61 @@ fn epilogues_equal_the_definition() {
     }
 }
 
+/// Rows as they are quantised: integers, and the factor of each row.
+fn quantised(values: &[f32], inputs: usize) -> (Vec<f64>, Vec<f64>) {
+    let rows = values.chunks(inputs.max(1)).map(|row| {
+        let largest = row.iter().fold(0f32, |largest, value| largest.max(value.abs()));
+        let scale = if largest > 0.0 { 127.0 / largest } else { 0.0 };
+        let integers = row.iter().map(move |value| f64::from((value * scale).round_ties_even()));
+        (integers.collect::<Vec<_>>(), f64::from(largest / 127.0))
+    });
+    let (integers, factors): (Vec<_>, Vec<_>) = rows.unzip();
+    (integers.concat(), factors)
+}
+
+fn packed_int8(isa: Isa, b: &[f32], outputs: usize, inputs: usize) -> PackedWeights {
+    let rows: &Widen<'_> = &|range: Range<usize>, values: &mut [f32]| {
+        values.copy_from_slice(&b[range.start * inputs..range.end * inputs]);
+        true
+    };
+    let panels = dispatch_on(isa, int8::PackInt8 { outputs, inputs, rows }).unwrap();
+    PackedWeights { outputs, inputs, panels: weights::Panels::Int8(panels) }
+}
+
+#[test]
+fn products_of_integers_are_those_of_rounded_values() {
+    for (isa, sizes) in sets().flat_map(|isa| SIZES.map(|sizes| (isa, sizes))) {
+        let Sizes { rows, inputs, outputs } = sizes;
+        let (mut a, mut b) = (values(rows * inputs, 0.1), values(outputs * inputs, 0.7));
+        // Rows of very different size, and rows of zeros.
+        a.iter_mut().take(inputs).for_each(|value| *value *= 1e4);
+        a.iter_mut().skip(inputs * rows.saturating_sub(1)).take(inputs * (rows / 2).min(1)).for_each(|v| *v = 0.0);
+        b.iter_mut().take(inputs * (outputs / 2).min(1)).for_each(|value| *value = 0.0);
+        let ((a_ints, a_factors), (b_ints, b_factors)) = (quantised(&a, inputs), quantised(&b, inputs));
+        let expected = defined(&a_ints, &b_ints, sizes).into_iter().enumerate().map(|(index, (sum, _))| {
+            let factor = a_factors.get(index / outputs).zip(b_factors.get(index % outputs)).map_or(0.0, |(a, b)| a * b);
+            (sum * factor, (sum * factor).abs() * 1e-6)
+        });
+        let weights = packed_int8(isa, &b, outputs, inputs);
+        let found = product(isa, &a, sizes, &weights, &Epilogue::default());
+        assert_close(&found, &expected.collect::<Vec<_>>(), 0.0, &format!("{isa}, {sizes:?}"));
+        assert!(weights.bytes() < (outputs + 32) * (inputs + 3 + 8) + 192, "{} bytes", weights.bytes());
+    }
+}
+
+#[test]
+fn a_value_that_is_no_number_makes_its_row_none_and_no_other() {
+    let sizes = Sizes { rows: 3, inputs: 40, outputs: 5 };
+    let b = values(5 * 40, 0.7);
+    for (isa, broken) in sets().flat_map(|isa| [f32::NAN, f32::INFINITY].map(|value| (isa, value))) {
+        let mut a = values(3 * 40, 0.1);
+        a[40 + 7] = broken;
+        let found = product(isa, &a, sizes, &packed_int8(isa, &b, 5, 40), &Epilogue::default());
+        assert!(found[5..10].iter().all(|value| value.is_nan()), "{isa}: {found:?}");
+        assert!(found[..5].iter().chain(&found[10..]).all(|value| value.is_finite()), "{isa}: {found:?}");
+    }
+}
+
 struct Stored<'a>(&'a [f32], usize);
 
 impl WeightRows for Stored<'_> {
@@ -196,4 +252,5 @@ fn an_error_of_the_weights_is_that_of_the_product() {
     let rows = Rows { values: &[0f32; 1], rows: 1 };
     let found = crate::multiply_widened(rows, &Stored(&[0.0; 2000], 1), (2000, 1), &Epilogue::default());
     assert_eq!(found, Err("broken"));
+    assert_eq!(PackedWeights::quantized(&Stored(&[0.0; 2000], 1), (2000, 1)).err(), Some("broken"));
 }

@@ -37,16 +37,20 @@ impl TileShape {
 /// How values of A and B are stored and multiplied.
 pub(crate) trait Product: Copy + Send + Sync {
     /// What strips of A are made of.
-    type A: StripValue;
+    type A: Plain;
     /// What panels of B are made of.
     type B: Plain;
     /// Inputs per step: values of one row of A, or column of B, that lie side by side.
     const DEPTH: usize;
     /// Parts of a step, each with registers of its own.
     const PARTS: usize;
+    /// Inputs whose products are summed in registers, before the sums are added to a tile in memory.
+    const INPUTS_AT_ONCE: usize;
 
     type Left<S: Simd>: Copy;
     type Right<S: Simd>: Copy;
+    /// A register of sums.
+    type Sum<S: Simd>: Copy;
 
     /// One row's values of a step in all lanes.
     ///
@@ -60,9 +64,20 @@ pub(crate) trait Product: Copy + Send + Sync {
     /// `b` points to as many columns' [`Self::DEPTH`] values.
     unsafe fn load<S: Simd>(simd: S, b: *const Self::B, part: usize) -> Self::Right<S>;
 
+    fn zero<S: Simd>(simd: S) -> Self::Sum<S>;
+
     /// `a * b + c`
-    fn add<S: Simd>(simd: S, a: Self::Left<S>, b: Self::Right<S>, c: S::Lanes) -> S::Lanes;
+    fn add<S: Simd>(simd: S, a: Self::Left<S>, b: Self::Right<S>, c: Self::Sum<S>) -> Self::Sum<S>;
+
+    /// Writes a register of sums to a tile, or adds it to what is there. Sums of integers keep their bits in a tile of f32.
+    ///
+    /// # Safety
+    /// `tile` points to as many values.
+    unsafe fn keep<S: Simd>(simd: S, sum: Self::Sum<S>, tile: *mut f32, is_first: bool);
 }
+
+/// One whose sums are f32 and whose values are numbers as they are, so that strips can be made of activations one by one.
+pub(crate) trait FloatProduct: Product<A: StripValue> {}
 
 /// Rows of A that a tile reads.
 pub(crate) trait Strip<P: Product>: Copy {
@@ -206,7 +221,7 @@ unsafe fn sums<S: Simd, P: Product, const ROWS: usize, const VECTORS: usize>(
     c: *mut f32,
     is_first: bool,
 ) {
-    let mut sums = [[simd.splat(0.0); VECTORS]; ROWS];
+    let mut sums = [[P::zero(simd); VECTORS]; ROWS];
     // SAFETY: by the conditions of this function.
     unsafe {
         let (mut a, mut b) = (a, b);
@@ -228,9 +243,7 @@ unsafe fn sums<S: Simd, P: Product, const ROWS: usize, const VECTORS: usize>(
         }
         for row in 0..ROWS {
             for vector in 0..VECTORS {
-                let c = c.add((row * VECTORS + vector) * S::COUNT);
-                let before = if is_first { simd.splat(0.0) } else { simd.load(c) };
-                simd.store(simd.add(before, sums[row][vector]), c);
+                P::keep(simd, sums[row][vector], c.add((row * VECTORS + vector) * S::COUNT), is_first);
             }
         }
     }

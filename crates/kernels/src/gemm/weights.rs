@@ -1,10 +1,15 @@
 //! Weight matrices as the micro-kernel wants them: packed once, or widened a few rows at a time.
 
+use std::convert::Infallible;
 use std::ops::Range;
+use std::sync::{Mutex, PoisonError};
 
+use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 use rayon::prelude::*;
 
+use super::Widen;
+use super::int8::{Int8Panels, PackInt8};
 use super::tile::TileShape;
 use crate::buffer::{Aligned, Plain};
 use crate::simd::{Kernel, Simd, dispatch};
@@ -19,6 +24,42 @@ pub trait WeightRows: Sync {
     /// # Errors
     /// What is stored cannot be read as numbers.
     fn widen(&self, rows: Range<usize>, values: &mut [f32]) -> Result<(), Self::Error>;
+}
+
+/// Calls `work` with a way to have rows that remembers why some could not be had; `work` answers nothing in that case.
+pub(crate) fn widening<B: WeightRows + ?Sized, R>(
+    rows: &B,
+    work: impl FnOnce(&Widen<'_>) -> Option<R>,
+) -> Result<R, B::Error> {
+    let failure = Mutex::new(None);
+    let widen = |range: Range<usize>, values: &mut [f32]| match rows.widen(range, values) {
+        Ok(()) => true,
+        Err(error) => {
+            *failure.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
+            false
+        }
+    };
+    let done = work(&widen);
+    match failure.into_inner().unwrap_or_else(PoisonError::into_inner) {
+        Some(error) => Err(error),
+        None => Ok(done.expect("nothing failed")),
+    }
+}
+
+impl WeightRows for PlainWeights<'_> {
+    type Error = Infallible;
+
+    /// Of the matrix whose rows are as long as `values` says.
+    fn widen(&self, rows: Range<usize>, values: &mut [f32]) -> Result<(), Infallible> {
+        let inputs = values.len() / rows.len().max(1);
+        let range = rows.start * inputs..rows.end * inputs;
+        match self {
+            Self::F32(weights) => values.copy_from_slice(&weights[range]),
+            Self::Bf16(weights) => weights[range].convert_to_f32_slice(values),
+            Self::F16(weights) => weights[range].convert_to_f32_slice(values),
+        }
+        Ok(())
+    }
 }
 
 /// A weight matrix in panels: the columns of a tile of C, which are rows of the matrix, side by side for every input.
@@ -38,6 +79,8 @@ pub(super) enum Panels {
     F16(Aligned<u16>),
     /// `[panel, pair of inputs, column, input of the pair]`
     Bf16(Aligned<u16>),
+    /// Integers of 8 bits.
+    Int8(Int8Panels),
 }
 
 /// Rows of weights, as they are stored: `[outputs, inputs]`, contiguous.
@@ -66,6 +109,18 @@ impl PackedWeights {
         Self { outputs, inputs, panels: dispatch(Pack { outputs, inputs, weights }) }
     }
 
+    /// Quantises `[outputs, inputs]` to integers of 8 bits, each output by a factor of its own.
+    ///
+    /// # Errors
+    /// What `rows` answers.
+    ///
+    /// # Panics
+    /// If there are more inputs than sums of 32 bits can take, 131072.
+    pub fn quantized<B: WeightRows + ?Sized>(rows: &B, (outputs, inputs): (usize, usize)) -> Result<Self, B::Error> {
+        let panels = widening(rows, |rows| dispatch(PackInt8 { outputs, inputs, rows }))?;
+        Ok(Self { outputs, inputs, panels: Panels::Int8(panels) })
+    }
+
     /// Rows.
     pub fn outputs(&self) -> usize {
         self.outputs
@@ -81,6 +136,7 @@ impl PackedWeights {
         match &self.panels {
             Panels::F32(values) => size_of_val::<[f32]>(values),
             Panels::F16(values) | Panels::Bf16(values) => size_of_val::<[u16]>(values),
+            Panels::Int8(panels) => panels.bytes(),
         }
     }
 }
@@ -143,7 +199,7 @@ pub(crate) fn interleave<T: Copy + Sync, P: Plain>(
     }
 }
 
-fn interleave_rows<T: Copy, P: Plain>(
+pub(super) fn interleave_rows<T: Copy, P: Plain>(
     rows: &[T],
     inputs: usize,
     (width, depth): (usize, usize),
@@ -157,6 +213,9 @@ fn interleave_rows<T: Copy, P: Plain>(
         (1, 12) => interleave_group::<12, 1, _, _>(rows, inputs, convert, group),
         (1, 16) => interleave_group::<16, 1, _, _>(rows, inputs, convert, group),
         (1, 32) => interleave_group::<32, 1, _, _>(rows, inputs, convert, group),
+        (4, 8) => interleave_group::<8, 4, _, _>(rows, inputs, convert, group),
+        (4, 16) => interleave_group::<16, 4, _, _>(rows, inputs, convert, group),
+        (4, 32) => interleave_group::<32, 4, _, _>(rows, inputs, convert, group),
         (2, 4) => interleave_group::<4, 2, _, _>(rows, inputs, convert, group),
         (2, 6) => interleave_group::<6, 2, _, _>(rows, inputs, convert, group),
         (2, 8) => interleave_group::<8, 2, _, _>(rows, inputs, convert, group),

@@ -16,7 +16,7 @@ pub enum Isa {
     Avx2,
     /// AVX-512 F, BW, DQ and VL: 16 lanes.
     Avx512,
-    /// The same with BF16: sums of products of bf16.
+    /// The same with BF16 and VNNI: sums of products of bf16 and of integers of 8 bits.
     Avx512Bf16,
     /// The shapes of that, without its instructions.
     #[cfg(test)]
@@ -91,7 +91,11 @@ impl Isa {
                     && is_x86_feature_detected!("avx512dq")
                     && is_x86_feature_detected!("avx512vl")
             }
-            Self::Avx512Bf16 => Self::Avx512.is_available() && is_x86_feature_detected!("avx512bf16"),
+            Self::Avx512Bf16 => {
+                Self::Avx512.is_available()
+                    && is_x86_feature_detected!("avx512bf16")
+                    && is_x86_feature_detected!("avx512vnni")
+            }
             #[cfg(test)]
             Self::EmulatedAvx512Bf16 => true,
         }
@@ -105,6 +109,11 @@ impl Isa {
 
     /// It multiplies bf16 faster than f32.
     pub fn multiplies_bf16(self) -> bool {
+        self == Self::Avx512Bf16
+    }
+
+    /// It multiplies integers of 8 bits faster than bf16.
+    pub fn multiplies_int8(self) -> bool {
         self == Self::Avx512Bf16
     }
 

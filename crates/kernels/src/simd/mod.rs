@@ -23,6 +23,10 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     type Lanes: Copy;
     /// A register of as many pairs of bf16; each pair is in one lane, the earlier value in its lower half.
     type Pairs: Copy;
+    /// A register of as many i32.
+    type Ints: Copy;
+    /// A register of as many groups of four integers of 8 bits; each group is in one lane, the first in its lowest bits.
+    type Quads: Copy;
 
     /// Values in a register.
     const COUNT: usize;
@@ -30,6 +34,8 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     const TILE: (usize, usize);
     /// Sums of products of bf16 are an instruction.
     const HAS_BF16: bool = false;
+    /// Sums of products of integers of 8 bits are an instruction.
+    const HAS_INT8: bool = false;
 
     /// Runs a kernel with these registers: from another thread, or from a closure, which is not compiled for them.
     fn run<K: Kernel>(self, kernel: K) -> K::Output;
@@ -121,6 +127,46 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
 
     /// The earlier values of all pairs, and the later ones.
     fn widen(self, pairs: Self::Pairs) -> (Self::Lanes, Self::Lanes);
+
+    /// Zeros.
+    fn no_ints(self) -> Self::Ints;
+
+    /// Reads [`Self::COUNT`] integers.
+    ///
+    /// # Safety
+    /// As [`Self::load`].
+    unsafe fn load_ints(self, values: *const i32) -> Self::Ints;
+
+    /// # Safety
+    /// As [`Self::load`].
+    unsafe fn store_ints(self, ints: Self::Ints, values: *mut i32);
+
+    /// Wraps around.
+    fn add_ints(self, a: Self::Ints, b: Self::Ints) -> Self::Ints;
+
+    /// As f32, rounded to the nearest.
+    fn lanes_of(self, ints: Self::Ints) -> Self::Lanes;
+
+    /// Reads [`Self::COUNT`] groups.
+    ///
+    /// # Safety
+    /// As [`Self::load`].
+    unsafe fn load_quads(self, values: *const u8) -> Self::Quads;
+
+    /// One group in all lanes.
+    ///
+    /// # Safety
+    /// It is there.
+    unsafe fn splat_quad(self, values: *const u8) -> Self::Quads;
+
+    /// The sums of the four products of a group, of which those of `a` have no sign and those of `b` have one, onto `c`.
+    fn add_quad_products(self, a: Self::Quads, b: Self::Quads, c: Self::Ints) -> Self::Ints;
+
+    /// Writes the nearest integers, ties to even, of values from -128 to 127, and 128 more; of NaN any.
+    ///
+    /// # Safety
+    /// As [`Self::load`].
+    unsafe fn store_offset_bytes(self, lanes: Self::Lanes, values: *mut u8);
 
     /// The sums of both products of a pair, onto `c`.
     #[inline(always)]

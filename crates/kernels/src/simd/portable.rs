@@ -20,6 +20,8 @@ fn each<const COUNT: usize>(lane: impl Fn(usize) -> f32) -> [f32; COUNT] {
 impl<const COUNT: usize> Simd for Arrays<COUNT> {
     type Lanes = [f32; COUNT];
     type Pairs = [[u16; 2]; COUNT];
+    type Ints = [i32; COUNT];
+    type Quads = [[u8; 4]; COUNT];
 
     const COUNT: usize = COUNT;
     const TILE: (usize, usize) = match COUNT {
@@ -28,6 +30,7 @@ impl<const COUNT: usize> Simd for Arrays<COUNT> {
         _ => (4, 1),
     };
     const HAS_BF16: bool = COUNT == 16;
+    const HAS_INT8: bool = COUNT == 16;
 
     fn run<K: Kernel>(self, kernel: K) -> K::Output {
         kernel.run(self)
@@ -149,6 +152,60 @@ impl<const COUNT: usize> Simd for Arrays<COUNT> {
     unsafe fn store_pairs(self, pairs: Self::Pairs, values: *mut u16) {
         // SAFETY: by the conditions of this function.
         unsafe { values.cast::<Self::Pairs>().write_unaligned(pairs) }
+    }
+
+    #[inline(always)]
+    fn no_ints(self) -> Self::Ints {
+        [0; COUNT]
+    }
+
+    #[inline(always)]
+    unsafe fn load_ints(self, values: *const i32) -> Self::Ints {
+        // SAFETY: by the conditions of this function.
+        unsafe { values.cast::<Self::Ints>().read_unaligned() }
+    }
+
+    #[inline(always)]
+    unsafe fn store_ints(self, ints: Self::Ints, values: *mut i32) {
+        // SAFETY: by the conditions of this function.
+        unsafe { values.cast::<Self::Ints>().write_unaligned(ints) }
+    }
+
+    #[inline(always)]
+    fn add_ints(self, a: Self::Ints, b: Self::Ints) -> Self::Ints {
+        std::array::from_fn(|lane| a[lane].wrapping_add(b[lane]))
+    }
+
+    #[inline(always)]
+    fn lanes_of(self, ints: Self::Ints) -> Self::Lanes {
+        each(|lane| ints[lane] as f32)
+    }
+
+    #[inline(always)]
+    unsafe fn load_quads(self, values: *const u8) -> Self::Quads {
+        // SAFETY: by the conditions of this function.
+        unsafe { values.cast::<Self::Quads>().read_unaligned() }
+    }
+
+    #[inline(always)]
+    unsafe fn splat_quad(self, values: *const u8) -> Self::Quads {
+        // SAFETY: by the conditions of this function.
+        [unsafe { values.cast::<[u8; 4]>().read_unaligned() }; COUNT]
+    }
+
+    #[inline(always)]
+    fn add_quad_products(self, a: Self::Quads, b: Self::Quads, c: Self::Ints) -> Self::Ints {
+        std::array::from_fn(|lane| {
+            let product = |index: usize| i32::from(a[lane][index]) * i32::from(b[lane][index] as i8);
+            c[lane].wrapping_add(product(0) + product(1) + product(2) + product(3))
+        })
+    }
+
+    #[inline(always)]
+    unsafe fn store_offset_bytes(self, lanes: Self::Lanes, values: *mut u8) {
+        let bytes: [u8; COUNT] = std::array::from_fn(|lane| (lanes[lane].round_ties_even() + 128.0) as u8);
+        // SAFETY: by the conditions of this function.
+        unsafe { values.cast::<[u8; COUNT]>().write_unaligned(bytes) }
     }
 
     #[inline(always)]

@@ -138,6 +138,57 @@ fn narrow_numbers_are_rounded_and_widened_as_by_half() {
     }
 }
 
+/// Sums of four products onto lane numbers, as f32, and values as bytes.
+struct Integers<'a> {
+    quads: &'a [u8],
+    values: &'a [f32],
+}
+
+impl Kernel for Integers<'_> {
+    type Output = (usize, Vec<f32>, Vec<u8>);
+
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) -> Self::Output {
+        let count = self.values.len();
+        let (mut sums, mut bytes) = (vec![0.0; count], vec![0; count]);
+        let lanes: Vec<i32> = (0..S::COUNT as i32).collect();
+        for start in (0..count).step_by(S::COUNT) {
+            // SAFETY: all slices hold whole registers.
+            unsafe {
+                let (own, first) =
+                    (simd.load_quads(self.quads[4 * start..].as_ptr()), simd.splat_quad(self.quads.as_ptr()));
+                let mut copy = lanes.clone();
+                simd.store_ints(simd.add_ints(simd.no_ints(), simd.load_ints(lanes.as_ptr())), copy.as_mut_ptr());
+                let products = simd.add_quad_products(first, own, simd.load_ints(copy.as_ptr()));
+                simd.store(simd.lanes_of(products), sums[start..].as_mut_ptr());
+                simd.store_offset_bytes(simd.load(self.values[start..].as_ptr()), bytes[start..].as_mut_ptr());
+            }
+        }
+        (S::COUNT, sums, bytes)
+    }
+}
+
+#[test]
+fn integers_are_multiplied_without_and_with_a_sign() {
+    // The largest sums, and those on which a multiplication with 16 bits between would saturate.
+    let mut quads: Vec<u8> = vec![255; 4];
+    quads.extend([127, 127, 127, 127, 128, 128, 128, 128]);
+    quads.extend((quads.len()..4 * 64).map(|index| (index * 89 % 256) as u8));
+    let mut values: Vec<f32> = (0..60).map(|index| (index as f32 * 0.731).sin() * 127.0).collect();
+    values.extend([0.5, 1.5, -127.0, 127.0]);
+    for isa in Isa::tested() {
+        let (count, sums, bytes) = dispatch_on(isa, Integers { quads: &quads, values: &values });
+        for (index, found) in sums.iter().enumerate() {
+            let product = |part: usize| i32::from(quads[part]) * i32::from(quads[4 * index + part] as i8);
+            let expected = (0..4).map(product).sum::<i32>() + (index % count) as i32;
+            assert_eq!(*found, expected as f32, "{isa}: {index}");
+        }
+        for (value, found) in values.iter().zip(bytes) {
+            assert_eq!(i32::from(found) - 128, value.round_ties_even() as i32, "{isa}: {value}");
+        }
+    }
+}
+
 /// A square, and pairs of its values and those before them.
 struct Squares<'a>(&'a [u32]);
 

@@ -2,14 +2,16 @@
 
 use std::arch::x86_64::{
     __m256, __m256i, _CMP_UNORD_Q, _MM_FROUND_NO_EXC, _MM_FROUND_TO_NEAREST_INT, _mm_add_ps, _mm_add_ss, _mm_cvtss_f32,
-    _mm_loadu_si128, _mm_movehl_ps, _mm_shuffle_ps, _mm_storeu_si128, _mm256_add_epi32, _mm256_add_ps,
-    _mm256_and_si256, _mm256_blendv_epi8, _mm256_castpd_ps, _mm256_castps_pd, _mm256_castps_si256,
-    _mm256_castps256_ps128, _mm256_castsi256_ps, _mm256_castsi256_si128, _mm256_cmp_ps, _mm256_cvtepu16_epi32,
-    _mm256_cvtph_ps, _mm256_cvtps_epi32, _mm256_div_ps, _mm256_extractf128_ps, _mm256_fmadd_ps, _mm256_loadu_ps,
-    _mm256_loadu_si256, _mm256_max_ps, _mm256_min_ps, _mm256_mul_ps, _mm256_or_si256, _mm256_packus_epi32,
-    _mm256_permute2f128_ps, _mm256_permute4x64_epi64, _mm256_round_ps, _mm256_set1_epi32, _mm256_set1_ps,
-    _mm256_setzero_ps, _mm256_slli_epi32, _mm256_srli_epi32, _mm256_storeu_ps, _mm256_storeu_si256, _mm256_sub_ps,
-    _mm256_unpackhi_pd, _mm256_unpackhi_ps, _mm256_unpacklo_pd, _mm256_unpacklo_ps,
+    _mm_loadu_si128, _mm_movehl_ps, _mm_packus_epi16, _mm_shuffle_ps, _mm_storel_epi64, _mm_storeu_si128,
+    _mm256_add_epi32, _mm256_add_ps, _mm256_and_si256, _mm256_blendv_epi8, _mm256_castpd_ps, _mm256_castps_pd,
+    _mm256_castps_si256, _mm256_castps256_ps128, _mm256_castsi256_ps, _mm256_castsi256_si128, _mm256_cmp_ps,
+    _mm256_cvtepi32_ps, _mm256_cvtepu16_epi32, _mm256_cvtph_ps, _mm256_cvtps_epi32, _mm256_div_ps,
+    _mm256_extractf128_ps, _mm256_fmadd_ps, _mm256_loadu_ps, _mm256_loadu_si256, _mm256_madd_epi16, _mm256_max_ps,
+    _mm256_min_ps, _mm256_mul_ps, _mm256_or_si256, _mm256_packus_epi32, _mm256_permute2f128_ps,
+    _mm256_permute4x64_epi64, _mm256_round_ps, _mm256_set1_epi16, _mm256_set1_epi32, _mm256_set1_ps, _mm256_setzero_ps,
+    _mm256_setzero_si256, _mm256_slli_epi16, _mm256_slli_epi32, _mm256_srai_epi16, _mm256_srli_epi16,
+    _mm256_srli_epi32, _mm256_storeu_ps, _mm256_storeu_si256, _mm256_sub_ps, _mm256_unpackhi_pd, _mm256_unpackhi_ps,
+    _mm256_unpacklo_pd, _mm256_unpacklo_ps,
 };
 
 use super::{Kernel, Simd};
@@ -32,6 +34,8 @@ pub(super) unsafe fn run<K: Kernel>(kernel: K) -> K::Output {
 impl Simd for Avx2 {
     type Lanes = __m256;
     type Pairs = __m256i;
+    type Ints = __m256i;
+    type Quads = __m256i;
 
     const COUNT: usize = 8;
     const TILE: (usize, usize) = (6, 2);
@@ -167,6 +171,64 @@ impl Simd for Avx2 {
                 _mm256_storeu_ps(place(index), _mm256_permute2f128_ps::<0x20>(upper, lower));
                 _mm256_storeu_ps(place(4 + index), _mm256_permute2f128_ps::<0x31>(upper, lower));
             }
+        }
+    }
+
+    #[inline(always)]
+    fn no_ints(self) -> __m256i {
+        unsafe { _mm256_setzero_si256() }
+    }
+
+    #[inline(always)]
+    unsafe fn load_ints(self, values: *const i32) -> __m256i {
+        unsafe { _mm256_loadu_si256(values.cast()) }
+    }
+
+    #[inline(always)]
+    unsafe fn store_ints(self, ints: __m256i, values: *mut i32) {
+        unsafe { _mm256_storeu_si256(values.cast(), ints) }
+    }
+
+    #[inline(always)]
+    fn add_ints(self, a: __m256i, b: __m256i) -> __m256i {
+        unsafe { _mm256_add_epi32(a, b) }
+    }
+
+    #[inline(always)]
+    fn lanes_of(self, ints: __m256i) -> __m256 {
+        unsafe { _mm256_cvtepi32_ps(ints) }
+    }
+
+    #[inline(always)]
+    unsafe fn load_quads(self, values: *const u8) -> __m256i {
+        unsafe { _mm256_loadu_si256(values.cast()) }
+    }
+
+    #[inline(always)]
+    unsafe fn splat_quad(self, values: *const u8) -> __m256i {
+        unsafe { _mm256_set1_epi32(values.cast::<i32>().read_unaligned()) }
+    }
+
+    #[inline(always)]
+    fn add_quad_products(self, a: __m256i, b: __m256i, c: __m256i) -> __m256i {
+        unsafe {
+            // Widened to 16 bits, every other number at a time: the instruction for 8 bits saturates.
+            let even = _mm256_set1_epi16(0xFF);
+            let (a_even, a_odd) = (_mm256_and_si256(a, even), _mm256_srli_epi16::<8>(a));
+            let (b_even, b_odd) = (_mm256_srai_epi16::<8>(_mm256_slli_epi16::<8>(b)), _mm256_srai_epi16::<8>(b));
+            let sums = _mm256_add_epi32(_mm256_madd_epi16(a_even, b_even), _mm256_madd_epi16(a_odd, b_odd));
+            _mm256_add_epi32(c, sums)
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn store_offset_bytes(self, lanes: __m256, values: *mut u8) {
+        unsafe {
+            let ints = _mm256_add_epi32(_mm256_cvtps_epi32(lanes), _mm256_set1_epi32(128));
+            // Both halves of 128 bits are packed by themselves.
+            let shorts = _mm256_packus_epi32(ints, ints);
+            let bytes = _mm256_castsi256_si128(_mm256_permute4x64_epi64::<0b1000>(shorts));
+            _mm_storel_epi64(values.cast(), _mm_packus_epi16(bytes, bytes));
         }
     }
 

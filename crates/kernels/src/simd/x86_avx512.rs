@@ -1,14 +1,16 @@
-//! Registers of AVX-512, with or without its sums of products of bf16.
+//! Registers of AVX-512, with or without its sums of products of bf16 and of integers of 8 bits.
 
 use std::arch::x86_64::{
     __m256bh, __m256i, __m512, __m512bh, __m512i, _CMP_UNORD_Q, _MM_FROUND_NO_EXC, _MM_FROUND_TO_NEAREST_INT,
-    _mm256_loadu_si256, _mm256_storeu_si256, _mm512_add_epi32, _mm512_add_ps, _mm512_and_si512, _mm512_castpd_ps,
-    _mm512_castps_pd, _mm512_castps_si512, _mm512_castsi512_ps, _mm512_cmp_ps_mask, _mm512_cvtepi32_epi16,
-    _mm512_cvtepu16_epi32, _mm512_cvtneps_pbh, _mm512_cvtph_ps, _mm512_cvtps_epi32, _mm512_div_ps, _mm512_dpbf16_ps,
-    _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_loadu_si512, _mm512_mask_or_epi32, _mm512_max_ps, _mm512_min_ps,
-    _mm512_mul_ps, _mm512_or_si512, _mm512_reduce_add_ps, _mm512_roundscale_ps, _mm512_set1_epi32, _mm512_set1_ps,
-    _mm512_setzero_ps, _mm512_shuffle_f32x4, _mm512_slli_epi32, _mm512_srli_epi32, _mm512_storeu_ps,
-    _mm512_storeu_si512, _mm512_sub_ps, _mm512_unpackhi_pd, _mm512_unpackhi_ps, _mm512_unpacklo_pd, _mm512_unpacklo_ps,
+    _mm_storeu_si128, _mm256_loadu_si256, _mm256_storeu_si256, _mm512_add_epi32, _mm512_add_ps, _mm512_and_si512,
+    _mm512_castpd_ps, _mm512_castps_pd, _mm512_castps_si512, _mm512_castsi512_ps, _mm512_cmp_ps_mask,
+    _mm512_cvtepi32_epi8, _mm512_cvtepi32_epi16, _mm512_cvtepi32_ps, _mm512_cvtepu16_epi32, _mm512_cvtneps_pbh,
+    _mm512_cvtph_ps, _mm512_cvtps_epi32, _mm512_div_ps, _mm512_dpbf16_ps, _mm512_dpbusd_epi32, _mm512_fmadd_ps,
+    _mm512_loadu_ps, _mm512_loadu_si512, _mm512_madd_epi16, _mm512_mask_or_epi32, _mm512_max_ps, _mm512_min_ps,
+    _mm512_mul_ps, _mm512_or_si512, _mm512_reduce_add_ps, _mm512_roundscale_ps, _mm512_set1_epi16, _mm512_set1_epi32,
+    _mm512_set1_ps, _mm512_setzero_ps, _mm512_setzero_si512, _mm512_shuffle_f32x4, _mm512_slli_epi16,
+    _mm512_slli_epi32, _mm512_srai_epi16, _mm512_srli_epi16, _mm512_srli_epi32, _mm512_storeu_ps, _mm512_storeu_si512,
+    _mm512_sub_ps, _mm512_unpackhi_pd, _mm512_unpackhi_ps, _mm512_unpacklo_pd, _mm512_unpacklo_ps,
 };
 
 use super::{Kernel, Simd, rounded_pairs, widened_pair_products};
@@ -26,9 +28,9 @@ pub(super) unsafe fn run<K: Kernel>(kernel: K) -> K::Output {
 }
 
 /// # Safety
-/// The CPU has AVX-512 F, BW, DQ, VL and BF16.
+/// The CPU has AVX-512 F, BW, DQ, VL, BF16 and VNNI.
 #[inline(never)]
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,avx2,fma,f16c")]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,avx512vnni,avx2,fma,f16c")]
 pub(super) unsafe fn run_with_bf16<K: Kernel>(kernel: K) -> K::Output {
     kernel.run(Avx512::<true>(()))
 }
@@ -39,10 +41,13 @@ pub(super) unsafe fn run_with_bf16<K: Kernel>(kernel: K) -> K::Output {
 impl<const BF16: bool> Simd for Avx512<BF16> {
     type Lanes = __m512;
     type Pairs = __m512i;
+    type Ints = __m512i;
+    type Quads = __m512i;
 
     const COUNT: usize = 16;
     const TILE: (usize, usize) = (12, 2);
     const HAS_BF16: bool = BF16;
+    const HAS_INT8: bool = BF16;
 
     fn run<K: Kernel>(self, kernel: K) -> K::Output {
         if BF16 { unsafe { run_with_bf16(kernel) } } else { unsafe { run(kernel) } }
@@ -194,6 +199,64 @@ impl<const BF16: bool> Simd for Avx512<BF16> {
                 _mm512_storeu_ps(place(2), _mm512_shuffle_f32x4::<0xDD>(even.0, even.1));
                 _mm512_storeu_ps(place(3), _mm512_shuffle_f32x4::<0xDD>(odd.0, odd.1));
             }
+        }
+    }
+
+    #[inline(always)]
+    fn no_ints(self) -> __m512i {
+        unsafe { _mm512_setzero_si512() }
+    }
+
+    #[inline(always)]
+    unsafe fn load_ints(self, values: *const i32) -> __m512i {
+        unsafe { _mm512_loadu_si512(values.cast()) }
+    }
+
+    #[inline(always)]
+    unsafe fn store_ints(self, ints: __m512i, values: *mut i32) {
+        unsafe { _mm512_storeu_si512(values.cast(), ints) }
+    }
+
+    #[inline(always)]
+    fn add_ints(self, a: __m512i, b: __m512i) -> __m512i {
+        unsafe { _mm512_add_epi32(a, b) }
+    }
+
+    #[inline(always)]
+    fn lanes_of(self, ints: __m512i) -> __m512 {
+        unsafe { _mm512_cvtepi32_ps(ints) }
+    }
+
+    #[inline(always)]
+    unsafe fn load_quads(self, values: *const u8) -> __m512i {
+        unsafe { _mm512_loadu_si512(values.cast()) }
+    }
+
+    #[inline(always)]
+    unsafe fn splat_quad(self, values: *const u8) -> __m512i {
+        unsafe { _mm512_set1_epi32(values.cast::<i32>().read_unaligned()) }
+    }
+
+    #[inline(always)]
+    fn add_quad_products(self, a: __m512i, b: __m512i, c: __m512i) -> __m512i {
+        unsafe {
+            if BF16 {
+                return _mm512_dpbusd_epi32(c, a, b);
+            }
+            // Widened to 16 bits, every other number at a time: the instruction for 8 bits saturates.
+            let even = _mm512_set1_epi16(0xFF);
+            let (a_even, a_odd) = (_mm512_and_si512(a, even), _mm512_srli_epi16::<8>(a));
+            let (b_even, b_odd) = (_mm512_srai_epi16::<8>(_mm512_slli_epi16::<8>(b)), _mm512_srai_epi16::<8>(b));
+            let sums = _mm512_add_epi32(_mm512_madd_epi16(a_even, b_even), _mm512_madd_epi16(a_odd, b_odd));
+            _mm512_add_epi32(c, sums)
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn store_offset_bytes(self, lanes: __m512, values: *mut u8) {
+        unsafe {
+            let ints = _mm512_add_epi32(_mm512_cvtps_epi32(lanes), _mm512_set1_epi32(128));
+            _mm_storeu_si128(values.cast(), _mm512_cvtepi32_epi8(ints));
         }
     }
 
