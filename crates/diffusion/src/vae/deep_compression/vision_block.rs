@@ -128,6 +128,7 @@ impl Scale {
         let x = self.neighbours.forward(&x.reshape((rows, height, width, channels))?)?;
         // -> [groups, tokens, head size]
         let x = x.reshape((rows * tokens, groups, head_size))?.transpose(0, 1)?.contiguous()?;
-        x.matmul(&self.groups)?.transpose(0, 1)?.contiguous()?.reshape((rows, tokens, channels))
+        // Maps are f32 whatever weights are.
+        x.matmul(&self.groups.to_dtype(x.dtype())?)?.transpose(0, 1)?.contiguous()?.reshape((rows, tokens, channels))
     }
 }
