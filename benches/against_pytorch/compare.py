@@ -12,7 +12,7 @@ import os
 import statistics
 import subprocess
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
@@ -44,10 +44,13 @@ class Case:
 CASES = [
     Case("forward-f32", "forward", "dit-xl-2-256", "f32", 256, operations=475e9),
     Case("forward-bf16", "forward", "dit-xl-2-256", "bf16", 256, operations=475e9),
+    # Ours quantised, theirs in bf16.
+    Case("forward-int8", "forward", "dit-xl-2-256", "int8", 256, operations=475e9),
     Case("decode-f32", "decode", "dit-xl-2-256", "f32", 256, operations=622e9),
     Case("decode-bf16", "decode", "dit-xl-2-256", "bf16", 256, operations=622e9),
     Case("request-f32", "request", "embedded", "f32", 25, operations=36e9),
     Case("request-bf16", "request", "embedded", "bf16", 25, operations=36e9),
+    Case("request-int8", "request", "embedded", "int8", 25, operations=36e9),
     Case("cached-request-f32", "request", "embedded", "f32", 25, cache=CACHE),
 ]
 
@@ -118,7 +121,8 @@ def sides(case, options, place):
     # The bundle for GPUs has no copy of the embedded model's folder.
     if case.what != "together" and os.path.exists(their_model):
         their_flags = ["--device", options.device, *case.flags()]
-        yield Side([options.python, str(HERE / "pytorch_side.py"), *their_flags, *case.arguments(their_model)])
+        theirs = replace(case, dtype="bf16") if case.dtype == "int8" else case
+        yield Side([options.python, str(HERE / "pytorch_side.py"), *their_flags, *theirs.arguments(their_model)])
 
 
 def compare(case, options, place):
@@ -185,7 +189,7 @@ def main():
     wanted = options.cases.split(",") if options.cases else [case.name for case in known]
     rows = []
     if options.device == "cpu":
-        peaks = " and ".join(f"{peak(options, dtype) / 1e9:.0f} in {dtype}" for dtype in ("f32", "bf16"))
+        peaks = " and ".join(f"{peak(options, dtype) / 1e9:.0f} in {dtype}" for dtype in ("f32", "bf16", "int8"))
         print(f"multipliers of this machine, GFLOP/s: {peaks}\n", flush=True)
     print("| case | ours | PyTorch | ratio | ours, GFLOP/s | peak memory, ours and PyTorch |")
     print("|---|---|---|---|---|---|", flush=True)

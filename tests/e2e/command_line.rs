@@ -120,6 +120,8 @@ fn a_server_whose_default_requests_would_fail_does_not_start() {
     assert_never_listens(&["--buckets", "64x64,60x60"], 2, &["--buckets: 60x60"]);
     assert_never_listens(&["--buckets", "128x128", "--max-pixels", "4096"], 2, &["128x128"]);
     assert_never_listens(&["--devices", "cuda:0"], 1, &["cuda:0"]);
+    assert_never_listens(&["--devices", "cuda:0", "--quantize", "int8"], 2, &["--quantize", "int8", "cuda:0"]);
+    assert_never_listens(&["--quantize", "int4"], 2, &["--quantize", "int4", "int8"]);
     assert_never_listens(&["--scheduler", "FlowMatchEulerDiscreteScheduler"], 2, &["--scheduler", "DDIMScheduler"]);
     assert_never_listens(&["--scheduler", "PNDMScheduler"], 2, &["--scheduler", "PNDMScheduler", "DDIMScheduler"]);
 }

@@ -33,4 +33,4 @@ pub use random::{RandomTensors, Recorder};
 pub use shown::shortened;
 pub use stored::float8::{Float8, Float8Rows, Scale};
 pub use stored::matrix::{BlockRows, MatrixValues, StoredMatrix};
-pub use weights::{Fact, LoadedBytes, LoadedWeights, Parameters, Weights, is_variant};
+pub use weights::{Fact, LoadedBytes, LoadedWeights, Parameters, Quantization, Weights, is_variant};

@@ -23,7 +23,7 @@ use afterimage_kernels::{Multiplied, on_pool, peak_products};
 use afterimage_runner::schedulers::SchedulerKind;
 use afterimage_runner::{
     DeviceSpec, Engine, EngineOptions, FinishedRequest, Guidance, ImageRequest, ImageSpec, LoadOptions, ModelFolder,
-    Pipeline, Precision, PreviewCount, Size, Ticket, write_random_model,
+    Pipeline, Precision, PreviewCount, Quantization, Size, Ticket, write_random_model,
 };
 use serde_json::{Map, Value, json};
 
@@ -47,9 +47,14 @@ fn main() {
             let requests = Requests::new(pipeline(model, dtype, device, None), steps, cache.first().unwrap_or(&"{}"));
             requests.make(if what == "request" { 1 } else { REQUESTS });
         }
-        ["peak", dtype] => at_every_line(
-            || json!({"operations": peak_products(if dtype == "bf16" { Multiplied::Bf16 } else { Multiplied::F32 })}),
-        ),
+        ["peak", dtype] => {
+            let multiplied = match dtype {
+                "int8" => Multiplied::Int8,
+                "bf16" => Multiplied::Bf16,
+                _ => Multiplied::F32,
+            };
+            at_every_line(|| json!({"operations": peak_products(multiplied)}));
+        }
         ["likeness", ref models @ ..] => models.iter().for_each(|model| likeness(model, device)),
         ["random-model", like, folder] => {
             let like = like.parse().expect("a model that is known");
@@ -84,8 +89,12 @@ fn load(model: &str, dtype: &str, options: LoadOptions) -> Pipeline {
         "embedded" => ModelFolder::embedded(),
         folder => ModelFolder::open(Path::new(folder)).expect("the folder holds a model"),
     };
-    let precision = if dtype == "bf16" { Precision::Bf16 } else { Precision::F32 };
-    Pipeline::load(&folder, &LoadOptions { precision, ..options }).expect("the model loads")
+    let (precision, quantization) = match dtype {
+        "int8" => (Precision::Bf16, Quantization::Int8),
+        "bf16" => (Precision::Bf16, Quantization::None),
+        _ => (Precision::F32, Quantization::None),
+    };
+    Pipeline::load(&folder, &LoadOptions { precision, quantization, ..options }).expect("the model loads")
 }
 
 fn spec(pipeline: &Pipeline) -> ImageSpec {

@@ -21,8 +21,8 @@ mod request;
 
 pub use afterimage_checkpoint::guard::panic_text;
 pub use afterimage_checkpoint::{
-    CACHE_PROFILE_FILE, FetchProgress, GivenFile, HubOptions, LoggedProgress, MODEL_FIT_FILE, ModelFolder, Token,
-    existing, is_variant, plain_file, resolve,
+    CACHE_PROFILE_FILE, FetchProgress, GivenFile, HubOptions, LoggedProgress, MODEL_FIT_FILE, ModelFolder,
+    Quantization, Token, existing, is_variant, plain_file, resolve,
 };
 /// How pictures are computed on the CPU.
 pub mod cpu {

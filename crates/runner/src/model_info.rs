@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use afterimage_cache::ModelFit;
 use afterimage_cache::plan::ModelFacts;
+use afterimage_checkpoint::Quantization;
 use afterimage_diffusion::families::{Guidance, GuidanceKind, LabelPolicy, Labels};
 use afterimage_diffusion::schedulers::SchedulerKind;
 use afterimage_diffusion::text::PromptLimit;
@@ -19,6 +20,8 @@ pub struct ModelInfo {
     pub pipeline: &'static str,
     /// What it is computed in: `f32`, `bf16` or `f16`.
     pub dtype: &'static str,
+    /// What the matrices of the transformer's blocks are.
+    pub quantization: Quantization,
     /// Names and numbers of blocks of the block lists.
     pub block_lists: Vec<(&'static str, usize)>,
     /// So many of its first blocks leave a skip to one from the end on.
@@ -50,6 +53,15 @@ pub struct ModelInfo {
 }
 
 impl ModelInfo {
+    /// All that likeness to another precision depends on: [`Self::dtype`], and what matrices are quantised to.
+    pub fn precision(&self) -> &'static str {
+        match (self.quantization, self.dtype) {
+            (Quantization::Int8, "bf16") => "bf16, int8",
+            (Quantization::Int8, _) => "f32, int8",
+            (Quantization::None, dtype) => dtype,
+        }
+    }
+
     /// Guidance of a request that does not say.
     pub fn default_guidance(&self) -> Guidance {
         self.guidance.with(self.default_guidance_scale, 1.0)

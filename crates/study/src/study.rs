@@ -73,7 +73,7 @@ impl<'m, M: PictureMaker> Study<'m, M> {
         let report = Report {
             model: model.id.clone(),
             device: maker.device(),
-            dtype: model.dtype,
+            dtype: model.precision(),
             scheduler: first.spec().scheduler.as_str(),
             steps: first.spec().steps,
             guidance_scale: grid.request.guidance_scale.unwrap_or(model.default_guidance_scale),

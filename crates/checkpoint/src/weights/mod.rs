@@ -47,7 +47,7 @@ pub use forms::is_variant;
 use loaded::Counters;
 pub use loaded::{LoadedBytes, LoadedWeights};
 use names::current_name;
-pub use parameters::Parameters;
+pub use parameters::{Parameters, Quantization};
 pub(crate) use single_file::tensors_in;
 
 /// How many times as large as their file tensors may be together: some share what is stored, such as the tables of

@@ -15,6 +15,18 @@ use crate::stored::matrix::StoredMatrix;
 pub struct Parameters {
     matrices: Matrices,
     builder: VarBuilder<'static>,
+    quantization: Quantization,
+    are_blocks: bool,
+}
+
+/// What is made of the matrices of a transformer's blocks when they are loaded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Quantization {
+    /// They stay as they are stored.
+    #[default]
+    None,
+    /// Integers of 8 bits, each output by a factor of its own.
+    Int8,
 }
 
 /// Where matrices are asked for, which may be quantised: a builder gives tensors only.
@@ -28,13 +40,13 @@ enum Matrices {
 
 impl Parameters {
     pub(super) fn new(weights: Arc<Weights>, dtype: DType, device: &Device) -> Self {
-        Self { builder: weights.var_builder(dtype, device), matrices: Matrices::Read(weights) }
+        Self::of(weights.var_builder(dtype, device), Matrices::Read(weights))
     }
 
     /// Tensors without contents: only what headers say is looked at.
     pub fn unread(weights: Arc<Weights>, dtype: DType, device: &Device) -> Self {
         let unread = Box::new(UnreadWeights(Arc::clone(&weights)));
-        Self { builder: VarBuilder::from_backend(unread, dtype, device.clone()), matrices: Matrices::Unread(weights) }
+        Self::of(VarBuilder::from_backend(unread, dtype, device.clone()), Matrices::Unread(weights))
     }
 
     /// Tensors of whatever names and shapes are asked for, which are noted. They are zeros that take no memory.
@@ -42,18 +54,42 @@ impl Parameters {
         let recorder = Recorder::default();
         let backend = Box::new(RecordedWeights(recorder.clone()));
         let builder = VarBuilder::from_backend(backend, dtype, Device::Cpu);
-        (Self { builder, matrices: Matrices::Recorded(recorder.clone()) }, recorder)
+        (Self::of(builder, Matrices::Recorded(recorder.clone())), recorder)
+    }
+
+    fn of(builder: VarBuilder<'static>, matrices: Matrices) -> Self {
+        Self { builder, matrices, quantization: Quantization::None, are_blocks: false }
+    }
+
+    /// The same, of whose blocks matrices are quantised.
+    pub fn quantized(self, quantization: Quantization) -> Self {
+        Self { quantization, ..self }
     }
 
     /// Those below `name` in turn.
     pub fn pp(&self, name: impl ToString) -> Self {
-        Self { matrices: self.matrices.clone(), builder: self.builder.pp(name) }
+        Self { builder: self.builder.pp(name), ..self.clone() }
+    }
+
+    /// Those of blocks below `name`: their matrices meet every token, so it pays to quantise them.
+    pub fn blocks(&self, name: impl ToString) -> Self {
+        Self { are_blocks: true, ..self.pp(name) }
+    }
+
+    /// Those below `name` that meet a vector a row, such as a timestep's: what they give reaches every token, and hardly takes time.
+    pub fn conditions(&self, name: impl ToString) -> Self {
+        Self { are_blocks: false, ..self.pp(name) }
+    }
+
+    /// What is made of matrices.
+    pub fn quantization(&self) -> Quantization {
+        if self.are_blocks { self.quantization } else { Quantization::None }
     }
 
     /// The same for what is computed in another precision.
     #[must_use]
     pub fn in_dtype(&self, dtype: DType) -> Self {
-        Self { matrices: self.matrices.clone(), builder: self.builder.to_dtype(dtype) }
+        Self { builder: self.builder.to_dtype(dtype), ..self.clone() }
     }
 
     /// A tensor in the dtype of [`Self::dtype`].
@@ -63,7 +99,7 @@ impl Parameters {
 
     /// The weight of a linear layer, `[outputs, inputs]`.
     pub fn matrix(&self, outputs: usize, inputs: usize, name: &str) -> Result<StoredMatrix> {
-        let matrix = self.table(outputs, inputs, name)?;
+        let matrix = self.stored(outputs, inputs, name, self.quantization())?;
         match &self.matrices {
             Matrices::Read(weights) | Matrices::Unread(weights) => {
                 let noted = weights.note_products(&self.path(name), self.dtype(), self.device());
@@ -76,10 +112,14 @@ impl Parameters {
 
     /// Rows that are looked up one by one, `[outputs, inputs]`: a matrix without products.
     pub fn table(&self, outputs: usize, inputs: usize, name: &str) -> Result<StoredMatrix> {
+        self.stored(outputs, inputs, name, Quantization::None)
+    }
+
+    fn stored(&self, outputs: usize, inputs: usize, name: &str, kept: Quantization) -> Result<StoredMatrix> {
         match &self.matrices {
             Matrices::Read(weights) => {
-                let taken = weights.take_matrix(&self.path(name), (outputs, inputs), self.dtype(), self.device());
-                taken.map_err(into_candle)
+                let sizes = (outputs, inputs);
+                weights.take_matrix(&self.path(name), sizes, self.dtype(), self.device(), kept).map_err(into_candle)
             }
             Matrices::Unread(_) => Ok(StoredMatrix::dense(self.get((outputs, inputs), name)?)),
             Matrices::Recorded(recorder) => {

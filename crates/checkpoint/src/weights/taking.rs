@@ -2,7 +2,7 @@
 
 use candle_core::{DType, Device, Shape, Tensor};
 
-use super::Weights;
+use super::{Quantization, Weights};
 use crate::CheckpointError;
 use crate::random::no_memory;
 use crate::stored::matrix::StoredMatrix;
@@ -31,19 +31,25 @@ impl Weights {
         }
     }
 
-    /// A matrix `[outputs, inputs]` in as little memory as keeps its values.
+    /// A matrix `[outputs, inputs]` in as little memory as keeps its values; counted as it is `kept`.
     pub(super) fn take_matrix(
         &self,
         name: &str,
         expected: (usize, usize),
         dtype: DType,
         device: &Device,
+        kept: Quantization,
     ) -> Result<StoredMatrix, CheckpointError> {
         let entry = self.find(name, Some(&[expected.0, expected.1]))?;
         let loaded = entry.matrix(name, &self.sources, dtype, device)?;
         entry.mark_taken();
         if let Some(counters) = self.counters.get() {
-            counters.add_read(loaded.bytes() as u64);
+            let bytes = match kept {
+                Quantization::None => loaded.bytes(),
+                // With a factor and the sum of every output.
+                Quantization::Int8 => expected.0 * (expected.1 + 8),
+            };
+            counters.add_read(bytes as u64);
         }
         match self.arrangements.get(name) {
             Some(arrangement) => Ok(arrangement.undone_matrix(loaded)?),

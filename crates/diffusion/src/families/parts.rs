@@ -10,7 +10,9 @@
 //! Departs from it: a size that is no multiple of a patch is refused, where the pipeline of FLUX makes the next smaller
 //! one.
 
-use afterimage_checkpoint::{ModelFolder, ModelIndex};
+use std::sync::Arc;
+
+use afterimage_checkpoint::{ModelFolder, ModelIndex, Parameters, Quantization, Weights};
 use candle_core::{DType, Device};
 
 use crate::text::EncoderSource;
@@ -36,6 +38,8 @@ pub struct FamilyParts<'a> {
     pub max_sequence_length: Option<usize>,
     /// Precision of weights and activations.
     pub dtype: DType,
+    /// What is made of the matrices of the transformer's blocks; on the CPU only.
+    pub quantization: Quantization,
     /// Where they live.
     pub device: &'a Device,
     /// What its text encoders are loaded from.
@@ -43,6 +47,11 @@ pub struct FamilyParts<'a> {
 }
 
 impl FamilyParts<'_> {
+    /// The transformer's.
+    pub(super) fn transformer_parameters(&self, weights: &Arc<Weights>) -> Parameters {
+        weights.parameters(self.dtype, self.device).quantized(self.quantization)
+    }
+
     /// Of the latents of these sizes.
     pub fn latent_shapes(&self, sizes: &[Canvas]) -> Vec<LatentShape> {
         sizes.iter().map(|canvas| self.vae.latent_shape(*canvas)).collect()

@@ -68,7 +68,7 @@ impl DoubleBlock {
         let part = |stream: usize, projections: ProjectionNames, to_out: Parameters| -> Result<StreamPart> {
             let feed_forward = parameters.pp(names.feed_forwards[stream]).pp("net");
             Ok(StreamPart {
-                modulation: Linear::new(size, MODULATIONS * size, parameters.pp(names.modulations[stream]))?,
+                modulation: Linear::new(size, MODULATIONS * size, parameters.conditions(names.modulations[stream]))?,
                 norm: PlainLayerNorm::new(size, NORM_EPS),
                 projections: HeadProjections::new(shape, &projections, &attention)?,
                 to_out: Linear::new(size, size, to_out)?,

@@ -26,7 +26,7 @@ impl Linear {
     /// With a bias, where `bias`.
     pub(crate) fn load(input: usize, output: usize, bias: bool, parameters: Parameters) -> Result<Self> {
         let stored = parameters.matrix(output, input, "weight")?;
-        let weight = Matrix::new(stored, parameters.dtype(), parameters.device())?;
+        let weight = Matrix::new(stored, &parameters)?;
         let bias = if bias { Some(parameters.get(output, "bias")?) } else { None };
         Ok(Self { weight, bias })
     }
@@ -48,7 +48,7 @@ impl Linear {
         parameters: &Parameters,
     ) -> Result<Self> {
         let kernel = StoredMatrix::dense(parameters.get((output, channels, side, side), "weight")?);
-        let weight = Matrix::new(kernel, parameters.dtype(), parameters.device())?;
+        let weight = Matrix::new(kernel, parameters)?;
         let bias = if bias { Some(parameters.get(output, "bias")?) } else { None };
         Ok(Self { weight, bias })
     }
@@ -95,7 +95,7 @@ impl Projections {
         bias: bool,
     ) -> Result<Self> {
         let [first, ..] = &projections[..] else { candle_core::bail!("there is nothing to project to") };
-        let (dtype, device) = (first.1.dtype(), first.1.device().clone());
+        let first = first.1.clone();
         let stored = projections.iter().map(|(output, parameters)| parameters.matrix(*output, input, "weight"));
         let biases = projections.iter().map(|(output, parameters)| parameters.get(*output, "bias"));
         let stored = stack(stored.collect::<Result<_>>()?)?;
@@ -115,7 +115,7 @@ impl Projections {
         let layers = stored
             .into_iter()
             .zip(biases)
-            .map(|(stored, bias)| Ok(Linear { weight: Matrix::new(stored, dtype, &device)?, bias }));
+            .map(|(stored, bias)| Ok(Linear { weight: Matrix::new(stored, &first)?, bias }));
         Ok(Self { layers: layers.collect::<Result<_>>()?, outputs: projections.map(|(output, _)| output).to_vec() })
     }
 

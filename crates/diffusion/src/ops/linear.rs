@@ -182,7 +182,7 @@ mod tests {
     #[test]
     fn gated_products_are_those_of_each() {
         let (x, weights, bias) = (sines((2, 3, 5), 0.1), sines((4, 5), 0.4), sines(4, 0.7));
-        let matrix = |weights| Matrix::new(StoredMatrix::dense(weights), DType::F32, &Device::Cpu).unwrap();
+        let matrix = |weights| Matrix::as_stored(StoredMatrix::dense(weights), DType::F32, &Device::Cpu).unwrap();
         let (gate, up) = (matrix(weights.clone()), matrix(sines((4, 5), 0.9)));
         let found = gated(&x, [(&gate, Some(&bias)), (&up, None)], Activation::Silu).unwrap();
         let of = |matrix, bias, activation| linear(&x, matrix, Epilogue { bias, activation, gate_and_residual: None });
@@ -194,7 +194,7 @@ mod tests {
     fn epilogues_equal_the_definition() {
         let (x, weights, bias) = (sines((2, 3, 5), 0.1), sines((4, 5), 0.4), sines(4, 0.7));
         let (gate, residual) = (sines((2, 4), 0.2), sines((2, 3, 4), 0.5));
-        let matrix = Matrix::new(StoredMatrix::dense(weights.clone()), DType::F32, &Device::Cpu).unwrap();
+        let matrix = Matrix::as_stored(StoredMatrix::dense(weights.clone()), DType::F32, &Device::Cpu).unwrap();
         let [xs, weights, biases, gates, residuals] = [&x, &weights, &bias, &gate, &residual].map(wide);
         let silu = |x: f64| x / (1.0 + (-x).exp());
         let of = |index: usize, gate: fn(f64) -> f64| {

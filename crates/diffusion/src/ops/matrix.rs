@@ -4,10 +4,12 @@
 //! CPU f32, bf16 and f16 are packed once, here, and what is narrower is widened a few rows at a time where it is used, so
 //! that such a model gives what its widened weights would and no copy of the weights exists. (ggml and candle's
 //! `QMatMul` round activations to 8 bits instead.) On other devices a matrix is widened right before its product.
+//!
+//! Where it is asked for, matrices of blocks are quantised to integers of 8 bits instead, whatever they are stored as.
 
 use std::ops::Range;
 
-use afterimage_checkpoint::{BlockRows, Float8Rows, MatrixValues, StoredMatrix};
+use afterimage_checkpoint::{BlockRows, Float8Rows, MatrixValues, Parameters, Quantization, StoredMatrix};
 use afterimage_kernels::{PackedWeights, PlainWeights, WeightRows};
 use candle_core::quantized::{QStorage, QTensor};
 use candle_core::{DType, Device, Result, Tensor};
@@ -25,7 +27,7 @@ pub(crate) struct Matrix {
 
 #[derive(Debug)]
 pub(super) enum Weights {
-    /// f32, bf16 or f16, in main memory.
+    /// f32, bf16, f16 or integers of 8 bits, in main memory.
     Packed(PackedWeights),
     /// The same on another device; or what takes no memory, of which nothing is computed.
     Plain(Tensor),
@@ -54,14 +56,36 @@ pub(super) enum Narrow {
 }
 
 impl Matrix {
-    /// For products in `dtype` on `device`.
+    /// For products in the dtype, on the device and with the quantisation of the parameters that it is one of.
     ///
     /// # Errors
     /// If the device cannot hold the weights.
-    pub(crate) fn new(stored: StoredMatrix, dtype: DType, device: &Device) -> Result<Self> {
+    pub(crate) fn new(stored: StoredMatrix, parameters: &Parameters) -> Result<Self> {
+        match parameters.quantization() {
+            Quantization::None => Self::as_stored(stored, parameters.dtype(), parameters.device()),
+            Quantization::Int8 => Self::int8(stored),
+        }
+    }
+
+    /// Of integers of 8 bits, in main memory.
+    fn int8(stored: StoredMatrix) -> Result<Self> {
+        let StoredMatrix { outputs, inputs, values } = stored;
+        let quantized = |rows: Narrow| Ok(Weights::Packed(PackedWeights::quantized(&rows, (outputs, inputs))?));
+        let weights = match values {
+            MatrixValues::Plain(weights) => plain(weights, |weights| {
+                let Ok(quantized) = PackedWeights::quantized(&weights, (outputs, inputs));
+                quantized
+            }),
+            MatrixValues::Float8(rows) => quantized(Narrow::Float8(rows)),
+            MatrixValues::Blocks(rows) => quantized(Narrow::Blocks(rows)),
+        };
+        Ok(Self { outputs, inputs, weights: weights? })
+    }
+
+    pub(super) fn as_stored(stored: StoredMatrix, dtype: DType, device: &Device) -> Result<Self> {
         let StoredMatrix { outputs, inputs, values } = stored;
         let weights = match values {
-            MatrixValues::Plain(weights) => plain(weights, outputs, inputs)?,
+            MatrixValues::Plain(weights) => plain(weights, |weights| PackedWeights::new(outputs, inputs, weights))?,
             MatrixValues::Float8(rows) if device.is_cpu() => Weights::Narrow(Narrow::Float8(rows)),
             MatrixValues::Float8(rows) => {
                 Weights::Float8OnDevice(Box::new(DeviceFloat8::new(&rows, outputs, dtype, device)?))
@@ -106,7 +130,7 @@ impl Matrix {
 }
 
 /// Packed in main memory, unless they are a single number that is everywhere, as in models that are only described.
-fn plain(weights: Tensor, outputs: usize, inputs: usize) -> Result<Weights> {
+fn plain(weights: Tensor, pack: impl FnOnce(PlainWeights<'_>) -> PackedWeights) -> Result<Weights> {
     if !weights.device().is_cpu() || !weights.is_contiguous() {
         return Ok(Weights::Plain(weights));
     }
@@ -117,7 +141,7 @@ fn plain(weights: Tensor, outputs: usize, inputs: usize) -> Result<Weights> {
         DType::F16 => PlainWeights::F16(values.contiguous()?),
         dtype => candle_core::bail!("weights are f32, bf16 or f16, not {dtype:?}"),
     };
-    Ok(Weights::Packed(PackedWeights::new(outputs, inputs, plain)))
+    Ok(Weights::Packed(pack(plain)))
 }
 
 impl WeightRows for Narrow {
@@ -199,7 +223,7 @@ mod tests {
         let pairs = bytes.chunks_exact(2).map(|pair| u16::from_le_bytes([pair[0], pair[1]])).collect();
         let stored =
             StoredMatrix { outputs: 2, inputs: 512, values: MatrixValues::Blocks(BlockRows::new(dtype, pairs, 512)) };
-        (Matrix::new(stored, DType::F32, &Device::Cpu).unwrap(), quantised.dequantize(&Device::Cpu).unwrap())
+        (Matrix::as_stored(stored, DType::F32, &Device::Cpu).unwrap(), quantised.dequantize(&Device::Cpu).unwrap())
     }
 
     #[test]
@@ -243,14 +267,34 @@ mod tests {
             rows.widen(0..5, &mut values);
             let stored = StoredMatrix { outputs: 5, inputs: 300, values: MatrixValues::Float8(rows) };
             assert!(stored.bytes() <= 5 * 300 + 5 * 4);
-            let narrow = Matrix::new(stored, DType::F32, &Device::Cpu).unwrap();
+            let narrow = Matrix::as_stored(stored, DType::F32, &Device::Cpu).unwrap();
             let values = Tensor::from_vec(values, (5, 300), &Device::Cpu).unwrap();
-            let wide = Matrix::new(StoredMatrix::dense(values), DType::F32, &Device::Cpu).unwrap();
+            let wide = Matrix::as_stored(StoredMatrix::dense(values), DType::F32, &Device::Cpu).unwrap();
             let x = plain_sines(2 * 9 * 300).reshape((2, 9, 300)).unwrap();
             for x in [x.clone(), x.to_dtype(DType::BF16).unwrap()] {
                 let of = |matrix| product(matrix, &x).to_dtype(DType::F32).unwrap().flatten_all().unwrap();
                 assert_eq!(of(&narrow).to_vec1::<f32>().unwrap(), of(&wide).to_vec1::<f32>().unwrap(), "{format}");
             }
+        }
+    }
+
+    /// Whatever matrices are stored as, they are quantised to the same integers.
+    #[test]
+    fn quantised_products_are_near_those_of_all_forms() {
+        for dtype in [GgmlDType::Q8_0, GgmlDType::Q4K] {
+            let blocks = QTensor::quantize(&plain_sines(2 * 512).reshape((2, 512)).unwrap(), dtype).unwrap();
+            let pairs =
+                blocks.data().unwrap().chunks_exact(2).map(|pair| u16::from_le_bytes([pair[0], pair[1]])).collect();
+            let values = MatrixValues::Blocks(BlockRows::new(dtype, pairs, 512));
+            let plain = || StoredMatrix::dense(blocks.dequantize(&Device::Cpu).unwrap());
+            let x = plain_sines(60 * 512).reshape((3, 20, 512)).unwrap();
+            let of = |stored| product(&Matrix::int8(stored).unwrap(), &x).flatten_all().unwrap();
+            let found = of(StoredMatrix { outputs: 2, inputs: 512, values });
+            assert_eq!(found.to_vec1::<f32>().unwrap(), of(plain()).to_vec1::<f32>().unwrap(), "{dtype:?}");
+            let exact =
+                product(&Matrix::as_stored(plain(), DType::F32, &Device::Cpu).unwrap(), &x).flatten_all().unwrap();
+            let difference = largest(&(found - &exact).unwrap());
+            assert!(difference > 0.0 && difference <= 0.02 * largest(&exact), "{dtype:?}: {difference}");
         }
     }
 
@@ -262,7 +306,7 @@ mod tests {
         for dtype in [DType::BF16, DType::F16] {
             let narrow = values.to_dtype(dtype).unwrap().reshape((1024, 1024)).unwrap();
             let of = |weights: Tensor| {
-                let matrix = Matrix::new(StoredMatrix::dense(weights), DType::F32, &Device::Cpu).unwrap();
+                let matrix = Matrix::as_stored(StoredMatrix::dense(weights), DType::F32, &Device::Cpu).unwrap();
                 product(&matrix, &x).squeeze(0).unwrap().to_vec2::<f32>().unwrap()
             };
             assert_eq!(of(narrow.clone()), of(narrow.to_dtype(DType::F32).unwrap()), "{dtype:?}");
@@ -274,11 +318,12 @@ mod tests {
         let (first, second) =
             (plain_sines(3 * 8).reshape((3, 8)).unwrap(), plain_sines(2 * 8).reshape((2, 8)).unwrap());
         let x = plain_sines(4 * 8).reshape((4, 8)).unwrap();
-        let of =
-            |weights: &Tensor| Matrix::new(StoredMatrix::dense(weights.clone()), DType::F32, &Device::Cpu).unwrap();
+        let of = |weights: &Tensor| {
+            Matrix::as_stored(StoredMatrix::dense(weights.clone()), DType::F32, &Device::Cpu).unwrap()
+        };
         let parts = vec![StoredMatrix::dense(first.clone()), StoredMatrix::dense(second.clone())];
         let Stack::Stacked(stacked) = stack(parts).unwrap() else { panic!("both are f32") };
-        let stacked = Matrix::new(stacked, DType::F32, &Device::Cpu).unwrap();
+        let stacked = Matrix::as_stored(stacked, DType::F32, &Device::Cpu).unwrap();
         let expected = Tensor::cat(&[product(&of(&first), &x), product(&of(&second), &x)], 1).unwrap();
         assert_eq!(product(&stacked, &x).to_vec2::<f32>().unwrap(), expected.to_vec2::<f32>().unwrap());
     }

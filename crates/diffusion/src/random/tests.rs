@@ -1,7 +1,7 @@
 use std::sync::Arc;
 
 use afterimage_cache::{CacheBudget, CachePlan, ImageCache, Lane, ListShape};
-use afterimage_checkpoint::{ModelFolder, ModelIndex, Parameters};
+use afterimage_checkpoint::{ModelFolder, ModelIndex, Parameters, Quantization};
 use candle_core::{DType, Device, Tensor};
 
 use super::flux2::Flux2Variant;
@@ -135,6 +135,7 @@ fn assert_it_makes_pictures(recipe: &Recipe) {
         vae: &vae,
         max_sequence_length: None,
         dtype: DType::F32,
+        quantization: Quantization::None,
         device: &Device::Cpu,
         text_encoders,
     };

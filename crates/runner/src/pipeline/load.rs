@@ -4,12 +4,15 @@ use std::sync::Arc;
 
 use afterimage_cache::ModelFit;
 use afterimage_checkpoint::guard::without_panic;
-use afterimage_checkpoint::{CACHE_PROFILE_FILE, CheckpointError, MODEL_FIT_FILES, ModelFolder, ModelIndex};
+use afterimage_checkpoint::{
+    CACHE_PROFILE_FILE, CheckpointError, MODEL_FIT_FILES, ModelFolder, ModelIndex, Quantization,
+};
 use afterimage_diffusion::families::{FamilyParts, LabelPolicy, LoadedFamily, entry_of};
 use afterimage_diffusion::schedulers::{SchedulerConfig, SchedulerKind};
 use afterimage_diffusion::text::{EncoderSource, Offload, PromptLimit, Residency};
 use afterimage_diffusion::vae::Vae;
 use afterimage_diffusion::{DiffusionError, Precision};
+use afterimage_kernels::Isa;
 use candle_core::Device;
 
 use super::{DeviceSpec, Pipeline};
@@ -25,6 +28,8 @@ pub struct LoadOptions {
     pub device: DeviceSpec,
     /// Precision of weights and activations.
     pub precision: Precision,
+    /// What is made of the matrices of the transformer's blocks, on a CPU.
+    pub quantization: Quantization,
     /// Sizes served, the default first; empty: only the model's own size.
     pub buckets: Vec<BucketChoice>,
     /// Most pixels of a size served; `None`: any number.
@@ -49,6 +54,7 @@ impl Pipeline {
     /// If the device cannot be opened, or a file, a configuration key or a tensor is not what the model
     /// needs.
     pub fn load(folder: &ModelFolder, options: &LoadOptions) -> Result<Self, RunnerError> {
+        check_quantization(options)?;
         let place = || folder.path().map_or(folder.id().to_owned(), |path| path.display().to_string());
         let (folder, loaded) = folder.counting();
         let pipeline = without_panic(|| Self::load_unguarded(&folder, options))
@@ -70,15 +76,15 @@ impl Pipeline {
         let text_encoders = text_encoders(folder, &index, options, &device, &residency)?;
         let vae = Vae::load(folder, &index, entry.vae, dtype, &device)?;
         let schedulers = schedulers_of(folder, &index)?;
-        let buckets = BucketChoice::canvases(&options.buckets);
         let parts = FamilyParts {
             folder,
             index: &index,
-            buckets: &buckets,
+            buckets: &BucketChoice::canvases(&options.buckets),
             max_pixels: options.max_pixels.unwrap_or(usize::MAX),
             vae: &vae,
             max_sequence_length: options.max_sequence_length,
             dtype,
+            quantization: options.quantization,
             device: &device,
             text_encoders,
         };
@@ -90,6 +96,7 @@ impl Pipeline {
             id: folder.id().to_owned(),
             pipeline: entry.pipeline,
             dtype: dtype.as_str(),
+            quantization: options.quantization,
             block_lists: denoiser.phases()[0].transformer.block_lists(),
             long_skips: denoiser.phases()[0].transformer.long_skips(),
             streams_join_at: denoiser.phases()[0].transformer.streams_join_at(),
@@ -120,6 +127,28 @@ impl Pipeline {
             footprint: Footprint::default(),
         })
     }
+}
+
+/// Quantised matrices have kernels on the CPU only, which are fast where it multiplies integers of 8 bits.
+fn check_quantization(options: &LoadOptions) -> Result<(), RunnerError> {
+    if options.quantization == Quantization::None {
+        return Ok(());
+    }
+    if options.device != DeviceSpec::Cpu {
+        let message = format!(
+            "it is int8, which is for the CPU, and the model is loaded onto {}; leave it out, and take weights in fp8 or GGUF to \
+             save memory",
+            options.device
+        );
+        return Err(RunnerError::LoadOption { option: "quantize", message });
+    }
+    if !Isa::current().multiplies_int8() {
+        tracing::warn!(
+            cpu = %Isa::current(),
+            "int8 saves memory here and no time: it is faster than bf16 with AVX-512 VNNI and BF16 only"
+        );
+    }
+    Ok(())
 }
 
 /// Says what was there already, where a device had no memory left.

@@ -8,6 +8,7 @@
 
 mod config_variants;
 mod emoji_dit;
+mod quantized;
 mod random_models;
 mod several_contexts;
 mod text_to_image;

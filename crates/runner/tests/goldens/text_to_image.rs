@@ -31,7 +31,7 @@ pub(crate) struct Run {
     pub(crate) name: String,
     prompt: String,
     negative_prompt: Option<String>,
-    seed: u64,
+    pub(crate) seed: u64,
     num_inference_steps: usize,
     guidance_scale: Option<f64>,
     #[serde(default)]
@@ -68,7 +68,7 @@ pub(crate) struct Cached {
 
 /// A model and what diffusers makes of it.
 pub(crate) struct Fixture {
-    path: PathBuf,
+    pub(crate) path: PathBuf,
     pub(crate) goldens: Goldens,
     tensors: HashMap<String, Tensor>,
     pub(crate) pipeline: Pipeline,
@@ -183,7 +183,7 @@ fn load(folder: &Path, buckets: Vec<Size>, max_sequence_length: Option<usize>) -
     Pipeline::load(&ModelFolder::open(folder).unwrap(), &options).unwrap()
 }
 
-fn run(pipeline: &Pipeline, spec: ImageSpec, seed: u64) -> RunningImage {
+pub(crate) fn run(pipeline: &Pipeline, spec: ImageSpec, seed: u64) -> RunningImage {
     let forwards = spec.forwards();
     let mut images = [pipeline.begin(spec, seed, &CacheBudget::unlimited()).unwrap()];
     for _ in 0..forwards {
@@ -194,7 +194,7 @@ fn run(pipeline: &Pipeline, spec: ImageSpec, seed: u64) -> RunningImage {
 }
 
 /// A picture file's pixels.
-fn pixels(path: PathBuf) -> Vec<u8> {
+pub(crate) fn pixels(path: PathBuf) -> Vec<u8> {
     let file = std::io::BufReader::new(std::fs::File::open(path).unwrap());
     let mut reader = png::Decoder::new(file).read_info().unwrap();
     let mut pixels = vec![0; reader.output_buffer_size().unwrap()];

@@ -93,7 +93,7 @@ pub(crate) fn plan(
     let mut warning = None;
     let planned = engine.plan_choosing(request, |image| {
         let config;
-        (choice, config, warning) = choose(profile, image, engine.model().dtype, floor);
+        (choice, config, warning) = choose(profile, image, engine.model().precision(), floor);
         config
     })?;
     Ok((warning.into_iter().fold(planned, PlannedRequest::warned), choice))

@@ -33,7 +33,7 @@ pub(super) fn load(
     tracing::info!(
         model = model.id,
         pipeline = model.pipeline,
-        dtype = model.dtype,
+        dtype = model.precision(),
         cache = %cache.backend(),
         cpu = %Isa::current(),
         threads = threads(),

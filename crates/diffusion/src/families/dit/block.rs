@@ -34,7 +34,7 @@ pub(super) struct DitBlock {
 impl DitBlock {
     pub(super) fn new(config: &TransformerConfig, parameters: Parameters) -> std::result::Result<Self, DiffusionError> {
         let size = config.hidden_size();
-        let norm1 = parameters.pp("norm1");
+        let norm1 = parameters.conditions("norm1");
         Ok(Self {
             embedding: TimestepLabelEmbedding::new(config.num_classes(), size, norm1.pp("emb"))?,
             modulation: Linear::new(size, 6 * size, norm1.pp("linear"))?,

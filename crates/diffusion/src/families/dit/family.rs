@@ -46,7 +46,7 @@ pub(crate) fn load(parts: &FamilyParts<'_>) -> Result<LoadedFamily, DiffusionErr
     let buckets = families::check_buckets(parts, config.sample_size, config.patch_size)?;
     let latents = parts.latent_shapes(&buckets);
     let weights = parts.folder.weights("transformer")?;
-    let parameters = weights.parameters(parts.dtype, parts.device);
+    let parameters = parts.transformer_parameters(&weights);
     let transformer = DitTransformer::new(config.clone(), &latents, parameters)?;
     weights.finish(&["pos_embed.pos_embed"])?;
     let labels = Labels::new(parts.index.id2label.clone(), config.num_classes() as u32);

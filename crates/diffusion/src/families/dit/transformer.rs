@@ -53,7 +53,7 @@ impl DitTransformer {
     ) -> std::result::Result<Self, DiffusionError> {
         let size = config.hidden_size();
         let side = config.patch_size;
-        let blocks = parameters.pp(Self::BLOCK_LIST);
+        let blocks = parameters.blocks(Self::BLOCK_LIST);
         let blocks = (0..config.num_layers).map(|index| DitBlock::new(&config, blocks.pp(index)));
         let patch_embed = PatchEmbed::new(config.in_channels, side, size, parameters.pp("pos_embed"))?;
         Ok(Self {

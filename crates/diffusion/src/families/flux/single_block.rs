@@ -38,7 +38,7 @@ impl SingleBlock {
         let size = config.hidden_size();
         let width = FEED_FORWARD_FACTOR * size;
         Ok(Self {
-            modulation: Linear::new(size, MODULATIONS * size, parameters.pp("norm").pp("linear"))?,
+            modulation: Linear::new(size, MODULATIONS * size, parameters.conditions("norm").pp("linear"))?,
             norm: PlainLayerNorm::new(size, NORM_EPS),
             projections: HeadProjections::new(config.heads(), &ProjectionNames::PICTURE, &parameters.pp("attn"))?,
             widen: Linear::new(size, width, parameters.pp("proj_mlp"))?,

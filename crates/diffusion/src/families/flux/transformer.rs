@@ -63,7 +63,7 @@ impl FluxTransformer {
         parameters: Parameters,
     ) -> std::result::Result<Self, DiffusionError> {
         let size = config.hidden_size();
-        let [blocks, single_blocks] = Self::BLOCK_LISTS.map(|name| parameters.pp(name));
+        let [blocks, single_blocks] = Self::BLOCK_LISTS.map(|name| parameters.blocks(name));
         let blocks =
             (0..config.num_layers).map(|index| DoubleBlock::new(config.heads(), &BLOCK_NAMES, &blocks.pp(index)));
         let single_blocks =

@@ -112,7 +112,7 @@ pub(crate) fn build(config: &str, parameters: Parameters) -> Result<(), Diffusio
 
 /// Loads transformer and text encoder of a model folder.
 pub(crate) fn load(parts: &FamilyParts<'_>, variant: Variant) -> Result<LoadedFamily, DiffusionError> {
-    let FamilyParts { folder, dtype, device, .. } = *parts;
+    let folder = parts.folder;
     let config = TransformerConfig::from_json(&component_config::text(folder, TRANSFORMER)?)?;
     let buckets = families::check_buckets(parts, SAMPLE_SIZE, 1)?;
     let latents = parts.latent_shapes(&buckets);
@@ -120,7 +120,7 @@ pub(crate) fn load(parts: &FamilyParts<'_>, variant: Variant) -> Result<LoadedFa
     let text_tokens = parts.text_tokens(TEXT_TOKENS)?;
     let takes_guidance = variant == Variant::Dev && config.guidance_embeds;
     let weights = folder.weights("transformer")?;
-    let parameters = weights.parameters(dtype, device);
+    let parameters = parts.transformer_parameters(&weights);
     let transformer = Flux2Transformer::new(&config, &latents, text_tokens, takes_guidance, &parameters)?;
     let transformer = Arc::new(transformer);
     weights.finish(if takes_guidance { &[] } else { &Flux2Transformer::GUIDANCE_WEIGHTS })?;

@@ -70,7 +70,7 @@ impl Flux2Transformer {
         parameters: &Parameters,
     ) -> std::result::Result<Self, DiffusionError> {
         let size = config.hidden_size();
-        let [blocks, single_blocks] = Self::BLOCK_LISTS.map(|name| parameters.pp(name));
+        let [blocks, single_blocks] = Self::BLOCK_LISTS.map(|name| parameters.blocks(name));
         let blocks = (0..config.num_layers).map(|index| DoubleBlock::new(config, &blocks.pp(index)));
         let single_blocks =
             (0..config.num_single_layers).map(|index| SingleBlock::new(config, &single_blocks.pp(index)));

@@ -41,7 +41,7 @@ impl HunyuanBlock {
             let linear = Linear::new(2 * size, size, parameters.pp("skip_linear"))?;
             Ok((norm(2 * size, parameters.pp("skip_norm"))?, linear))
         };
-        let shifted = parameters.pp("norm1");
+        let shifted = parameters.conditions("norm1");
         let feed_forward = parameters.pp("ff").pp("net");
         Ok(Self {
             skip: takes_skip.then(skip).transpose()?,

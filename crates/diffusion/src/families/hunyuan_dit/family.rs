@@ -53,7 +53,7 @@ pub(crate) fn load(parts: &FamilyParts<'_>) -> Result<LoadedFamily, DiffusionErr
     parts.check_size("the states of T5 have", t5.dim(), config.cross_attention_dim_t5)?;
     let latents = parts.latent_shapes(&buckets);
     let weights = parts.folder.weights("transformer")?;
-    let parameters = weights.parameters(parts.dtype, parts.device);
+    let parameters = parts.transformer_parameters(&weights);
     let transformer = Arc::new(HunyuanTransformer::new(config.clone(), &latents, parts.vae.scale(), parameters)?);
     weights.finish(&[])?;
     let facts = FamilyFacts {

@@ -61,7 +61,7 @@ impl HunyuanTransformer {
     ) -> std::result::Result<Self, DiffusionError> {
         let (size, side) = (config.hidden_size(), config.patch_size());
         let (text_size, t5_size) = (config.cross_attention_dim, config.cross_attention_dim_t5);
-        let (list, layers) = (parameters.pp(Self::BLOCK_LIST), config.num_layers);
+        let (list, layers) = (parameters.blocks(Self::BLOCK_LIST), config.num_layers);
         let block = |index: usize| HunyuanBlock::new(&config, counterpart(index, layers).is_some(), list.pp(index));
         let positions_of = |latents: &LatentShape| -> Result<_> {
             let Some(grid) = position_grid(*latents, vae_scale, side) else {

@@ -74,7 +74,7 @@ pub(crate) fn load(parts: &FamilyParts<'_>, variant: Variant) -> Result<LoadedFa
     let text_encoder = T5TextEncoder::load(&parts.text_encoders, "text_encoder", "tokenizer")?;
     parts.check_size("the text encoder's states have", text_encoder.dim(), config.caption_channels())?;
     let weights = parts.folder.weights("transformer")?;
-    let parameters = weights.parameters(parts.dtype, parts.device);
+    let parameters = parts.transformer_parameters(&weights);
     let transformer = Arc::new(PixArtTransformer::new(config.clone(), &latents, parts.vae.scale(), parameters)?);
     weights.finish(&["pos_embed.pos_embed", "caption_projection.y_embedding"])?;
     let caption_tokens = parts.text_tokens(variant.default_caption_tokens())?;

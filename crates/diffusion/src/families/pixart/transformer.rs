@@ -66,7 +66,7 @@ impl PixArtTransformer {
     ) -> std::result::Result<Self, DiffusionError> {
         let size = config.hidden_size();
         let side = config.patch_size;
-        let blocks = parameters.pp(Self::BLOCK_LIST);
+        let blocks = parameters.blocks(Self::BLOCK_LIST);
         let blocks = (0..config.num_layers).map(|index| PixArtBlock::new(&config, blocks.pp(index)));
         let patch_embed = PatchEmbed::new(config.in_channels, side, size, parameters.pp("pos_embed"))?;
         let adaln = parameters.pp("adaln_single");

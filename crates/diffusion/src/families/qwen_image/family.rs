@@ -54,7 +54,7 @@ pub(crate) fn build(config: &str, parameters: Parameters) -> Result<(), Diffusio
 
 /// Loads transformer and text encoder of a model folder.
 pub(crate) fn load(parts: &FamilyParts<'_>) -> Result<LoadedFamily, DiffusionError> {
-    let FamilyParts { folder, dtype, device, .. } = *parts;
+    let folder = parts.folder;
     let config = TransformerConfig::from_json(&component_config::text(folder, TRANSFORMER)?)?;
     let buckets = families::check_buckets(parts, SAMPLE_SIZE, PACK_SIDE)?;
     let latents = parts.latent_shapes(&buckets);
@@ -63,7 +63,7 @@ pub(crate) fn load(parts: &FamilyParts<'_>) -> Result<LoadedFamily, DiffusionErr
     let text_tokens = parts.text_tokens_up_to(MAX_TEXT_TOKENS, TEXT_TOKENS)?;
     let limit = encoder.limit(text_tokens);
     let weights = folder.weights("transformer")?;
-    let parameters = weights.parameters(dtype, device);
+    let parameters = parts.transformer_parameters(&weights);
     let transformer = Arc::new(QwenImageTransformer::new(&config, &latents, text_tokens, &parameters)?);
     weights.finish(&[])?;
     let facts = FamilyFacts {

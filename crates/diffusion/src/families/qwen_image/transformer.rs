@@ -65,7 +65,7 @@ impl QwenImageTransformer {
         parameters: &Parameters,
     ) -> std::result::Result<Self, DiffusionError> {
         let (size, text_size) = (config.hidden_size(), config.joint_attention_dim);
-        let blocks = parameters.pp(Self::BLOCK_LIST);
+        let blocks = parameters.blocks(Self::BLOCK_LIST);
         let blocks =
             (0..config.num_layers).map(|index| DoubleBlock::new(config.heads(), &BLOCK_NAMES, &blocks.pp(index)));
         let positions = shapes.iter().map(|latents| {

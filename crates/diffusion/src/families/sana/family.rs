@@ -82,7 +82,7 @@ pub(crate) fn load(parts: &FamilyParts<'_>, variant: Variant) -> Result<LoadedFa
     )?;
     parts.check_size("the text encoder's states have", text_encoder.dim(), config.caption_channels)?;
     let weights = parts.folder.weights("transformer")?;
-    let parameters = weights.parameters(parts.dtype, parts.device);
+    let parameters = parts.transformer_parameters(&weights);
     let latents = parts.latent_shapes(&buckets);
     let transformer = Arc::new(SanaTransformer::new(config.clone(), &latents, &parameters)?);
     weights.finish(&["patch_embed.pos_embed", "caption_projection.y_embedding"])?;

@@ -139,6 +139,7 @@ fn refusal(name: &str, variant: Variant, scheduler: &str) -> String {
         vae: &vae,
         max_sequence_length: None,
         dtype: DType::F32,
+        quantization: afterimage_checkpoint::Quantization::None,
         device: &Device::Cpu,
         text_encoders: fixture.text_encoders(),
     };

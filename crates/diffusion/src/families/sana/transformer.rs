@@ -59,7 +59,7 @@ impl SanaTransformer {
         parameters: &Parameters,
     ) -> std::result::Result<Self, DiffusionError> {
         let (size, side) = (config.hidden_size(), config.patch_size);
-        let blocks = parameters.pp(Self::BLOCK_LIST);
+        let blocks = parameters.blocks(Self::BLOCK_LIST);
         let blocks = (0..config.num_layers).map(|index| SanaBlock::new(&config, &blocks.pp(index)));
         let patch_embed = PatchEmbed::new(config.in_channels, side, size, parameters.pp("patch_embed"))?;
         Ok(Self {

@@ -54,7 +54,7 @@ enum TextStream {
 
 impl Stream {
     fn new(size: usize, modulations: usize, parameters: &Parameters, suffix: &str) -> Result<Self> {
-        let norm = parameters.pp(format!("norm1{suffix}"));
+        let norm = parameters.conditions(format!("norm1{suffix}"));
         let feed_forward = parameters.pp(format!("ff{suffix}")).pp("net");
         Ok(Self {
             modulation: Linear::new(size, modulations * size, norm.pp("linear"))?,
@@ -84,7 +84,7 @@ impl JointBlock {
             TextStream::Full(Box::new(Stream::new(size, MODULATIONS, parameters, "_context")?))
         } else {
             TextStream::Attended {
-                modulation: Linear::new(size, 2 * size, parameters.pp("norm1_context").pp("linear"))?,
+                modulation: Linear::new(size, 2 * size, parameters.conditions("norm1_context").pp("linear"))?,
                 norm: PlainLayerNorm::new(size, NORM_EPS),
             }
         };

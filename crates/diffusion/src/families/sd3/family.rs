@@ -67,7 +67,7 @@ pub(crate) fn load(parts: &FamilyParts<'_>) -> Result<LoadedFamily, DiffusionErr
     let latents = parts.latent_shapes(&buckets);
     let texts = TextEncoders::load(parts, &config)?;
     let weights = parts.folder.weights("transformer")?;
-    let parameters = weights.parameters(parts.dtype, parts.device);
+    let parameters = parts.transformer_parameters(&weights);
     let transformer = Arc::new(Sd3Transformer::new(&config, &latents, texts.tokens(), &parameters)?);
     weights.finish(&Sd3Transformer::unused_weights(&config).each_ref().map(String::as_str))?;
     let facts = FamilyFacts {

@@ -48,7 +48,7 @@ impl Sd3Transformer {
         parameters: &Parameters,
     ) -> Result<Self> {
         let (size, side) = (config.hidden_size(), config.patch_size);
-        let blocks = parameters.pp(Self::BLOCK_LIST);
+        let blocks = parameters.blocks(Self::BLOCK_LIST);
         let blocks = (0..config.num_layers).map(|layer| JointBlock::new(config, layer, &blocks.pp(layer)));
         let patch_embed = PatchEmbed::new(config.in_channels, side, size, parameters.pp("pos_embed"))?;
         let outputs = side * side * config.out_channels();

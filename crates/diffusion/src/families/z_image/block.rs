@@ -42,7 +42,8 @@ impl ZImageBlock {
     /// Of the picture.
     pub(super) fn modulated(config: &TransformerConfig, parameters: &Parameters) -> Result<Self> {
         let outputs = MODULATIONS * config.dim;
-        let modulation = Linear::new(config.condition_size(), outputs, parameters.pp("adaLN_modulation").pp(0))?;
+        let modulation =
+            Linear::new(config.condition_size(), outputs, parameters.conditions("adaLN_modulation").pp(0))?;
         Ok(Self { modulation: Some(modulation), ..Self::plain(config, parameters)? })
     }
 

@@ -62,7 +62,7 @@ pub(crate) fn load(parts: &FamilyParts<'_>) -> Result<LoadedFamily, DiffusionErr
     )?;
     parts.check_size("the text encoder's states have", text_encoder.dim(), config.cap_feat_dim)?;
     let weights = parts.folder.weights("transformer")?;
-    let parameters = weights.parameters(parts.dtype, parts.device);
+    let parameters = parts.transformer_parameters(&weights);
     let transformer = Arc::new(ZImageTransformer::new(config.clone(), text_tokens, &parameters)?);
     weights.finish(&ZImageTransformer::UNUSED_WEIGHTS)?;
     let facts = FamilyFacts {

@@ -71,10 +71,10 @@ impl ZImageTransformer {
         let patch_values = PATCH_SIZE * PATCH_SIZE * config.in_channels;
         let patches = TransformerConfig::patch_name();
         let modulated = |list: &str, count: usize| {
-            let list = parameters.pp(list);
+            let list = parameters.blocks(list);
             (0..count).map(|index| ZImageBlock::modulated(&config, &list.pp(index))).collect::<Result<Vec<_>>>()
         };
-        let caption_refiner = parameters.pp("context_refiner");
+        let caption_refiner = parameters.blocks("context_refiner");
         let caption_refiner =
             (0..config.n_refiner_layers).map(|index| ZImageBlock::plain(&config, &caption_refiner.pp(index)));
         let timestep = parameters.pp("t_embedder").pp("mlp");

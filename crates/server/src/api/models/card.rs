@@ -2,7 +2,9 @@
 
 use afterimage_cache::CachePlan;
 use afterimage_runner::schedulers::SchedulerKind;
-use afterimage_runner::{CACHE_PROFILE_FILE, Engine, LabelPolicy, ModelInfo, PreviewCount, PromptLimit, Size};
+use afterimage_runner::{
+    CACHE_PROFILE_FILE, Engine, LabelPolicy, ModelInfo, PreviewCount, PromptLimit, Quantization, Size,
+};
 use serde::Serialize;
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
@@ -24,6 +26,9 @@ pub(in crate::api) struct ModelCard {
     pipeline: String,
     /// Precision of activations, and of weights that are not kept narrower (`--dtype`): `f32`, `bf16` or `f16`
     dtype: &'static str,
+    /// What the matrices of the transformer's blocks were quantised to (`--quantize`): `int8`, or null
+    #[schema(required)]
+    quantize: Option<&'static str>,
     /// What a class-conditional model can draw
     labels: Vec<ModelLabel>,
     /// What happens to a prompt that is not a label (`--label-policy`); null for a model without labels
@@ -170,6 +175,7 @@ pub(super) fn card(state: &AppState, engine: &Engine, id: &str) -> ModelCard {
         owned_by: "afterimage",
         pipeline: model.pipeline.to_string(),
         dtype: model.dtype,
+        quantize: (model.quantization == Quantization::Int8).then_some("int8"),
         labels,
         label_policy,
         buckets: model.buckets.iter().map(bucket).collect(),
