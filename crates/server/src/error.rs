@@ -124,7 +124,6 @@ impl ProgramError {
 impl From<RunnerError> for ProgramError {
     fn from(error: RunnerError) -> Self {
         match error {
-            RunnerError::LoadOption { option: "quantize", message } => Self::setting("quantize", message),
             RunnerError::LoadOption { option: "max_sequence_length", message } => {
                 Self::setting("max-sequence-length", message)
             }

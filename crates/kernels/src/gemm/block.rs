@@ -6,7 +6,7 @@ use super::Sizes;
 use super::epilogue::{Activation, Curve, Epilogue, GeluTanh, Place, QuickGelu, Relu, Silu, Unchanged};
 use super::int8::{Factors, Widening};
 use super::left::Left;
-use super::tile::{PackedStrip, Product, StripInPlace, TileShape, add_tile};
+use super::tile::{PackedStrip, Product, StripInPlace, Sums, TileShape, add_tile};
 use super::value::Value;
 use crate::buffer::with_scratch;
 use crate::parallel::SharedOutput;
@@ -57,8 +57,8 @@ impl<T: Value, P: Product> Kernel for Block<'_, T, P> {
         let steps = sizes.inputs.div_ceil(P::DEPTH);
         let (strip, panel) = (shape.rows * steps * P::DEPTH, shape.columns * steps * P::DEPTH);
         // Without inputs there is one round all the same, which sums nothing.
-        for first in (0..steps.max(1)).step_by(P::INPUTS_AT_ONCE / P::DEPTH) {
-            let length = (P::INPUTS_AT_ONCE / P::DEPTH).min(steps - first);
+        for first in (0..steps.max(1)).step_by(P::Sums::INPUTS_AT_ONCE / P::DEPTH) {
+            let length = (P::Sums::INPUTS_AT_ONCE / P::DEPTH).min(steps - first);
             for (index, tiles) in tiles.chunks_exact_mut(rows.len() * shape.area()).enumerate() {
                 let b =
                     &panels[index * panel + first * shape.columns * P::DEPTH..][..length * shape.columns * P::DEPTH];

@@ -7,15 +7,14 @@
 //!
 //! `c[row][output] = (sum (a + 128) * b - 128 * sum b) * factor[row] * factor[output]`
 //!
-//! Sums are exact, so a row comes to the same bits in any order and on any instruction set. 1024 inputs of a panel of 32
-//! columns are 32 KiB, as are 256 in f32.
+//! Sums are exact, so a row comes to the same bits in any order and on any instruction set.
 
 use std::ops::Range;
 
 use rayon::prelude::*;
 
 use super::left::Left;
-use super::tile::{Product, TileShape};
+use super::tile::{Product, Sums, TileShape};
 use super::value::Value;
 use super::weights::interleave_rows;
 use super::{Sizes, Widen};
@@ -42,10 +41,9 @@ impl Product for Int8 {
     type B = u8;
     const DEPTH: usize = 4;
     const PARTS: usize = 1;
-    const INPUTS_AT_ONCE: usize = 1024;
     type Left<S: Simd> = S::Quads;
     type Right<S: Simd> = S::Quads;
-    type Sum<S: Simd> = S::Ints;
+    type Sums = InI32;
 
     #[inline(always)]
     unsafe fn spread<S: Simd>(simd: S, a: *const u8, _: usize) -> S::Quads {
@@ -60,13 +58,22 @@ impl Product for Int8 {
     }
 
     #[inline(always)]
-    fn zero<S: Simd>(simd: S) -> S::Ints {
-        simd.no_ints()
-    }
-
-    #[inline(always)]
     fn add<S: Simd>(simd: S, a: S::Quads, b: S::Quads, c: S::Ints) -> S::Ints {
         simd.add_quad_products(a, b, c)
+    }
+}
+
+/// Sums in 32 bits: 1024 inputs of a panel of 32 columns are 32 KiB.
+#[derive(Debug)]
+pub(super) struct InI32;
+
+impl Sums for InI32 {
+    const INPUTS_AT_ONCE: usize = 1024;
+    type Register<S: Simd> = S::Ints;
+
+    #[inline(always)]
+    fn zero<S: Simd>(simd: S) -> S::Ints {
+        simd.no_ints()
     }
 
     #[inline(always)]

@@ -6,7 +6,7 @@
 //! * A tile of C is summed in registers ([`tile`]). It reads some rows of A and a panel of B (its columns side by side) from end
 //!   to end. B is packed into panels once, when it is loaded. A is read where it lies, one value per row and input; only
 //!   rows that would push each other out of the cache are packed into strips first ([`left`]).
-//! * Inputs are taken [some at a time](Product::INPUTS_AT_ONCE): 256 inputs of a panel of 32 columns are 32 KiB in f32 and stay
+//! * Inputs are taken [some at a time](tile::Sums::INPUTS_AT_ONCE): 256 inputs of a panel of 32 columns are 32 KiB in f32 and stay
 //!   in the first cache while row after row passes by. Their sums are added to a tile outside the registers, so a value of C is
 //!   a sum of sums of 256 products, which is also more exact than one long sum.
 //! * A block of C of up to [`BLOCK_ROWS`] rows and [`BLOCK_COLUMNS`] columns is one thread's work: its sums are 128 KiB

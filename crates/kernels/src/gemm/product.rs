@@ -2,12 +2,13 @@
 
 use std::marker::PhantomData;
 
-use super::tile::{FloatProduct, Product};
+use super::tile::{FloatProduct, Product, Sums};
 use crate::buffer::Plain;
 use crate::simd::Simd;
 
-/// Inputs of sums in f32: 256 of a panel of 32 columns are 32 KiB in f32, and few enough that sums stay exact.
-const INPUTS_AT_ONCE: usize = 256;
+/// Sums in f32: 256 inputs of a panel of 32 columns are 32 KiB in f32, and few enough that sums stay exact.
+#[derive(Debug)]
+pub(crate) struct InF32;
 
 /// f32 times weights that are f32 once they are loaded.
 #[derive(Debug, Clone, Copy)]
@@ -54,10 +55,9 @@ impl<W: StoredWeight> Product for Widened<W> {
     type B = W::Value;
     const DEPTH: usize = W::DEPTH;
     const PARTS: usize = W::DEPTH;
-    const INPUTS_AT_ONCE: usize = INPUTS_AT_ONCE;
     type Left<S: Simd> = S::Lanes;
     type Right<S: Simd> = S::Lanes;
-    type Sum<S: Simd> = S::Lanes;
+    type Sums = InF32;
 
     #[inline(always)]
     unsafe fn spread<S: Simd>(simd: S, a: *const f32, part: usize) -> S::Lanes {
@@ -75,6 +75,13 @@ impl<W: StoredWeight> Product for Widened<W> {
     fn add<S: Simd>(simd: S, a: S::Lanes, b: S::Lanes, c: S::Lanes) -> S::Lanes {
         simd.mul_add(a, b, c)
     }
+}
+
+impl<W: StoredWeight> FloatProduct for Widened<W> {}
+
+impl Sums for InF32 {
+    const INPUTS_AT_ONCE: usize = 256;
+    type Register<S: Simd> = S::Lanes;
 
     #[inline(always)]
     fn zero<S: Simd>(simd: S) -> S::Lanes {
@@ -84,22 +91,10 @@ impl<W: StoredWeight> Product for Widened<W> {
     #[inline(always)]
     unsafe fn keep<S: Simd>(simd: S, sum: S::Lanes, tile: *mut f32, is_first: bool) {
         // SAFETY: by the conditions of this function.
-        unsafe { keep(simd, sum, tile, is_first) }
-    }
-}
-
-impl<W: StoredWeight> FloatProduct for Widened<W> {}
-
-/// [`Product::keep`] of sums in f32.
-///
-/// # Safety
-/// `tile` points to as many values.
-#[inline(always)]
-unsafe fn keep<S: Simd>(simd: S, sum: S::Lanes, tile: *mut f32, is_first: bool) {
-    // SAFETY: by the conditions of this function.
-    unsafe {
-        let before = if is_first { simd.splat(0.0) } else { simd.load(tile) };
-        simd.store(simd.add(before, sum), tile);
+        unsafe {
+            let before = if is_first { simd.splat(0.0) } else { simd.load(tile) };
+            simd.store(simd.add(before, sum), tile);
+        }
     }
 }
 
@@ -142,10 +137,9 @@ impl Product for PairsOfBf16 {
     type B = u16;
     const DEPTH: usize = 2;
     const PARTS: usize = 1;
-    const INPUTS_AT_ONCE: usize = INPUTS_AT_ONCE;
     type Left<S: Simd> = S::Pairs;
     type Right<S: Simd> = S::Pairs;
-    type Sum<S: Simd> = S::Lanes;
+    type Sums = InF32;
 
     #[inline(always)]
     unsafe fn spread<S: Simd>(simd: S, a: *const u16, _: usize) -> S::Pairs {
@@ -162,17 +156,6 @@ impl Product for PairsOfBf16 {
     #[inline(always)]
     fn add<S: Simd>(simd: S, a: S::Pairs, b: S::Pairs, c: S::Lanes) -> S::Lanes {
         simd.add_pair_products(a, b, c)
-    }
-
-    #[inline(always)]
-    fn zero<S: Simd>(simd: S) -> S::Lanes {
-        simd.splat(0.0)
-    }
-
-    #[inline(always)]
-    unsafe fn keep<S: Simd>(simd: S, sum: S::Lanes, tile: *mut f32, is_first: bool) {
-        // SAFETY: by the conditions of this function.
-        unsafe { keep(simd, sum, tile, is_first) }
     }
 }
 

@@ -180,11 +180,8 @@ fn quantised(values: &[f32], inputs: usize) -> (Vec<f64>, Vec<f64>) {
 }
 
 fn packed_int8(isa: Isa, b: &[f32], outputs: usize, inputs: usize) -> PackedWeights {
-    let rows: &Widen<'_> = &|range: Range<usize>, values: &mut [f32]| {
-        values.copy_from_slice(&b[range.start * inputs..range.end * inputs]);
-        true
-    };
-    let panels = dispatch_on(isa, int8::PackInt8 { outputs, inputs, rows }).unwrap();
+    let pack = |rows: &Widen<'_>| dispatch_on(isa, int8::PackInt8 { outputs, inputs, rows });
+    let Ok(panels) = widening(&PlainWeights::F32(b), pack);
     PackedWeights { outputs, inputs, panels: weights::Panels::Int8(panels) }
 }
 

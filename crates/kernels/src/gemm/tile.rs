@@ -44,13 +44,11 @@ pub(crate) trait Product: Copy + Send + Sync {
     const DEPTH: usize;
     /// Parts of a step, each with registers of its own.
     const PARTS: usize;
-    /// Inputs whose products are summed in registers, before the sums are added to a tile in memory.
-    const INPUTS_AT_ONCE: usize;
 
     type Left<S: Simd>: Copy;
     type Right<S: Simd>: Copy;
-    /// A register of sums.
-    type Sum<S: Simd>: Copy;
+    /// What products are summed in.
+    type Sums: Sums;
 
     /// One row's values of a step in all lanes.
     ///
@@ -64,16 +62,27 @@ pub(crate) trait Product: Copy + Send + Sync {
     /// `b` points to as many columns' [`Self::DEPTH`] values.
     unsafe fn load<S: Simd>(simd: S, b: *const Self::B, part: usize) -> Self::Right<S>;
 
-    fn zero<S: Simd>(simd: S) -> Self::Sum<S>;
-
     /// `a * b + c`
-    fn add<S: Simd>(simd: S, a: Self::Left<S>, b: Self::Right<S>, c: Self::Sum<S>) -> Self::Sum<S>;
+    fn add<S: Simd>(simd: S, a: Self::Left<S>, b: Self::Right<S>, c: Sum<S, Self>) -> Sum<S, Self>;
+}
+
+/// A register of sums.
+pub(crate) type Sum<S, P> = <<P as Product>::Sums as Sums>::Register<S>;
+
+/// What products are summed in.
+pub(crate) trait Sums {
+    /// Inputs whose products are summed in registers, before the sums are added to a tile in memory.
+    const INPUTS_AT_ONCE: usize;
+
+    type Register<S: Simd>: Copy;
+
+    fn zero<S: Simd>(simd: S) -> Self::Register<S>;
 
     /// Writes a register of sums to a tile, or adds it to what is there. Sums of integers keep their bits in a tile of f32.
     ///
     /// # Safety
     /// `tile` points to as many values.
-    unsafe fn keep<S: Simd>(simd: S, sum: Self::Sum<S>, tile: *mut f32, is_first: bool);
+    unsafe fn keep<S: Simd>(simd: S, sum: Self::Register<S>, tile: *mut f32, is_first: bool);
 }
 
 /// One whose sums are f32 and whose values are numbers as they are, so that strips can be made of activations one by one.
@@ -221,7 +230,7 @@ unsafe fn sums<S: Simd, P: Product, const ROWS: usize, const VECTORS: usize>(
     c: *mut f32,
     is_first: bool,
 ) {
-    let mut sums = [[P::zero(simd); VECTORS]; ROWS];
+    let mut sums = [[P::Sums::zero(simd); VECTORS]; ROWS];
     // SAFETY: by the conditions of this function.
     unsafe {
         let (mut a, mut b) = (a, b);
@@ -243,7 +252,7 @@ unsafe fn sums<S: Simd, P: Product, const ROWS: usize, const VECTORS: usize>(
         }
         for row in 0..ROWS {
             for vector in 0..VECTORS {
-                P::keep(simd, sums[row][vector], c.add((row * VECTORS + vector) * S::COUNT), is_first);
+                P::Sums::keep(simd, sums[row][vector], c.add((row * VECTORS + vector) * S::COUNT), is_first);
             }
         }
     }

@@ -192,19 +192,16 @@ async fn how_much_there_is_is_told_while_the_disk_hangs() {
     while store.is_stuck() {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
-    // What a busy machine is too slow for is asked again.
-    let image = loop {
-        match store.load(id).await {
+    let file = Arc::new(patiently(async || store.load(id).await).await.unwrap().file);
+    assert_eq!(patiently(async || store.read(Arc::clone(&file), 3).await).await, [7; 3]);
+}
+
+/// What a busy machine is too slow for is asked again.
+async fn patiently<T>(ask: impl AsyncFn() -> Result<T, StoreError>) -> T {
+    loop {
+        match ask().await {
             Err(StoreError::Disk(DiskFault::TimedOut { .. } | DiskFault::Busy)) => {}
-            done => break done.unwrap().unwrap(),
+            done => return done.unwrap(),
         }
-    };
-    let file = Arc::new(image.file);
-    let content = loop {
-        match store.read(Arc::clone(&file), 3).await {
-            Err(StoreError::Disk(DiskFault::TimedOut { .. } | DiskFault::Busy)) => {}
-            done => break done.unwrap(),
-        }
-    };
-    assert_eq!(content, [7; 3]);
+    }
 }

@@ -14,6 +14,7 @@ use candle_core::{Result, Tensor};
 use super::norm::{BiasedRmsNorm, map, pixels};
 use crate::layers::{GatedConvolution, Linear, linear_attention};
 use crate::ops::depthwise::Depthwise;
+use crate::vae::dtypes::map_dtype;
 use crate::vae::stripes::{Stripes, in_stripes};
 
 /// Width of the gated convolution in units of the block's channels.
@@ -69,7 +70,7 @@ struct MultiscaleAttention {
 #[derive(Debug)]
 struct Scale {
     neighbours: Depthwise,
-    /// `[groups, head size, head size]`, input first: each mixes the channels of a head.
+    /// `[groups, head size, head size]`, input first, in the dtype of maps: each mixes the channels of a head.
     groups: Tensor,
 }
 
@@ -117,7 +118,7 @@ impl Scale {
         let groups = groups.reshape((KINDS * inner / head_size, head_size, head_size))?;
         Ok(Self {
             neighbours: Depthwise::load(KINDS * inner, side, false, &parameters.pp("proj_in"))?,
-            groups: groups.transpose(1, 2)?.contiguous()?,
+            groups: groups.transpose(1, 2)?.contiguous()?.to_dtype(map_dtype(parameters))?,
         })
     }
 
@@ -128,7 +129,6 @@ impl Scale {
         let x = self.neighbours.forward(&x.reshape((rows, height, width, channels))?)?;
         // -> [groups, tokens, head size]
         let x = x.reshape((rows * tokens, groups, head_size))?.transpose(0, 1)?.contiguous()?;
-        // Maps are f32 whatever weights are.
-        x.matmul(&self.groups.to_dtype(x.dtype())?)?.transpose(0, 1)?.contiguous()?.reshape((rows, tokens, channels))
+        x.matmul(&self.groups)?.transpose(0, 1)?.contiguous()?.reshape((rows, tokens, channels))
     }
 }
