@@ -14,12 +14,11 @@ use afterimage_checkpoint::Parameters;
 use candle_core::{DType, Result, Tensor};
 
 use super::feed_forward::FeedForward;
-use super::joint_attention::{HeadProjections, HeadShape, Heads, ProjectionNames};
+use super::joint_attention::{HeadProjections, HeadShape, ProjectionNames};
 use super::linear::Linear;
 use super::norm::PlainLayerNorm;
 use super::row_context::RowContext;
 use crate::ops::activation::Activation;
-use crate::ops::attention::scaled_dot_product;
 use crate::ops::linear::GateAndResidual;
 
 /// Epsilon of all layer norms; fixed in diffusers.
@@ -88,14 +87,18 @@ impl DoubleBlock {
 
     /// `image` and `text` are `[rows, tokens, hidden]`.
     pub(crate) fn forward(&self, image: &Tensor, text: &Tensor, context: &RowContext) -> Result<Streams> {
-        let text_tokens = text.dim(1)?;
+        let (text_tokens, image_tokens) = (text.dim(1)?, image.dim(1)?);
         let (image_modulation, text_modulation) = (self.image.modulate(context)?, self.text.modulate(context)?);
-        let image_projected = self.image.projections.forward(&self.image.attention_input(image, &image_modulation)?)?;
-        let text_projected = self.text.projections.forward(&self.text.attention_input(text, &text_modulation)?)?;
-        // Text comes first, as in the positions.
-        let attended = attend(&text_projected.followed_by(&image_projected)?, context)?;
+        // Text comes first, in the positions and in what is attended to.
+        let of_text = context.positions()?.of_tokens(0, text_tokens)?;
+        let of_image = context.positions()?.of_tokens(text_tokens, image_tokens)?;
+        let image_input = self.image.attention_input(image, &image_modulation)?;
+        let image_heads = self.image.projections.forward_turned(&image_input, &of_image)?;
+        let text_input = self.text.attention_input(text, &text_modulation)?;
+        let text_heads = self.text.projections.forward_turned(&text_input, &of_text)?;
+        let attended = text_heads.followed_by(&image_heads)?.attend(context.token_bias())?;
         let of_text = attended.narrow(1, 0, text_tokens)?;
-        let of_image = attended.narrow(1, text_tokens, image.dim(1)?)?;
+        let of_image = attended.narrow(1, text_tokens, image_tokens)?;
         let text = self.text.finish(text, &of_text, &text_modulation)?;
         Ok(Streams {
             hidden: self.image.finish(image, &of_image, &image_modulation)?,
@@ -131,13 +134,6 @@ impl StreamPart {
         let inner = self.norm.modulated(&x, &modulation.mlp_scale, &modulation.mlp_shift)?;
         self.feed_forward.forward(&inner, GateAndResidual::new(&modulation.mlp_gate, &x))
     }
-}
-
-/// Every token's attention to all that are not masked, by their positions: `[rows, tokens, hidden]`.
-pub(crate) fn attend(heads: &Heads, context: &RowContext) -> Result<Tensor> {
-    let positions = context.positions()?;
-    let (query, key) = (positions.rotate(&heads.query)?, positions.rotate(&heads.key)?);
-    scaled_dot_product(&query, &key, &heads.value, context.token_bias())
 }
 
 /// Keeps a stream in f16 from becoming infinite; as in diffusers, the text's after a double block and both after a

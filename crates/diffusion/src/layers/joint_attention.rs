@@ -13,6 +13,8 @@ use candle_core::{Result, Tensor};
 
 use super::linear::Projections;
 use super::norm::RmsNorm;
+use super::rope::RotaryPositions;
+use crate::ops::attention::scaled_dot_product;
 
 /// Epsilon of the norms of queries and keys in most models; fixed in diffusers there.
 const NORM_EPS: f64 = 1e-6;
@@ -46,7 +48,8 @@ pub(crate) struct HeadShape {
 #[derive(Debug)]
 pub(crate) struct HeadProjections {
     projections: Projections,
-    norms: Option<(RmsNorm, RmsNorm)>,
+    /// Of queries and keys, where these are normed.
+    norms: [Option<RmsNorm>; 2],
     head_size: usize,
 }
 
@@ -73,26 +76,41 @@ impl HeadProjections {
     ) -> Result<Self> {
         let size = shape.heads * shape.head_size;
         let projections = names.projections.map(|name| (size, parameters.pp(name)));
-        let norm = |name: &str| -> Result<RmsNorm> {
-            Ok(RmsNorm::new(parameters.pp(name).get(shape.head_size, "weight")?, eps))
+        let norm = |name: &str| -> Result<Option<RmsNorm>> {
+            let weight = || parameters.pp(name).get(shape.head_size, "weight");
+            shape.is_normed.then(|| Ok(RmsNorm::new(weight()?, eps))).transpose()
         };
-        let norms = if shape.is_normed { Some((norm(names.norms[0])?, norm(names.norms[1])?)) } else { None };
+        let [of_query, of_key] = names.norms;
+        let norms = [norm(of_query)?, norm(of_key)?];
         Ok(Self { projections: Projections::load(size, projections, bias)?, norms, head_size: shape.head_size })
     }
 
     /// `x` is `[rows, tokens, hidden]`.
     pub(crate) fn forward(&self, x: &Tensor) -> Result<Heads> {
         let [query, key, value] = self.projections.forward_heads(x, self.head_size)?;
-        Ok(match &self.norms {
-            Some((query_norm, key_norm)) => {
-                Heads { query: query_norm.forward(&query)?, key: key_norm.forward(&key)?, value }
-            }
-            None => Heads { query, key, value },
+        let normed = |x: Tensor, norm: &Option<RmsNorm>| norm.as_ref().map_or(Ok(x.clone()), |norm| norm.forward(&x));
+        let [of_query, of_key] = &self.norms;
+        Ok(Heads { query: normed(query, of_query)?, key: normed(key, of_key)?, value })
+    }
+
+    /// The same, with queries and keys turned: `positions` are those of these tokens.
+    pub(crate) fn forward_turned(&self, x: &Tensor, positions: &RotaryPositions) -> Result<Heads> {
+        let [query, key, value] = self.projections.forward_heads(x, self.head_size)?;
+        let [of_query, of_key] = &self.norms;
+        Ok(Heads {
+            query: positions.norm_and_rotate(&query, of_query.as_ref())?,
+            key: positions.norm_and_rotate(&key, of_key.as_ref())?,
+            value,
         })
     }
 }
 
 impl Heads {
+    /// Every token's attention to all: `[rows, tokens, hidden]`; `bias`, `[rows, 1, 1, tokens]`, is added to the scores.
+    pub(crate) fn attend(&self, bias: Option<&Tensor>) -> Result<Tensor> {
+        scaled_dot_product(&self.query, &self.key, &self.value, bias)
+    }
+
     /// These tokens, followed by the others.
     pub(crate) fn followed_by(&self, other: &Self) -> Result<Self> {
         let join = |first: &Tensor, second: &Tensor| Tensor::cat(&[&first.contiguous()?, &second.contiguous()?], 1);

@@ -21,7 +21,7 @@ mod token_table;
 
 pub(crate) use attention::Attention;
 pub(crate) use caption_projection::CaptionProjection;
-pub(crate) use double_block::{DoubleBlock, DoubleBlockNames, NORM_EPS, attend, clip_to_f16};
+pub(crate) use double_block::{DoubleBlock, DoubleBlockNames, NORM_EPS, clip_to_f16};
 pub(crate) use feed_forward::FeedForward;
 pub(crate) use gated_convolution::GatedConvolution;
 pub(crate) use joint_attention::{HeadProjections, HeadShape, Heads, ProjectionNames};

@@ -80,10 +80,10 @@ impl RotaryPositions {
         Self { cosines, sines }
     }
 
-    /// Of the first tokens of rows that have angles of their own.
-    pub(crate) fn first_tokens(&self, tokens: usize) -> Result<Self> {
-        let first = |table: &Tensor| table.narrow(1, 0, tokens)?.contiguous();
-        Ok(Self { cosines: first(&self.cosines)?, sines: first(&self.sines)? })
+    /// Of so many tokens of a row from `first` on; copied where rows have angles of their own.
+    pub(crate) fn of_tokens(&self, first: usize, count: usize) -> Result<Self> {
+        let part = |table: &Tensor| table.narrow(table.rank() - 2, first, count)?.contiguous();
+        Ok(Self { cosines: part(&self.cosines)?, sines: part(&self.sines)? })
     }
 
     /// With tables that `of_rows` makes of those of all rows, where rows have their own.
@@ -97,23 +97,15 @@ impl RotaryPositions {
     /// Turns `[rows, tokens, heads, head size]`; in f32 whatever the dtype. Pairs are neighbours
     /// (interleaved), not the two halves of a head as in most language models.
     pub(crate) fn rotate(&self, x: &Tensor) -> Result<Tensor> {
-        if self.cosines.rank() == 2 {
-            return rotate_pairs(x, &self.cosines, &self.sines);
-        }
-        // All rows as one long one, whose tokens have angles one by one.
-        let (rows, tokens, heads, size) = x.dims4()?;
-        let flat = |table: &Tensor| table.reshape((rows * tokens, size / 2));
-        let turned =
-            rotate_pairs(&x.reshape((1, rows * tokens, heads, size))?, &flat(&self.cosines)?, &flat(&self.sines)?)?;
-        turned.reshape((rows, tokens, heads, size))
+        rotate_pairs(x, &self.cosines, &self.sines)
     }
 
-    /// The norm of `[rows, tokens, heads, head size]`, and [`Self::rotate`].
-    pub(crate) fn norm_and_rotate(&self, x: &Tensor, norm: &RmsNorm) -> Result<Tensor> {
-        if self.cosines.rank() == 2 {
-            return norm_and_rotate_pairs(x, norm.parameters(), &self.cosines, &self.sines);
+    /// The norm of `[rows, tokens, heads, head size]`, if there is one, and [`Self::rotate`].
+    pub(crate) fn norm_and_rotate(&self, x: &Tensor, norm: Option<&RmsNorm>) -> Result<Tensor> {
+        match norm {
+            Some(norm) => norm_and_rotate_pairs(x, norm.parameters(), &self.cosines, &self.sines),
+            None => self.rotate(x),
         }
-        self.rotate(&norm.forward(x)?)
     }
 
     /// Cosines and sines.
@@ -170,6 +162,23 @@ mod tests {
         let expected = [2f32, 1.0, 0.01].map(|angle| [angle.cos(), angle.sin()]).concat();
         for (found, expected) in turned[1].iter().zip(expected) {
             assert!((found - expected).abs() < 1e-6, "{found} for {expected}");
+        }
+    }
+
+    #[test]
+    fn streams_are_turned_by_their_part_of_the_positions() {
+        let positions = RotaryPositions::new(&[[0, 1], [2, 3], [4, 5]], &[2, 4], ROPE_THETA, &Device::Cpu).unwrap();
+        let (cosines, sines) = positions.tables();
+        let of_rows = RotaryPositions::of_rows(cosines.unsqueeze(0).unwrap(), sines.unsqueeze(0).unwrap());
+        let x = Tensor::arange(0f32, 36.0, &Device::Cpu).unwrap().reshape((1, 3, 2, 6)).unwrap();
+        let values = |x: Tensor| x.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+        let together = values(positions.rotate(&x).unwrap());
+        for positions in [positions, of_rows] {
+            let parts = [(0, 1), (1, 2)].map(|(first, count)| {
+                let x = x.narrow(1, first, count).unwrap();
+                values(positions.of_tokens(first, count).unwrap().rotate(&x).unwrap())
+            });
+            assert_eq!(parts.concat(), together);
         }
     }
 

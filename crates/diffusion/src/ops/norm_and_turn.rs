@@ -13,8 +13,8 @@ use super::cuda;
 use super::cuda::has_kernels;
 
 /// Norms the vectors of the last dimension by a weight and epsilon, and turns their pairs by cosines and sines,
-/// `[tokens, size / 2]`, f32, in which case `x` is `[rows, tokens, heads, size]`. Heads may be a part of longer tokens. The CPU
-/// turns neighbours only.
+/// `[tokens, size / 2]` for all rows or `[rows, tokens, size / 2]`, f32, in which case `x` is `[rows, tokens, heads, size]`.
+/// Heads may be a part of longer tokens. The CPU turns neighbours only.
 pub(super) fn norm_and_turn(
     x: &Tensor,
     norm: Option<(&Tensor, f64)>,
@@ -26,7 +26,13 @@ pub(super) fn norm_and_turn(
     let x = if token_stride(x.layout()).is_some() { x } else { x.contiguous()? };
     let change = Change {
         norm: norm.map(|(weight, eps)| -> Result<_> { Ok((weight.to_dtype(computed)?, eps as f32)) }).transpose()?,
-        turn: turn.map(|(cosines, sines, pairs)| (cosines.clone(), sines.clone(), pairs)),
+        // Kernels count tokens through all rows, and begin again where tables end.
+        turn: turn
+            .map(|(cosines, sines, pairs)| -> Result<_> {
+                let flat = |table: &Tensor| table.flatten_to(table.rank().saturating_sub(2));
+                Ok((flat(cosines)?, flat(sines)?, pairs))
+            })
+            .transpose()?,
     };
     x.apply_op1_no_bwd(&change)?.to_dtype(dtype)
 }

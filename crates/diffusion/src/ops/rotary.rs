@@ -8,8 +8,8 @@ use super::cuda::has_kernels;
 use super::norm_and_turn::norm_and_turn;
 use super::rms_norm::rms_norm;
 
-/// Turns `[rows, tokens, heads, head size]` by angles of which `cosines` and `sines` are `[tokens, head size / 2]`, f32. In
-/// f32 whatever the dtype.
+/// Turns `[rows, tokens, heads, head size]` by angles of which `cosines` and `sines` are `[tokens, head size / 2]`, or each
+/// row's own, `[rows, tokens, head size / 2]`, f32. In f32 whatever the dtype.
 pub(crate) fn rotate_pairs(x: &Tensor, cosines: &Tensor, sines: &Tensor) -> Result<Tensor> {
     if x.device().is_cpu() || has_kernels(x) {
         return norm_and_turn(x, None, Some((cosines, sines, Pairs::Neighbours)));
@@ -68,6 +68,22 @@ mod tests {
         let normed = rms_norm(&x, &weight, 1e-6).unwrap();
         let found = norm_and_rotate_pairs(&x, (&weight, 1e-6), &cosine, &sine).unwrap();
         assert_eq!(wide(&found), wide(&rotate_pairs(&normed, &cosine, &sine).unwrap()));
+    }
+
+    #[test]
+    fn rows_are_turned_by_their_own_angles_where_they_have_some() {
+        // As parts of a product are: tokens further apart than their heads are long.
+        let x = sines((2, 4, 9, 6), 0.1).narrow(2, 3, 3).unwrap();
+        let (weight, angles) = (sines(6, 0.7), sines((2, 4, 3), 0.4));
+        let (cosine, sine) = (angles.cos().unwrap(), angles.sin().unwrap());
+        let turned = |x: &Tensor, cosine: &Tensor, sine: &Tensor| {
+            norm_and_rotate_pairs(x, (&weight, 1e-6), cosine, sine).unwrap()
+        };
+        let both = turned(&x, &cosine, &sine);
+        for row in 0..2 {
+            let alone = turned(&x.narrow(0, row, 1).unwrap(), &cosine.get(row).unwrap(), &sine.get(row).unwrap());
+            assert_eq!(wide(&both.narrow(0, row, 1).unwrap()), wide(&alone), "row {row}");
+        }
     }
 
     #[test]

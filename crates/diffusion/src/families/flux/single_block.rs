@@ -12,9 +12,7 @@ use afterimage_checkpoint::Parameters;
 use candle_core::{Result, Tensor};
 
 use super::config::TransformerConfig;
-use crate::layers::{
-    HeadProjections, Linear, NORM_EPS, PlainLayerNorm, ProjectionNames, RowContext, attend, clip_to_f16,
-};
+use crate::layers::{HeadProjections, Linear, NORM_EPS, PlainLayerNorm, ProjectionNames, RowContext, clip_to_f16};
 use crate::ops::activation::Activation;
 use crate::ops::linear::GateAndResidual;
 
@@ -55,7 +53,8 @@ impl SingleBlock {
         let part = |index: usize| modulation.narrow(1, index * size, size);
         let (shift, scale, gate) = (part(0)?, part(1)?, part(2)?);
         let normed = self.norm.modulated(&x, &scale, &shift)?;
-        let attended = attend(&self.projections.forward(&normed)?, context)?;
+        let heads = self.projections.forward_turned(&normed, context.positions()?)?;
+        let attended = heads.attend(context.token_bias())?;
         let widened = self.widen.forward_activated(&normed, Activation::GeluApproximate)?;
         // One projection of both branches side by side, which share a residual and a gate.
         let both = Tensor::cat(&[attended, widened], 2)?;

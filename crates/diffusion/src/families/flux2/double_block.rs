@@ -9,7 +9,7 @@ use candle_core::{Result, Tensor};
 use super::config::TransformerConfig;
 use super::feed_forward::FeedForward;
 use super::modulation::{Modulation, Purpose};
-use crate::layers::{HeadProjections, Linear, PlainLayerNorm, ProjectionNames, RowContext, attend, clip_to_f16};
+use crate::layers::{HeadProjections, Linear, PlainLayerNorm, ProjectionNames, RowContext, clip_to_f16};
 
 #[derive(Debug)]
 pub(super) struct DoubleBlock {
@@ -51,14 +51,18 @@ impl DoubleBlock {
 
     /// `image` and `text` are `[rows, tokens, hidden]`, and so is what is made of each.
     pub(super) fn forward(&self, image: &Tensor, text: &Tensor, context: &RowContext) -> Result<(Tensor, Tensor)> {
-        let text_tokens = text.dim(1)?;
+        let (text_tokens, image_tokens) = (text.dim(1)?, image.dim(1)?);
+        // Text comes first, in the positions and in what is attended to.
+        let text_positions = context.positions()?.of_tokens(0, text_tokens)?;
+        let image_positions = context.positions()?.of_tokens(text_tokens, image_tokens)?;
         let of_image = Modulation::of(Purpose::ImageAttention, context)?;
         let of_text = Modulation::of(Purpose::TextAttention, context)?;
-        let image_heads = self.image.projections.forward(&of_image.input(&self.image.norm, image)?)?;
-        let text_heads = self.text.projections.forward(&of_text.input(&self.text.norm, text)?)?;
-        // Text comes first, as in the positions.
-        let attended = attend(&text_heads.followed_by(&image_heads)?, context)?;
-        let image_attended = attended.narrow(1, text_tokens, image.dim(1)?)?.contiguous()?;
+        let image_input = of_image.input(&self.image.norm, image)?;
+        let image_heads = self.image.projections.forward_turned(&image_input, &image_positions)?;
+        let text_input = of_text.input(&self.text.norm, text)?;
+        let text_heads = self.text.projections.forward_turned(&text_input, &text_positions)?;
+        let attended = text_heads.followed_by(&image_heads)?.attend(context.token_bias())?;
+        let image_attended = attended.narrow(1, text_tokens, image_tokens)?.contiguous()?;
         let text_attended = attended.narrow(1, 0, text_tokens)?.contiguous()?;
         let image = self.image.to_out.forward_onto(&image_attended, of_image.onto(image))?;
         let text = self.text.to_out.forward_onto(&text_attended, of_text.onto(text))?;

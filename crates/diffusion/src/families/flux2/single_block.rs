@@ -10,7 +10,7 @@ use candle_core::{Result, Tensor};
 use super::config::TransformerConfig;
 use super::feed_forward::gated;
 use super::modulation::{Modulation, Purpose};
-use crate::layers::{HeadShape, Heads, Linear, PlainLayerNorm, RmsNorm, RowContext, attend, clip_to_f16};
+use crate::layers::{HeadShape, Heads, Linear, PlainLayerNorm, RmsNorm, RowContext, clip_to_f16};
 
 #[derive(Debug)]
 pub(super) struct SingleBlock {
@@ -49,12 +49,14 @@ impl SingleBlock {
         let projected = self.projection.forward(&modulation.input(&self.norm, x)?)?;
         let HeadShape { heads, head_size, .. } = self.heads;
         let part = |index: usize| projected.narrow(2, index * size, size)?.reshape((rows, tokens, heads, head_size));
+        let positions = context.positions()?;
         let heads = Heads {
-            query: self.query_norm.forward(&part(0)?)?,
-            key: self.key_norm.forward(&part(1)?)?,
+            query: positions.norm_and_rotate(&part(0)?, Some(&self.query_norm))?,
+            key: positions.norm_and_rotate(&part(1)?, Some(&self.key_norm))?,
             value: part(2)?,
         };
-        let both = Tensor::cat(&[attend(&heads, context)?, gated(&projected, 3 * size, self.inner_size)?], 2)?;
+        let both =
+            Tensor::cat(&[heads.attend(context.token_bias())?, gated(&projected, 3 * size, self.inner_size)?], 2)?;
         clip_to_f16(self.to_out.forward_onto(&both, modulation.onto(x))?)
     }
 }

@@ -105,7 +105,7 @@ fn times(x: Tensor, factor: Option<&Tensor>) -> Result<Tensor> {
 struct Attention {
     projections: Projections,
     /// Of queries and keys.
-    norms: Option<(RmsNorm, RmsNorm)>,
+    norms: [Option<RmsNorm>; 2],
     to_out: Linear,
     head_size: usize,
 }
@@ -114,12 +114,13 @@ impl Attention {
     fn new(config: &TransformerConfig, parameters: &Parameters) -> Result<Self> {
         let (size, head_size) = (config.dim, config.head_size());
         let projections = ["to_q", "to_k", "to_v"].map(|name| (size, parameters.pp(name)));
-        let norm = |name: &str| -> Result<RmsNorm> {
-            Ok(RmsNorm::new(parameters.pp(name).get(head_size, "weight")?, HEAD_NORM_EPS))
+        let norm = |name: &str| -> Result<Option<RmsNorm>> {
+            let weight = || parameters.pp(name).get(head_size, "weight");
+            config.qk_norm.then(|| Ok(RmsNorm::new(weight()?, HEAD_NORM_EPS))).transpose()
         };
         Ok(Self {
             projections: Projections::load(size, projections, false)?,
-            norms: if config.qk_norm { Some((norm("norm_q")?, norm("norm_k")?)) } else { None },
+            norms: [norm("norm_q")?, norm("norm_k")?],
             to_out: Linear::load(size, size, false, parameters.pp("to_out").pp(0))?,
             head_size,
         })
@@ -128,12 +129,9 @@ impl Attention {
     fn forward(&self, x: &Tensor, context: &RowContext) -> Result<Tensor> {
         let [query, key, value] = self.projections.forward_heads(x, self.head_size)?;
         let positions = context.positions()?;
-        let (query, key) = match &self.norms {
-            Some((of_query, of_key)) => {
-                (positions.norm_and_rotate(&query, of_query)?, positions.norm_and_rotate(&key, of_key)?)
-            }
-            None => (positions.rotate(&query)?, positions.rotate(&key)?),
-        };
+        let [of_query, of_key] = &self.norms;
+        let query = positions.norm_and_rotate(&query, of_query.as_ref())?;
+        let key = positions.norm_and_rotate(&key, of_key.as_ref())?;
         self.to_out.forward(&scaled_dot_product(&query, &key, &value, context.token_bias())?)
     }
 }

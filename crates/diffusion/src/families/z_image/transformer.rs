@@ -169,7 +169,7 @@ impl Transformer for ZImageTransformer {
         let condition = self.embed_timesteps(rows.timesteps)?;
         let positions = self.places.of_whole(grid, lengths)?;
         let picture_tokens = filled(grid.0 * grid.1);
-        let context = RowContext::new(condition.clone()).with_positions(positions.first_tokens(picture_tokens)?);
+        let context = RowContext::new(condition.clone()).with_positions(positions.of_tokens(0, picture_tokens)?);
         let pictures = self.embed_pictures(rows.latents, &context)?;
         // [rows, picture tokens + tokens of the longest caption, dim]
         let hidden = Tensor::cat(&[pictures, captions.clone()], 1)?;
