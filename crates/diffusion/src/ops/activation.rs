@@ -1,6 +1,8 @@
 //! Activations. On the CPU all but the exact GELU, and on GPUs all of them, are kernels of this project, in place; the others
 //! are candle's.
 
+#[cfg(feature = "cuda")]
+use afterimage_cuda_kernels as gpu;
 use afterimage_kernels as kernels;
 use candle_core::{CpuStorage, DType, InplaceOp1, Layout, Result, Tensor};
 
@@ -29,6 +31,18 @@ impl Activation {
             Self::QuickGelu => Some(kernels::Activation::QuickGelu),
             Self::Relu => Some(kernels::Activation::Relu),
             Self::Silu => Some(kernels::Activation::Silu),
+        }
+    }
+
+    /// Its name on GPUs.
+    #[cfg(feature = "cuda")]
+    pub(super) fn on_gpu(self) -> gpu::Activation {
+        match self {
+            Self::Gelu => gpu::Activation::Gelu,
+            Self::GeluApproximate => gpu::Activation::GeluTanh,
+            Self::QuickGelu => gpu::Activation::QuickGelu,
+            Self::Relu => gpu::Activation::Relu,
+            Self::Silu => gpu::Activation::Silu,
         }
     }
 

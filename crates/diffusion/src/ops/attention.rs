@@ -4,9 +4,9 @@
 #[cfg(feature = "cuda")]
 use afterimage_cuda_kernels as gpu;
 use afterimage_kernels::{self as kernels, HeadVectors, ScoreBias};
-#[cfg(feature = "cuda")]
-use candle_core::CudaStorage;
 use candle_core::{CpuStorage, CustomOp3, D, DType, Layout, Result, Shape, Tensor};
+#[cfg(feature = "cuda")]
+use candle_core::{CudaStorage, backend::BackendStorage};
 use half::bf16;
 
 use super::cpu::{KernelValue, answer, computed_dtype, lock, values};
@@ -186,7 +186,7 @@ impl ScoreChange {
     #[cfg(feature = "cuda")]
     fn run_on_gpu(&self, [query, key, value]: [(&CudaStorage, &Layout); 3]) -> Result<(CudaStorage, Shape)> {
         let (rows, queries, heads, head_size) = query.1.shape().dims4()?;
-        let (device, value_type) = (query.0.device.clone(), cuda::value_type(query.0)?);
+        let (device, value_type) = (query.0.device.clone(), cuda::value_type(query.0.dtype())?);
         let stream = device.cuda_stream();
         let bias = self.bias.as_ref().map(Tensor::storage_and_layout);
         let mut result = cuda::allocate(&device, value_type, rows * queries * heads * head_size)?;

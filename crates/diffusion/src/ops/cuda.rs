@@ -14,7 +14,7 @@ pub(super) fn runs_kernels(device: &Device, dtype: DType) -> bool {
 }
 
 #[cfg(feature = "cuda")]
-pub(super) use on_gpu::{Operands, allocate, kernel_error, limits, storage, value_type, value_type_of};
+pub(super) use on_gpu::{Operands, allocate, kernel_error, limits, storage, value_type};
 
 #[cfg(feature = "cuda")]
 mod on_gpu {
@@ -36,21 +36,12 @@ mod on_gpu {
         }
     }
 
-    pub(in super::super) fn value_type(storage: &CudaStorage) -> Result<ValueType> {
-        match &storage.slice {
-            CudaStorageSlice::F32(_) => Ok(ValueType::F32),
-            CudaStorageSlice::F16(_) => Ok(ValueType::F16),
-            CudaStorageSlice::BF16(_) => Ok(ValueType::Bf16),
-            _ => candle_core::bail!("kernels want f32, f16 or bf16"),
-        }
-    }
-
-    pub(in super::super) fn value_type_of(dtype: DType) -> Result<ValueType> {
+    pub(in super::super) fn value_type(dtype: DType) -> Result<ValueType> {
         match dtype {
             DType::F32 => Ok(ValueType::F32),
             DType::F16 => Ok(ValueType::F16),
             DType::BF16 => Ok(ValueType::Bf16),
-            other => candle_core::bail!("kernels write f32, f16 or bf16, not {other:?}"),
+            other => candle_core::bail!("kernels compute with f32, f16 or bf16, not {other:?}"),
         }
     }
 

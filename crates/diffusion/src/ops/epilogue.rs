@@ -53,6 +53,7 @@ pub(super) fn activate_in_place(x: Tensor, _: Activation) -> Result<Tensor> {
 #[cfg(feature = "cuda")]
 mod on_gpu {
     use afterimage_cuda_kernels as gpu;
+    use candle_core::backend::BackendStorage;
     use candle_core::{CpuStorage, CudaStorage, DType, InplaceOp1, Layout, Result, Tensor};
 
     use super::Activation;
@@ -73,7 +74,14 @@ mod on_gpu {
         pub(super) fn new(x: &Tensor, bias: Option<&Tensor>, activation: Option<Activation>) -> Result<Self> {
             let (dtype, outputs) = (x.dtype(), x.dims().last().copied().unwrap_or(1));
             let bias = bias.map(|bias| bias.to_dtype(dtype)?.contiguous()).transpose()?;
-            Ok(Self { dtype, outputs, bias, activation: activation.map(kernel), gate: None, residual: None })
+            Ok(Self {
+                dtype,
+                outputs,
+                bias,
+                activation: activation.map(Activation::on_gpu),
+                gate: None,
+                residual: None,
+            })
         }
 
         pub(super) fn gate(self, gate: Option<&Tensor>) -> Result<Self> {
@@ -113,7 +121,7 @@ mod on_gpu {
             let Some((start, end)) = layout.contiguous_offsets() else {
                 candle_core::bail!("an epilogue wants contiguous values")
             };
-            let (stream, value_type, outputs) = (x.device.cuda_stream(), cuda::value_type(x)?, self.outputs);
+            let (stream, value_type, outputs) = (x.device.cuda_stream(), cuda::value_type(x.dtype())?, self.outputs);
             let rows = (end - start) / outputs.max(1);
             let [bias, residual] =
                 [&self.bias, &self.residual].map(|part| part.as_ref().map(Tensor::storage_and_layout));
@@ -151,16 +159,6 @@ mod on_gpu {
                 output: x,
             };
             operands.launch(epilogue.launch())
-        }
-    }
-
-    fn kernel(activation: Activation) -> gpu::Activation {
-        match activation {
-            Activation::Gelu => gpu::Activation::Gelu,
-            Activation::GeluApproximate => gpu::Activation::GeluTanh,
-            Activation::QuickGelu => gpu::Activation::QuickGelu,
-            Activation::Relu => gpu::Activation::Relu,
-            Activation::Silu => gpu::Activation::Silu,
         }
     }
 }

@@ -78,7 +78,7 @@ impl CustomOp1 for DeviceFloat8 {
         use afterimage_cuda_kernels::{Float8Format, Float8Scale, WidenFloat8};
 
         let (rows, columns) = layout.shape().dims2()?;
-        let value_type = cuda::value_type_of(self.dtype)?;
+        let value_type = cuda::value_type(self.dtype)?;
         let scales = match &self.scale {
             DeviceScale::One(_) => None,
             DeviceScale::Rows(scales) => Some(scales.storage_and_layout()),

@@ -6,10 +6,10 @@
 
 use afterimage_kernels::{Channels, group_sums, scale_shift_silu};
 #[cfg(feature = "cuda")]
-use candle_core::CudaStorage;
-#[cfg(feature = "cuda")]
 use candle_core::Storage;
 use candle_core::{CpuStorage, CustomOp1, DType, Layout, Result, Shape, Tensor};
+#[cfg(feature = "cuda")]
+use candle_core::{CudaStorage, backend::BackendStorage};
 use half::bf16;
 
 use super::cpu::{KernelValue, lock, values};
@@ -78,7 +78,7 @@ pub(crate) fn group_moments(values: &Tensor, groups: usize) -> Result<Vec<Moment
 fn moments_on_gpu(values: &CudaStorage, layout: &Layout, groups: usize) -> Result<Vec<Moments>> {
     use afterimage_cuda_kernels::{GroupMoments, device};
 
-    let (stream, value_type) = (values.device.cuda_stream(), cuda::value_type(values)?);
+    let (stream, value_type) = (values.device.cuda_stream(), cuda::value_type(values.dtype())?);
     let length = layout.shape().elem_count() / groups.max(1);
     let parts = GroupMoments::parts(length);
     let mut moments = device::allocate::<f32>(&stream, groups * parts.len() * 2).map_err(cuda::kernel_error)?;
@@ -184,7 +184,7 @@ impl CustomOp1 for Norm<'_> {
     fn cuda_fwd(&self, x: &CudaStorage, layout: &Layout) -> Result<(CudaStorage, Shape)> {
         use afterimage_cuda_kernels::{Activation, ScaleShift};
 
-        let (stream, value_type) = (x.device.cuda_stream(), cuda::value_type(x)?);
+        let (stream, value_type) = (x.device.cuda_stream(), cuda::value_type(x.dtype())?);
         let (_, channels, lines, width) = layout.shape().dims4()?;
         let ChannelNorm { scale, shift } = self.channels;
         let (scale, shift) = (x.device.clone_htod(scale)?, x.device.clone_htod(shift)?);

@@ -6,9 +6,9 @@ use std::sync::OnceLock;
 #[cfg(feature = "cuda")]
 use afterimage_cuda_kernels as gpu;
 use afterimage_kernels::{self as kernels, Modulation};
-#[cfg(feature = "cuda")]
-use candle_core::CudaStorage;
 use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor};
+#[cfg(feature = "cuda")]
+use candle_core::{CudaStorage, backend::BackendStorage};
 use half::bf16;
 
 use super::cpu::{KernelValue, answer, computed_dtype, contiguous, lock};
@@ -139,7 +139,7 @@ impl Norm<'_> {
     #[cfg(feature = "cuda")]
     fn run_on_gpu(&self, x: &CudaStorage, layout: &Layout) -> Result<(CudaStorage, Shape)> {
         let LayerNormParameters { size, eps, .. } = *self.parameters;
-        let (device, value_type) = (x.device.clone(), cuda::value_type(x)?);
+        let (device, value_type) = (x.device.clone(), cuda::value_type(x.dtype())?);
         let (stream, values) = (device.cuda_stream(), layout.shape().elem_count());
         let affine =
             self.affine.as_ref().map(|(weight, bias)| (weight.storage_and_layout(), bias.storage_and_layout()));

@@ -2,9 +2,9 @@
 
 use afterimage_cuda_kernels::Pairs;
 use afterimage_kernels::{self as kernels, NormAndTurn, Turn};
-#[cfg(feature = "cuda")]
-use candle_core::CudaStorage;
 use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor};
+#[cfg(feature = "cuda")]
+use candle_core::{CudaStorage, backend::BackendStorage};
 use half::bf16;
 
 use super::cpu::{KernelValue, answer, computed_dtype, lock, values};
@@ -101,7 +101,7 @@ impl Change {
         let (dims, values) = (layout.dims(), layout.shape().elem_count());
         let size = dims.last().copied().unwrap_or(1);
         let vectors = if dims.len() == 4 { dims[2] } else { 1 };
-        let (stream, value_type) = (x.device.cuda_stream(), cuda::value_type(x)?);
+        let (stream, value_type) = (x.device.cuda_stream(), cuda::value_type(x.dtype())?);
         let norm = self.norm.as_ref().map(|(weight, eps)| (weight.storage_and_layout(), *eps));
         let turn = self
             .turn

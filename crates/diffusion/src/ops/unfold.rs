@@ -4,6 +4,7 @@
 use std::ops::Range;
 
 use afterimage_cuda_kernels::Unfold;
+use candle_core::backend::BackendStorage;
 use candle_core::{CpuStorage, CudaStorage, CustomOp1, Layout, Result, Shape, Tensor};
 
 use super::cuda;
@@ -40,7 +41,7 @@ impl CustomOp1 for Neighbours {
     fn cuda_fwd(&self, x: &CudaStorage, layout: &Layout) -> Result<(CudaStorage, Shape)> {
         let (channels, height, width) = layout.shape().dims3()?;
         let pixels = self.lines.len() * (width << u32::from(self.is_doubled));
-        let value_type = cuda::value_type(x)?;
+        let value_type = cuda::value_type(x.dtype())?;
         let mut output = cuda::allocate(&x.device, value_type, Unfold::rows(channels) * pixels)?;
         let stream = x.device.cuda_stream();
         let mut operands = cuda::Operands::new(&stream, value_type);
