@@ -58,8 +58,38 @@ pub(super) fn check<M: Machine>(machine: &M) -> Report {
         for case in cases {
             report.add(&case, run(machine, case));
         }
+        for outputs in [1, 8, 20, 24, 256] {
+            report.add(&(value_type, outputs), run_of_one_product(machine, value_type, outputs));
+        }
     }
     report
+}
+
+/// Values and their activated factors side by side in one product, behind others.
+fn run_of_one_product<M: Machine>(machine: &M, value_type: ValueType, outputs: usize) -> Result<f64, KernelError> {
+    let (rows, stride) = (5, 4 * outputs);
+    let product = Random::new(outputs as u64).operand(machine, value_type, (rows * stride, 4.0, 0))?;
+    let part = |index: usize| product.1.span().after(index * outputs, value_type);
+    let output = Placed::output(machine, value_type, rows * outputs, 0)?;
+    let epilogue = Epilogue {
+        value_type,
+        rows,
+        outputs,
+        x: part(3),
+        x_stride: stride,
+        bias: None,
+        activation: Some(Activation::Silu),
+        gate: Some(Gate { values: part(1), stride, tokens: 1, is_activated: true }),
+        residual: None,
+        output: output.span(),
+    };
+    machine.launch(&epilogue.launch()?)?;
+    let defined = (0..rows * outputs).map(|place| {
+        let row = &product.0[place / outputs * stride..][..stride];
+        let (factor, value) = (row[outputs + place % outputs], row[3 * outputs + place % outputs]);
+        activated(Some(Activation::Silu), factor) * value
+    });
+    output.difference(machine, &defined.collect::<Vec<_>>(), 1.0)
 }
 
 fn run<M: Machine>(machine: &M, case: Case) -> Result<f64, KernelError> {

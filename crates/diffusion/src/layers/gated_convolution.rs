@@ -9,6 +9,7 @@ use candle_core::{Result, Tensor};
 use super::linear::Linear;
 use crate::ops::activation::Activation;
 use crate::ops::depthwise::Depthwise;
+use crate::ops::gated_parts::GatedParts;
 use crate::ops::linear::GateAndResidual;
 
 /// Side of the neighbourhood.
@@ -47,7 +48,6 @@ impl GatedConvolution {
         let (rows, tokens, _) = x.dims3()?;
         let x = self.widen.forward_activated(x, Activation::Silu)?.reshape((rows, height, width, ()))?;
         let x = self.neighbours.forward(&x)?.reshape((rows, tokens, ()))?;
-        let (value, gate) = (x.narrow(2, 0, self.width)?, x.narrow(2, self.width, self.width)?);
-        value.contiguous()? * Activation::Silu.apply(gate.contiguous()?)?
+        GatedParts { value: 0, gate: self.width, size: self.width }.apply(&x, Activation::Silu)
     }
 }

@@ -14,6 +14,7 @@ mod definition;
 pub(crate) mod depthwise;
 mod epilogue;
 mod float8;
+pub(crate) mod gated_parts;
 pub(crate) mod group_norm;
 pub(crate) mod layer_norm;
 pub(crate) mod linear;

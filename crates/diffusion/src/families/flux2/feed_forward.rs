@@ -9,6 +9,7 @@ use candle_core::{Result, Tensor};
 use super::config::TransformerConfig;
 use crate::layers::Linear;
 use crate::ops::activation::Activation;
+use crate::ops::gated_parts::GatedParts;
 use crate::ops::linear::GateAndResidual;
 
 #[derive(Debug)]
@@ -37,7 +38,5 @@ impl FeedForward {
 
 /// The channels from `first` on: as many as `size` that are a gate, and as many behind them that go through it.
 pub(super) fn gated(x: &Tensor, first: usize, size: usize) -> Result<Tensor> {
-    // A tensor of its own, which the activation takes over.
-    let gate = Activation::Silu.apply(x.narrow(2, first, size)?.force_contiguous()?)?;
-    gate * x.narrow(2, first + size, size)?.contiguous()?
+    GatedParts { gate: first, value: first + size, size }.apply(x, Activation::Silu)
 }
