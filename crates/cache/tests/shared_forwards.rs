@@ -1,6 +1,7 @@
 //! What images that share a forward cost together: runs of blocks, and copies to the host.
 
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+#![allow(clippy::disallowed_methods, reason = "tests make values")]
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;

@@ -48,6 +48,7 @@ impl Arrangement {
     }
 }
 
+#[allow(clippy::disallowed_methods, reason = "weights are being read")]
 fn in_halves(paired: &Tensor, heads: usize) -> Result<Tensor> {
     let places: Vec<_> = places(paired.dim(0)?, heads).collect();
     paired.index_select(&Tensor::new(places, paired.device())?, 0)

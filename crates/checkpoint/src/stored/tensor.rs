@@ -111,6 +111,7 @@ impl StoredTensor {
     }
 
     /// Reads the tensor as `wanted` onto `device`.
+    #[allow(clippy::disallowed_methods, reason = "weights are being read")]
     pub(crate) fn read(
         &self,
         name: &str,
@@ -135,6 +136,7 @@ impl StoredTensor {
         read.unwrap_or_else(|| Err(unreadable(name, source, self.encoding, wanted)))
     }
 
+    #[allow(clippy::disallowed_methods, reason = "weights are being read")]
     fn tensor<T: WithDType>(&self, span: Vec<T>, device: &Device) -> Result<Tensor, CheckpointError> {
         let values = match &self.strides {
             None => span,

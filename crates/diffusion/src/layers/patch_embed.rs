@@ -145,6 +145,7 @@ struct PositionGrid {
 impl PositionGrid {
     /// Sine and cosine positions: `[height * width, hidden]`, f32. The first half encodes the column, the
     /// second the row.
+    #[allow(clippy::disallowed_methods, reason = "in no step: the model is being loaded")]
     fn positions(&self, hidden_size: usize) -> Result<Tensor> {
         let quarter = hidden_size / 4;
         let frequencies: Vec<f64> =

@@ -66,6 +66,7 @@ impl RotaryPositions {
     }
 
     /// Those of all tokens, one token after the other.
+    #[allow(clippy::disallowed_methods, reason = "in no step: the model is being loaded")]
     fn of_angles(angles: &[f64], tokens: usize, device: &Device) -> Result<Self> {
         let shape = (tokens, angles.len() / tokens.max(1));
         let table = |function: fn(f64) -> f64| {
@@ -123,6 +124,7 @@ pub(crate) struct HalfRotaryPositions {
 }
 
 impl HalfRotaryPositions {
+    #[allow(clippy::disallowed_methods, reason = "in no step: the model is being loaded")]
     pub(crate) fn new(tokens: usize, head_size: usize, theta: f64, device: &Device) -> Result<Self> {
         // Rounded to f32 where transformers rounds.
         let frequency = |pair: usize| 1.0 / theta.powf(f64::from(2.0 * pair as f32 / head_size as f32)) as f32;

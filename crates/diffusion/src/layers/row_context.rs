@@ -6,7 +6,6 @@
 use candle_core::{Result, Tensor};
 
 use super::rope::RotaryPositions;
-use super::rows::row_indices;
 
 /// Tensors of a [`RowContext`].
 const PARTS: usize = 7;
@@ -79,8 +78,7 @@ impl RowContext {
 
     /// The same for some of the rows, given by ascending index.
     pub(crate) fn select(&self, rows: &[usize]) -> Result<Self> {
-        let rows = row_indices(rows, self.modulation.device())?;
-        self.map(|tensor| tensor.index_select(&rows, 0))
+        self.map(|tensor| selected(tensor, rows))
     }
 
     /// The same for `count` rows from `first` on.
@@ -134,6 +132,16 @@ impl RowContext {
             positions,
             token_bias: token_bias.clone(),
         })
+    }
+}
+
+/// Some rows of a tensor, runs of neighbours at a time: indices would have to go to the device first.
+fn selected(tensor: &Tensor, rows: &[usize]) -> Result<Tensor> {
+    let runs = rows.chunk_by(|row, next| row + 1 == *next);
+    let runs = runs.map(|run| tensor.narrow(0, run[0], run.len())).collect::<Result<Vec<_>>>()?;
+    match &runs[..] {
+        [run] => Ok(run.clone()),
+        runs => Tensor::cat(runs, 0),
     }
 }
 

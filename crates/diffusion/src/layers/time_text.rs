@@ -12,7 +12,7 @@ use afterimage_checkpoint::Parameters;
 use candle_core::{Result, Tensor};
 
 use super::linear::Linear;
-use super::timestep::{Sinusoids, TimestepEmbedding};
+use super::timestep::NumberEmbedding;
 use crate::ops::activation::Activation;
 
 /// What guidance scales are multiplied by, so that they span what timesteps do.
@@ -21,18 +21,18 @@ const GUIDANCE_FACTOR: f32 = 1000.0;
 /// diffusers' `time_text_embed`.
 #[derive(Debug)]
 pub(crate) struct TimeTextEmbedding {
-    timestep: TimestepEmbedding,
-    guidance: Option<TimestepEmbedding>,
+    timestep: NumberEmbedding,
+    guidance: Option<NumberEmbedding>,
     text: (Linear, Linear),
 }
 
 impl TimeTextEmbedding {
     /// To vectors of `size`, from prompts in vectors of `pooled_size`.
     pub(crate) fn new(size: usize, pooled_size: usize, has_guidance: bool, parameters: Parameters) -> Result<Self> {
-        let guidance = || TimestepEmbedding::new(size, parameters.pp("guidance_embedder"));
+        let guidance = || NumberEmbedding::new(size, parameters.pp("guidance_embedder"));
         let text = parameters.pp("text_embedder");
         Ok(Self {
-            timestep: TimestepEmbedding::new(size, parameters.pp("timestep_embedder"))?,
+            timestep: NumberEmbedding::new(size, parameters.pp("timestep_embedder"))?,
             guidance: has_guidance.then(guidance).transpose()?,
             text: (Linear::new(pooled_size, size, text.pp("linear_1"))?, Linear::new(size, size, text.pp("linear_2"))?),
         })
@@ -46,11 +46,10 @@ impl TimeTextEmbedding {
     /// The sum: `[rows, size]`. Timesteps, 0 to 1000, and guidance scales are one per row, the latter without effect
     /// where the model does not take them; `texts` are those of [`Self::embed_text`].
     pub(crate) fn forward(&self, timesteps: &[f32], guidance_scales: &[f32], texts: &Tensor) -> Result<Tensor> {
-        let project = |values: &[f32]| Sinusoids::StopShort.project(values, texts.device())?.to_dtype(texts.dtype());
-        let mut embedding = self.timestep.forward(&project(timesteps)?)?;
+        let mut embedding = self.timestep.forward(timesteps)?;
         if let Some(guidance) = &self.guidance {
             let scales: Vec<f32> = guidance_scales.iter().map(|scale| scale * GUIDANCE_FACTOR).collect();
-            embedding = (embedding + guidance.forward(&project(&scales)?)?)?;
+            embedding = (embedding + guidance.forward(&scales)?)?;
         }
         embedding + texts
     }

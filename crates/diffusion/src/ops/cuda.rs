@@ -110,11 +110,6 @@ mod on_gpu {
             }
         }
 
-        /// All of a slice.
-        pub(in super::super) fn whole(&mut self, slice: &'a CudaSlice<f32>) -> Result<Span<'a>> {
-            self.slice(slice, 0)
-        }
-
         /// All of a slice that the kernel writes.
         pub(in super::super) fn whole_written(&mut self, slice: &'a mut CudaSlice<f32>) -> Result<Span<'a>> {
             self.operands.write(slice, 0).map_err(kernel_error)

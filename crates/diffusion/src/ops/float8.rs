@@ -33,6 +33,7 @@ impl DeviceFloat8 {
     ///
     /// # Errors
     /// If the device cannot hold it.
+    #[allow(clippy::disallowed_methods, reason = "in no step: the weights are being loaded")]
     pub(super) fn new(rows: &Float8Rows, outputs: usize, dtype: DType, device: &Device) -> Result<Self> {
         let scale = match rows.scale() {
             Scale::Tensor(scale) => DeviceScale::One(*scale),
@@ -47,6 +48,7 @@ impl DeviceFloat8 {
     }
 
     /// All of it in the dtype of the products.
+    #[allow(clippy::disallowed_methods, reason = "where there is no kernel")]
     pub(super) fn widened(&self) -> Result<Tensor> {
         let device = self.numbers.device();
         if runs_kernels(device, self.dtype) {

@@ -4,10 +4,12 @@
 //! On the CPU sums, and norm and SiLU together, are kernels of this project, on GPUs both halves; the rest, and all on other
 //! devices, is candle's.
 
+use std::sync::OnceLock;
+
 use afterimage_kernels::{Channels, group_sums, scale_shift_silu};
 #[cfg(feature = "cuda")]
 use candle_core::Storage;
-use candle_core::{CpuStorage, CustomOp1, DType, Layout, Result, Shape, Tensor};
+use candle_core::{CpuStorage, CustomOp1, DType, Device, Layout, Result, Shape, Tensor};
 #[cfg(feature = "cuda")]
 use candle_core::{CudaStorage, backend::BackendStorage};
 use half::bf16;
@@ -103,13 +105,29 @@ fn moments_on_gpu(values: &CudaStorage, layout: &Layout, groups: usize) -> Resul
 /// The norm of one feature map.
 #[derive(Debug)]
 pub(crate) struct ChannelNorm {
-    /// What each channel is multiplied by.
-    pub(crate) scale: Vec<f32>,
-    /// What is added then.
-    pub(crate) shift: Vec<f32>,
+    scale: Vec<f32>,
+    shift: Vec<f32>,
+    /// Both as tensors, made at the first norm that wants them.
+    tensors: OnceLock<[Tensor; 2]>,
 }
 
 impl ChannelNorm {
+    /// Each channel is multiplied by its scale, and its shift is added then.
+    pub(crate) fn new(scale: Vec<f32>, shift: Vec<f32>) -> Self {
+        Self { scale, shift, tensors: OnceLock::new() }
+    }
+
+    /// Scale and shift on a device, `[channels]`, f32. A norm is used on one.
+    #[allow(clippy::disallowed_methods, reason = "once for every norm")]
+    fn on_device(&self, device: &Device) -> Result<&[Tensor; 2]> {
+        if let Some(known) = self.tensors.get() {
+            return Ok(known);
+        }
+        let tensor = |values: &[f32]| Tensor::new(values, device);
+        let tensors = [tensor(&self.scale)?, tensor(&self.shift)?];
+        Ok(self.tensors.get_or_init(|| tensors))
+    }
+
     /// The norm of `[1, channels, lines, width]`.
     pub(crate) fn apply(&self, x: &Tensor) -> Result<Tensor> {
         if has_kernels(x) && lines_are_whole(x)? {
@@ -136,9 +154,9 @@ impl ChannelNorm {
     }
 
     fn apply_f32(&self, x: &Tensor) -> Result<Tensor> {
-        let per_channel = |values: &[f32]| Tensor::new(values, x.device())?.reshape((1, (), 1, 1));
-        let x = x.to_dtype(DType::F32)?;
-        x.broadcast_mul(&per_channel(&self.scale)?)?.broadcast_add(&per_channel(&self.shift)?)
+        let [scale, shift] = self.on_device(x.device())?;
+        let per_channel = |values: &Tensor| values.reshape((1, (), 1, 1));
+        x.to_dtype(DType::F32)?.broadcast_mul(&per_channel(scale)?)?.broadcast_add(&per_channel(shift)?)
     }
 }
 
@@ -186,8 +204,9 @@ impl CustomOp1 for Norm<'_> {
 
         let (stream, value_type) = (x.device.cuda_stream(), cuda::value_type(x.dtype())?);
         let (_, channels, lines, width) = layout.shape().dims4()?;
-        let ChannelNorm { scale, shift } = self.channels;
-        let (scale, shift) = (x.device.clone_htod(scale)?, x.device.clone_htod(shift)?);
+        let device = Device::Cuda(x.device.clone());
+        let [scale, shift] = self.channels.on_device(&device)?;
+        let (scale, shift) = (scale.storage_and_layout(), shift.storage_and_layout());
         let mut result = cuda::allocate(&x.device, value_type, layout.shape().elem_count())?;
         let mut operands = cuda::Operands::new(&stream, value_type);
         let change = ScaleShift {
@@ -196,8 +215,8 @@ impl CustomOp1 for Norm<'_> {
             pixels: lines * width,
             x: operands.read(x, layout)?,
             stride: layout.stride()[1],
-            scale: operands.whole(&scale)?,
-            shift: operands.whole(&shift)?,
+            scale: operands.contiguous_f32(cuda::storage(&scale.0)?, scale.1)?,
+            shift: operands.contiguous_f32(cuda::storage(&shift.0)?, shift.1)?,
             activation: self.has_silu.then_some(Activation::Silu),
             output: operands.written(&mut result, 0)?,
         };

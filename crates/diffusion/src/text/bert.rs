@@ -176,6 +176,7 @@ impl BertModel {
     }
 
     /// The states of a text of these ids after the last layer: `[1, tokens, dim]`.
+    #[allow(clippy::disallowed_methods, reason = "in no step: a prompt is being encoded")]
     pub(super) fn forward(&self, ids: &[u32]) -> Result<Tensor> {
         let words = self.words.forward(&Tensor::new(ids, &self.device)?.unsqueeze(0)?)?;
         let embedded = words.broadcast_add(&self.kind)?.broadcast_add(&self.positions.narrow(0, 0, ids.len())?)?;

@@ -238,6 +238,7 @@ impl ClipTextModel {
     }
 
     /// The states of a text of these ids, which hold an end token.
+    #[allow(clippy::disallowed_methods, reason = "in no step: a prompt is being encoded")]
     pub(super) fn forward(&self, ids: &[u32]) -> Result<ClipOutput> {
         let end = self.config.end(ids)?;
         let embedded = self.tokens.forward(&Tensor::new(ids, &self.device)?.unsqueeze(0)?)?;
@@ -259,6 +260,7 @@ impl ClipTextModel {
 }
 
 /// `[tokens, tokens]`: what is added to scores, so that a query attends to no later token.
+#[allow(clippy::disallowed_methods, reason = "in no step: a prompt is being encoded")]
 fn causal_mask(tokens: usize, dtype: DType, device: &Device) -> Result<Tensor> {
     // Infinity is safe here: a query always attends to itself.
     let score = |query, key| if key > query { f32::NEG_INFINITY } else { 0.0 };

@@ -257,6 +257,7 @@ impl T5Encoder {
     }
 
     /// Ids of a text to `[1, tokens, dim]`. No token attends to those from `visible` on.
+    #[allow(clippy::disallowed_methods, reason = "in no step: a prompt is being encoded")]
     pub(super) fn forward(&self, ids: &[u32], visible: usize) -> Result<Tensor> {
         let tokens = ids.len();
         let mut bias = self.position_bias(tokens)?;
@@ -272,6 +273,7 @@ impl T5Encoder {
     }
 
     /// `[1, heads, tokens, tokens]`
+    #[allow(clippy::disallowed_methods, reason = "in no step: a prompt is being encoded")]
     fn position_bias(&self, tokens: usize) -> Result<Tensor> {
         let offsets = (0..tokens as i64).flat_map(|query| (0..tokens as i64).map(move |key| key - query));
         let buckets: Vec<_> = offsets.map(|offset| self.config.bucket(offset)).collect();

@@ -36,7 +36,7 @@ impl GroupNorm {
             *scale = factor as f32;
             *shift = (f64::from(*shift) - group.mean * factor) as f32;
         }
-        ChannelNorm { scale, shift }
+        ChannelNorm::new(scale, shift)
     }
 }
 

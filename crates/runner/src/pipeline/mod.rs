@@ -133,6 +133,7 @@ impl Pipeline {
     }
 
     /// As [`Self::begin`], with another way to encode prompts.
+    #[allow(clippy::disallowed_methods, reason = "in no step: an image begins")]
     pub(crate) fn begin_with(
         &self,
         spec: &Arc<ImageSpec>,

@@ -45,6 +45,7 @@ impl RunningImage {
     }
 
     /// Moves the latents on by a step, with noise from the image's own generator where the scheduler adds some.
+    #[allow(clippy::disallowed_methods, reason = "noise is new in every step")]
     pub(super) fn advance(&mut self, prediction: &Tensor) -> Result<(), RunnerError> {
         if self.scheduler.takes_noise() {
             let noise = self.generator.randn(self.latents.elem_count());

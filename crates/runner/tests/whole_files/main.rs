@@ -63,6 +63,7 @@ fn model(fixture: &str) -> PathBuf {
 }
 
 /// The whole checkpoint of a fixture.
+#[allow(clippy::disallowed_methods, reason = "tests make values")]
 fn whole(case: &Case) -> Tensors {
     let folder = model(case.fixture);
     let own = load(&folder.join("transformer").join(WEIGHTS));

@@ -19,7 +19,7 @@ use super::config::TransformerConfig;
 use crate::families::hidden_blocks::HiddenBlocks;
 use crate::families::{Layout, Rows, Transformer};
 use crate::graphs::BlockGraphs;
-use crate::layers::{Linear, PatchEmbed, PlainLayerNorm, RowContext, Sinusoids, unpatchify};
+use crate::layers::{KnownRows, Linear, PatchEmbed, PlainLayerNorm, Projection, RowContext, Sinusoids, unpatchify};
 use crate::{DiffusionError, LatentShape};
 
 /// Epsilon of the last norm; fixed in diffusers.
@@ -36,6 +36,8 @@ pub(super) struct DitTransformer {
     output_norm: PlainLayerNorm,
     output_modulation: Linear,
     output_projection: Linear,
+    sinusoids: Projection,
+    classes: KnownRows,
     dtype: DType,
     device: Device,
     graphs: BlockGraphs,
@@ -63,6 +65,9 @@ impl DitTransformer {
             output_norm: PlainLayerNorm::new(size, OUTPUT_NORM_EPS),
             output_modulation: Linear::new(size, 2 * size, parameters.pp("proj_out_1"))?,
             output_projection: Linear::new(size, side * side * config.out_channels(), parameters.pp("proj_out_2"))?,
+            // `downscale_freq_shift` is 1 for DiT alone.
+            sinusoids: Projection::new(Sinusoids::ReachLongest, &parameters),
+            classes: KnownRows::new(),
             dtype: parameters.dtype(),
             device: parameters.device().clone(),
             graphs: BlockGraphs::new(parameters.device()),
@@ -101,10 +106,10 @@ impl Transformer for DitTransformer {
 
     fn forward(&self, rows: &Rows<'_>, lanes: &mut [Lane<'_>]) -> Result<Tensor> {
         let grid = self.patch_embed.grid(LatentShape::of(rows.latents)?);
-        // `downscale_freq_shift` is 1 for DiT alone.
-        let timesteps = Sinusoids::ReachLongest.project(rows.timesteps, &self.device)?.to_dtype(self.dtype)?;
-        let classes = Tensor::new(rows.conditioning.classes()?, &self.device)?;
-        let context = RowContext::new(timesteps).with_classes(classes);
+        let classes = rows.conditioning.classes()?.iter().copied();
+        #[allow(clippy::disallowed_methods, reason = "once for every class")]
+        let classes = self.classes.gather(classes, |class| Tensor::new(&[class], &self.device))?;
+        let context = RowContext::new(self.sinusoids.forward(rows.timesteps)?).with_classes(classes);
         let hidden = self.patch_embed.forward(&rows.latents.to_dtype(self.dtype)?)?;
         let list = HiddenBlocks { blocks: &self.blocks, graphs: &self.graphs, context };
         let hidden = run_blocks(&list, Streams { hidden, encoder: None }, lanes)?.hidden;

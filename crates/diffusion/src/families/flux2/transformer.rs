@@ -24,7 +24,7 @@ use super::modulation::Modulations;
 use super::single_block::SingleBlock;
 use crate::families::{Layout, Rows, Transformer};
 use crate::graphs::BlockGraphs;
-use crate::layers::{Linear, ModulatedOutput, RotaryPositions, RowContext, Sinusoids, TimestepEmbedding};
+use crate::layers::{Linear, ModulatedOutput, NumberEmbedding, RotaryPositions, RowContext};
 use crate::{DiffusionError, LatentShape};
 
 /// What the pipeline divides timesteps by, and the transformer multiplies them by.
@@ -39,10 +39,9 @@ pub(super) struct Flux2Transformer {
     text_tokens: usize,
     image_embedder: Linear,
     text_embedder: Linear,
-    timestep_channels: usize,
-    timestep_embedder: TimestepEmbedding,
+    timestep_embedder: NumberEmbedding,
     /// Where the model is conditioned on guidance scales.
-    guidance_embedder: Option<TimestepEmbedding>,
+    guidance_embedder: Option<NumberEmbedding>,
     modulations: Modulations,
     blocks: Vec<DoubleBlock>,
     single_blocks: Vec<SingleBlock>,
@@ -51,7 +50,6 @@ pub(super) struct Flux2Transformer {
     /// Of text and image, by rows and columns of image tokens.
     positions: HashMap<(usize, usize), RotaryPositions>,
     dtype: DType,
-    device: Device,
 }
 
 impl Flux2Transformer {
@@ -80,14 +78,13 @@ impl Flux2Transformer {
         });
         let embedder = |name: &str| {
             let parameters = parameters.pp("time_guidance_embed").pp(name);
-            TimestepEmbedding::load(config.timestep_guidance_channels, size, false, &parameters)
+            NumberEmbedding::load(config.timestep_guidance_channels, size, false, &parameters)
         };
         Ok(Self {
             hidden_size: size,
             text_tokens,
             image_embedder: Linear::load(config.in_channels, size, false, parameters.pp("x_embedder"))?,
             text_embedder: Linear::load(config.joint_attention_dim, size, false, parameters.pp("context_embedder"))?,
-            timestep_channels: config.timestep_guidance_channels,
             timestep_embedder: embedder("timestep_embedder")?,
             guidance_embedder: if takes_guidance { Some(embedder("guidance_embedder")?) } else { None },
             modulations: Modulations::new(size, parameters)?,
@@ -97,7 +94,6 @@ impl Flux2Transformer {
             output: ModulatedOutput::load(size, config.in_channels, false, config.eps, parameters)?,
             positions: positions.collect::<Result<_>>()?,
             dtype: parameters.dtype(),
-            device: parameters.device().clone(),
         })
     }
 
@@ -123,16 +119,12 @@ impl Flux2Transformer {
 
     /// The one vector that conditions all of a row, behind the SiLU that every modulation begins with.
     fn embed_condition(&self, timesteps: &[f32], guidance_scales: &[f32]) -> Result<Tensor> {
-        let project = |values: Vec<f32>| {
-            let sinusoids = Sinusoids::StopShort.project_to(self.timestep_channels, &values, 1.0, &self.device)?;
-            sinusoids.to_dtype(self.dtype)
-        };
-        let timesteps = timesteps.iter().map(|timestep| timestep / TIMESTEPS * TIMESTEPS).collect();
-        let mut embedding = self.timestep_embedder.forward(&project(timesteps)?)?;
+        let timesteps: Vec<f32> = timesteps.iter().map(|timestep| timestep / TIMESTEPS * TIMESTEPS).collect();
+        let mut embedding = self.timestep_embedder.forward(&timesteps)?;
         if let Some(guidance) = &self.guidance_embedder {
             // They span what timesteps do.
-            let scales = guidance_scales.iter().map(|scale| scale * TIMESTEPS).collect();
-            embedding = (embedding + guidance.forward(&project(scales)?)?)?;
+            let scales: Vec<f32> = guidance_scales.iter().map(|scale| scale * TIMESTEPS).collect();
+            embedding = (embedding + guidance.forward(&scales)?)?;
         }
         embedding.silu()
     }

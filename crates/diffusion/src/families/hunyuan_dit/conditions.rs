@@ -11,11 +11,11 @@
 //! of the model.
 
 use afterimage_checkpoint::Parameters;
-use candle_core::{DType, Device, Result, Tensor};
+use candle_core::{Result, Tensor};
 
 use super::config::{T5_TOKENS, TransformerConfig};
 use super::text_projection::TextProjection;
-use crate::layers::{Linear, Projections, Sinusoids, TimestepEmbedding};
+use crate::layers::{Linear, NumberEmbedding, Projection, Projections, Sinusoids};
 use crate::ops::attention::scaled_dot_product;
 
 /// Heads of the attention that pools a text; fixed in diffusers.
@@ -34,13 +34,12 @@ const PROJECTION_FACTOR: usize = 4;
 /// diffusers' `time_extra_emb`.
 #[derive(Debug)]
 pub(super) struct Conditions {
-    timestep: TimestepEmbedding,
+    timestep: NumberEmbedding,
     pooler: AttentionPool,
     /// `[1, hidden]`: the only style there is.
     style: Option<Tensor>,
     extra: TextProjection,
-    dtype: DType,
-    device: Device,
+    sizes: Projection,
 }
 
 impl Conditions {
@@ -50,12 +49,11 @@ impl Conditions {
         let knows_more = config.knows_style_and_size;
         let inputs = if knows_more { pooled + SIZES * SIZE_CHANNELS + size } else { pooled };
         Ok(Self {
-            timestep: TimestepEmbedding::new(size, parameters.pp("timestep_embedder"))?,
+            timestep: NumberEmbedding::new(size, parameters.pp("timestep_embedder"))?,
             pooler: AttentionPool::new(config.cross_attention_dim_t5, pooled, &parameters.pp("pooler"))?,
             style: knows_more.then(style).transpose()?,
             extra: TextProjection::new(inputs, PROJECTION_FACTOR * size, size, &parameters.pp("extra_embedder"))?,
-            dtype: parameters.dtype(),
-            device: parameters.device().clone(),
+            sizes: Projection::new(Sinusoids::StopShort, parameters),
         })
     }
 
@@ -66,18 +64,17 @@ impl Conditions {
 
     /// `[rows, hidden]`, from timesteps, pooled texts `[rows, pooled]`, and the picture's height and width in pixels.
     pub(super) fn forward(&self, timesteps: &[f32], pooled: &Tensor, picture: [usize; 2]) -> Result<Tensor> {
-        let project = |values: &[f32]| Sinusoids::StopShort.project(values, &self.device)?.to_dtype(self.dtype);
         let extra = match &self.style {
             Some(style) => {
                 let sizes = [ORIGINAL_SIZE, picture.map(|side| side as f32), CROP].concat();
                 let rows = pooled.dim(0)?;
                 let of_all = |part: Tensor| part.broadcast_as((rows, part.dim(1)?));
-                let sizes = of_all(project(&sizes)?.reshape((1, SIZES * SIZE_CHANNELS))?)?;
+                let sizes = of_all(self.sizes.forward(&sizes)?.reshape((1, SIZES * SIZE_CHANNELS))?)?;
                 Tensor::cat(&[pooled, &sizes, &of_all(style.clone())?], 1)?
             }
             None => pooled.clone(),
         };
-        self.timestep.forward(&project(timesteps)?)? + self.extra.forward(&extra)?
+        self.timestep.forward(timesteps)? + self.extra.forward(&extra)?
     }
 }
 

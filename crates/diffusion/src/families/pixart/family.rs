@@ -95,6 +95,7 @@ pub(crate) fn load(parts: &FamilyParts<'_>, variant: Variant) -> Result<LoadedFa
 }
 
 impl PromptEncoder for PixArtPrompts {
+    #[allow(clippy::disallowed_methods, reason = "in no step: a prompt is being encoded")]
     fn encode(&self, prompt: &str) -> Result<Conditioning, DiffusionError> {
         // As the pipelines do without their optional cleaning.
         let caption = prompt.to_lowercase();

@@ -14,7 +14,7 @@
 
 use afterimage_cache::{Lane, Streams, run_blocks};
 use afterimage_checkpoint::Parameters;
-use candle_core::{DType, Device, Result, Tensor};
+use candle_core::{DType, Result, Tensor};
 
 use super::block::{MODULATIONS, PixArtBlock};
 use super::config::TransformerConfig;
@@ -22,8 +22,8 @@ use crate::families::hidden_blocks::HiddenBlocks;
 use crate::families::{Layout, Rows, Transformer};
 use crate::graphs::BlockGraphs;
 use crate::layers::{
-    CaptionProjection, EncoderStates, Linear, ModulationTable, PatchEmbed, PlainLayerNorm, RowContext, Sinusoids,
-    TimestepEmbedding, unpatchify,
+    CaptionProjection, EncoderStates, Linear, ModulationTable, NumberEmbedding, PatchEmbed, PlainLayerNorm, RowContext,
+    unpatchify,
 };
 use crate::{DiffusionError, LatentShape};
 
@@ -37,7 +37,7 @@ const STREAMS_AT_ONCE: usize = 16;
 pub(super) struct PixArtTransformer {
     config: TransformerConfig,
     patch_embed: PatchEmbed,
-    timestep: TimestepEmbedding,
+    timestep: NumberEmbedding,
     size: Option<SizeEmbedding>,
     modulation: Linear,
     captions: CaptionProjection,
@@ -49,7 +49,6 @@ pub(super) struct PixArtTransformer {
     /// Pixels per latent.
     vae_scale: usize,
     dtype: DType,
-    device: Device,
     graphs: BlockGraphs,
 }
 
@@ -73,7 +72,7 @@ impl PixArtTransformer {
         let embedding = adaln.pp("emb");
         let size_embedding = || SizeEmbedding::new(size, embedding.clone());
         Ok(Self {
-            timestep: TimestepEmbedding::new(size, embedding.pp("timestep_embedder"))?,
+            timestep: NumberEmbedding::new(size, embedding.pp("timestep_embedder"))?,
             size: config.knows_the_size().then(size_embedding).transpose()?,
             modulation: Linear::new(size, MODULATIONS * size, adaln.pp("linear"))?,
             captions: CaptionProjection::new(config.caption_channels(), size, parameters.pp("caption_projection"))?,
@@ -85,7 +84,6 @@ impl PixArtTransformer {
             output_projection: Linear::new(size, side * side * config.out_channels(), parameters.pp("proj_out"))?,
             vae_scale,
             dtype: parameters.dtype(),
-            device: parameters.device().clone(),
             graphs: BlockGraphs::new(parameters.device()),
             config,
         })
@@ -99,10 +97,9 @@ impl PixArtTransformer {
     /// One vector per row from its timestep and the picture's height and width: `[rows, hidden]`.
     fn embed(&self, timesteps: &[f32], latents: LatentShape) -> Result<Tensor> {
         let picture = (latents.height * self.vae_scale, latents.width * self.vae_scale);
-        let projected = Sinusoids::StopShort.project(timesteps, &self.device)?.to_dtype(self.dtype)?;
-        let embedding = self.timestep.forward(&projected)?;
+        let embedding = self.timestep.forward(timesteps)?;
         match &self.size {
-            Some(size) => embedding.broadcast_add(&size.embed(picture, self.dtype, &self.device)?),
+            Some(size) => embedding.broadcast_add(&size.embed(picture)?),
             None => Ok(embedding),
         }
     }
@@ -153,23 +150,22 @@ impl Transformer for PixArtTransformer {
 /// Height, width and their ratio to one vector.
 #[derive(Debug)]
 struct SizeEmbedding {
-    resolution: TimestepEmbedding,
-    aspect_ratio: TimestepEmbedding,
+    resolution: NumberEmbedding,
+    aspect_ratio: NumberEmbedding,
 }
 
 impl SizeEmbedding {
     fn new(size: usize, parameters: Parameters) -> Result<Self> {
         Ok(Self {
-            resolution: TimestepEmbedding::new(size / 3, parameters.pp("resolution_embedder"))?,
-            aspect_ratio: TimestepEmbedding::new(size / 3, parameters.pp("aspect_ratio_embedder"))?,
+            resolution: NumberEmbedding::new(size / 3, parameters.pp("resolution_embedder"))?,
+            aspect_ratio: NumberEmbedding::new(size / 3, parameters.pp("aspect_ratio_embedder"))?,
         })
     }
 
     /// `[1, hidden]`: a third each for height, width and height / width in pixels.
-    fn embed(&self, (height, width): (usize, usize), dtype: DType, device: &Device) -> Result<Tensor> {
-        let project = |values: &[f32]| Sinusoids::StopShort.project(values, device)?.to_dtype(dtype);
-        let resolution = self.resolution.forward(&project(&[height as f32, width as f32])?)?;
-        let aspect_ratio = self.aspect_ratio.forward(&project(&[(height as f64 / width as f64) as f32])?)?;
+    fn embed(&self, (height, width): (usize, usize)) -> Result<Tensor> {
+        let resolution = self.resolution.forward(&[height as f32, width as f32])?;
+        let aspect_ratio = self.aspect_ratio.forward(&[(height as f64 / width as f64) as f32])?;
         Tensor::cat(&[resolution.reshape((1, ()))?, aspect_ratio], 1)
     }
 }

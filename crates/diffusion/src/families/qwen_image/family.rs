@@ -97,6 +97,7 @@ pub(super) fn states(
 }
 
 impl PromptEncoder for QwenImagePrompts {
+    #[allow(clippy::disallowed_methods, reason = "in no step: a prompt is being encoded")]
     fn encode(&self, prompt: &str) -> Result<Conditioning, DiffusionError> {
         let text_tokens = self.limit.max_tokens;
         let DecoderStates { states, length, cut } = states(&self.encoder, prompt, &self.limit)?;

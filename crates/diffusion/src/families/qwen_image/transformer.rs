@@ -23,8 +23,8 @@ use super::config::{AXES, PACK_SIDE, TransformerConfig};
 use crate::families::{Layout, Rows, Transformer};
 use crate::graphs::BlockGraphs;
 use crate::layers::{
-    DoubleBlock, DoubleBlockNames, Linear, ModulatedOutput, NORM_EPS, RmsNorm, RotaryPositions, RowContext, Sinusoids,
-    TimestepEmbedding, clip_to_f16, patchify, unpatchify_channels_first,
+    DoubleBlock, DoubleBlockNames, Linear, ModulatedOutput, NORM_EPS, NumberEmbedding, RmsNorm, RotaryPositions,
+    RowContext, clip_to_f16, patchify, unpatchify_channels_first,
 };
 use crate::{DiffusionError, LatentShape};
 
@@ -43,13 +43,12 @@ pub(super) struct QwenImageTransformer {
     image_embedder: Linear,
     text_norm: RmsNorm,
     text_embedder: Linear,
-    timestep_embedder: TimestepEmbedding,
+    timestep_embedder: NumberEmbedding,
     blocks: Vec<DoubleBlock>,
     output: ModulatedOutput,
     /// Of text and image, by rows and columns of image tokens.
     positions: HashMap<(usize, usize), RotaryPositions>,
     dtype: DType,
-    device: Device,
     graphs: BlockGraphs,
 }
 
@@ -78,12 +77,12 @@ impl QwenImageTransformer {
             image_embedder: Linear::new(config.in_channels, size, parameters.pp("img_in"))?,
             text_norm: RmsNorm::new(parameters.pp("txt_norm").get(text_size, "weight")?, NORM_EPS),
             text_embedder: Linear::new(text_size, size, parameters.pp("txt_in"))?,
-            timestep_embedder: TimestepEmbedding::new(size, parameters.pp("time_text_embed.timestep_embedder"))?,
+            timestep_embedder: NumberEmbedding::new(size, parameters.pp("time_text_embed.timestep_embedder"))?
+                .scaled(TIMESTEPS),
             blocks: blocks.collect::<Result<_>>()?,
             output: ModulatedOutput::new(size, config.in_channels, NORM_EPS, parameters)?,
             positions: positions.collect::<Result<_>>()?,
             dtype: parameters.dtype(),
-            device: parameters.device().clone(),
             graphs: BlockGraphs::new(parameters.device()),
         })
     }
@@ -96,8 +95,7 @@ impl QwenImageTransformer {
     /// The one vector that conditions all blocks of a row, and the SiLU that every modulation begins with.
     fn embed_timesteps(&self, timesteps: &[f32]) -> Result<Tensor> {
         let timesteps: Vec<f32> = timesteps.iter().map(|timestep| timestep / TIMESTEPS).collect();
-        let sinusoids = Sinusoids::StopShort.project_scaled(&timesteps, TIMESTEPS, &self.device)?;
-        self.timestep_embedder.forward(&sinusoids.to_dtype(self.dtype)?)?.silu()
+        self.timestep_embedder.forward(&timesteps)?.silu()
     }
 }
 

@@ -147,6 +147,7 @@ impl SanaPrompts {
         self.text_encoder.encode(caption, self.text_tokens)
     }
 
+    #[allow(clippy::disallowed_methods, reason = "in no step: a prompt is being encoded")]
     fn conditioning(&self, encoded: DecoderStates) -> Result<Conditioning, DiffusionError> {
         let captions = self.transformer.project_captions(&encoded.states)?;
         let (words, padding) = (encoded.length, self.text_tokens - encoded.length);

@@ -9,6 +9,7 @@ use super::transformer::SanaTransformer;
 use crate::LatentShape;
 use crate::families::{Conditioning, ConditioningBatch, EncodedText, FamilyParts, PromptEncoder, Rows, Transformer};
 use crate::golden_fixture::{Fixture, assert_near, ids};
+use crate::layers::KnownRows;
 use crate::text::{DecoderKind, DecoderParts, DecoderTextEncoder};
 use crate::vae::{Vae, VaeClass};
 
@@ -163,7 +164,8 @@ fn pipelines_refuse_each_others_parts() {
 
 #[test]
 fn places_on_the_arc_are_shares_of_noise() {
-    let places = super::arc::ArcPlaces::of(&[std::f32::consts::FRAC_PI_4, 0.0]);
+    let places =
+        super::arc::ArcPlaces::of(&[std::f32::consts::FRAC_PI_4, 0.0], &KnownRows::new(), &Device::Cpu).unwrap();
     assert!((places.shares[0] - 0.5).abs() < 1e-6 && places.shares[1] == 0.0);
     let ones = Tensor::ones((2, 1, 1, 1), DType::F32, &Device::Cpu).unwrap();
     let line = places.to_line(&ones).unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap();

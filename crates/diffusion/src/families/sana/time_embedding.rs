@@ -8,20 +8,18 @@
 //!   <https://github.com/huggingface/diffusers/blob/v0.42.1/src/diffusers/models/normalization.py#L235>
 
 use afterimage_checkpoint::Parameters;
-use candle_core::{DType, Device, Result, Tensor};
+use candle_core::{Result, Tensor};
 
 use super::block::MODULATIONS;
 use super::config::Variant;
-use crate::layers::{Linear, Sinusoids, TimestepEmbedding};
+use crate::layers::{Linear, NumberEmbedding};
 
 #[derive(Debug)]
 pub(super) struct TimeEmbedding {
-    timestep: TimestepEmbedding,
-    guidance: Option<TimestepEmbedding>,
+    timestep: NumberEmbedding,
+    guidance: Option<NumberEmbedding>,
     modulation: Linear,
     size: usize,
-    dtype: DType,
-    device: Device,
 }
 
 /// The rows' embedding in both forms.
@@ -39,21 +37,18 @@ impl TimeEmbedding {
             Variant::Sprint => (parameters.pp("timestep_embedder"), Some(parameters.pp("guidance_embedder"))),
         };
         Ok(Self {
-            timestep: TimestepEmbedding::new(size, timestep)?,
-            guidance: guidance.map(|parameters| TimestepEmbedding::new(size, parameters)).transpose()?,
+            timestep: NumberEmbedding::new(size, timestep)?,
+            guidance: guidance.map(|parameters| NumberEmbedding::new(size, parameters)).transpose()?,
             modulation: Linear::new(size, MODULATIONS * size, parameters.pp("linear"))?,
             size,
-            dtype: parameters.dtype(),
-            device: parameters.device().clone(),
         })
     }
 
     /// Of timesteps and guidance scales as they are projected to sinusoids, one of each per row.
     pub(super) fn embed(&self, timesteps: &[f32], guidance: &[f32]) -> Result<Embedded> {
-        let projected = |values: &[f32]| Sinusoids::StopShort.project(values, &self.device)?.to_dtype(self.dtype);
-        let embedding = self.timestep.forward(&projected(timesteps)?)?;
+        let embedding = self.timestep.forward(timesteps)?;
         let embedding = match &self.guidance {
-            Some(embedder) => (embedding + embedder.forward(&projected(guidance)?)?)?,
+            Some(embedder) => (embedding + embedder.forward(guidance)?)?,
             None => embedding,
         };
         let modulation = self.modulation.forward(&embedding.silu()?)?.reshape(((), MODULATIONS, self.size))?;

@@ -18,8 +18,8 @@ use crate::families::hidden_blocks::HiddenBlocks;
 use crate::families::{Layout, Rows, Transformer};
 use crate::graphs::BlockGraphs;
 use crate::layers::{
-    CaptionProjection, EncoderStates, Linear, ModulationTable, PatchEmbed, PlainLayerNorm, RmsNorm, RowContext,
-    unpatchify,
+    CaptionProjection, EncoderStates, KnownRows, Linear, ModulationTable, PatchEmbed, PlainLayerNorm, RmsNorm,
+    RowContext, unpatchify,
 };
 use crate::{DiffusionError, LatentShape};
 
@@ -36,6 +36,8 @@ pub(super) struct SanaTransformer {
     config: TransformerConfig,
     patch_embed: PatchEmbed,
     time: TimeEmbedding,
+    /// Of Sprint's arc.
+    places: KnownRows,
     captions: CaptionProjection,
     caption_norm: RmsNorm,
     blocks: Vec<SanaBlock>,
@@ -64,6 +66,7 @@ impl SanaTransformer {
         let patch_embed = PatchEmbed::new(config.in_channels, side, size, parameters.pp("patch_embed"))?;
         Ok(Self {
             time: TimeEmbedding::new(size, config.variant(), &parameters.pp("time_embed"))?,
+            places: KnownRows::new(),
             captions: CaptionProjection::new(config.caption_channels, size, parameters.pp("caption_projection"))?,
             caption_norm: RmsNorm::new(parameters.pp("caption_norm").get(size, "weight")?, CAPTION_NORM_EPS),
             blocks: blocks.collect::<Result<_>>()?,
@@ -154,7 +157,7 @@ impl Transformer for SanaTransformer {
                 self.velocity(rows.latents, &timesteps, rows, lanes)
             }
             Variant::Sprint => {
-                let places = ArcPlaces::of(rows.timesteps);
+                let places = ArcPlaces::of(rows.timesteps, &self.places, rows.latents.device())?;
                 let velocity = self.velocity(&places.to_line(rows.latents)?, &places.shares, rows, lanes)?;
                 places.to_arc(rows.latents, &velocity)
             }

@@ -6,13 +6,20 @@
 //! Rows have captions of different lengths, so each has positions of its own. Tokens that fill a picture up to a multiple
 //! of 32 are at 0, and those that fill a row up to the length of others have no position: their queries and keys are zeros.
 
+use std::sync::{Mutex, PoisonError};
+
 use candle_core::{Device, Result, Tensor};
+use lru::LruCache;
 
 use super::config::{AXES, TransformerConfig};
 use crate::layers::RotaryPositions;
 
 /// Sequences are filled up to multiples of this.
 const MULTIPLE: usize = 32;
+/// Added to scores of tokens that fill a row up to the length of others: the softmax makes 0 of it in every dtype.
+const NOWHERE_BIAS: f32 = -30_000.0;
+/// Sets of rows whose places are kept: those of the batches that take turns.
+const KEPT: std::num::NonZeroUsize = std::num::NonZeroUsize::new(2).expect("not zero");
 
 /// Tokens of a sequence with those that fill it up.
 pub(super) fn filled(tokens: usize) -> usize {
@@ -26,9 +33,26 @@ pub(super) struct Places {
     axes: Vec<[Tensor; 2]>,
     /// Per axis.
     nowhere: [u32; AXES],
+    /// Of the last rows.
+    known: Mutex<LruCache<RowShapes, RowPlaces>>,
+}
+
+/// Rows and columns of pictures, and tokens of every row's caption.
+type RowShapes = ((usize, usize), Vec<usize>);
+
+/// Where the tokens of some rows are.
+#[derive(Debug, Clone)]
+pub(super) struct RowPlaces {
+    /// Of pictures and captions.
+    pub(super) all: RotaryPositions,
+    /// Of pictures alone.
+    pub(super) pictures: RotaryPositions,
+    /// `[rows, 1, 1, tokens]`, f32: added to scores of attention, where rows are of different lengths.
+    pub(super) bias: Option<Tensor>,
 }
 
 impl Places {
+    #[allow(clippy::disallowed_methods, reason = "in no step: the weights are being loaded")]
     pub(super) fn new(config: &TransformerConfig, device: &Device) -> Result<Self> {
         let axes = config.axes_dims.iter().zip(&config.axes_lens).map(|(channels, places)| {
             let frequency = |pair: usize| 1.0 / config.rope_theta.powf(2.0 * pair as f64 / *channels as f64);
@@ -43,7 +67,11 @@ impl Places {
             };
             Ok([table(f64::cos)?, table(f64::sin)?])
         });
-        Ok(Self { axes: axes.collect::<Result<_>>()?, nowhere: config.axes_lens.map(|places| places as u32) })
+        Ok(Self {
+            axes: axes.collect::<Result<_>>()?,
+            nowhere: config.axes_lens.map(|places| places as u32),
+            known: Mutex::new(LruCache::new(KEPT)),
+        })
     }
 
     /// Of a caption of so many tokens, filled up.
@@ -52,8 +80,30 @@ impl Places {
     }
 
     /// Of pictures, filled up, and then captions, filled up with nowhere to the longest. `captions` has their tokens, row
-    /// by row.
-    pub(super) fn of_whole(&self, (height, width): (usize, usize), captions: &[usize]) -> Result<RotaryPositions> {
+    /// by row. Made once for all steps in which the same rows meet.
+    pub(super) fn of_whole(&self, grid: (usize, usize), captions: &[usize]) -> Result<RowPlaces> {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let make = || -> Result<_> {
+            let (all, picture) = (self.make_whole(grid, captions)?, filled(grid.0 * grid.1));
+            let bias = self.nowhere_bias(picture, captions)?;
+            Ok(RowPlaces { pictures: all.of_tokens(0, picture)?, all, bias })
+        };
+        known.try_get_or_insert((grid, captions.to_vec()), make).cloned()
+    }
+
+    /// `[rows, 1, 1, tokens]`, where rows are of different lengths.
+    #[allow(clippy::disallowed_methods, reason = "once while the same rows meet")]
+    fn nowhere_bias(&self, picture: usize, captions: &[usize]) -> Result<Option<Tensor>> {
+        let longest = captions.iter().copied().max().unwrap_or(0);
+        if captions.iter().all(|caption| *caption == longest) {
+            return Ok(None);
+        }
+        let bias = |caption: &usize| [vec![0.0; picture + caption], vec![NOWHERE_BIAS; longest - caption]].concat();
+        let bias: Vec<f32> = captions.iter().flat_map(bias).collect();
+        Tensor::from_vec(bias, (captions.len(), 1, 1, picture + longest), self.axes[0][0].device()).map(Some)
+    }
+
+    fn make_whole(&self, (height, width): (usize, usize), captions: &[usize]) -> Result<RotaryPositions> {
         let longest = captions.iter().copied().max().unwrap_or(0);
         let picture = height * width;
         let row = |caption: &usize| {
@@ -69,6 +119,7 @@ impl Places {
     }
 
     /// All rows have as many tokens.
+    #[allow(clippy::disallowed_methods, reason = "once while the same rows meet")]
     fn of_rows(&self, rows: &[Vec<[u32; AXES]>]) -> Result<RotaryPositions> {
         let tokens = rows.first().map_or(0, Vec::len);
         let table = |which: usize| {
@@ -94,7 +145,14 @@ mod tests {
         let config = TransformerConfig::from_json(text).unwrap();
         let places = Places::new(&config, &Device::Cpu).unwrap();
         let whole = places.of_whole((1, 2), &[32, 64]).unwrap();
-        let (cosines, sines) = whole.tables();
+        let (cosines, sines) = whole.all.tables();
+        assert_eq!(whole.pictures.tables().0.dims(), [2, 32, 3]);
+        let bias = whole.bias.unwrap().squeeze(1).unwrap().squeeze(1).unwrap().to_vec2::<f32>().unwrap();
+        assert_eq!((&bias[0][..64], &bias[0][64..]), (&[0.0; 64][..], &[NOWHERE_BIAS; 32][..]));
+        assert_eq!(bias[1], [0.0; 96]);
+        let again = places.of_whole((1, 2), &[32, 64]).unwrap();
+        assert_eq!(again.all.tables().0.id(), cosines.id(), "made once for all steps of these rows");
+        assert!(places.of_whole((1, 2), &[32, 32]).unwrap().bias.is_none());
         assert_eq!(cosines.dims(), [2, 32 + 64, 3]);
         let at = |row: usize, token: usize| {
             let of = |table: &Tensor| table.get(row).unwrap().get(token).unwrap().to_vec1::<f32>().unwrap();

@@ -9,16 +9,16 @@
 
 use afterimage_cache::{Lane, Streams, run_blocks};
 use afterimage_checkpoint::Parameters;
-use candle_core::{DType, Device, Result, Tensor};
+use candle_core::{DType, Result, Tensor};
 
 use super::block::ZImageBlock;
 use super::config::{PATCH_SIZE, TransformerConfig};
-use super::positions::{Places, filled};
+use super::positions::{Places, RowPlaces, filled};
 use crate::LatentShape;
 use crate::families::hidden_blocks::{HiddenBlock, HiddenBlocks};
 use crate::families::{Layout, Rows, Transformer};
 use crate::graphs::BlockGraphs;
-use crate::layers::{Linear, PlainLayerNorm, RmsNorm, RowContext, Sinusoids, unpatchify};
+use crate::layers::{Linear, PlainLayerNorm, Projection, RmsNorm, RowContext, Sinusoids, unpatchify};
 use crate::ops::activation::Activation;
 
 /// Values of a timestep's sinusoids, and width of what embeds them; fixed in diffusers.
@@ -28,8 +28,6 @@ const TIMESTEP_WIDTH: usize = 1024;
 const OUTPUT_NORM_EPS: f64 = 1e-6;
 /// The scheduler's time of pure noise.
 const TRAINED_STEPS: f32 = 1000.0;
-/// Added to scores of tokens that fill a row up to the length of others: the softmax makes 0 of it in every dtype.
-const NOWHERE_BIAS: f32 = -30_000.0;
 
 /// Streams of a row that exist at once in a forward, from above; `crates/runner/tests/memory.rs` compares.
 const STREAMS_AT_ONCE: usize = 16;
@@ -40,6 +38,7 @@ pub(super) struct ZImageTransformer {
     patch_embed: Linear,
     /// `[1, dim]`: stands where a picture is filled up.
     picture_filling: Tensor,
+    sinusoids: Projection,
     timestep: [Linear; 2],
     caption_norm: RmsNorm,
     caption_embed: Linear,
@@ -55,7 +54,6 @@ pub(super) struct ZImageTransformer {
     /// Most tokens of a caption, filled up.
     caption_tokens: usize,
     dtype: DType,
-    device: Device,
     graphs: BlockGraphs,
 }
 
@@ -83,6 +81,7 @@ impl ZImageTransformer {
         Ok(Self {
             patch_embed: Linear::new(patch_values, size, parameters.pp("all_x_embedder").pp(&patches))?,
             picture_filling: parameters.get((1, size), "x_pad_token")?,
+            sinusoids: Projection::new(Sinusoids::StopShort, parameters),
             timestep: [
                 Linear::new(TIMESTEP_CHANNELS, TIMESTEP_WIDTH, timestep.pp(0))?,
                 Linear::new(TIMESTEP_WIDTH, condition, timestep.pp(2))?,
@@ -99,7 +98,6 @@ impl ZImageTransformer {
             places: Places::new(&config, parameters.device())?,
             caption_tokens: filled(caption_tokens),
             dtype: parameters.dtype(),
-            device: parameters.device().clone(),
             graphs: BlockGraphs::new(parameters.device()),
             config,
         })
@@ -120,7 +118,7 @@ impl ZImageTransformer {
         // diffusers counts from noise on.
         let time = |timestep: &f32| (TRAINED_STEPS - timestep) / TRAINED_STEPS * self.config.t_scale as f32;
         let times: Vec<f32> = timesteps.iter().map(time).collect();
-        let projected = Sinusoids::StopShort.project(&times, &self.device)?.to_dtype(self.dtype)?;
+        let projected = self.sinusoids.forward(&times)?;
         let [widen, narrow] = &self.timestep;
         narrow.forward(&widen.forward_activated(&projected, Activation::Silu)?)
     }
@@ -167,15 +165,13 @@ impl Transformer for ZImageTransformer {
         let grid = (latents.height / PATCH_SIZE, latents.width / PATCH_SIZE);
         let (captions, lengths) = (rows.conditioning.states()?, rows.conditioning.lengths());
         let condition = self.embed_timesteps(rows.timesteps)?;
-        let positions = self.places.of_whole(grid, lengths)?;
-        let picture_tokens = filled(grid.0 * grid.1);
-        let context = RowContext::new(condition.clone()).with_positions(positions.of_tokens(0, picture_tokens)?);
+        let RowPlaces { all: positions, pictures, bias } = self.places.of_whole(grid, lengths)?;
+        let context = RowContext::new(condition.clone()).with_positions(pictures);
         let pictures = self.embed_pictures(rows.latents, &context)?;
         // [rows, picture tokens + tokens of the longest caption, dim]
         let hidden = Tensor::cat(&[pictures, captions.clone()], 1)?;
-        let lengths: Vec<usize> = lengths.iter().map(|length| picture_tokens + length).collect();
+        let lengths: Vec<usize> = lengths.iter().map(|length| filled(grid.0 * grid.1) + length).collect();
         limit_lanes(lanes, &lengths);
-        let bias = nowhere_bias(&lengths, hidden.dim(1)?, &self.device)?;
         let context = RowContext::new(condition.clone()).with_positions(positions).with_token_bias(bias);
         let list = HiddenBlocks { blocks: &self.blocks, graphs: &self.graphs, context };
         let hidden = run_blocks(&list, Streams { hidden, encoder: None }, lanes)?.hidden;
@@ -209,14 +205,4 @@ fn limit_lanes(lanes: &mut [Lane<'_>], lengths: &[usize]) {
         let longest = lengths.by_ref().take(lane.rows()).copied().max();
         lane.limit_tokens(longest.unwrap_or(0));
     }
-}
-
-/// `[rows, 1, 1, tokens]`, where rows are of different lengths.
-fn nowhere_bias(lengths: &[usize], tokens: usize, device: &Device) -> Result<Option<Tensor>> {
-    if lengths.iter().all(|length| *length == tokens) {
-        return Ok(None);
-    }
-    let bias = |length: &usize| [vec![0.0; *length], vec![NOWHERE_BIAS; tokens - length]].concat();
-    let bias: Vec<f32> = lengths.iter().flat_map(bias).collect();
-    Tensor::from_vec(bias, (lengths.len(), 1, 1, tokens), device).map(Some)
 }

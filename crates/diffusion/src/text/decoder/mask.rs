@@ -39,6 +39,7 @@ impl Masks {
 }
 
 impl Mask {
+    #[allow(clippy::disallowed_methods, reason = "in no step: a prompt is being encoded")]
     fn new(texts: &[Range<usize>], tokens: usize, window: usize, device: &Device) -> Result<Self> {
         let rows = if texts.iter().all(|text| *text == (0..tokens)) { 1 } else { texts.len() };
         let mut bias = Vec::with_capacity(rows * tokens * tokens);

@@ -70,6 +70,7 @@ impl Decoder {
     }
 
     /// `[ids, hidden]`
+    #[allow(clippy::disallowed_methods, reason = "in no step: a prompt is being encoded")]
     fn embed(&self, ids: &[u32]) -> Result<Tensor> {
         let embedded = self.tokens.rows(ids)?;
         if self.config.kind != DecoderKind::Gemma2 {

@@ -62,6 +62,7 @@ impl CausalVae {
     }
 
     /// `[rows, z_dim, height, width]` as a transformer makes them to `[rows, 3, height * scale, width * scale]`.
+    #[allow(clippy::disallowed_methods, reason = "in no step: the picture is being decoded")]
     pub(super) fn decode(&self, latents: &Tensor) -> Result<Tensor> {
         let per_channel = |values: &[f64]| -> Result<Tensor> {
             let values: Vec<f32> = values.iter().map(|value| *value as f32).collect();

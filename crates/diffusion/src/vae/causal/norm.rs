@@ -34,7 +34,8 @@ impl PixelNorm {
         let root = (gamma.dim(0)? as f32).sqrt();
         let gamma = gamma.flatten_all()?.to_dtype(DType::F32)?.to_vec1::<f32>()?;
         let scale: Vec<f32> = gamma.iter().map(|gamma| gamma * root).collect();
-        Ok(Self { gamma: ChannelNorm { shift: vec![0.0; scale.len()], scale } })
+        let shift = vec![0.0; scale.len()];
+        Ok(Self { gamma: ChannelNorm::new(scale, shift) })
     }
 
     /// `[1, channels, lines, width]`
