@@ -27,6 +27,6 @@ pub mod vae;
 
 pub use canvas::{Canvas, WantedCanvas};
 pub use error::DiffusionError;
-pub use graphs::{BlockRuns, block_runs};
+pub use graphs::{BlockRuns, Inside, block_runs, enter};
 pub use latent_shape::LatentShape;
 pub use precision::Precision;

@@ -3,9 +3,12 @@
 //! A range of blocks is hundreds of small kernels, and giving them to a GPU one by one takes longer than they do. So the
 //! sequence is recorded once for every range and every set of shapes, and given to the device in one call from then on. A
 //! recording reads and writes memory that stays where it is: inputs are copied there before, and outputs from there
-//! after. [`pool`] keeps the recordings. On the CPU, which is given nothing to wait for, small rows run side by side
+//! after. [`pool`] keeps the recordings, on one [`desk`] that they share, and while one is made nobody else gives the device
+//! work ([`gate`]). On the CPU, which is given nothing to wait for, small rows run side by side
 //! ([`row_parts`]).
 
+mod desk;
+mod gate;
 mod pool;
 mod recorder;
 mod row_parts;
@@ -17,6 +20,8 @@ use afterimage_cache::Streams;
 use candle_core::{Device, Result, Tensor};
 
 use crate::layers::RowContext;
+use gate::Gate;
+pub use gate::{Inside, enter};
 use pool::{Key, Pool};
 use recorder::Recorder;
 pub use runs::{BlockRuns, block_runs};
@@ -30,7 +35,7 @@ pub(crate) struct BlockGraphs {
 
 impl BlockGraphs {
     pub(crate) fn new(device: &Device) -> Self {
-        Self { pool: Recorder::new(device).map(Pool::new) }
+        Self { pool: Recorder::new(device).map(|recorder| Pool::new(recorder, Gate::of(device))) }
     }
 
     /// Gives all recordings up.

@@ -3,13 +3,18 @@
 //! Work whose key is met for the first time is done in the ordinary way: it may load modules, upload constants and choose
 //! algorithms, which no recording may hold. The second time it is recorded. Recordings are bounded in number; the one
 //! that was not used for longest goes first. Work that cannot be recorded is done in the ordinary way from then on.
+//!
+//! Nothing is locked while work is done. Recordings have the memory of their inputs and outputs in common ([`Desk`]), so that
+//! one at a time is given to the device, which takes as long as a launch.
 
 use std::ops::Range;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use candle_core::{DType, Result, Tensor};
 use lru::LruCache;
 
+use super::desk::{Desk, overwrite};
+use super::gate::Gate;
 use super::recorder::Records;
 use super::runs::{count_launches, count_recording, count_replay};
 
@@ -33,19 +38,21 @@ impl Key {
 #[derive(Debug)]
 pub(super) struct Pool<R: Records> {
     recorder: R,
+    gate: Arc<Gate>,
     entries: Mutex<LruCache<Key, Entry<R::Graph>>>,
+    desk: Mutex<Desk>,
 }
 
 #[derive(Debug)]
 enum Entry<G> {
     /// Done once, with outputs like these.
-    Seen(Vec<(DType, Vec<usize>)>),
-    Recorded(Recording<G>),
+    Seen(Arc<[(DType, Vec<usize>)]>),
+    Recorded(Arc<Recording<G>>),
     /// It cannot be recorded.
     Plain,
 }
 
-/// A graph and the memory it works on.
+/// A graph and the places on the desk that it works on.
 #[derive(Debug)]
 struct Recording<G> {
     graph: G,
@@ -53,14 +60,25 @@ struct Recording<G> {
     outputs: Vec<Tensor>,
 }
 
+impl<G> Clone for Entry<G> {
+    fn clone(&self) -> Self {
+        match self {
+            Self::Seen(shapes) => Self::Seen(Arc::clone(shapes)),
+            Self::Recorded(recording) => Self::Recorded(Arc::clone(recording)),
+            Self::Plain => Self::Plain,
+        }
+    }
+}
+
 impl<R: Records> Pool<R> {
-    pub(super) fn new(recorder: R) -> Self {
-        Self { recorder, entries: Mutex::new(LruCache::new(KEPT)) }
+    pub(super) fn new(recorder: R, gate: Arc<Gate>) -> Self {
+        Self { recorder, gate, entries: Mutex::new(LruCache::new(KEPT)), desk: Mutex::default() }
     }
 
     /// Gives all recordings up, and what could not be recorded another chance.
     pub(super) fn forget(&self) {
-        self.entries.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        locked(&self.entries).clear();
+        *locked(&self.desk) = Desk::default();
     }
 
     /// `work` on `inputs`.
@@ -70,77 +88,73 @@ impl<R: Records> Pool<R> {
         inputs: &[Option<Tensor>],
         work: impl Fn(&[Option<Tensor>]) -> Result<Vec<Tensor>>,
     ) -> Result<Vec<Tensor>> {
-        let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
-        match entries.get(&key) {
+        let known = locked(&self.entries).get(&key).cloned();
+        let (entry, outputs) = match known {
             None => {
                 count_launches();
                 let inputs = contiguous(inputs)?;
                 let outputs = self.recorder.prepare(|| work(&inputs))?;
                 let shapes = outputs.iter().map(|output| (output.dtype(), output.dims().to_vec())).collect();
-                entries.put(key, Entry::Seen(shapes));
-                Ok(outputs)
+                (Entry::Seen(shapes), outputs)
             }
             Some(Entry::Plain) => {
                 count_launches();
-                work(inputs)
+                return work(inputs);
             }
-            Some(Entry::Recorded(recording)) => recording.replay(&self.recorder, inputs),
-            Some(Entry::Seen(shapes)) => {
-                let recorded = Recording::new(&self.recorder, inputs, shapes, &work);
-                let (entry, outputs) = match recorded {
-                    Ok(recording) => {
-                        count_recording();
-                        let outputs = recording.replay(&self.recorder, inputs)?;
-                        (Entry::Recorded(recording), outputs)
-                    }
-                    Err(error) => {
-                        tracing::warn!(blocks = ?key.blocks, %error, "blocks cannot be recorded and run kernel by kernel");
-                        count_launches();
-                        (Entry::Plain, work(inputs)?)
-                    }
-                };
-                entries.put(key, entry);
-                Ok(outputs)
-            }
-        }
+            Some(Entry::Recorded(recording)) => return self.replay(&recording, inputs),
+            Some(Entry::Seen(shapes)) => match self.record(inputs, &shapes, &work) {
+                Ok(recording) => {
+                    count_recording();
+                    let outputs = self.replay(&recording, inputs)?;
+                    (Entry::Recorded(Arc::new(recording)), outputs)
+                }
+                Err(error) => {
+                    tracing::warn!(blocks = ?key.blocks, %error, "blocks cannot be recorded and run kernel by kernel");
+                    count_launches();
+                    (Entry::Plain, work(inputs)?)
+                }
+            },
+        };
+        locked(&self.entries).put(key, entry);
+        Ok(outputs)
     }
-}
 
-impl<G> Recording<G> {
-    fn new<R: Records<Graph = G>>(
-        recorder: &R,
+    fn record(
+        &self,
         inputs: &[Option<Tensor>],
         shapes: &[(DType, Vec<usize>)],
         work: impl Fn(&[Option<Tensor>]) -> Result<Vec<Tensor>>,
-    ) -> Result<Self> {
-        let copied = |input: &Option<Tensor>| input.as_ref().map(Tensor::force_contiguous).transpose();
-        let inputs = inputs.iter().map(copied).collect::<Result<Vec<_>>>()?;
+    ) -> Result<Recording<R::Graph>> {
         let Some(device) = inputs.iter().flatten().next().map(|input| input.device().clone()) else {
             candle_core::bail!("work without inputs is not recorded");
         };
-        let zeros = shapes.iter().map(|(dtype, shape)| Tensor::zeros(shape.as_slice(), *dtype, &device));
-        let outputs = zeros.collect::<Result<Vec<_>>>()?;
-        let graph = recorder.record(|| {
-            let made = work(&inputs)?;
-            made.iter().zip(&outputs).try_for_each(|(made, output)| overwrite(output, made))
-        })?;
-        Ok(Self { graph, inputs, outputs })
+        let (inputs, outputs) = {
+            let mut desk = locked(&self.desk);
+            (desk.inputs(inputs)?, desk.outputs(shapes, &device)?)
+        };
+        let recorded = self.gate.alone(|| {
+            self.recorder.record(|| {
+                let made = work(&inputs)?;
+                made.iter().zip(&outputs).try_for_each(|(made, output)| overwrite(output, made))
+            })
+        });
+        Ok(Recording { graph: recorded?, inputs, outputs })
     }
 
-    fn replay<R: Records<Graph = G>>(&self, recorder: &R, inputs: &[Option<Tensor>]) -> Result<Vec<Tensor>> {
-        for (own, input) in self.inputs.iter().flatten().zip(inputs.iter().flatten()) {
+    fn replay(&self, recording: &Recording<R::Graph>, inputs: &[Option<Tensor>]) -> Result<Vec<Tensor>> {
+        // The desk is this recording's until its outputs are taken away. Copies and graph only join the stream here.
+        let _desk = locked(&self.desk);
+        for (own, input) in recording.inputs.iter().flatten().zip(inputs.iter().flatten()) {
             overwrite(own, input)?;
         }
-        recorder.replay(&self.graph)?;
+        self.recorder.replay(&recording.graph)?;
         count_replay();
-        // The next replay writes over them.
-        self.outputs.iter().map(Tensor::force_contiguous).collect()
+        recording.outputs.iter().map(Tensor::force_contiguous).collect()
     }
 }
 
-/// Copies values into a tensor that stays where it is.
-fn overwrite(own: &Tensor, values: &Tensor) -> Result<()> {
-    own.flatten_all()?.slice_set(&values.contiguous()?.flatten_all()?, 0, 0)
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn contiguous(inputs: &[Option<Tensor>]) -> Result<Vec<Option<Tensor>>> {
@@ -201,7 +215,7 @@ mod tests {
 
     #[test]
     fn work_is_done_once_then_recorded_then_replayed() {
-        let (pool, done) = (Pool::new(Counter::default()), Cell::new(0));
+        let (pool, done) = (Pool::new(Counter::default(), Arc::default()), Cell::new(0));
         for _ in 0..4 {
             // The counter replays nothing: from the second run on these are the values of the recording.
             assert_eq!(run(&pool, 0..3, &numbers(&[1.0, 2.0]), &done), [2.0, 4.0]);
@@ -212,23 +226,53 @@ mod tests {
 
     #[test]
     fn inputs_are_copied_to_where_the_recording_reads_and_outputs_are_nobody_elses() {
-        let (pool, done) = (Pool::new(Counter::default()), Cell::new(0));
+        let (pool, done) = (Pool::new(Counter::default(), Arc::default()), Cell::new(0));
         let outputs = [[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]].map(|values| {
             let inputs = numbers(&values);
             pool.run(Key::new(0..1, &inputs), &inputs, |inputs| doubled(inputs, &done)).unwrap()
         });
-        let mut entries = pool.entries.lock().unwrap();
-        let Some(Entry::Recorded(recording)) = entries.get(&Key::new(0..1, &numbers(&[0.0, 0.0]))) else {
-            panic!("it was recorded")
-        };
+        let entry = pool.entries.lock().unwrap().get(&Key::new(0..1, &numbers(&[0.0, 0.0]))).cloned();
+        let Some(Entry::Recorded(recording)) = entry else { panic!("it was recorded") };
         assert_eq!(recording.inputs[0].as_ref().unwrap().to_vec1::<f32>().unwrap(), [5.0, 6.0]);
         overwrite(&recording.outputs[0], &Tensor::new(&[7f32, 8.0], &Device::Cpu).unwrap()).unwrap();
         assert_eq!(outputs[2][0].to_vec1::<f32>().unwrap(), [6.0, 8.0]);
     }
 
     #[test]
+    fn nothing_is_locked_while_work_is_done() {
+        let (pool, done) = (Pool::new(Counter::default(), Arc::default()), Cell::new(0));
+        let inputs = numbers(&[1.0]);
+        for _ in 0..3 {
+            let outputs = pool.run(Key::new(0..1, &inputs), &inputs, |inputs| {
+                // In the ordinary way, as nobody records while another one does.
+                if pool.recorder.prepared.get() < 2 {
+                    run(&pool, 1..2, &numbers(&[5.0]), &done);
+                }
+                doubled(inputs, &done)
+            });
+            assert_eq!(outputs.unwrap()[0].to_vec1::<f32>().unwrap(), [2.0]);
+        }
+        assert_eq!((pool.recorder.prepared.get(), pool.recorder.recorded.get()), (2, 1));
+    }
+
+    #[test]
+    fn recordings_share_the_memory_that_they_are_given_inputs_in() {
+        let (pool, done) = (Pool::new(Counter::default(), Arc::default()), Cell::new(0));
+        for (blocks, values) in [(0..1, &[1.0, 2.0][..]), (1..2, &[3.0]), (2..3, &[4.0, 5.0])] {
+            (0..2).for_each(|_| drop(run(&pool, blocks.clone(), &numbers(values), &done)));
+        }
+        let entries = pool.entries.lock().unwrap();
+        let places = entries.iter().map(|(_, entry)| {
+            let Entry::Recorded(recording) = entry else { panic!("it was recorded") };
+            recording.inputs[0].as_ref().unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap()
+        });
+        // What was written last, and as much of it as each has.
+        assert_eq!(places.collect::<Vec<_>>(), [vec![4.0, 5.0], vec![4.0], vec![4.0, 5.0]]);
+    }
+
+    #[test]
     fn other_blocks_shapes_and_parts_are_other_work() {
-        let (pool, done) = (Pool::new(Counter::default()), Cell::new(0));
+        let (pool, done) = (Pool::new(Counter::default(), Arc::default()), Cell::new(0));
         let pair = numbers(&[1.0, 2.0]);
         for (blocks, inputs) in [
             (0..3, pair.clone()),
@@ -245,7 +289,7 @@ mod tests {
 
     #[test]
     fn work_that_cannot_be_recorded_is_done_as_ever() {
-        let (pool, done) = (Pool::new(Counter::default()), Cell::new(0));
+        let (pool, done) = (Pool::new(Counter::default(), Arc::default()), Cell::new(0));
         let inputs = numbers(&[1.0]);
         for _ in 0..4 {
             let outputs = pool.run(Key::new(0..1, &inputs), &inputs, |inputs| {
@@ -260,7 +304,7 @@ mod tests {
 
     #[test]
     fn what_was_forgotten_is_recorded_anew() {
-        let (pool, done) = (Pool::new(Counter::default()), Cell::new(0));
+        let (pool, done) = (Pool::new(Counter::default(), Arc::default()), Cell::new(0));
         for _ in 0..2 {
             (0..3).for_each(|_| drop(run(&pool, 0..1, &numbers(&[1.0]), &done)));
             pool.forget();
@@ -271,7 +315,7 @@ mod tests {
 
     #[test]
     fn the_oldest_recordings_are_given_up() {
-        let (pool, done) = (Pool::new(Counter::default()), Cell::new(0));
+        let (pool, done) = (Pool::new(Counter::default(), Arc::default()), Cell::new(0));
         for blocks in 0..2 * KEPT.get() {
             run(&pool, 0..blocks, &numbers(&[1.0]), &done);
         }

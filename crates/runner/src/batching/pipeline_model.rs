@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use afterimage_cache::{CacheBudget, ImageReport, read_back};
+use afterimage_diffusion::Inside;
 use afterimage_diffusion::families::Conditioning;
 use afterimage_kernels::on_pool;
 
@@ -21,8 +22,23 @@ pub(crate) struct PipelineStepModel {
     pub(crate) prompts: Arc<PromptCache<Conditioning>>,
 }
 
+impl PipelineStepModel {
+    /// Runs work where its kernels are called best: on the CPU's pool, or on the worker's own thread, which may wait for
+    /// others of its GPU.
+    fn compute<R: Send>(&self, work: impl FnOnce() -> R + Send) -> R {
+        match self.pipeline.device_spec() {
+            DeviceSpec::Cpu => on_pool(work),
+            DeviceSpec::Cuda(_) => work(),
+        }
+    }
+}
+
 impl StepModel for PipelineStepModel {
     type Image = RunningImage;
+
+    fn enter(&self) -> Option<Inside> {
+        self.pipeline.enter()
+    }
 
     fn must_encode(&self, spec: &ImageSpec) -> bool {
         self.pipeline.texts(spec).iter().any(|text| !self.prompts.keeps(text))
@@ -30,7 +46,7 @@ impl StepModel for PipelineStepModel {
 
     fn begin(&self, spec: &Arc<ImageSpec>, seed: u64) -> Result<RunningImage, RunnerError> {
         let encode = |prompt: &PromptText| self.prompts.get_or_compute(prompt, || self.pipeline.encode(prompt));
-        on_pool(|| self.pipeline.begin_with(spec, seed, &self.budget, encode))
+        self.compute(|| self.pipeline.begin_with(spec, seed, &self.budget, encode))
     }
 
     fn begin_sample(&self, spec: &Arc<ImageSpec>, seed: u64) -> Result<RunningImage, RunnerError> {
@@ -38,7 +54,7 @@ impl StepModel for PipelineStepModel {
             Some(conditioning) => Ok(conditioning),
             None => self.pipeline.encode(prompt),
         };
-        on_pool(|| self.pipeline.begin_with(spec, seed, &self.budget, encode))
+        self.compute(|| self.pipeline.begin_with(spec, seed, &self.budget, encode))
     }
 
     fn batch_key(&self, image: &RunningImage) -> BatchKey {
@@ -46,7 +62,7 @@ impl StepModel for PipelineStepModel {
     }
 
     fn step(&self, images: &mut [&mut RunningImage]) -> Result<Vec<bool>, RunnerError> {
-        on_pool(|| self.pipeline.denoise(images))
+        self.compute(|| self.pipeline.denoise(images))
     }
 
     fn is_finite(&self, image: &RunningImage) -> Result<bool, RunnerError> {
@@ -55,11 +71,11 @@ impl StepModel for PipelineStepModel {
 
     fn decode(&self, image: &RunningImage) -> Result<RgbImage, RunnerError> {
         let latents = image.latents();
-        on_pool(|| self.pipeline.decode(latents))
+        self.compute(|| self.pipeline.decode(latents))
     }
 
     fn preview(&self, image: &RunningImage) -> Result<Option<RgbImage>, RunnerError> {
-        image.predicted_original().map(|latents| on_pool(|| self.pipeline.decode(latents))).transpose()
+        image.predicted_original().map(|latents| self.compute(|| self.pipeline.decode(latents))).transpose()
     }
 
     fn warnings(&self, image: &RunningImage) -> Vec<RequestWarning> {

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use afterimage_cache::ImageReport;
+use afterimage_diffusion::Inside;
 
 use super::batch_key::BatchKey;
 use crate::error::RunnerError;
@@ -15,6 +16,11 @@ pub(crate) trait StepModel: Send + Sync + 'static {
     /// An image on its way. A clone is a snapshot that is cheap to take: tensors are shared, all that a
     /// step changes is not.
     type Image: Clone + Send;
+
+    /// Lets a worker use its device, which it does while the answer lives: work on it, and free its memory.
+    fn enter(&self) -> Option<Inside> {
+        None
+    }
 
     /// Whether setting the image up encodes texts, which is slow.
     fn must_encode(&self, spec: &ImageSpec) -> bool;

@@ -60,6 +60,7 @@ impl<'a, M: StepModel> WorkLoop<'a, M> {
 
     /// Takes in whatever has come, and does one iteration of the step loop, or else one piece of a sample.
     pub(super) fn turn(&mut self) -> Turn {
+        let _inside = self.parts.model.enter();
         loop {
             match self.messages.try_recv() {
                 Ok(message) => self.take(message),

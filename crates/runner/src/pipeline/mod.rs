@@ -14,7 +14,6 @@ mod step;
 use std::sync::Arc;
 
 use afterimage_cache::{CacheBudget, ImageCache, ListShape, read_back};
-use afterimage_diffusion::LatentShape;
 use afterimage_diffusion::families::{
     CheckedPrompt, Conditioning, Denoiser, LabelPolicy, Phase, PromptEncoder, Unconditional,
 };
@@ -22,6 +21,7 @@ use afterimage_diffusion::noise::NoiseGenerator;
 use afterimage_diffusion::schedulers::{FlowSigmas, Schedule, Scheduler, SchedulerConfig, SchedulerKind};
 use afterimage_diffusion::text::Residency;
 use afterimage_diffusion::vae::Vae;
+use afterimage_diffusion::{Inside, LatentShape};
 use candle_core::{Device, Tensor};
 
 use crate::error::RunnerError;
@@ -225,6 +225,11 @@ impl Pipeline {
     /// If the driver refuses.
     pub(crate) fn capacity(&self, may_use: Option<u64>) -> Result<Option<Capacity>, RunnerError> {
         self.device_spec.capacity(&self.device, may_use, self.footprint.weight_bytes())
+    }
+
+    /// For the time in which a worker uses the device; waits while another one records blocks there.
+    pub(crate) fn enter(&self) -> Option<Inside> {
+        afterimage_diffusion::enter(&self.device)
     }
 
     /// Gives back what the device keeps and nobody uses: recorded blocks, and freed memory.
