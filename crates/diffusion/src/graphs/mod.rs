@@ -23,7 +23,7 @@ use crate::layers::RowContext;
 use gate::Gate;
 pub use gate::{Inside, enter};
 use pool::{Key, Pool};
-use recorder::Recorder;
+use recorder::{Recorder, Records};
 pub use runs::{BlockRuns, block_runs};
 
 /// The recordings of one transformer's blocks on one device.
@@ -55,17 +55,87 @@ impl BlockGraphs {
         run: impl Fn(Streams, &RowContext) -> Result<Streams> + Sync,
     ) -> Result<Streams> {
         let Some(pool) = &self.pool else { return row_parts::run(streams, context, run) };
-        let mut inputs = vec![Some(streams.hidden), streams.encoder];
-        inputs.extend(context.parts().into_iter().map(Option::<&Tensor>::cloned));
-        let work = |inputs: &[Option<Tensor>]| {
-            let (streams, parts) = inputs.split_at(2);
-            let [Some(hidden), encoder] = streams else { candle_core::bail!("blocks run on a hidden stream") };
-            let streams = Streams { hidden: hidden.clone(), encoder: encoder.clone() };
-            let after = run(streams, &RowContext::of_parts(parts)?)?;
+        let inputs = vec![Some(streams.hidden), streams.encoder];
+        let work = |inputs: &[Option<Tensor>], context: &RowContext| {
+            let [Some(hidden), encoder] = inputs else { candle_core::bail!("blocks run on a hidden stream") };
+            let after = run(Streams { hidden: hidden.clone(), encoder: encoder.clone() }, context)?;
             Ok([Some(after.hidden), after.encoder].into_iter().flatten().collect())
         };
-        let mut outputs = pool.run(Key::new(blocks, &inputs), &inputs, work)?.into_iter();
+        let mut outputs = in_pool(pool, blocks, inputs, context, work)?.into_iter();
         let Some(hidden) = outputs.next() else { candle_core::bail!("blocks give a hidden stream") };
         Ok(Streams { hidden, encoder: outputs.next() })
+    }
+
+    /// The same for blocks of a hidden stream that others have left skips for, `[rows, tokens, hidden]` each, and that leave
+    /// some: `run` takes the stream and the skips in an order of its own, and so gives them. Small rows run together.
+    pub(crate) fn run_with_skips(
+        &self,
+        blocks: Range<usize>,
+        (hidden, skips): (Tensor, Vec<Tensor>),
+        context: &RowContext,
+        run: impl Fn(Tensor, Vec<Tensor>, &RowContext) -> Result<(Tensor, Vec<Tensor>)>,
+    ) -> Result<(Tensor, Vec<Tensor>)> {
+        match &self.pool {
+            Some(pool) => with_skips_in_pool(pool, blocks, (hidden, skips), context, run),
+            None => run(hidden, skips, context),
+        }
+    }
+}
+
+fn with_skips_in_pool(
+    pool: &Pool<impl Records>,
+    blocks: Range<usize>,
+    (hidden, skips): (Tensor, Vec<Tensor>),
+    context: &RowContext,
+    run: impl Fn(Tensor, Vec<Tensor>, &RowContext) -> Result<(Tensor, Vec<Tensor>)>,
+) -> Result<(Tensor, Vec<Tensor>)> {
+    let inputs = std::iter::once(hidden).chain(skips).map(Some).collect();
+    let work = |inputs: &[Option<Tensor>], context: &RowContext| {
+        let mut inputs = inputs.iter().flatten().cloned();
+        let Some(hidden) = inputs.next() else { candle_core::bail!("blocks run on a hidden stream") };
+        let (hidden, skips) = run(hidden, inputs.collect(), context)?;
+        Ok(std::iter::once(hidden).chain(skips).collect())
+    };
+    let mut outputs = in_pool(pool, blocks, inputs, context, work)?.into_iter();
+    let Some(hidden) = outputs.next() else { candle_core::bail!("blocks give a hidden stream") };
+    Ok((hidden, outputs.collect()))
+}
+
+/// `work` on inputs and a context, whose parts are inputs as well.
+fn in_pool(
+    pool: &Pool<impl Records>,
+    blocks: Range<usize>,
+    mut inputs: Vec<Option<Tensor>>,
+    context: &RowContext,
+    work: impl Fn(&[Option<Tensor>], &RowContext) -> Result<Vec<Tensor>>,
+) -> Result<Vec<Tensor>> {
+    let own = inputs.len();
+    inputs.extend(context.parts().into_iter().map(Option::<&Tensor>::cloned));
+    pool.run(Key::new(blocks, &inputs), &inputs, |inputs| {
+        let (own, parts) = inputs.split_at(own);
+        work(own, &RowContext::of_parts(parts)?)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::recorder::counter::Counter;
+    use super::*;
+
+    #[test]
+    fn skips_enter_and_leave_recordings_in_order() {
+        let pool = Pool::new(Counter::default(), Gate::of(&Device::Cpu));
+        let number = |value: f32| Tensor::new(&[[[value]]], &Device::Cpu).unwrap();
+        let context = RowContext::new(number(10.0));
+        for _ in 0..3 {
+            let entering = (number(1.0), vec![number(2.0), number(3.0)]);
+            let (hidden, skips) = with_skips_in_pool(&pool, 4..6, entering, &context, |hidden, skips, context| {
+                let [first, second] = &skips[..] else { panic!("two skips") };
+                Ok(((&hidden + &context.modulation)?, vec![(first * 2.0)?, (second * 3.0)?, hidden]))
+            })
+            .unwrap();
+            let value = |tensor: Tensor| tensor.flatten_all().unwrap().to_vec1::<f32>().unwrap()[0];
+            assert_eq!((value(hidden), skips.into_iter().map(value).collect::<Vec<_>>()), (11.0, vec![4.0, 9.0, 1.0]));
+        }
     }
 }

@@ -163,40 +163,12 @@ fn contiguous(inputs: &[Option<Tensor>]) -> Result<Vec<Option<Tensor>>> {
 
 #[cfg(test)]
 mod tests {
-    use std::cell::{Cell, RefCell};
+    use std::cell::Cell;
 
     use candle_core::Device;
 
+    use super::super::recorder::counter::Counter;
     use super::*;
-
-    /// Counts what it is asked for. Work that refuses is not recorded.
-    #[derive(Debug, Default)]
-    struct Counter {
-        prepared: Cell<usize>,
-        recorded: Cell<usize>,
-        replayed: RefCell<Vec<usize>>,
-    }
-
-    impl Records for Counter {
-        /// Its number.
-        type Graph = usize;
-
-        fn prepare<T>(&self, work: impl FnOnce() -> Result<T>) -> Result<T> {
-            self.prepared.set(self.prepared.get() + 1);
-            work()
-        }
-
-        fn record(&self, work: impl FnOnce() -> Result<()>) -> Result<usize> {
-            work()?;
-            self.recorded.set(self.recorded.get() + 1);
-            Ok(self.recorded.get())
-        }
-
-        fn replay(&self, graph: &usize) -> Result<()> {
-            self.replayed.borrow_mut().push(*graph);
-            Ok(())
-        }
-    }
 
     fn numbers(values: &[f32]) -> [Option<Tensor>; 2] {
         [Some(Tensor::new(values, &Device::Cpu).unwrap()), None]

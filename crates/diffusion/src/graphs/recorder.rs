@@ -72,3 +72,39 @@ impl Records for Recorder {
         match *graph {}
     }
 }
+
+#[cfg(test)]
+pub(super) mod counter {
+    use std::cell::{Cell, RefCell};
+
+    use super::*;
+
+    /// Counts what it is asked for. Work that refuses is not recorded.
+    #[derive(Debug, Default)]
+    pub(in super::super) struct Counter {
+        pub(in super::super) prepared: Cell<usize>,
+        pub(in super::super) recorded: Cell<usize>,
+        pub(in super::super) replayed: RefCell<Vec<usize>>,
+    }
+
+    impl Records for Counter {
+        /// Its number.
+        type Graph = usize;
+
+        fn prepare<T>(&self, work: impl FnOnce() -> Result<T>) -> Result<T> {
+            self.prepared.set(self.prepared.get() + 1);
+            work()
+        }
+
+        fn record(&self, work: impl FnOnce() -> Result<()>) -> Result<usize> {
+            work()?;
+            self.recorded.set(self.recorded.get() + 1);
+            Ok(self.recorded.get())
+        }
+
+        fn replay(&self, graph: &usize) -> Result<()> {
+            self.replayed.borrow_mut().push(*graph);
+            Ok(())
+        }
+    }
+}

@@ -11,6 +11,7 @@
 //! have in common.
 
 use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::rc::Rc;
 
@@ -18,11 +19,13 @@ use afterimage_cache::{BlockList, Streams};
 use candle_core::{Result, Tensor};
 
 use super::block::HunyuanBlock;
+use crate::graphs::BlockGraphs;
 use crate::layers::RowContext;
 
 /// The blocks together with the conditioning of the rows of one forward.
 pub(super) struct SkippingBlocks<'a> {
     blocks: &'a [HunyuanBlock],
+    graphs: &'a BlockGraphs,
     context: RowContext,
     /// Indices of the rows in the whole forward.
     rows: Vec<usize>,
@@ -42,8 +45,8 @@ struct Skip {
 
 impl<'a> SkippingBlocks<'a> {
     /// For so many rows.
-    pub(super) fn new(blocks: &'a [HunyuanBlock], context: RowContext, rows: usize) -> Self {
-        Self { blocks, context, rows: (0..rows).collect(), shelf: Rc::default() }
+    pub(super) fn new(blocks: &'a [HunyuanBlock], graphs: &'a BlockGraphs, context: RowContext, rows: usize) -> Self {
+        Self { blocks, graphs, context, rows: (0..rows).collect(), shelf: Rc::default() }
     }
 }
 
@@ -52,22 +55,44 @@ pub(super) fn counterpart(block: usize, blocks: usize) -> Option<usize> {
     (block > blocks / 2).then(|| blocks - 1 - block)
 }
 
+/// The blocks before a range whose skips it takes, in the order in which it does.
+fn taken(range: &Range<usize>, blocks: usize) -> Vec<usize> {
+    let taken = range.clone().filter_map(|block| counterpart(block, blocks));
+    taken.filter(|block| *block < range.start).collect()
+}
+
+/// The blocks of a range whose skips are for blocks behind it, ascending.
+fn left(range: &Range<usize>, blocks: usize) -> Vec<usize> {
+    let leaving = range.start..range.end.min((blocks / 2).saturating_sub(1));
+    leaving.filter(|block| blocks - 1 - block >= range.end).collect()
+}
+
 impl BlockList for SkippingBlocks<'_> {
     fn blocks(&self) -> usize {
         self.blocks.len()
     }
 
     fn run(&self, blocks: Range<usize>, streams: Streams) -> Result<Streams> {
-        let mut hidden = streams.hidden;
         let count = self.blocks.len();
-        for index in blocks {
-            let skip = counterpart(index, count).map(|block| self.shelf.borrow_mut().take(block, &self.rows));
-            hidden = self.blocks[index].forward(&hidden, skip.transpose()?.as_ref(), &self.context)?;
-            if index + 1 < count / 2 {
-                let skip = Skip { block: index, rows: self.rows.clone(), hidden: hidden.clone() };
-                self.shelf.borrow_mut().0.push(skip);
-            }
-        }
+        let (taken, left) = (taken(&blocks, count), left(&blocks, count));
+        let skips = taken.iter().map(|block| self.shelf.borrow_mut().take(*block, &self.rows));
+        let entering = (streams.hidden, skips.collect::<Result<_>>()?);
+        let (hidden, skips) =
+            self.graphs.run_with_skips(blocks.clone(), entering, &self.context, |hidden, skips, context| {
+                let mut hidden = hidden;
+                let mut waiting: BTreeMap<usize, Tensor> = taken.iter().copied().zip(skips).collect();
+                for index in blocks.clone() {
+                    let skip = counterpart(index, count).and_then(|block| waiting.remove(&block));
+                    hidden = self.blocks[index].forward(&hidden, skip.as_ref(), context)?;
+                    if index + 1 < count / 2 {
+                        waiting.insert(index, hidden.clone());
+                    }
+                }
+                // What is left waits for blocks behind these.
+                Ok((hidden, waiting.into_values().collect()))
+            })?;
+        let skips = left.into_iter().zip(skips).map(|(block, hidden)| Skip { block, rows: self.rows.clone(), hidden });
+        self.shelf.borrow_mut().0.extend(skips);
         Ok(Streams { hidden, encoder: None })
     }
 
@@ -78,6 +103,7 @@ impl BlockList for SkippingBlocks<'_> {
     fn select(&self, rows: &[usize]) -> Result<Self> {
         Ok(Self {
             blocks: self.blocks,
+            graphs: self.graphs,
             context: self.context.select(rows)?,
             rows: rows.iter().map(|row| self.rows[*row]).collect(),
             shelf: Rc::clone(&self.shelf),
@@ -119,6 +145,16 @@ mod tests {
         assert_eq!(taken(6), [None, None, None, None, Some(1), Some(0)]);
         assert_eq!(taken(2), [None, None]);
         assert_eq!(taken(1), [None]);
+    }
+
+    #[test]
+    fn ranges_take_and_leave_what_reaches_beyond_them() {
+        let of = |range: Range<usize>| (taken(&range, 8), left(&range, 8));
+        // Blocks 5, 6 and 7 take the skips of 2, 1 and 0.
+        assert_eq!(of(0..8), (vec![], vec![]));
+        assert_eq!((of(0..2), of(2..8)), ((vec![], vec![0, 1]), (vec![1, 0], vec![])));
+        assert_eq!((of(0..1), of(1..7), of(7..8)), ((vec![], vec![0]), (vec![], vec![]), (vec![0], vec![])));
+        assert_eq!((of(2..6), of(3..6), of(3..5)), ((vec![], vec![]), (vec![2], vec![]), (vec![], vec![])));
     }
 
     #[test]

@@ -20,6 +20,7 @@ use super::config::{BERT_TOKENS, T5_TOKENS, TransformerConfig};
 use super::positions::{position_grid, positions};
 use super::text_projection::TextProjection;
 use crate::families::{Layout, Rows, Transformer};
+use crate::graphs::BlockGraphs;
 use crate::layers::{EncoderStates, Linear, ModulatedOutput, RotaryPositions, RowContext, patchify, unpatchify};
 use crate::{DiffusionError, LatentShape};
 
@@ -46,6 +47,7 @@ pub(super) struct HunyuanTransformer {
     /// Pixels per latent.
     vae_scale: usize,
     dtype: DType,
+    graphs: BlockGraphs,
 }
 
 impl HunyuanTransformer {
@@ -85,6 +87,7 @@ impl HunyuanTransformer {
             positions: shapes.iter().map(positions_of).collect::<Result<_>>()?,
             vae_scale,
             dtype: parameters.dtype(),
+            graphs: BlockGraphs::new(parameters.device()),
             config,
         })
     }
@@ -120,6 +123,10 @@ impl Transformer for HunyuanTransformer {
         vec![(Self::BLOCK_LIST, self.blocks.len())]
     }
 
+    fn forget_recordings(&self) {
+        self.graphs.forget();
+    }
+
     fn long_skips(&self) -> usize {
         self.config.long_skips()
     }
@@ -148,7 +155,7 @@ impl Transformer for HunyuanTransformer {
         let activated = self.conditions.forward(rows.timesteps, rows.conditioning.pooled()?, picture)?.silu()?;
         let text = EncoderStates { states: rows.conditioning.states()?.clone(), bias: None };
         let context = RowContext::new(activated.clone()).with_encoder(text).with_positions(positions.clone());
-        let list = SkippingBlocks::new(&self.blocks, context, rows.timesteps.len());
+        let list = SkippingBlocks::new(&self.blocks, &self.graphs, context, rows.timesteps.len());
         let hidden = run_blocks(&list, Streams { hidden, encoder: None }, lanes)?.hidden;
         let tokens = self.output.forward(&hidden, &activated)?;
         unpatchify(&tokens, grid, self.config.patch_size())?.to_dtype(DType::F32)
