@@ -22,17 +22,6 @@ pub(crate) struct PipelineStepModel {
     pub(crate) prompts: Arc<PromptCache<Conditioning>>,
 }
 
-impl PipelineStepModel {
-    /// Runs work where its kernels are called best: on the CPU's pool, or on the worker's own thread, which may wait for
-    /// others of its GPU.
-    fn compute<R: Send>(&self, work: impl FnOnce() -> R + Send) -> R {
-        match self.pipeline.device_spec() {
-            DeviceSpec::Cpu => on_pool(work),
-            DeviceSpec::Cuda(_) => work(),
-        }
-    }
-}
-
 impl StepModel for PipelineStepModel {
     type Image = RunningImage;
 
@@ -46,7 +35,7 @@ impl StepModel for PipelineStepModel {
 
     fn begin(&self, spec: &Arc<ImageSpec>, seed: u64) -> Result<RunningImage, RunnerError> {
         let encode = |prompt: &PromptText| self.prompts.get_or_compute(prompt, || self.pipeline.encode(prompt));
-        self.compute(|| self.pipeline.begin_with(spec, seed, &self.budget, encode))
+        on_pool(|| self.pipeline.begin_with(spec, seed, &self.budget, encode))
     }
 
     fn begin_sample(&self, spec: &Arc<ImageSpec>, seed: u64) -> Result<RunningImage, RunnerError> {
@@ -54,7 +43,7 @@ impl StepModel for PipelineStepModel {
             Some(conditioning) => Ok(conditioning),
             None => self.pipeline.encode(prompt),
         };
-        self.compute(|| self.pipeline.begin_with(spec, seed, &self.budget, encode))
+        on_pool(|| self.pipeline.begin_with(spec, seed, &self.budget, encode))
     }
 
     fn batch_key(&self, image: &RunningImage) -> BatchKey {
@@ -62,7 +51,11 @@ impl StepModel for PipelineStepModel {
     }
 
     fn step(&self, images: &mut [&mut RunningImage]) -> Result<Vec<bool>, RunnerError> {
-        self.compute(|| self.pipeline.denoise(images))
+        match self.pipeline.device_spec() {
+            DeviceSpec::Cpu => on_pool(|| self.pipeline.denoise(images)),
+            // It may wait for other workers of its GPU, who may need the pool's threads.
+            DeviceSpec::Cuda(_) => self.pipeline.denoise(images),
+        }
     }
 
     fn is_finite(&self, image: &RunningImage) -> Result<bool, RunnerError> {
@@ -71,11 +64,11 @@ impl StepModel for PipelineStepModel {
 
     fn decode(&self, image: &RunningImage) -> Result<RgbImage, RunnerError> {
         let latents = image.latents();
-        self.compute(|| self.pipeline.decode(latents))
+        on_pool(|| self.pipeline.decode(latents))
     }
 
     fn preview(&self, image: &RunningImage) -> Result<Option<RgbImage>, RunnerError> {
-        image.predicted_original().map(|latents| self.compute(|| self.pipeline.decode(latents))).transpose()
+        image.predicted_original().map(|latents| on_pool(|| self.pipeline.decode(latents))).transpose()
     }
 
     fn warnings(&self, image: &RunningImage) -> Vec<RequestWarning> {
