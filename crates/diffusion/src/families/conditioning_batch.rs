@@ -17,6 +17,9 @@ pub struct ConditioningBatch {
     pub pooled: Option<Tensor>,
     /// One per row.
     pub classes: Option<Vec<u32>>,
+    /// `[rows, values]`: the rows' [`Transformer::modulations`](super::Transformer::modulations) at their timesteps, if they were
+    /// made before.
+    pub modulations: Option<Tensor>,
 }
 
 impl ConditioningBatch {
@@ -42,6 +45,7 @@ impl ConditioningBatch {
             bias: of_all(&texts.iter().map(|text| text.bias.clone()).collect::<Vec<_>>())?,
             pooled: of_all(&texts.iter().map(|text| text.pooled.clone()).collect::<Vec<_>>())?,
             classes: (!classes.is_empty()).then_some(classes),
+            modulations: None,
         })
     }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use afterimage_cache::Lane;
 use candle_core::{Result, Tensor};
 
+use super::conditioning::Conditioning;
 use super::conditioning_batch::ConditioningBatch;
 use crate::LatentShape;
 
@@ -29,6 +30,20 @@ pub trait Transformer: Send + Sync {
 
     /// What one row takes whose latents have this shape.
     fn layout(&self, latents: LatentShape) -> Layout;
+
+    /// What its blocks make of rows' conditioning and timesteps alone, `[timesteps, rows, values]`; `None`
+    /// where they make it in every forward. So the weights that make it are read once for several steps.
+    ///
+    /// # Errors
+    /// If a tensor operation fails, or the conditioning is another family's.
+    fn modulations(&self, _rows: &[Conditioning], _timesteps: &[f32]) -> Result<Option<Tensor>> {
+        Ok(None)
+    }
+
+    /// Bytes of a row's [`Self::modulations`] at one timestep.
+    fn modulation_bytes(&self) -> usize {
+        0
+    }
 
     /// Predicts what the latents are, f32, with `out_channels` channels. `lanes` say which rows belong together and
     /// hold their cache state.

@@ -32,6 +32,11 @@ impl PlainLayerNorm {
         Ok(Self(LayerNormParameters::new(affine, size, eps as f32)))
     }
 
+    /// The size of the last dimension.
+    pub(crate) fn size(&self) -> usize {
+        self.0.size
+    }
+
     pub(crate) fn forward(&self, x: &Tensor) -> Result<Tensor> {
         debug_assert_eq!(x.dim(D::Minus1)?, self.0.size);
         layer_norm(x, &self.0)

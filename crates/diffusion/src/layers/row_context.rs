@@ -8,14 +8,13 @@ use candle_core::{Result, Tensor};
 use super::rope::RotaryPositions;
 
 /// Tensors of a [`RowContext`].
-const PARTS: usize = 7;
+const PARTS: usize = 6;
 
 /// What blocks need of the rows of one forward.
 #[derive(Debug, Clone)]
 pub(crate) struct RowContext {
     /// `[rows, ..]`: what shifts, scales and gates are made from, or these themselves where all blocks share them.
     pub(crate) modulation: Tensor,
-    classes: Option<Tensor>,
     encoder: Option<EncoderStates>,
     positions: Option<RotaryPositions>,
     /// `[rows, 1, 1, tokens]`
@@ -34,12 +33,7 @@ pub(crate) struct EncoderStates {
 impl RowContext {
     /// Of blocks that take nothing else.
     pub(crate) fn new(modulation: Tensor) -> Self {
-        Self { modulation, classes: None, encoder: None, positions: None, token_bias: None }
-    }
-
-    /// With classes, `[rows]`, u32, for blocks that embed them themselves.
-    pub(crate) fn with_classes(self, classes: Tensor) -> Self {
-        Self { classes: Some(classes), ..self }
+        Self { modulation, encoder: None, positions: None, token_bias: None }
     }
 
     /// With states that blocks attend to.
@@ -63,11 +57,7 @@ impl RowContext {
         self.token_bias.as_ref()
     }
 
-    /// `[rows]`, u32. An error where the transformer gave none, as with the other parts.
-    pub(crate) fn classes(&self) -> Result<&Tensor> {
-        present(self.classes.as_ref(), "classes")
-    }
-
+    /// An error where the transformer gave none, as with the other parts.
     pub(crate) fn encoder(&self) -> Result<&EncoderStates> {
         present(self.encoder.as_ref(), "encoder states")
     }
@@ -97,7 +87,6 @@ impl RowContext {
         };
         Ok(Self {
             modulation: of_rows(&self.modulation)?,
-            classes: optional(&self.classes)?,
             encoder,
             positions: self.positions.as_ref().map(|positions| positions.map_rows(&of_rows)).transpose()?,
             token_bias: optional(&self.token_bias)?,
@@ -109,7 +98,6 @@ impl RowContext {
         let (encoder, positions) = (self.encoder.as_ref(), self.positions.as_ref().map(RotaryPositions::tables));
         [
             Some(&self.modulation),
-            self.classes.as_ref(),
             encoder.map(|encoder| &encoder.states),
             encoder.and_then(|encoder| encoder.bias.as_ref()),
             positions.map(|(cosines, _)| cosines),
@@ -120,14 +108,13 @@ impl RowContext {
 
     /// Of tensors as [`Self::parts`] gives them.
     pub(crate) fn of_parts(parts: &[Option<Tensor>]) -> Result<Self> {
-        let [modulation, classes, states, bias, cosines, sines, token_bias] = parts else {
+        let [modulation, states, bias, cosines, sines, token_bias] = parts else {
             candle_core::bail!("{PARTS} parts make what blocks need");
         };
         let positions =
             cosines.clone().zip(sines.clone()).map(|(cosines, sines)| RotaryPositions::of_rows(cosines, sines));
         Ok(Self {
             modulation: present(modulation.as_ref(), "a modulation")?.clone(),
-            classes: classes.clone(),
             encoder: states.clone().map(|states| EncoderStates { states, bias: bias.clone() }),
             positions,
             token_bias: token_bias.clone(),
@@ -162,18 +149,13 @@ mod tests {
             Tensor::arange(0, count, &Device::Cpu).unwrap().reshape(shape).unwrap()
         };
         let context = RowContext::new(numbers(&[3, 2]))
-            .with_classes(numbers(&[3]))
             .with_token_bias(Some(numbers(&[3, 1, 1, 1])))
             .with_encoder(EncoderStates { states: numbers(&[3, 1, 2]), bias: Some(numbers(&[3, 1, 1, 1])) });
         let chosen = context.select(&[0, 2]).unwrap();
         let neighbours = context.range(1, 2).unwrap();
         let values = |tensor: &Tensor| tensor.flatten_all().unwrap().to_vec1::<u32>().unwrap();
         assert_eq!(values(&chosen.modulation), [0, 1, 4, 5]);
-        assert_eq!(
-            (values(&neighbours.modulation), values(neighbours.classes().unwrap())),
-            (vec![2, 3, 4, 5], vec![1, 2])
-        );
-        assert_eq!(values(chosen.classes().unwrap()), [0, 2]);
+        assert_eq!(values(&neighbours.modulation), [2, 3, 4, 5]);
         assert_eq!(values(chosen.token_bias().unwrap()), [0, 2]);
         let again = RowContext::of_parts(&chosen.parts().map(Option::<&Tensor>::cloned)).unwrap();
         for (part, same) in chosen.parts().into_iter().zip(again.parts()) {

@@ -5,6 +5,7 @@
 //! the guidance scale is 1 or less. Scheduler state and VAE output stay f32 whatever the model's dtype.
 //! What differs between models is their family's: a [`PromptEncoder`] and a [`Denoiser`].
 
+mod ahead;
 mod device_spec;
 mod load;
 mod prompt_cache;
@@ -29,6 +30,7 @@ use crate::memory::{BucketFootprint, Capacity, Footprint};
 use crate::model_info::ModelInfo;
 use crate::request::{ImageSpec, RgbImage, Size};
 
+use ahead::ModulationsAhead;
 pub use device_spec::{DeviceSpec, ParseDeviceError};
 pub use load::LoadOptions;
 pub use prompt_cache::PromptCacheStatistics;
@@ -155,6 +157,7 @@ impl Pipeline {
             scheduler: self.scheduler(spec.scheduler, spec.steps, spec.size)?,
             step: 0,
             caches: self.caches(spec, shape, budget),
+            ahead: ModulationsAhead::default(),
         })
     }
 
@@ -197,11 +200,15 @@ impl Pipeline {
         self.denoiser.phases().iter().map(cache).collect()
     }
 
-    /// Bytes that a row of this size takes at the worst moment of a forward, estimated from above.
+    /// Bytes that a row of this size takes at the worst moment of a forward, what is made for its next steps included, estimated
+    /// from above.
     pub fn row_bytes(&self, size: Size) -> usize {
         let latents = self.vae.latent_shape(size.canvas());
-        let rows = self.denoiser.phases().iter().map(|phase| phase.transformer.layout(latents).forward_bytes());
-        rows.max().unwrap_or(0)
+        let bytes = |phase: &Phase| {
+            let transformer = &phase.transformer;
+            transformer.layout(latents).forward_bytes() + ahead::STEPS_AHEAD * transformer.modulation_bytes()
+        };
+        self.denoiser.phases().iter().map(bytes).max().unwrap_or(0)
     }
 
     /// Bytes that decoding a picture of this size takes at the worst moment, estimated.

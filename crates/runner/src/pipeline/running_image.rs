@@ -9,6 +9,7 @@ use afterimage_diffusion::noise::NoiseGenerator;
 use afterimage_diffusion::schedulers::Scheduler;
 use candle_core::Tensor;
 
+use super::ahead::ModulationsAhead;
 use crate::error::RunnerError;
 use crate::request::{ImageSpec, RequestWarning};
 
@@ -29,6 +30,7 @@ pub struct RunningImage {
     pub(super) step: usize,
     /// One per phase of the denoiser.
     pub(super) caches: Vec<ImageCache>,
+    pub(super) ahead: ModulationsAhead,
 }
 
 impl RunningImage {

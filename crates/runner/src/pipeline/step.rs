@@ -65,10 +65,11 @@ impl Pipeline {
         let phase = self.phase(images[0]);
         debug_assert!(images.iter().all(|image| self.phase(image) == phase), "two phases share no forward");
         let (mut latents, mut timesteps, mut guidance_scales) = (vec![], vec![], vec![]);
-        let (mut conditioning, mut lanes) = (vec![], vec![]);
+        let (mut conditioning, mut modulations, mut lanes) = (vec![], vec![], vec![]);
         for image in images {
             let rows = image.rows_in(forward);
             let timestep = image.timestep().ok_or(RunnerError::NoStepLeft)?;
+            modulations.extend(self.modulations(image, rows.clone())?);
             let RunningImage { spec, conditioning: all_rows, latents: sample, step, caches, .. } = &mut ***image;
             let cache = &mut caches[phase];
             cache.begin_forward(!spec.scheduler.begins_step(*step));
@@ -81,11 +82,15 @@ impl Pipeline {
                 conditioning.push(row);
             }
         }
+        let mut conditioning = ConditioningBatch::gather(&conditioning)?;
+        if !modulations.is_empty() {
+            conditioning.modulations = Some(Tensor::cat(&modulations, 0)?);
+        }
         let rows = Rows {
             latents: &Tensor::cat(&latents, 0)?,
             timesteps: &timesteps,
             guidance_scales: &guidance_scales,
-            conditioning: &ConditioningBatch::gather(&conditioning)?,
+            conditioning: &conditioning,
         };
         let prediction = self.denoiser.phases()[phase].transformer.forward(&rows, &mut lanes)?;
         Ok((prediction, lanes.iter().map(Lane::is_finite).collect()))

@@ -1,20 +1,16 @@
 //! One DiT block: self-attention and feed-forward, each wrapped in adaLN-Zero.
 //!
-//! Follows diffusers 0.42.1:
-//!
-//! * `BasicTransformerBlock` (lines 751-1080):
-//!   <https://github.com/huggingface/diffusers/blob/v0.42.1/src/diffusers/models/attention.py#L751>
-//! * `AdaLayerNormZero` (lines 130-170):
-//!   <https://github.com/huggingface/diffusers/blob/v0.42.1/src/diffusers/models/normalization.py#L130>
+//! Follows diffusers 0.42.1, `BasicTransformerBlock` (lines 751-1080):
+//! <https://github.com/huggingface/diffusers/blob/v0.42.1/src/diffusers/models/attention.py#L751>
 
 use afterimage_checkpoint::Parameters;
 use candle_core::{Result, Tensor};
 
 use super::config::TransformerConfig;
-use super::embeddings::TimestepLabelEmbedding;
+use super::modulations::{Modulations, vectors};
 use crate::DiffusionError;
 use crate::families::hidden_blocks::HiddenBlock;
-use crate::layers::{Attention, FeedForward, Linear, PlainLayerNorm, RowContext};
+use crate::layers::{Attention, FeedForward, PlainLayerNorm, RowContext};
 use crate::ops::linear::GateAndResidual;
 
 /// Epsilon of the norm before the attention; fixed in diffusers' `AdaLayerNormZero`.
@@ -22,9 +18,7 @@ const ATTENTION_NORM_EPS: f64 = 1e-6;
 
 #[derive(Debug)]
 pub(super) struct DitBlock {
-    embedding: TimestepLabelEmbedding,
-    /// Hidden size to six times that: shift, scale and gate for attention and feed-forward.
-    modulation: Linear,
+    index: usize,
     attention_norm: PlainLayerNorm,
     attention: Attention,
     feed_forward_norm: PlainLayerNorm,
@@ -32,12 +26,14 @@ pub(super) struct DitBlock {
 }
 
 impl DitBlock {
-    pub(super) fn new(config: &TransformerConfig, parameters: Parameters) -> std::result::Result<Self, DiffusionError> {
+    pub(super) fn new(
+        index: usize,
+        config: &TransformerConfig,
+        parameters: Parameters,
+    ) -> std::result::Result<Self, DiffusionError> {
         let size = config.hidden_size();
-        let norm1 = parameters.conditions("norm1");
         Ok(Self {
-            embedding: TimestepLabelEmbedding::new(config.num_classes(), size, norm1.pp("emb"))?,
-            modulation: Linear::new(size, 6 * size, norm1.pp("linear"))?,
+            index,
             attention_norm: PlainLayerNorm::new(size, ATTENTION_NORM_EPS),
             attention: Attention::to_itself(
                 size,
@@ -55,15 +51,9 @@ impl DitBlock {
         })
     }
 
-    /// The vector this block makes of timestep and class: `[rows, hidden]`.
-    pub(super) fn embed(&self, context: &RowContext) -> Result<Tensor> {
-        self.embedding.forward(context)
-    }
-
     /// Shift, scale and gate of the attention, then of the feed-forward: `[rows, hidden]` each.
     fn modulation(&self, context: &RowContext) -> Result<[Tensor; 6]> {
-        let modulation = self.modulation.forward(&self.embed(context)?.silu()?)?.chunk(6, 1)?;
-        modulation.try_into().map_err(|_| candle_core::Error::Msg("six chunks were asked for".to_owned()))
+        vectors(&context.modulation, Modulations::of_block(self.index), self.attention_norm.size())
     }
 }
 

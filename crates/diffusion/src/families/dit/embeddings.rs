@@ -7,7 +7,7 @@ use afterimage_checkpoint::Parameters;
 use candle_core::{Result, Tensor};
 use candle_nn::{Embedding, Module};
 
-use crate::layers::{RowContext, TimestepEmbedding};
+use crate::layers::TimestepEmbedding;
 
 /// Timestep and class label to one vector per row. Every block has its own: the original DiT shares one, of which
 /// diffusers' conversion gave each block a copy.
@@ -26,8 +26,8 @@ impl TimestepLabelEmbedding {
         })
     }
 
-    /// `[rows, hidden]`, from projected timesteps, `[rows, 256]`, and classes.
-    pub(super) fn forward(&self, context: &RowContext) -> Result<Tensor> {
-        self.timestep.forward(&context.modulation)? + self.classes.forward(context.classes()?)?
+    /// `[rows, hidden]`, from projected timesteps, `[rows, 256]`, and classes, `[rows]`.
+    pub(super) fn forward(&self, timesteps: &Tensor, classes: &Tensor) -> Result<Tensor> {
+        self.timestep.forward(timesteps)? + self.classes.forward(classes)?
     }
 }

@@ -19,7 +19,7 @@ use serde_json::{Map, Value, json};
 use super::config::{NULL_CLASS, TransformerConfig};
 use super::transformer::DitTransformer;
 use crate::LatentShape;
-use crate::families::{ConditioningBatch, Rows, Transformer};
+use crate::families::{Conditioning, ConditioningBatch, Rows, Transformer};
 use crate::schedulers::{Schedule, SchedulerConfig, SchedulerKind};
 
 const LATENTS_TOLERANCE: f32 = 2e-3;
@@ -318,5 +318,24 @@ fn uncached_runs_equal_diffusers() {
         let difference: f32 =
             (latents - &fixture.tensors[&key]).unwrap().abs().unwrap().max_all().unwrap().to_scalar().unwrap();
         assert!(difference <= LATENTS_TOLERANCE, "{name}: latents are {difference} off");
+    }
+}
+
+#[test]
+fn modulations_made_ahead_change_nothing() {
+    let fixture = fixture();
+    let (timesteps, classes) = ([999.0, 501.0, 7.0], CLASSES.map(Conditioning::Class));
+    let ahead = fixture.transformer.modulations(&classes, &timesteps).unwrap().unwrap();
+    assert_eq!(ahead.dims(), [3, 2, fixture.transformer.modulation_bytes() / size_of::<f32>()]);
+    let latents = &fixture.tensors["init_noise"];
+    for (step, timestep) in timesteps.into_iter().enumerate() {
+        let forward = |modulations: Option<Tensor>| {
+            let conditioning = ConditioningBatch { classes: Some(CLASSES.to_vec()), modulations, ..Default::default() };
+            let rows = Rows { latents, timesteps: &[timestep; 2], guidance_scales: &[], conditioning: &conditioning };
+            let mut cache = ImageCache::new(&CachePlan::None, &[LIST], &CacheBudget::unlimited());
+            let prediction = fixture.transformer.forward(&rows, &mut [Lane::new(2, &mut cache)]).unwrap();
+            prediction.flatten_all().unwrap().to_vec1::<f32>().unwrap()
+        };
+        assert_eq!(forward(None), forward(Some(ahead.get(step).unwrap())), "{timestep}");
     }
 }

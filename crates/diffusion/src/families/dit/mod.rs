@@ -14,6 +14,7 @@ mod embeddings;
 mod family;
 #[cfg(test)]
 mod goldens;
+mod modulations;
 mod transformer;
 
 pub(super) use family::{build, load};

@@ -12,14 +12,15 @@
 
 use afterimage_cache::{Lane, Streams, run_blocks};
 use afterimage_checkpoint::Parameters;
-use candle_core::{DType, Device, Result, Tensor};
+use candle_core::{DType, Result, Tensor};
 
 use super::block::DitBlock;
 use super::config::TransformerConfig;
+use super::modulations::Modulations;
 use crate::families::hidden_blocks::HiddenBlocks;
-use crate::families::{Layout, Rows, Transformer};
+use crate::families::{Conditioning, ConditioningBatch, Layout, Rows, Transformer};
 use crate::graphs::BlockGraphs;
-use crate::layers::{KnownRows, Linear, PatchEmbed, PlainLayerNorm, Projection, RowContext, Sinusoids, unpatchify};
+use crate::layers::{Linear, PatchEmbed, PlainLayerNorm, RowContext, unpatchify};
 use crate::{DiffusionError, LatentShape};
 
 /// Epsilon of the last norm; fixed in diffusers.
@@ -32,14 +33,11 @@ const STREAMS_AT_ONCE: usize = 14;
 pub(super) struct DitTransformer {
     config: TransformerConfig,
     patch_embed: PatchEmbed,
+    modulations: Modulations,
     blocks: Vec<DitBlock>,
     output_norm: PlainLayerNorm,
-    output_modulation: Linear,
     output_projection: Linear,
-    sinusoids: Projection,
-    classes: KnownRows,
     dtype: DType,
-    device: Device,
     graphs: BlockGraphs,
 }
 
@@ -55,33 +53,26 @@ impl DitTransformer {
     ) -> std::result::Result<Self, DiffusionError> {
         let size = config.hidden_size();
         let side = config.patch_size;
-        let blocks = parameters.blocks(Self::BLOCK_LIST);
-        let blocks = (0..config.num_layers).map(|index| DitBlock::new(&config, blocks.pp(index)));
+        let list = parameters.blocks(Self::BLOCK_LIST);
+        let of_blocks = || (0..config.num_layers).map(|index| list.pp(index));
+        let blocks = of_blocks().enumerate().map(|(index, parameters)| DitBlock::new(index, &config, parameters));
         let patch_embed = PatchEmbed::new(config.in_channels, side, size, parameters.pp("pos_embed"))?;
         Ok(Self {
             blocks: blocks.collect::<std::result::Result<_, _>>()?,
             // After the blocks, whose weights are there only if the hidden size is true.
             patch_embed: patch_embed.with_positions(shapes, config.sample_size, 1.0)?,
+            modulations: Modulations::new((config.num_classes(), size), of_blocks(), &parameters)?,
             output_norm: PlainLayerNorm::new(size, OUTPUT_NORM_EPS),
-            output_modulation: Linear::new(size, 2 * size, parameters.pp("proj_out_1"))?,
             output_projection: Linear::new(size, side * side * config.out_channels(), parameters.pp("proj_out_2"))?,
-            // `downscale_freq_shift` is 1 for DiT alone.
-            sinusoids: Projection::new(Sinusoids::ReachLongest, &parameters),
-            classes: KnownRows::new(),
             dtype: parameters.dtype(),
-            device: parameters.device().clone(),
             graphs: BlockGraphs::new(parameters.device()),
             config,
         })
     }
 
     /// Last norm, projection, and tokens back to a picture.
-    fn output(&self, hidden: &Tensor, context: &RowContext, grid: (usize, usize)) -> Result<Tensor> {
-        // The first block's embedding serves the output as well.
-        let embedding = self.blocks[0].embed(context)?;
-        let modulation = self.output_modulation.forward(&embedding.silu()?)?;
-        let size = self.config.hidden_size();
-        let (shift, scale) = (modulation.narrow(1, 0, size)?, modulation.narrow(1, size, size)?);
+    fn output(&self, hidden: &Tensor, modulations: &Tensor, grid: (usize, usize)) -> Result<Tensor> {
+        let [shift, scale] = self.modulations.of_output(modulations)?;
         let hidden = self.output_norm.modulated(hidden, &scale, &shift)?;
         unpatchify(&self.output_projection.forward(&hidden)?, grid, self.config.patch_size)
     }
@@ -104,15 +95,28 @@ impl Transformer for DitTransformer {
         }
     }
 
+    fn modulations(&self, rows: &[Conditioning], timesteps: &[f32]) -> Result<Option<Tensor>> {
+        let rows = ConditioningBatch::gather(&rows.iter().collect::<Vec<_>>())?;
+        let classes = rows.classes()?;
+        let of_rows: Vec<f32> = timesteps.iter().flat_map(|timestep| vec![*timestep; classes.len()]).collect();
+        let modulations = self.modulations.forward(&of_rows, &classes.repeat(timesteps.len()))?;
+        modulations.reshape((timesteps.len(), classes.len(), ())).map(Some)
+    }
+
+    fn modulation_bytes(&self) -> usize {
+        self.modulations.vectors() * self.config.hidden_size() * self.dtype.size_in_bytes()
+    }
+
     fn forward(&self, rows: &Rows<'_>, lanes: &mut [Lane<'_>]) -> Result<Tensor> {
         let grid = self.patch_embed.grid(LatentShape::of(rows.latents)?);
-        let classes = rows.conditioning.classes()?.iter().copied();
-        #[allow(clippy::disallowed_methods, reason = "once for every class")]
-        let classes = self.classes.gather(classes, |class| Tensor::new(&[class], &self.device))?;
-        let context = RowContext::new(self.sinusoids.forward(rows.timesteps)?).with_classes(classes);
+        let modulations = match &rows.conditioning.modulations {
+            Some(modulations) => modulations.clone(),
+            None => self.modulations.forward(rows.timesteps, rows.conditioning.classes()?)?,
+        };
+        let context = RowContext::new(modulations);
         let hidden = self.patch_embed.forward(&rows.latents.to_dtype(self.dtype)?)?;
         let list = HiddenBlocks { blocks: &self.blocks, graphs: &self.graphs, context };
         let hidden = run_blocks(&list, Streams { hidden, encoder: None }, lanes)?.hidden;
-        self.output(&hidden, &list.context, grid)?.to_dtype(DType::F32)
+        self.output(&hidden, &list.context.modulation, grid)?.to_dtype(DType::F32)
     }
 }
