@@ -63,6 +63,7 @@ impl Admission {
             spec: Arc::new(spec),
             seeds: check_seeds(request.seed, request.images)?,
             dtype: info.dtype,
+            quantization: info.quantization,
             previews: request.previews,
             warnings,
             owner: Owner::default(),

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use afterimage_cache::{CachePlan, CacheReport};
 use afterimage_runner::schedulers::SchedulerKind;
-use afterimage_runner::{FinishedRequest, Guidance, ImageSpec, RgbImage, Seeds, Size, Timings};
+use afterimage_runner::{FinishedRequest, Guidance, ImageSpec, Quantization, RgbImage, Seeds, Size, Timings};
 
 /// Seeds count from `first_seed` on.
 pub(crate) fn finished_request(first_seed: u64, images: Vec<RgbImage>, cache: CacheReport) -> FinishedRequest {
@@ -21,6 +21,7 @@ pub(crate) fn finished_request(first_seed: u64, images: Vec<RgbImage>, cache: Ca
         spec: Arc::new(spec),
         seeds: Seeds::new(first_seed, images.len()).expect("seeds of tests are small"),
         dtype: "f32",
+        quantization: Quantization::None,
         images,
         cache,
         timings: Timings::default(),

@@ -29,6 +29,16 @@ pub enum Quantization {
     Int8,
 }
 
+impl Quantization {
+    /// What they are quantised to, if anything.
+    pub const fn name(self) -> Option<&'static str> {
+        match self {
+            Self::None => None,
+            Self::Int8 => Some("int8"),
+        }
+    }
+}
+
 /// Where matrices are asked for, which may be quantised: a builder gives tensors only.
 #[derive(Clone)]
 enum Matrices {

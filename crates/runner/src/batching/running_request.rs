@@ -185,11 +185,21 @@ impl<I> RunningRequest<I> {
             _ => None,
         });
         let (images, reports) = done.unzip();
-        let PlannedRequest { spec, seeds, dtype, hold, .. } = request;
+        let PlannedRequest { spec, seeds, dtype, quantization, hold, .. } = request;
         let cache = CacheReport::new(&spec.cache, spec.steps, reports);
         // Struck out first: a request that is answered is no longer queued work, and keeps nothing from its client.
         drop((entry, hold));
-        outcome.send(Ok(FinishedRequest { spec, seeds, dtype, images, cache, timings, warnings, device }));
+        outcome.send(Ok(FinishedRequest {
+            spec,
+            seeds,
+            dtype,
+            quantization,
+            images,
+            cache,
+            timings,
+            warnings,
+            device,
+        }));
     }
 
     /// Sends why there are no images. State and memory of its images are gone by then.

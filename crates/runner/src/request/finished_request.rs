@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use afterimage_cache::CacheReport;
+use afterimage_checkpoint::Quantization;
 
 use super::{ImageSpec, RequestWarning, RgbImage, Seeds};
 
@@ -16,6 +17,8 @@ pub struct FinishedRequest {
     pub seeds: Seeds,
     /// What they were computed in: `f32`, `bf16` or `f16`.
     pub dtype: &'static str,
+    /// What the matrices of the transformer's blocks were.
+    pub quantization: Quantization,
     /// In order of their seeds.
     pub images: Vec<RgbImage>,
     /// What the cache did.

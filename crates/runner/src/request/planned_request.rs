@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use afterimage_checkpoint::Quantization;
+
 use super::{Hold, ImageSpec, Owner, PreviewCount, RequestWarning, Seeds};
 
 /// A request that passed every check against the model.
@@ -11,6 +13,8 @@ pub struct PlannedRequest {
     pub(crate) seeds: Seeds,
     /// What the model is computed in.
     pub(crate) dtype: &'static str,
+    /// What its matrices are.
+    pub(crate) quantization: Quantization,
     /// Previews of every image.
     pub(crate) previews: PreviewCount,
     /// What of the request is not done as it was asked for.

@@ -4,6 +4,7 @@ use std::num::NonZeroUsize;
 
 use afterimage_runner::cpu::{Isa, set_threads};
 
+use super::within::count;
 use crate::error::ProgramError;
 
 /// Threads beyond this are a mistake.
@@ -15,8 +16,8 @@ const MOST_THREADS: usize = 1024;
 pub(super) struct CpuArgs {
     /// Threads that compute on the CPU, 1 to 1024; all models and workers share them [default: the cores that this process
     /// may use]
-    #[arg(long, env = "AFTERIMAGE_THREADS", hide_env_values = true, value_name = "NUMBER")]
-    threads: Option<NonZeroUsize>,
+    #[arg(long, env = "AFTERIMAGE_THREADS", hide_env_values = true, value_name = "NUMBER", value_parser = count::<1, MOST_THREADS>)]
+    threads: Option<usize>,
     /// A narrower instruction set than the CPU has, to look for faults: portable, avx2, avx512 or avx512bf16
     /// [default: the widest]
     #[arg(long, env = "AFTERIMAGE_CPU_ISA", hide_env_values = true, value_name = "SET")]
@@ -29,11 +30,7 @@ impl CpuArgs {
         if let Some(isa) = self.cpu_isa {
             isa.choose().map_err(|error| ProgramError::setting("cpu-isa", error.to_string()))?;
         }
-        match self.threads {
-            Some(threads) if threads.get() > MOST_THREADS => {
-                let message = format!("it is {threads}; right is a number from 1 to {MOST_THREADS}");
-                Err(ProgramError::setting("threads", message))
-            }
+        match self.threads.and_then(NonZeroUsize::new) {
             Some(threads) if !set_threads(threads) => {
                 Err(ProgramError::setting("threads", "the threads were already started".to_owned()))
             }

@@ -14,6 +14,7 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use afterimage_cache::CachePlan;
+use afterimage_checkpoint::Quantization;
 use afterimage_diffusion::families::Guidance;
 use afterimage_diffusion::schedulers::SchedulerKind;
 
@@ -87,7 +88,16 @@ impl Wanted {
     fn planned(&self) -> PlannedRequest {
         let seeds = Seeds::new(self.seed, self.images).unwrap();
         let (previews, owner, hold) = (self.previews, self.owner, self.hold.clone());
-        PlannedRequest { spec: self.spec(), seeds, dtype: "f32", previews, warnings: Vec::new(), owner, hold }
+        PlannedRequest {
+            spec: self.spec(),
+            seeds,
+            dtype: "f32",
+            quantization: Quantization::None,
+            previews,
+            warnings: Vec::new(),
+            owner,
+            hold,
+        }
     }
 }
 

@@ -71,12 +71,23 @@ pub(in crate::api) struct StageSeconds {
     total_seconds: f64,
     /// Precision of the model: `f32`, `bf16` or `f16`
     dtype: &'static str,
+    /// What the matrices of the transformer's blocks were quantised to (`--quantize`): `int8`; absent where they were not
+    #[serde(skip_serializing_if = "Option::is_none")]
+    quantize: Option<&'static str>,
 }
 
 impl StageSeconds {
     pub(super) fn new(finished: &FinishedRequest, total_seconds: f64) -> Self {
         let Timings { queue_seconds, encode_seconds, denoise_seconds, decode_seconds } = finished.timings;
-        Self { queue_seconds, encode_seconds, denoise_seconds, decode_seconds, total_seconds, dtype: finished.dtype }
+        Self {
+            queue_seconds,
+            encode_seconds,
+            denoise_seconds,
+            decode_seconds,
+            total_seconds,
+            dtype: finished.dtype,
+            quantize: finished.quantization.name(),
+        }
     }
 }
 

@@ -2,9 +2,7 @@
 
 use afterimage_cache::CachePlan;
 use afterimage_runner::schedulers::SchedulerKind;
-use afterimage_runner::{
-    CACHE_PROFILE_FILE, Engine, LabelPolicy, ModelInfo, PreviewCount, PromptLimit, Quantization, Size,
-};
+use afterimage_runner::{CACHE_PROFILE_FILE, Engine, LabelPolicy, ModelInfo, PreviewCount, PromptLimit, Size};
 use serde::Serialize;
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
@@ -175,7 +173,7 @@ pub(super) fn card(state: &AppState, engine: &Engine, id: &str) -> ModelCard {
         owned_by: "afterimage",
         pipeline: model.pipeline.to_string(),
         dtype: model.dtype,
-        quantize: (model.quantization == Quantization::Int8).then_some("int8"),
+        quantize: model.quantization.name(),
         labels,
         label_policy,
         buckets: model.buckets.iter().map(bucket).collect(),

@@ -46,7 +46,7 @@ pub(in crate::api) struct SweepBody {
 pub(in crate::api) struct SweepReport {
     model: String,
     device: String,
-    /// `f32`, `bf16` or `f16`
+    /// `f32`, `bf16` or `f16`, and what `--quantize` made of matrices: `f32, int8`
     dtype: String,
     scheduler: String,
     steps: u64,
