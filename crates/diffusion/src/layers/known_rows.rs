@@ -27,10 +27,7 @@ impl KnownRows {
     ) -> Result<Tensor> {
         let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let rows = numbers.into_iter().map(|number| known.try_get_or_insert(number, || make(number)).cloned());
-        match &rows.collect::<Result<Vec<_>>>()?[..] {
-            [row] => Ok(row.clone()),
-            rows => Tensor::cat(rows, 0),
-        }
+        Tensor::cat(&rows.collect::<Result<Vec<_>>>()?, 0)
     }
 }
 

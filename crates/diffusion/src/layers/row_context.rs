@@ -125,11 +125,8 @@ impl RowContext {
 /// Some rows of a tensor, runs of neighbours at a time: indices would have to go to the device first.
 fn selected(tensor: &Tensor, rows: &[usize]) -> Result<Tensor> {
     let runs = rows.chunk_by(|row, next| row + 1 == *next);
-    let runs = runs.map(|run| tensor.narrow(0, run[0], run.len())).collect::<Result<Vec<_>>>()?;
-    match &runs[..] {
-        [run] => Ok(run.clone()),
-        runs => Tensor::cat(runs, 0),
-    }
+    let runs = runs.map(|run| tensor.narrow(0, run[0], run.len()));
+    Tensor::cat(&runs.collect::<Result<Vec<_>>>()?, 0)
 }
 
 fn present<'a, T>(part: Option<&'a T>, name: &str) -> Result<&'a T> {

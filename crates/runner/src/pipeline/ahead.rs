@@ -34,7 +34,7 @@ impl Pipeline {
         if !image.ahead.steps.contains(&step) {
             image.ahead = self.look_ahead(image)?;
         }
-        let RunningImage { ahead, .. } = image;
+        let ahead = &image.ahead;
         let of_rows = |all: &Tensor| all.get(step - ahead.steps.start)?.narrow(0, rows.start, rows.len());
         Ok(ahead.modulations.as_ref().map(of_rows).transpose()?)
     }

@@ -7,7 +7,7 @@ use afterimage_checkpoint::Parameters;
 use candle_core::{Result, Tensor};
 
 use super::config::TransformerConfig;
-use super::modulations::{Modulations, vectors};
+use super::modulations::of_block;
 use crate::DiffusionError;
 use crate::families::hidden_blocks::HiddenBlock;
 use crate::layers::{Attention, FeedForward, PlainLayerNorm, RowContext};
@@ -53,7 +53,7 @@ impl DitBlock {
 
     /// Shift, scale and gate of the attention, then of the feed-forward: `[rows, hidden]` each.
     fn modulation(&self, context: &RowContext) -> Result<[Tensor; 6]> {
-        vectors(&context.modulation, Modulations::of_block(self.index), self.attention_norm.size())
+        of_block(&context.modulation, self.index, self.attention_norm.size())
     }
 }
 

@@ -7,8 +7,6 @@
 //! * dit_transformer_2d.py: `DiTTransformer2DModel.forward` (lines 148-226):
 //!   <https://github.com/huggingface/diffusers/tree/v0.42.1/src/diffusers/models/transformers>
 
-use std::ops::Range;
-
 use afterimage_checkpoint::Parameters;
 use candle_core::{Device, Result, Tensor};
 
@@ -81,25 +79,20 @@ impl Modulations {
         Tensor::cat(&parts, 1)
     }
 
-    /// Where a block's are.
-    pub(super) fn of_block(index: usize) -> Range<usize> {
-        OF_BLOCK * index..OF_BLOCK * (index + 1)
-    }
-
     /// Shift and scale of the output, `[rows, hidden]` each.
     pub(super) fn of_output(&self, modulations: &Tensor) -> Result<[Tensor; OF_OUTPUT]> {
-        let first = OF_BLOCK * self.blocks.len();
-        vectors(modulations, first..first + OF_OUTPUT, self.hidden_size)
+        vectors(modulations, OF_BLOCK * self.blocks.len(), self.hidden_size)
     }
 }
 
-/// Some of a row's vectors, `[rows, hidden]` each.
-pub(super) fn vectors<const N: usize>(
-    modulations: &Tensor,
-    range: Range<usize>,
-    hidden_size: usize,
-) -> Result<[Tensor; N]> {
-    let vectors = range.map(|index| modulations.narrow(1, index * hidden_size, hidden_size));
+/// Shift, scale and gate of a block's attention, then of its feed-forward, `[rows, hidden]` each.
+pub(super) fn of_block(modulations: &Tensor, index: usize, hidden_size: usize) -> Result<[Tensor; OF_BLOCK]> {
+    vectors(modulations, OF_BLOCK * index, hidden_size)
+}
+
+/// `N` vectors from the `first` on.
+fn vectors<const N: usize>(modulations: &Tensor, first: usize, hidden_size: usize) -> Result<[Tensor; N]> {
+    let vectors = (first..first + N).map(|index| modulations.narrow(1, index * hidden_size, hidden_size));
     let vectors: Vec<_> = vectors.collect::<Result<_>>()?;
     vectors.try_into().map_err(|_| candle_core::Error::Msg(format!("{N} vectors were asked for")))
 }

@@ -63,10 +63,7 @@ impl Decoder {
             None => x,
         });
         let read: Vec<_> = self.taps.states().iter().filter_map(|state| states[*state].as_ref()).collect();
-        match read[..] {
-            [state] => Ok(state.clone()),
-            _ => Tensor::cat(&read, 2),
-        }
+        Tensor::cat(&read, 2)
     }
 
     /// `[ids, hidden]`
