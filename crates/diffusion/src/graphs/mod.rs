@@ -46,7 +46,8 @@ impl BlockGraphs {
     }
 
     /// `run` for these blocks, streams and rows, from a recording where there is one. What it computes depends on nothing
-    /// but its arguments and the blocks' weights.
+    /// but its arguments and the blocks' weights. Nobody writes into tensors that were given once: a tensor that was the last in
+    /// its place is not copied there again.
     pub(crate) fn run(
         &self,
         blocks: Range<usize>,

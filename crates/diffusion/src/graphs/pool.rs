@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use candle_core::{DType, Result, Tensor};
 use lru::LruCache;
 
-use super::desk::{Desk, overwrite};
+use super::desk::{Desk, InputPlace, overwrite};
 use super::gate::Gate;
 use super::recorder::Records;
 use super::runs::{count_launches, count_recording, count_replay};
@@ -56,7 +56,7 @@ enum Entry<G> {
 #[derive(Debug)]
 struct Recording<G> {
     graph: G,
-    inputs: Vec<Option<Tensor>>,
+    inputs: Vec<Option<InputPlace>>,
     outputs: Vec<Tensor>,
 }
 
@@ -132,9 +132,10 @@ impl<R: Records> Pool<R> {
             let mut desk = locked(&self.desk);
             (desk.inputs(inputs)?, desk.outputs(shapes, &device)?)
         };
+        let read: Vec<_> = inputs.iter().map(|place| place.as_ref().map(|place| place.values().clone())).collect();
         let recorded = self.gate.alone(|| {
             self.recorder.record(|| {
-                let made = work(&inputs)?;
+                let made = work(&read)?;
                 made.iter().zip(&outputs).try_for_each(|(made, output)| overwrite(output, made))
             })
         });
@@ -144,8 +145,8 @@ impl<R: Records> Pool<R> {
     fn replay(&self, recording: &Recording<R::Graph>, inputs: &[Option<Tensor>]) -> Result<Vec<Tensor>> {
         // The desk is this recording's until its outputs are taken away. Copies and graph only join the stream here.
         let _desk = locked(&self.desk);
-        for (own, input) in recording.inputs.iter().flatten().zip(inputs.iter().flatten()) {
-            overwrite(own, input)?;
+        for (place, input) in recording.inputs.iter().flatten().zip(inputs.iter().flatten()) {
+            place.put(input)?;
         }
         self.recorder.replay(&recording.graph)?;
         count_replay();
@@ -205,7 +206,7 @@ mod tests {
         });
         let entry = pool.entries.lock().unwrap().get(&Key::new(0..1, &numbers(&[0.0, 0.0]))).cloned();
         let Some(Entry::Recorded(recording)) = entry else { panic!("it was recorded") };
-        assert_eq!(recording.inputs[0].as_ref().unwrap().to_vec1::<f32>().unwrap(), [5.0, 6.0]);
+        assert_eq!(recording.inputs[0].as_ref().unwrap().values().to_vec1::<f32>().unwrap(), [5.0, 6.0]);
         overwrite(&recording.outputs[0], &Tensor::new(&[7f32, 8.0], &Device::Cpu).unwrap()).unwrap();
         assert_eq!(outputs[2][0].to_vec1::<f32>().unwrap(), [6.0, 8.0]);
     }
@@ -236,10 +237,35 @@ mod tests {
         let entries = pool.entries.lock().unwrap();
         let places = entries.iter().map(|(_, entry)| {
             let Entry::Recorded(recording) = entry else { panic!("it was recorded") };
-            recording.inputs[0].as_ref().unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap()
+            recording.inputs[0].as_ref().unwrap().values().to_vec1::<f32>().unwrap()
         });
         // What was written last, and as much of it as each has.
         assert_eq!(places.collect::<Vec<_>>(), [vec![4.0, 5.0], vec![4.0], vec![4.0, 5.0]]);
+    }
+
+    /// Places are shared, and become too small.
+    #[test]
+    fn whatever_was_given_before_recordings_read_what_they_are_given() {
+        let (pool, done) = (Pool::new(Counter::default(), Arc::default()), Cell::new(0));
+        let of_length = |length: usize| [0.0, 1.0, 2.0].map(|value| numbers(&vec![value + length as f32; length]));
+        let given = [3, 1, 2, 9].map(of_length);
+        let mut random = 1_u32;
+        let mut below = |bound: u32| {
+            random = random.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            ((random >> 16) % bound) as usize
+        };
+        for turn in 0..400 {
+            // Large ones come later.
+            let (length, value, blocks) = (below(if turn < 100 { 3 } else { 4 }), below(3), below(2));
+            let inputs = &given[length][value];
+            let key = Key::new(0..blocks, inputs);
+            pool.run(key.clone(), inputs, |inputs| doubled(inputs, &done)).unwrap();
+            if let Some(Entry::Recorded(recording)) = pool.entries.lock().unwrap().get(&key) {
+                let read = recording.inputs[0].as_ref().unwrap().values().to_vec1::<f32>().unwrap();
+                assert_eq!(read, inputs[0].as_ref().unwrap().to_vec1::<f32>().unwrap(), "turn {turn}");
+            }
+        }
+        assert_eq!(pool.recorder.recorded.get(), 8);
     }
 
     #[test]
