@@ -3,6 +3,7 @@
 use candle_core::Device;
 use candle_core::cuda_backend::cudarc::driver::{DriverError, result, sys};
 
+use crate::unfit::{Unfit, check_capability, check_driver, check_number};
 use crate::{MissingLibrary, require};
 
 /// A device that cannot be opened.
@@ -11,6 +12,9 @@ pub enum OpenError {
     /// No driver, or no CUDA.
     #[error(transparent)]
     Missing(#[from] MissingLibrary),
+    /// They are there, and cannot be used.
+    #[error(transparent)]
+    Unfit(#[from] Unfit),
     /// The driver refuses.
     #[error("{0:?}")]
     Driver(#[from] DriverError),
@@ -25,12 +29,34 @@ pub enum OpenError {
 /// If a library, the driver or the device is not there.
 pub fn open(ordinal: usize) -> Result<Device, OpenError> {
     require()?;
+    check(ordinal)?;
     let device = Device::new_cuda_with_stream(ordinal)?;
     // SAFETY: all tensors of the device live on its one stream, on which work is done in the order in which it is given;
     // there is no other stream whose use of a tensor an event would have to tell of. Events cost more than most kernels.
     unsafe { device.as_cuda_device()?.disable_event_tracking() };
     keep_freed_memory(ordinal)?;
     Ok(device)
+}
+
+/// Whether the driver, and its GPU with a number, are what this program was built for.
+fn check(ordinal: usize) -> Result<(), OpenError> {
+    use sys::CUdevice_attribute_enum::{
+        CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR as MAJOR, CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR as MINOR,
+    };
+
+    match result::init() {
+        Err(DriverError(sys::CUresult::CUDA_ERROR_NO_DEVICE)) => return Err(Unfit::NoGpu.into()),
+        initialised => initialised?,
+    }
+    let mut version = 0;
+    // SAFETY: the address is that of a value of the type that the driver writes.
+    unsafe { sys::cuDriverGetVersion(&mut version).result()? };
+    check_driver(version)?;
+    check_number(ordinal, usize::try_from(result::device::get_count()?).unwrap_or(0))?;
+    let device = result::device::get(i32::try_from(ordinal).unwrap_or(i32::MAX))?;
+    // SAFETY: the driver is initialised, and the device is one of its own.
+    let [major, minor] = unsafe { [MAJOR, MINOR].map(|attribute| result::device::get_attribute(device, attribute)) };
+    Ok(check_capability(major?, minor?)?)
 }
 
 /// Gives memory that nobody uses back to the system: what was freed and kept, and what recorded work had that is gone. Waits

@@ -11,6 +11,8 @@ mod device;
 mod graph;
 mod library;
 mod search;
+#[cfg(any(feature = "cuda", test))]
+mod unfit;
 
 #[cfg(feature = "cuda")]
 pub use device::{OpenError, free_and_all_memory, give_back_freed_memory, open};
@@ -18,3 +20,5 @@ pub use device::{OpenError, free_and_all_memory, give_back_freed_memory, open};
 pub use graph::{Graph, small_uploads_are_kept};
 pub use library::Library;
 pub use search::{MissingLibrary, require};
+#[cfg(any(feature = "cuda", test))]
+pub use unfit::Unfit;
