@@ -1,8 +1,6 @@
 //! Layer norm and its modulation (adaLN). On the CPU and on GPUs both are one kernel of this project, on other devices candle's
 //! operators.
 
-use std::sync::OnceLock;
-
 #[cfg(feature = "cuda")]
 use afterimage_cuda_kernels as gpu;
 use afterimage_kernels::{self as kernels, Modulation};
@@ -23,23 +21,11 @@ pub(crate) struct LayerNormParameters {
     affine: Option<(Tensor, Tensor)>,
     pub(crate) size: usize,
     eps: f32,
-    /// What devices multiply by and add where there is no weight and bias: ones and zeros, made at the first norm.
-    unit: OnceLock<(Tensor, Tensor)>,
 }
 
 impl LayerNormParameters {
     pub(crate) fn new(affine: Option<(Tensor, Tensor)>, size: usize, eps: f32) -> Self {
-        Self { affine, size, eps, unit: OnceLock::new() }
-    }
-
-    /// Weight and bias for a norm of `x`.
-    fn on_device(&self, x: &Tensor) -> Result<&(Tensor, Tensor)> {
-        if let Some(known) = self.affine.as_ref().or_else(|| self.unit.get()) {
-            return Ok(known);
-        }
-        let ones = Tensor::ones(self.size, x.dtype(), x.device())?;
-        let zeros = ones.zeros_like()?;
-        Ok(self.unit.get_or_init(|| (ones, zeros)))
+        Self { affine, size, eps }
     }
 }
 
@@ -48,8 +34,14 @@ pub(crate) fn layer_norm(x: &Tensor, parameters: &LayerNormParameters) -> Result
     if x.device().is_cpu() || has_kernels(x) {
         return in_one_pass(x, parameters, None);
     }
-    let (weight, bias) = parameters.on_device(x)?;
-    candle_nn::ops::layer_norm(&x.contiguous()?, weight, bias, parameters.eps)
+    let (weight, bias) = match &parameters.affine {
+        Some(affine) => affine.clone(),
+        None => {
+            let ones = Tensor::ones(parameters.size, x.dtype(), x.device())?;
+            (ones.clone(), ones.zeros_like()?)
+        }
+    };
+    candle_nn::ops::layer_norm(&x.contiguous()?, &weight, &bias, parameters.eps)
 }
 
 /// [`layer_norm`] and [`modulate`].
