@@ -10,8 +10,8 @@ use afterimage_checkpoint::Parameters;
 use candle_core::{DType, Device, Result, Tensor};
 
 use super::linear::Linear;
-
 use crate::LatentShape;
+use crate::ops::strided::with_layouts_kept;
 
 /// Longest period of the sinusoids.
 const MAX_PERIOD: f64 = 10_000.0;
@@ -119,9 +119,9 @@ impl PatchEmbed {
         let Some(positions) = self.positions.get(&self.grid(shape)) else {
             candle_core::bail!("the model was not prepared for {} x {} latents", shape.height, shape.width);
         };
-        let tokens = self.forward_without_positions(latents)?;
+        let tokens = self.forward_without_positions(latents)?.to_dtype(DType::F32)?;
         // Positions are added in f32 whatever the model's dtype, as diffusers adds those it computes.
-        tokens.to_dtype(DType::F32)?.broadcast_add(positions)?.to_dtype(latents.dtype())
+        with_layouts_kept(tokens.device(), || tokens.broadcast_add(positions))?.to_dtype(latents.dtype())
     }
 
     /// The same in models whose tokens are told nothing about where they are.
@@ -179,7 +179,7 @@ pub(crate) fn patchify(picture: &Tensor, side: usize) -> Result<Tensor> {
     let (height, width) = (height / side, width / side);
     // [rows, channels, height, side, width, side] -> [rows, height, width, channels, side, side]
     let patches = picture.reshape(&[rows, channels, height, side, width, side])?.permute([0, 2, 4, 1, 3, 5])?;
-    patches.reshape((rows, height * width, channels * side * side))
+    with_layouts_kept(patches.device(), || patches.reshape((rows, height * width, channels * side * side)))
 }
 
 /// Tokens back to a picture: `[rows, height * width, side * side * channels]` to
@@ -189,7 +189,7 @@ pub(crate) fn unpatchify(patches: &Tensor, (height, width): (usize, usize), side
     let channels = values / (side * side);
     // [rows, height, width, side, side, channels] -> [rows, channels, height, side, width, side]
     let patches = patches.reshape(&[rows, height, width, side, side, channels])?.permute([0, 5, 1, 3, 2, 4])?;
-    patches.reshape((rows, channels, height * side, width * side))
+    with_layouts_kept(patches.device(), || patches.reshape((rows, channels, height * side, width * side)))
 }
 
 /// Tokens that [`patchify`] makes back to a picture: the channel is the slowest in them, as in what FLUX and Qwen-Image
@@ -203,7 +203,7 @@ pub(crate) fn unpatchify_channels_first(
     let channels = values / (side * side);
     // [rows, height, width, channels, side, side] -> [rows, channels, height, side, width, side]
     let patches = patches.reshape(&[rows, height, width, channels, side, side])?.permute([0, 3, 1, 4, 2, 5])?;
-    patches.reshape((rows, channels, height * side, width * side))
+    with_layouts_kept(patches.device(), || patches.reshape((rows, channels, height * side, width * side)))
 }
 
 #[cfg(test)]

@@ -22,5 +22,6 @@ pub(crate) mod matrix;
 mod norm_and_turn;
 pub(crate) mod rms_norm;
 pub(crate) mod rotary;
+pub(crate) mod strided;
 #[cfg(feature = "cuda")]
 mod unfold;

@@ -25,6 +25,7 @@ use super::single_block::SingleBlock;
 use crate::families::{Layout, Rows, Transformer};
 use crate::graphs::BlockGraphs;
 use crate::layers::{Linear, ModulatedOutput, NumberEmbedding, RotaryPositions, RowContext};
+use crate::ops::strided::with_layouts_kept;
 use crate::{DiffusionError, LatentShape};
 
 /// What the pipeline divides timesteps by, and the transformer multiplies them by.
@@ -160,7 +161,8 @@ impl Transformer for Flux2Transformer {
             candle_core::bail!("the model was not prepared for {height} x {width} latents");
         };
         // [rows, channels, height, width] -> [rows, height * width, channels]
-        let tokens = rows.latents.to_dtype(self.dtype)?.flatten_from(2)?.transpose(1, 2)?.contiguous()?;
+        let tokens = rows.latents.to_dtype(self.dtype)?.flatten_from(2)?.transpose(1, 2)?;
+        let tokens = with_layouts_kept(tokens.device(), || tokens.contiguous())?;
         let hidden = self.image_embedder.forward(&tokens)?;
         let embedding = self.embed_condition(rows.timesteps, rows.guidance_scales)?;
         let context = RowContext::new(self.modulations.forward(&embedding)?).with_positions(positions.clone());
@@ -169,7 +171,8 @@ impl Transformer for Flux2Transformer {
         let hidden = run_blocks(&list, Streams { hidden, encoder }, lanes)?.hidden;
         let tokens = self.output.forward(&hidden, &embedding)?.to_dtype(DType::F32)?;
         let (rows, _, channels) = tokens.dims3()?;
-        tokens.transpose(1, 2)?.reshape((rows, channels, height, width))
+        let latents = tokens.transpose(1, 2)?;
+        with_layouts_kept(latents.device(), || latents.reshape((rows, channels, height, width)))
     }
 }
 
