@@ -41,7 +41,7 @@ pub use launch::{Launch, Parameters, Span};
 pub use layer_norm::{LayerNorm, Modulation};
 pub use limits::Limits;
 pub use machine::{Machine, MemoryOf};
-pub use norm_and_turn::{NormAndTurn, Pairs, Turn};
+pub use norm_and_turn::{NormAndTurn, Pairs, Rows, Turn};
 pub use reduction::{Magnitudes, Reduction};
 pub use unfold::Unfold;
 pub use value_type::ValueType;

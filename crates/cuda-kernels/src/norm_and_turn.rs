@@ -37,8 +37,19 @@ pub struct NormAndTurn<'a> {
     pub norm: Option<(Span<'a>, f32)>,
     /// Angles.
     pub turn: Option<Turn<'a>>,
-    /// `[tokens, vectors, size]`
+    /// `[tokens, vectors, size]`, with room between rows where others lie there.
     pub output: Span<'a>,
+    /// `None` if nothing lies between rows of the output.
+    pub rows: Option<Rows>,
+}
+
+/// Rows of tokens that are written between those of others.
+#[derive(Debug, Clone, Copy)]
+pub struct Rows {
+    /// Tokens of a row.
+    pub tokens: usize,
+    /// Tokens of others between two rows.
+    pub between: usize,
 }
 
 /// Angles of the tokens of a row; all rows have the same.
@@ -79,6 +90,8 @@ pub struct NormAndTurnParameters {
     angles: u32,
     halves: u32,
     lanes: u32,
+    row: u32,
+    between: u32,
     eps: f32,
 }
 
@@ -91,7 +104,7 @@ impl<'a> NormAndTurn<'a> {
     /// # Errors
     /// If operands do not fit each other.
     pub fn launch(&self) -> Result<Launch<'a, NormAndTurnParameters>, KernelError> {
-        let Self { value_type, tokens, vectors, size, x, stride, norm, turn, output } = *self;
+        let Self { value_type, tokens, vectors, size, x, stride, norm, turn, output, rows } = *self;
         if turn.is_some() && !size.is_multiple_of(2) {
             let supported = "an even number";
             return Err(KernelError::Size { operator: OPERATOR, quantity: "a turned vector", found: size, supported });
@@ -99,13 +112,16 @@ impl<'a> NormAndTurn<'a> {
         let total = tokens * vectors;
         let angles = turn.map_or(1, |turn| turn.tokens.max(1));
         let (cosines, sines) = turn.map(|turn| (turn.cosines, turn.sines)).unzip();
+        let rows = rows.unwrap_or(Rows { tokens, between: 0 });
+        let row_tokens = rows.tokens.max(1);
+        let skipped = tokens.saturating_sub(1) / row_tokens * rows.between * vectors;
         let read = if tokens == 0 { 0 } else { (tokens - 1) * stride + vectors * size };
         let mut parameters = NormAndTurnParameters {
             x: at_least(Some(x), read, OPERATOR, "x")?,
             weight: at_least(norm.map(|norm| norm.0), size, OPERATOR, "weight")?,
             cosines: at_least(cosines, angles * size / 2, OPERATOR, "cosines")?,
             sines: at_least(sines, angles * size / 2, OPERATOR, "sines")?,
-            output: at_least(Some(output), total * size, OPERATOR, "output")?,
+            output: at_least(Some(output), (total + skipped) * size, OPERATOR, "output")?,
             total: count(total, OPERATOR, "vectors")?,
             vectors: count(vectors.max(1), OPERATOR, "a token")?,
             size: count(size, OPERATOR, "a vector")?,
@@ -113,6 +129,8 @@ impl<'a> NormAndTurn<'a> {
             angles: count(angles, OPERATOR, "angles")?,
             halves: turn.is_some_and(|turn| turn.pairs == Pairs::Halves).into(),
             lanes: WARP as u32,
+            row: count((row_tokens * vectors).max(1), OPERATOR, "a row")?,
+            between: count(rows.between * vectors, OPERATOR, "what lies between rows")?,
             eps: norm.map_or(0.0, |norm| norm.1),
         };
         let (kernels, threads) = self.kernels();

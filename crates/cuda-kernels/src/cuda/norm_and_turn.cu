@@ -20,7 +20,7 @@ struct NormAndTurn {
     Global<const T> weight;  // null: no norm
     Global<const float> cosines;  // null: no turn; [angles, size / 2]
     Global<const float> sines;
-    Global<T> output;  // [tokens, vectors, size]
+    Global<T> output;  // [tokens, vectors, size], but for what lies between rows
     unsigned total;  // vectors of all tokens
     unsigned vectors;  // of a token
     unsigned size;
@@ -28,6 +28,8 @@ struct NormAndTurn {
     unsigned angles;  // tokens that have angles of their own; more begin again
     unsigned halves;  // pairs are of a value of the first half and one of the second, not neighbours
     unsigned lanes;  // of a vector
+    unsigned row;  // vectors of a row
+    unsigned between;  // vectors of others between two rows of the output
     float eps;
 };
 
@@ -36,6 +38,12 @@ template <class T>
 __device__ __forceinline__ Global<const T> vector_at(const NormAndTurn<T>& p, unsigned vector) {
     const unsigned token = vector / p.vectors;
     return p.x + (size_t(token) * p.stride + size_t(vector - token * p.vectors) * p.size);
+}
+
+// Where it goes.
+template <class T>
+__device__ __forceinline__ Global<T> place_of(const NormAndTurn<T>& p, unsigned vector) {
+    return p.output + (size_t(vector) + size_t(vector / p.row) * p.between) * p.size;
 }
 
 // Sums between neighbouring lanes, a power of two.
@@ -126,7 +134,7 @@ __device__ __forceinline__ void norm_and_turn(const NormAndTurn<T>& p) {
         Pack<T, N> result;
 #pragma unroll
         for (int i = 0; i < N; ++i) result.set(i, values[i]);
-        store<N, T>(p.output + (size_t(vector) * p.size + first), result);
+        store<N, T>(place_of(p, vector) + first, result);
     }
 }
 
@@ -152,7 +160,7 @@ __device__ __forceinline__ void norm_and_turn_any(const NormAndTurn<T>& p) {
             const float cosine = p.cosines[angles + pair], sine = p.sines[angles + pair];
             values[0] = values[0] * cosine + other[0] * (is_early ? -sine : sine);
         }
-        p.output[size_t(vector) * p.size + i] = from_float<T>(values[0]);
+        place_of(p, vector)[i] = from_float<T>(values[0]);
     }
 }
 
@@ -185,7 +193,7 @@ __device__ __forceinline__ void rms_norm(const NormAndTurn<T>& p) {
         Pack<T, N> result;
 #pragma unroll
         for (int i = 0; i < N; ++i) result.set(i, values[i]);
-        store<N, T>(p.output + (size_t(vector) * p.size + first), result);
+        store<N, T>(place_of(p, vector) + first, result);
     }
 }
 

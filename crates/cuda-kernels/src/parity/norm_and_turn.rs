@@ -4,7 +4,7 @@ use super::report::Report;
 use super::values::{Placed, Random, Values, rounded};
 use crate::error::KernelError;
 use crate::machine::Machine;
-use crate::norm_and_turn::{NormAndTurn, Pairs, Turn};
+use crate::norm_and_turn::{NormAndTurn, Pairs, Rows, Turn};
 use crate::value_type::ValueType;
 
 const EPS: f32 = 1e-6;
@@ -48,8 +48,57 @@ pub(super) fn check<M: Machine>(machine: &M) -> Report {
         for case in cases {
             report.add(&case, run(machine, case));
         }
+        // Of all kernels: of heads, of any place, of long rows.
+        for (vectors, size, offset) in [(3, 64, 0), (2, 6, 0), (2, 64, 3), (1, 768, 0)] {
+            let joined = Joined { value_type, vectors, size, offset };
+            report.add(&joined, join(machine, joined));
+        }
     }
     report
+}
+
+/// Two sequences, whose rows are written one behind the other.
+#[derive(Debug, Clone, Copy)]
+struct Joined {
+    value_type: ValueType,
+    vectors: usize,
+    size: usize,
+    offset: usize,
+}
+
+fn join<M: Machine>(machine: &M, case: Joined) -> Result<f64, KernelError> {
+    const ROWS: usize = 3;
+    const TOKENS: [usize; 2] = [2, 5];
+    let Joined { value_type, vectors, size, offset } = case;
+    let mut random = Random::new(size as u64);
+    let width = vectors * size;
+    // Both are parts of something wider, and are only copied.
+    let stride = width + value_type.widest();
+    let all_tokens = TOKENS[0] + TOKENS[1];
+    let output = Placed::output(machine, value_type, ROWS * all_tokens * width, offset)?;
+    let mut defined = vec![0.0; ROWS * all_tokens * width];
+    for (sequence, tokens) in TOKENS.into_iter().enumerate() {
+        let x = random.operand(machine, value_type, (ROWS * tokens * stride, 2.0, offset))?;
+        let first = if sequence == 0 { 0 } else { TOKENS[0] };
+        let copy = NormAndTurn {
+            value_type,
+            tokens: ROWS * tokens,
+            vectors,
+            size,
+            x: x.1.span(),
+            stride,
+            norm: None,
+            turn: None,
+            output: output.span().after(first * width, value_type),
+            rows: Some(Rows { tokens, between: all_tokens - tokens }),
+        };
+        machine.launch(&copy.launch()?)?;
+        for (row, token) in (0..ROWS).flat_map(|row| (0..tokens).map(move |token| (row, token))) {
+            let place = (row * all_tokens + first + token) * width;
+            defined[place..place + width].copy_from_slice(&x.0[(row * tokens + token) * stride..][..width]);
+        }
+    }
+    output.difference(machine, &defined, 0.0)
 }
 
 fn run<M: Machine>(machine: &M, case: Case) -> Result<f64, KernelError> {
@@ -78,6 +127,7 @@ fn run<M: Machine>(machine: &M, case: Case) -> Result<f64, KernelError> {
             pairs,
         }),
         output: output.span(),
+        rows: None,
     };
     machine.launch(&change.launch()?)?;
     let mut defined = Vec::new();

@@ -93,9 +93,9 @@ impl DoubleBlock {
         let of_text = context.positions()?.of_tokens(0, text_tokens)?;
         let of_image = context.positions()?.of_tokens(text_tokens, image_tokens)?;
         let image_input = self.image.attention_input(image, &image_modulation)?;
-        let image_heads = self.image.projections.forward_turned(&image_input, &of_image)?;
+        let image_heads = self.image.projections.planned(&image_input, Some(&of_image))?;
         let text_input = self.text.attention_input(text, &text_modulation)?;
-        let text_heads = self.text.projections.forward_turned(&text_input, &of_text)?;
+        let text_heads = self.text.projections.planned(&text_input, Some(&of_text))?;
         let attended = text_heads.followed_by(&image_heads)?.attend(context.token_bias())?;
         let of_text = attended.narrow(1, 0, text_tokens)?;
         let of_image = attended.narrow(1, text_tokens, image_tokens)?;

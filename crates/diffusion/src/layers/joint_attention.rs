@@ -15,6 +15,7 @@ use super::linear::Projections;
 use super::norm::RmsNorm;
 use super::rope::RotaryPositions;
 use crate::ops::attention::scaled_dot_product;
+use crate::ops::heads::PlannedHeads;
 
 /// Epsilon of the norms of queries and keys in most models; fixed in diffusers there.
 const NORM_EPS: f64 = 1e-6;
@@ -87,20 +88,49 @@ impl HeadProjections {
 
     /// `x` is `[rows, tokens, hidden]`.
     pub(crate) fn forward(&self, x: &Tensor) -> Result<Heads> {
-        let [query, key, value] = self.projections.forward_heads(x, self.head_size)?;
-        let normed = |x: Tensor, norm: &Option<RmsNorm>| norm.as_ref().map_or(Ok(x.clone()), |norm| norm.forward(&x));
-        let [of_query, of_key] = &self.norms;
-        Ok(Heads { query: normed(query, of_query)?, key: normed(key, of_key)?, value })
+        self.planned(x, None)?.made()
     }
 
     /// The same, with queries and keys turned: `positions` are those of these tokens.
     pub(crate) fn forward_turned(&self, x: &Tensor, positions: &RotaryPositions) -> Result<Heads> {
+        self.planned(x, Some(positions))?.made()
+    }
+
+    /// The same, to be joined with others before norms and turns.
+    pub(crate) fn planned(&self, x: &Tensor, positions: Option<&RotaryPositions>) -> Result<PlannedStream> {
         let [query, key, value] = self.projections.forward_heads(x, self.head_size)?;
+        let turn = positions.map(RotaryPositions::tables).map(|(cosines, sines)| (cosines.clone(), sines.clone()));
+        let planned = |heads: Tensor, norm: &Option<RmsNorm>| {
+            let norm = norm.as_ref().map(RmsNorm::parameters).map(|(weight, eps)| (weight.clone(), eps));
+            PlannedHeads { heads, norm, turn: turn.clone() }
+        };
         let [of_query, of_key] = &self.norms;
+        Ok(PlannedStream {
+            query: planned(query, of_query),
+            key: planned(key, of_key),
+            value: PlannedHeads { heads: value, norm: None, turn: None },
+        })
+    }
+}
+
+/// Heads of one stream, before norms and turns.
+pub(crate) struct PlannedStream {
+    pub query: PlannedHeads,
+    pub key: PlannedHeads,
+    pub value: PlannedHeads,
+}
+
+impl PlannedStream {
+    fn made(&self) -> Result<Heads> {
+        Ok(Heads { query: self.query.made()?, key: self.key.made()?, value: self.value.made()? })
+    }
+
+    /// Those of both streams, these tokens first.
+    pub(crate) fn followed_by(&self, other: &Self) -> Result<Heads> {
         Ok(Heads {
-            query: positions.norm_and_rotate(&query, of_query.as_ref())?,
-            key: positions.norm_and_rotate(&key, of_key.as_ref())?,
-            value,
+            query: self.query.followed_by(&other.query)?,
+            key: self.key.followed_by(&other.key)?,
+            value: self.value.followed_by(&other.value)?,
         })
     }
 }
@@ -109,15 +139,5 @@ impl Heads {
     /// Every token's attention to all: `[rows, tokens, hidden]`; `bias`, `[rows, 1, 1, tokens]`, is added to the scores.
     pub(crate) fn attend(&self, bias: Option<&Tensor>) -> Result<Tensor> {
         scaled_dot_product(&self.query, &self.key, &self.value, bias)
-    }
-
-    /// These tokens, followed by the others.
-    pub(crate) fn followed_by(&self, other: &Self) -> Result<Self> {
-        let join = |first: &Tensor, second: &Tensor| Tensor::cat(&[&first.contiguous()?, &second.contiguous()?], 1);
-        Ok(Self {
-            query: join(&self.query, &other.query)?,
-            key: join(&self.key, &other.key)?,
-            value: join(&self.value, &other.value)?,
-        })
     }
 }

@@ -16,6 +16,7 @@ mod epilogue;
 mod float8;
 pub(crate) mod gated_parts;
 pub(crate) mod group_norm;
+pub(crate) mod heads;
 pub(crate) mod layer_norm;
 pub(crate) mod linear;
 pub(crate) mod matrix;

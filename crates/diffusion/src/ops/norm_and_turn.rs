@@ -1,10 +1,12 @@
 //! The kernel behind [`rms_norm`](super::rms_norm) and [`rotary`](super::rotary) on the CPU and on GPUs.
 
+#[cfg(feature = "cuda")]
+use afterimage_cuda_kernels as gpu;
 use afterimage_cuda_kernels::Pairs;
 use afterimage_kernels::{self as kernels, NormAndTurn, Turn};
-use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor};
+use candle_core::{CpuStorage, CustomOp1, DType, Layout, Result, Shape, Tensor};
 #[cfg(feature = "cuda")]
-use candle_core::{CudaStorage, backend::BackendStorage};
+use candle_core::{CudaStorage, CustomOp2, backend::BackendStorage};
 use half::bf16;
 
 use super::cpu::{KernelValue, answer, computed_dtype, lock, values};
@@ -22,19 +24,21 @@ pub(super) fn norm_and_turn(
 ) -> Result<Tensor> {
     let dtype = x.dtype();
     let computed = if has_kernels(x) { dtype } else { computed_dtype(dtype) };
-    let x = x.to_dtype(computed)?;
-    let x = if token_stride(x.layout()).is_some() { x } else { x.contiguous()? };
-    let change = Change {
-        norm: norm.map(|(weight, eps)| -> Result<_> { Ok((weight.to_dtype(computed)?, eps as f32)) }).transpose()?,
-        // Kernels count tokens through all rows, and begin again where tables end.
-        turn: turn
-            .map(|(cosines, sines, pairs)| -> Result<_> {
-                let flat = |table: &Tensor| table.flatten_to(table.rank().saturating_sub(2));
-                Ok((flat(cosines)?, flat(sines)?, pairs))
-            })
-            .transpose()?,
-    };
-    x.apply_op1_no_bwd(&change)?.to_dtype(dtype)
+    let change = Change::new(computed, norm, turn)?;
+    evenly_spaced(&x.to_dtype(computed)?)?.apply_op1_no_bwd(&change)?.to_dtype(dtype)
+}
+
+/// Two sequences of `[rows, tokens, heads, size]` that kernels take, each changed in its own way: `[rows, tokens of both, heads,
+/// size]`, the second one's tokens behind the first one's.
+#[cfg(feature = "cuda")]
+pub(super) fn joined([first, second]: [(&Tensor, Change); 2]) -> Result<Tensor> {
+    let join = Join { first: first.1, second: second.1 };
+    evenly_spaced(first.0)?.apply_op2_no_bwd(&evenly_spaced(second.0)?, &join)
+}
+
+/// The tensor itself, or one that is.
+fn evenly_spaced(x: &Tensor) -> Result<Tensor> {
+    if token_stride(x.layout()).is_some() { Ok(x.clone()) } else { x.contiguous() }
 }
 
 /// Values from one token of `[rows, tokens, heads, size]` to the next, if they are evenly spaced and a token's lie side by
@@ -49,9 +53,30 @@ fn token_stride(layout: &Layout) -> Option<usize> {
     }
 }
 
-struct Change {
+/// What becomes of every vector.
+pub(super) struct Change {
     norm: Option<(Tensor, f32)>,
     turn: Option<(Tensor, Tensor, Pairs)>,
+}
+
+impl Change {
+    /// Of values of this dtype.
+    pub(super) fn new(
+        dtype: DType,
+        norm: Option<(&Tensor, f64)>,
+        turn: Option<(&Tensor, &Tensor, Pairs)>,
+    ) -> Result<Self> {
+        Ok(Self {
+            norm: norm.map(|(weight, eps)| -> Result<_> { Ok((weight.to_dtype(dtype)?, eps as f32)) }).transpose()?,
+            // Kernels count tokens through all rows, and begin again where tables end.
+            turn: turn
+                .map(|(cosines, sines, pairs)| -> Result<_> {
+                    let flat = |table: &Tensor| table.flatten_to(table.rank().saturating_sub(2));
+                    Ok((flat(cosines)?, flat(sines)?, pairs))
+                })
+                .transpose()?,
+        })
+    }
 }
 
 impl CustomOp1 for Change {
@@ -68,7 +93,9 @@ impl CustomOp1 for Change {
 
     #[cfg(feature = "cuda")]
     fn cuda_fwd(&self, x: &CudaStorage, layout: &Layout) -> Result<(CudaStorage, Shape)> {
-        self.run_on_gpu(x, layout)
+        let mut result = cuda::allocate(&x.device, cuda::value_type(x.dtype())?, layout.shape().elem_count())?;
+        self.launch((x, layout), &mut result, 0, None)?;
+        Ok((result, layout.shape().clone()))
     }
 }
 
@@ -93,10 +120,15 @@ impl Change {
         Ok(answer(output, layout.shape().clone()))
     }
 
+    /// Into a tensor from value `start` on.
     #[cfg(feature = "cuda")]
-    fn run_on_gpu(&self, x: &CudaStorage, layout: &Layout) -> Result<(CudaStorage, Shape)> {
-        use afterimage_cuda_kernels as gpu;
-
+    fn launch(
+        &self,
+        (x, layout): (&CudaStorage, &Layout),
+        output: &mut CudaStorage,
+        start: usize,
+        rows: Option<gpu::Rows>,
+    ) -> Result<()> {
         let Some(stride) = token_stride(layout) else { candle_core::bail!("tokens are evenly spaced") };
         let (dims, values) = (layout.dims(), layout.shape().elem_count());
         let size = dims.last().copied().unwrap_or(1);
@@ -107,7 +139,6 @@ impl Change {
             .turn
             .as_ref()
             .map(|(cosines, sines, pairs)| (cosines.storage_and_layout(), sines.storage_and_layout(), *pairs));
-        let mut result = cuda::allocate(&x.device, value_type, values)?;
         let mut operands = cuda::Operands::new(&stream, value_type);
         let change = gpu::NormAndTurn {
             value_type,
@@ -129,9 +160,48 @@ impl Change {
                 }),
                 None => None,
             },
-            output: operands.written(&mut result, 0)?,
+            output: operands.written(output, start)?,
+            rows,
         };
-        operands.launch(change.launch())?;
-        Ok((result, layout.shape().clone()))
+        operands.launch(change.launch())
+    }
+}
+
+/// Changes of two sequences that become one.
+#[cfg(feature = "cuda")]
+struct Join {
+    first: Change,
+    second: Change,
+}
+
+#[cfg(feature = "cuda")]
+impl CustomOp2 for Join {
+    fn name(&self) -> &'static str {
+        "joined-heads"
+    }
+
+    fn cpu_fwd(&self, _: &CpuStorage, _: &Layout, _: &CpuStorage, _: &Layout) -> Result<(CpuStorage, Shape)> {
+        candle_core::bail!("on the CPU sequences are changed, and then joined")
+    }
+
+    fn cuda_fwd(
+        &self,
+        first: &CudaStorage,
+        first_layout: &Layout,
+        second: &CudaStorage,
+        second_layout: &Layout,
+    ) -> Result<(CudaStorage, Shape)> {
+        let (rows, before, heads, size) = first_layout.shape().dims4()?;
+        let (other_rows, behind, other_heads, other_size) = second_layout.shape().dims4()?;
+        if (rows, heads, size) != (other_rows, other_heads, other_size) || first.dtype() != second.dtype() {
+            candle_core::bail!("sequences that are joined have the same rows and heads, in the same dtype");
+        }
+        let shape = Shape::from((rows, before + behind, heads, size));
+        let mut result = cuda::allocate(&first.device, cuda::value_type(first.dtype())?, shape.elem_count())?;
+        let between = |tokens, between| Some(gpu::Rows { tokens, between });
+        self.first.launch((first, first_layout), &mut result, 0, between(before, behind))?;
+        let start = before * heads * size;
+        self.second.launch((second, second_layout), &mut result, start, between(behind, before))?;
+        Ok((result, shape))
     }
 }

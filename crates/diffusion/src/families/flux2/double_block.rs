@@ -58,9 +58,9 @@ impl DoubleBlock {
         let of_image = Modulation::of(Purpose::ImageAttention, context)?;
         let of_text = Modulation::of(Purpose::TextAttention, context)?;
         let image_input = of_image.input(&self.image.norm, image)?;
-        let image_heads = self.image.projections.forward_turned(&image_input, &image_positions)?;
+        let image_heads = self.image.projections.planned(&image_input, Some(&image_positions))?;
         let text_input = of_text.input(&self.text.norm, text)?;
-        let text_heads = self.text.projections.forward_turned(&text_input, &text_positions)?;
+        let text_heads = self.text.projections.planned(&text_input, Some(&text_positions))?;
         let attended = text_heads.followed_by(&image_heads)?.attend(context.token_bias())?;
         let image_attended = attended.narrow(1, text_tokens, image_tokens)?.contiguous()?;
         let text_attended = attended.narrow(1, 0, text_tokens)?.contiguous()?;

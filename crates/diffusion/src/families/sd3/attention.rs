@@ -66,15 +66,14 @@ impl JointAttention {
         text_onto: Option<GateAndResidual<'_>>,
     ) -> Result<(Tensor, Option<Tensor>)> {
         let (picture_tokens, text_tokens) = (picture.dim(1)?, text.dim(1)?);
-        let (picture, text) = (self.picture.forward(picture)?, self.text.forward(text)?);
         // The picture comes first, unlike in FLUX. Without rotary positions the order only says how to split outputs.
-        let join = |picture: &Tensor, text: &Tensor| Tensor::cat(&[&picture.contiguous()?, &text.contiguous()?], 1);
-        let (key, value) = (join(&picture.key, &text.key)?, join(&picture.value, &text.value)?);
+        let (picture, text) = (self.picture.planned(picture, None)?, self.text.planned(text, None)?);
+        let (key, value) = (picture.key.followed_by(&text.key)?, picture.value.followed_by(&text.value)?);
         let (Some(to_text_out), Some(text_onto)) = (&self.to_text_out, text_onto) else {
-            let attended = scaled_dot_product(&picture.query, &key, &value, None)?;
+            let attended = scaled_dot_product(&picture.query.made()?, &key, &value, None)?;
             return Ok((self.to_out.forward_onto(&attended, onto)?, None));
         };
-        let attended = scaled_dot_product(&join(&picture.query, &text.query)?, &key, &value, None)?;
+        let attended = scaled_dot_product(&picture.query.followed_by(&text.query)?, &key, &value, None)?;
         let part = |start: usize, tokens: usize| attended.narrow(1, start, tokens)?.contiguous();
         let picture = self.to_out.forward_onto(&part(0, picture_tokens)?, onto)?;
         Ok((picture, Some(to_text_out.forward_onto(&part(picture_tokens, text_tokens)?, text_onto)?)))
