@@ -8,10 +8,19 @@ cd "$(dirname "${BASH_SOURCE[0]}")"
 
 device="${1:-cuda:0}"
 results="$PWD/gpu-results"
+if ! [ -x bin/parity ]; then
+    echo "gpu.sh: there is no bin/parity beside it; run it in the unpacked target/cuda/gpu-bench.tar.xz of deploy/cuda/build" >&2
+    exit 1
+fi
+gpu=$(nvidia-smi --query-gpu=name,driver_version --format=csv,noheader 2>/dev/null | head -n 1)
+if [ -z "$gpu" ] && ! python3 -c 'import ctypes; ctypes.CDLL("libcuda.so.1")' 2>/dev/null; then
+    echo "gpu.sh: there is no NVIDIA GPU: nvidia-smi names none, and libcuda.so.1, the driver's, cannot be opened" >&2
+    exit 1
+fi
 if [ -z "${CUDA_HOME:-}" ]; then
-    # CUDA's libraries as PyTorch's packages bring them.
-    CUDA_HOME=$(python3 -c 'import importlib.util, os; print(os.path.join(list(importlib.util.find_spec("nvidia").submodule_search_locations)[0], "cu13"))')
-    export CUDA_HOME
+    # CUDA's libraries as PyTorch's packages bring them; otherwise the program looks for them by itself.
+    CUDA_HOME=$(python3 -c 'import nvidia, os; print(os.path.join(list(nvidia.__path__)[0], "cu13"))' 2>/dev/null) &&
+        export CUDA_HOME || unset CUDA_HOME
 fi
 
 section() {
@@ -20,7 +29,7 @@ section() {
     "$@" 2> >(tail -n 30 >&2) | tee -a "$results.md" || printf '\nThis section failed.\n' | tee -a "$results.md"
 }
 
-printf '# %s\n' "$(nvidia-smi --query-gpu=name,driver_version --format=csv,noheader | head -n 1)" >"$results.md"
+printf '# %s\n' "${gpu:-a GPU that nvidia-smi does not name}" >"$results.md"
 section 'Kernels' timeout 120 bin/parity
 section 'Pictures' timeout 120 bin/against_pytorch --device "$device" likeness embedded models/*
 section 'Speed' timeout 420 python3 compare.py --ours bin/against_pytorch --python python3 --device "$device" \
