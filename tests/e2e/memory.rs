@@ -26,8 +26,12 @@ fn a_server_that_would_need_more_than_it_may_use_does_not_start() {
     let default_cache = [&LITTLE[..2], &["--prompt-cache-bytes", "0"]].concat();
     assert_never_listens(
         &default_cache,
-        1,
-        &["device cpu: its memory is too small", "cache state up to 2.0 GiB", "lower --cache-memory-bytes"],
+        2,
+        &[
+            "--device-memory-bytes: the model does not fit into so much of cpu (of 57.2 MiB: ",
+            "cache state up to 2.0 GiB",
+            "raise it, or lower --cache-memory-bytes",
+        ],
     );
     assert_never_listens(&["--device-memory-bytes", "0"], 2, &["--device-memory-bytes", "from 1 to"]);
 }

@@ -89,13 +89,18 @@ impl MemoryBudget {
 
     /// It is not enough if everything is used at once.
     fn is_exceeded(&self) -> bool {
-        self.fixed() + self.work() > self.capacity.bytes
+        self.needed() > self.capacity.bytes
+    }
+
+    /// Bytes if everything is used at once. Limits may be any number.
+    fn needed(&self) -> u64 {
+        self.fixed().saturating_add(self.work())
     }
 
     /// Bytes that do not depend on the rows of a batch.
     fn fixed(&self) -> u64 {
         let weights = self.footprint.weight_bytes() + self.widened();
-        self.taken() + weights + self.cache_state + self.prompts
+        (self.taken() + weights).saturating_add(self.cache_state).saturating_add(self.prompts)
     }
 
     /// Bytes of the driver, its libraries and other programs.
@@ -171,11 +176,25 @@ impl MemoryBudget {
     }
 
     fn too_large(&self) -> RunnerError {
-        let reason = format!(
-            "its memory is too small for the model ({self}); lower --cache-memory-bytes or --prompt-cache-bytes, leave out \
-             large --buckets, take weights in fp8 or GGUF, or keep text encoders elsewhere (--offload text-encoders, \
-             --text-encoder-device cpu)"
-        );
+        let mut ways = vec!["lower --cache-memory-bytes or --prompt-cache-bytes", "leave out large --buckets"];
+        if self.workers > 1 {
+            ways.push("name the device once in --devices");
+        }
+        ways.push("take weights in fp8 or GGUF");
+        if self.footprint.weights.iter().any(|(component, _)| component.starts_with("text_encoder")) {
+            // Only a GPU has a device beside it.
+            ways.push(match self.capacity.records {
+                true => "keep text encoders elsewhere (--offload text-encoders, --text-encoder-device cpu)",
+                false => "load text encoders when they are needed (--offload text-encoders)",
+            });
+        }
+        let ways = ways.join(", or ");
+        if self.capacity.is_chosen {
+            let message =
+                format!("the model does not fit into so much of {} ({self}); raise it, or {ways}", self.device);
+            return RunnerError::Memory { option: "device-memory-bytes", message };
+        }
+        let reason = format!("its memory is too small for the model ({self}); {ways}");
         RunnerError::Device { device: self.device.clone(), reason }
     }
 
@@ -210,7 +229,7 @@ impl fmt::Display for MemoryBudget {
             write!(f, " or offloaded text encoders {}", Bytes(footprint.weights_on_demand))?;
         }
         write!(f, " or decoding about {}{workers}; ", Bytes(self.decode()))?;
-        let needed = self.fixed() + self.work();
+        let needed = self.needed();
         match capacity.bytes.checked_sub(needed) {
             Some(left) => write!(f, "{} left", Bytes(left)),
             None => write!(f, "{} too much", Bytes(needed - capacity.bytes)),
@@ -239,7 +258,7 @@ mod tests {
     }
 
     fn gpu(gib: u64) -> Capacity {
-        Capacity { bytes: gib * GIB, taken: GIB / 2, is_binding: true, records: true }
+        Capacity { bytes: gib * GIB, taken: GIB / 2, is_binding: true, is_chosen: false, records: true }
     }
 
     const LIMITS: Limits = Limits {
@@ -291,6 +310,7 @@ mod tests {
             "{error}"
         );
         assert!(error.contains("1 row of 1024x1024 about 1.0 GiB") && error.contains("11.5 GiB too much"), "{error}");
+        assert!(error.contains("--text-encoder-device cpu") && !error.contains("--devices"), "{error}");
         // Guidance needs two rows at least.
         let guided = Limits { least_rows: 2, ..LIMITS };
         assert_eq!((rows(gpu(35), flux(), guided).is_err(), rows(gpu(36), flux(), guided)), (true, Ok(2)));
@@ -302,6 +322,34 @@ mod tests {
         let offloaded = Footprint { weights_on_demand: 10 * GIB, ..flux() };
         let told = rows(gpu(43), offloaded, LIMITS).unwrap_err();
         assert!(told.contains(" or offloaded text encoders 10.0 GiB or decoding about 1.0 GiB"), "{told}");
+    }
+
+    #[test]
+    fn a_limit_that_is_too_small_for_the_model_is_named() {
+        let chosen = Capacity { is_chosen: true, ..gpu(24) };
+        let error = rows(chosen, flux(), LIMITS).unwrap_err();
+        let expected =
+            "device-memory-bytes: the model does not fit into so much of cuda:0 (of 24.0 GiB: text_encoder_2";
+        assert!(error.starts_with(expected) && error.contains("; raise it, or lower --cache-memory-bytes"), "{error}");
+        // The processor is no device beside itself, and a model without text encoders has none to keep elsewhere.
+        let machine = Capacity { records: false, ..chosen };
+        let error = rows(machine, flux(), LIMITS).unwrap_err();
+        assert!(error.ends_with("when they are needed (--offload text-encoders)"), "{error}");
+        let mut small = flux();
+        small.weights.remove(0);
+        let error = settle(vec![on(machine, 2, small)], LIMITS).unwrap_err().to_string();
+        assert!(error.ends_with("once in --devices, or take weights in fp8 or GGUF"), "{error}");
+    }
+
+    #[test]
+    fn limits_beyond_any_memory_are_too_large() {
+        for limits in [
+            Limits { cache_memory_bytes: u64::MAX, ..LIMITS },
+            Limits { prompt_cache_bytes: u64::MAX, cache_memory_bytes: u64::MAX, ..LIMITS },
+        ] {
+            let error = rows(gpu(80), flux(), limits).unwrap_err();
+            assert!(error.contains("17179869104.0 GiB too much"), "{error}");
+        }
     }
 
     #[test]
@@ -317,7 +365,7 @@ mod tests {
 
     #[test]
     fn a_machine_is_only_warned_of() {
-        let machine = Capacity { bytes: 16 * GIB, taken: 0, is_binding: false, records: false };
+        let machine = Capacity { bytes: 16 * GIB, taken: 0, is_binding: false, is_chosen: false, records: false };
         let asked = Limits { max_batch_rows: Some(64), ..LIMITS };
         let (rows, budgets) = settle(vec![on(machine, 1, flux())], asked).unwrap();
         assert!(rows == 64 && budgets[0].is_exceeded());

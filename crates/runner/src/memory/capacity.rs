@@ -12,6 +12,8 @@ pub(crate) struct Capacity {
     pub(crate) taken: u64,
     /// What exceeds it is refused, not only warned of.
     pub(crate) is_binding: bool,
+    /// It is what may be used, and not all that there is.
+    pub(crate) is_chosen: bool,
     /// It is a GPU's. There a range of blocks is recorded after it has run once, with memory of its own.
     pub(crate) records: bool,
 }
@@ -21,7 +23,8 @@ impl Capacity {
     /// where that is said.
     pub(crate) fn of_gpu(free: u64, all: u64, weights: u64, may_use: Option<u64>) -> Self {
         let taken = all.saturating_sub(free).saturating_sub(weights);
-        Self { bytes: may_use.map_or(all, |bytes| bytes.min(all)), taken, is_binding: true, records: true }
+        let bytes = may_use.map_or(all, |bytes| bytes.min(all));
+        Self { bytes, taken, is_binding: true, is_chosen: bytes < all, records: true }
     }
 }
 
@@ -89,6 +92,7 @@ mod tests {
         let capacity = |may_use| Capacity::of_gpu(50, 80, 22, may_use);
         assert_eq!((capacity(None).bytes, capacity(None).taken), (80, 8));
         assert_eq!((capacity(Some(60)).bytes, capacity(Some(60)).taken, capacity(Some(99)).bytes), (60, 8, 80));
+        assert_eq!([None, Some(60), Some(99)].map(|may_use| capacity(may_use).is_chosen), [false, true, false]);
         // Weights were estimated, and drivers round.
         assert_eq!(Capacity::of_gpu(60, 80, 22, None).taken, 0);
     }

@@ -44,8 +44,9 @@ impl DeviceSpec {
         match self {
             Self::Cpu => {
                 let bytes = may_use.or_else(host_bytes);
-                let is_binding = may_use.is_some();
-                Ok(bytes.map(|bytes| Capacity { bytes, taken: 0, is_binding, records: false }))
+                let is_chosen = may_use.is_some();
+                let of = |bytes| Capacity { bytes, taken: 0, is_binding: is_chosen, is_chosen, records: false };
+                Ok(bytes.map(of))
             }
             Self::Cuda(_) => {
                 // What loading has freed is free.
