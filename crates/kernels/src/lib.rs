@@ -29,7 +29,7 @@ pub use entries::{
     KernelType, activate, attend, convolve, layer_norm, multiply, multiply_widened, norm_and_turn, scale_shift_silu,
 };
 pub use group_norm::{Channels, Sums, group_sums};
-pub use memory::return_freed_memory;
+pub use memory::{keep_freed_memory, return_freed_memory};
 pub use norm::{LayerNorm, Modulation, NormAndTurn, Turn};
 pub use peak::{Multiplied, peak_products};
 pub use pool::{on_pool, set_threads, side_by_side, threads};

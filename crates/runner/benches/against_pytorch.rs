@@ -19,7 +19,7 @@ use std::path::Path;
 use std::time::Instant;
 
 use afterimage_cache::{CacheBackend, CacheBudget, CacheConfig, CachePlan};
-use afterimage_kernels::{Multiplied, on_pool, peak_products};
+use afterimage_kernels::{Multiplied, keep_freed_memory, on_pool, peak_products};
 use afterimage_runner::schedulers::SchedulerKind;
 use afterimage_runner::{
     DeviceSpec, Engine, EngineOptions, FinishedRequest, Guidance, ImageRequest, ImageSpec, LoadOptions, ModelFolder,
@@ -34,6 +34,8 @@ const GUIDANCE: f64 = 4.0;
 const REQUESTS: u64 = 32;
 
 fn main() {
+    // As the server does.
+    keep_freed_memory();
     let arguments: Vec<_> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
     let arguments: Vec<_> = arguments.iter().map(String::as_str).collect();
     let (device, arguments) = match arguments[..] {

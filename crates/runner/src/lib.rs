@@ -26,7 +26,7 @@ pub use afterimage_checkpoint::{
 };
 /// How pictures are computed on the CPU.
 pub mod cpu {
-    pub use afterimage_kernels::{Isa, IsaError, set_threads, threads};
+    pub use afterimage_kernels::{Isa, IsaError, keep_freed_memory, set_threads, threads};
 }
 
 pub use afterimage_diffusion::families::{Guidance, GuidanceKind, LabelPolicy, Labels};

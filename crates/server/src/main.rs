@@ -33,7 +33,10 @@ mod terminal;
 
 use std::process::ExitCode;
 
+use afterimage_runner::cpu::keep_freed_memory;
+
 fn main() -> ExitCode {
+    keep_freed_memory();
     let arguments: Vec<_> = std::env::args_os().collect();
     match cli::Cli::read(&arguments).and_then(cli::Cli::run) {
         Ok(()) => ExitCode::SUCCESS,

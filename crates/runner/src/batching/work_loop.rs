@@ -2,13 +2,19 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::mpsc::{Receiver, TryRecvError};
+use std::sync::mpsc::{Receiver, RecvError, RecvTimeoutError, TryRecvError};
+use std::time::Duration;
+
+use afterimage_kernels::return_freed_memory;
 
 use super::loop_parts::LoopParts;
 use super::running_request::AcceptedRequest;
 use super::sample_queue::SampleQueue;
 use super::step_loop::StepLoop;
 use super::step_model::StepModel;
+
+/// How long a worker waits for work before it gives back the memory that it keeps for the next.
+const REST: Duration = Duration::from_secs(10);
 
 /// What a worker is sent.
 pub(super) enum Message {
@@ -50,10 +56,22 @@ impl<'a, M: StepModel> WorkLoop<'a, M> {
             match self.turn() {
                 Turn::Worked => {}
                 Turn::Idle => {
-                    let Ok(message) = self.messages.recv() else { return };
+                    let Ok(message) = self.wait() else { return };
                     self.take(message);
                 }
                 Turn::Ended => return,
+            }
+        }
+    }
+
+    /// Waits for a message; after a while without one, memory that steps would have used again goes back to the system.
+    fn wait(&self) -> Result<Message, RecvError> {
+        match self.messages.recv_timeout(REST) {
+            Ok(message) => Ok(message),
+            Err(RecvTimeoutError::Disconnected) => Err(RecvError),
+            Err(RecvTimeoutError::Timeout) => {
+                return_freed_memory();
+                self.messages.recv()
             }
         }
     }
