@@ -9,6 +9,8 @@ the largest resident set of each process, loading included.
 import argparse
 import json
 import os
+import re
+import shutil
 import statistics
 import subprocess
 import tempfile
@@ -105,18 +107,52 @@ class Side:
         return statistics.median(answer[key] for answer in self.answers)
 
 
-def folder(name, program, place):
-    if name == "embedded":
+def folder(case, program, place):
+    if case.model == "embedded":
         return "embedded", str(EMBEDDED)
-    path = str(Path(place) / name)
-    if not os.path.exists(path):
-        subprocess.run([program, "random-model", name, path], check=True)
-    return path, path
+    path = Path(place) / case.model
+    if not path.exists():
+        subprocess.run([program, "random-model", case.model, path], check=True)
+    if case.what == "decode":
+        path = with_one_block(path)
+    return str(path), str(path)
+
+
+def with_one_block(model):
+    """The same model with a transformer that takes hardly any memory: to decode, none is needed."""
+    path = model.with_name(f"{model.name}-one-block")
+    if not path.exists():
+        shutil.copytree(model, path, copy_function=os.symlink)
+        config, weights = path / "transformer/config.json", path / "transformer/diffusion_pytorch_model.safetensors"
+        described = json.loads(config.read_text())
+        config.unlink()
+        config.write_text(json.dumps(described | {"num_layers": 1}))
+        keep_tensors(weights, lambda name: re.match(r"transformer_blocks\.[1-9]", name) is None)
+    return path
+
+
+def keep_tensors(path, wanted):
+    """Replaces a link to a safetensors file by a file with some of its tensors."""
+    with open(path, "rb") as source:
+        length = int.from_bytes(source.read(8), "little")
+        described = json.loads(source.read(length))
+        kept, values = {}, []
+        for name in filter(wanted, described):
+            if name == "__metadata__":
+                continue
+            start, end = described[name]["data_offsets"]
+            source.seek(8 + length + start)
+            place = sum(map(len, values))
+            kept[name] = described[name] | {"data_offsets": [place, place + end - start]}
+            values.append(source.read(end - start))
+    path.unlink()
+    header = json.dumps(kept).encode()
+    path.write_bytes(len(header).to_bytes(8, "little") + header + b"".join(values))
 
 
 def sides(case, options, place):
     """Ours, and PyTorch's if it can do the case."""
-    own_model, their_model = folder(case.model, options.ours, place)
+    own_model, their_model = folder(case, options.ours, place)
     yield Side([options.ours, "--device", options.device, *case.arguments(own_model)])
     # The bundle for GPUs has no copy of the embedded model's folder.
     if case.what != "together" and os.path.exists(their_model):
