@@ -3,7 +3,7 @@
 use rayon::prelude::*;
 
 use crate::buffer::Aligned;
-use crate::simd::{Kernel, Simd, dispatch};
+use crate::simd::{Kernel, Simd, Tiled, Tiles, dispatch, operations_repeated};
 
 /// Multiplications of registers per sum: some milliseconds, so that a thread that has to wake up first does its share.
 const STEPS: usize = 2_000_000;
@@ -46,6 +46,33 @@ struct Peak {
 }
 
 impl Kernel for Peak {
+    type Output = u64;
+
+    #[inline(always)]
+    fn run<S: Simd>(self, simd: S) -> u64 {
+        match (self.what, simd.tiles()) {
+            (Multiplied::Bf16, Some(tiles)) => repeat_tiles(tiles, Tiled::Bf16),
+            (Multiplied::Int8, Some(tiles)) => repeat_tiles(tiles, Tiled::Int8),
+            (Multiplied::Int8, None) => simd.run_int8(InRegisters { what: self.what }),
+            (what, _) => simd.run(InRegisters { what }),
+        }
+    }
+}
+
+/// Tiles that are multiplied.
+const TILES: usize = 200_000;
+
+#[inline(always)]
+fn repeat_tiles(tiles: impl Tiles, what: Tiled) -> u64 {
+    tiles.repeat(what, TILES);
+    (TILES * operations_repeated(what)) as u64
+}
+
+struct InRegisters {
+    what: Multiplied,
+}
+
+impl Kernel for InRegisters {
     type Output = u64;
 
     #[inline(always)]

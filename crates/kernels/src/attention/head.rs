@@ -27,7 +27,7 @@ impl<T: Value> Kernel for Head<'_, T> {
 
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
-        if T::IS_BF16 && S::HAS_BF16 {
+        if T::IS_BF16 && simd.multiplies_pairs() {
             self.run_as::<S, PairsOfBf16>(simd);
         } else {
             self.run_as::<S, F32>(simd);

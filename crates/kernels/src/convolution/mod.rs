@@ -23,7 +23,7 @@ pub use self::picture::{ConvolvedRows, Picture};
 
 use self::part::{Output, PIXELS, Part};
 use crate::buffer::{Aligned, with_scratch};
-use crate::gemm::{TileShape, Value, interleave};
+use crate::gemm::{F32, InTiles, PairsOfBf16, StripValue, Value, Way, interleave};
 use crate::map::map;
 use crate::parallel::{SharedOutput, units_per_part};
 use crate::simd::{Isa, Kernel, Simd, dispatch_on};
@@ -66,6 +66,8 @@ enum Strips {
     F32(Aligned<f32>),
     /// Groups of two channels.
     Bf16(Aligned<u16>),
+    /// Groups of 32 channels, as a unit for tiles reads them.
+    TiledBf16(Aligned<u16>),
 }
 
 /// In one direction: a neighbour, and the places of the given kernel that fall on it.
@@ -139,9 +141,9 @@ impl Convolution {
         self.neighbourhood.scale()
     }
 
-    /// Kernels are bf16, in the pairs that the CPU multiplies: a picture is read fastest in bf16.
+    /// Kernels are bf16, as the CPU multiplies it: a picture is read fastest in bf16.
     pub fn is_narrow(&self) -> bool {
-        self.phases.iter().any(|phase| matches!(phase.strips, Strips::Bf16(_)))
+        self.phases.iter().any(|phase| !matches!(phase.strips, Strips::F32(_)))
     }
 
     /// `rows` of the result.
@@ -232,24 +234,26 @@ impl Kernel for Pack<'_> {
     type Output = Strips;
 
     #[inline(always)]
-    fn run<S: Simd>(self, _: S) -> Strips {
-        let height = TileShape::of::<S>().rows;
-        let padded = self.outputs.next_multiple_of(height);
-        if self.narrow && S::HAS_BF16 {
-            let (depth, ordered) = self.ordered(2);
-            let mut strips = Aligned::zeros(padded * depth);
-            interleave(&ordered, depth, (height, 2), Value::bf16_bits, &mut strips);
-            Strips::Bf16(strips)
+    fn run<S: Simd>(self, simd: S) -> Strips {
+        if self.narrow && simd.tiles().is_some() {
+            Strips::TiledBf16(self.strips::<S, InTiles<PairsOfBf16>>())
+        } else if self.narrow && S::HAS_BF16 {
+            Strips::Bf16(self.strips::<S, PairsOfBf16>())
         } else {
-            let (depth, ordered) = self.ordered(1);
-            let mut strips = Aligned::zeros(padded * depth);
-            interleave(&ordered, depth, (height, 1), |value| value, &mut strips);
-            Strips::F32(strips)
+            Strips::F32(self.strips::<S, F32>())
         }
     }
 }
 
 impl Pack<'_> {
+    fn strips<S: Simd, P: Way<A: StripValue>>(&self) -> Aligned<P::A> {
+        let height = P::shape::<S>().rows;
+        let (depth, ordered) = self.ordered(P::DEPTH);
+        let mut strips = Aligned::zeros(self.outputs.next_multiple_of(height) * depth);
+        interleave(&ordered, depth, (height, P::DEPTH), P::A::of, &mut strips);
+        strips
+    }
+
     /// `[output channel, group of input channels, tap, input channel of the group]`, and the values of an output channel.
     fn ordered(&self, group: usize) -> (usize, Vec<f32>) {
         let depth = self.inputs.next_multiple_of(group) * self.rows.len() * self.columns.len();

@@ -8,7 +8,7 @@ use std::ops::Range;
 
 use super::{Phase, Picture, Strips};
 use crate::buffer::with_scratch;
-use crate::gemm::{F32, FloatProduct, PackedStrip, PairsOfBf16, Product, StripValue, TileShape, Value, add_tile};
+use crate::gemm::{F32, InTiles, PairsOfBf16, StripValue, TileRows, Value, Way};
 use crate::parallel::SharedOutput;
 use crate::simd::{Kernel, Simd};
 
@@ -53,14 +53,15 @@ impl<T: Value> Kernel for Part<'_, T> {
         match &self.phase.strips {
             Strips::F32(strips) => self.multiply::<S, F32>(simd, strips),
             Strips::Bf16(strips) => self.multiply::<S, PairsOfBf16>(simd, strips),
+            Strips::TiledBf16(strips) => self.multiply::<S, InTiles<PairsOfBf16>>(simd, strips),
         }
     }
 }
 
 impl<T: Value> Part<'_, T> {
     #[inline(always)]
-    fn multiply<S: Simd, P: FloatProduct<B = <P as Product>::A>>(&self, simd: S, strips: &[P::A]) {
-        let shape = const { TileShape::of::<S>() };
+    fn multiply<S: Simd, P: Way<A: StripValue, B = <P as Way>::A>>(&self, simd: S, strips: &[P::A]) {
+        let shape = P::shape::<S>();
         let panels = self.pixels.len().div_ceil(shape.columns);
         let laid_out = panels * shape.columns * self.steps_together::<P>() * P::DEPTH;
         let tiles = self.bias.len().div_ceil(shape.rows) * panels * shape.area();
@@ -74,31 +75,32 @@ impl<T: Value> Part<'_, T> {
 
     /// Channels that are laid out together.
     #[inline(always)]
-    fn channels_together<P: FloatProduct>(&self) -> usize {
-        (STEPS / self.phase.taps.len() / P::DEPTH * P::DEPTH).min(self.inputs.next_multiple_of(P::DEPTH))
+    fn channels_together<P: Way>(&self) -> usize {
+        let steps = (STEPS / self.phase.taps.len() / P::DEPTH).max(1);
+        (steps * P::DEPTH).min(self.inputs.next_multiple_of(P::DEPTH))
     }
 
     #[inline(always)]
-    fn steps_together<P: FloatProduct>(&self) -> usize {
+    fn steps_together<P: Way>(&self) -> usize {
         self.channels_together::<P>() / P::DEPTH * self.phase.taps.len()
     }
 }
 
-struct PartInScratch<'a, T, P: FloatProduct> {
+struct PartInScratch<'a, T, P: Way> {
     part: &'a Part<'a, T>,
     strips: &'a [P::A],
-    /// `[panel, group of input channels, tap, pixel of the panel, input channel of the group]`
+    /// `[panel, step of input channels, tap, group of the step's, pixel of the panel, input channel of the group]`
     laid_out: &'a mut [P::A],
     /// `[strip, panel, output channel of the strip, pixel of the panel]`
     tiles: &'a mut [f32],
 }
 
-impl<T: Value, P: FloatProduct<B = <P as Product>::A>> Kernel for PartInScratch<'_, T, P> {
+impl<T: Value, P: Way<A: StripValue, B = <P as Way>::A>> Kernel for PartInScratch<'_, T, P> {
     type Output = ();
 
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
-        let shape = const { TileShape::of::<S>() };
+        let shape = P::shape::<S>();
         let Self { part, strips, laid_out, tiles } = self;
         let (inputs, outputs, taps) = (part.inputs, part.bias.len(), part.phase.taps.len());
         let panels = part.pixels.len().div_ceil(shape.columns);
@@ -116,9 +118,9 @@ impl<T: Value, P: FloatProduct<B = <P as Product>::A>> Kernel for PartInScratch<
                 let strip = &strip[..steps * shape.rows * P::DEPTH];
                 let rows = (outputs - index * shape.rows).min(shape.rows);
                 for (tile, panel) in tiles.chunks_exact_mut(shape.area()).zip(laid_out.chunks_exact(panel_length)) {
-                    let (strip, panel, tile) = (PackedStrip(strip.as_ptr()), panel.as_ptr(), tile.as_mut_ptr());
+                    let (strip, panel, tile) = (TileRows::Packed(strip.as_ptr()), panel.as_ptr(), tile.as_mut_ptr());
                     // SAFETY: strip and panel have as many steps, and the tile its shape.
-                    unsafe { add_tile::<S, P>(simd, strip, panel, steps, rows, tile, first == 0) };
+                    unsafe { P::add_tile(simd, strip, panel, steps, rows, tile, first == 0) };
                 }
             }
         }
@@ -135,16 +137,18 @@ impl<T: Value, P: FloatProduct<B = <P as Product>::A>> Kernel for PartInScratch<
 }
 
 impl<T: Value> Part<'_, T> {
-    /// Fills `[panel, group of channels, tap, pixel, channel of the group]` with the neighbours of the pixels.
+    /// Fills `[panel, step of channels, tap, group of the step's, pixel, channel of the group]` with the neighbours of the pixels.
     #[inline(always)]
-    fn lay_out<P: FloatProduct>(&self, channels: Range<usize>, width: usize, laid_out: &mut [P::A]) {
+    fn lay_out<P: Way<A: StripValue>>(&self, channels: Range<usize>, width: usize, laid_out: &mut [P::A]) {
         let taps = self.phase.taps.len();
         let panel_length = width * channels.len().div_ceil(P::DEPTH) * taps * P::DEPTH;
         let area = self.picture.height * self.picture.width;
         let mut lines = [[T::ZERO; PIXELS]; 2];
-        for (group, first) in channels.clone().step_by(P::DEPTH).enumerate() {
+        let groups = channels.len().div_ceil(P::DEPTH) * (P::DEPTH / P::GROUP);
+        for (group, first) in (channels.start..).step_by(P::GROUP).enumerate().take(groups) {
+            let (step, group) = (group * P::GROUP / P::DEPTH, group % (P::DEPTH / P::GROUP));
             for (tap, shift) in self.phase.taps.iter().enumerate() {
-                for (channel, line) in (first..first + P::DEPTH).zip(&mut lines) {
+                for (channel, line) in (first..first + P::GROUP).zip(&mut lines) {
                     let line = &mut line[..self.pixels.len()];
                     if channel < channels.end {
                         let channel = &self.picture.values[channel * area..][..area];
@@ -153,12 +157,12 @@ impl<T: Value> Part<'_, T> {
                         line.fill(T::ZERO);
                     }
                 }
-                let place = (group * taps + tap) * width * P::DEPTH;
+                let place = ((step * taps + tap) * P::DEPTH + group * P::GROUP) * width;
                 for (panel, start) in laid_out.chunks_exact_mut(panel_length).zip((0..).step_by(width)) {
                     let count = width.min(self.pixels.len() - start);
-                    let place = &mut panel[place..][..width * P::DEPTH];
-                    side_by_side::<T, P>(&lines, start..start + count, &mut place[..count * P::DEPTH]);
-                    place[count * P::DEPTH..].fill(P::A::default());
+                    let place = &mut panel[place..][..width * P::GROUP];
+                    side_by_side::<T, P>(&lines, start..start + count, &mut place[..count * P::GROUP]);
+                    place[count * P::GROUP..].fill(P::A::default());
                 }
             }
         }
@@ -209,9 +213,9 @@ unsafe fn write_line<const STEP: usize, const ADDS: bool>(sums: &[f32], bias: f3
 
 /// `[pixel, channel]` of a group of channels.
 #[inline(always)]
-fn side_by_side<T: Value, P: FloatProduct>(lines: &[[T; PIXELS]; 2], pixels: Range<usize>, place: &mut [P::A]) {
+fn side_by_side<T: Value, P: Way<A: StripValue>>(lines: &[[T; PIXELS]; 2], pixels: Range<usize>, place: &mut [P::A]) {
     let [early, late] = lines;
-    if P::DEPTH == 1 {
+    if P::GROUP == 1 {
         place.iter_mut().zip(&early[pixels]).for_each(|(place, value)| *place = P::A::of(*value));
     } else {
         let values = early[pixels.clone()].iter().zip(&late[pixels]);

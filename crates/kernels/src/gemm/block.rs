@@ -6,31 +6,34 @@ use super::Sizes;
 use super::epilogue::{Activation, Curve, Epilogue, GeluTanh, Place, QuickGelu, Relu, Silu, Unchanged};
 use super::int8::{Factors, Widening};
 use super::left::Left;
-use super::tile::{PackedStrip, Product, StripInPlace, Sums, TileShape, add_tile};
+use super::tile::TileShape;
 use super::value::Value;
+use super::way::{TileRows, Way};
 use crate::buffer::with_scratch;
 use crate::parallel::SharedOutput;
 use crate::simd::{Kernel, Simd};
 
 /// Sums and finishes a block of C.
 #[inline(always)]
-pub(super) fn block<S: Simd, T: Value, P: Product>(
+pub(super) fn block<S: Simd, T: Value, P: Way>(
     simd: S,
     products: Products<'_, P>,
     epilogue: &Epilogue<'_, T>,
     c: SharedOutput<T>,
 ) {
-    with_scratch::<f32, _>(products.rows.len() * products.columns.len() * TileShape::of::<S>().area(), |tiles| {
-        simd.run(Block { products, tiles, epilogue, c });
+    with_scratch::<f32, _>(products.rows.len() * products.columns.len() * P::shape::<S>().area(), |tiles| {
+        P::run(simd, Block { products, tiles, epilogue, c });
     });
 }
 
 /// What a block of C is the product of.
-pub(super) struct Products<'a, P: Product> {
+pub(super) struct Products<'a, P: Way> {
     pub(super) sizes: Sizes,
     pub(super) left: Left<'a, P::A>,
     /// Those of the block.
     pub(super) panels: &'a [P::B],
+    /// Values of a panel.
+    pub(super) panel: usize,
     /// The block's strips.
     pub(super) rows: Range<usize>,
     /// The block's panels.
@@ -39,7 +42,7 @@ pub(super) struct Products<'a, P: Product> {
     pub(super) factors: Option<Factors<'a>>,
 }
 
-struct Block<'a, T, P: Product> {
+struct Block<'a, T, P: Way> {
     products: Products<'a, P>,
     /// `[panel, strip, row, column]`
     tiles: &'a mut [f32],
@@ -47,47 +50,47 @@ struct Block<'a, T, P: Product> {
     c: SharedOutput<T>,
 }
 
-impl<T: Value, P: Product> Kernel for Block<'_, T, P> {
+impl<T: Value, P: Way> Kernel for Block<'_, T, P> {
     type Output = ();
 
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
-        let shape = const { TileShape::of::<S>() };
-        let Self { products: Products { sizes, left, panels, rows, columns, factors }, tiles, epilogue, c } = self;
+        let shape = P::shape::<S>();
+        let Self { products: Products { sizes, left, panels, panel, rows, columns, factors }, tiles, epilogue, c } =
+            self;
         let steps = sizes.inputs.div_ceil(P::DEPTH);
-        let (strip, panel) = (shape.rows * steps * P::DEPTH, shape.columns * steps * P::DEPTH);
+        let strip = shape.rows * steps * P::DEPTH;
         // Without inputs there is one round all the same, which sums nothing.
-        for first in (0..steps.max(1)).step_by(P::Sums::INPUTS_AT_ONCE / P::DEPTH) {
-            let length = (P::Sums::INPUTS_AT_ONCE / P::DEPTH).min(steps - first);
+        for first in (0..steps.max(1)).step_by(P::STEPS_AT_ONCE) {
+            let length = P::STEPS_AT_ONCE.min(steps - first);
             for (index, tiles) in tiles.chunks_exact_mut(rows.len() * shape.area()).enumerate() {
                 let b =
                     &panels[index * panel + first * shape.columns * P::DEPTH..][..length * shape.columns * P::DEPTH];
                 for (tile, row) in tiles.chunks_exact_mut(shape.area()).zip(rows.clone()) {
                     let rows = (sizes.rows - row * shape.rows).min(shape.rows);
                     let (b, tile, is_first) = (b.as_ptr(), tile.as_mut_ptr(), first == 0);
-                    match left {
-                        // SAFETY: the slices are as long as the steps need, and the tile as the shape.
-                        Left::Packed(strips) => unsafe {
-                            let a = &strips[row * strip + first * shape.rows * P::DEPTH..];
-                            let a = PackedStrip(a[..length * shape.rows * P::DEPTH].as_ptr());
-                            add_tile::<S, P>(simd, a, b, length, rows, tile, is_first);
-                        },
-                        // SAFETY: so are these, for each of the rows.
-                        Left::InPlace { values, stride } => unsafe {
-                            let a = &values[row * shape.rows * stride..][..rows * stride];
-                            let first = a.as_ptr().add(first * P::DEPTH);
-                            let a = StripInPlace { first, row: stride, step: P::DEPTH };
-                            add_tile::<S, P>(simd, a, b, length, rows, tile, is_first);
-                        },
+                    // SAFETY: the slices are as long as the steps of all rows need, and the tile as the shape.
+                    unsafe {
+                        let a = match left {
+                            Left::Packed(strips) => {
+                                let a = &strips[row * strip + first * shape.rows * P::DEPTH..];
+                                TileRows::Packed(a[..length * shape.rows * P::DEPTH].as_ptr())
+                            }
+                            Left::InPlace { values, stride } => {
+                                let a = &values[row * shape.rows * stride..][..rows * stride];
+                                TileRows::InPlace { first: a.as_ptr().add(first * P::DEPTH), stride }
+                            }
+                        };
+                        P::add_tile(simd, a, b, length, rows, tile, is_first);
                     }
                 }
                 if first + length == steps {
                     let panel = columns.start + index;
                     if let Some(factors) = factors {
-                        simd.run(Widening { factors, sizes, strips: rows.clone(), panel, tiles: &mut *tiles });
+                        simd.run(Widening { factors, sizes, strips: rows.clone(), panel, shape, tiles: &mut *tiles });
                     }
                     // A function of its own, so that it is not compiled again for every kind of product.
-                    simd.run(FinishPanel { sizes, rows: rows.clone(), panel, tiles, epilogue, c });
+                    simd.run(FinishPanel { sizes, rows: rows.clone(), panel, shape, tiles, epilogue, c });
                 }
             }
         }
@@ -99,6 +102,7 @@ struct FinishPanel<'a, T> {
     sizes: Sizes,
     rows: Range<usize>,
     panel: usize,
+    shape: TileShape,
     /// `[strip, row, column]`
     tiles: &'a [f32],
     epilogue: &'a Epilogue<'a, T>,
@@ -123,7 +127,7 @@ impl<T: Value> Kernel for FinishPanel<'_, T> {
 impl<T: Value> FinishPanel<'_, T> {
     #[inline(always)]
     fn write<S: Simd, F: Curve>(self, simd: S) {
-        let shape = const { TileShape::of::<S>() };
+        let shape = self.shape;
         let Sizes { rows, outputs, .. } = self.sizes;
         let column = self.panel * shape.columns;
         let length = shape.columns.min(outputs - column);

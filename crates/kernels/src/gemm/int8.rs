@@ -16,7 +16,7 @@ use rayon::prelude::*;
 use super::left::Left;
 use super::tile::{Product, Sums, TileShape};
 use super::value::Value;
-use super::weights::interleave_rows;
+use super::weights::{interleave_rows, padded_inputs};
 use super::{Sizes, Widen};
 use crate::buffer::{Aligned, with_scratch};
 use crate::parallel::units_per_part;
@@ -41,6 +41,7 @@ impl Product for Int8 {
     type B = u8;
     const DEPTH: usize = 4;
     const PARTS: usize = 1;
+    const IS_INT8: bool = true;
     type Left<S: Simd> = S::Quads;
     type Right<S: Simd> = S::Quads;
     type Sums = InI32;
@@ -74,6 +75,12 @@ impl Sums for InI32 {
     #[inline(always)]
     fn zero<S: Simd>(simd: S) -> S::Ints {
         simd.no_ints()
+    }
+
+    #[inline(always)]
+    unsafe fn load<S: Simd>(simd: S, sums: *const f32) -> S::Ints {
+        // SAFETY: by the conditions of this function; an i32 is as large and as aligned as an f32.
+        unsafe { simd.load_ints(sums.cast()) }
     }
 
     #[inline(always)]
@@ -120,7 +127,8 @@ impl Kernel for PackInt8<'_> {
             "{inputs} inputs: sums of more than {MOST_INPUTS} products can be beyond 32 bits"
         );
         let columns = TileShape::of::<S>().columns;
-        let (panels, panel) = (outputs.div_ceil(columns), columns * inputs.next_multiple_of(Int8::DEPTH));
+        let panel = columns * padded_inputs::<S, u8>(simd, inputs, Int8::DEPTH);
+        let panels = outputs.div_ceil(columns);
         let mut packed = Int8Panels {
             values: Aligned::zeros(panels * panel),
             factors: Aligned::zeros(panels * columns),
@@ -268,6 +276,7 @@ pub(super) struct Widening<'a> {
     /// Strips of the block.
     pub(super) strips: Range<usize>,
     pub(super) panel: usize,
+    pub(super) shape: TileShape,
     /// `[strip, row, column]`
     pub(super) tiles: &'a mut [f32],
 }
@@ -277,8 +286,7 @@ impl Kernel for Widening<'_> {
 
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
-        let shape = const { TileShape::of::<S>() };
-        let Self { factors, sizes, strips, panel, tiles } = self;
+        let Self { factors, sizes, strips, panel, shape, tiles } = self;
         let columns = panel * shape.columns..(panel + 1) * shape.columns;
         let (offsets, column_factors) = (&factors.offsets[columns.clone()], &factors.columns[columns]);
         for (tile, strip) in tiles.chunks_exact_mut(shape.area()).zip(strips) {

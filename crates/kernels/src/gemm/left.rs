@@ -1,8 +1,8 @@
 //! Activations as the micro-kernel reads them: where they lie, or packed into strips, as many rows as a tile has side by side
 //! for every input.
 
-use super::tile::FloatProduct;
 use super::value::Value;
+use super::way::Way;
 use super::weights::interleave;
 use crate::buffer::{Plain, with_scratch};
 
@@ -62,10 +62,10 @@ pub(super) enum Left<'a, A> {
     Packed(&'a [A]),
 }
 
-/// Calls `work` with the rows of `a`, `[rows, inputs]`. Packed, rows that are missing in the last strip are anything; the input
-/// that an odd number lacks in pairs is 0.
+/// Calls `work` with the rows of `a`, `[rows, inputs]`. Packed, rows that are missing in the last strip are anything; inputs
+/// that are missing in the last step are 0.
 #[inline(always)]
-pub(super) fn with_left<P: FloatProduct, T: Value, R>(
+pub(super) fn with_left<P: Way<A: StripValue>, T: Value, R>(
     a: &[T],
     inputs: usize,
     height: usize,

@@ -26,6 +26,7 @@ mod product;
 mod tests;
 mod tile;
 mod value;
+mod way;
 mod weights;
 
 use std::mem::MaybeUninit;
@@ -43,7 +44,8 @@ pub(crate) use self::left::StripValue;
 use self::left::{Left, with_left};
 pub(crate) use self::product::{F32, PairsOfBf16};
 use self::product::{WidenedBf16, WidenedF16};
-pub(crate) use self::tile::{FloatProduct, PackedStrip, Product, StripInPlace, TileShape, add_tile};
+pub(crate) use self::tile::{FloatProduct, Product, StripInPlace, TileShape, add_tile};
+pub(crate) use self::way::{InTiles, TileRows, Way};
 use self::weights::{Panels, pack_widened};
 pub(crate) use self::weights::{interleave, widening};
 use crate::buffer::with_scratch;
@@ -124,8 +126,7 @@ struct Blocks {
 
 impl Blocks {
     #[inline(always)]
-    fn new<S: Simd>(sizes: Sizes, most_rows: usize, most_columns: usize) -> Self {
-        let shape = TileShape::of::<S>();
+    fn new(shape: TileShape, sizes: Sizes, most_rows: usize, most_columns: usize) -> Self {
         let mut strips = (most_rows / shape.rows).max(1).min(sizes.rows.div_ceil(shape.rows).max(1));
         let mut panels = (most_columns / shape.columns).max(1).min(sizes.outputs.div_ceil(shape.columns).max(1));
         let wanted =
@@ -183,6 +184,9 @@ impl<T: Value> Kernel for Packed<'_, T> {
         match &self.b.panels {
             Panels::F32(panels) => self.multiply::<S, F32>(simd, panels),
             Panels::F16(panels) => self.multiply::<S, WidenedF16>(simd, panels),
+            Panels::Bf16(panels) if T::IS_BF16 && simd.tiles().is_some() => {
+                self.multiply::<S, InTiles<PairsOfBf16>>(simd, panels);
+            }
             Panels::Bf16(panels) if T::IS_BF16 && S::HAS_BF16 => self.multiply::<S, PairsOfBf16>(simd, panels),
             Panels::Bf16(panels) => self.multiply::<S, WidenedBf16>(simd, panels),
             Panels::Int8(panels) => self.multiply_int8(simd, panels),
@@ -192,8 +196,8 @@ impl<T: Value> Kernel for Packed<'_, T> {
 
 impl<T: Value> Packed<'_, T> {
     #[inline(always)]
-    fn multiply<S: Simd, P: FloatProduct>(&self, simd: S, panels: &[P::B]) {
-        with_left::<P, T, _>(self.a, self.sizes.inputs, TileShape::of::<S>().rows, |left| {
+    fn multiply<S: Simd, P: Way<A: StripValue>>(&self, simd: S, panels: &[P::B]) {
+        with_left::<P, T, _>(self.a, self.sizes.inputs, P::shape::<S>().rows, |left| {
             self.blocks::<S, P>(simd, left, panels, None);
         });
     }
@@ -201,25 +205,24 @@ impl<T: Value> Packed<'_, T> {
     #[inline(always)]
     fn multiply_int8<S: Simd>(&self, simd: S, panels: &Int8Panels) {
         with_quantized(simd, self.a, self.sizes, |left, rows| {
-            self.blocks::<S, Int8>(simd, left, &panels.values, Some(Factors::new(rows, panels)));
+            let factors = Some(Factors::new(rows, panels));
+            if simd.tiles().is_some() {
+                self.blocks::<S, InTiles<Int8>>(simd, left, &panels.values, factors);
+            } else {
+                self.blocks::<S, Int8>(simd, left, &panels.values, factors);
+            }
         });
     }
 
     #[inline(always)]
-    fn blocks<S: Simd, P: Product>(
-        &self,
-        simd: S,
-        left: Left<'_, P::A>,
-        panels: &[P::B],
-        factors: Option<Factors<'_>>,
-    ) {
+    fn blocks<S: Simd, P: Way>(&self, simd: S, left: Left<'_, P::A>, panels: &[P::B], factors: Option<Factors<'_>>) {
         let Self { sizes, epilogue, c, .. } = *self;
-        let blocks = Blocks::new::<S>(sizes, BLOCK_ROWS, BLOCK_COLUMNS);
-        let panel = blocks.shape.columns * sizes.inputs.next_multiple_of(P::DEPTH);
+        let blocks = Blocks::new(P::shape::<S>(), sizes, BLOCK_ROWS, BLOCK_COLUMNS);
+        let panel = panels.len() / sizes.outputs.div_ceil(blocks.shape.columns).max(1);
         (0..blocks.count()).into_par_iter().with_max_len(1).for_each(|index| {
             let (rows, columns) = blocks.block(index);
             let panels = &panels[columns.start * panel..columns.end * panel];
-            block::<S, T, P>(simd, Products { sizes, left, panels, rows, columns, factors }, epilogue, c);
+            block::<S, T, P>(simd, Products { sizes, left, panels, panel, rows, columns, factors }, epilogue, c);
         });
     }
 }
@@ -239,7 +242,7 @@ impl<T: Value> Kernel for Widened<'_, T> {
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) -> Self::Output {
         let Self { sizes, a, b, epilogue, c } = self;
-        let blocks = Blocks::new::<S>(sizes, usize::MAX, WIDENED_BLOCK_COLUMNS);
+        let blocks = Blocks::new(TileShape::of::<S>(), sizes, usize::MAX, WIDENED_BLOCK_COLUMNS);
         let (width, inputs) = (blocks.shape.columns, sizes.inputs);
         with_left::<F32, T, _>(a, inputs, blocks.shape.rows, |left| {
             (0..blocks.count()).into_par_iter().with_max_len(1).try_for_each(|index| {
@@ -251,7 +254,7 @@ impl<T: Value> Kernel for Widened<'_, T> {
                     })?;
                     block::<S, T, F32>(
                         simd,
-                        Products { sizes, left, panels, rows, columns, factors: None },
+                        Products { sizes, left, panels, panel: width * inputs, rows, columns, factors: None },
                         epilogue,
                         c,
                     );

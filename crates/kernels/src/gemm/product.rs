@@ -89,6 +89,12 @@ impl Sums for InF32 {
     }
 
     #[inline(always)]
+    unsafe fn load<S: Simd>(simd: S, sums: *const f32) -> S::Lanes {
+        // SAFETY: by the conditions of this function.
+        unsafe { simd.load(sums) }
+    }
+
+    #[inline(always)]
     unsafe fn keep<S: Simd>(simd: S, sum: S::Lanes, tile: *mut f32, is_first: bool) {
         // SAFETY: by the conditions of this function.
         unsafe {

@@ -44,6 +44,8 @@ pub(crate) trait Product: Copy + Send + Sync {
     const DEPTH: usize;
     /// Parts of a step, each with registers of its own.
     const PARTS: usize;
+    /// Values are integers of 8 bits.
+    const IS_INT8: bool = false;
 
     type Left<S: Simd>: Copy;
     type Right<S: Simd>: Copy;
@@ -77,6 +79,12 @@ pub(crate) trait Sums {
     type Register<S: Simd>: Copy;
 
     fn zero<S: Simd>(simd: S) -> Self::Register<S>;
+
+    /// Reads a register of sums.
+    ///
+    /// # Safety
+    /// `sums` points to as many values.
+    unsafe fn load<S: Simd>(simd: S, sums: *const f32) -> Self::Register<S>;
 
     /// Writes a register of sums to a tile, or adds it to what is there. Sums of integers keep their bits in a tile of f32.
     ///

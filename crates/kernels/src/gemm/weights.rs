@@ -12,7 +12,7 @@ use super::Widen;
 use super::int8::{Int8Panels, PackInt8};
 use super::tile::TileShape;
 use crate::buffer::{Aligned, Plain};
-use crate::simd::{Kernel, Simd, dispatch};
+use crate::simd::{Kernel, STEP_BYTES, SUMMED_SIDE, Simd, dispatch};
 
 /// Weights `[outputs, inputs]` whose rows are stored in a way of their own and can be had as f32.
 pub trait WeightRows: Sync {
@@ -150,7 +150,7 @@ pub(super) struct Pack<'a> {
 impl Kernel for Pack<'_> {
     type Output = Panels;
 
-    fn run<S: Simd>(self, _: S) -> Panels {
+    fn run<S: Simd>(self, simd: S) -> Panels {
         let Self { outputs, inputs, weights } = self;
         let columns = TileShape::of::<S>().columns;
         match weights {
@@ -165,7 +165,8 @@ impl Kernel for Pack<'_> {
                 Panels::F16(panels)
             }
             PlainWeights::Bf16(values) => {
-                let mut panels = Aligned::zeros(outputs.div_ceil(columns) * columns * inputs.next_multiple_of(2));
+                let padded = padded_inputs::<S, u16>(simd, inputs, 2);
+                let mut panels = Aligned::zeros(outputs.div_ceil(columns) * columns * padded);
                 interleave(values, inputs, (columns, 2), bf16::to_bits, &mut panels);
                 Panels::Bf16(panels)
             }
@@ -173,12 +174,17 @@ impl Kernel for Pack<'_> {
     }
 }
 
+/// Inputs of a panel whose steps have `depth` of them: where tiles are multiplied, whole steps of those.
+pub(super) fn padded_inputs<S: Simd, V>(simd: S, inputs: usize, depth: usize) -> usize {
+    inputs.next_multiple_of(if simd.tiles().is_some() { STEP_BYTES / size_of::<V>() } else { depth })
+}
+
 /// Values below which starting other threads to interleave them costs more than it saves.
 const LEAST_TO_SHARE: usize = 32 * 1024;
 
 /// Puts the rows of `[.., inputs]` side by side, `width` at a time: `[group of rows, step, row of the group, input of the
-/// step]`, steps of `depth` inputs. Rows that are missing in the last group are left as they are; the input that an odd
-/// number lacks in pairs is 0. On all threads, unless it is little.
+/// step]`, steps of `depth` inputs. Groups share `packed` evenly. Rows that are missing in the last group are left as they are;
+/// inputs that are missing in the last steps are 0. On all threads, unless it is little.
 pub(crate) fn interleave<T: Copy + Sync, P: Plain>(
     values: &[T],
     inputs: usize,
@@ -186,10 +192,11 @@ pub(crate) fn interleave<T: Copy + Sync, P: Plain>(
     convert: impl Fn(T) -> P + Copy + Sync,
     packed: &mut [P],
 ) {
-    let (group, rows) = (width * inputs.next_multiple_of(depth), width * inputs);
-    if rows == 0 {
+    let rows = width * inputs;
+    if rows == 0 || values.is_empty() {
         return;
     }
+    let group = packed.len() / values.len().div_ceil(rows);
     if values.len() < LEAST_TO_SHARE {
         let groups = packed.chunks_exact_mut(group).zip(values.chunks(rows));
         groups.for_each(|(group, rows)| interleave_rows(rows, inputs, (width, depth), convert, group));
@@ -198,6 +205,9 @@ pub(crate) fn interleave<T: Copy + Sync, P: Plain>(
         groups.for_each(|(group, rows)| interleave_rows(rows, inputs, (width, depth), convert, group));
     }
 }
+
+/// Inputs of a step of tiles of bf16.
+const TILED_BF16: usize = STEP_BYTES / size_of::<bf16>();
 
 pub(super) fn interleave_rows<T: Copy, P: Plain>(
     rows: &[T],
@@ -213,6 +223,7 @@ pub(super) fn interleave_rows<T: Copy, P: Plain>(
         (1, 12) => interleave_group::<12, 1, _, _>(rows, inputs, convert, group),
         (1, 16) => interleave_group::<16, 1, _, _>(rows, inputs, convert, group),
         (1, 32) => interleave_group::<32, 1, _, _>(rows, inputs, convert, group),
+        (TILED_BF16, SUMMED_SIDE) => interleave_group::<SUMMED_SIDE, TILED_BF16, _, _>(rows, inputs, convert, group),
         (4, 8) => interleave_group::<8, 4, _, _>(rows, inputs, convert, group),
         (4, 16) => interleave_group::<16, 4, _, _>(rows, inputs, convert, group),
         (4, 32) => interleave_group::<32, 4, _, _>(rows, inputs, convert, group),
@@ -238,7 +249,7 @@ fn interleave_group<const WIDTH: usize, const DEPTH: usize, T: Copy, P: Plain>(
     let rows: [&[T]; WIDTH] =
         std::array::from_fn(|row| &values[if row < count { row * inputs } else { 0 }..][..inputs]);
     for (index, step) in packed.chunks_exact_mut(WIDTH * DEPTH).enumerate() {
-        let depth = DEPTH.min(inputs - index * DEPTH);
+        let depth = DEPTH.min(inputs.saturating_sub(index * DEPTH));
         if depth == DEPTH && count == WIDTH {
             for row in 0..WIDTH {
                 for input in 0..DEPTH {
@@ -249,7 +260,8 @@ fn interleave_group<const WIDTH: usize, const DEPTH: usize, T: Copy, P: Plain>(
             for (row, values) in rows.iter().enumerate().take(count) {
                 let place = &mut step[row * DEPTH..][..DEPTH];
                 place[depth..].fill(P::default());
-                place.iter_mut().zip(&values[index * DEPTH..]).for_each(|(packed, value)| *packed = convert(*value));
+                let values = values.get(index * DEPTH..).unwrap_or_default();
+                place.iter_mut().zip(values).for_each(|(packed, value)| *packed = convert(*value));
             }
         }
     }

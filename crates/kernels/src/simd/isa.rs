@@ -4,6 +4,9 @@ use std::fmt;
 use std::str::FromStr;
 use std::sync::OnceLock;
 
+#[cfg(target_arch = "x86_64")]
+use super::x86_amx::Amx;
+
 /// Characters of a wrong name that an error repeats.
 const MOST_SHOWN: usize = 80;
 
@@ -14,20 +17,29 @@ pub enum Isa {
     Portable,
     /// AVX2, FMA and F16C: 8 lanes of f32.
     Avx2,
+    /// The same with VNNI: sums of products of integers of 8 bits.
+    Avx2Vnni,
     /// AVX-512 F, BW, DQ and VL: 16 lanes.
     Avx512,
-    /// The same with BF16 and VNNI: sums of products of bf16 and of integers of 8 bits.
+    /// The same with VNNI.
+    Avx512Vnni,
+    /// The same with BF16: sums of products of bf16.
     Avx512Bf16,
-    /// The shapes of that, without its instructions.
+    /// The same with AMX: products of tiles of bf16 and of integers of 8 bits.
+    Amx,
+    /// The shapes of AVX-512 with BF16, without its instructions.
     #[cfg(test)]
     EmulatedAvx512Bf16,
+    /// The shapes of AMX, without its instructions.
+    #[cfg(test)]
+    EmulatedAmx,
 }
 
 /// An instruction set cannot be had.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum IsaError {
     /// None has the name.
-    #[error("`{0}` is none of portable, avx2, avx512, avx512bf16")]
+    #[error("`{0}` is none of portable, avx2, avx2vnni, avx512, avx512vnni, avx512bf16, amx")]
     Unknown(String),
     /// The CPU does not have it.
     #[error("this CPU has no {0}; its widest instruction set is {best}", best = Isa::best())]
@@ -39,11 +51,12 @@ static CURRENT: OnceLock<Isa> = OnceLock::new();
 
 impl Isa {
     /// All, narrowest first.
-    pub const ALL: [Self; 4] = [Self::Portable, Self::Avx2, Self::Avx512, Self::Avx512Bf16];
-    /// Those that tests run: of this CPU, and an emulated one.
+    pub const ALL: [Self; 7] =
+        [Self::Portable, Self::Avx2, Self::Avx2Vnni, Self::Avx512, Self::Avx512Vnni, Self::Avx512Bf16, Self::Amx];
+    /// Those that tests run: of this CPU, and emulated ones.
     #[cfg(test)]
     pub(crate) fn tested() -> impl Iterator<Item = Self> {
-        Self::ALL.into_iter().filter(|isa| isa.is_available()).chain([Self::EmulatedAvx512Bf16])
+        Self::ALL.into_iter().filter(|isa| isa.is_available()).chain([Self::EmulatedAvx512Bf16, Self::EmulatedAmx])
     }
 
     /// The environment variable that names a narrower one than the CPU has, to look for faults.
@@ -91,30 +104,29 @@ impl Isa {
                     && is_x86_feature_detected!("avx512dq")
                     && is_x86_feature_detected!("avx512vl")
             }
-            Self::Avx512Bf16 => {
-                Self::Avx512.is_available()
-                    && is_x86_feature_detected!("avx512bf16")
-                    && is_x86_feature_detected!("avx512vnni")
-            }
+            Self::Avx2Vnni => Self::Avx2.is_available() && is_x86_feature_detected!("avxvnni"),
+            Self::Avx512Vnni => Self::Avx512.is_available() && is_x86_feature_detected!("avx512vnni"),
+            Self::Avx512Bf16 => Self::Avx512Vnni.is_available() && is_x86_feature_detected!("avx512bf16"),
+            Self::Amx => Self::Avx512Bf16.is_available() && Amx::detected().is_some(),
             #[cfg(test)]
-            Self::EmulatedAvx512Bf16 => true,
+            Self::EmulatedAvx512Bf16 | Self::EmulatedAmx => true,
         }
     }
 
     /// The CPU, and the system, have it.
     #[cfg(not(target_arch = "x86_64"))]
     pub fn is_available(self) -> bool {
-        !matches!(self, Self::Avx2 | Self::Avx512 | Self::Avx512Bf16)
+        matches!(self, Self::Portable)
     }
 
     /// It multiplies bf16 faster than f32.
     pub fn multiplies_bf16(self) -> bool {
-        self == Self::Avx512Bf16
+        self == Self::Avx512Bf16 || self == Self::Amx
     }
 
-    /// It multiplies integers of 8 bits faster than bf16.
+    /// It multiplies integers of 8 bits faster than f32 and bf16.
     pub fn multiplies_int8(self) -> bool {
-        self == Self::Avx512Bf16
+        matches!(self, Self::Avx2Vnni | Self::Avx512Vnni | Self::Avx512Bf16 | Self::Amx)
     }
 
     /// As it is written in [`Self::VARIABLE`] and logs.
@@ -122,10 +134,15 @@ impl Isa {
         match self {
             Self::Portable => "portable",
             Self::Avx2 => "avx2",
+            Self::Avx2Vnni => "avx2vnni",
             Self::Avx512 => "avx512",
+            Self::Avx512Vnni => "avx512vnni",
             Self::Avx512Bf16 => "avx512bf16",
+            Self::Amx => "amx",
             #[cfg(test)]
             Self::EmulatedAvx512Bf16 => "emulated avx512bf16",
+            #[cfg(test)]
+            Self::EmulatedAmx => "emulated amx",
         }
     }
 }

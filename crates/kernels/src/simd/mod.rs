@@ -6,6 +6,9 @@
 
 mod isa;
 mod portable;
+mod tiles;
+#[cfg(target_arch = "x86_64")]
+mod x86_amx;
 #[cfg(target_arch = "x86_64")]
 mod x86_avx2;
 #[cfg(target_arch = "x86_64")]
@@ -13,6 +16,9 @@ mod x86_avx512;
 
 pub use self::isa::{Isa, IsaError};
 use self::portable::{Arrays, Portable};
+pub(crate) use self::tiles::{STEP_BYTES, SUMMED_SIDE, TileRows, Tiled, Tiles, operations_repeated};
+#[cfg(target_arch = "x86_64")]
+use self::x86_amx::Amx;
 
 /// Lanes of the widest registers.
 pub(crate) const MOST_LANES: usize = 16;
@@ -27,6 +33,8 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     type Ints: Copy;
     /// A register of as many groups of four integers of 8 bits; each group is in one lane, the first in its lowest bits.
     type Quads: Copy;
+    /// What multiplies tiles of matrices, for CPUs that have it.
+    type Tiles: Tiles;
 
     /// Values in a register.
     const COUNT: usize;
@@ -34,8 +42,24 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     const TILE: (usize, usize);
     /// Sums of products of bf16 are an instruction.
     const HAS_BF16: bool = false;
-    /// Sums of products of integers of 8 bits are an instruction.
+    /// Sums of products of integers of 8 bits are an instruction of [`Self::add_quad_products`].
     const HAS_INT8: bool = false;
+
+    /// What multiplies tiles, if this CPU has it.
+    fn tiles(self) -> Option<Self::Tiles>;
+
+    /// Sums of products of bf16 are faster than those of f32. With a unit for tiles they are not: such CPUs do half as many.
+    #[inline(always)]
+    fn multiplies_pairs(self) -> bool {
+        Self::HAS_BF16 && self.tiles().is_none()
+    }
+
+    /// Runs a kernel with sums of products of integers of 8 bits as an instruction, if this CPU has it: few kernels are
+    /// compiled for CPUs that have that beside an older instruction set.
+    #[inline(always)]
+    fn run_int8<K: Kernel>(self, kernel: K) -> K::Output {
+        self.run(kernel)
+    }
 
     /// Runs a kernel with these registers: from another thread, or from a closure, which is not compiled for them.
     fn run<K: Kernel>(self, kernel: K) -> K::Output;
@@ -216,15 +240,26 @@ pub(crate) fn dispatch_on<K: Kernel>(isa: Isa, kernel: K) -> K::Output {
     match isa {
         // SAFETY: the CPU has the instruction set.
         #[cfg(target_arch = "x86_64")]
-        Isa::Avx512Bf16 => unsafe { x86_avx512::run_with_bf16(kernel) },
+        Isa::Amx => unsafe { x86_avx512::run_with_bf16(kernel, Amx::detected()) },
         // SAFETY: the CPU has the instruction set.
         #[cfg(target_arch = "x86_64")]
-        Isa::Avx512 => unsafe { x86_avx512::run(kernel) },
+        Isa::Avx512Bf16 => unsafe { x86_avx512::run_with_bf16(kernel, None) },
         // SAFETY: the CPU has the instruction set.
         #[cfg(target_arch = "x86_64")]
-        Isa::Avx2 => unsafe { x86_avx2::run(kernel) },
+        Isa::Avx512 => unsafe { x86_avx512::run(kernel, false) },
+        // SAFETY: the CPU has the instruction set.
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx512Vnni => unsafe { x86_avx512::run(kernel, true) },
+        // SAFETY: the CPU has the instruction set.
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx2 => unsafe { x86_avx2::run(kernel, false) },
+        // SAFETY: the CPU has the instruction set.
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx2Vnni => unsafe { x86_avx2::run(kernel, true) },
         #[cfg(test)]
-        Isa::EmulatedAvx512Bf16 => Arrays::<16>.run(kernel),
+        Isa::EmulatedAvx512Bf16 => Arrays::<16, false>.run(kernel),
+        #[cfg(test)]
+        Isa::EmulatedAmx => Arrays::<16, true>.run(kernel),
         _ => Portable::run(Arrays, kernel),
     }
 }

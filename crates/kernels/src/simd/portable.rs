@@ -3,25 +3,27 @@
 
 use half::{bf16, f16};
 
+use super::tiles::TileArrays;
 use super::{Kernel, Simd};
 
-/// As many lanes.
+/// As many lanes, with or without products of tiles.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Arrays<const COUNT: usize>;
+pub(crate) struct Arrays<const COUNT: usize, const TILES: bool>;
 
 /// Eight lanes: two registers of SSE2 or NEON.
-pub(crate) type Portable = Arrays<8>;
+pub(crate) type Portable = Arrays<8, false>;
 
 #[inline(always)]
 fn each<const COUNT: usize>(lane: impl Fn(usize) -> f32) -> [f32; COUNT] {
     std::array::from_fn(lane)
 }
 
-impl<const COUNT: usize> Simd for Arrays<COUNT> {
+impl<const COUNT: usize, const TILES: bool> Simd for Arrays<COUNT, TILES> {
     type Lanes = [f32; COUNT];
     type Pairs = [[u16; 2]; COUNT];
     type Ints = [i32; COUNT];
     type Quads = [[u8; 4]; COUNT];
+    type Tiles = TileArrays;
 
     const COUNT: usize = COUNT;
     const TILE: (usize, usize) = match COUNT {
@@ -34,6 +36,11 @@ impl<const COUNT: usize> Simd for Arrays<COUNT> {
 
     fn run<K: Kernel>(self, kernel: K) -> K::Output {
         kernel.run(self)
+    }
+
+    #[inline(always)]
+    fn tiles(self) -> Option<TileArrays> {
+        TILES.then_some(TileArrays)
     }
 
     #[inline(always)]

@@ -233,5 +233,5 @@ fn a_name_is_read_as_it_is_written() {
     }
     assert!(Isa::Portable.is_available() && Isa::best().is_available());
     let message = "sse".parse::<Isa>().unwrap_err().to_string();
-    assert_eq!(message, "`sse` is none of portable, avx2, avx512, avx512bf16");
+    assert_eq!(message, "`sse` is none of portable, avx2, avx2vnni, avx512, avx512vnni, avx512bf16, amx");
 }

@@ -6,42 +6,66 @@ use std::arch::x86_64::{
     _mm256_add_epi32, _mm256_add_ps, _mm256_and_si256, _mm256_blendv_epi8, _mm256_castpd_ps, _mm256_castps_pd,
     _mm256_castps_si256, _mm256_castps256_ps128, _mm256_castsi256_ps, _mm256_castsi256_si128, _mm256_cmp_ps,
     _mm256_cvtepi32_ps, _mm256_cvtepu16_epi32, _mm256_cvtph_ps, _mm256_cvtps_epi32, _mm256_div_ps,
-    _mm256_extractf128_ps, _mm256_fmadd_ps, _mm256_loadu_ps, _mm256_loadu_si256, _mm256_madd_epi16, _mm256_max_ps,
-    _mm256_min_ps, _mm256_mul_ps, _mm256_or_si256, _mm256_packus_epi32, _mm256_permute2f128_ps,
-    _mm256_permute4x64_epi64, _mm256_round_ps, _mm256_set1_epi16, _mm256_set1_epi32, _mm256_set1_ps, _mm256_setzero_ps,
-    _mm256_setzero_si256, _mm256_slli_epi16, _mm256_slli_epi32, _mm256_srai_epi16, _mm256_srli_epi16,
-    _mm256_srli_epi32, _mm256_storeu_ps, _mm256_storeu_si256, _mm256_sub_ps, _mm256_unpackhi_pd, _mm256_unpackhi_ps,
-    _mm256_unpacklo_pd, _mm256_unpacklo_ps,
+    _mm256_dpbusd_avx_epi32, _mm256_extractf128_ps, _mm256_fmadd_ps, _mm256_loadu_ps, _mm256_loadu_si256,
+    _mm256_madd_epi16, _mm256_max_ps, _mm256_min_ps, _mm256_mul_ps, _mm256_or_si256, _mm256_packus_epi32,
+    _mm256_permute2f128_ps, _mm256_permute4x64_epi64, _mm256_round_ps, _mm256_set1_epi16, _mm256_set1_epi32,
+    _mm256_set1_ps, _mm256_setzero_ps, _mm256_setzero_si256, _mm256_slli_epi16, _mm256_slli_epi32, _mm256_srai_epi16,
+    _mm256_srli_epi16, _mm256_srli_epi32, _mm256_storeu_ps, _mm256_storeu_si256, _mm256_sub_ps, _mm256_unpackhi_pd,
+    _mm256_unpackhi_ps, _mm256_unpacklo_pd, _mm256_unpacklo_ps,
 };
 
+use super::tiles::TileArrays;
 use super::{Kernel, Simd};
 
 /// Eight lanes.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Avx2(());
-
-/// # Safety
-/// The CPU has AVX2, FMA and F16C.
-#[inline(never)]
-#[target_feature(enable = "avx2,fma,f16c")]
-pub(super) unsafe fn run<K: Kernel>(kernel: K) -> K::Output {
-    kernel.run(Avx2(()))
+pub(super) struct Avx2<const VNNI: bool> {
+    /// The CPU has VNNI, too.
+    vnni: bool,
 }
 
-// SAFETY of all blocks: a value of `Avx2` exists only within `run`, so the CPU has the instructions; pointers are as
+/// # Safety
+/// The CPU has AVX2, FMA and F16C, and perhaps VNNI.
+#[inline(never)]
+#[target_feature(enable = "avx2,fma,f16c")]
+pub(super) unsafe fn run<K: Kernel>(kernel: K, vnni: bool) -> K::Output {
+    kernel.run(Avx2::<false> { vnni })
+}
+
+/// # Safety
+/// The CPU has AVX2, FMA, F16C and VNNI.
+#[inline(never)]
+#[target_feature(enable = "avx2,fma,f16c,avxvnni")]
+unsafe fn run_with_vnni<K: Kernel>(kernel: K) -> K::Output {
+    kernel.run(Avx2::<true> { vnni: true })
+}
+
+// SAFETY of all blocks: a value of `Avx2` exists only within the functions above, so the CPU has the instructions; pointers are as
 // the trait's conditions say.
 #[allow(clippy::undocumented_unsafe_blocks, reason = "one argument for all of them, above")]
-impl Simd for Avx2 {
+impl<const VNNI: bool> Simd for Avx2<VNNI> {
     type Lanes = __m256;
     type Pairs = __m256i;
     type Ints = __m256i;
     type Quads = __m256i;
+    type Tiles = TileArrays;
 
     const COUNT: usize = 8;
     const TILE: (usize, usize) = (6, 2);
+    const HAS_INT8: bool = VNNI;
 
     fn run<K: Kernel>(self, kernel: K) -> K::Output {
-        unsafe { run(kernel) }
+        unsafe { run(kernel, self.vnni) }
+    }
+
+    #[inline(always)]
+    fn run_int8<K: Kernel>(self, kernel: K) -> K::Output {
+        if self.vnni { unsafe { run_with_vnni(kernel) } } else { self.run(kernel) }
+    }
+
+    #[inline(always)]
+    fn tiles(self) -> Option<TileArrays> {
+        None
     }
 
     #[inline(always)]
@@ -212,6 +236,9 @@ impl Simd for Avx2 {
     #[inline(always)]
     fn add_quad_products(self, a: __m256i, b: __m256i, c: __m256i) -> __m256i {
         unsafe {
+            if VNNI {
+                return _mm256_dpbusd_avx_epi32(c, a, b);
+            }
             // Widened to 16 bits, every other number at a time: the instruction for 8 bits saturates.
             let even = _mm256_set1_epi16(0xFF);
             let (a_even, a_odd) = (_mm256_and_si256(a, even), _mm256_srli_epi16::<8>(a));

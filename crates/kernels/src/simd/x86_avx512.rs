@@ -13,44 +13,68 @@ use std::arch::x86_64::{
     _mm512_sub_ps, _mm512_unpackhi_pd, _mm512_unpackhi_ps, _mm512_unpacklo_pd, _mm512_unpacklo_ps,
 };
 
+use super::x86_amx::Amx;
 use super::{Kernel, Simd, rounded_pairs, widened_pair_products};
 
 /// Sixteen lanes.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Avx512<const BF16: bool>(());
-
-/// # Safety
-/// The CPU has AVX-512 F, BW, DQ and VL.
-#[inline(never)]
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
-pub(super) unsafe fn run<K: Kernel>(kernel: K) -> K::Output {
-    kernel.run(Avx512::<false>(()))
+pub(super) struct Avx512<const BF16: bool, const VNNI: bool> {
+    /// The CPU has VNNI, too.
+    vnni: bool,
+    amx: Option<Amx>,
 }
 
 /// # Safety
-/// The CPU has AVX-512 F, BW, DQ, VL, BF16 and VNNI.
+/// The CPU has AVX-512 F, BW, DQ and VL, and perhaps VNNI.
+#[inline(never)]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma,f16c")]
+pub(super) unsafe fn run<K: Kernel>(kernel: K, vnni: bool) -> K::Output {
+    kernel.run(Avx512::<false, false> { vnni, amx: None })
+}
+
+/// # Safety
+/// The CPU has AVX-512 F, BW, DQ, VL and VNNI.
+#[inline(never)]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
+unsafe fn run_with_vnni<K: Kernel>(kernel: K) -> K::Output {
+    kernel.run(Avx512::<false, true> { vnni: true, amx: None })
+}
+
+/// # Safety
+/// The CPU has AVX-512 F, BW, DQ, VL, BF16 and VNNI, and perhaps AMX.
 #[inline(never)]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512bf16,avx512vnni,avx2,fma,f16c")]
-pub(super) unsafe fn run_with_bf16<K: Kernel>(kernel: K) -> K::Output {
-    kernel.run(Avx512::<true>(()))
+pub(super) unsafe fn run_with_bf16<K: Kernel>(kernel: K, amx: Option<Amx>) -> K::Output {
+    kernel.run(Avx512::<true, true> { vnni: true, amx })
 }
 
 // SAFETY of all blocks: a value of `Avx512` exists only within the functions above, so the CPU has the instructions;
 // pointers are as the trait's conditions say.
 #[allow(clippy::undocumented_unsafe_blocks, reason = "one argument for all of them, above")]
-impl<const BF16: bool> Simd for Avx512<BF16> {
+impl<const BF16: bool, const VNNI: bool> Simd for Avx512<BF16, VNNI> {
     type Lanes = __m512;
     type Pairs = __m512i;
     type Ints = __m512i;
     type Quads = __m512i;
+    type Tiles = Amx;
 
     const COUNT: usize = 16;
     const TILE: (usize, usize) = (12, 2);
     const HAS_BF16: bool = BF16;
-    const HAS_INT8: bool = BF16;
+    const HAS_INT8: bool = VNNI;
 
     fn run<K: Kernel>(self, kernel: K) -> K::Output {
-        if BF16 { unsafe { run_with_bf16(kernel) } } else { unsafe { run(kernel) } }
+        if BF16 { unsafe { run_with_bf16(kernel, self.amx) } } else { unsafe { run(kernel, self.vnni) } }
+    }
+
+    #[inline(always)]
+    fn run_int8<K: Kernel>(self, kernel: K) -> K::Output {
+        if !BF16 && self.vnni { unsafe { run_with_vnni(kernel) } } else { self.run(kernel) }
+    }
+
+    #[inline(always)]
+    fn tiles(self) -> Option<Amx> {
+        if BF16 { self.amx } else { None }
     }
 
     #[inline(always)]
@@ -240,7 +264,7 @@ impl<const BF16: bool> Simd for Avx512<BF16> {
     #[inline(always)]
     fn add_quad_products(self, a: __m512i, b: __m512i, c: __m512i) -> __m512i {
         unsafe {
-            if BF16 {
+            if VNNI {
                 return _mm512_dpbusd_epi32(c, a, b);
             }
             // Widened to 16 bits, every other number at a time: the instruction for 8 bits saturates.

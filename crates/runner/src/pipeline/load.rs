@@ -145,7 +145,7 @@ fn check_quantization(options: &LoadOptions) -> Result<(), RunnerError> {
     if !Isa::current().multiplies_int8() {
         tracing::warn!(
             cpu = %Isa::current(),
-            "int8 saves memory here and costs time, up to three times as much: it is faster where the CPU has AVX-512 VNNI and BF16 only"
+            "int8 saves memory here and costs time, up to three times as much: it is faster on CPUs with VNNI only"
         );
     }
     Ok(())

@@ -18,8 +18,8 @@ pub(super) struct CpuArgs {
     /// may use]
     #[arg(long, env = "AFTERIMAGE_THREADS", hide_env_values = true, value_name = "NUMBER", value_parser = count::<1, MOST_THREADS>)]
     threads: Option<usize>,
-    /// A narrower instruction set than the CPU has, to look for faults: portable, avx2, avx512 or avx512bf16
-    /// [default: the widest]
+    /// A narrower instruction set than the CPU has, to look for faults: portable, avx2, avx2vnni, avx512, avx512vnni, avx512bf16
+    /// or amx [default: the widest]
     #[arg(long, env = "AFTERIMAGE_CPU_ISA", hide_env_values = true, value_name = "SET")]
     cpu_isa: Option<Isa>,
 }

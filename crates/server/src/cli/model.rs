@@ -85,7 +85,7 @@ pub(super) struct ModelArgs {
     /// Precision of activations, and of weights that are not kept narrower, as quantised ones and fp8 are
     #[arg(long, env = "AFTERIMAGE_DTYPE", hide_env_values = true, value_enum, default_value = "auto")]
     dtype: Dtype,
-    /// What the matrices of the transformer's blocks are made when they are loaded, for speed on a CPU with AVX-512 VNNI and BF16
+    /// What the matrices of the transformer's blocks are made when they are loaded, for speed on a CPU with VNNI
     #[arg(long, env = "AFTERIMAGE_QUANTIZE", hide_env_values = true, value_enum, default_value = "none")]
     quantize: QuantizeArg,
     /// Image sizes served, the default first, such as `64x64,96x64`; `512`, `768` and `1024` stand for the common
