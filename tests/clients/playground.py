@@ -5,6 +5,7 @@ import io
 import json
 import math
 import re
+from typing import Self
 from urllib.parse import parse_qsl, urlsplit
 
 from conftest import DEADLINE_SECONDS, PROGRAM
@@ -26,7 +27,11 @@ NOTE_SHIFTS = """
 
 
 class Visit:
-    """One person at the page. What the browser complains about is in `problems`."""
+    """One person at the page. What the browser complains about is in `problems`.
+
+    As a context it ends with the page closed. A page asks for the server's figures every two seconds, so that of a server
+    which ends within a test is closed before, or it may find nobody there.
+    """
 
     def __init__(self, page: Page, url: str) -> None:
         self.page = page
@@ -42,6 +47,12 @@ class Visit:
         page.add_init_script(NOTE_SHIFTS)
         page.goto(url)
         self.wait_until_opened()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *failure: object) -> None:
+        self.page.context.close()
 
     def wait_until_opened(self) -> None:
         """Until the page has drawn what it draws by itself, or has decided not to."""

@@ -201,8 +201,7 @@ def test_a_run_can_be_stopped(visit: Callable[..., Visit], server: Server) -> No
 
 
 def test_caches_that_lack_a_calibration_are_closed(visit: Callable[..., Visit], tiny_model: Path) -> None:
-    with running_server("--model", str(tiny_model)) as server:
-        one = visit(server.url)
+    with running_server("--model", str(tiny_model)) as server, visit(server.url) as one:
         for backend in ("tea_cache", "mag_cache"):
             expect(one.page.locator(f"#backend option[value={backend}]")).to_be_disabled()
             expect(one.page.locator("#unavailable")).to_contain_text(f"{backend}: this model has no ")
@@ -211,8 +210,7 @@ def test_caches_that_lack_a_calibration_are_closed(visit: Callable[..., Visit], 
 
 def test_text_to_image_with_two_kinds_of_guidance(visit: Callable[..., Visit]) -> None:
     model = Path(__file__).parents[1] / "fixtures/flux-dev/model"
-    with running_server("--model", str(model), "--buckets", "64x64") as flux:
-        person = visit(flux.url)
+    with running_server("--model", str(model), "--buckets", "64x64") as flux, visit(flux.url) as person:
         assert person.opening == []
         expect(person.page.locator("#status")).to_contain_text("Write a prompt, then press Compare.")
         check_a_growing_prompt(person.page)
@@ -271,8 +269,7 @@ def test_it_can_be_left_out(server: Server) -> None:
 
 
 def test_it_works_behind_a_path_prefix(visit: Callable[..., Visit], server: Server) -> None:
-    with prefixed(server, "/images") as url:
-        one = visit(url)
+    with prefixed(server, "/images") as url, visit(url) as one:
         one.steps(4)
         one.run("#cached-only")
         assert all(urlsplit(request.url).path == f"/images{GENERATIONS}" for request in one.requests)
@@ -282,4 +279,3 @@ def test_it_works_behind_a_path_prefix(visit: Callable[..., Visit], server: Serv
         one.page.click("text=API")
         expect(one.page.locator("h1")).to_contain_text("afterimage")
         assert urlsplit(one.page.url).path == "/images/docs"
-        one.page.close()  # or it asks on when the proxy is gone

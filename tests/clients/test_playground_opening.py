@@ -19,8 +19,10 @@ def test_it_opens_with_a_picture_already_drawn(visit: Callable[..., Visit], scre
         card["data"][0]["buckets"][0] |= measured
         route.fulfill(json=card)
 
-    with running_server() as server:
-        one = visit(server.url, {"**/v1/models": card}, viewport=screen, has_touch=screen is PHONE)
+    with (
+        running_server() as server,
+        visit(server.url, {"**/v1/models": card}, viewport=screen, has_touch=screen is PHONE) as one,
+    ):
         page = one.page
         assert [body["cache_backend"] for body in one.opening] == ["cache_dit", "none"]
         assert {(body["prompt"], body["seed"], body["partial_images"]) for body in one.opening} == {("sunflower", 1, 0)}
