@@ -45,6 +45,8 @@ fn options_of_loading_that_do_not_fit_the_model_name_their_flag() {
         assert_fails(&[&["generate", "red apple", "--output", "-"], flags].concat(), 2, named);
     };
     generate(&["--buckets", "63x64"], &["--buckets: 63x64", "multiples of"]);
+    generate(&["--device", "cuda:63"], &["--device: it is cuda:63", "cpu"]);
+    generate(&["--dtype", "f16"], &["--dtype: it is f16", "bf16"]);
     generate(&["--max-sequence-length", "5"], &["--max-sequence-length: it has no effect"]);
     generate(&["--model", text_model, "--max-sequence-length", "0"], &["--max-sequence-length: it is 0", "1 to"]);
 }
@@ -119,7 +121,10 @@ fn a_server_whose_default_requests_would_fail_does_not_start() {
     assert_never_listens(&["--max-batch-rows", "1"], 2, &["--max-batch-rows", "2 rows"]);
     assert_never_listens(&["--buckets", "64x64,60x60"], 2, &["--buckets: 60x60"]);
     assert_never_listens(&["--buckets", "128x128", "--max-pixels", "4096"], 2, &["128x128"]);
-    assert_never_listens(&["--devices", "cuda:0"], 1, &["cuda:0"]);
+    assert_never_listens(&["--devices", "cpu,cuda:63"], 2, &["--devices: it is cuda:63"]);
+    assert_never_listens(&["--devices", "cuda:63", "--model", "/nonexistent"], 2, &["--devices: it is cuda:63"]);
+    assert_never_listens(&["--text-encoder-device", "cuda:63"], 2, &["--text-encoder-device: it is cuda:63"]);
+    assert_never_listens(&["--dtype", "f16"], 2, &["--dtype: it is f16", "bf16"]);
     assert_never_listens(&["--devices", "cuda:0", "--quantize", "int8"], 2, &["--quantize", "int8", "cuda:0"]);
     assert_never_listens(&["--quantize", "int4"], 2, &["--quantize", "int4", "int8"]);
     assert_never_listens(&["--scheduler", "FlowMatchEulerDiscreteScheduler"], 2, &["--scheduler", "DDIMScheduler"]);

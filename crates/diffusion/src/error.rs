@@ -70,10 +70,6 @@ pub enum DiffusionError {
         max_pixels: usize,
     },
 
-    /// f16 on a CPU.
-    #[error("f16 cannot be computed on a CPU; use f32 or bf16")]
-    HalfPrecisionOnCpu,
-
     /// A prompt that means nothing to the model, or that its tokenizer cannot read.
     #[error("{0}")]
     Prompt(String),

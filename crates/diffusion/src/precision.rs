@@ -21,12 +21,18 @@ pub enum Precision {
 
 impl Precision {
     /// What a model is computed in on `device`.
+    ///
+    /// # Errors
+    /// If that is f16 on a CPU.
     pub fn dtype(self, device: &Device) -> Result<DType, DiffusionError> {
         match self {
             Self::Auto if device.is_cpu() => Ok(DType::F32),
             Self::Auto | Self::Bf16 => Ok(DType::BF16),
             Self::F32 => Ok(DType::F32),
-            Self::F16 if device.is_cpu() => Err(DiffusionError::HalfPrecisionOnCpu),
+            Self::F16 if device.is_cpu() => {
+                let reason = "is f16, which cannot be computed on a CPU; take f32 or bf16".to_owned();
+                Err(DiffusionError::Option { option: "dtype", reason })
+            }
             Self::F16 => Ok(DType::F16),
         }
     }

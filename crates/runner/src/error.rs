@@ -40,7 +40,7 @@ pub enum RunnerError {
         message: String,
     },
 
-    /// A device cannot be used.
+    /// A device is too small for a model.
     #[error("device {device}: {reason}")]
     Device {
         /// The device, as a command line names it.

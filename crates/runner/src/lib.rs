@@ -40,7 +40,7 @@ pub use engine::{Engine, EngineOptions};
 pub use error::RunnerError;
 pub use fair_share::{SharedUse, UsesByOwner};
 pub use model_info::ModelInfo;
-pub use pipeline::{DeviceSpec, LoadOptions, ParseDeviceError, Pipeline, PromptCacheStatistics, RunningImage};
+pub use pipeline::{DeviceSpec, LoadOptions, ParseDeviceError, Pipeline, Place, PromptCacheStatistics, RunningImage};
 pub use replicas::Replicas;
 pub use request::{
     BucketChoice, BucketPolicy, FinishedRequest, Hold, ImageRequest, ImageSpec, Owner, ParseBucketChoiceError,

@@ -7,7 +7,7 @@ use afterimage_checkpoint::ModelFolder;
 use crate::error::RunnerError;
 use crate::memory::LoadedDevice;
 use crate::model_info::ModelInfo;
-use crate::pipeline::{DeviceSpec, LoadOptions, Pipeline};
+use crate::pipeline::{DeviceSpec, LoadOptions, Pipeline, Place};
 use crate::request::Size;
 
 /// A model loaded onto every device it is to run on.
@@ -22,16 +22,24 @@ impl Replicas {
     /// # Errors
     /// If there is no device, one cannot be opened, or the folder holds no model this crate can run.
     pub fn load(folder: &ModelFolder, options: &LoadOptions, devices: &[DeviceSpec]) -> Result<Self, RunnerError> {
-        if devices.is_empty() {
+        Self::load_onto(folder, options, &options.open(devices)?)
+    }
+
+    /// The same onto devices that the options have [opened](LoadOptions::open).
+    ///
+    /// # Errors
+    /// If there is none, or the folder holds no model this crate can run.
+    pub fn load_onto(folder: &ModelFolder, options: &LoadOptions, places: &[Place]) -> Result<Self, RunnerError> {
+        if places.is_empty() {
             return Err(RunnerError::Options("an engine needs at least one device".to_owned()));
         }
-        let mut workers: Vec<(DeviceSpec, Arc<Pipeline>)> = Vec::with_capacity(devices.len());
-        for device in devices {
-            let pipeline = match workers.iter().find(|(loaded, _)| loaded == device) {
+        let mut workers: Vec<(DeviceSpec, Arc<Pipeline>)> = Vec::with_capacity(places.len());
+        for place in places {
+            let pipeline = match workers.iter().find(|(loaded, _)| *loaded == place.spec) {
                 Some((_, pipeline)) => Arc::clone(pipeline),
-                None => Arc::new(Pipeline::load(folder, &LoadOptions { device: *device, ..options.clone() })?),
+                None => Arc::new(Pipeline::load_onto(folder, options, place)?),
             };
-            workers.push((*device, pipeline));
+            workers.push((place.spec, pipeline));
         }
         Ok(Self { workers })
     }

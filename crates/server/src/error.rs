@@ -127,6 +127,9 @@ impl From<RunnerError> for ProgramError {
             RunnerError::LoadOption { option: "max_sequence_length", message } => {
                 Self::setting("max-sequence-length", message)
             }
+            RunnerError::LoadOption { option: "text_encoder_device", message } => {
+                Self::setting("text-encoder-device", message)
+            }
             RunnerError::LoadOption { option, message } | RunnerError::Memory { option, message } => {
                 Self::setting(option, message)
             }

@@ -25,13 +25,16 @@ pub enum DeviceSpec {
 pub struct ParseDeviceError(String);
 
 impl DeviceSpec {
-    /// The device itself.
-    pub(crate) fn open(self) -> Result<Device, RunnerError> {
+    /// The device itself, which `option` names.
+    pub(super) fn open(self, option: &'static str) -> Result<Device, RunnerError> {
         let ordinal = match self {
             Self::Cpu => return Ok(Device::Cpu),
             Self::Cuda(ordinal) => ordinal,
         };
-        open_cuda(ordinal).map_err(|reason| RunnerError::Device { device: self.to_string(), reason })
+        open_cuda(ordinal).map_err(|reason| {
+            let message = format!("it is {self}, which cannot be used: {reason}; cpu can always be");
+            RunnerError::LoadOption { option, message }
+        })
     }
 
     /// The device's memory, or as much of that as may be used; `weights` of it are loaded. `None` where the system does not say.
@@ -141,7 +144,7 @@ mod tests {
     #[test]
     #[cfg(not(feature = "cuda"))]
     fn a_gpu_wants_a_build_that_has_them() {
-        let message = DeviceSpec::Cuda(1).open().unwrap_err().to_string();
+        let message = DeviceSpec::Cuda(1).open("device").unwrap_err().to_string();
         assert!(message.contains("cuda:1") && message.contains("--features cuda"), "{message}");
     }
 
@@ -149,7 +152,10 @@ mod tests {
     #[test]
     #[cfg(feature = "cuda")]
     fn a_gpu_that_is_not_there_is_named_with_what_is_missing() {
-        let message = DeviceSpec::Cuda(63).open().unwrap_err().to_string();
-        assert!(message.starts_with("device cuda:63: ") && message.len() > 20, "{message}");
+        let message = DeviceSpec::Cuda(63).open("device").unwrap_err().to_string();
+        assert!(
+            message.starts_with("device: it is cuda:63, which cannot be used: ") && message.len() > 70,
+            "{message}"
+        );
     }
 }

@@ -13,9 +13,8 @@ use afterimage_diffusion::text::{EncoderSource, Offload, PromptLimit, Residency}
 use afterimage_diffusion::vae::Vae;
 use afterimage_diffusion::{DiffusionError, Precision};
 use afterimage_kernels::Isa;
-use candle_core::Device;
 
-use super::{DeviceSpec, Pipeline};
+use super::{DeviceSpec, Pipeline, Place};
 use crate::error::RunnerError;
 use crate::memory::{Bytes, Footprint, ran_out};
 use crate::model_info::ModelInfo;
@@ -48,32 +47,40 @@ pub struct LoadOptions {
 }
 
 impl Pipeline {
-    /// Loads a model folder onto a device.
+    /// Loads a model folder onto the options' device.
     ///
     /// # Errors
     /// If the device cannot be opened, or a file, a configuration key or a tensor is not what the model
     /// needs.
     pub fn load(folder: &ModelFolder, options: &LoadOptions) -> Result<Self, RunnerError> {
-        check_quantization(options)?;
-        let place = || folder.path().map_or(folder.id().to_owned(), |path| path.display().to_string());
+        let places = options.open(&[options.device])?;
+        Self::load_onto(folder, options, &places[0])
+    }
+
+    /// Loads a model folder onto a device that the options have [opened](LoadOptions::open), whichever they name.
+    ///
+    /// # Errors
+    /// If a file, a configuration key or a tensor is not what the model needs.
+    pub fn load_onto(folder: &ModelFolder, options: &LoadOptions, place: &Place) -> Result<Self, RunnerError> {
+        warn_of_slow_quantization(options.quantization);
+        let name = || folder.path().map_or(folder.id().to_owned(), |path| path.display().to_string());
         let (folder, loaded) = folder.counting();
-        let pipeline = without_panic(|| Self::load_unguarded(&folder, options))
-            .unwrap_or_else(|what| Err(CheckpointError::weights(place(), what).into()));
-        let text_encoders_are_here = options.text_encoder_device.is_none_or(|device| device == options.device);
+        let pipeline = without_panic(|| Self::load_unguarded(&folder, options, place))
+            .unwrap_or_else(|what| Err(CheckpointError::weights(name(), what).into()));
+        let text_encoders_are_here = options.text_encoder_device.is_none_or(|device| device == place.spec);
         let footprint = Footprint::of_weights(&loaded, text_encoders_are_here);
         match pipeline {
             Ok(pipeline) => Ok(Self { footprint, ..pipeline }),
-            Err(error) => Err(of_memory(error, options.device, &footprint)),
+            Err(error) => Err(of_memory(error, place.spec, &footprint)),
         }
     }
 
-    fn load_unguarded(folder: &ModelFolder, options: &LoadOptions) -> Result<Self, RunnerError> {
-        let device = options.device.open()?;
-        let dtype = options.precision.dtype(&device)?;
+    fn load_unguarded(folder: &ModelFolder, options: &LoadOptions, place: &Place) -> Result<Self, RunnerError> {
+        let (device, dtype) = (place.device.clone(), place.dtype);
         let index = Arc::new(ModelIndex::read(folder)?);
         let entry = entry_of(&index)?;
         let residency = Arc::<Residency>::default();
-        let text_encoders = text_encoders(folder, &index, options, &device, &residency)?;
+        let text_encoders = text_encoders(folder, &index, options, place, &residency);
         let vae = Vae::load(folder, &index, entry.vae, dtype, &device)?;
         let schedulers = schedulers_of(folder, &index)?;
         let parts = FamilyParts {
@@ -122,33 +129,21 @@ impl Pipeline {
             learns_variance: facts.out_channels == 2 * facts.latent_channels,
             info,
             residency,
-            device_spec: options.device,
+            device_spec: place.spec,
             device,
             footprint: Footprint::default(),
         })
     }
 }
 
-/// Quantised matrices have kernels on the CPU only, which are fast where it multiplies integers of 8 bits.
-fn check_quantization(options: &LoadOptions) -> Result<(), RunnerError> {
-    if options.quantization == Quantization::None {
-        return Ok(());
-    }
-    if options.device != DeviceSpec::Cpu {
-        let message = format!(
-            "it is int8, which is for the CPU, and the model is loaded onto {}; leave it out, and take weights in fp8 or GGUF to \
-             save memory",
-            options.device
-        );
-        return Err(RunnerError::LoadOption { option: "quantize", message });
-    }
-    if !Isa::current().multiplies_int8() {
+/// Quantised matrices are fast where the CPU multiplies integers of 8 bits.
+fn warn_of_slow_quantization(quantization: Quantization) {
+    if quantization != Quantization::None && !Isa::current().multiplies_int8() {
         tracing::warn!(
             cpu = %Isa::current(),
             "int8 saves memory here and costs time, up to three times as much: it is faster on CPUs with VNNI only"
         );
     }
-    Ok(())
 }
 
 /// Says what was there already, where a device had no memory left.
@@ -183,22 +178,18 @@ fn text_encoders(
     folder: &ModelFolder,
     index: &Arc<ModelIndex>,
     options: &LoadOptions,
-    device: &Device,
+    place: &Place,
     residency: &Arc<Residency>,
-) -> Result<EncoderSource, RunnerError> {
-    let own_device = match options.text_encoder_device {
-        Some(spec) if spec != options.device => spec.open()?,
-        _ => device.clone(),
-    };
-    Ok(EncoderSource {
+) -> EncoderSource {
+    EncoderSource {
         folder: folder.clone(),
         index: Arc::clone(index),
-        dtype: options.precision.dtype(&own_device)?,
-        device: own_device,
-        states_device: device.clone(),
-        states_dtype: options.precision.dtype(device)?,
+        dtype: place.encoder_dtype,
+        device: place.encoder_device.clone(),
+        states_device: place.device.clone(),
+        states_dtype: place.dtype,
         offloaded_by: (options.offload == Offload::TextEncoders).then(|| Arc::clone(residency)),
-    })
+    }
 }
 
 fn schedulers_of(folder: &ModelFolder, index: &ModelIndex) -> Result<SchedulerConfig, RunnerError> {

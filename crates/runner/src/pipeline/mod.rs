@@ -8,6 +8,7 @@
 mod ahead;
 mod device_spec;
 mod load;
+mod place;
 mod prompt_cache;
 mod running_image;
 mod step;
@@ -33,6 +34,7 @@ use crate::request::{ImageSpec, RgbImage, Size};
 use ahead::ModulationsAhead;
 pub use device_spec::{DeviceSpec, ParseDeviceError};
 pub use load::LoadOptions;
+pub use place::Place;
 pub use prompt_cache::PromptCacheStatistics;
 pub(crate) use prompt_cache::{PromptCache, PromptText};
 pub use running_image::RunningImage;

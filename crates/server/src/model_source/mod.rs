@@ -32,12 +32,15 @@ impl ModelSource {
 
     /// Finds and loads the model. Blocks.
     pub(crate) fn load(&self, device: DeviceSpec) -> Result<Pipeline, RunnerError> {
-        Pipeline::load(&self.folder()?, &LoadOptions { device, ..self.options.clone() })
+        // A device that is not there is no reason to download anything.
+        let places = self.options.open(&[device])?;
+        Pipeline::load_onto(&self.folder()?, &self.options, &places[0])
     }
 
     /// Finds the model and loads it onto every device.
     pub(crate) fn load_onto(&self, devices: &[DeviceSpec]) -> Result<Replicas, RunnerError> {
-        Replicas::load(&self.folder()?, &self.options, devices)
+        let places = self.options.open(devices)?;
+        Replicas::load_onto(&self.folder()?, &self.options, &places)
     }
 
     fn folder(&self) -> Result<ModelFolder, RunnerError> {

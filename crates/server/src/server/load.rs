@@ -23,7 +23,7 @@ pub(super) fn load(
     cache: &CacheDefaults,
 ) -> Result<(Engine, Option<CacheProfile>), ProgramError> {
     let started = Instant::now();
-    let replicas = model.load_onto(devices).map_err(too_many_pixels)?;
+    let replicas = model.load_onto(devices).map_err(of_loading)?;
     let profile = auto_cache::profile_of(replicas.info())?;
     let options = Engine::within_memory(&replicas, options)?;
     check_defaults(&replicas, &options, cache, model)?;
@@ -48,6 +48,14 @@ pub(crate) fn check_sizes(buckets: &[Size], max_pixels: usize) -> Result<(), Pro
     match buckets.iter().find(|size| size.pixels() > max_pixels) {
         Some(size) => Err(too_many_pixels(RunnerError::TooManyPixels { size: *size, max_pixels })),
         None => Ok(()),
+    }
+}
+
+/// A server has several devices.
+fn of_loading(error: RunnerError) -> ProgramError {
+    match error {
+        RunnerError::LoadOption { option: "device", message } => ProgramError::setting("devices", message),
+        other => too_many_pixels(other),
     }
 }
 
