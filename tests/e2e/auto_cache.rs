@@ -124,6 +124,23 @@ fn without_a_fitting_measurement_there_is_no_cache_and_the_answer_says_so() {
 }
 
 #[test]
+fn a_setting_is_chosen_that_was_measured_in_the_precision_of_the_model() {
+    let mut profile = profile();
+    let mut case = profile["cases"][0].clone();
+    case["measured_on"]["dtype"] = json!("bf16");
+    case["settings"].as_array_mut().unwrap().remove(0);
+    profile["cases"].as_array_mut().unwrap().push(case);
+    let (_folder, model) = model_with(&profile);
+    for (dtype, psnr) in [("f32", 25.5), ("bf16", 31.0)] {
+        let answer = serve(&model, &["--dtype", dtype]).generate(&request(&json!({"cache_config": {"min_psnr": 20}})));
+        let choice = &answer["cache"]["auto"];
+        assert_eq!((&choice["outcome"], &choice["measured_on"]["dtype"]), (&json!("chosen"), &json!(dtype)));
+        assert_eq!(choice["setting"]["psnr_db"]["p05"], psnr, "{dtype}");
+        assert_eq!(answer.get("warnings"), None, "{answer}");
+    }
+}
+
+#[test]
 fn the_model_card_has_the_profile_without_its_prompts() {
     let (_folder, model) = model_with(&profile());
     let server = serve(&model, &["--cache-backend", "auto"]);

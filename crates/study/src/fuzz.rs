@@ -15,7 +15,8 @@ pub fn cache_profile(bytes: &[u8]) {
         // A floor that is the setting's own is held by it, or by a faster one.
         for setting in case.settings.iter().filter(|setting| setting.speedup() > 1.0) {
             let floor = Floor::of_psnr(setting.psnr_db().p05);
-            let (_, chosen) = profile.choose(case.key(), floor).expect("the setting itself holds it");
+            let (_, chosen) =
+                profile.choose(case.key(), &case.measured_on.dtype, floor).expect("the setting itself holds it");
             assert!(chosen.speedup() >= setting.speedup());
         }
     }

@@ -5,6 +5,8 @@
 
 mod card;
 
+use std::collections::HashSet;
+
 use afterimage_cache::CacheConfig;
 use afterimage_runner::{
     CACHE_PROFILE_FILE, Engine, ImageRequest, ImageSpec, ModelInfo, PlannedRequest, RequestError, RequestWarning,
@@ -113,7 +115,7 @@ fn choose(
     let Some(profile) = profile else {
         return none(AutoOutcome::NoProfile, format!("this model has no {CACHE_PROFILE_FILE}"));
     };
-    match profile.choose(key, floor) {
+    match profile.choose(key, dtype, floor) {
         Ok((case, setting)) => {
             let choice = AutoChoice {
                 floor,
@@ -133,8 +135,13 @@ fn choose(
 }
 
 fn no_case(profile: &CacheProfile, key: CaseKey) -> String {
-    let mut cases: Vec<_> = profile.cases().iter().take(MOST_NAMED).map(|case| case.key().to_string()).collect();
-    match profile.cases().len() {
+    // Once, however many precisions they were measured in.
+    let mut cases: Vec<_> = profile.cases().iter().map(|case| case.key().to_string()).collect();
+    let mut named = HashSet::new();
+    cases.retain(|case| named.insert(case.clone()));
+    let all = cases.len();
+    cases.truncate(MOST_NAMED);
+    match all {
         0 => cases.push("nothing".to_owned()),
         all if all > MOST_NAMED => cases.push(format!("{} more", all - MOST_NAMED)),
         _ => {}

@@ -1,4 +1,5 @@
-//! What settings were measured under: they hold for this scheduler and this number of steps, and for no other.
+//! What settings were measured under: they hold for this scheduler and this number of steps, and for no other. In another
+//! precision pictures, and what caching changes in them, are much the same.
 
 use std::fmt;
 
@@ -20,7 +21,7 @@ const MAX_SECONDS: f64 = 2_592_000.0;
 /// Prompts and seeds that are kept to say what was measured.
 const MAX_LISTED: usize = 4096;
 
-/// The settings of one scheduler and number of steps.
+/// The settings of one scheduler and number of steps, in one precision.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ProfileCase {
@@ -37,7 +38,8 @@ pub struct ProfileCase {
     pub settings: Vec<ProfileSetting>,
 }
 
-/// Where the numbers of a case come from. Only told: the settings are used on other devices and sizes too.
+/// Where the numbers of a case come from. Settings are used on other devices and sizes too; of cases that differ in
+/// their precision, a model gets that of its own.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct MeasuredOn {
@@ -47,7 +49,7 @@ pub struct MeasuredOn {
     pub model: String,
     /// `cpu` or `cuda:N`.
     pub device: String,
-    /// Precision of weights and activations.
+    /// Precision of weights and activations, as [`ModelInfo::precision`](afterimage_runner::ModelInfo::precision) has it.
     pub dtype: String,
     /// `WIDTHxHEIGHT`.
     pub size: String,
@@ -76,7 +78,7 @@ impl MeasuredOn {
     }
 }
 
-/// What tells cases apart.
+/// What a request wants of a case; the settings of others are not for it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CaseKey {
     /// The scheduler.
@@ -109,10 +111,15 @@ impl fmt::Display for CaseKey {
 }
 
 impl ProfileCase {
-    /// What tells it from others.
+    /// Whom it is for.
     pub fn key(&self) -> CaseKey {
         let Self { scheduler, num_inference_steps, guidance, .. } = *self;
         CaseKey { scheduler, num_inference_steps, guidance }
+    }
+
+    /// Whether the other takes its place in a profile.
+    pub(super) fn is_measured_again_by(&self, other: &Self) -> bool {
+        self.key() == other.key() && self.measured_on.dtype == other.measured_on.dtype
     }
 
     /// The key at fault, and why.

@@ -1,8 +1,8 @@
 //! What was measured of a model's cache settings, as kept beside its weights: `cache_profile.json`.
 //!
-//! A profile has a case for a scheduler and a number of steps, with guidance or without; a case has settings, each with how
-//! much faster it made pictures there and how alike they were to the uncached ones. Who wants pictures that are alike
-//! to some degree, a [`Floor`], gets the fastest setting of the case of which 19 of 20 pictures were.
+//! A profile has a case for a scheduler and a number of steps, with guidance or without, in one precision; a case has
+//! settings, each with how much faster it made pictures there and how alike they were to the uncached ones. Who wants
+//! pictures that are alike to some degree, a [`Floor`], gets the fastest setting of the case of which 19 of 20 pictures were.
 //!
 //! A file may come from strangers: it is read within bounds, nothing in it is ignored, and what is wrong is named by its
 //! key.
@@ -89,9 +89,11 @@ impl CacheProfile {
         &self.cases
     }
 
-    /// The case of a request.
-    pub fn case(&self, key: CaseKey) -> Option<&ProfileCase> {
-        self.cases.iter().find(|case| case.key() == key)
+    /// The case of a request to a model in a precision; where none was measured in that, the first of another.
+    pub fn case(&self, key: CaseKey, dtype: &str) -> Option<&ProfileCase> {
+        let mut cases = self.cases.iter().filter(|case| case.key() == key);
+        let first = cases.clone().next();
+        cases.find(|case| case.measured_on.dtype == dtype).or(first)
     }
 
     /// Adds a newly measured case; returns how many settings it has then. Of an older one the settings stay that were measured
@@ -101,8 +103,7 @@ impl CacheProfile {
     /// # Errors
     /// If there is no room for another case.
     pub fn put(&mut self, mut case: ProfileCase) -> Result<usize, ProfileError> {
-        let key = case.key();
-        let place = self.cases.iter().position(|old| old.key() == key);
+        let place = self.cases.iter().position(|old| old.is_measured_again_by(&case));
         if let Some(old) = place.map(|place| &self.cases[place]) {
             if old.measured_on.is_comparable_to(&case.measured_on) {
                 let is_new = |setting: &&ProfileSetting| case.settings.iter().all(|other| !other.is_same_as(setting));
@@ -149,8 +150,13 @@ impl CacheProfile {
         for (index, case) in self.cases.iter().enumerate() {
             let at = |key: &str, message: String| ProfileError::at(format!("cases[{index}].{key}"), message);
             case.check().map_err(|(key, message)| at(key, message))?;
-            if let Some(first) = self.cases[..index].iter().position(|other| other.key() == case.key()) {
-                let message = format!("{} is also that of cases[{first}]; a case comes once", case.key());
+            if let Some(first) = self.cases[..index].iter().position(|other| other.is_measured_again_by(case)) {
+                let ProfileCase { measured_on, .. } = case;
+                let message = format!(
+                    "{} in {} is also that of cases[{first}]; a case comes once",
+                    case.key(),
+                    measured_on.dtype
+                );
                 return Err(at("scheduler", message));
             }
         }

@@ -45,7 +45,7 @@ fn what_is_written_is_read() {
 #[test]
 fn the_fastest_setting_that_holds_the_floor_is_chosen() {
     let profile = read(&file()).unwrap();
-    let speedup = |floor: Floor| profile.choose(DDIM, floor).map(|(_, setting)| setting.speedup());
+    let speedup = |floor: Floor| profile.choose(DDIM, "f32", floor).map(|(_, setting)| setting.speedup());
     assert_eq!(speedup(Floor::of_psnr(30.0)), Ok(2.4));
     assert_eq!(speedup(Floor::of_psnr(31.0)), Ok(2.4));
     assert_eq!(speedup(Floor::of_psnr(0.0)), Ok(2.6));
@@ -58,7 +58,7 @@ fn the_fastest_setting_that_holds_the_floor_is_chosen() {
         CaseKey { guidance: false, ..DDIM },
         CaseKey { scheduler: SchedulerKind::Ddpm, ..DDIM },
     ] {
-        assert_eq!(profile.choose(other, Floor::of_psnr(0.0)).map(drop), Err(NoSetting::NoCase));
+        assert_eq!(profile.choose(other, "f32", Floor::of_psnr(0.0)).map(drop), Err(NoSetting::NoCase));
     }
 }
 
@@ -92,6 +92,30 @@ fn a_case_that_is_measured_again_replaces_the_old_one() {
     assert_eq!(profile.put(slow(&case)), Ok(0), "what was measured again and is slow goes");
     assert_eq!(profile.put(slow(&ProfileCase { num_inference_steps: 30, ..case })), Ok(0));
     assert_eq!(profile.cases().len(), 2, "a case without settings is none");
+}
+
+#[test]
+fn precisions_stand_beside_each_other() {
+    let mut profile = read(&file()).unwrap();
+    let mut case = profile.cases()[0].clone();
+    case.settings.truncate(1);
+    for dtype in ["f32, int8", "bf16"] {
+        case.measured_on.dtype = dtype.to_owned();
+        assert_eq!(profile.put(case.clone()), Ok(1), "{dtype}");
+    }
+    let profile = CacheProfile::from_json(&profile.to_json().unwrap()).unwrap();
+    assert_eq!(profile.cases().iter().map(|case| case.settings.len()).collect::<Vec<_>>(), [4, 1, 1]);
+
+    let chosen = |dtype: &str| profile.choose(DDIM, dtype, Floor::of_psnr(0.0)).unwrap();
+    for dtype in ["f32", "f32, int8", "bf16"] {
+        assert_eq!(chosen(dtype).0.measured_on.dtype, dtype);
+    }
+    assert_eq!(chosen("f16").0.measured_on.dtype, "f32", "the first, where nothing was measured in the model's own");
+    assert_eq!(
+        profile.choose(DDIM, "bf16", Floor::of_psnr(45.0)).map(drop),
+        Err(NoSetting::FloorNotHeld),
+        "what was measured in the model's precision counts"
+    );
 }
 
 #[test]
@@ -152,7 +176,10 @@ fn nothing_is_missing_doubled_or_unknown() {
     let case = doubled["cases"][0].clone();
     doubled["cases"].as_array_mut().unwrap().push(case);
     let message = read(&doubled).unwrap_err().to_string();
-    assert!(message.starts_with("`cases[1].scheduler`: DDIMScheduler at 50 steps with guidance is also"), "{message}");
+    assert!(
+        message.starts_with("`cases[1].scheduler`: DDIMScheduler at 50 steps with guidance in f32 is also"),
+        "{message}"
+    );
 }
 
 #[test]

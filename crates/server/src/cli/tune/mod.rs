@@ -109,7 +109,8 @@ impl TuneArgs {
         let kept = profile.map_or(Ok(()), |profile| {
             let (path, count) = profile.add(self.case(&tuned, &tuning, &image))?;
             let settings = if count == 1 { "setting" } else { "settings" };
-            terminal::note(format!("{} has {count} {settings} for {}", path.display(), CaseKey::of(&image)));
+            let (path, key, dtype) = (path.display(), CaseKey::of(&image), tuned.report.dtype);
+            terminal::note(format!("{path} has {count} {settings} for {key} in {dtype}"));
             Ok(())
         });
         let winner = tuned.winners.into_iter().next().unwrap_or(Err(Missed::Untried));
