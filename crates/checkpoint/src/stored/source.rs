@@ -39,6 +39,11 @@ impl Source {
         Self { path: PathBuf::from(name), len: bytes.len() as u64, content: Content::Memory(bytes) }
     }
 
+    /// The file, or what stands for it.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// Length in bytes, as it was when the source was opened.
     pub(crate) fn len(&self) -> u64 {
         self.len

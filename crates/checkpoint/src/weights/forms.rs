@@ -6,6 +6,7 @@
 //! single file. `tests/reference/weight_forms.py` recorded what they take.
 
 use std::collections::BTreeSet;
+use std::path::Path;
 
 /// How a weight file is encoded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -123,9 +124,29 @@ pub fn is_variant(name: &str) -> bool {
     !name.is_empty() && !is_shard && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-".contains(&byte))
 }
 
+/// Of a file with one shard of several weights: which it is, and of how many, by its name.
+pub(super) fn shard(file: &Path) -> Option<(usize, usize)> {
+    let (rest, count) = file.file_stem()?.to_str()?.rsplit_once("-of-")?;
+    let (_, index) = rest.rsplit_once('-')?;
+    let number = |digits: &str| digits.bytes().all(|byte| byte.is_ascii_digit()).then(|| digits.parse().ok())?;
+    Some((number(index)?, number(count)?)).filter(|(_, count)| *count > 1)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn shards_are_known_by_their_names() {
+        let of = |name: &str| shard(Path::new(name));
+        assert_eq!(of("/m/diffusion_pytorch_model-00002-of-00003.safetensors"), Some((2, 3)));
+        assert_eq!(of("model.fp16-1-of-2.safetensors"), Some((1, 2)));
+        for name in
+            ["model-00001-of-00001.safetensors", "best-of-2.safetensors", "a-1-of-many.safetensors", "-of-2", ""]
+        {
+            assert_eq!(of(name), None, "{name}");
+        }
+    }
 
     #[test]
     fn variants_are_told_from_shards_and_from_other_files() {

@@ -5,6 +5,7 @@ use std::slice;
 use std::sync::Arc;
 
 use super::files::{self, Described};
+use super::forms::shard;
 use super::{Weights, whole};
 use crate::CheckpointError;
 use crate::formats::gguf::{self, GgufFacts};
@@ -63,11 +64,19 @@ impl Weights {
     }
 }
 
-/// All tensors of a file, scales of fp8 weights among them, and what it says of them.
+/// All tensors of a file that is whole, scales of fp8 weights among them, and what it says of them.
 pub(crate) fn tensors_in(source: &Source) -> Result<(Vec<(String, StoredTensor)>, GgufFacts), CheckpointError> {
     if gguf::is_gguf(source)? {
         let file = gguf::open(source)?;
         return Ok((file.tensors, file.facts));
+    }
+    // Their scales may be in another, so not even a shard with all weights is the whole.
+    if let Some((number, count)) = shard(source.path()) {
+        return Err(source.damaged(format!(
+            "by its name it is shard {number} of {count}, and the others are missing, which have the rest of the tensors; \
+             shards are read together in a model folder, as the folder of their component with its `.safetensors.index.json`: \
+             give that folder as --model, or one file that holds all"
+        )));
     }
     Ok((safetensors::tensors(source)?, GgufFacts::default()))
 }

@@ -134,6 +134,20 @@ fn what_is_given_for_a_text_encoder_or_a_vae_is_named() {
     assert!(error.ends_with("it holds a FLUX transformer, but config.json describes a AutoencoderKL"), "{error}");
 }
 
+/// The first shard may have all the weights, and the second their scales, without which they would be noise.
+#[test]
+fn a_shard_is_not_taken_for_the_whole() {
+    let place = tempfile::tempdir().unwrap();
+    let shard = place.path().join("diffusion_pytorch_model-00001-of-00002.safetensors");
+    fs::copy(fixture("sd3.5.safetensors"), &shard).unwrap();
+    let error = error_of(&shard, SD3);
+    assert!(error.starts_with(&shard.display().to_string()), "{error}");
+    assert!(error.contains("it is shard 1 of 2, and the others are missing"), "{error}");
+    let only = place.path().join("diffusion_pytorch_model-00001-of-00001.safetensors");
+    fs::rename(&shard, &only).unwrap();
+    assert!(Weights::open_file(&only, folder_of(SD3).path()).is_ok());
+}
+
 #[test]
 fn another_family_is_named() {
     let error = error_of(&fixture("flux-dev.gguf"), SD3);
