@@ -24,6 +24,10 @@ use crate::simd::{Kernel, MOST_LANES, Simd};
 
 /// The largest integer that stands for a value.
 const LARGEST: f32 = 127.0;
+/// Of rows without a larger value [`LARGEST`] by that value may be infinite. Such rows are taken [`LIFT`] times as large.
+const SMALL: f32 = 1.0 / LIFT;
+/// 2^100, so that no value changes but in its exponent.
+const LIFT: f32 = (1u128 << 100) as f32;
 /// What activations are stored too large by.
 const OFFSET: u8 = 128;
 /// Inputs up to which no sum of products is beyond 32 bits.
@@ -212,12 +216,15 @@ impl<T: Value> Kernel for Quantize<'_, T> {
         for ((values, narrow), factor) in rows.zip(factors) {
             let largest = largest::<S, T>(simd, values);
             *factor = largest / LARGEST;
-            let scale = simd.splat(if largest > 0.0 { LARGEST / largest } else { 0.0 });
+            let is_small = largest < SMALL;
+            let lifted = if is_small { largest * LIFT } else { largest };
+            let scale = simd.splat(if largest > 0.0 { LARGEST / lifted } else { 0.0 });
             for start in (0..inputs).step_by(S::COUNT) {
+                let lanes = load::<S, T>(simd, values, start);
+                let lanes = if is_small { simd.mul(lanes, simd.splat(LIFT)) } else { lanes };
                 // SAFETY: registers that begin before the last input end before the next row.
                 unsafe {
-                    let lanes = simd.mul(load::<S, T>(simd, values, start), scale);
-                    simd.store_offset_bytes(lanes, narrow.as_mut_ptr().add(start));
+                    simd.store_offset_bytes(simd.mul(lanes, scale), narrow.as_mut_ptr().add(start));
                 }
             }
         }

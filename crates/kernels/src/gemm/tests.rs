@@ -207,6 +207,29 @@ fn products_of_integers_are_those_of_rounded_values() {
     }
 }
 
+/// What is multiplied is divided by a power of two and what it is multiplied by multiplied by another, so all that may
+/// differ is the factor of the small rows, which has 17 bits where it is below the normal numbers.
+#[test]
+fn rows_of_the_smallest_numbers_are_quantised_as_others_are() {
+    let sizes = Sizes { rows: 5, outputs: 5, inputs: 40 };
+    let sixty_fourths =
+        |seed: f32| -> Vec<f32> { values(5 * 40, seed).iter().map(|value| (value * 64.0).round() / 64.0).collect() };
+    let times =
+        |values: &[f32], power: i32| -> Vec<f32> { values.iter().map(|value| value * 2f32.powi(power)).collect() };
+    let (a, b) = (sixty_fourths(0.3), sixty_fourths(0.7));
+    for isa in sets() {
+        let multiply = |a: &[f32], b: &[f32]| product(isa, a, sizes, &packed_int8(isa, b, 5, 40), &Epilogue::default());
+        let expected = times(&multiply(&a, &b), -20);
+        for (a_power, b_power) in [(-120, 100), (-125, 105), (100, -120), (105, -125)] {
+            let found = multiply(&times(&a, a_power), &times(&b, b_power));
+            for (found, expected) in found.iter().zip(&expected) {
+                let difference = (found - expected).abs();
+                assert!(difference <= 2f32.powi(-17) * expected.abs(), "{isa}: {found} for {expected}, {a_power}");
+            }
+        }
+    }
+}
+
 #[test]
 fn a_value_that_is_no_number_makes_its_row_none_and_no_other() {
     let sizes = Sizes { rows: 3, inputs: 40, outputs: 5 };
