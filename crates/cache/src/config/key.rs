@@ -208,8 +208,7 @@ impl Key {
 
     /// The entries of a list, which is as long as it may be.
     fn entries<'a>(&self, value: &'a Value, length: Length, right: &str) -> Result<&'a [Value], ConfigError> {
-        let items = value.as_array().filter(|items| !items.is_empty() || length.least == 0);
-        let items = items.ok_or_else(|| self.refusal(value, right))?;
+        let items = value.as_array().ok_or_else(|| self.refusal(value, right))?;
         if (length.least..=length.most).contains(&items.len()) {
             return Ok(items);
         }
@@ -307,7 +306,7 @@ mod tests {
                 json!("c"),
                 "`k` is \"c\"; it must be one of \"a\", \"b\"",
             ),
-            (list, json!([]), "`k` is []; it must be a list of integers of at least 1"),
+            (list, json!([]), "`k` has 0 numbers; it must have 1 to 3"),
             (
                 Values::Counts { least: 0, most: Some(1), length: few },
                 json!([2]),
@@ -316,7 +315,7 @@ mod tests {
             (list, json!([1, 2, 3, 4]), "`k` has 4 numbers; it must have 1 to 3"),
             (five, json!([1, 2]), "`k` has 2 numbers; it must have 5"),
             (ratios, json!([1, 0]), "`k` is 0; it must be a list of numbers above 0"),
-            (ratios, json!([]), "`k` is []; it must be a list of numbers"),
+            (ratios, json!([]), "`k` has 0 numbers; it must have 1 to 3"),
             (ratios, json!([1, "x"]), "`k` is [1,\"x\"]; it must be a list of numbers"),
             (ratios, json!([1, 1, 1, 1]), "`k` has 4 numbers; it must have 1 to 3"),
         ] {

@@ -101,6 +101,12 @@ pub(super) fn euler_sigmas(config: &SchedulerConfig, schedule: &Schedule) -> Res
         }
         // 0 is no terminal in diffusers.
         if terminal > 0.0 {
+            if schedule.steps == 1 {
+                return Err(DiffusionError::InferenceSteps(format!(
+                    "num_inference_steps is 1; the model's scheduler_config.json has a shift_terminal, {terminal}, at which noise \
+                     levels end that begin at 1, so it takes at least 2 steps"
+                )));
+            }
             levels.stretch(terminal);
         }
     }
@@ -246,6 +252,27 @@ mod tests {
         }
         let fixed = SchedulerConfig::from_json(r#"{"shift": 3.0}"#).unwrap();
         assert_eq!(euler_sigmas(&fixed, &schedule(1024, 2)).unwrap(), [1.0, 0.75, 0.0]);
+    }
+
+    /// diffusers divides 0 by 0 there.
+    #[test]
+    fn a_single_step_cannot_both_begin_and_end() {
+        let sigmas = |keys: &str, steps, sigmas| {
+            euler_sigmas(&SchedulerConfig::from_json(keys).unwrap(), &Schedule { sigmas, ..Schedule::new(steps) })
+        };
+        let keys = r#"{"shift_terminal": 0.02}"#;
+        for kind in [FlowSigmas::Even, FlowSigmas::Scheduler] {
+            let error = sigmas(keys, 1, kind).unwrap_err();
+            assert!(matches!(error, DiffusionError::InferenceSteps(_)), "{error:?}");
+            let message = error.to_string();
+            assert!(
+                message.starts_with("num_inference_steps is 1; ") && message.contains("shift_terminal"),
+                "{message}"
+            );
+            assert!(message.ends_with("at least 2 steps"), "{message}");
+            assert!((sigmas(keys, 2, kind).unwrap()[1] - 0.02).abs() < 1e-6);
+        }
+        assert_eq!(sigmas("{}", 1, FlowSigmas::Even).unwrap(), [1.0, 0.0]);
     }
 
     #[test]
