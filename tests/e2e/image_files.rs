@@ -93,6 +93,18 @@ fn a_png_says_what_made_it() {
     assert!(tag.1.starts_with("DBCache_F1B0_W4I1M0MC3_R0.24"), "{tag:?}");
     let config = texts.iter().find(|(keyword, _)| keyword == "cache_config").unwrap();
     assert_eq!(serde_json::from_str::<Value>(&config.1).unwrap(), response["cache"]["config"]);
+    assert!(texts.iter().all(|(keyword, _)| !["dtype", "quantize"].contains(&keyword.as_str())), "{texts:?}");
+}
+
+#[test]
+fn a_png_says_what_else_than_f32_it_was_computed_in() {
+    let server = Server::start(&["--dtype", "bf16", "--quantize", "int8"]);
+    let response = server.generate(&request(json!({"num_inference_steps": 2})));
+    let texts = texts(&file_of(&response["data"][0]));
+    for keyword in ["dtype", "quantize"] {
+        let text = response["timings"][keyword].as_str().unwrap().to_owned();
+        assert!(texts.contains(&(keyword.to_owned(), text)), "{keyword}: {texts:?}");
+    }
 }
 
 #[test]

@@ -1,7 +1,9 @@
 //! What made a picture, kept inside its file.
 
-use afterimage_cache::CacheReport;
-use afterimage_runner::PlannedRequest;
+use afterimage_runner::{FinishedRequest, PlannedRequest, Quantization};
+
+/// The precision that is not named.
+const USUAL_DTYPE: &str = "f32";
 
 /// The settings that reproduce the pictures of a request, without what differs between them.
 #[derive(Debug, Clone, PartialEq)]
@@ -18,6 +20,8 @@ pub(crate) struct ImageMetadata {
     cache_backend: &'static str,
     /// Every key in force, as JSON; `None` without a cache.
     cache_config: Option<String>,
+    dtype: &'static str,
+    quantization: Quantization,
 }
 
 /// The settings that reproduce one picture.
@@ -49,13 +53,16 @@ impl ImageMetadata {
             scheduler: spec.scheduler.as_str(),
             cache_backend: "none",
             cache_config: None,
+            dtype: USUAL_DTYPE,
+            quantization: Quantization::None,
         }
     }
 
     /// Adds what is only known of a finished request.
-    pub(super) fn with_cache(self, report: &CacheReport) -> Self {
-        let config = (!report.config.is_empty()).then(|| serde_json::Value::from(report.config.clone()).to_string());
-        Self { cache_backend: report.backend, cache_config: config, ..self }
+    pub(super) fn with_finished(self, finished: &FinishedRequest) -> Self {
+        let FinishedRequest { cache, dtype, quantization, .. } = finished;
+        let config = (!cache.config.is_empty()).then(|| serde_json::Value::from(cache.config.clone()).to_string());
+        Self { cache_backend: cache.backend, cache_config: config, dtype, quantization: *quantization, ..self }
     }
 
     /// Adds what is one picture's own.
@@ -65,7 +72,8 @@ impl ImageMetadata {
 }
 
 impl PictureMetadata<'_> {
-    /// Keywords and texts. Keywords are the request's fields, but for PNG's own `Software`.
+    /// Keywords and texts. Keywords are the request's fields, but for PNG's own `Software`, and what the server computes in,
+    /// where that is not what pictures equal diffusers' in.
     pub(super) fn entries(&self) -> Vec<(&'static str, String)> {
         let Self { request, seed, cache_tag } = self;
         let mut entries = vec![
@@ -82,6 +90,8 @@ impl PictureMetadata<'_> {
         entries.extend(request.negative_prompt.clone().map(|text| ("negative_prompt", text)));
         entries.extend(request.cache_config.clone().map(|config| ("cache_config", config)));
         entries.extend(cache_tag.map(|tag| ("cache_tag", tag.to_owned())));
+        entries.extend((request.dtype != USUAL_DTYPE).then(|| ("dtype", request.dtype.to_owned())));
+        entries.extend(request.quantization.name().map(|name| ("quantize", name.to_owned())));
         entries
     }
 }
@@ -99,6 +109,8 @@ impl ImageMetadata {
             scheduler: "DDIMScheduler",
             cache_backend: "cache_dit",
             cache_config: Some("{}".to_owned()),
+            dtype: "bf16",
+            quantization: Quantization::Int8,
         }
     }
 }

@@ -12,7 +12,7 @@ pub(crate) fn picture_files(
     encoding: ImageEncoding,
     metadata: Option<ImageMetadata>,
 ) -> impl Iterator<Item = Result<Vec<u8>, EncodeError>> {
-    let metadata = metadata.map(|metadata| metadata.with_cache(&finished.cache));
+    let metadata = metadata.map(|metadata| metadata.with_finished(finished));
     finished.images.iter().enumerate().map(move |(index, image)| {
         let cache_tag = finished.cache.images.get(index).and_then(|image| image.tag.as_deref());
         let metadata = metadata.as_ref().map(|metadata| metadata.of_picture(finished.seeds.of(index), cache_tag));

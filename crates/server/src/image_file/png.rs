@@ -64,6 +64,8 @@ mod tests {
         let chunks = &reader.info().utf8_text;
         let read: Vec<_> = chunks.iter().map(|chunk| (&*chunk.keyword, chunk.get_text().unwrap())).collect();
         assert_eq!(read, metadata.entries());
-        assert!(read.contains(&("prompt", "red apple \u{1f34e}".to_owned())));
+        for (keyword, text) in [("prompt", "red apple \u{1f34e}"), ("dtype", "bf16"), ("quantize", "int8")] {
+            assert!(read.contains(&(keyword, text.to_owned())), "{keyword}");
+        }
     }
 }
