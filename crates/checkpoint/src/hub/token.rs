@@ -4,6 +4,11 @@ use std::fmt;
 use std::io::ErrorKind;
 use std::path::Path;
 
+use crate::plain_file;
+
+/// Tokens have some tens of bytes.
+const MAX_FILE_BYTES: u64 = 64 << 10;
+
 /// An access token for private and gated models, if there is one.
 #[derive(Clone, Default, PartialEq)]
 pub enum Token {
@@ -25,7 +30,7 @@ impl Token {
     /// From the file that `hf auth login` writes; there need not be one.
     pub(super) fn from_file(path: &Path) -> Self {
         let origin = format!("the file {}", path.display());
-        match std::fs::read(path) {
+        match plain_file::bytes_within(path, MAX_FILE_BYTES) {
             Ok(bytes) => Self::from_bytes(&origin, &bytes),
             Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => Self::Absent,
             Err(error) => Self::Unusable(format!("the token cannot be read from {origin}: {error}")),
@@ -101,6 +106,9 @@ mod tests {
             assert!(message.contains(expected) && message.contains(&path.display().to_string()), "{message}");
             assert!(!message.contains("hf_"), "{message}");
         }
+        // Not even of a file without an end.
+        let Token::Unusable(message) = Token::from_file(Path::new("/dev/zero")) else { panic!("it is endless") };
+        assert!(message.ends_with("/dev/zero: it is larger than 65536 bytes, the most that is read of such a file"));
         let Token::Unusable(message) = Token::from_variable("HF_TOKEN", "'hf_x'") else { panic!("it is quoted") };
         assert!(message.starts_with("the token in the variable HF_TOKEN cannot be used"), "{message}");
     }
