@@ -1,10 +1,13 @@
 //! One denoising step and one decode of the embedded model, by number of images (two rows each).
 
 use afterimage_cache::{CacheBudget, CachePlan};
+use afterimage_runner::cpu::keep_freed_memory;
 use afterimage_runner::{Guidance, ImageSpec, LoadOptions, ModelFolder, Pipeline, RunningImage};
 use divan::Bencher;
 
 fn main() {
+    // As the server does.
+    keep_freed_memory();
     divan::main();
 }
 

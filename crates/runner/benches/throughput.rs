@@ -9,6 +9,7 @@ use std::path::Path;
 use std::sync::OnceLock;
 
 use afterimage_cache::CacheConfig;
+use afterimage_runner::cpu::keep_freed_memory;
 use afterimage_runner::{
     Engine, EngineOptions, ImageRequest, LoadOptions, ModelFolder, Pipeline, PreviewCount, Ticket,
 };
@@ -19,6 +20,8 @@ use divan::counter::ItemsCount;
 const MODEL_VARIABLE: &str = "AFTERIMAGE_BENCH_MODEL";
 
 fn main() {
+    // As the server does.
+    keep_freed_memory();
     divan::Divan::default().sample_count(load().samples).sample_size(1).config_with_args().main();
 }
 

@@ -8,7 +8,7 @@ use std::ops::Range;
 
 use super::{Phase, Picture, Strips};
 use crate::buffer::with_scratch;
-use crate::gemm::{F32, InTiles, PairsOfBf16, StripValue, TileRows, Value, Way};
+use crate::gemm::{F32, InTiles, LeftTile, PairsOfBf16, StripValue, Value, Way};
 use crate::parallel::SharedOutput;
 use crate::simd::{Kernel, Simd};
 
@@ -118,7 +118,7 @@ impl<T: Value, P: Way<A: StripValue, B = <P as Way>::A>> Kernel for PartInScratc
                 let strip = &strip[..steps * shape.rows * P::DEPTH];
                 let rows = (outputs - index * shape.rows).min(shape.rows);
                 for (tile, panel) in tiles.chunks_exact_mut(shape.area()).zip(laid_out.chunks_exact(panel_length)) {
-                    let (strip, panel, tile) = (TileRows::Packed(strip.as_ptr()), panel.as_ptr(), tile.as_mut_ptr());
+                    let (strip, panel, tile) = (LeftTile::Packed(strip.as_ptr()), panel.as_ptr(), tile.as_mut_ptr());
                     // SAFETY: strip and panel have as many steps, and the tile its shape.
                     unsafe { P::add_tile(simd, strip, panel, steps, rows, tile, first == 0) };
                 }

@@ -8,7 +8,7 @@ use super::int8::{Factors, Widening};
 use super::left::Left;
 use super::tile::TileShape;
 use super::value::Value;
-use super::way::{TileRows, Way};
+use super::way::{LeftTile, Way};
 use crate::buffer::with_scratch;
 use crate::parallel::SharedOutput;
 use crate::simd::{Kernel, Simd};
@@ -74,11 +74,11 @@ impl<T: Value, P: Way> Kernel for Block<'_, T, P> {
                         let a = match left {
                             Left::Packed(strips) => {
                                 let a = &strips[row * strip + first * shape.rows * P::DEPTH..];
-                                TileRows::Packed(a[..length * shape.rows * P::DEPTH].as_ptr())
+                                LeftTile::Packed(a[..length * shape.rows * P::DEPTH].as_ptr())
                             }
                             Left::InPlace { values, stride } => {
                                 let a = &values[row * shape.rows * stride..][..rows * stride];
-                                TileRows::InPlace { first: a.as_ptr().add(first * P::DEPTH), stride }
+                                LeftTile::InPlace { first: a.as_ptr().add(first * P::DEPTH), stride }
                             }
                         };
                         P::add_tile(simd, a, b, length, rows, tile, is_first);

@@ -15,6 +15,9 @@
 //! * The tiles of a panel are finished (bias, activation, gate, residual) as soon as they are summed, while they are in the first
 //!   cache.
 //!
+//! Where the CPU has a unit that multiplies tiles, that sums a larger tile of bf16 or int8 from the same panels ([`way`]); all else
+//! is the same.
+//!
 //! Sums are taken in an order that depends on neither the number of threads nor what other rows of A there are.
 
 mod block;
@@ -45,7 +48,7 @@ use self::left::{Left, with_left};
 pub(crate) use self::product::{F32, PairsOfBf16};
 use self::product::{WidenedBf16, WidenedF16};
 pub(crate) use self::tile::{FloatProduct, Product, StripInPlace, TileShape, add_tile};
-pub(crate) use self::way::{InTiles, TileRows, Way};
+pub(crate) use self::way::{InTiles, LeftTile, Way};
 use self::weights::{Panels, pack_widened};
 pub(crate) use self::weights::{interleave, widening};
 use crate::buffer::with_scratch;

@@ -34,7 +34,7 @@ pub(crate) trait Way: Copy + Send + Sync {
     /// `a` has as many steps of as many rows, `b` points to those of a panel, `c` to a tile of [`Self::shape`].
     unsafe fn add_tile<S: Simd>(
         simd: S,
-        a: TileRows<Self::A>,
+        a: LeftTile<Self::A>,
         b: *const Self::B,
         steps: usize,
         rows: usize,
@@ -45,7 +45,7 @@ pub(crate) trait Way: Copy + Send + Sync {
 
 /// Rows of A that a tile reads.
 #[derive(Debug, Clone, Copy)]
-pub(crate) enum TileRows<A> {
+pub(crate) enum LeftTile<A> {
     /// `[step, row, input of the step]`
     Packed(*const A),
     /// `stride` values from one to the next.
@@ -72,7 +72,7 @@ impl<P: Product> Way for P {
     #[inline(always)]
     unsafe fn add_tile<S: Simd>(
         simd: S,
-        a: TileRows<P::A>,
+        a: LeftTile<P::A>,
         b: *const P::B,
         steps: usize,
         rows: usize,
@@ -82,10 +82,10 @@ impl<P: Product> Way for P {
         // SAFETY: by the conditions of this function.
         unsafe {
             match a {
-                TileRows::Packed(strip) => {
+                LeftTile::Packed(strip) => {
                     tile::add_tile::<S, P>(simd, PackedStrip(strip), b, steps, rows, c, is_first)
                 }
-                TileRows::InPlace { first, stride } => {
+                LeftTile::InPlace { first, stride } => {
                     let strip = StripInPlace { first, row: stride, step: P::DEPTH };
                     tile::add_tile::<S, P>(simd, strip, b, steps, rows, c, is_first);
                 }
@@ -136,7 +136,7 @@ impl<P: TiledProduct> Way for InTiles<P> {
     #[inline(always)]
     unsafe fn add_tile<S: Simd>(
         simd: S,
-        a: TileRows<P::A>,
+        a: LeftTile<P::A>,
         b: *const P::B,
         steps: usize,
         rows: usize,
@@ -145,10 +145,10 @@ impl<P: TiledProduct> Way for InTiles<P> {
     ) {
         let tiles = simd.tiles().expect("chosen where there are some");
         let a = match a {
-            TileRows::Packed(first) => {
+            LeftTile::Packed(first) => {
                 simd::TileRows { first: first.cast(), row: STEP_BYTES, step: SUMMED_SIDE * STEP_BYTES }
             }
-            TileRows::InPlace { first, stride } => {
+            LeftTile::InPlace { first, stride } => {
                 simd::TileRows { first: first.cast(), row: stride * size_of::<P::A>(), step: STEP_BYTES }
             }
         };
