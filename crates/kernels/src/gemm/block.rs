@@ -32,8 +32,6 @@ pub(super) struct Products<'a, P: Way> {
     pub(super) left: Left<'a, P::A>,
     /// Those of the block.
     pub(super) panels: &'a [P::B],
-    /// Values of a panel.
-    pub(super) panel: usize,
     /// The block's strips.
     pub(super) rows: Range<usize>,
     /// The block's panels.
@@ -56,10 +54,9 @@ impl<T: Value, P: Way> Kernel for Block<'_, T, P> {
     #[inline(always)]
     fn run<S: Simd>(self, simd: S) {
         let shape = P::shape::<S>();
-        let Self { products: Products { sizes, left, panels, panel, rows, columns, factors }, tiles, epilogue, c } =
-            self;
+        let Self { products: Products { sizes, left, panels, rows, columns, factors }, tiles, epilogue, c } = self;
         let steps = sizes.inputs.div_ceil(P::DEPTH);
-        let strip = shape.rows * steps * P::DEPTH;
+        let (strip, panel) = (shape.rows * steps * P::DEPTH, panels.len() / columns.len());
         // Without inputs there is one round all the same, which sums nothing.
         for first in (0..steps.max(1)).step_by(P::STEPS_AT_ONCE) {
             let length = P::STEPS_AT_ONCE.min(steps - first);

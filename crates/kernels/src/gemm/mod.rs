@@ -225,7 +225,7 @@ impl<T: Value> Packed<'_, T> {
         (0..blocks.count()).into_par_iter().with_max_len(1).for_each(|index| {
             let (rows, columns) = blocks.block(index);
             let panels = &panels[columns.start * panel..columns.end * panel];
-            block::<S, T, P>(simd, Products { sizes, left, panels, panel, rows, columns, factors }, epilogue, c);
+            block::<S, T, P>(simd, Products { sizes, left, panels, rows, columns, factors }, epilogue, c);
         });
     }
 }
@@ -257,7 +257,7 @@ impl<T: Value> Kernel for Widened<'_, T> {
                     })?;
                     block::<S, T, F32>(
                         simd,
-                        Products { sizes, left, panels, panel: width * inputs, rows, columns, factors: None },
+                        Products { sizes, left, panels, rows, columns, factors: None },
                         epilogue,
                         c,
                     );

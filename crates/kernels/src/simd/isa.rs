@@ -39,7 +39,7 @@ pub enum Isa {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum IsaError {
     /// None has the name.
-    #[error("`{0}` is none of portable, avx2, avx2vnni, avx512, avx512vnni, avx512bf16, amx")]
+    #[error("`{0}` is none of {names}", names = Isa::ALL.map(Isa::name).join(", "))]
     Unknown(String),
     /// The CPU does not have it.
     #[error("this CPU has no {0}; its widest instruction set is {best}", best = Isa::best())]
@@ -121,7 +121,7 @@ impl Isa {
 
     /// It multiplies bf16 faster than f32.
     pub fn multiplies_bf16(self) -> bool {
-        self == Self::Avx512Bf16 || self == Self::Amx
+        matches!(self, Self::Avx512Bf16 | Self::Amx)
     }
 
     /// It multiplies integers of 8 bits faster than f32 and bf16.

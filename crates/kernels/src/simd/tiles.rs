@@ -4,7 +4,7 @@ use half::bf16;
 
 /// Rows and columns of a tile of sums. Tiles of values have as many rows, of as many groups of four bytes: pairs of bf16, or
 /// four integers of 8 bits.
-const SIDE: usize = 16;
+pub(super) const SIDE: usize = 16;
 const GROUP_BYTES: usize = 4;
 /// Rows, and columns, of what is summed at once: two by two tiles, so that each tile of values is used twice.
 pub(crate) const SUMMED_SIDE: usize = 2 * SIDE;
@@ -70,8 +70,10 @@ impl Tiles for TileArrays {
                 };
                 let place = c.add(row * SUMMED_SIDE + column);
                 match what {
+                    // From 0 on, as registers are: a sum of nothing would be -0.
                     Tiled::Bf16 => {
-                        place.write((0..steps).map(|step| bf16_step(|index| group(step, index))).sum::<f32>() + 0.0);
+                        let sum = |sum, step| sum + bf16_step(|index| group(step, index));
+                        place.write((0..steps).fold(0.0, sum));
                     }
                     Tiled::Int8 => {
                         place.cast::<i32>().write((0..steps).map(|step| int8_step(|index| group(step, index))).sum());

@@ -12,7 +12,7 @@ use std::arch::asm;
 use std::arch::x86_64::__cpuid_count;
 use std::sync::OnceLock;
 
-use super::tiles::{PANEL_ROW_BYTES, STEP_BYTES, SUMMED_SIDE, TileArrays, TileRows, Tiled, Tiles};
+use super::tiles::{PANEL_ROW_BYTES, SIDE, STEP_BYTES, SUMMED_SIDE, TileArrays, TileRows, Tiled, Tiles};
 
 /// The unit.
 #[derive(Debug, Clone, Copy)]
@@ -74,6 +74,9 @@ fn is_permitted() -> bool {
     false
 }
 
+/// Bytes of the groups of a step in a panel, and of the upper half of the sums.
+const HALF_BYTES: usize = SIDE * PANEL_ROW_BYTES;
+
 /// How the registers are shaped, as `ldtilecfg` reads it.
 #[repr(C, align(64))]
 struct Shapes {
@@ -89,8 +92,8 @@ impl Shapes {
     /// are neither read nor written.
     fn of(rows: usize) -> Self {
         let mut shapes = Self { palette: 1, start_row: 0, reserved: [0; 14], row_bytes: [0; 16], rows: [0; 16] };
-        let upper = rows.min(SUMMED_SIDE / 2);
-        let counts = [upper, upper, rows - upper, rows - upper, upper, rows - upper, SUMMED_SIDE / 2, SUMMED_SIDE / 2];
+        let upper = rows.min(SIDE);
+        let counts = [upper, upper, rows - upper, rows - upper, upper, rows - upper, SIDE, SIDE];
         for (register, count) in counts.into_iter().enumerate().filter(|(_, count)| *count > 0) {
             shapes.row_bytes[register] = STEP_BYTES as u16;
             shapes.rows[register] = count as u8;
@@ -121,24 +124,25 @@ macro_rules! sum_four_tiles {
             concat!($product, " tmm3, tmm5, tmm7"),
             "add {upper}, {step}",
             "add {lower}, {step}",
-            "add {b}, 2048",
+            "add {b}, {half}",
             "dec {steps}",
             "jnz 2b",
             "3:",
             "tilestored [{c} + {line}*1], tmm0",
             "tilestored [{c} + {line}*1 + 64], tmm1",
-            "tilestored [{c} + {line}*1 + 2048], tmm2",
-            "tilestored [{c} + {line}*1 + 2112], tmm3",
+            "tilestored [{c} + {line}*1 + {half}], tmm2",
+            "tilestored [{c} + {line}*1 + {half} + 64], tmm3",
             "tilerelease",
             shapes = in(reg) $shapes,
             upper = inout(reg) $a.first => _,
-            lower = inout(reg) $a.first.wrapping_add(SUMMED_SIDE / 2 * $a.row) => _,
+            lower = inout(reg) $a.first.wrapping_add(SIDE * $a.row) => _,
             row = in(reg) $a.row,
             step = in(reg) $a.step,
             b = inout(reg) $b => _,
             steps = inout(reg) $steps => _,
             c = in(reg) $c,
             line = in(reg) PANEL_ROW_BYTES,
+            half = const HALF_BYTES,
             out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
             out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
             options(nostack),
@@ -162,7 +166,7 @@ macro_rules! sum_two_tiles {
             concat!($product, " tmm0, tmm4, tmm6"),
             concat!($product, " tmm1, tmm4, tmm7"),
             "add {a}, {step}",
-            "add {b}, 2048",
+            "add {b}, {half}",
             "dec {steps}",
             "jnz 2b",
             "3:",
@@ -177,6 +181,7 @@ macro_rules! sum_two_tiles {
             steps = inout(reg) $steps => _,
             c = in(reg) $c,
             line = in(reg) PANEL_ROW_BYTES,
+            half = const HALF_BYTES,
             out("tmm0") _, out("tmm1") _, out("tmm4") _, out("tmm6") _, out("tmm7") _,
             options(nostack),
         )
@@ -216,7 +221,7 @@ impl Tiles for Amx {
         // SAFETY: a value of `Amx` stands for the instructions. They read as many steps of the rows that `shapes` has, and of B,
         // and write as many rows of C; all of that is there by the conditions of the trait.
         unsafe {
-            match (what, rows > SUMMED_SIDE / 2) {
+            match (what, rows > SIDE) {
                 (Tiled::Bf16, true) => sum_four_tiles!("tdpbf16ps", shapes, a, b, steps, c),
                 (Tiled::Bf16, false) => sum_two_tiles!("tdpbf16ps", shapes, a, b, steps, c),
                 (Tiled::Int8, true) => sum_four_tiles!("tdpbusd", shapes, a, b, steps, c),

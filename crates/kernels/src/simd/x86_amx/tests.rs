@@ -9,8 +9,6 @@ use std::ptr::null_mut;
 use super::super::tiles::{bf16_step, int8_step};
 use super::*;
 
-const SIDE: usize = SUMMED_SIDE / 2;
-
 /// The registers of this thread.
 #[derive(Clone, Copy)]
 struct Unit {
