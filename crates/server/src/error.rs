@@ -1,5 +1,6 @@
 //! The program's error: why a command ends without success, and with which exit code.
 
+use std::borrow::Cow;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -19,7 +20,7 @@ pub(crate) enum ProgramError {
     #[error("{origin}: {message}")]
     Setting {
         /// The flag without its dashes.
-        flag: &'static str,
+        flag: Cow<'static, str>,
         /// Where the value came from; the flag itself until [`Self::found_in`] knows better.
         origin: Origin,
         /// What was found and what would be right.
@@ -89,14 +90,15 @@ pub(crate) enum ProgramError {
 }
 
 impl ProgramError {
-    pub(crate) fn setting(flag: &'static str, message: impl Into<String>) -> Self {
-        Self::Setting { flag, origin: Origin::Flag(format!("--{flag}")), message: message.into() }
+    pub(crate) fn setting(flag: impl Into<Cow<'static, str>>, message: impl Into<String>) -> Self {
+        let flag = flag.into();
+        Self::Setting { origin: Origin::Flag(format!("--{flag}")), flag, message: message.into() }
     }
 
     /// Names the key of the file or the variable that the setting at fault came from.
     pub(crate) fn found_in(self, settings: &Settings) -> Self {
         match self {
-            Self::Setting { flag, message, .. } => Self::Setting { flag, origin: settings.origin(flag), message },
+            Self::Setting { flag, message, .. } => Self::Setting { origin: settings.origin(&flag), flag, message },
             other => other,
         }
     }
@@ -124,14 +126,9 @@ impl ProgramError {
 impl From<RunnerError> for ProgramError {
     fn from(error: RunnerError) -> Self {
         match error {
-            RunnerError::LoadOption { option: "max_sequence_length", message } => {
-                Self::setting("max-sequence-length", message)
-            }
-            RunnerError::LoadOption { option: "text_encoder_device", message } => {
-                Self::setting("text-encoder-device", message)
-            }
+            // Fields are named as flags are, but for their dashes.
             RunnerError::LoadOption { option, message } | RunnerError::Memory { option, message } => {
-                Self::setting(option, message)
+                Self::setting(option.replace('_', "-"), message)
             }
             other => Self::Model(other),
         }

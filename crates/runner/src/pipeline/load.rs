@@ -161,7 +161,7 @@ fn of_memory(error: RunnerError, device: DeviceSpec, loaded: &Footprint) -> Runn
 }
 
 /// Names the option at fault, where it is not the model's.
-fn of_options(error: DiffusionError, options: &LoadOptions) -> RunnerError {
+pub(super) fn of_options(error: DiffusionError, options: &LoadOptions) -> RunnerError {
     match error {
         DiffusionError::Option { option, reason } => {
             RunnerError::LoadOption { option, message: format!("it {reason}") }

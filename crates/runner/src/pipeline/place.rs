@@ -4,6 +4,7 @@ use afterimage_checkpoint::Quantization;
 use afterimage_diffusion::DiffusionError;
 use candle_core::{DType, Device};
 
+use super::load::of_options;
 use super::{DeviceSpec, LoadOptions};
 use crate::error::RunnerError;
 
@@ -39,7 +40,7 @@ impl LoadOptions {
 
     fn open_one(&self, spec: DeviceSpec) -> Result<Place, RunnerError> {
         let device = spec.open("device")?;
-        let dtype = self.precision.dtype(&device).map_err(of_dtype)?;
+        let dtype = self.precision.dtype(&device).map_err(|error| of_options(error, self))?;
         let (encoder_device, encoder_dtype) = match self.text_encoder_device {
             Some(own) if own != spec => {
                 let device = own.open("text_encoder_device")?;
@@ -62,15 +63,6 @@ fn check_quantization(quantization: Quantization, device: DeviceSpec) -> Result<
          save memory"
     );
     Err(RunnerError::LoadOption { option: "quantize", message })
-}
-
-fn of_dtype(error: DiffusionError) -> RunnerError {
-    match error {
-        DiffusionError::Option { option, reason } => {
-            RunnerError::LoadOption { option, message: format!("it {reason}") }
-        }
-        other => other.into(),
-    }
 }
 
 /// The precision suits the transformer.

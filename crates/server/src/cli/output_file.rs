@@ -183,7 +183,7 @@ pub(super) fn one_file_each(files: &[(&'static str, &Option<PathBuf>)]) -> Resul
         }
         if let Some((other, _)) = seen.iter().find(|(_, known)| *known == path) {
             let message = format!("--{other} has that file already; give another name");
-            return Err(ProgramError::setting(flag, message));
+            return Err(ProgramError::setting(*flag, message));
         }
         seen.push((flag, path));
     }
